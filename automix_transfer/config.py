@@ -1,0 +1,145 @@
+"""Typed configuration: dataclasses, YAML files that build on each other, and ``key=value`` overrides.
+
+A schema is a dataclass (nested dataclasses for sections). A YAML file may start with ``base: other.yaml`` (or a list): the named
+files are read first, relative to the file that names them. Later values win: bases, file, overrides. An unknown key, a wrong
+type and a missing value are errors that name the key, where it came from and what was meant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from automix_transfer.errors import UserError
+
+__all__ = ["MISSING", "load_config", "read_yaml", "to_yaml"]
+
+Schema = TypeVar("Schema")
+
+
+def load_config(schema: type[Schema], files: Sequence[str | Path] = (), overrides: Sequence[str] = ()) -> Schema:
+    """Build a ``schema`` instance from its defaults, YAML ``files`` and ``key=value`` ``overrides``, in this order.
+
+    Raises:
+        UserError: an unreadable file, an unknown key (the closest known one is suggested), a wrong type, or a value still missing.
+    """
+    config: Any = OmegaConf.structured(schema)
+    for file in files:
+        for source, layer in _layers(Path(file), ()):
+            config = _merge(config, layer, str(source))
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"override '{override}' is not of the form key=value, e.g. train.epochs=10")
+        try:
+            layer = OmegaConf.from_dotlist([override])
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UserError(f"override '{override}' has a value that is not valid YAML; quote it") from error
+        config = _merge(config, layer, f"override '{override}'")
+    try:
+        result = OmegaConf.to_object(config)
+    except MissingMandatoryValue as error:
+        raise UserError(f"config key '{error.full_key}' has no value; set it in the file or as an override, "
+                        f"e.g. {error.full_key}=VALUE") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"config: {_first_line(error)}") from error
+    return result  # type: ignore[return-value]  # to_object returns an instance of the schema
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read one YAML mapping, without following ``base``.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or is not a mapping; the message names the line.
+    """
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"config file {file} does not exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {file} could not be read as UTF-8 text ({_first_line(error)})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise UserError(f"config file {file} is not valid YAML{where}; check its indentation and colons") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"config file {file} must be a mapping of keys to values at its top level")
+    return value
+
+
+def to_yaml(config: Any) -> str:
+    """The complete configuration as YAML, in the schema's order."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _layers(file: Path, chain: tuple[Path, ...]) -> list[tuple[Path, DictConfig]]:
+    """``file`` and what it is based on, deepest base first."""
+    file = file.resolve()
+    if file in chain:
+        raise UserError(f"config file {file} is based on itself: {' -> '.join(p.name for p in (*chain, file))}")
+    value = read_yaml(file)
+    bases = value.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(f"config file {file}: 'base' must be a file name or a list of file names")
+    layers = [layer for base in bases for layer in _layers(file.parent / base, (*chain, file))]
+    try:
+        return [*layers, (file, OmegaConf.create(value))]
+    except OmegaConfBaseException as error:
+        raise UserError(f"config file {file}: {_first_line(error)}") from error
+
+
+def _merge(config: Any, layer: DictConfig, source: str) -> Any:
+    """``layer`` over ``config``; what OmegaConf refuses becomes one sentence that names the key and its source."""
+    unknown = _unknown_key(config, layer)
+    if unknown:
+        key, known = unknown
+        close = difflib.get_close_matches(key.split(".")[-1], known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known)}"
+        raise UserError(f"{source}: unknown config key '{key}'; {hint}")
+    try:
+        return OmegaConf.merge(config, layer)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        wanted = _wanted_type(config, key)
+        raise UserError(f"{source}: config key '{key}' has a value of the wrong type ({_first_line(error)})"
+                        + (f"; expected {wanted}" if wanted else "")) from error
+
+
+def _unknown_key(config: Any, layer: Any, prefix: str = "") -> tuple[str, list[str]] | None:
+    if not isinstance(layer, DictConfig) or not isinstance(config, DictConfig) or config._metadata.object_type is dict:
+        return None
+    for key in layer:
+        name = f"{prefix}{key}"
+        if key not in config._content:  # type: ignore[operator]
+            return name, [str(k) for k in config]
+        if not OmegaConf.is_missing(layer, key) and not OmegaConf.is_interpolation(layer, key):
+            found = _unknown_key(config._get_node(key), layer._get_node(key), f"{name}.")
+            if found:
+                return found
+    return None
+
+
+def _wanted_type(config: Any, key: str | None) -> str | None:
+    kind = OmegaConf.get_type(config)
+    for part in (key or "").split("."):
+        fields = {f.name: f for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+        if part not in fields:
+            return None
+        found = fields[part]
+        kind = found.default_factory if callable(found.default_factory) else found.type  # type: ignore[assignment]
+        last = found
+    return str(last.type) if key else None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,120 @@
+"""Files that are never half-written, and files that cannot run code.
+
+`atomic_write` writes beside the target, syncs and renames, so a reader sees the old file or the new one and nothing else.
+`load_torch` refuses pickles that want more than tensors and plain containers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from automix_transfer.errors import UserError
+
+
+def atomic_write(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Call ``write(file)`` on a temporary file beside ``path``, sync it, and rename it onto ``path``.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full; ``path`` is left as it was.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile makes files that only their owner can read
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its own zip writer
+        if isinstance(error, RuntimeError) and not _is_write_failure(error):
+            raise
+        raise UserError(f"{path} could not be written ({_reason(error)}); free space or choose another folder. "
+                        "What was there before is untouched") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_write_failure(error: RuntimeError) -> bool:
+    text = str(error)
+    return "PytorchStreamWriter" in text or "unexpected pos" in text or "write" in text.lower()
+
+
+def _reason(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error).splitlines()[0]).rstrip(".")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    atomic_write(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically; keys keep their order."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON; the message names the line.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except OSError as error:
+        raise UserError(f"{path} could not be read ({_reason(error)})") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "its start"
+        raise UserError(f"{path} is not valid JSON (at {where}); restore the file from its source") from error
+
+
+def save_torch(path: str | Path, value: Any) -> None:
+    """``torch.save`` that leaves either the old file or the complete new one."""
+    atomic_write(path, lambda file: torch.save(value, file))
+
+
+def load_torch(path: str | Path) -> Any:
+    """Load a file of ``torch.save`` onto the CPU, tensors and plain containers only.
+
+    Raises:
+        UserError: the file is missing, truncated, not a torch file, or a pickle that would run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is not a file; give the path of a weights file or checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "Unsupported operand" in str(error):
+            raise UserError(f"{path} is a pickle that wants to run code when it is loaded, so it was refused; "
+                            "save its state_dict as tensors only (torch.save(model.state_dict(), ...))") from error
+        raise UserError(f"{path} is damaged or is not a torch file; copy it again from its source") from error
+    except Exception as error:  # a damaged zip or pickle can raise nearly anything: EOFError, RuntimeError, KeyError, ...
+        raise UserError(f"{path} is damaged, truncated or not a torch file; copy it again from its source") from error

@@ -1,0 +1,57 @@
+"""What a training method is: the four calls that the training loop makes, and what one step returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class StepOutput:
+    """What a method returns for one batch.
+
+    Attributes:
+        loss: scalar, to be minimized.
+        metrics: scalars for the log, detached, e.g. ``{"loss_ce": ..., "lam": ...}``.
+        mixed: (N, C, H, W) mixed images the classifier saw, in the input's normalisation; None where nothing was mixed.
+        mask: (N, 1, H, W) share of image i in each pixel of ``mixed``; None where the method has none.
+        permutation: (N,) index of each image's partner j; None where nothing was mixed.
+        lam: λ, the share of image i's label.
+    """
+
+    loss: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    mixed: Tensor | None = None
+    mask: Tensor | None = None
+    permutation: Tensor | None = None
+    lam: float | None = None
+
+
+class Method(nn.Module):
+    """A way to train an encoder on labelled images: vanilla, a mixup, or AutoMix.
+
+    The training loop calls the methods below and nothing else, so a new method is one new file.
+    """
+
+    def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
+        """One step's loss on images (N, C, H, W) and integer labels (N,). ``rng`` is a CPU generator for every draw of the step."""
+        raise NotImplementedError
+
+    def after_step(self, progress: float) -> None:
+        """Called after each optimizer step; ``progress`` in [0, 1] is the share of the training done. Moving averages and schedules live here."""
+
+    def inference_encoder(self) -> nn.Module:
+        """The network that is evaluated and exported."""
+        return next(iter(self.encoders().values()))
+
+    def encoders(self) -> dict[str, nn.Module]:
+        """Every network worth evaluating, by short name, the one for inference first. AutoMix: ``{"k": ..., "q": ...}``."""
+        raise NotImplementedError
+
+    def parameter_groups(self) -> Iterable[dict]:
+        """Optimizer groups: dicts of ``params`` (list of (name, parameter)), ``lr_scale`` (times the run's rate), ``lr_end``
+        (the rate at the end of training over the run's final rate's place, None: the run's) and ``weight_decay`` (None: the run's)."""
+        yield {"params": [(n, p) for n, p in self.named_parameters() if p.requires_grad], "lr_scale": 1.0, "weight_decay": None}

@@ -1,0 +1,100 @@
+"""Encoders by name: timm networks, their CIFAR stems, a small ResNet for laptops, and where their feature maps are.
+
+An encoder is a plain ``nn.Module`` from images (N, 3, H, W) to logits (N, K). What else is known of it (name, stem, input
+normalisation, classes) is an `EncoderInfo`, which travels in every checkpoint and export.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import timm
+from timm.models.resnet import BasicBlock, ResNet
+from torch import nn
+
+from automix_transfer.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+STEMS = ("imagenet", "cifar")
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What has to be known to rebuild an encoder and to feed it.
+
+    Attributes:
+        name: a name of `create_encoder`.
+        num_classes: outputs K of the classifier.
+        stem: ``imagenet`` (7×7 stride 2 and max-pool, as released) or ``cifar`` (3×3 stride 1, no max-pool).
+        image_size: side of the square training images, in pixels.
+        mean, std: of the RGB input in [0, 1].
+        class_names: in label order; empty where unknown.
+    """
+
+    name: str
+    num_classes: int
+    stem: str = "imagenet"
+    image_size: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    class_names: tuple[str, ...] = field(default=(), repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Primitive types only, for checkpoints and metadata."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> EncoderInfo:
+        """The inverse of `to_dict`."""
+        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+
+
+def create_encoder(name: str, num_classes: int, stem: str = "imagenet", **options: Any) -> nn.Module:
+    """A randomly initialised encoder with a classifier of ``num_classes`` outputs.
+
+    Args:
+        name: ``resnet10_32`` (a ResNet of depth 10 with 32 to 256 channels, for CPUs) or any timm model, e.g. ``resnet18``.
+        stem: ``cifar`` replaces the 7×7 convolution and the max-pool of a ResNet by a 3×3 convolution (appendix A.1).
+        options: passed to timm, e.g. ``drop_path_rate``.
+
+    Raises:
+        UserError: unknown name or stem, or a CIFAR stem for a network that is no ResNet.
+    """
+    if stem not in STEMS:
+        raise UserError(f"encoder stem '{stem}' is unknown; choose one of {', '.join(STEMS)}")
+    if name == "resnet10_32":
+        encoder: nn.Module = ResNet(BasicBlock, (1, 1, 1, 1), num_classes=num_classes, channels=(32, 64, 128, 256), stem_width=32, **options)
+    elif timm.is_model(name):
+        encoder = timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
+    else:
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise UserError(f"encoder '{name}' is unknown; " + (f"did you mean {', '.join(close)}?" if close else "give a timm model name, e.g. resnet50"))
+    if stem == "cifar":
+        _use_cifar_stem(encoder, name)
+    return encoder
+
+
+def feature_layer(encoder: nn.Module, layer: int | str) -> str:
+    """The submodule name of layer l: 1 to 4 are the four last stages of the network (Table 11); a string is taken as it is."""
+    if isinstance(layer, str) and not layer.isdigit():
+        return layer
+    number = int(layer)
+    stages = [item["module"] for item in getattr(encoder, "feature_info", [])][-4:]
+    if not stages and hasattr(encoder, "layer4"):  # torchvision's ResNets
+        stages = ["layer1", "layer2", "layer3", "layer4"]
+    if not 1 <= number <= len(stages):
+        raise UserError(f"feature layer {number} does not exist in {type(encoder).__name__}, which has {len(stages)} known stages; "
+                        "give 1 to 4 or the name of a submodule")
+    return stages[number - 1]
+
+
+def _use_cifar_stem(encoder: nn.Module, name: str) -> None:
+    old = getattr(encoder, "conv1", None)
+    if not isinstance(old, nn.Conv2d) or not hasattr(encoder, "maxpool"):
+        raise UserError(f"encoder '{name}' has no CIFAR stem (only ResNets with a 7x7 convolution and a max-pool have one); use encoder.stem=imagenet")
+    encoder.conv1 = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
+    encoder.maxpool = nn.Identity()  # type: ignore[assignment]

@@ -1,0 +1,81 @@
+"""Feature taps: the feature map of any network at a named layer, without changing the network.
+
+A forward hook reads the output of one submodule. `features` stops the forward pass right there, which saves the layers
+behind it (for ResNet-18 and layer 3 about a quarter of a pass).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+
+import torch
+from torch import Tensor, nn
+
+from automix_transfer.errors import UserError
+
+
+class _Stop(Exception):
+    """Raised by the hook to leave the forward pass once the tapped layer has run."""
+
+
+def features(encoder: nn.Module, images: Tensor, layer: str) -> Tensor:
+    """The feature map (N, C, h, w) of ``encoder`` at submodule ``layer``; the layers behind it do not run.
+
+    Token outputs (N, T, C) of vision transformers become maps: prefix tokens are dropped, patches laid out row by row.
+
+    Raises:
+        UserError: ``layer`` does not exist, or its output is not a feature map.
+    """
+    found: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        found.append(output)
+        raise _Stop
+
+    handle = find_layer(encoder, layer).register_forward_hook(keep)
+    try:
+        encoder(images)
+    except _Stop:
+        pass
+    finally:
+        handle.remove()
+    if not found:
+        raise UserError(f"feature layer '{layer}' did not run in {type(encoder).__name__}'s forward pass; choose a layer on its path")
+    return as_map(found[0], layer)
+
+
+def find_layer(encoder: nn.Module, layer: str) -> nn.Module:
+    """The submodule called ``layer``; a missing one is a `UserError` that lists what there is."""
+    modules = dict(encoder.named_modules())
+    if layer and layer in modules:
+        return modules[layer]
+    stages = [name for name in modules if name and name.count(".") <= 1]
+    close = difflib.get_close_matches(layer, list(modules), n=3) or stages[:12]
+    raise UserError(f"feature layer '{layer}' does not exist in {type(encoder).__name__}; for example: {', '.join(close)}")
+
+
+def as_map(output: Tensor, layer: str) -> Tensor:
+    """A layer's output as a map (N, C, h, w): maps as they are, (N, T, C) tokens without their prefix tokens, folded to a square."""
+    if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(f"feature layer '{layer}' gives {shape}, not a feature map (N, C, h, w) or tokens (N, T, C); choose an earlier layer")
+    if output.ndim == 4:
+        return output
+    tokens = output.shape[1]
+    side = math.isqrt(tokens)
+    patches = output[:, tokens - side * side:]  # class and distillation tokens come first
+    return patches.transpose(1, 2).unflatten(2, (side, side))
+
+
+@torch.no_grad()
+def feature_channels(encoder: nn.Module, layer: str, image_size: int = 64) -> int:
+    """Channels of the map at ``layer``, found with one forward pass of a blank image; no state changes."""
+    parameter = next(encoder.parameters())
+    training = {module: module.training for module in encoder.modules()}
+    encoder.eval()
+    try:
+        return features(encoder, torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype), layer).shape[1]
+    finally:
+        for module, was in training.items():
+            module.training = was
