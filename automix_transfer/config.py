@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +24,11 @@ __all__ = ["MISSING", "load_config", "read_yaml", "to_yaml"]
 Schema = TypeVar("Schema")
 
 
-def load_config(schema: type[Schema], files: Sequence[str | Path] = (), overrides: Sequence[str] = ()) -> Schema:
-    """Build a ``schema`` instance from its defaults, YAML ``files`` and ``key=value`` ``overrides``, in this order.
+def load_config(schema: type[Schema], files: Sequence[str | Path] = (), overrides: Sequence[str] = (), *,
+                values: Mapping[str, Any] | None = None, section: str = "") -> Schema:
+    """Build a ``schema`` instance from its defaults, YAML ``files``, plain ``values`` and ``key=value`` ``overrides``, in this order.
+
+    ``section`` is what messages put before the keys of ``values``, e.g. ``method.`` for values that come from that section.
 
     Raises:
         UserError: an unreadable file, an unknown key (the closest known one is suggested), a wrong type, or a value still missing.
@@ -34,6 +37,8 @@ def load_config(schema: type[Schema], files: Sequence[str | Path] = (), override
     for file in files:
         for source, layer in _layers(Path(file), ()):
             config = _merge(config, layer, str(source))
+    if values:
+        config = _merge(config, OmegaConf.create(dict(values)), f"config section '{section.rstrip('.')}'" if section else "config")
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key.strip():
