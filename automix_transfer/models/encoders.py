@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import timm
+import torchvision
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from automix_transfer.errors import UserError
+from automix_transfer.models.cifar_resnet import cifar_resnet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,14 +51,16 @@ class EncoderInfo:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> EncoderInfo:
         """The inverse of `to_dict`."""
-        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+        fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        return cls(**fields)
 
 
 def create_encoder(name: str, num_classes: int, stem: str = "imagenet", **options: Any) -> nn.Module:
     """A randomly initialised encoder with a classifier of ``num_classes`` outputs.
 
     Args:
-        name: ``resnet10_32`` (a ResNet of depth 10 with 32 to 256 channels, for CPUs) or any timm model, e.g. ``resnet18``.
+        name: ``resnet10_32`` (a ResNet of depth 10 with 32 to 256 channels, for CPUs), any timm model, e.g. ``resnet18``,
+            a torchvision model as ``torchvision/squeezenet1_1``, or ``cifar_resnet20`` (He et al. 4.2, any depth 6n + 2).
         stem: ``cifar`` replaces the 7×7 convolution and the max-pool of a ResNet by a 3×3 convolution (appendix A.1).
         options: passed to timm, e.g. ``drop_path_rate``.
 
@@ -66,15 +70,34 @@ def create_encoder(name: str, num_classes: int, stem: str = "imagenet", **option
     if stem not in STEMS:
         raise UserError(f"encoder stem '{stem}' is unknown; choose one of {', '.join(STEMS)}")
     if name == "resnet10_32":
-        encoder: nn.Module = ResNet(BasicBlock, (1, 1, 1, 1), num_classes=num_classes, channels=(32, 64, 128, 256), stem_width=32, **options)
+        encoder: nn.Module = ResNet(BasicBlock, (1, 1, 1, 1), num_classes=num_classes,  # type: ignore[arg-type]  # timm means the class
+                                    channels=(32, 64, 128, 256), stem_width=32, **options)
+    elif name.startswith("cifar_resnet"):
+        return cifar_resnet(name, num_classes, **options)  # its stem is a 3×3 convolution already
+    elif name.startswith("torchvision/"):
+        encoder = _torchvision_model(name.removeprefix("torchvision/"), num_classes, **options)
     elif timm.is_model(name):
         encoder = timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
     else:
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise UserError(f"encoder '{name}' is unknown; " + (f"did you mean {', '.join(close)}?" if close else "give a timm model name, e.g. resnet50"))
+        hint = f"did you mean {', '.join(close)}?" if close else "give a timm model name, e.g. resnet50"
+        raise UserError(f"encoder '{name}' is unknown; {hint}")
     if stem == "cifar":
         _use_cifar_stem(encoder, name)
     return encoder
+
+
+def plain_info(name: str, num_classes: int, stem: str = "imagenet") -> EncoderInfo:
+    """What is known of an encoder whose file says nothing: timm's own input size, mean and std; ImageNet's for the others."""
+    if name.startswith("cifar_resnet"):
+        return EncoderInfo(name, num_classes, "cifar", image_size=32)
+    if not timm.is_model(name):
+        return EncoderInfo(name, num_classes, stem)
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        return EncoderInfo(name, num_classes, stem)
+    mean, std = (tuple(float(x) for x in value) for value in (config.mean, config.std))
+    return EncoderInfo(name, num_classes, stem, config.input_size[-1], mean, std)  # type: ignore[arg-type]  # three channels
 
 
 def feature_layer(encoder: nn.Module, layer: int | str) -> str:
@@ -82,7 +105,10 @@ def feature_layer(encoder: nn.Module, layer: int | str) -> str:
     if isinstance(layer, str) and not layer.isdigit():
         return layer
     number = int(layer)
-    stages = [item["module"] for item in getattr(encoder, "feature_info", [])][-4:]
+    taps = list(getattr(encoder, "feature_info", []))
+    if len(taps) > 4 and len({item["reduction"] for item in taps}) == 1:  # plain vision transformers: the quarters of the depth
+        taps = [taps[len(taps) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
+    stages = [item["module"] for item in taps][-4:]
     if not stages and hasattr(encoder, "layer4"):  # torchvision's ResNets
         stages = ["layer1", "layer2", "layer3", "layer4"]
     if not 1 <= number <= len(stages):
@@ -91,10 +117,22 @@ def feature_layer(encoder: nn.Module, layer: int | str) -> str:
     return stages[number - 1]
 
 
+def _torchvision_model(name: str, num_classes: int, **options: Any) -> nn.Module:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3) or ["resnet50"]
+        raise UserError(f"encoder 'torchvision/{name}' is unknown; did you mean {', '.join(f'torchvision/{n}' for n in close)}?")
+    if num_classes < 1:
+        raise UserError(f"encoder 'torchvision/{name}' cannot be built without a classifier; "
+                        "give a file that has one, or timm's name of the network")
+    return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
+
+
 def _use_cifar_stem(encoder: nn.Module, name: str) -> None:
     old = getattr(encoder, "conv1", None)
     if not isinstance(old, nn.Conv2d) or not hasattr(encoder, "maxpool"):
-        raise UserError(f"encoder '{name}' has no CIFAR stem (only ResNets with a 7x7 convolution and a max-pool have one); use encoder.stem=imagenet")
+        raise UserError(f"encoder '{name}' has no CIFAR stem (only ResNets with a 7x7 convolution and a max-pool have one); "
+                        "use encoder.stem=imagenet")
     encoder.conv1 = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
     encoder.maxpool = nn.Identity()  # type: ignore[assignment]
