@@ -1,0 +1,39 @@
+PYTHON ?= python3
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+# A change of what is declared or of the installer gives another name, so `make` installs again; otherwise it installs nothing.
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt detection/install_detectron2.py | cksum | cut -d' ' -f1)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+help:  ## show these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv and install everything into it, Detectron2 included
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.10 or newer is needed, %s is %s; make PYTHON=python3.11" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 10) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+# torch and torchvision in one command: two builds that do not match fail at import. Python 3.10 cannot take every pinned version.
+	$(BIN)/python -m pip install --disable-pip-version-check torch torchvision -e '.[dev,detection]' \
+	  $$($(BIN)/python -c 'import sys; print("-c constraints.txt" if sys.version_info >= (3, 11) else "")')
+	$(BIN)/python detection/install_detectron2.py
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+demo: $(STAMP)  ## run the whole chain on embedded data: runs/demo/report.html
+	$(BIN)/python -m automix_transfer.demo --output runs/demo
+
+test: $(STAMP)  ## run the tests; ARGS=... is passed to pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --durations=15 $(ARGS)
+
+lint: $(STAMP)  ## ruff on everything, mypy on the library
+	$(BIN)/ruff check .
+	$(BIN)/mypy automix_transfer
+
+clean:  ## remove .venv, runs, rendered data sets and caches
+	rm -rf $(VENV) runs datasets build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
