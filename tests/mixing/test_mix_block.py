@@ -1,0 +1,90 @@
+"""The Mix Block against Eqs. 4-6 written out by hand, and its range, symmetry and sizes."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from automix_transfer.errors import UserError
+from automix_transfer.mixing.mix_block import MixBlock, RandomGrids, mix
+
+
+def lively(channels=6, **options):
+    """A Mix Block whose masks are far from constant."""
+    torch.manual_seed(0)
+    return MixBlock(channels, init_std=1.0, **options)
+
+
+def mask_by_hand(block, z_i, z_j, lam):
+    """Eqs. 5 and 6 for one pair with loops over positions, in float64."""
+    _, height, width = z_i.shape
+    flat_i = torch.cat([z_i, torch.full((1, height, width), lam)]).flatten(1).double()
+    flat_j = torch.cat([z_j, torch.full((1, height, width), 1 - lam)]).flatten(1).double()
+    w_p, b_p = block.w_p.weight[:, :, 0, 0].double(), block.w_p.bias.double()
+    w_z, b_z = block.w_z.weight[0, :, 0, 0].double(), block.w_z.bias.double()
+    value_of = flat_j if block.value == "pair" else flat_i
+    mask = torch.zeros(height * width, dtype=torch.float64)
+    for p in range(height * width):
+        scores = torch.stack([(w_p @ flat_i[:, p] + b_p) @ (w_p @ flat_j[:, q] + b_p) / math.sqrt(len(b_p)) for q in range(height * width)])
+        weights = scores.exp() / scores.exp().sum()
+        s = 1 / (1 + torch.exp(-sum(weights[q] * (w_z @ value_of[:, q] + b_z) for q in range(height * width))))
+        mask[p] = 1 - s if block.value == "pair" else s
+    return mask.view(height, width)
+
+
+@pytest.mark.parametrize("value", ["pair", "own"])
+def test_mask_equals_equations_5_and_6_by_hand(value):
+    block = lively(value=value)
+    z_i, z_j = torch.randn(2, 1, 6, 2, 3)
+    expected = mask_by_hand(block, z_i[0], z_j[0], 0.3)
+    assert torch.allclose(block(z_i, z_j, 0.3, (2, 3))[0, 0].double(), expected, atol=1e-5)
+
+
+def test_similarity_rows_are_distributions():
+    block = lively()
+    rows = block.similarity(block.embed(torch.randn(2, 6, 3, 4), 0.5), block.embed(torch.randn(2, 6, 3, 4), 0.5)).sum(dim=-1)
+    assert torch.allclose(rows, torch.ones_like(rows))
+
+
+@settings(deadline=None, max_examples=25)
+@given(height=st.integers(1, 61), width=st.integers(1, 61), lam=st.floats(0, 1), order=st.sampled_from(["sigmoid_upsample", "upsample_sigmoid"]),
+       upsampling=st.sampled_from(["nearest", "bilinear"]), lam_embedding=st.booleans(), normalize=st.booleans())
+def test_mask_has_the_image_size_and_stays_in_range(height, width, lam, order, upsampling, lam_embedding, normalize):
+    block = lively(order=order, upsampling=upsampling, lam_embedding=lam_embedding, normalize=normalize)
+    mask = block(torch.randn(2, 6, 3, 4) * 10, torch.randn(2, 6, 3, 4) * 10, lam, (height, width))
+    assert mask.shape == (2, 1, height, width)
+    assert mask.min() >= 0 and mask.max() <= 1
+
+
+def test_masks_of_a_pair_sum_to_one():
+    """s_j = 1 - s_i: mixing (x_i, x_j) by s_i gives the same image as mixing (x_j, x_i) by s_j."""
+    x_i, x_j, mask = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.rand(2, 1, 8, 8)
+    assert torch.allclose(mix(x_i, x_j, mask), mix(x_j, x_i, 1 - mask), atol=1e-6)
+    assert torch.allclose(mix(x_i, torch.zeros_like(x_i), mask) + mix(torch.zeros_like(x_i), x_i, mask), x_i, atol=1e-6)
+
+
+def test_orders_agree_for_nearest_upsampling():
+    first, second = lively(order="sigmoid_upsample"), lively(order="upsample_sigmoid")
+    z_i, z_j = torch.randn(2, 2, 6, 3, 3)
+    assert torch.equal(first(z_i, z_j, 0.4, (10, 7)), second(z_i, z_j, 0.4, (10, 7)))
+
+
+def test_first_masks_are_one_half():
+    block = MixBlock(64)
+    mask = block(torch.rand(4, 64, 4, 4), torch.rand(4, 64, 4, 4), 0.5, (8, 8))
+    assert (mask - 0.5).abs().max() < 0.05
+
+
+def test_random_grids_cover_lam_of_the_cells():
+    z = torch.zeros(5, 2, 4, 4)
+    for lam in (0.0, 0.25, 0.5, 1.0):
+        mask = RandomGrids()(z, z, lam, (8, 8), torch.rand(5, 16))
+        assert torch.equal(mask.mean(dim=(1, 2, 3)), torch.full((5,), lam))
+
+
+@pytest.mark.parametrize("option", [{"value": "both"}, {"order": "sigmoid"}])
+def test_unknown_option_names_the_choices(option):
+    with pytest.raises(UserError, match="choose one of"):
+        MixBlock(4, **option)
