@@ -1,0 +1,45 @@
+"""The command line that pretrain/train.py and finegrained/train.py share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from automix_transfer.training.loop import evaluate_only, train
+from automix_transfer.training.settings import load_experiment
+from automix_transfer.training.signals import Interrupted
+
+EPILOG = """
+overrides are key=value pairs over the config file, for example
+  data.root=/data/imagenet  output=runs/r50  train.batch_size=128  method.name=automix  method.alpha=2.0
+A config file may begin with "base: other.yaml"; what is set later wins. Unknown keys are refused.
+
+on several GPUs:  torchrun --nproc-per-node 8 {prog} --config-file ... ; train.batch_size stays the number of images a step over all of them.
+
+a run's folder (output=...) holds last.pt, previous.pt and best.pt, config.yaml and run.json (how it was run), log.csv (an epoch a row),
+log.jsonl (everything), tensorboard/, pictures/ and metrics.json.
+
+exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIGTERM (a checkpoint was written; --resume goes on).
+"""
+
+
+def main(description: str) -> int:
+    """Parse ``sys.argv``, train or evaluate, and return the exit code."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.epilog = EPILOG.replace("{prog}", parser.prog)
+    parser.add_argument("--config-file", metavar="YAML", help="the recipe; the folder configs/ beside this script holds the paper's")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output=..., or start if there is none")
+    parser.add_argument("--eval-only", action="store_true", help="only evaluate: the checkpoint in output=..., or encoder.weights=FILE")
+    parser.add_argument("--dry-run", action="store_true", help="check the data, then one batch through everything; writes nothing that stays")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the config file")
+    arguments = parser.parse_intermixed_args()
+    experiment = load_experiment([arguments.config_file] if arguments.config_file else [], arguments.overrides)
+    try:
+        if arguments.eval_only:
+            evaluate_only(experiment)
+        else:
+            train(experiment, resume=arguments.resume, dry_run=arguments.dry_run)
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return interrupted.code
+    return 0

@@ -1,0 +1,97 @@
+"""Processes: one a GPU, started by torchrun; everything here is a no-op in a single process.
+
+DistributedDataParallel is built over the whole method with ``broadcast_buffers=True``: at the start of every step rank 0's buffers
+(BatchNorm statistics of all encoders) overwrite the others'. That is what makes the state of rank 0, which the checkpoint holds, the
+complete state of the run, so a resumed run repeats an uninterrupted one. A moving-average copy of an encoder has no gradient and is
+not reduced; it stays equal over the ranks because it is computed from parameters that are.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from automix_transfer.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: rank in [0, size), and its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+
+def start(device: str = "auto") -> World:
+    """Join the processes of torchrun, or be the only one; ``device`` is auto, cpu, cuda or cuda:N.
+
+    Raises:
+        UserError: the device does not exist.
+    """
+    size, rank, local = (int(os.environ.get(key, default)) for key, default in (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0")))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"config key 'train.device' is '{device}'; give auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count()
+        number = local if chosen.index is None else chosen.index
+        if number >= count:
+            raise UserError(f"config key 'train.device' asks for GPU {number}, but {count} are visible; use train.device=cpu or fewer processes")
+        chosen = torch.device("cuda", number)
+        torch.cuda.set_device(chosen)
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    return World(rank, size, chosen)
+
+
+def stop(world: World) -> None:
+    """Leave the group of processes."""
+    if world.size > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def wrap(method: nn.Module, world: World, sync_batchnorm: bool = False) -> nn.Module:
+    """The method behind DistributedDataParallel, or itself in a single process. Train through what is returned."""
+    if world.size == 1:
+        return method
+    if sync_batchnorm and world.device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    ids = [world.device.index] if world.device.type == "cuda" else None
+    return DistributedDataParallel(method, device_ids=ids, broadcast_buffers=True)
+
+
+def agree(flag: int, world: World) -> int:
+    """The largest ``flag`` over the ranks; over gloo on the CPU, so that no GPU has to be waited for."""
+    if world.size == 1:
+        return flag
+    value = torch.tensor(flag)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return int(value)
+
+
+def sum_over_ranks(value: Tensor, world: World) -> Tensor:
+    """The sum of a CPU tensor over the ranks."""
+    if world.size > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def broadcast_buffers(method: nn.Module, world: World) -> None:
+    """Give every rank the buffers of rank 0, so that all evaluate one and the same network."""
+    if world.size > 1:
+        for buffer in method.buffers():
+            dist.broadcast(buffer, src=0)

@@ -1,0 +1,63 @@
+"""Stops a run whose loss is no longer a number, before it can overwrite a good checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from automix_transfer.data.dataset import ClassificationDataset
+from automix_transfer.errors import UserError
+from automix_transfer.io import write_json
+from automix_transfer.training import checkpoint
+from automix_transfer.training.distributed import World, agree
+
+SHOWN = 5
+
+
+class LossWatch:
+    """Collects each step's loss on its device and looks at them now and then, so that a GPU is not waited for at every step."""
+
+    def __init__(self, folder: Path, dataset: ClassificationDataset, world: World) -> None:
+        self.folder, self.dataset, self.world = folder, dataset, world
+        self._waiting: list[tuple[int, Tensor, list[int]]] = []
+        self._last: tuple[int, list[int]] = (0, [])
+
+    def add(self, step: int, loss: Tensor, indices: Tensor) -> None:
+        """Note the loss of one pass of ``step`` (from 1) and the samples it was computed on."""
+        self._last = step, indices.tolist()
+        self._waiting.append((step, loss.detach(), self._last[1]))
+
+    def check(self) -> None:
+        """Look at the losses since the last check, on all ranks.
+
+        Raises:
+            UserError: one is NaN or infinite; names the step, the images of its batch and the last good checkpoint.
+        """
+        finite = torch.isfinite(torch.stack([loss for _, loss, _ in self._waiting])).tolist() if self._waiting else []
+        bad = next((entry for entry, good in zip(self._waiting, finite, strict=True) if not good), None)
+        self._waiting.clear()
+        if bad is not None:
+            agree(1, self.world)
+            raise self._error(f"the loss became {float(bad[1])} at step {bad[0]}", bad[0], bad[2])
+        if agree(0, self.world):
+            raise UserError(f"the loss of another process is not a number at step {self._last[0]} or before; its message says more")
+
+    def check_weights(self, model: dict[str, Tensor]) -> None:
+        """A finite loss can have a gradient that is not: refuse to save such weights."""
+        bad = next((name for name, value in model.items() if value.is_floating_point() and not torch.isfinite(value).all()), None)
+        if bad is not None:
+            raise self._error(f"weights '{bad}' are not finite after step {self._last[0]}", *self._last)
+
+    def _error(self, what: str, step: int, indices: list[int]) -> UserError:
+        paths = [str(self.dataset.path(index)) for index in indices]
+        report = self.folder / f"not_finite_rank{self.world.rank}.json"
+        content: dict[str, Any] = {"step": step, "what": what, "indices": indices, "images": paths}
+        write_json(report, content)
+        last = self.folder / checkpoint.LAST
+        good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+        more = f" and {len(paths) - SHOWN} more, all listed in {report}" if len(paths) > SHOWN else f", listed in {report}"
+        return UserError(f"{what}; its batch: {', '.join(paths[:SHOWN])}{more}; {good}. "
+                         "Lower optimizer.lr, set train.clip_norm, or use train.precision=bf16 in place of fp16")

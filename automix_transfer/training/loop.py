@@ -1,0 +1,225 @@
+"""The training loop: one method, one optimizer, one screen.
+
+A step draws its random numbers from (seed, step, pass, rank) and its samples from (seed, epoch, position), and a checkpoint holds
+everything else; so a run that was killed and resumed ends with the bits of one that never stopped (on one kind of device).
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from automix_transfer.errors import UserError
+from automix_transfer.io import write_json
+from automix_transfer.mixing.base import StepOutput
+from automix_transfer.rng import derive_generator, reseed_globals
+from automix_transfer.training import checkpoint, distributed
+from automix_transfer.training.finite import LossWatch
+from automix_transfer.training.logs import Log
+from automix_transfer.training.pictures import mixed_grid, save_png
+from automix_transfer.training.results import epoch_row, evaluate_encoders, final_message, final_metrics, is_evaluated
+from automix_transfer.training.run_folder import command_line, prepare, refuse_overwriting
+from automix_transfer.training.settings import Experiment, check
+from automix_transfer.training.setup import Run, build_run
+from automix_transfer.training.signals import Interrupted, StopRequest
+from automix_transfer.training.timing import Timer
+from automix_transfer.training.validation import autocast
+
+Batch = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W), labels (N,), sample indices (N,)
+
+
+def train(experiment: Experiment, resume: bool = False, dry_run: bool = False) -> dict[str, Any]:
+    """Train as ``experiment`` says and return the final metrics, which are also in the run folder's ``metrics.json``.
+
+    Args:
+        resume: go on from the newest checkpoint in ``experiment.output`` that loads; where there is none, start and say so.
+        dry_run: check the data, then one step, one batch of evaluation and one checkpoint in a temporary folder.
+
+    Raises:
+        UserError: bad input, a loss that is not finite, a full disk.
+        Interrupted: SIGINT or SIGTERM came; the checkpoint is written.
+    """
+    check(experiment)
+    world = distributed.start(experiment.train.device)
+    temporary = tempfile.mkdtemp(prefix="automix_transfer_") if dry_run else None
+    try:
+        if temporary is not None:
+            refuse_overwriting(Path(experiment.output)) if not resume else None
+            return rehearse(experiment, world, temporary)
+        folder = Path(experiment.output)
+        content, found = checkpoint.load_latest(folder) if resume else (None, "")
+        run = build_run(experiment, world, content, found)
+        if world.main:
+            prepare(folder, experiment, world, content["step"] if content else None)
+        return fit(run, found)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise UserError(f"{experiment.output} could not be written ({error.strerror}); free space and go on with: {command_line(resume=True)}") from error
+        raise
+    finally:
+        distributed.stop(world)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def fit(run: Run, found: str = "", max_steps: int | None = None, max_eval_batches: int | None = None) -> dict[str, Any]:
+    """The loop. ``max_steps`` of an epoch and ``max_eval_batches`` cut it short for a rehearsal."""
+    config, at, world, method = run.experiment.train, run.at, run.world, run.method
+    log = Log(run.folder, world.main, at.step, at.epoch, run.total_steps)
+    watch, timer = LossWatch(run.folder, run.train_set, world), Timer(at.step)
+    watch_every = 1 if world.device.type == "cpu" else config.log_every  # reading a loss makes the CPU wait for the GPU
+    log.say("\n".join(filter(None, [*run.notes, found])))
+    with StopRequest(impatient=world.size == 1) as stop, log:
+        while at.epoch < config.epochs:
+            method.train()
+            timer.start_epoch(at.step)
+            last_step, output = run.steps_per_epoch * (at.epoch + 1), None
+            for batches in step_batches(run, timer, max_steps):
+                lr = run.rates.set(at.step / run.total_steps)
+                for number, batch in enumerate(batches):
+                    images, output = one_pass(run, batch, number, last=number == config.accumulate - 1)
+                    watch.add(at.step + 1, output.loss, batch[2])
+                    at.averages.add({"loss": output.loss, **output.metrics})
+                update(run)
+                at.step += 1
+                method.after_step(at.step / run.total_steps)
+
+                if at.step % watch_every == 0:
+                    watch.check()
+                if at.step % config.log_every == 0 or at.step == last_step:
+                    log.train(at.step, at.epoch + 1, config.epochs, {**at.averages.means(), "lr": lr, **timer.row(at.step, config.batch_size)})
+                if signal_number := distributed.agree(stop.number, world):
+                    save(run, watch, timer)
+                    raise Interrupted(signal_number, f"stopped after step {at.step}; {run.folder / checkpoint.LAST} is written; "
+                                                     f"go on with: {command_line(resume=True)}")
+                if config.save_every_steps and at.step % config.save_every_steps == 0 and at.step != last_step:
+                    save(run, watch, timer)
+
+            at.epoch += 1
+            images_per_s = timer.epoch_rate(at.step, config.batch_size)
+            if at.epoch in config.picture_epochs and output is not None and world.main:
+                picture = mixed_grid(images, output, run.info.mean, run.info.std, config.picture_count)
+                save_png(run.folder / "pictures" / f"epoch_{at.epoch:04d}.png", picture)
+                log.picture("mixed samples", picture, at.step)
+            metrics = evaluate_encoders(run, max_eval_batches) if is_evaluated(run, at.epoch) else {}
+            row = epoch_row(run, metrics, images_per_s)
+            at.history.append(row)
+            best = metrics.get("top1", -1.0) > at.best.get("top1", -1.0)
+            at.best = row if best else at.best
+            at.averages.reset()
+            log.epoch(row, at.history)
+            save(run, watch, timer, best)
+    metrics = final_metrics(run)
+    if world.main:
+        write_json(run.folder / "metrics.json", metrics)
+        print(final_message(metrics), flush=True)
+    return metrics
+
+
+def step_batches(run: Run, timer: Timer, max_steps: int | None = None) -> Iterator[list[Batch]]:
+    """What is left of the epoch: for each step the batches of its passes, all fetched before the step begins."""
+    accumulate = run.experiment.train.accumulate
+    done = run.at.step - run.at.epoch * run.steps_per_epoch
+    left = run.steps_per_epoch - done if max_steps is None else max_steps
+    run.train_batches.set_epoch(run.at.epoch, done * accumulate)
+    batches = iter(run.train_batches)
+    for _ in range(left):
+        begun = time.monotonic()
+        passes = list(islice(batches, accumulate))
+        timer.waiting += time.monotonic() - begun
+        yield passes
+
+
+def one_pass(run: Run, batch: Batch, number: int, last: bool) -> tuple[Tensor, StepOutput]:
+    """Forward and backward of one pass; gradients are reduced over the processes in the last pass of a step."""
+    config, device, step, rank = run.experiment.train, run.world.device, run.at.step, run.world.rank
+    images, labels = batch[0].to(device, non_blocking=True), batch[1].to(device, non_blocking=True)
+    if config.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    reseed_globals(run.experiment.seed, "step", step, number, rank)  # dropout, stochastic depth
+    rng = derive_generator(run.experiment.seed, "method", step, number, rank)
+    alone = not last and isinstance(run.model, DistributedDataParallel)
+    try:
+        with run.model.no_sync() if alone else nullcontext():  # type: ignore[operator]
+            with autocast(device, config.precision):
+                output: StepOutput = run.model(images, labels, rng)
+            run.scaler.scale(output.loss / config.accumulate).backward()
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise UserError(f"BatchNorm cannot work with {len(images)} image a pass (train.batch_size={config.batch_size} over {run.world.size} processes "
+                            f"and train.accumulate={config.accumulate} passes); give each pass at least 2 images") from error
+        raise
+    return images, output
+
+
+def update(run: Run) -> None:
+    """One step of the optimizer, with clipping where it is asked for."""
+    clip = run.experiment.train.clip_norm
+    if clip:
+        run.scaler.unscale_(run.optimizer)
+        torch.nn.utils.clip_grad_norm_([p for group in run.optimizer.param_groups for p in group["params"]], clip)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+
+
+def save(run: Run, watch: LossWatch, timer: Timer, best: bool = False) -> None:
+    """A checkpoint, once every loss so far is known to be finite."""
+    watch.check()
+    run.at.seconds += timer.lap()
+    if run.world.main:
+        content = run.content()
+        watch.check_weights(content["model"])
+        checkpoint.save(run.folder, content, best)
+
+
+def rehearse(experiment: Experiment, world: distributed.World, folder: str) -> dict[str, Any]:
+    """``--dry-run``: the data checked, then everything once, in a folder that is thrown away."""
+    from automix_transfer.data.check import check_data
+
+    short = replace(experiment, output=folder, train=replace(experiment.train, epochs=1, picture_epochs=[1], eval_every_epochs=1),
+                    schedule=replace(experiment.schedule, warmup_epochs=0.0))
+    if world.main:
+        print(check_data(experiment.data), flush=True)
+    run = build_run(short, world)
+    if world.main:
+        prepare(Path(folder), short, world, None)
+    metrics = fit(run, max_steps=1, max_eval_batches=1)
+    if world.main:
+        content, found = checkpoint.load_latest(Path(folder))
+        build_run(short, replace(world, size=1), content, found) if world.size == 1 else None
+        print("dry run finished: data, one step, evaluation, pictures and checkpoint work", flush=True)
+    return metrics
+
+
+def evaluate_only(experiment: Experiment) -> dict[str, float]:
+    """``--eval-only``: the accuracy of every encoder of the checkpoint in ``experiment.output``, or of ``encoder.weights`` if given."""
+    world = distributed.start(experiment.train.device)
+    try:
+        weights, content, found = experiment.encoder.weights, None, ""
+        if weights:
+            experiment = replace(experiment, encoder=replace(experiment.encoder, classifier="keep"))
+        else:
+            content, found = checkpoint.load_latest(Path(experiment.output))
+            if content is None:
+                raise UserError(f"--eval-only found no checkpoint in {experiment.output}; give output=FOLDER of a run, or encoder.weights=FILE")
+        run = build_run(experiment, world, content, found)
+        metrics = evaluate_encoders(run)
+        if world.main:
+            print(weights or found, *(f"{name} {value:.3f}" for name, value in metrics.items()), sep="\n")
+        return metrics
+    finally:
+        distributed.stop(world)
+

@@ -1,0 +1,35 @@
+"""Optimizers over a method's parameter groups."""
+
+from __future__ import annotations
+
+import torch
+from torch.optim import Optimizer
+
+from automix_transfer.mixing.base import Method
+from automix_transfer.training.settings import OptimizerConfig
+
+
+def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
+    """SGD, AdamW or LAMB; each group carries ``lr_scale`` and ``lr_end`` for the schedule.
+
+    Every group of the method is split in two, weights and one-dimensional parameters (norms, biases), so that the latter can go
+    without weight decay. The paper decays everything with SGD; DeiT and RSB leave norms and biases out.
+    """
+    decay_all = config.decay_norm_and_bias == "yes" or (config.decay_norm_and_bias == "auto" and config.name == "sgd")
+    groups = []
+    for group in method.parameter_groups():
+        decay = config.weight_decay if group.get("weight_decay") is None else group["weight_decay"]
+        rates = {"lr_scale": float(group.get("lr_scale", 1.0)), "lr_end": group.get("lr_end")}
+        parameters = [parameter for _, parameter in group["params"]]
+        weights = [p for p in parameters if decay_all or p.ndim > 1]
+        others = [p for p in parameters if not (decay_all or p.ndim > 1)]
+        groups += [{"params": weights, "weight_decay": decay, **rates}] if weights else []
+        groups += [{"params": others, "weight_decay": 0.0, **rates}] if others else []
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps)
+    from timm.optim import Lamb
+
+    # max_grad_norm=None: timm clips at 1.0 unless told otherwise, and the recipe (RSB A2/A3) has no clipping.
+    return Lamb(groups, lr=config.lr, betas=tuple(config.betas), eps=max(config.eps, 1e-6), max_grad_norm=None)

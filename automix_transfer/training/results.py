@@ -1,0 +1,70 @@
+"""Figures of a run: every encoder after an epoch, and best, last and median at the end."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from automix_transfer.training.distributed import broadcast_buffers
+from automix_transfer.training.setup import Run
+from automix_transfer.training.validation import evaluate
+
+AHEAD = 0.5  # points of top-1 by which another encoder than the one for inference must lead to be mentioned
+
+
+def median_epochs(epochs: int) -> int:
+    """Over how many of the last epochs the median is taken: the paper's 10, in short runs the last half."""
+    return min(10, max(1, epochs // 2))
+
+
+def is_evaluated(run: Run, epoch: int) -> bool:
+    """Whether epoch ``epoch`` (from 1) ends with an evaluation: every n-th, and all that the median is taken over."""
+    config = run.experiment.train
+    return epoch % config.eval_every_epochs == 0 or epoch > config.epochs - median_epochs(config.epochs)
+
+
+def evaluate_encoders(run: Run, max_batches: int | None = None) -> dict[str, float]:
+    """``top1``, ``top5`` and ``val_loss`` of the encoder for inference; ``top1_<name>`` of each where there are several."""
+    broadcast_buffers(run.method, run.world)
+    encoders = run.method.encoders()
+    metrics: dict[str, float] = {}
+    for name, encoder in encoders.items():
+        found = evaluate(encoder, run.eval_batches, run.world, run.experiment.train.precision, max_batches)
+        if not metrics:
+            metrics = {"top1": found["top1"], "top5": found["top5"], "val_loss": found["loss"]}
+        if len(encoders) > 1:
+            metrics[f"top1_{name}"] = found["top1"]
+    return metrics
+
+
+def epoch_row(run: Run, metrics: dict[str, float], images_per_s: float) -> dict[str, Any]:
+    """One row of the history: the epoch's mean losses and, where it was evaluated, its accuracies."""
+    return {"epoch": run.at.epoch, "step": run.at.step, "lr": run.optimizer.param_groups[0]["lr"], **run.at.averages.means(), **metrics,
+            "images_per_s": round(images_per_s, 1)}
+
+
+def final_metrics(run: Run) -> dict[str, Any]:
+    """Best, last and median top-1 of the encoder for inference, the last of each encoder, and what it cost."""
+    history = [row for row in run.at.history if "top1" in row]
+    if not history:
+        return {"epochs": run.at.epoch, "steps": run.at.step}
+    last, window = history[-1], history[-median_epochs(run.experiment.train.epochs):]
+    return {"top1_last": last["top1"], "top1_best": run.at.best["top1"], "top1_best_epoch": run.at.best["epoch"],
+            "top1_median": statistics.median(row["top1"] for row in window), "median_epochs": len(window), "top5_last": last["top5"],
+            **{f"{key}_last": value for key, value in last.items() if key.startswith("top1_")},
+            "epochs": run.at.epoch, "steps": run.at.step, "seconds": round(run.at.seconds, 1)}
+
+
+def final_message(metrics: dict[str, Any]) -> str:
+    """What the run ends with, for people."""
+    if "top1_last" not in metrics:
+        return f"finished after {metrics['epochs']} epochs"
+    text = (f"finished: top-1 {metrics['top1_last']:.2f} % (median of the last {metrics['median_epochs']} epochs {metrics['top1_median']:.2f}, "
+            f"best {metrics['top1_best']:.2f} in epoch {metrics['top1_best_epoch']}), {metrics['seconds']:.0f} s")
+    others = {key.split("_")[1]: value for key, value in metrics.items() if key.startswith("top1_") and key.count("_") == 2
+              and key.endswith("_last")}
+    ahead = {name: value for name, value in others.items() if value > metrics["top1_last"] + AHEAD}
+    for name, value in ahead.items():
+        text += (f"\nencoder {name} is ahead of the one for inference: {value:.2f} against {metrics['top1_last']:.2f}; "
+                 f"the moving average may still lag behind in a run this short")
+    return text

@@ -1,0 +1,170 @@
+"""From an experiment to everything a run needs: data, encoder, method, optimizer, schedule, and where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from automix_transfer.data.dataset import ClassificationDataset, eval_dataset, train_dataset
+from automix_transfer.data.loader import ImageLoader, TrainLoader, eval_loader, train_loader
+from automix_transfer.data.transforms import eval_transform
+from automix_transfer.errors import UserError
+from automix_transfer.mixing import Method, build_method
+from automix_transfer.models.encoders import EncoderInfo, create_encoder
+from automix_transfer.models.weights import load_into, read_weights
+from automix_transfer.rng import derive_generator, reseed_globals
+from automix_transfer.training import checkpoint
+from automix_transfer.training.distributed import World, wrap
+from automix_transfer.training.logs import Averages
+from automix_transfer.training.optimizers import build_optimizer
+from automix_transfer.training.run_folder import refuse_changes
+from automix_transfer.training.schedule import LearningRates
+from automix_transfer.training.settings import Experiment
+
+
+@dataclass
+class Position:
+    """Where a run stands; part of every checkpoint."""
+
+    step: int = 0  # steps done
+    epoch: int = 0  # epochs done, evaluation included
+    history: list[dict[str, Any]] = field(default_factory=list)  # one row for each epoch done
+    best: dict[str, Any] = field(default_factory=dict)  # the row of history with the best top-1
+    averages: Averages = field(default_factory=Averages)  # of the epoch that is under way
+    seconds: float = 0.0  # of training, over all starts
+
+
+@dataclass
+class Run:
+    """Everything that the loop works on. ``model`` is ``method``, behind DistributedDataParallel where there are several processes."""
+
+    experiment: Experiment
+    world: World
+    info: EncoderInfo
+    method: Method
+    model: nn.Module
+    optimizer: Optimizer
+    rates: LearningRates
+    scaler: torch.amp.GradScaler
+    train_set: ClassificationDataset
+    train_batches: TrainLoader
+    eval_batches: ImageLoader
+    steps_per_epoch: int
+    at: Position
+    notes: list[str]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.experiment.output)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.experiment.train.epochs
+
+    def content(self) -> dict[str, Any]:
+        """The complete checkpoint: primitives and tensors only."""
+        self.at.averages.flush()
+        return {"format": checkpoint.FORMAT, "encoder": self.info.to_dict(), "encoders": checkpoint.encoder_prefixes(self.method),
+                **checkpoint.split_state(self.method), "config": asdict(self.experiment), "step": self.at.step, "epoch": self.at.epoch,
+                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "best": self.at.best, "history": self.at.history,
+                "averages": self.at.averages.sums, "seconds": self.at.seconds, "processes": self.world.size,
+                "samples": [len(self.train_set), len(self.eval_batches.dataset)]}  # type: ignore[arg-type]
+
+
+def build_run(experiment: Experiment, world: World, content: dict[str, Any] | None = None, source: str = "") -> Run:
+    """Build a run, at its beginning or where the checkpoint ``content`` (read from ``source``) left it.
+
+    Raises:
+        UserError: a setting that cannot be met, or a checkpoint of another run.
+    """
+    train, notes = experiment.train, []
+    if content is not None:
+        refuse_changes(Path(source), content["config"], asdict(experiment))
+        if content["processes"] != world.size:
+            raise UserError(f"{source} was written by {content['processes']} processes and can only be resumed by as many, but there are {world.size}")
+    train_set, eval_set = build_data(experiment)
+    size = pass_size(train.batch_size, world.size, train.accumulate)
+    train_batches = train_loader(train_set, size, experiment.seed, rank=world.rank, world_size=world.size,
+                                 workers=experiment.data.workers, repeats=experiment.data.repeats)
+    eval_batches = eval_loader(eval_set, train.eval_batch_size or size, world.rank, world.size, experiment.data.workers)
+    steps_per_epoch = train_batches.batches_per_epoch // train.accumulate
+    if steps_per_epoch == 0:
+        raise UserError(f"the training split has {len(train_set):,} images, fewer than train.batch_size={train.batch_size}; lower it")
+
+    reseed_globals(experiment.seed, "initial weights")
+    method, info, note = build_model(experiment, train_set.classes, load_weights=content is None)
+    notes += [note] if note else []
+    method.to(world.device)
+    if train.channels_last:
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if train.compile:
+        for encoder in method.encoders().values():
+            encoder.compile()
+    at = Position()
+    if content is not None:
+        samples = [len(train_set), len(eval_set)]
+        if content["encoder"] != info.to_dict() or content["samples"] != samples:
+            raise UserError(f"{source} was trained on other data (images {content['samples']}, {content['encoder'].get('num_classes')} classes) than "
+                            f"data.root={experiment.data.root} holds (images {samples}, {info.num_classes} classes); give the same data")
+        try:
+            method.load_state_dict(content["model"] | content["model_extra"])
+        except RuntimeError as error:
+            raise UserError(f"{source} does not fit the method '{experiment.method['name']}' of this version; use the version that wrote it") from error
+        at = Position(content["step"], content["epoch"], content["history"], content["best"], Averages(content["averages"]), content["seconds"])
+    optimizer = build_optimizer(experiment.optimizer, method)
+    scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
+    if content is not None:
+        optimizer.load_state_dict(content["optimizer"])
+        scaler.load_state_dict(content["scaler"])
+    rates = LearningRates(optimizer, experiment.schedule, train.epochs, experiment.optimizer.lr)
+    return Run(experiment, world, info, method, wrap(method, world, train.sync_batchnorm), optimizer, rates, scaler, train_set,
+               train_batches, eval_batches, steps_per_epoch, at, notes)
+
+
+def build_model(experiment: Experiment, classes: list[str], load_weights: bool = True) -> tuple[Method, EncoderInfo, str]:
+    """The method around its encoder, what is known of the encoder, and one sentence on weights that were loaded."""
+    config, data = experiment.encoder, experiment.data
+    info = EncoderInfo(config.name, len(classes), config.stem, data.image_size, tuple(data.mean), tuple(data.std), tuple(classes))  # type: ignore[arg-type]
+    options = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    try:
+        encoder = create_encoder(config.name, len(classes), config.stem, **options)
+    except TypeError as error:
+        raise UserError(f"encoder '{config.name}' does not take encoder.drop_path={config.drop_path}; set it to 0") from error
+    note = ""
+    if config.weights and load_weights:
+        weights = read_weights(config.weights, config.which or None)
+        note = f"weights from {config.weights}: {load_into(encoder, weights, config.classifier)}"
+    options = {key: value for key, value in experiment.method.items() if key != "name"}
+    return build_method(experiment.method["name"], encoder, options), info, note
+
+
+def build_data(experiment: Experiment) -> tuple[ClassificationDataset, ClassificationDataset]:
+    """Training and validation sets; with ``train.overfit_batches`` both are the same few batches, without augmentation."""
+    data, train = experiment.data, experiment.train
+    train_set = train_dataset(data, experiment.seed)
+    if train.overfit_batches:
+        count = min(train.overfit_batches * train.batch_size, len(train_set))
+        chosen = torch.randperm(len(train_set), generator=derive_generator(experiment.seed, "overfit"))[:count].tolist()
+        train_set = ClassificationDataset(train_set.listing.select(chosen), eval_transform(data), experiment.seed)
+        return train_set, train_set
+    eval_set = eval_dataset(data)
+    if list(eval_set.classes) != list(train_set.classes):
+        differing = sorted(set(eval_set.classes) ^ set(train_set.classes))[:3]
+        raise UserError(f"splits {data.train_split} and {data.val_split} of {data.root} have different classes ({', '.join(map(str, differing))}, ...); "
+                        "both need the same class folders")
+    return train_set, eval_set
+
+
+def pass_size(batch_size: int, processes: int, accumulate: int) -> int:
+    """Images that one process sees at a time."""
+    if batch_size % (processes * accumulate):
+        raise UserError(f"train.batch_size={batch_size} does not divide into {processes} processes times train.accumulate={accumulate}; "
+                        f"choose a multiple of {processes * accumulate}")
+    return batch_size // (processes * accumulate)
+
+

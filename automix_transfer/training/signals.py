@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM: asked to stop, finish the step, then write a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(Exception):
+    """The run was stopped by a signal and has written its checkpoint; ``code`` is the exit code, 130 (Ctrl-C) or 143 (SIGTERM)."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.code = 128 + number
+
+
+class StopRequest:
+    """While it is entered, SIGINT and SIGTERM only set ``number``; loader workers inherit that, so Ctrl-C does not kill them mid-batch.
+
+    A second Ctrl-C interrupts at once, for a step that hangs; not under torchrun, which passes on what the terminal has already sent.
+    """
+
+    def __init__(self, impatient: bool = True) -> None:
+        self.number = 0
+        self.impatient = impatient
+        self._before: dict[int, Any] = {}
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.number == signal.SIGINT == number and self.impatient:
+            raise KeyboardInterrupt
+        self.number = number
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
