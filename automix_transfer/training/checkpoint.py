@@ -65,7 +65,7 @@ def load_latest(folder: Path) -> tuple[dict[str, Any] | None, str]:
     Raises:
         UserError: there are checkpoints, but none of them loads.
     """
-    problems = []
+    problems: list[str] = []
     for name in (LAST, PREVIOUS):
         path = folder / name
         if not path.exists():
@@ -103,6 +103,7 @@ def _name(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
         os.replace(temporary, target)
     except OSError as error:
-        raise UserError(f"{target} could not be written ({error.strerror}); free space or choose another folder. {source} is untouched") from error
+        raise UserError(f"{target} could not be written ({error.strerror}); free space or choose another folder. "
+                        f"{source} is untouched") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -14,10 +14,11 @@ overrides are key=value pairs over the config file, for example
   data.root=/data/imagenet  output=runs/r50  train.batch_size=128  method.name=automix  method.alpha=2.0
 A config file may begin with "base: other.yaml"; what is set later wins. Unknown keys are refused.
 
-on several GPUs:  torchrun --nproc-per-node 8 {prog} --config-file ... ; train.batch_size stays the number of images a step over all of them.
+on several GPUs:  torchrun --nproc-per-node 8 {prog} --config-file ...
+train.batch_size stays the number of images a step, over all of them; train.accumulate=2 fits it into half the memory.
 
-a run's folder (output=...) holds last.pt, previous.pt and best.pt, config.yaml and run.json (how it was run), log.csv (an epoch a row),
-log.jsonl (everything), tensorboard/, pictures/ and metrics.json.
+a run's folder (output=...) holds last.pt, previous.pt and best.pt, config.yaml and run.json (how it was run), log.csv (an epoch
+a row), log.jsonl (everything), tensorboard/, pictures/ and metrics.json.
 
 exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIGTERM (a checkpoint was written; --resume goes on).
 """
@@ -30,7 +31,7 @@ def main(description: str) -> int:
     parser.add_argument("--config-file", metavar="YAML", help="the recipe; the folder configs/ beside this script holds the paper's")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output=..., or start if there is none")
     parser.add_argument("--eval-only", action="store_true", help="only evaluate: the checkpoint in output=..., or encoder.weights=FILE")
-    parser.add_argument("--dry-run", action="store_true", help="check the data, then one batch through everything; writes nothing that stays")
+    parser.add_argument("--dry-run", action="store_true", help="check the data, then one batch through everything in a temporary folder")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the config file")
     arguments = parser.parse_intermixed_args()
     experiment = load_experiment([arguments.config_file] if arguments.config_file else [], arguments.overrides)
@@ -42,4 +43,7 @@ def main(description: str) -> int:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.code
+    except KeyboardInterrupt:
+        print("interrupted; what was saved before is untouched", file=sys.stderr)
+        return 130
     return 0

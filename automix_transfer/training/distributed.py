@@ -50,7 +50,8 @@ def start(device: str = "auto") -> World:
         count = torch.cuda.device_count()
         number = local if chosen.index is None else chosen.index
         if number >= count:
-            raise UserError(f"config key 'train.device' asks for GPU {number}, but {count} are visible; use train.device=cpu or fewer processes")
+            raise UserError(f"config key 'train.device' asks for GPU {number}, but {count} are visible; "
+                            "use train.device=cpu or fewer processes")
         chosen = torch.device("cuda", number)
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():

@@ -89,14 +89,14 @@ class Log:
             print(text, flush=True)
 
     def train(self, step: int, epoch: int, epochs: int, values: dict[str, float]) -> None:
-        """Log the steps since the last call; ``values`` has loss, lr, images_per_s, data_share (waiting for the loader) and the method's."""
+        """Log where an epoch stands: ``values`` has its mean loss and metrics so far, lr, images_per_s and data_share (waiting)."""
         if not self.main:
             return
         self._append({"kind": "train", "step": step, "epoch": epoch, **values})
         self._scalars("train", values, step)
         rate = (step - self._begun_step) / max(time.monotonic() - self._begun, 1e-9)
-        parts = [f"loss {values['loss']:.3f}", f"lr {values['lr']:.2g}", f"{values['images_per_s']:.0f} img/s", f"data {values['data_share']:.0%}",
-                 f"ETA {_clock((self.total - step) / max(rate, 1e-9))}"]
+        parts = [f"loss {values['loss']:.3f}", f"lr {values['lr']:.2g}", f"{values['images_per_s']:.0f} img/s",
+                 f"data {values['data_share']:.0%}", f"ETA {_clock((self.total - step) / max(rate, 1e-9))}"]
         if self._progress is not None:
             self._progress.update(0, completed=step, description=f"epoch {epoch}/{epochs}  " + "  ".join(parts))
         elif time.monotonic() - self._printed > 5:

@@ -66,7 +66,8 @@ def train(experiment: Experiment, resume: bool = False, dry_run: bool = False) -
         return fit(run, found)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(f"{experiment.output} could not be written ({error.strerror}); free space and go on with: {command_line(resume=True)}") from error
+            raise UserError(f"{experiment.output} could not be written ({error.strerror}); free space and go on with: "
+                            f"{command_line(resume=True)}") from error
         raise
     finally:
         distributed.stop(world)
@@ -99,21 +100,21 @@ def fit(run: Run, found: str = "", max_steps: int | None = None, max_eval_batche
                 if at.step % watch_every == 0:
                     watch.check()
                 if at.step % config.log_every == 0 or at.step == last_step:
-                    log.train(at.step, at.epoch + 1, config.epochs, {**at.averages.means(), "lr": lr, **timer.row(at.step, config.batch_size)})
-                if signal_number := distributed.agree(stop.number, world):
-                    save(run, watch, timer)
-                    raise Interrupted(signal_number, f"stopped after step {at.step}; {run.folder / checkpoint.LAST} is written; "
-                                                     f"go on with: {command_line(resume=True)}")
+                    log.train(at.step, at.epoch + 1, config.epochs,
+                              {**at.averages.means(), "lr": lr, **timer.row(at.step, config.batch_size)})
+                stop_if_asked(run, stop, watch, timer)
                 if config.save_every_steps and at.step % config.save_every_steps == 0 and at.step != last_step:
                     save(run, watch, timer)
 
-            at.epoch += 1
             images_per_s = timer.epoch_rate(at.step, config.batch_size)
-            if at.epoch in config.picture_epochs and output is not None and world.main:
+            if at.epoch + 1 in config.picture_epochs and output is not None and world.main:
                 picture = mixed_grid(images, output, run.info.mean, run.info.std, config.picture_count)
-                save_png(run.folder / "pictures" / f"epoch_{at.epoch:04d}.png", picture)
+                save_png(run.folder / "pictures" / f"epoch_{at.epoch + 1:04d}.png", picture)
                 log.picture("mixed samples", picture, at.step)
-            metrics = evaluate_encoders(run, max_eval_batches) if is_evaluated(run, at.epoch) else {}
+            evaluated = is_evaluated(run, at.epoch + 1)
+            metrics = evaluate_encoders(run, max_eval_batches, stop=lambda: stop.number > 0) if evaluated else {}
+            stop_if_asked(run, stop, watch, timer)  # the epoch does not count yet: a resumed run evaluates it again
+            at.epoch += 1
             row = epoch_row(run, metrics, images_per_s)
             at.history.append(row)
             best = metrics.get("top1", -1.0) > at.best.get("top1", -1.0)
@@ -158,8 +159,8 @@ def one_pass(run: Run, batch: Batch, number: int, last: bool) -> tuple[Tensor, S
             run.scaler.scale(output.loss / config.accumulate).backward()
     except ValueError as error:
         if "more than 1 value per channel" in str(error):
-            raise UserError(f"BatchNorm cannot work with {len(images)} image a pass (train.batch_size={config.batch_size} over {run.world.size} processes "
-                            f"and train.accumulate={config.accumulate} passes); give each pass at least 2 images") from error
+            raise UserError(f"BatchNorm cannot work with {len(images)} image a pass (train.batch_size={config.batch_size} over "
+                            f"{run.world.size} processes and train.accumulate={config.accumulate}); give each at least 2 images") from error
         raise
     return images, output
 
@@ -183,6 +184,14 @@ def save(run: Run, watch: LossWatch, timer: Timer, best: bool = False) -> None:
         content = run.content()
         watch.check_weights(content["model"])
         checkpoint.save(run.folder, content, best)
+
+
+def stop_if_asked(run: Run, stop: StopRequest, watch: LossWatch, timer: Timer) -> None:
+    """Write a checkpoint and raise `Interrupted` if a signal has come to any of the processes."""
+    if number := distributed.agree(stop.number, run.world):
+        save(run, watch, timer)
+        raise Interrupted(number, f"stopped after step {run.at.step}; {run.folder / checkpoint.LAST} is written; "
+                                  f"go on with: {command_line(resume=True)}")
 
 
 def rehearse(experiment: Experiment, world: distributed.World, folder: str) -> dict[str, Any]:
@@ -214,7 +223,8 @@ def evaluate_only(experiment: Experiment) -> dict[str, float]:
         else:
             content, found = checkpoint.load_latest(Path(experiment.output))
             if content is None:
-                raise UserError(f"--eval-only found no checkpoint in {experiment.output}; give output=FOLDER of a run, or encoder.weights=FILE")
+                raise UserError(f"--eval-only found no checkpoint in {experiment.output}; "
+                                "give output=FOLDER of a run, or encoder.weights=FILE")
         run = build_run(experiment, world, content, found)
         metrics = evaluate_encoders(run)
         if world.main:

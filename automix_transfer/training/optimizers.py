@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.optim import Optimizer
 
@@ -16,7 +18,8 @@ def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
     without weight decay. The paper decays everything with SGD; DeiT and RSB leave norms and biases out.
     """
     decay_all = config.decay_norm_and_bias == "yes" or (config.decay_norm_and_bias == "auto" and config.name == "sgd")
-    groups = []
+    betas = (config.betas[0], config.betas[1])
+    groups: list[dict[str, Any]] = []
     for group in method.parameter_groups():
         decay = config.weight_decay if group.get("weight_decay") is None else group["weight_decay"]
         rates = {"lr_scale": float(group.get("lr_scale", 1.0)), "lr_end": group.get("lr_end")}
@@ -28,8 +31,8 @@ def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps)
     from timm.optim import Lamb
 
     # max_grad_norm=None: timm clips at 1.0 unless told otherwise, and the recipe (RSB A2/A3) has no clipping.
-    return Lamb(groups, lr=config.lr, betas=tuple(config.betas), eps=max(config.eps, 1e-6), max_grad_norm=None)
+    return Lamb(groups, lr=config.lr, betas=betas, eps=max(config.eps, 1e-6), max_grad_norm=None)

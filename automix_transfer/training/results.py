@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 from automix_transfer.training.distributed import broadcast_buffers
@@ -23,13 +24,13 @@ def is_evaluated(run: Run, epoch: int) -> bool:
     return epoch % config.eval_every_epochs == 0 or epoch > config.epochs - median_epochs(config.epochs)
 
 
-def evaluate_encoders(run: Run, max_batches: int | None = None) -> dict[str, float]:
-    """``top1``, ``top5`` and ``val_loss`` of the encoder for inference; ``top1_<name>`` of each where there are several."""
+def evaluate_encoders(run: Run, max_batches: int | None = None, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+    """``top1``, ``top5`` and ``val_loss`` of the encoder for inference; ``top1_<name>`` of each where there are several. See `evaluate`."""
     broadcast_buffers(run.method, run.world)
     encoders = run.method.encoders()
     metrics: dict[str, float] = {}
     for name, encoder in encoders.items():
-        found = evaluate(encoder, run.eval_batches, run.world, run.experiment.train.precision, max_batches)
+        found = evaluate(encoder, run.eval_batches, run.world, run.experiment.train.precision, max_batches, stop)
         if not metrics:
             metrics = {"top1": found["top1"], "top5": found["top5"], "val_loss": found["loss"]}
         if len(encoders) > 1:
@@ -59,8 +60,9 @@ def final_message(metrics: dict[str, Any]) -> str:
     """What the run ends with, for people."""
     if "top1_last" not in metrics:
         return f"finished after {metrics['epochs']} epochs"
-    text = (f"finished: top-1 {metrics['top1_last']:.2f} % (median of the last {metrics['median_epochs']} epochs {metrics['top1_median']:.2f}, "
-            f"best {metrics['top1_best']:.2f} in epoch {metrics['top1_best_epoch']}), {metrics['seconds']:.0f} s")
+    text = (f"finished: top-1 {metrics['top1_last']:.2f} % (median of the last {metrics['median_epochs']} epochs "
+            f"{metrics['top1_median']:.2f}, best {metrics['top1_best']:.2f} in epoch {metrics['top1_best_epoch']}), "
+            f"{metrics['seconds']:.0f} s")
     others = {key.split("_")[1]: value for key, value in metrics.items() if key.startswith("top1_") and key.count("_") == 2
               and key.endswith("_last")}
     ahead = {name: value for name, value in others.items() if value > metrics["top1_last"] + AHEAD}

@@ -54,8 +54,8 @@ def refuse_changes(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> No
     before, after = flatten(saved), flatten(now)
     for key in [*after, *(k for k in before if k not in after)]:
         if key not in FREE_ON_RESUME and before.get(key) != after.get(key):
-            raise UserError(f"{path} was trained with {key}={before.get(key)}, but the run that would resume it has {key}={after.get(key)}; "
-                            "give the same value, or choose another output to start afresh")
+            raise UserError(f"{path} was trained with {key}={before.get(key)}, but now {key}={after.get(key)}: that is another training; "
+                            "give the same value, or choose another output=FOLDER to start afresh")
 
 
 def command_line(resume: bool = False) -> str:
@@ -76,7 +76,8 @@ def git_commit() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=True)
+            return done.stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return None
 

@@ -137,7 +137,8 @@ def check(experiment: Experiment) -> None:
         if not number >= minimum:  # also refuses NaN
             raise UserError(f"config key '{key}' is {number}; it must be at least {minimum}")
     if schedule.warmup_epochs >= train.epochs and schedule.warmup_epochs > 0:
-        raise UserError(f"config key 'schedule.warmup_epochs' is {schedule.warmup_epochs}; it must be less than train.epochs={train.epochs}")
+        raise UserError(f"config key 'schedule.warmup_epochs' is {schedule.warmup_epochs}; "
+                        f"it must be less than train.epochs={train.epochs}")
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

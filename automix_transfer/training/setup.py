@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ class Run:
         self.at.averages.flush()
         return {"format": checkpoint.FORMAT, "encoder": self.info.to_dict(), "encoders": checkpoint.encoder_prefixes(self.method),
                 **checkpoint.split_state(self.method), "config": asdict(self.experiment), "step": self.at.step, "epoch": self.at.epoch,
-                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "best": self.at.best, "history": self.at.history,
-                "averages": self.at.averages.sums, "seconds": self.at.seconds, "processes": self.world.size,
+                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "best": self.at.best,
+                "history": self.at.history, "averages": self.at.averages.sums, "seconds": self.at.seconds, "processes": self.world.size,
                 "samples": [len(self.train_set), len(self.eval_batches.dataset)]}  # type: ignore[arg-type]
 
 
@@ -86,7 +87,8 @@ def build_run(experiment: Experiment, world: World, content: dict[str, Any] | No
     if content is not None:
         refuse_changes(Path(source), content["config"], asdict(experiment))
         if content["processes"] != world.size:
-            raise UserError(f"{source} was written by {content['processes']} processes and can only be resumed by as many, but there are {world.size}")
+            raise UserError(f"{source}: written by {content['processes']} processes, it can only be resumed by as many, "
+                            f"but there are {world.size}")
     train_set, eval_set = build_data(experiment)
     size = pass_size(train.batch_size, world.size, train.accumulate)
     train_batches = train_loader(train_set, size, experiment.seed, rank=world.rank, world_size=world.size,
@@ -96,6 +98,7 @@ def build_run(experiment: Experiment, world: World, content: dict[str, Any] | No
     if steps_per_epoch == 0:
         raise UserError(f"the training split has {len(train_set):,} images, fewer than train.batch_size={train.batch_size}; lower it")
 
+    choose_kernels(train.deterministic)
     reseed_globals(experiment.seed, "initial weights")
     method, info, note = build_model(experiment, train_set.classes, load_weights=content is None)
     notes += [note] if note else []
@@ -109,13 +112,16 @@ def build_run(experiment: Experiment, world: World, content: dict[str, Any] | No
     if content is not None:
         samples = [len(train_set), len(eval_set)]
         if content["encoder"] != info.to_dict() or content["samples"] != samples:
-            raise UserError(f"{source} was trained on other data (images {content['samples']}, {content['encoder'].get('num_classes')} classes) than "
-                            f"data.root={experiment.data.root} holds (images {samples}, {info.num_classes} classes); give the same data")
+            before = f"training and validation images {content['samples']}, {content['encoder'].get('num_classes')} classes"
+            raise UserError(f"{source}: trained on other data ({before}) than data.root={experiment.data.root} holds "
+                            f"({samples}, {info.num_classes} classes) or with another input; give the same data")
         try:
             method.load_state_dict(content["model"] | content["model_extra"])
         except RuntimeError as error:
-            raise UserError(f"{source} does not fit the method '{experiment.method['name']}' of this version; use the version that wrote it") from error
-        at = Position(content["step"], content["epoch"], content["history"], content["best"], Averages(content["averages"]), content["seconds"])
+            raise UserError(f"{source} does not fit the method '{experiment.method['name']}' of this version; "
+                            "use the version that wrote it") from error
+        at = Position(content["step"], content["epoch"], content["history"], content["best"], Averages(content["averages"]),
+                      content["seconds"])
     optimizer = build_optimizer(experiment.optimizer, method)
     scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
     if content is not None:
@@ -155,9 +161,17 @@ def build_data(experiment: Experiment) -> tuple[ClassificationDataset, Classific
     eval_set = eval_dataset(data)
     if list(eval_set.classes) != list(train_set.classes):
         differing = sorted(set(eval_set.classes) ^ set(train_set.classes))[:3]
-        raise UserError(f"splits {data.train_split} and {data.val_split} of {data.root} have different classes ({', '.join(map(str, differing))}, ...); "
-                        "both need the same class folders")
+        raise UserError(f"splits {data.train_split} and {data.val_split} of {data.root} have different classes "
+                        f"({', '.join(map(str, differing))}, ...); both need the same class folders")
     return train_set, eval_set
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """GPU only: the fastest kernels, or those that give the same bits every time."""
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when its first handle is made
 
 
 def pass_size(batch_size: int, processes: int, accumulate: int) -> int:

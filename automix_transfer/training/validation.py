@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -16,16 +16,19 @@ from automix_transfer.training.distributed import World, sum_over_ranks
 
 @torch.no_grad()
 def evaluate(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Any]], world: World, precision: str = "fp32",
-             max_batches: int | None = None) -> dict[str, float]:
+             max_batches: int | None = None, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
     """``top1`` and ``top5`` in percent and the mean cross-entropy ``loss`` over all ranks' batches of (images, labels, indices).
 
     Every rank brings its own share of the samples, of whatever size; counts are added, not means, so an uneven last batch is exact.
-    With fewer than five classes top-5 is 100. The encoder runs in eval mode and gets back every submodule's mode.
+    With fewer than five classes top-5 is 100. The encoder runs in eval mode and gets back every submodule's mode. ``stop`` ends it
+    early; what is returned then means nothing.
     """
     totals = torch.zeros(4, dtype=torch.float64)  # samples, top-1 hits, top-5 hits, sum of losses
     device_totals = torch.zeros(4, dtype=torch.float64, device=world.device)
     with eval_mode(encoder), autocast(world.device, precision):
         for images, labels, _ in islice(loader, max_batches):
+            if stop():
+                break
             images, labels = images.to(world.device, non_blocking=True), labels.to(world.device, non_blocking=True)
             logits_NK = encoder(images).float()
             ranked_N5 = logits_NK.topk(min(5, logits_NK.shape[1]), dim=1).indices
