@@ -41,7 +41,10 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def after_step(self, progress: float) -> None:
-        """Called after each optimizer step; ``progress`` in [0, 1] is the share of the training done. Moving averages and schedules live here."""
+        """Called after each optimizer step; ``progress`` in [0, 1] is the share of the training done.
+
+        Moving averages and schedules live here.
+        """
 
     def inference_encoder(self) -> nn.Module:
         """The network that is evaluated and exported."""
@@ -52,6 +55,6 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def parameter_groups(self) -> Iterable[dict]:
-        """Optimizer groups: dicts of ``params`` (list of (name, parameter)), ``lr_scale`` (times the run's rate), ``lr_end``
-        (the rate at the end of training as a share of the group's peak; None: as the run's schedule) and ``weight_decay`` (None: the run's)."""
+        """Optimizer groups: dicts of ``params`` (list of (name, parameter)), ``lr_scale`` (times the run's rate), ``lr_end`` (the rate
+        at the end as a share of the group's peak; None: as the run's schedule) and ``weight_decay`` (None: the run's)."""
         yield {"params": [(n, p) for n, p in self.named_parameters() if p.requires_grad], "lr_scale": 1.0, "weight_decay": None}
