@@ -50,7 +50,7 @@ def main() -> int:
         return 0
     for needed in ("torch", "setuptools"):
         if importlib.util.find_spec(needed) is None:
-            print(f"error: {needed} is not installed in {sys.prefix}; run `make setup`, or pip install -e '.[detection]' first", file=sys.stderr)
+            print(f"error: {needed} is not installed in {sys.prefix}; run `make setup` or pip install -e '.[detection]'", file=sys.stderr)
             return 2
     try:
         if arguments.upstream:
@@ -61,7 +61,7 @@ def main() -> int:
                 pip("install", *(["--force-reinstall", "--no-deps"] if arguments.force else []), *constraints(), str(wheel))
         subprocess.run([sys.executable, "-c", "import detectron2; print('detectron2', detectron2.__version__, 'is installed')"], check=True)
     except subprocess.CalledProcessError as error:
-        print(f"error: installing Detectron2 failed at `{' '.join(map(str, error.cmd[2:6]))} ...`; the lines above say why", file=sys.stderr)
+        print(f"error: installing Detectron2 failed at `{' '.join(map(str, error.cmd[2:5]))}`; the lines above say why", file=sys.stderr)
         return 2
     return 0
 

@@ -1,1 +1,11 @@
-""""""
+"""Detectron2 glue. Importing this package makes Detectron2 importable on today's packages and registers our backbones and ROI heads.
+
+So a model trained here can be loaded by Detectron2's own `DefaultPredictor` after ``import automix_transfer.detection``. Where
+Detectron2 is not installed the import does nothing, and `compatibility.require` says what to do.
+"""
+
+from automix_transfer.detection import compatibility
+
+if compatibility.available():
+    compatibility.apply()
+    from automix_transfer.detection import backbone, roi_heads  # noqa: F401  (they register what configs name)

@@ -1,0 +1,101 @@
+"""What differs between Detectron2's release 0.6, its main branch and today's packages: all of it is here.
+
+The release was written for NumPy 1.20, Pillow 8 and a setuptools with ``pkg_resources``, and as installed by
+``detection/install_detectron2.py`` it lacks its compiled extension. `apply` supplies what is missing, and only that: on the main
+branch with a built extension it changes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from automix_transfer.errors import UserError
+
+INSTALL = "python detection/install_detectron2.py"
+_NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": str}  # removed in NumPy 1.24; 2.0 has bool again
+
+
+def available() -> bool:
+    """Is Detectron2 installed? Does not import it."""
+    return importlib.util.find_spec("detectron2") is not None
+
+
+def require() -> None:
+    """`apply`, or a `UserError` that names the installer where there is no Detectron2."""
+    if not available():
+        raise UserError(f"Detectron2 is not installed in {sys.prefix}; run `make setup` or `{INSTALL}`")
+    apply()
+
+
+def has_extension() -> bool:
+    """Does Detectron2 have its compiled extension (rotated and deformable operators, fast COCO evaluation)?"""
+    return not isinstance(sys.modules.get("detectron2._C"), _MissingExtension) and importlib.util.find_spec("detectron2._C") is not None
+
+
+def apply() -> None:
+    """Make Detectron2 importable; calling it again does nothing."""
+    import numpy
+    import PIL.Image
+
+    for name, kind in _NUMPY_ALIASES.items():
+        if name not in vars(numpy):
+            setattr(numpy, name, kind)
+    if not hasattr(PIL.Image, "LINEAR"):
+        PIL.Image.LINEAR = PIL.Image.Resampling.BILINEAR  # type: ignore[attr-defined]
+    if "detectron2._C" not in sys.modules and importlib.util.find_spec("detectron2._C") is None:
+        import detectron2
+
+        detectron2._C = sys.modules["detectron2._C"] = _MissingExtension("detectron2._C")
+    if "detectron2.model_zoo" not in sys.modules:
+        with _pkg_resources():
+            import detectron2.model_zoo  # noqa: F401
+
+
+class _MissingExtension(ModuleType):
+    """Stands in for ``detectron2._C``: importable, and a clear error as soon as one of its operators is used."""
+
+    def get_compiler_version(self) -> str:  # asked for by Detectron2's environment report
+        return "none (no compiled extension)"
+
+    def get_cuda_version(self) -> str:
+        return "none (no compiled extension)"
+
+    def has_cuda(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UserError(f"detectron2._C.{name} is in Detectron2's compiled extension, which this installation lacks (rotated boxes, "
+                        "deformable convolutions and the fast COCO evaluation need it); "
+                        f"run `{INSTALL} --upstream` on a machine with a compiler")
+
+
+@contextmanager
+def _pkg_resources():
+    """A ``pkg_resources`` with the one function that Detectron2's model zoo calls, while it is imported, where setuptools has none."""
+    try:
+        found = importlib.util.find_spec("pkg_resources") is not None
+    except ValueError:
+        found = False
+    if found:
+        yield
+        return
+    shim = ModuleType("pkg_resources")
+    shim.resource_filename = _resource_filename  # type: ignore[attr-defined]
+    sys.modules["pkg_resources"] = shim
+    try:
+        yield
+    finally:
+        del sys.modules["pkg_resources"]  # the model zoo keeps its reference; nobody else should take this for setuptools' module
+
+
+def _resource_filename(package: str, resource: str) -> str:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    return os.path.join(next(iter(spec.submodule_search_locations)), resource)

@@ -1,0 +1,211 @@
+"""A Detectron2 config from file, weights overlay and command line, checked for what goes wrong in silence.
+
+The weights decide how they want to be fed and built: pixel mean and std, channel order, stride placement, depth, groups and width.
+An export of ours says so in the YAML beside it (``x.pkl`` -> ``x.yaml``, the overlay). The overlay is applied by itself; a key that the
+config file or the command line sets to another value is an error that names both. Nothing is added to Detectron2's own keys, so the
+``config.yaml`` of a run can be read by plain Detectron2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from automix_transfer.config import read_yaml
+from automix_transfer.detection.backbone import BASIC_BLOCKS
+from automix_transfer.errors import UserError
+from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD
+
+logger = logging.getLogger("detectron2.automix_transfer")  # a child of Detectron2's logger, so that it shares its files and format
+
+OUR_BACKBONES = ("build_automix_resnet_backbone", "build_automix_resnet_fpn_backbone")
+BOTTLENECK_RES5 = ("Res5ROIHeads", "Res5ROIHeadsExtraNorm")
+NORM_KEYS = ("MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "MODEL.ROI_BOX_HEAD.NORM", "MODEL.ROI_MASK_HEAD.NORM", "MODEL.SEM_SEG_HEAD.NORM")
+
+
+def default_config() -> CfgNode:
+    """Detectron2's defaults, but for the input and stride placement of networks trained with torchvision's or timm's conventions.
+
+    (Detectron2's own are those of its MSRA weights: BGR, std 1, the stride in the 1×1 convolution; about 15 AP worse with other weights.)
+    """
+    cfg = get_cfg()
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.MODEL.PIXEL_MEAN = [round(255 * value, 3) for value in IMAGENET_MEAN]
+    cfg.MODEL.PIXEL_STD = [round(255 * value, 3) for value in IMAGENET_STD]
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
+    cfg.MODEL.WEIGHTS = ""
+    return cfg
+
+
+def load_config(config_file: str | Path, overrides: Sequence[str] = (), num_gpus: int = 1, num_machines: int = 1,
+                resume: bool = False) -> tuple[CfgNode, set[str]]:
+    """The config of a run, not frozen, and the keys that the file or the command line set.
+
+    Args:
+        overrides: Detectron2's ``KEY VALUE KEY VALUE ...``.
+        num_gpus: per machine; 0 trains on the CPU.
+
+    Raises:
+        UserError: a missing or malformed file, an unknown key, a wrong type, a contradiction between config and weights, or a
+            combination that would train something else than it says.
+    """
+    cfg = default_config()
+    explicit = _merge_file(cfg, Path(config_file)) | _merge_overrides(cfg, overrides)
+    if "MODEL.WEIGHTS" not in explicit and not resume:
+        raise UserError(f'{config_file} does not set MODEL.WEIGHTS; add MODEL.WEIGHTS FILE.pkl (of pretrain/export.py --to detectron2), '
+                        'or MODEL.WEIGHTS "" to train from scratch')
+    overlay = find_overlay(cfg.MODEL.WEIGHTS)
+    if overlay is not None:
+        apply_overlay(cfg, overlay, explicit)
+    _set_device(cfg, explicit, num_gpus, num_machines)
+    check_architecture(cfg, from_scratch=not cfg.MODEL.WEIGHTS and not resume)
+    return cfg, explicit
+
+
+def find_overlay(weights: str) -> Path | None:
+    """The YAML beside a weights file, or None where there is none (weights that are not an export of ours)."""
+    path = Path(weights)
+    overlay = path.with_suffix(".yaml")
+    return overlay if weights and path.suffix == ".pkl" and overlay.is_file() else None
+
+
+def apply_overlay(cfg: CfgNode, overlay: Path, explicit: set[str]) -> None:
+    """Set what the weights ask for; a key of ``explicit`` with another value is an error that names both values."""
+    wanted = flatten(read_yaml(overlay))
+    wanted.pop("MODEL.WEIGHTS", None)  # the file may have been renamed since; the command line names it
+    if "MODEL.BACKBONE.NAME" in explicit:  # C4 or FPN is the detector's choice; depth and width, checked below, are the weights'
+        wanted.pop("MODEL.BACKBONE.NAME", None)
+    for key, value in wanted.items():
+        present = _get(cfg, key, str(overlay))
+        if _same(present, value):
+            continue
+        if key in explicit:
+            raise UserError(f"config key {key} is {_show(present)}, but the weights {cfg.MODEL.WEIGHTS} were trained with {_show(value)} "
+                            f"(their overlay {overlay.name}); remove the key from the config and the command line, or take other weights")
+        _set(cfg, key, value, str(overlay))
+    logger.info(f"weights overlay {overlay}: " + ", ".join(f"{key} {_show(value)}" for key, value in wanted.items()))
+
+
+def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:
+    """Refuse what Detectron2 would build without complaint, or with an assertion, and what nobody means."""
+    depths = ", ".join(map(str, BASIC_BLOCKS))
+    resnets, backbone, heads = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.NAME, cfg.MODEL.ROI_HEADS.NAME
+    if resnets.DEPTH in BASIC_BLOCKS and heads in BOTTLENECK_RES5:
+        raise UserError(f"MODEL.RESNETS.DEPTH {resnets.DEPTH} is a network of basic blocks, but MODEL.ROI_HEADS.NAME {heads} builds "
+                        "bottlenecks, into which its weights would load by shape and in part; use an FPN config, or "
+                        "MODEL.ROI_HEADS.NAME BasicRes5ROIHeadsExtraNorm")
+    if resnets.DEPTH not in BASIC_BLOCKS and heads == "BasicRes5ROIHeadsExtraNorm":
+        raise UserError(f"MODEL.ROI_HEADS.NAME {heads} is for depths {depths}, but MODEL.RESNETS.DEPTH is {resnets.DEPTH}; use "
+                        " MODEL.ROI_HEADS.NAME Res5ROIHeadsExtraNorm")
+    if backbone in OUR_BACKBONES and resnets.DEPTH not in BASIC_BLOCKS:
+        raise UserError(f"MODEL.BACKBONE.NAME {backbone} is for depths {depths}, but MODEL.RESNETS.DEPTH is {resnets.DEPTH}; use "
+                        " a config of this depth (detection/configs/), or MODEL.BACKBONE.NAME build_resnet_fpn_backbone")
+    if "resnet" in backbone and backbone not in OUR_BACKBONES and resnets.DEPTH not in (18, 34, 50, 101, 152):
+        raise UserError(f"MODEL.BACKBONE.NAME {backbone} has no depth {resnets.DEPTH}; use MODEL.BACKBONE.NAME "
+                        f"{OUR_BACKBONES['fpn' in backbone]} for depth 10, or a depth of 18, 34, 50, 101 or 152")
+    if resnets.DEPTH in (18, 34) and backbone not in OUR_BACKBONES and resnets.RES2_OUT_CHANNELS != 64:
+        raise UserError(f"MODEL.RESNETS.RES2_OUT_CHANNELS is {resnets.RES2_OUT_CHANNELS}, but depth {resnets.DEPTH} has 64; set it to 64")
+    if from_scratch and cfg.MODEL.BACKBONE.FREEZE_AT > 0:
+        raise UserError(f"MODEL.WEIGHTS is empty, but MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT} would freeze random layers; "
+                        "set MODEL.BACKBONE.FREEZE_AT 0")
+    if from_scratch and resnets.NORM == "FrozenBN":
+        raise UserError("MODEL.WEIGHTS is empty, but MODEL.RESNETS.NORM FrozenBN has no statistics to freeze; "
+                        "set MODEL.RESNETS.NORM SyncBN or BN")
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys, ``{"MODEL.RESNETS.DEPTH": 50}``; keys that are dotted already stay so."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, name + ".") if isinstance(value, Mapping) else {name: value})
+    return flat
+
+
+def _merge_file(cfg: CfgNode, file: Path) -> set[str]:
+    if not str(file) or not file.is_file():
+        raise UserError(f"config file {file} does not exist; give --config-file, e.g. detection/configs/voc_R50_C4_24k.yaml")
+    try:
+        tree = CfgNode.load_yaml_with_base(str(file))  # follows _BASE_; refuses YAML tags that run code
+    except FileNotFoundError as error:
+        raise UserError(f"config file {file}: its _BASE_ {error.filename} does not exist") from error
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(f"config file {file} is not a valid Detectron2 config{f' at line {mark.line + 1}' if mark else ''} "
+                        f"({str(error).splitlines()[0] if str(error) else type(error).__name__})") from error
+    flat = flatten(tree)
+    for key, value in flat.items():
+        _set(cfg, key, value, f"config file {file}")
+    return set(flat) - {"VERSION"}
+
+
+def _merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> set[str]:
+    overrides = [part for part in overrides if part != "--"]
+    if len(overrides) % 2:
+        raise UserError(f"overrides must be pairs of KEY VALUE, e.g. SOLVER.BASE_LR 0.01; '{overrides[-1]}' has no value")
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        _set(cfg, key, CfgNode._decode_cfg_value(value), f"override '{key} {value}'")
+    return set(overrides[::2])
+
+
+def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
+    _get(cfg, key, source)
+    try:
+        cfg.merge_from_list([key, value])
+    except (ValueError, AssertionError, KeyError, TypeError, AttributeError) as error:
+        wanted = type(_get(cfg, key, source)).__name__
+        raise UserError(f"{source}: config key {key} must be of type {wanted}, not {type(value).__name__} ({_show(value)})") from error
+
+
+def _get(cfg: CfgNode, key: str, source: str) -> Any:
+    node: Any = cfg
+    for number, part in enumerate(key.split(".")):
+        if not isinstance(node, CfgNode) or part not in node:
+            known = [str(name) for name in node] if isinstance(node, CfgNode) else []
+            close = difflib.get_close_matches(part, known, n=1, cutoff=0.5)
+            above = "".join(f"{name}." for name in key.split(".")[:number])
+            hint = f"did you mean {above}{close[0]}?" if close else f"known there: {', '.join(known)}"
+            raise UserError(f"{source}: unknown config key {key}; {hint}")
+        node = node[part]
+    return node
+
+
+def _set_device(cfg: CfgNode, explicit: set[str], num_gpus: int, num_machines: int) -> None:
+    found = torch.cuda.device_count()
+    if num_gpus == 0:
+        if "MODEL.DEVICE" in explicit and cfg.MODEL.DEVICE != "cpu":
+            raise UserError(f"--num-gpus 0 trains on the CPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE}; leave one of them out")
+        cfg.MODEL.DEVICE = "cpu"
+        if cfg.SOLVER.AMP.ENABLED:
+            raise UserError("SOLVER.AMP.ENABLED True needs a GPU; leave it out with --num-gpus 0")
+    elif num_gpus > found and cfg.MODEL.DEVICE != "cpu":
+        raise UserError(f"--num-gpus {num_gpus}, but this machine has {found}; give --num-gpus {found}"
+                        + ("" if found else " to train on the CPU"))
+    if num_gpus * num_machines <= 1:
+        for key in NORM_KEYS:
+            node, name = cfg, key.split(".")[-1]
+            for part in key.split(".")[:-1]:
+                node = node[part]
+            if node[name] == "SyncBN":  # with one process the same arithmetic, and SyncBN does not run on the CPU
+                node[name] = "BN"
+                logger.info(f"one process: {key} SyncBN is BN")
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal as configuration values; numbers to 4 digits, lists and tuples alike."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, bool) or isinstance(b, bool) or not (isinstance(a, (int, float)) and isinstance(b, (int, float))):
+        return a == b
+    return abs(a - b) <= 1e-4 * max(1.0, abs(a), abs(b))
+
+
+def _show(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else repr(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,188 @@
+"""Weights into a detector: every key of the backbone, or an error before training starts.
+
+Detectron2 matches names by suffix, skips what does not fit with a warning, and trains the rest from scratch. Here a backbone file
+(``.pkl``, the format of Detectron2's model zoo) has to fill the backbone and a C4 detector's res5 completely and has to be used
+completely; a detector (``model_final.pth``) has to fill the whole detector.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from automix_transfer.errors import UserError
+from automix_transfer.io import load_torch
+
+CLASSIFIERS = ("fc.", "stem.fc.", "linear.")  # left in the file by some converters; a detector has no use for it
+PREFIXES = ("module.", "backbone.", "encoder.", "model.", "module.encoder_k.", "module.encoder_q.")
+EXPORT = "pretrain/export.py --to detectron2"
+
+# What a pickle of NumPy arrays needs, on NumPy 1 and 2, and nothing that can run code.
+_SAFE_GLOBALS = {
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"),
+    *((f"{core}.multiarray", name) for core in ("numpy.core", "numpy._core") for name in ("_reconstruct", "scalar")),
+    *((f"{core}.numeric", "_frombuffer") for core in ("numpy.core", "numpy._core")),
+}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did: ``matched`` of the ``total`` keys of ``part`` came from ``source``; ``note`` says what else is to be known."""
+
+    source: str
+    part: str
+    matched: int
+    total: int
+    note: str = ""
+
+    def __str__(self) -> str:
+        if not self.source:
+            return f"MODEL.WEIGHTS is empty: training from scratch, all {self.total} keys of the {self.part} are random"
+        return f"{self.source}: {self.matched} of {self.total} keys of the {self.part} loaded" + (f" ({self.note})" if self.note else "")
+
+
+def load_weights(model: nn.Module, path: str) -> LoadReport:
+    """Copy the file ``path`` into ``model``, a Detectron2 R-CNN, in place; an empty path leaves it as it is.
+
+    Raises:
+        UserError: a file that is missing, damaged, hostile or of another kind, or does not fill the backbone key for key.
+    """
+    if not path:
+        return LoadReport("", "backbone", 0, len(backbone_keys(model)))
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"MODEL.WEIGHTS {path} does not exist or is not a file; make one with {EXPORT} --output FILE.pkl")
+    if file.suffix == ".pkl":
+        return _load_backbone(model, file)
+    if file.suffix in (".pth", ".pt"):
+        return _load_detector(model, file)
+    raise UserError(f"MODEL.WEIGHTS {path} ends in '{file.suffix}', but a detector takes a backbone .pkl ({EXPORT}) or a detector .pth")
+
+
+def backbone_keys(model: nn.Module) -> dict[str, str]:
+    """Name in a backbone file -> key in the detector, for the ResNet's stem to res5, wherever they are in it."""
+    state = model.state_dict()
+    bottom_up = "backbone.bottom_up." if any(key.startswith("backbone.bottom_up.") for key in state) else "backbone."
+    keys = {}
+    for key in state:
+        if key.endswith("num_batches_tracked") or key.startswith("roi_heads.res5.norm."):  # the extra norm is new at transfer
+            continue
+        if key.startswith(bottom_up):
+            keys[key.removeprefix(bottom_up)] = key
+        elif key.startswith("roi_heads.res5."):
+            keys[key.removeprefix("roi_heads.")] = key
+    return keys
+
+
+def read_backbone(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a ``.pkl`` in the format of Detectron2's model zoo, read without running code.
+
+    Raises:
+        UserError: not such a file, or a pickle that asks for more than arrays.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            content = _ArrayUnpickler(stream, encoding="latin1").load()
+    except _Forbidden as error:
+        raise UserError(f"{path} is a pickle that wants to run code when it is loaded ({error}), so it was refused; "
+                        f"make one with {EXPORT}") from error
+    except OSError as error:
+        raise UserError(f"{path} could not be read ({error.strerror})") from error
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise UserError(f"{path} is damaged, truncated or not a pickle; export the weights again ({EXPORT})") from error
+    model = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(model, Mapping) or not model or not all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in model.items()):
+        raise UserError(f"{path} is not in Detectron2's format ({{'model': {{name: array}}, '__author__': ...}}); make one with {EXPORT}")
+    if content.get("__author__") == "Caffe2":
+        raise UserError(f"{path} holds Caffe2 weights, which Detectron2 renames by heuristics that cannot be checked here; "
+                        "convert them to torch names")
+    if content.get("__author__") == "automix_transfer" and not path.with_suffix(".yaml").is_file():
+        raise UserError(f"{path}: its overlay {path.with_suffix('.yaml').name} does not lie beside it, so its input and layout are unknown; "
+                        "copy both files of the export")
+    state = {name: torch.from_numpy(np.array(value)) for name, value in model.items()}
+    broken = [name for name, value in state.items() if not torch.isfinite(value.float()).all()]
+    if broken:
+        raise UserError(f"{path}: {len(broken)} tensors hold NaN or infinite values ({_few(broken)}); "
+                        "export a checkpoint from before it diverged")
+    return state
+
+
+def _load_backbone(model: nn.Module, path: Path) -> LoadReport:
+    source = {name: value for name, value in read_backbone(path).items() if not name.endswith("num_batches_tracked")}
+    classifier = [name for name in source if name.startswith(CLASSIFIERS)]
+    for name in classifier:
+        del source[name]
+    wanted, state = backbone_keys(model), model.state_dict()
+    shapes = [f"{name}: {tuple(source[name].shape)} for {tuple(state[key].shape)}"
+              for name, key in wanted.items() if name in source and source[name].shape != state[key].shape]
+    missing, unused = [name for name in wanted if name not in source], [name for name in source if name not in wanted]
+    if missing or unused or shapes:
+        matched = len(wanted) - len(missing) - len(shapes)
+        details = [f"{len(missing)} are not in the file ({_few(missing)})" if missing else "",
+                   f"{len(shapes)} have another shape ({_few(shapes)})" if shapes else "",
+                   f"{len(unused)} of the file are not in the backbone ({_few(unused)})" if unused else ""]
+        raise UserError(f"{path} does not fit the backbone of this config: {matched} of {len(wanted)} keys match, "
+                        f"{'; '.join(filter(None, details))}. {_remedy(source, wanted, bool(shapes))}")
+    with torch.no_grad():
+        for name, key in wanted.items():
+            state[key].copy_(source[name])
+    where = "backbone and res5" if any(key.startswith("roi_heads.") for key in wanted.values()) else "backbone"
+    return LoadReport(str(path), where, len(wanted), len(wanted), f"classifier left out: {_few(classifier)}" if classifier else "")
+
+
+def _load_detector(model: nn.Module, path: Path) -> LoadReport:
+    content = load_torch(path)
+    source = content.get("model", content) if isinstance(content, Mapping) else None
+    if isinstance(content, Mapping) and "encoders" in content:
+        raise UserError(f"{path} is a pretraining checkpoint, not a detector; export it first: {EXPORT} --checkpoint {path} --output FILE.pkl")
+    if not isinstance(source, Mapping) or not any(str(key).startswith("backbone.") for key in source):
+        raise UserError(f"{path} does not hold a detector (no key starts with 'backbone.'); if it is a classifier's state dict, "
+                        f"export it first: {EXPORT} --checkpoint {path} --encoder NAME --output FILE.pkl")
+    target = model.state_dict()
+    ignored = ("pixel_mean", "pixel_std", "num_batches_tracked")  # from the config, and a counter that inference does not use
+    missing = [key for key in target if key not in source and not key.endswith(ignored)]
+    unused = [key for key in source if key not in target and not key.endswith(ignored) and "anchor_generator.cell_anchors" not in key]
+    shapes = [f"{key}: {tuple(source[key].shape)} for {tuple(target[key].shape)}"
+              for key in target if key in source and source[key].shape != target[key].shape]
+    if missing or unused or shapes:
+        details = [f"{len(found)} {what} ({_few(found)})" for found, what in
+                   ((missing, "missing"), (shapes, "of another shape"), (unused, "unexpected")) if found]
+        raise UserError(f"{path} is not a detector of this config: {', '.join(details)}; "
+                        "use the config.yaml that lies beside it, and the same classes")
+    model.load_state_dict({key: value for key, value in source.items() if key in target}, strict=False)
+    return LoadReport(str(path), "detector", len(target), len(target))
+
+
+def _remedy(source: Mapping[str, Tensor], wanted: Mapping[str, str], shapes: bool) -> str:
+    prefix = next((p for p in sorted(PREFIXES, key=len, reverse=True) if any(name.startswith(p) for name in source)), "")
+    if prefix:
+        return (f"{sum(name.startswith(prefix) for name in source)} of its {len(source)} names start with '{prefix}': "
+                f"export it with {EXPORT}, which gives the names that Detectron2 wants")
+    if any(name.startswith("layer") for name in source):
+        return f"Its names are torchvision's: export it with {EXPORT}"
+    if shapes:
+        return "Its depth, width or groups are others: set DEPTH, NUM_GROUPS and WIDTH_PER_GROUP of MODEL.RESNETS to those of the weights"
+    return "It is of another architecture: take the config for it (MODEL.RESNETS.DEPTH, MODEL.BACKBONE.NAME)"
+
+
+class _Forbidden(Exception):
+    pass
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _SAFE_GLOBALS or (module == "numpy.dtypes" and name.endswith("DType")):
+            return super().find_class(module, name)
+        raise _Forbidden(f"{module}.{name}")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
