@@ -1,1 +1,1 @@
-""""""
+"""Data sets in their native layouts, transforms and loaders."""

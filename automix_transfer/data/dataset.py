@@ -1,0 +1,104 @@
+"""Labelled images as a torch data set whose samples depend on (seed, epoch, index) and on nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from automix_transfer.data.images import read_image
+from automix_transfer.data.listing import Listing
+from automix_transfer.data.registry import load_listing
+from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.transforms import eval_transform, train_transform
+from automix_transfer.errors import UserError
+from automix_transfer.rng import derive_seed
+
+Item = tuple[int, int] | tuple[int, int, int]
+
+
+class ClassificationDataset(Dataset):
+    """Images with labels; item (epoch, index) or (epoch, index, copy) -> (image (3, H, W), label, index). An int stands for epoch 0.
+
+    The same (seed, epoch, index, copy) gives the same tensor in any process, with any number of workers and in any order of reading,
+    and the global generators are left as they were.
+    """
+
+    def __init__(self, listing: Listing, transform: Callable[[Image.Image], Any], seed: int = 0) -> None:
+        self.listing, self.transform, self.seed = listing, transform, seed
+        self.classes = listing.classes
+        self.labels = np.asarray(listing.labels, dtype=np.int64)
+        # One buffer instead of a million path objects: touching an object in a forked worker copies its memory page.
+        encoded = [os.fsencode(path) for path in listing.paths]
+        self._ends = np.cumsum([0, *map(len, encoded)])
+        self._names = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> Path:
+        """The file of sample ``index``."""
+        return Path(os.fsdecode(self._names[self._ends[index]:self._ends[index + 1]].tobytes()))
+
+    def read(self, index: int) -> Image.Image:
+        """The untransformed image of sample ``index``."""
+        return cut_bottom(read_image(self.path(index)), self.listing.crop_bottom, self.path(index))
+
+    def __getitem__(self, item: int | Item) -> tuple[Tensor, int, int]:
+        epoch, index, *copy = item if isinstance(item, tuple) else (0, int(item))
+        image = self.read(index)
+        states = torch.default_generator.get_state(), np.random.get_state(), random.getstate()
+        try:
+            _seed_cpu_generators(derive_seed(self.seed, "sample", epoch, index, *copy))
+            return self.transform(image), int(self.labels[index]), index
+        finally:
+            torch.default_generator.set_state(states[0])
+            np.random.set_state(states[1])
+            random.setstate(states[2])
+
+
+def train_dataset(config: DataConfig, seed: int = 0) -> ClassificationDataset:
+    """The training split with the training transform; bad images are treated as ``config.on_bad_image`` says."""
+    return ClassificationDataset(_usable(config, config.train_split), train_transform(config), seed)
+
+
+def eval_dataset(config: DataConfig, split: str | None = None) -> ClassificationDataset:
+    """A split (default: ``config.val_split``) with the testing transform."""
+    return ClassificationDataset(_usable(config, split or config.val_split), eval_transform(config))
+
+
+def _usable(config: DataConfig, split: str) -> Listing:
+    listing = load_listing(config, split)
+    if config.on_bad_image == "fail":  # not all are read here: for ImageNet that takes an hour; `check` and --dry-run do it on demand
+        return listing
+    from automix_transfer.data.check import drop_bad_images  # check imports the readers above
+
+    return drop_bad_images(listing, f"{config.dataset} {split} at {config.root}", workers=max(1, config.workers))
+
+
+def cut_bottom(image: Image.Image, rows: int, path: Path) -> Image.Image:
+    """``image`` without its lowest ``rows`` rows.
+
+    Raises:
+        UserError: the image is not higher than that.
+    """
+    if rows == 0:
+        return image
+    if image.height <= rows:
+        raise UserError(f"image {path} is only {image.height} pixels high, so its {rows}-pixel banner cannot be cut off; set data.crop_banner=false")
+    return image.crop((0, 0, image.width, image.height - rows))
+
+
+def _seed_cpu_generators(value: int) -> None:
+    # not torch.manual_seed: it would also reseed the GPU's generators, which belong to the training step
+    torch.default_generator.manual_seed(value)
+    np.random.seed(value % 2**32)
+    random.seed(value)

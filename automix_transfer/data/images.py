@@ -1,0 +1,107 @@
+"""Read any image file as 8-bit RGB, upright, or say in one sentence what is wrong with it.
+
+An ordinary 8-bit RGB file decodes bit-equal to torchvision's default loader, so figures stay comparable. Where that loader is
+wrong (rotation flags, 16-bit gray, CMYK without Adobe's marker), this one is right. Transparency is dropped as it is there.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from automix_transfer.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+# Decoders of pixels only: Pillow would also open EPS, which runs Ghostscript.
+FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG2000")
+MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a decompression bomb
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+            6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name says that it is an image; hidden files (``._x.jpg`` of macOS archives) are not."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """The image in ``path`` as an upright PIL image of mode RGB; of an animation, the first frame.
+
+    Raises:
+        UserError: the file is missing, empty, truncated, damaged, no image, too large to be one, or of 32 bits a channel.
+    """
+    try:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+            return _upright(_to_rgb(image, path), image)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"image {path} does not exist; restore it or remove it from the lists") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise UserError(f"image {path} could not be read ({error.strerror}); check the path and its permissions") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"image {path} would decode to more than {MAX_PIXELS:,} pixels (a decompression bomb?); shrink or remove it") from error
+    except MemoryError as error:
+        raise UserError(f"image {path} does not fit into memory; shrink or remove it") from error
+    except Exception as error:  # decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, ValueError, ...
+        raise UserError(f"image {path} {_complaint(path, error)}; restore it from its source, remove it, or set data.on_bad_image=skip") from error
+
+
+def _complaint(path: str | Path, error: Exception) -> str:
+    try:
+        if os.path.getsize(path) == 0:
+            return "is empty (0 bytes)"
+    except OSError:
+        pass
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "is not an image, or is damaged at its start"
+    if "truncated" in str(error).lower():
+        return "is truncated"
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"is damaged ({reason[:120]})"
+
+
+def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+    mode = image.mode
+    if mode == "RGB":
+        return image.copy()  # outlives the file it was read from
+    if mode.startswith("I"):
+        return _from_16_bit(image, path)
+    if mode == "F":
+        raise UserError(f"image {path} has 32-bit float pixels, whose range is not defined; convert it to 8 or 16 bits a channel")
+    if mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        # Pillow inverts every CMYK JPEG, as Adobe's programs store them; without Adobe's marker 0 means no ink.
+        image = image.point(lambda value: 255 - value)
+    if mode in ("P", "PA", "RGBa", "La"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
+    """Gray of 16 bits to 8, v / 257 rounded: Pillow's own conversion clips at 255, which turns most of the image white."""
+    gray = np.asarray(image)
+    if gray.size and (gray.min() < 0 or gray.max() > 65535):
+        raise UserError(f"image {path} has 32-bit pixels beyond 0 to 65535, whose range is not defined; convert it to 8 or 16 bits a channel")
+    return Image.fromarray(((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
+    """Undo the camera's rotation flag. Read after decoding: a TIFF is turned by Pillow itself, which then removes the flag."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            orientation = source.getexif().get(_ORIENTATION_TAG, 1)
+        method = _UPRIGHT.get(orientation)
+    except Exception:  # damaged metadata is no reason to reject good pixels
+        return rgb
+    return rgb.transpose(method) if method is not None else rgb

@@ -1,0 +1,101 @@
+"""What a layout reader returns, and how it collects everything that is wrong before it complains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from automix_transfer.errors import UserError
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of one split, in a fixed order.
+
+    Attributes:
+        paths: image files.
+        labels: class number of each image, 0 <= label < len(classes).
+        classes: class names in label order; the same for every split of a data set.
+        boxes: for each image its boxes (x0, y0, x1, y1) in pixels of the file as stored; None where the layout has none.
+        crop_bottom: rows to cut off the bottom of each image when it is read (the banner of Aircraft).
+        notes: what the reader found worth saying, e.g. files that it left aside.
+    """
+
+    paths: list[Path]
+    labels: list[int]
+    classes: list[str]
+    boxes: list[list[Box]] | None = None
+    crop_bottom: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def select(self, indices: Sequence[int]) -> Listing:
+        """The images at ``indices``, in that order, with the same classes."""
+        return replace(self, paths=[self.paths[i] for i in indices], labels=[self.labels[i] for i in indices],
+                       boxes=None if self.boxes is None else [self.boxes[i] for i in indices])
+
+
+class Problems:
+    """Collects what is wrong, so that a user sees all of it at once and not one item a run."""
+
+    def __init__(self, subject: str, shown: int = 20) -> None:
+        self.subject, self.shown = subject, shown
+        self.found: list[str] = []
+
+    def add(self, where: str | Path, what: str, line: int | None = None) -> None:
+        """Note one problem at ``where`` (a file), at ``line`` counted from 1."""
+        self.found.append(f"{where}:{line}: {what}" if line else f"{where}: {what}")
+
+    def raise_if_any(self, remedy: str) -> None:
+        """Raise one `UserError` with the first problems, the number of all and the remedy."""
+        if not self.found:
+            return
+        if len(self.found) == 1:
+            raise UserError(f"{self.found[0]}; {remedy}")
+        rest = len(self.found) - self.shown
+        lines = [f"{self.subject}: {len(self.found):,} problems; {remedy}", *(f"  {p}" for p in self.found[:self.shown])]
+        raise UserError("\n".join(lines + ([f"  ... and {rest:,} more"] if rest > 0 else [])))
+
+
+def read_lines(path: Path, columns: int, problems: Problems, *, separator: str | None = None, exact: bool = True,
+               form: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, fields) of a list file; blank lines are passed over, malformed ones go to ``problems``.
+
+    Args:
+        columns: fields a line; with ``exact=False`` the last field takes the rest of the line, spaces included.
+        form: what a line looks like, for the message, e.g. ``<image id> <path>``.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        problems.add(path, "the file is missing")
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        problems.add(path, f"cannot be read as UTF-8 text ({getattr(error, 'strerror', None) or 'other bytes'})")
+        return
+    empty = True
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        empty = False
+        fields = line.strip().split(separator, -1 if exact else columns - 1)
+        if len(fields) != columns:
+            problems.add(path, f"'{line.strip()[:60]}' is not of the form {form}", number)
+            continue
+        yield number, fields
+    if empty:
+        problems.add(path, "the file is empty")
+
+
+def parse_box(fields: Sequence[str]) -> tuple[float, float, float, float] | None:
+    """Four finite numbers, or None."""
+    try:
+        a, b, c, d = (float(f) for f in fields)
+    except ValueError:
+        return None
+    return (a, b, c, d) if all(abs(v) < float("inf") for v in (a, b, c, d)) else None

@@ -1,0 +1,138 @@
+"""Loaders whose order of samples is derived from (seed, epoch), shared out to ranks, and entered at any batch.
+
+A batch is (images (N, 3, H, W) float32, labels (N,) int64, indices (N,) int64).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from automix_transfer.data.dataset import ClassificationDataset
+from automix_transfer.errors import UserError
+from automix_transfer.rng import derive_generator
+
+Batch = list[tuple[int, ...]]
+
+
+class EpochBatches(Sampler[Batch]):
+    """The batches of one rank in one epoch, as lists of (epoch, index[, copy]).
+
+    Global batch t is the slice [t·B·W, (t+1)·B·W) of the epoch's permutation, and rank r takes its r-th B: W ranks at batch B see together
+    what one process sees at batch B·W. The remainder that fills no global batch is dropped.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, repeats: int = 1) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.world_size, self.repeats = rank, world_size, repeats
+        self.epoch = self.start_batch = 0
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return self.size // (self.batch_size * self.world_size)
+
+    def __len__(self) -> int:
+        return max(0, self.batches_per_epoch - self.start_batch)
+
+    def order(self) -> list[tuple[int, ...]]:
+        """All samples of the epoch in order. With R repeats: R copies of each image beside each other, cut to the epoch's length."""
+        indices = torch.randperm(self.size, generator=derive_generator(self.seed, "order", self.epoch)).tolist()
+        if self.repeats == 1:
+            return [(self.epoch, index) for index in indices]
+        distinct = indices[:-(-self.size // self.repeats)]
+        return [(self.epoch, index, copy) for index in distinct for copy in range(self.repeats)][:self.size]
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self.order()
+        for batch in range(self.start_batch, self.batches_per_epoch):
+            start = (batch * self.world_size + self.rank) * self.batch_size
+            yield order[start:start + self.batch_size]
+
+
+class ImageLoader(DataLoader):
+    """A DataLoader whose workers' `UserError` arrive as one sentence, without the worker's traceback."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            raise UserError(_without_traceback(str(error))) from None
+        except RuntimeError as error:
+            if "DataLoader worker" in str(error) and ("killed" in str(error) or "exited unexpectedly" in str(error)):
+                raise UserError("a data loader worker was killed, most often because memory or /dev/shm ran out; lower data.workers or the batch size") from error
+            raise
+
+
+class TrainLoader(ImageLoader):
+    """Training batches; `set_epoch` before each epoch. Workers live as long as the loader, because the epoch travels in each item."""
+
+    batch_sampler: EpochBatches  # type: ignore[assignment]
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Go to batch ``start_batch`` of ``epoch``; nothing of what comes before is read."""
+        self.batch_sampler.epoch, self.batch_sampler.start_batch = epoch, start_batch
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of a whole epoch on each rank; ``len`` is what is left of the current one."""
+        return self.batch_sampler.batches_per_epoch
+
+
+def train_loader(dataset: ClassificationDataset, batch_size: int, seed: int, epoch: int = 0, start_batch: int = 0, rank: int = 0,
+                 world_size: int = 1, workers: int = 0, repeats: int = 1) -> TrainLoader:
+    """Shuffled batches of ``batch_size`` images on each of ``world_size`` ranks.
+
+    Raises:
+        UserError: the data set does not fill one global batch.
+    """
+    if len(dataset) < batch_size * world_size:
+        ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
+        raise UserError(f"the training split has {len(dataset):,} images, fewer than one batch of {batch_size}{ranks}; lower the batch size or add images")
+    batches = EpochBatches(len(dataset), batch_size, seed, rank, world_size, repeats)
+    loader = TrainLoader(dataset, batch_sampler=batches, **_options(workers, seed))
+    loader.set_epoch(epoch, start_batch)
+    return loader
+
+
+def eval_loader(dataset: ClassificationDataset, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0) -> ImageLoader:
+    """Every sample exactly once over all ranks, in order within a rank; the last batch may be smaller, and a rank may have none."""
+    items = [(0, index) for index in range(rank, len(dataset), world_size)]
+    return ImageLoader(dataset, batch_size=batch_size, sampler=items, **_options(workers, 0))  # type: ignore[arg-type]
+
+
+def _options(workers: int, seed: int) -> dict[str, Any]:
+    return {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": _start_worker,
+        "generator": derive_generator(seed, "loader"),  # else starting a loader would draw from the global generator
+    }
+
+
+def _start_worker(_: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the training process must be able to finish its step and save:
+    a worker ends only when that process says so (or, by torch's watchdog, within seconds of its death)."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _obey_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+def _without_traceback(message: str) -> str:
+    """The message of the last `UserError` in a worker's traceback; other text as it is."""
+    head, found, tail = message.rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")
+    return tail.rstrip() if found and "Traceback" in head else message

@@ -1,0 +1,98 @@
+"""What can be set about the data: which set, how its images are cut and read, and what to do with a bad one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from automix_transfer.config import MISSING
+from automix_transfer.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CROPS = ("random_resized", "pad", "none")
+TEST_CROPS = ("center", "squash")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+ON_BAD_IMAGE = ("fail", "skip")
+
+
+@dataclass
+class DataConfig:
+    """A data set in its native layout, and what is done to its images.
+
+    Attributes:
+        dataset: a name of `registry.DATASETS`; ``python -m automix_transfer.data.check --help`` shows each layout.
+        root: the folder that holds it.
+        train_split, val_split: CUB and Tiny-ImageNet: train, test or val; Aircraft: train, val, trainval, test; folders: any folder's name.
+        image_size: side of the square images that the encoder sees, in pixels.
+        resize: training only: the shorter side is first resized to this (0: not at all). The fine-grained recipe uses 256.
+        crop: training: ``random_resized`` (area ``scale``, aspect ``ratio``), ``pad`` (reflection by ``pad`` pixels, then a random crop: the CIFAR
+            recipe) or ``none`` (resized and cut at the centre as in testing).
+        flip: training: mirror half of the images.
+        randaugment: training: timm's string, e.g. ``rand-m9-mstd0.5-inc1``; empty: off.
+        erasing: training: probability of random erasing (timm's, with random pixels).
+        test_crop_ratio: testing: the shorter side becomes image_size / test_crop_ratio, of which the centre is cut; 1: no margin is cut off.
+        test_crop: ``center``, or ``squash``: resized straight to a square, aspect not kept (localization, FACTS of the WSOL evaluator).
+        interpolation: of every resizing.
+        mean, std: of the RGB input in [0, 1].
+        crop_banner: Aircraft only: cut the 20-pixel copyright banner off the bottom.
+        workers: loader processes a rank; 0 reads in the training process.
+        on_bad_image: ``fail`` stops and names the file; ``skip`` reads every image once before training, reports the bad ones and leaves them out.
+        limit_classes: keep the first classes only, in label order (0: all).
+        limit_per_class: keep the first images of each class in the training split (0: all).
+        repeats: repeated augmentation: each batch holds this many differently augmented copies of an image, and an epoch sees 1/repeats of the images.
+    """
+
+    dataset: str = "imagefolder"
+    root: str = MISSING
+    train_split: str = "train"
+    val_split: str = "val"
+    image_size: int = 224
+    resize: int = 0
+    crop: str = "random_resized"
+    scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
+    ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
+    pad: int = 4
+    flip: bool = True
+    randaugment: str = ""
+    erasing: float = 0.0
+    test_crop_ratio: float = 0.875
+    test_crop: str = "center"
+    interpolation: str = "bilinear"
+    mean: list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))
+    std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
+    crop_banner: bool = True
+    workers: int = 2
+    on_bad_image: str = "fail"
+    limit_classes: int = 0
+    limit_per_class: int = 0
+    repeats: int = 1
+
+
+def validate(config: DataConfig) -> None:
+    """Check every field's range.
+
+    Raises:
+        UserError: names the first field that is out of range and what it may be.
+    """
+    choices = {"crop": CROPS, "test_crop": TEST_CROPS, "interpolation": INTERPOLATIONS, "on_bad_image": ON_BAD_IMAGE}
+    for name, allowed in choices.items():
+        if getattr(config, name) not in allowed:
+            raise UserError(f"data.{name}={getattr(config, name)} is not known; choose one of {', '.join(allowed)}")
+    for name, low in {"image_size": 1, "resize": 0, "pad": 0, "workers": 0, "limit_classes": 0, "limit_per_class": 0, "repeats": 1}.items():
+        if getattr(config, name) < low:
+            raise UserError(f"data.{name}={getattr(config, name)} must be at least {low}")
+    for name, length in {"scale": 2, "ratio": 2, "mean": 3, "std": 3}.items():
+        if len(getattr(config, name)) != length:
+            raise UserError(f"data.{name} must be a list of {length} numbers, got {list(getattr(config, name))}")
+    if not 0 < config.scale[0] <= config.scale[1] <= 1:
+        raise UserError(f"data.scale={list(config.scale)} must be two shares of the image's area, 0 < smallest <= largest <= 1")
+    if not 0 < config.ratio[0] <= config.ratio[1]:
+        raise UserError(f"data.ratio={list(config.ratio)} must be two aspect ratios, 0 < smallest <= largest")
+    if min(config.std) <= 0:
+        raise UserError(f"data.std={list(config.std)} must be positive")
+    if not 0 < config.test_crop_ratio <= 1:
+        raise UserError(f"data.test_crop_ratio={config.test_crop_ratio} must be in (0, 1]")
+    if not 0 <= config.erasing <= 1:
+        raise UserError(f"data.erasing={config.erasing} is a probability; it must be in [0, 1]")
+    if config.crop == "pad" and config.pad >= config.image_size:
+        raise UserError(f"data.pad={config.pad} must be smaller than data.image_size={config.image_size}: reflection cannot pad further")

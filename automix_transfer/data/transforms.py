@@ -1,0 +1,104 @@
+"""From a PIL image to the encoder's input: the training and the testing transform of a `DataConfig`.
+
+Random ones draw from the global generators of torch, NumPy and Python, which the data set reseeds for each sample. All but the
+last step works on PIL images: on a CPU the fastest path for small and for large images, and the one reference figures come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Resize
+
+from automix_transfer.data.settings import DataConfig, validate
+from automix_transfer.errors import UserError
+
+Transform = Callable[[Image.Image], Tensor]
+
+
+class ToNormalized:
+    """PIL RGB (H, W) -> float32 tensor (3, H, W), (value / 255 - mean) / std; two passes over the pixels instead of torchvision's four."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean = 255 * torch.tensor(mean, dtype=torch.float32)[:, None, None]
+        self.std = 255 * torch.tensor(std, dtype=torch.float32)[:, None, None]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).div_(self.std)
+
+    def __repr__(self) -> str:
+        return f"ToNormalized(mean={(self.mean / 255).flatten().tolist()}, std={(self.std / 255).flatten().tolist()})"
+
+
+class SkipIfSize:
+    """A resizing that leaves an image of the wanted size (width, height) alone: 64-pixel sets at 64 pixels need none."""
+
+    def __init__(self, size: int, resize: Callable[[Image.Image], Image.Image]) -> None:
+        self.size, self.resize = size, resize
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return image if image.size == (self.size, self.size) else self.resize(image)
+
+    def __repr__(self) -> str:
+        return f"SkipIfSize({self.size}, {self.resize})"
+
+
+def train_transform(config: DataConfig) -> Transform:
+    """The training transform: PIL RGB of any size -> float32 (3, image_size, image_size).
+
+    Raises:
+        UserError: a field of ``config`` is out of range.
+    """
+    validate(config)
+    size, mode = config.image_size, InterpolationMode(config.interpolation)
+    steps: list[Callable] = []
+    if config.resize:
+        steps.append(Resize(config.resize, mode))
+    if config.crop == "random_resized":
+        steps.append(RandomResizedCrop(size, tuple(config.scale), tuple(config.ratio), mode))
+    elif config.crop == "pad":
+        steps += [SkipIfSize(size, Resize((size, size), mode)), RandomCrop(size, padding=config.pad, padding_mode="reflect")]
+    else:
+        steps += [SkipIfSize(size, Resize(size, mode)), CenterCrop(size)]
+    if config.flip:
+        steps.append(RandomHorizontalFlip())
+    if config.randaugment:
+        steps.append(_rand_augment(config))
+    steps.append(ToNormalized(config.mean, config.std))
+    if config.erasing:
+        steps.append(RandomErasing(config.erasing, mode="pixel", device="cpu"))
+    return Compose(steps)
+
+
+def eval_transform(config: DataConfig) -> Transform:
+    """The testing transform: the centre of the resized image, or with ``test_crop=squash`` all of it, resized to a square.
+
+    Raises:
+        UserError: a field of ``config`` is out of range.
+    """
+    validate(config)
+    size, mode = config.image_size, InterpolationMode(config.interpolation)
+    if config.test_crop == "squash":
+        geometry: list[Callable] = [SkipIfSize(size, Resize((size, size), mode))]
+    elif config.test_crop_ratio == 1:
+        geometry = [SkipIfSize(size, Resize(size, mode)), CenterCrop(size)]
+    else:
+        geometry = [Resize(round(size / config.test_crop_ratio), mode), CenterCrop(size)]
+    return Compose([*geometry, ToNormalized(config.mean, config.std)])
+
+
+def _rand_augment(config: DataConfig) -> Callable[[Image.Image], Image.Image]:
+    fill = tuple(min(255, round(255 * m)) for m in config.mean)
+    # timm's own convention: translations up to 45 % of the side, the mean colour where nothing is left
+    options = {"translate_const": int(config.image_size * 0.45), "img_mean": fill}
+    try:
+        return rand_augment_transform(config.randaugment, options)
+    except (AssertionError, ValueError, KeyError, IndexError) as error:
+        raise UserError(f"data.randaugment='{config.randaugment}' is not understood by timm; write e.g. rand-m9-mstd0.5-inc1") from error
