@@ -1,0 +1,35 @@
+"""Export to safetensors: any encoder, with what is needed to rebuild it in the file's metadata.
+
+Key table: the encoder's own keys. Metadata: ``automix_transfer`` = JSON of format, encoder, which, step, source_sha256.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file, save
+
+from automix_transfer.export.proof import Loaded, layers_of, module_taps, same_values
+from automix_transfer.export.source import Source
+from automix_transfer.io import atomic_write
+from automix_transfer.models.encoders import create_encoder
+from automix_transfer.models.weights import CHECKPOINT_FORMAT, METADATA_KEY, read_weights
+
+
+def export_safetensors(source: Source, output: Path) -> Loaded:
+    """Write ``output`` and load it back by the safetensors library into the network that its metadata describes."""
+    about = {"format": CHECKPOINT_FORMAT, "encoder": source.info.to_dict(), "which": source.which, "step": source.step,
+             "source_sha256": source.sha256}
+    state = {key: value.clone().contiguous() for key, value in source.encoder.state_dict().items()}
+    content = save(state, metadata={"format": "pt", METADATA_KEY: json.dumps(about, ensure_ascii=False)})
+    atomic_write(output, lambda file: file.write(content))
+    info = read_weights(output, source.which).info
+    if info is None or info != source.info:
+        raise RuntimeError("the metadata does not come back as it was written")
+    network = create_encoder(info.name, info.num_classes, info.stem).eval()
+    network.load_state_dict(load_file(output), strict=True)
+    layers = layers_of(network, info.image_size)
+    return Loaded("automix_transfer.models.load_encoder(FILE), or safetensors.torch.load_file(FILE)",
+                  same_values(state, network.state_dict()), len(network.state_dict()),
+                  module_taps(source.encoder, layers), module_taps(network, layers))

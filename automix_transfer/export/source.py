@@ -1,0 +1,60 @@
+"""The encoder that is exported, rebuilt from its file, with everything the exporters need to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from automix_transfer.errors import UserError
+from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.weights import LoadReport, read_weights, rebuild
+
+# timm's and torchvision's ResNet family: (torchvision's block, blocks a stage, groups, width a group). The keys are the same in both.
+RESNETS: dict[str, tuple[str, tuple[int, ...], int, int]] = {
+    "resnet18": ("BasicBlock", (2, 2, 2, 2), 1, 64),
+    "resnet34": ("BasicBlock", (3, 4, 6, 3), 1, 64),
+    "resnet50": ("Bottleneck", (3, 4, 6, 3), 1, 64),
+    "resnet101": ("Bottleneck", (3, 4, 23, 3), 1, 64),
+    "resnet152": ("Bottleneck", (3, 8, 36, 3), 1, 64),
+    "resnext50_32x4d": ("Bottleneck", (3, 4, 6, 3), 32, 4),
+    "resnext101_32x4d": ("Bottleneck", (3, 4, 23, 3), 32, 4),
+    "resnext101_32x8d": ("Bottleneck", (3, 4, 23, 3), 32, 8),
+    "resnext101_64x4d": ("Bottleneck", (3, 4, 23, 3), 64, 4),
+    "wide_resnet50_2": ("Bottleneck", (3, 4, 6, 3), 1, 128),
+    "wide_resnet101_2": ("Bottleneck", (3, 4, 23, 3), 1, 128),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """``encoder`` in eval mode on the CPU, what is known of it, and the file it came from."""
+
+    encoder: nn.Module
+    info: EncoderInfo
+    path: Path
+    sha256: str
+    which: str | None
+    step: int | None
+    report: LoadReport
+
+    @property
+    def resnet(self) -> str | None:
+        """The name in `RESNETS` that this encoder has in timm or torchvision; ``None`` for all others."""
+        name = self.info.name.removeprefix("torchvision/").split(".")[0]  # timm's tags (resnet50.a1_in1k) name weights, not networks
+        return name if name in RESNETS and self.info.stem == "imagenet" else None
+
+
+def open_source(path: str | Path, sha256: str, encoder_name: str | None = None, which: str | None = None,
+                num_classes: int | None = None) -> Source:
+    """Rebuild the encoder that ``path`` holds; all of `read_weights`' and `load_into`'s errors apply."""
+    weights = read_weights(path, which)
+    encoder, info, report = rebuild(weights, encoder_name, num_classes)
+    return Source(encoder, info, Path(path), sha256, weights.which, weights.step, report)
+
+
+def refuse(source: Source, kind: str, reason: str, instead: str) -> UserError:
+    """The error for an encoder that a kind of export cannot hold."""
+    stem = " with the CIFAR stem" if source.info.stem == "cifar" else ""
+    return UserError(f"{source.path}: encoder '{source.info.name}'{stem} cannot be exported to {kind}: {reason}; use --to {instead}")
