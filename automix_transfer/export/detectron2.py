@@ -12,9 +12,11 @@ from __future__ import annotations
 import importlib
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor
 
@@ -41,16 +43,28 @@ def export_detectron2(source: Source, output: Path) -> Loaded:
                      "timm or --to safetensors")
     prover = _prover()
     tensors = detectron2_state(source.encoder.state_dict(), classifier_prefixes(source.encoder))
-    settings = overlay(source.info, source.resnet)
+    settings = overlay(source.info, tensors)
     about = {"encoder": source.info.to_dict(), "which": source.which, "step": source.step, "source_sha256": source.sha256}
     content = {"model": {key: value.numpy() for key, value in tensors.items()}, "__author__": "automix_transfer",
                "matching_heuristics": True, "automix_transfer": about}
     atomic_write(output, lambda file: pickle.dump(content, file, protocol=4))
     write_text(output.with_suffix(".yaml"), _overlay_text(source, output.name, settings))
     target = prover.load_back(output, output.with_suffix(".yaml"), tensors)
-    layers = [(name, "maxpool" if name.startswith("stem") else f"layer{int(name[3]) - 1}") for name in target.layers]
-    return Loaded(target.words, target.matched, target.total, module_taps(source.encoder, layers), target.taps,
-                  target.notes, target.packages)
+    layers = [(name, "maxpool" if name == "stem" else f"layer{int(name[3]) - 1}") for name in target.layers]
+    features = module_taps(source.encoder, layers)
+    return Loaded(target.words, target.matched, target.total,
+                  lambda images: {**_pixels(source.info, _as_pixels(images)), **features(images)},
+                  lambda images: {**target.pixels(_as_pixels(images)), **target.taps(images)}, packages=target.packages)
+
+
+def _as_pixels(images: Tensor) -> Tensor:
+    """Random images as whole numbers in [0, 255], to compare how both sides normalise."""
+    return (images * 64 + 128).clamp(0, 255).round()
+
+
+def _pixels(info: EncoderInfo, images: Tensor) -> dict[str, Tensor]:
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (info.mean, info.std))
+    return {"pixels": (images / 255 - mean) / std}
 
 
 def detectron2_state(state: dict[str, Tensor], heads: tuple[str, ...] = ("fc.",)) -> dict[str, Tensor]:
@@ -65,20 +79,23 @@ def detectron2_state(state: dict[str, Tensor], heads: tuple[str, ...] = ("fc.",)
     return result
 
 
-def overlay(info: EncoderInfo, resnet: str | None) -> dict[str, Any]:
-    """The settings of Detectron2 under which a backbone computes the encoder's features; mean and deviation in [0, 255], RGB."""
-    resnets: dict[str, Any] = {"STRIDE_IN_1X1": False}
+def overlay(info: EncoderInfo, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The settings of Detectron2 under which a backbone computes the encoder's features; mean and deviation in [0, 255], RGB.
+
+    Widths are read from ``tensors``, which have Detectron2's names; depth counts the convolutions and the classifier, as the names do.
+    """
+    bottleneck = "res2.0.conv3.weight" in tensors
+    first = tensors["res2.0.conv2.weight"]  # (width, width / groups, 3, 3), the grouped one in a bottleneck
+    blocks = sum(key.startswith("res") and key.endswith(".conv1.weight") for key in tensors)
+    depth = blocks * (3 if bottleneck else 2) + 2
+    groups = first.shape[0] // first.shape[1]
     model: dict[str, Any] = {"PIXEL_MEAN": [round(255 * x, 6) for x in info.mean], "PIXEL_STD": [round(255 * x, 6) for x in info.std]}
-    if resnet is None:  # resnet10_32; Detectron2's own builder has no depth 10
-        model["BACKBONE"] = {"NAME": "build_automix_resnet_fpn_backbone"}
-        resnets |= {"DEPTH": 10, "NUM_GROUPS": 1, "WIDTH_PER_GROUP": 64, "STEM_OUT_CHANNELS": 64, "RES2_OUT_CHANNELS": 32}
-    else:
-        block, _, groups, width = RESNETS[resnet]
-        if block == "BasicBlock":
-            model["BACKBONE"] = {"NAME": "build_resnet_fpn_backbone"}
-        resnets |= {"DEPTH": int(re.search(r"\d+", resnet)[0]), "NUM_GROUPS": groups, "WIDTH_PER_GROUP": width,  # type: ignore[index]
-                    "STEM_OUT_CHANNELS": 64, "RES2_OUT_CHANNELS": 64 if block == "BasicBlock" else 256}
-    return {"MODEL": {**model, "RESNETS": resnets}, "INPUT": {"FORMAT": "RGB"}}
+    if not bottleneck:
+        model["BACKBONE"] = {"NAME": "build_resnet_fpn_backbone" if depth in (18, 34) else "build_automix_resnet_fpn_backbone"}
+    model["RESNETS"] = {"DEPTH": depth, "NUM_GROUPS": groups, "WIDTH_PER_GROUP": first.shape[0] // groups, "STRIDE_IN_1X1": False,
+                        "STEM_OUT_CHANNELS": tensors["stem.conv1.weight"].shape[0],
+                        "RES2_OUT_CHANNELS": tensors[f"res2.0.conv{3 if bottleneck else 2}.weight"].shape[0]}
+    return {"VERSION": 2, "MODEL": model, "INPUT": {"FORMAT": "RGB"}}
 
 
 def _overlay_text(source: Source, file: str, settings: dict[str, Any]) -> str:
@@ -86,14 +103,19 @@ def _overlay_text(source: Source, file: str, settings: dict[str, Any]) -> str:
              f"Encoder {source.info.name}" + (f", {source.which}" if source.which else "")
              + (f", step {source.step}" if source.step is not None else "") + f"; source sha256 {source.sha256}"]
     if "BACKBONE" in settings["MODEL"]:
-        lines.append("FPN only: a C4 head (res5) is made of Bottleneck blocks, and this network has BasicBlocks.")
+        lines.append("A network of basic blocks: for FPN. Detectron2's own C4 heads build res5 of bottlenecks, into which these weights "
+                     "load in part; a C4")
+        lines.append("detector needs MODEL.BACKBONE.NAME build_automix_resnet_backbone and MODEL.ROI_HEADS.NAME BasicRes5ROIHeadsExtraNorm "
+                     "(import automix_transfer.detection).")
     return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(settings, sort_keys=False)
 
 
 def _prover() -> Any:
     """`automix_transfer.detection.proof`, asked for here because only that folder may import Detectron2."""
     try:
-        return importlib.import_module("automix_transfer.detection.proof")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # Detectron2 scripts a function on import, which torch has deprecated
+            return importlib.import_module("automix_transfer.detection.proof")
     except ImportError as error:
         raise UserError("Detectron2 is not installed or does not import, so an export to it cannot be proven and is not written; "
                         f"install it ({INSTALL})") from error
