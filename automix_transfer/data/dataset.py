@@ -22,8 +22,6 @@ from automix_transfer.data.transforms import eval_transform, train_transform
 from automix_transfer.errors import UserError
 from automix_transfer.rng import derive_seed
 
-Item = tuple[int, int] | tuple[int, int, int]
-
 
 class ClassificationDataset(Dataset):
     """Images with labels; item (epoch, index) or (epoch, index, copy) -> (image (3, H, W), label, index). An int stands for epoch 0.
@@ -52,7 +50,7 @@ class ClassificationDataset(Dataset):
         """The untransformed image of sample ``index``."""
         return cut_bottom(read_image(self.path(index)), self.listing.crop_bottom, self.path(index))
 
-    def __getitem__(self, item: int | Item) -> tuple[Tensor, int, int]:
+    def __getitem__(self, item: int | tuple[int, ...]) -> tuple[Tensor, int, int]:
         epoch, index, *copy = item if isinstance(item, tuple) else (0, int(item))
         image = self.read(index)
         states = torch.default_generator.get_state(), np.random.get_state(), random.getstate()
@@ -93,7 +91,8 @@ def cut_bottom(image: Image.Image, rows: int, path: Path) -> Image.Image:
     if rows == 0:
         return image
     if image.height <= rows:
-        raise UserError(f"image {path} is only {image.height} pixels high, so its {rows}-pixel banner cannot be cut off; set data.crop_banner=false")
+        raise UserError(f"image {path} is only {image.height} pixels high, so its {rows}-pixel banner cannot be cut off; "
+                        "set data.crop_banner=false")
     return image.crop((0, 0, image.width, image.height - rows))
 
 

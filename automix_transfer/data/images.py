@@ -6,8 +6,10 @@ wrong (rotation flags, 16-bit gray, CMYK without Adobe's marker), this one is ri
 
 from __future__ import annotations
 
+import hashlib
 import os
-import warnings
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +22,25 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG2000")
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a decompression bomb
 _ORIENTATION_TAG = 0x0112
-_UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-            6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+_UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
 
 
 def is_image_name(name: str) -> bool:
     """Whether a file's name says that it is an image; hidden files (``._x.jpg`` of macOS archives) are not."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a check reports of an image: its size in pixels once upright, its mode as stored (RGB, L, CMYK, ...), whether its rotation flag
+    turned it, and a digest of the file's bytes."""
+
+    width: int
+    height: int
+    mode: str
+    turned: bool
+    digest: bytes
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -35,12 +49,29 @@ def read_image(path: str | Path) -> Image.Image:
     Raises:
         UserError: the file is missing, empty, truncated, damaged, no image, too large to be one, or of 32 bits a channel.
     """
+    return _decode(path, path)[0]
+
+
+def decode_image(path: str | Path) -> tuple[Image.Image, ImageFacts]:
+    """`read_image` and what there is to say about the file."""
     try:
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"image {path} could not be read ({error.strerror}); restore it or remove it from the lists") from error
+    image, mode, turned = _decode(path, BytesIO(content))
+    digest = hashlib.blake2b(content, digest_size=16).digest()
+    return image, ImageFacts(image.width, image.height, mode, turned, digest)
+
+
+def _decode(path: str | Path, source: str | Path | BytesIO) -> tuple[Image.Image, str, bool]:
+    try:
+        with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
-            return _upright(_to_rgb(image, path), image)
+            mode, rgb = image.mode, _to_rgb(image, path)
+            upright = _upright(rgb, image)
+            return upright, mode, upright is not rgb
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -48,11 +79,13 @@ def read_image(path: str | Path) -> Image.Image:
     except (IsADirectoryError, PermissionError) as error:
         raise UserError(f"image {path} could not be read ({error.strerror}); check the path and its permissions") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"image {path} would decode to more than {MAX_PIXELS:,} pixels (a decompression bomb?); shrink or remove it") from error
+        raise UserError(f"image {path} would decode to more than {MAX_PIXELS:,} pixels (a decompression bomb?); "
+                        "shrink or remove it") from error
     except MemoryError as error:
         raise UserError(f"image {path} does not fit into memory; shrink or remove it") from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, ValueError, ...
-        raise UserError(f"image {path} {_complaint(path, error)}; restore it from its source, remove it, or set data.on_bad_image=skip") from error
+        raise UserError(f"image {path} {_complaint(path, error)}; restore it from its source, remove it, "
+                        "or set data.on_bad_image=skip") from error
 
 
 def _complaint(path: str | Path, error: Exception) -> str:
@@ -81,9 +114,7 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
         # Pillow inverts every CMYK JPEG, as Adobe's programs store them; without Adobe's marker 0 means no ink.
         image = image.point(lambda value: 255 - value)
     if mode in ("P", "PA", "RGBa", "La"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = image.convert("RGBA")
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns about a palette's transparency or refuses
     return image.convert("RGB")
 
 
@@ -91,17 +122,15 @@ def _from_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
     """Gray of 16 bits to 8, v / 257 rounded: Pillow's own conversion clips at 255, which turns most of the image white."""
     gray = np.asarray(image)
     if gray.size and (gray.min() < 0 or gray.max() > 65535):
-        raise UserError(f"image {path} has 32-bit pixels beyond 0 to 65535, whose range is not defined; convert it to 8 or 16 bits a channel")
+        raise UserError(f"image {path} has 32-bit pixels beyond 0 to 65535, whose range is not defined; "
+                        "convert it to 8 or 16 bits a channel")
     return Image.fromarray(((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
 def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
     """Undo the camera's rotation flag. Read after decoding: a TIFF is turned by Pillow itself, which then removes the flag."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            orientation = source.getexif().get(_ORIENTATION_TAG, 1)
-        method = _UPRIGHT.get(orientation)
+        method = _UPRIGHT.get(source.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata is no reason to reject good pixels
         return rgb
     return rgb.transpose(method) if method is not None else rgb

@@ -10,7 +10,8 @@ from automix_transfer.data.listing import Box, Listing, Problems, parse_box, rea
 from automix_transfer.errors import UserError
 
 FOLDER_LAYOUT = "ROOT/SPLIT/CLASS/image.jpg, e.g. /data/imagenet/train/n01440764/n01440764_10026.JPEG"
-TINY_LAYOUT = "ROOT/wnids.txt, ROOT/train/<wnid>/images/*.JPEG, ROOT/val/images/*.JPEG and ROOT/val/val_annotations.txt, as cs231n.stanford.edu/tiny-imagenet-200.zip unpacks"
+TINY_LAYOUT = ("ROOT/wnids.txt, ROOT/train/<wnid>/images/*.JPEG, ROOT/val/images/*.JPEG and ROOT/val/val_annotations.txt, "
+               "as cs231n.stanford.edu/tiny-imagenet-200.zip unpacks")
 
 
 def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
@@ -44,7 +45,8 @@ def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
 
 def cifar(root: Path, split: str) -> Listing:
     """CIFAR-10 or -100 as PNG folders (train/, test/); ``val`` is the test split where there is no val/."""
-    if (root / "data_batch_1").is_file() or (root / "train.bin").is_file() or (root / "train").is_file() or (root / "cifar-10-batches-py").is_dir():
+    batches = ("data_batch_1", "data_batch_1.bin", "train", "train.bin", "cifar-10-batches-py/data_batch_1", "cifar-100-python/train")
+    if any((root / name).is_file() for name in batches):
         raise UserError(f"{root} holds CIFAR's pickled or binary batches, but folders of images are expected: {FOLDER_LAYOUT}; "
                         "write them out once as PNG, e.g. with torchvision.datasets.CIFAR10")
     return imagefolder(root, "test" if split == "val" and not (root / "val").is_dir() else split)

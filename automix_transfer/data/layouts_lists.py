@@ -17,7 +17,7 @@ _RESTORE = "restore the files from the released archive"
 
 
 def cub(root: Path, split: str) -> Listing:
-    """CUB-200-2011 by its official split: ``train``, or ``test`` (also called ``val``). Boxes are (x, y, x + w, y + h) of bounding_boxes.txt."""
+    """CUB-200-2011 by its official split: ``train``, or ``test`` (``val`` means the same). Boxes are (x, y, x + w, y + h)."""
     if split not in ("train", "test", "val"):
         raise UserError(f"CUB has no split '{split}'; use train, or test (val means the same)")
     require_folder(root, CUB_LAYOUT)
@@ -57,8 +57,8 @@ def cub(root: Path, split: str) -> Listing:
 
 
 def aircraft(root: Path, split: str) -> Listing:
-    """FGVC-Aircraft 2013b with its 100 variants; splits train, val, trainval, test. Boxes of images_box.txt, from 1-based inclusive pixels to
-    0-based edges. The copyright banner is cut off (`Listing.crop_bottom`)."""
+    """FGVC-Aircraft 2013b with its 100 variants; splits train, val, trainval, test. Boxes of images_box.txt (inclusive pixels from 1)
+    become edges from 0. The copyright banner is cut off (`Listing.crop_bottom`)."""
     if split not in ("train", "val", "trainval", "test"):
         raise UserError(f"Aircraft has no split '{split}'; use train, val, trainval or test")
     require_folder(root, AIRCRAFT_LAYOUT)

@@ -19,7 +19,7 @@ class Listing:
         paths: image files.
         labels: class number of each image, 0 <= label < len(classes).
         classes: class names in label order; the same for every split of a data set.
-        boxes: for each image its boxes (x0, y0, x1, y1) in pixels of the file as stored; None where the layout has none.
+        boxes: for each image its boxes (x0, y0, x1, y1) in pixels of the upright image; None where the layout has none.
         crop_bottom: rows to cut off the bottom of each image when it is read (the banner of Aircraft).
         notes: what the reader found worth saying, e.g. files that it left aside.
     """
@@ -40,6 +40,14 @@ class Listing:
                        boxes=None if self.boxes is None else [self.boxes[i] for i in indices])
 
 
+class ListError(UserError):
+    """A `UserError` that also holds every problem that was found, of which its message shows the first."""
+
+    def __init__(self, message: str, found: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.found = tuple(found)
+
+
 class Problems:
     """Collects what is wrong, so that a user sees all of it at once and not one item a run."""
 
@@ -52,14 +60,14 @@ class Problems:
         self.found.append(f"{where}:{line}: {what}" if line else f"{where}: {what}")
 
     def raise_if_any(self, remedy: str) -> None:
-        """Raise one `UserError` with the first problems, the number of all and the remedy."""
+        """Raise one `ListError` with the first problems, the number of all and the remedy."""
         if not self.found:
             return
         if len(self.found) == 1:
-            raise UserError(f"{self.found[0]}; {remedy}")
+            raise ListError(f"{self.found[0]}; {remedy}", self.found)
         rest = len(self.found) - self.shown
         lines = [f"{self.subject}: {len(self.found):,} problems; {remedy}", *(f"  {p}" for p in self.found[:self.shown])]
-        raise UserError("\n".join(lines + ([f"  ... and {rest:,} more"] if rest > 0 else [])))
+        raise ListError("\n".join(lines + ([f"  ... and {rest:,} more"] if rest > 0 else [])), self.found)
 
 
 def read_lines(path: Path, columns: int, problems: Problems, *, separator: str | None = None, exact: bool = True,

@@ -40,13 +40,12 @@ class EpochBatches(Sampler[Batch]):
     def __len__(self) -> int:
         return max(0, self.batches_per_epoch - self.start_batch)
 
-    def order(self) -> list[tuple[int, ...]]:
+    def order(self) -> Batch:
         """All samples of the epoch in order. With R repeats: R copies of each image beside each other, cut to the epoch's length."""
-        indices = torch.randperm(self.size, generator=derive_generator(self.seed, "order", self.epoch)).tolist()
-        if self.repeats == 1:
-            return [(self.epoch, index) for index in indices]
+        indices: list[int] = torch.randperm(self.size, generator=derive_generator(self.seed, "order", self.epoch)).tolist()
+        copies: list[tuple[int, ...]] = [(copy,) for copy in range(self.repeats)] if self.repeats > 1 else [()]
         distinct = indices[:-(-self.size // self.repeats)]
-        return [(self.epoch, index, copy) for index in distinct for copy in range(self.repeats)][:self.size]
+        return [(self.epoch, index, *copy) for index in distinct for copy in copies][:self.size]
 
     def __iter__(self) -> Iterator[Batch]:
         order = self.order()
@@ -65,7 +64,8 @@ class ImageLoader(DataLoader):
             raise UserError(_without_traceback(str(error))) from None
         except RuntimeError as error:
             if "DataLoader worker" in str(error) and ("killed" in str(error) or "exited unexpectedly" in str(error)):
-                raise UserError("a data loader worker was killed, most often because memory or /dev/shm ran out; lower data.workers or the batch size") from error
+                raise UserError("a data loader worker was killed, most often because memory or /dev/shm ran out; "
+                                "lower data.workers or the batch size") from error
             raise
 
 
@@ -93,7 +93,8 @@ def train_loader(dataset: ClassificationDataset, batch_size: int, seed: int, epo
     """
     if len(dataset) < batch_size * world_size:
         ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
-        raise UserError(f"the training split has {len(dataset):,} images, fewer than one batch of {batch_size}{ranks}; lower the batch size or add images")
+        raise UserError(f"the training split has {len(dataset):,} images, fewer than one batch of {batch_size}{ranks}; "
+                        "lower the batch size or add images")
     batches = EpochBatches(len(dataset), batch_size, seed, rank, world_size, repeats)
     loader = TrainLoader(dataset, batch_sampler=batches, **_options(workers, seed))
     loader.set_epoch(epoch, start_batch)

@@ -14,6 +14,15 @@ from automix_transfer.data.listing import Listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
 
+# The splits that the check looks at unless told.
+SPLITS: dict[str, tuple[str, ...]] = {
+    "imagefolder": ("train", "val"),
+    "tiny_imagenet": ("train", "val"),
+    "cub": ("train", "test"),
+    "aircraft": ("train", "val", "test"),
+    "cifar10": ("train", "test"),
+    "cifar100": ("train", "test"),
+}
 DATASETS: dict[str, Callable[[Path, str], Listing]] = {
     "imagefolder": imagefolder,
     "tiny_imagenet": tiny_imagenet,
@@ -28,7 +37,7 @@ def load_listing(config: DataConfig, split: str) -> Listing:
     """The images of one split, with the limits of ``config``; list files are validated line by line, no image is read.
 
     Raises:
-        UserError: unknown data set, missing or empty root, missing split, a class without images, or list files with errors (all are named).
+        UserError: unknown data set, missing or empty root, missing split, a class without images, or errors in the list files.
     """
     if config.dataset not in DATASETS:
         close = difflib.get_close_matches(config.dataset, DATASETS, n=1)

@@ -22,24 +22,27 @@ class DataConfig:
     Attributes:
         dataset: a name of `registry.DATASETS`; ``python -m automix_transfer.data.check --help`` shows each layout.
         root: the folder that holds it.
-        train_split, val_split: CUB and Tiny-ImageNet: train, test or val; Aircraft: train, val, trainval, test; folders: any folder's name.
+        train_split, val_split: CUB: train, test (val means the same); Tiny-ImageNet: train, val; Aircraft: train, val, trainval,
+            test; folders: any folder's name.
         image_size: side of the square images that the encoder sees, in pixels.
         resize: training only: the shorter side is first resized to this (0: not at all). The fine-grained recipe uses 256.
-        crop: training: ``random_resized`` (area ``scale``, aspect ``ratio``), ``pad`` (reflection by ``pad`` pixels, then a random crop: the CIFAR
-            recipe) or ``none`` (resized and cut at the centre as in testing).
+        crop: training: ``random_resized`` (area ``scale``, aspect ``ratio``), ``pad`` (reflection by ``pad`` pixels, then a random
+            crop: the CIFAR recipe) or ``none`` (resized and cut at the centre).
         flip: training: mirror half of the images.
         randaugment: training: timm's string, e.g. ``rand-m9-mstd0.5-inc1``; empty: off.
         erasing: training: probability of random erasing (timm's, with random pixels).
-        test_crop_ratio: testing: the shorter side becomes image_size / test_crop_ratio, of which the centre is cut; 1: no margin is cut off.
-        test_crop: ``center``, or ``squash``: resized straight to a square, aspect not kept (localization, FACTS of the WSOL evaluator).
+        test_crop_ratio: testing: the shorter side becomes image_size / test_crop_ratio, of which the centre is cut out.
+        test_crop: ``center``, or ``squash``: all of the image, resized to a square (how localization is evaluated).
         interpolation: of every resizing.
         mean, std: of the RGB input in [0, 1].
         crop_banner: Aircraft only: cut the 20-pixel copyright banner off the bottom.
         workers: loader processes a rank; 0 reads in the training process.
-        on_bad_image: ``fail`` stops and names the file; ``skip`` reads every image once before training, reports the bad ones and leaves them out.
+        on_bad_image: ``fail`` stops and names the file; ``skip`` reads every image once before training, reports the bad ones and
+            leaves them out.
         limit_classes: keep the first classes only, in label order (0: all).
         limit_per_class: keep the first images of each class in the training split (0: all).
-        repeats: repeated augmentation: each batch holds this many differently augmented copies of an image, and an epoch sees 1/repeats of the images.
+        repeats: repeated augmentation: each batch holds this many differently augmented copies of an image, and an epoch sees
+            1 / repeats of the images.
     """
 
     dataset: str = "imagefolder"

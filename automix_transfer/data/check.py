@@ -1,0 +1,285 @@
+"""Look at a data set before it is trained on: its lists, every image, its boxes, and images that two splits share.
+
+``python -m automix_transfer.data.check --dataset cub --root /data/CUB_200_2011`` prints what there is, or all that is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+from automix_transfer.data.dataset import cut_bottom
+from automix_transfer.data.images import ImageFacts, decode_image
+from automix_transfer.data.layouts import FOLDER_LAYOUT, TINY_LAYOUT
+from automix_transfer.data.layouts_lists import AIRCRAFT_LAYOUT, CUB_LAYOUT
+from automix_transfer.data.listing import ListError, Listing
+from automix_transfer.data.registry import DATASETS, SPLITS, load_listing
+from automix_transfer.data.settings import DataConfig
+from automix_transfer.errors import UserError, run_script
+from automix_transfer.io import write_json
+
+SHOWN = 20
+CHUNK = 64  # images a task: a future for each of a million images would need a gigabyte
+
+
+@dataclass
+class SplitReport:
+    """What one split holds, and what is wrong with it."""
+
+    name: str
+    listing: Listing
+    facts: list[ImageFacts | None] = field(default_factory=list)  # of each image; None where it is bad; empty where none was read
+    bad: dict[int, str] = field(default_factory=dict)  # index -> sentence
+    bad_boxes: list[str] = field(default_factory=list)  # sentences on boxes that lie wholly outside
+    cut_boxes: list[str] = field(default_factory=list)  # sentences on boxes that reach outside, as a few of the released CUB do
+
+    def __str__(self) -> str:
+        counts = Counter(self.listing.labels)
+        sizes = sorted(counts.values())
+        lines = [f"{self.name}: {len(self.listing):,} images of {len(counts):,} classes "
+                 f"(a class: min {sizes[0]:,}, median {statistics.median(sizes):g}, max {sizes[-1]:,})"]
+        good = [fact for fact in self.facts if fact]
+        if good:
+            widths, heights = sorted(f.width for f in good), sorted(f.height for f in good)
+            middle = len(good) // 2
+            lines.append(f"  sizes: {widths[0]} to {widths[-1]} wide, {heights[0]} to {heights[-1]} high, "
+                         f"medians {widths[middle]} x {heights[middle]}")
+            lines.append("  modes: " + ", ".join(f"{mode} {n:,}" for mode, n in Counter(f.mode for f in good).most_common()))
+            turned = sum(f.turned for f in good)
+            lines += [f"  turned upright by their rotation flag: {turned:,}"] if turned else []
+        if self.listing.boxes is not None:
+            lines.append(f"  boxes: {sum(map(len, self.listing.boxes)):,}")
+        if self.listing.crop_bottom:
+            lines.append(f"  the lowest {self.listing.crop_bottom} rows of each image are cut off (data.crop_banner)")
+        if self.cut_boxes:
+            lines.append(f"  note: {len(self.cut_boxes):,} boxes reach outside their image, e.g. {self.cut_boxes[0]}")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.listing.notes)])
+
+
+@dataclass
+class Report:
+    """What a data set holds. ``str`` is the table for people; ``problems`` is empty for a sound one."""
+
+    dataset: str
+    root: str
+    splits: list[SplitReport]
+    shared: list[str] = field(default_factory=list)  # sentences on images that two splits share
+
+    @property
+    def problems(self) -> list[str]:
+        """Every bad image and box, one sentence each."""
+        return [sentence for split in self.splits for sentence in [*split.bad.values(), *split.bad_boxes]]
+
+    def __str__(self) -> str:
+        bad = sum(len(split.bad) for split in self.splits)
+        read = any(split.facts for split in self.splits)
+        verdict = "images not read" if not read else f"{bad:,} bad images" if bad else "every image decodes"
+        return "\n".join([f"{self.dataset} at {self.root}: {verdict}", *map(str, self.splits), *(f"note: {text}" for text in self.shared)])
+
+
+def check_root(config: DataConfig, splits: Sequence[str] = (), read: bool = True, workers: int = 0) -> Report:
+    """Check the lists, then decode every image of ``splits`` (default: the training and validation split).
+
+    Raises:
+        UserError: the layout or the lists are wrong; bad images and boxes are in the report instead.
+    """
+    reports = []
+    for name in dict.fromkeys(splits or (config.train_split, config.val_split)):
+        split = SplitReport(name, load_listing(config, name))
+        if read:
+            read_all(split, f"{config.dataset} {name}", workers)
+        reports.append(split)
+    return Report(config.dataset, config.root, reports, list(_shared(reports)))
+
+
+def check_data(config: DataConfig, workers: int = 0) -> Report:
+    """`check_root` of both splits, with ``on_bad_image``: ``fail`` raises one error that names the bad ones, ``skip`` reports them.
+
+    Raises:
+        UserError: as above; and boxes that lie outside their image, whatever ``on_bad_image`` says.
+    """
+    report = check_root(config, workers=workers)
+    boxes = [sentence for split in report.splits for sentence in split.bad_boxes]
+    fatal = boxes if config.on_bad_image == "skip" else report.problems
+    if fatal:
+        raise _error(f"{config.dataset} at {config.root}", fatal)
+    for split in report.splits:
+        _warn(split.bad, split.name, len(split.listing))
+    return report
+
+
+def drop_bad_images(listing: Listing, what: str, workers: int = 0) -> Listing:
+    """The listing without the images that do not decode; they are printed to stderr.
+
+    The verdict is kept in the user's cache folder under a digest of every file's path, size and time, so the next start, a resumed run
+    and the other ranks need not read everything again; the same files give the same listing either way.
+    """
+    memory = _verdict_file(listing)
+    try:
+        bad = {int(index): str(text) for index, text in json.loads(memory.read_text(encoding="utf-8"))["bad"].items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        split = SplitReport(what, listing)
+        read_all(split, what, workers)
+        bad = split.bad
+        try:
+            write_json(memory, {"what": what, "images": len(listing), "bad": bad})
+        except UserError:
+            pass  # a cache that cannot be written costs time only
+    _warn(bad, what, len(listing))
+    if not bad:
+        return listing
+    good = [index for index in range(len(listing)) if index not in bad]
+    if not good:
+        raise UserError(f"{what}: none of its {len(listing):,} images can be read; the first: {bad[min(bad)]}")
+    return listing.select(good)
+
+
+def read_all(split: SplitReport, what: str, workers: int = 0) -> None:
+    """Decode every image of ``split`` in threads (Pillow's decoders run outside the interpreter lock), with progress on stderr."""
+    listing = split.listing
+
+    def read(start: int) -> list[tuple[ImageFacts | None, str]]:
+        return [_read_one(listing, index) for index in range(start, min(start + CHUNK, len(listing)))]
+
+    progress = _Progress(what, len(listing))
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        for results in pool.map(read, range(0, len(listing), CHUNK)):
+            for facts, complaint in results:
+                if facts is None:
+                    split.bad[len(split.facts)] = complaint
+                split.facts.append(facts)
+            progress.show(len(split.facts), len(split.bad))
+    _judge_boxes(split)
+
+
+def _read_one(listing: Listing, index: int) -> tuple[ImageFacts | None, str]:
+    path = listing.paths[index]
+    try:
+        image, facts = decode_image(path)
+        cut_bottom(image, listing.crop_bottom, path)
+        return facts, ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _judge_boxes(split: SplitReport) -> None:
+    for path, boxes, fact in zip(split.listing.paths, split.listing.boxes or (), split.facts, strict=False):
+        if fact is None:
+            continue
+        for x0, y0, x1, y1 in boxes:
+            text = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) of image {path}, which is {fact.width} x {fact.height}"
+            if x0 >= fact.width or y0 >= fact.height or x1 < 0 or y1 < 0:
+                split.bad_boxes.append(f"{text}, lies outside it; correct the box file")
+            elif x0 < 0 or y0 < 0 or x1 > fact.width + 0.5 or y1 > fact.height + 0.5:  # half a pixel is rounding
+                split.cut_boxes.append(text)
+
+
+def _shared(splits: Sequence[SplitReport]) -> Iterator[str]:
+    for a, b in combinations(splits, 2):
+        digests = {fact.digest for fact in a.facts if fact}
+        same = [path for path, fact in zip(b.listing.paths, b.facts, strict=False) if fact and fact.digest in digests]
+        if same:
+            yield (f"{len(same):,} images of {b.name} are byte for byte in {a.name} too, e.g. {same[0]}: "
+                   "figures measured on them are not figures on unseen images")
+
+
+def _verdict_file(listing: Listing) -> Path:
+    digest = hashlib.blake2b(f"1 {listing.crop_bottom}".encode(), digest_size=16)
+    for path in listing.paths:
+        try:
+            status = path.stat()
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        except OSError:
+            digest.update(f"{path}\0missing\n".encode(errors="surrogateescape"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "automix_transfer" / f"bad_images_{digest.hexdigest()}.json"
+
+
+def _error(subject: str, found: Sequence[str]) -> UserError:
+    if len(found) == 1:
+        return ListError(found[0], found)
+    more = [f"  ... and {len(found) - SHOWN:,} more; python -m automix_transfer.data.check lists all"] if len(found) > SHOWN else []
+    return ListError("\n".join([f"{subject}: {len(found):,} problems", *(f"  {text}" for text in found[:SHOWN]), *more]), found)
+
+
+def _warn(bad: dict[int, str], what: str, total: int) -> None:
+    if bad:
+        print("\n".join([f"{what}: {len(bad):,} of {total:,} images are bad and left out (data.on_bad_image=skip)",
+                         *(f"  {bad[index]}" for index in sorted(bad))]), file=sys.stderr, flush=True)
+
+
+class _Progress:
+    """A line on stderr every few seconds, the first after five."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.begin = what, total, time.monotonic()
+        self.next = self.begin + 5
+
+    def show(self, done: int, bad: int) -> None:
+        now = time.monotonic()
+        if now >= self.next:
+            self.next = now + 5
+            rate = done / (now - self.begin)
+            print(f"{self.what}: {done:,} of {self.total:,} images read, {bad:,} bad, {rate:,.0f} images/s, "
+                  f"{(self.total - done) / rate:,.0f} s to go", file=sys.stderr, flush=True)
+
+
+LAYOUTS = f"""layouts:
+  imagefolder         {FOLDER_LAYOUT}
+  cifar10, cifar100   the same, with the splits train and test
+  tiny_imagenet       {TINY_LAYOUT}
+  cub                 {CUB_LAYOUT}
+  aircraft            {AIRCRAFT_LAYOUT}
+
+examples:
+  python -m automix_transfer.data.check --dataset cub --root /data/CUB_200_2011
+  python -m automix_transfer.data.check --dataset imagefolder --root /data/imagenet --split val
+  python -m automix_transfer.data.check --dataset aircraft --root /data/fgvc-aircraft-2013b --lists-only
+
+Every image is decoded as training would; that is about 100 to 1,000 images a second and core. Exit code 0: sound. 2: something
+is wrong, and all of it is printed. The remedy for single bad images is to restore them, or data.on_bad_image=skip."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; see ``--help``."""
+    parser = argparse.ArgumentParser(prog="python -m automix_transfer.data.check", epilog=LAYOUTS,
+                                     description="Check a data set's layout, lists, images and boxes, and say what it holds.",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, choices=list(DATASETS), help="how ROOT is laid out")
+    parser.add_argument("--root", required=True, help="the folder that holds the data set")
+    parser.add_argument("--split", action="append", default=[], help="a split to check, may be repeated (default: the usual ones)")
+    parser.add_argument("--lists-only", action="store_true", help="check folders and list files, but do not read the images")
+    parser.add_argument("--keep-banner", action="store_true", help="aircraft: do not expect the 20-pixel banner (data.crop_banner=false)")
+    parser.add_argument("--workers", type=int, default=0, help="threads (default: one a core)")
+    options = parser.parse_args(arguments)
+    splits = options.split or list(SPLITS[options.dataset])
+    config = DataConfig(dataset=options.dataset, root=options.root, crop_banner=not options.keep_banner)
+    if "train" not in splits:
+        config.train_split = splits[0]
+    try:
+        report = check_root(config, splits, not options.lists_only, max(0, options.workers))
+    except ListError as error:
+        print("\n".join(error.found))
+        print(f"error: {len(error.found):,} problem(s) in the lists of {options.dataset} at {options.root}", file=sys.stderr)
+        return 2
+    print(report)
+    if report.problems:
+        print("\n".join(report.problems))
+        print(f"error: {len(report.problems):,} problem(s) in {options.dataset} at {options.root}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
