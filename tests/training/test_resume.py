@@ -1,0 +1,97 @@
+"""N steps are k steps, kill -9, resume and N - k steps, bit for bit (rule 1 of the design)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from automix_transfer.errors import UserError
+from automix_transfer.io import load_torch
+from automix_transfer.training.loop import train
+
+from .processes import assert_same_run, finish, kill_and_resume, rows
+
+# RandAugment draws from Python's and NumPy's generators, stochastic depth from torch's
+RANDOM = ["data.randaugment=rand-m5-mstd0.5-inc1", "encoder.drop_path=0.3", "train.save_every_steps=2", "train.epochs=4"]
+STEPS = 4 * 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("method", ["vanilla", "automix"])
+def test_killed_and_resumed_is_bit_equal(experiment, tmp_path: Path, method: str, workers: int) -> None:
+    killed = experiment(f"method.name={method}", f"data.workers={workers}", *RANDOM)
+    whole = replace(killed, output=str(tmp_path / "whole"))
+    finish(whole)
+    met = kill_and_resume(killed, seed=workers + len(method), total=STEPS)
+    assert met >= 1
+    assert_same_run(Path(whole.output), Path(killed.output))
+    assert [row["step"] for row in rows(Path(killed.output))] == list(range(1, STEPS + 1))
+    assert [row["epoch"] for row in rows(Path(killed.output), "epoch")] == [1, 2, 3, 4]
+    assert (Path(killed.output) / "log.csv").read_text().count("\n") == 5
+
+
+def test_workers_do_not_change_the_result(experiment, tmp_path: Path) -> None:
+    train(experiment(*RANDOM, f"output={tmp_path / 'a'}"))
+    train(experiment(*RANDOM, f"output={tmp_path / 'b'}", "data.workers=1"))
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_nothing_to_resume_starts_and_says_so(experiment, capsys: pytest.CaptureFixture) -> None:
+    train(experiment("train.epochs=1"), resume=True)
+    assert "nothing to resume" in capsys.readouterr().out
+
+
+def test_a_finished_run_resumes_to_its_metrics(experiment) -> None:
+    metrics = train(experiment())
+    assert train(experiment(), resume=True) == metrics
+
+
+def test_damaged_checkpoint_falls_back_to_the_previous(experiment, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    whole = experiment(f"output={tmp_path / 'whole'}")
+    train(whole)
+    train(experiment())
+    last = tmp_path / "run" / "last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    train(experiment(), resume=True)
+    out = capsys.readouterr().out
+    assert "previous.pt" in out and "last.pt is damaged" in out
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_all_checkpoints_damaged(experiment, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").write_bytes(b"")
+    with pytest.raises(UserError, match="no checkpoint in .* can be used"):
+        train(experiment(), resume=True)
+
+
+def test_another_training_is_refused_by_key(experiment) -> None:
+    train(experiment())
+    for change in ("optimizer.lr=0.06", "method.name=mixup", "data.scale=[0.5,1.0]", "seed=1", "train.epochs=3"):
+        with pytest.raises(UserError, match=change.split("=")[0]):
+            train(experiment(change), resume=True)
+    train(experiment("train.log_every=2", "data.workers=1", "train.picture_epochs=[1]"), resume=True)  # these change nothing that is trained
+
+
+def test_other_data_is_refused(experiment, tmp_path: Path) -> None:
+    from .tiny import write_images
+
+    train(experiment())
+    with pytest.raises(UserError, match="other data"):
+        train(experiment(f"data.root={write_images(tmp_path / 'more', train=27)}"), resume=True)
+
+
+def test_fresh_run_does_not_overwrite(experiment) -> None:
+    train(experiment())
+    with pytest.raises(UserError, match="--resume"):
+        train(experiment())
+
+
+def test_best_goes_on(experiment, tmp_path: Path) -> None:
+    """The best epoch of a resumed run may lie before the kill."""
+    train(experiment("train.epochs=4"))
+    content = load_torch(tmp_path / "run" / "last.pt")
+    assert content["best"] == max(content["history"], key=lambda row: row["top1"])
+    assert load_torch(tmp_path / "run" / "best.pt")["epoch"] == content["best"]["epoch"]
