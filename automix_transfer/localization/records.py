@@ -1,0 +1,107 @@
+"""What is kept of each image: its boxes and IoUs at all 257 slots and its predicted classes, in a file, so that memory stays flat.
+
+Thresholds come later and are look-ups, so any question about thresholds can be answered without evaluating a map again. The file also
+is what an interrupted run goes on from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automix_transfer.errors import UserError
+from automix_transfer.localization.boxes import SLOTS, best_iou, largest_boxes, pairwise_iou, quantize
+
+TOP = 5
+RECORD = np.dtype([
+    ("done", "u1"), ("peak", "u1"),
+    ("top", "i4", (TOP,)),  # predicted classes, best first; -1 where unknown
+    ("size", "i4", (2,)),  # width and height of the image
+    ("boxes", "i2", (SLOTS, 4)),  # of the largest contour
+    ("largest", "f8", (SLOTS,)),  # IoU of that box
+    ("all", "f8", (SLOTS,)),  # best IoU of all contours
+])
+
+
+def measure(score_map: NDArray, true_boxes: NDArray[np.float64]) -> dict[str, Any]:
+    """The fields of a record that come from one score map (H, W) in [0, 1] and true boxes (N, 4) in its pixels."""
+    grey = quantize(score_map)
+    boxes = largest_boxes(grey)
+    return {"peak": int(grey.max()), "boxes": boxes, "largest": pairwise_iou(boxes, true_boxes).max(axis=1), "all": best_iou(grey, true_boxes)}
+
+
+class Records:
+    """A file of one record an image.
+
+    Args:
+        n_images: number of records.
+        path: where the file lies while the run lasts; ``None`` for a nameless temporary file that cannot be continued.
+        signature: everything the records depend on; a file of another signature is not continued but begun anew.
+
+    Raises:
+        UserError: the disk has no room for it.
+    """
+
+    def __init__(self, n_images: int, path: Path | None, signature: dict[str, Any]) -> None:
+        self.path = path
+        self._signature_path = None if path is None else path.with_name(path.name + ".json")
+        digest = hashlib.sha256(json.dumps([signature, n_images, RECORD.itemsize], sort_keys=True).encode()).hexdigest()
+        size = n_images * RECORD.itemsize
+        mode = "w+b"
+        if path is not None and self._signature_path is not None and path.is_file() and self._signature_path.is_file():
+            if self._signature_path.read_text() == digest and path.stat().st_size == size:
+                mode = "r+b"
+        try:
+            if path is None or self._signature_path is None:
+                self._file: Any = tempfile.TemporaryFile(prefix="wsol")
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(path, mode)
+                self._signature_path.write_text(digest)
+            if mode == "w+b" and size:
+                os.posix_fallocate(self._file.fileno(), 0, size)  # a full disk shows here and not as a crash in the middle
+        except OSError as error:
+            raise UserError(f"{path or tempfile.gettempdir()} has no room for {size:,} bytes of intermediate results ({error.strerror}); "
+                            "free space or choose another --output") from error
+        self._rows: NDArray = np.memmap(self._file, dtype=RECORD, mode="r+", shape=(n_images,))
+        self.n_continued = int(self._rows["done"].sum())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._rows[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def missing(self) -> list[int]:
+        """Indices of the images still to be evaluated."""
+        return np.flatnonzero(self._rows["done"] == 0).tolist()
+
+    def put(self, index: int, size: tuple[int, int], top: NDArray | None, fields: dict[str, Any]) -> None:
+        """Store one image's record; it counts only once it is complete."""
+        row = self._rows[index]
+        row["top"] = -1
+        if top is not None:
+            row["top"][:len(top)] = top[:TOP]
+        row["size"] = size
+        for name, value in fields.items():
+            row[name] = value
+        row["done"] = 1
+
+    def remove(self) -> None:
+        """Delete the file; the results have been written."""
+        del self._rows
+        self._file.close()
+        for path in (self.path, self._signature_path):
+            if path is not None:
+                path.unlink(missing_ok=True)
