@@ -71,9 +71,10 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), num_gpus
 
 def find_overlay(weights: str) -> Path | None:
     """The YAML beside a weights file, or None where there is none (weights that are not an export of ours)."""
-    path = Path(weights)
-    overlay = path.with_suffix(".yaml")
-    return overlay if weights and path.suffix == ".pkl" and overlay.is_file() else None
+    if not weights.endswith(".pkl"):
+        return None
+    overlay = Path(weights).with_suffix(".yaml")
+    return overlay if overlay.is_file() else None
 
 
 def apply_overlay(cfg: CfgNode, overlay: Path, explicit: set[str]) -> None:
@@ -148,6 +149,9 @@ def _merge_file(cfg: CfgNode, file: Path) -> set[str]:
 
 def _merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> set[str]:
     overrides = [part for part in overrides if part != "--"]
+    late = next((part for part in overrides if part.startswith("--")), None)
+    if late:
+        raise UserError(f"option {late} stands behind a KEY VALUE override; put all options before the first KEY VALUE")
     if len(overrides) % 2:
         raise UserError(f"overrides must be pairs of KEY VALUE, e.g. SOLVER.BASE_LR 0.01; '{overrides[-1]}' has no value")
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):

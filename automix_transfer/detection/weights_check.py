@@ -105,7 +105,7 @@ def read_backbone(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"{path} holds Caffe2 weights, which Detectron2 renames by heuristics that cannot be checked here; "
                         "convert them to torch names")
     if content.get("__author__") == "automix_transfer" and not path.with_suffix(".yaml").is_file():
-        raise UserError(f"{path}: its overlay {path.with_suffix('.yaml').name} does not lie beside it, so its input and layout are unknown; "
+        raise UserError(f"{path}: its overlay {path.with_suffix('.yaml').name} does not lie beside it, so how to feed it is unknown; "
                         "copy both files of the export")
     state = {name: torch.from_numpy(np.array(value)) for name, value in model.items()}
     broken = [name for name, value in state.items() if not torch.isfinite(value.float()).all()]
@@ -142,7 +142,8 @@ def _load_detector(model: nn.Module, path: Path) -> LoadReport:
     content = load_torch(path)
     source = content.get("model", content) if isinstance(content, Mapping) else None
     if isinstance(content, Mapping) and "encoders" in content:
-        raise UserError(f"{path} is a pretraining checkpoint, not a detector; export it first: {EXPORT} --checkpoint {path} --output FILE.pkl")
+        raise UserError(f"{path} is a pretraining checkpoint, not a detector; "
+                        f"export it first: {EXPORT} --checkpoint {path} --output FILE.pkl")
     if not isinstance(source, Mapping) or not any(str(key).startswith("backbone.") for key in source):
         raise UserError(f"{path} does not hold a detector (no key starts with 'backbone.'); if it is a classifier's state dict, "
                         f"export it first: {EXPORT} --checkpoint {path} --encoder NAME --output FILE.pkl")

@@ -1,0 +1,210 @@
+"""Training and evaluating a detector: Detectron2's trainer with weights that load whole, our data sets, and results in one file."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, default_setup
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch import nn
+
+from automix_transfer.detection.config import load_config, logger
+from automix_transfer.detection.datasets import build_evaluator, class_names_of, register_folder
+from automix_transfer.detection.weights_check import LoadReport, load_weights
+from automix_transfer.errors import UserError
+from automix_transfer.io import write_json
+
+QUIET_LOGGERS = (logger.name, "detectron2.utils.events")  # what `run` prints: ours, and a line every 20 iterations with losses and ETA
+
+
+class Trainer(DefaultTrainer):
+    """`DefaultTrainer` that evaluates VOC and COCO data sets and refuses weights that do not fill the backbone."""
+
+    loaded: LoadReport | None = None
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return build_evaluator(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        if resume and self.checkpointer.has_checkpoint():
+            super().resume_or_load(resume=True)
+            logger.info(f"resumed from {self.checkpointer.get_checkpoint_file()} after iteration {self.start_iter}")
+            return
+        if resume:
+            raise UserError(f"--resume: OUTPUT_DIR {self.cfg.OUTPUT_DIR} holds no checkpoint (last_checkpoint); leave --resume out, "
+                            "or give the run's OUTPUT_DIR")
+        self.loaded = load_weights(_unwrapped(self.model), self.cfg.MODEL.WEIGHTS)
+        logger.info(str(self.loaded))
+
+    def results(self) -> Mapping[str, Any]:
+        """Of the evaluation after the last iteration."""
+        return getattr(self, "_last_eval_results", None) or {}
+
+
+def run(config_file: str | Path, weights: str, data_root: str | Path | None, output: str | Path, overrides: Sequence[str] = (),
+        seed: int = 0, num_gpus: int = 0) -> dict[str, float]:
+    """Train and evaluate one detector in this process and return AP, AP50 and AP75 in percent; the same arguments give the same numbers.
+
+    Args:
+        weights: a backbone ``.pkl``, or empty to train from scratch.
+        data_root: a folder in VOC or COCO layout; None takes the config's DATASETS.
+        overrides: Detectron2's ``KEY VALUE ...``.
+        num_gpus: 0 trains on the CPU, 1 on one GPU.
+
+    Raises:
+        UserError: as `prepare`.
+    """
+    options = ["OUTPUT_DIR", str(output), "SEED", str(seed), "MODEL.WEIGHTS", str(weights), *map(str, overrides)]
+    arguments = Namespace(config_file=str(config_file), opts=options, data_root=data_root, class_names=None, num_gpus=num_gpus,
+                          num_machines=1, resume=False, eval_only=False)
+    cfg = prepare(arguments)
+    with _quiet_logging(cfg.OUTPUT_DIR):
+        results = train(cfg, arguments)
+    return {key: results[key] for key in ("AP", "AP50", "AP75")}
+
+
+def prepare(arguments: Namespace) -> CfgNode:
+    """The frozen config of a run from the command line's arguments, with its data sets registered and everything checked.
+
+    Raises:
+        UserError: what `load_config` and `register_folder` refuse; a number of classes that is not the data's; a folder that
+            cannot be written.
+    """
+    resume = arguments.resume
+    cfg, explicit = load_config(arguments.config_file, arguments.opts, arguments.num_gpus, arguments.num_machines, resume)
+    if arguments.eval_only and not resume and not str(cfg.MODEL.WEIGHTS).endswith((".pth", ".pt")):
+        raise UserError(f"--eval-only evaluates a trained detector, but MODEL.WEIGHTS is '{cfg.MODEL.WEIGHTS}'; "
+                        "give OUTPUT_DIR/model_final.pth, or --resume with the run's OUTPUT_DIR")
+    if cfg.MODEL.WEIGHTS and not resume and not os.path.isfile(cfg.MODEL.WEIGHTS):
+        raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} does not exist or is not a file")
+    if arguments.data_root is not None:
+        if cfg.MODEL.MASK_ON:
+            raise UserError("MODEL.MASK_ON True needs segmentations, which --data-root does not read; use Detectron2's data set names, "
+                            "or MODEL.MASK_ON False")
+        data = register_folder(arguments.data_root, arguments.class_names)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, classes = data.train, data.test, data.classes
+        if "MODEL.ROI_HEADS.NUM_CLASSES" in arguments.opts and cfg.MODEL.ROI_HEADS.NUM_CLASSES != len(classes):
+            raise UserError(f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but {arguments.data_root} has "
+                            f"{len(classes)} classes ({', '.join(classes[:5])}, ...); leave the key out")
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+    elif arguments.class_names is not None:
+        raise UserError("--class-names goes with --data-root; Detectron2's own data sets have their classes")
+    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
+        classes = class_names_of(name)
+        if classes and len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+            raise UserError(f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but data set '{name}' has "
+                            f"{len(classes)} classes; set it to {len(classes)}")
+    _check_writable(cfg.OUTPUT_DIR)
+    cfg.freeze()
+    return cfg
+
+
+def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
+    """Train (or with ``eval_only`` load) and evaluate; writes ``results.json`` in the output folder and returns what is in it."""
+    default_setup(cfg, arguments)
+    if arguments.eval_only:
+        model = Trainer.build_model(cfg)
+        if arguments.resume:
+            DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load("", resume=True)
+            loaded = None
+        else:
+            loaded = load_weights(model, cfg.MODEL.WEIGHTS)
+            logger.info(str(loaded))
+        measured: Mapping[str, Any] = Trainer.test(cfg, model)
+    else:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=arguments.resume)
+        trainer.train()
+        loaded, measured = trainer.loaded, trainer.results()
+    if not comm.is_main_process():
+        return {}
+    results = summary(cfg, measured, loaded)
+    write_json(Path(cfg.OUTPUT_DIR) / "results.json", results)
+    figures = "  ".join(f"{key} {'-' if results[key] is None else format(results[key], '.2f')}" for key in ("AP", "AP50", "AP75"))
+    logger.info(f"{results['detector']} on {_short(cfg.DATASETS.TEST[0])}: {figures}  ({results['rule']})")
+    return results
+
+
+def check_weights(cfg: CfgNode, arguments: Namespace) -> None:
+    """Load the weights once, on the CPU, for their errors."""
+    if not arguments.resume:
+        cpu = cfg.clone()
+        cpu.defrost()
+        cpu.MODEL.DEVICE = "cpu"
+        load_weights(build_model(cpu), cfg.MODEL.WEIGHTS)
+
+
+def summary(cfg: CfgNode, measured: Mapping[str, Any], loaded: LoadReport | None) -> dict[str, Any]:
+    """AP, AP50 and AP75 of the first test set in percent, every other figure, and what they are figures of."""
+    by_set = dict(measured) if len(cfg.DATASETS.TEST) > 1 else {name: measured for name in cfg.DATASETS.TEST}
+    first = by_set.get(cfg.DATASETS.TEST[0], {}) if cfg.DATASETS.TEST else {}
+    box = first.get("bbox", {})
+    rule = "COCO rule" if "APs" in box else "area rule" if "bbox_11point" in first else "11-point rule"
+    return {
+        **{key: _number(box.get(key)) for key in ("AP", "AP50", "AP75")},
+        "rule": rule, "detector": f"{'Mask' if cfg.MODEL.MASK_ON else 'Faster'} R-CNN, {cfg.MODEL.BACKBONE.NAME}, depth {cfg.MODEL.RESNETS.DEPTH}",
+        "weights": cfg.MODEL.WEIGHTS, "loaded": str(loaded) if loaded else None, "iterations": cfg.SOLVER.MAX_ITER,
+        "batch": cfg.SOLVER.IMS_PER_BATCH, "seed": cfg.SEED,
+        "metrics": {_short(name): {task: {key: _number(value) for key, value in figures.items()} for task, figures in tasks.items()}
+                    for name, tasks in by_set.items()},
+    }
+
+
+def _number(value: Any) -> float | None:
+    """JSON has no NaN."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _short(name: str) -> str:
+    return Path(name).name  # folders of ours are registered by their path
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def _check_writable(output: str) -> None:
+    try:
+        os.makedirs(output, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {output} could not be made ({error.strerror}); choose another folder") from error
+    if not os.access(output, os.W_OK):
+        raise UserError(f"OUTPUT_DIR {output} cannot be written; choose another folder")
+
+
+@contextmanager
+def _quiet_logging(output: str) -> Iterator[None]:
+    """Everything to ``log.txt`` in ``output``, little to the console, and no handler left behind for the next run in this process."""
+    names = ("fvcore", "detectron2")
+    before = {name: list(logging.getLogger(name).handlers) for name in names}
+    forget = getattr(setup_logger, "cache_clear", lambda: None)  # it adds handlers on the first call with the same arguments only
+    forget()
+    for name in names:
+        setup_logger(output, name=name) if name != "detectron2" else setup_logger(output)
+        for handler in logging.getLogger(name).handlers:
+            if getattr(handler, "stream", None) is sys.stdout:
+                handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name in QUIET_LOGGERS)
+    try:
+        with redirect_stdout(io.StringIO()):  # pycocotools prints; the console's handler has kept the real one
+            yield
+    finally:
+        for name in names:
+            for handler in logging.getLogger(name).handlers[:]:
+                if handler not in before[name]:
+                    logging.getLogger(name).removeHandler(handler)
+        forget()

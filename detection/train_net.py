@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Train and evaluate a detector (Faster or Mask R-CNN, C4 or FPN) from a backbone of ours, with Detectron2.
+
+    python detection/train_net.py --config-file detection/configs/voc_R50_C4_24k.yaml --num-gpus 8 MODEL.WEIGHTS r50.pkl
+    python detection/train_net.py --config-file detection/configs/embedded_R10_FPN.yaml --num-gpus 0 --data-root datasets/VOC2007 \\
+        MODEL.WEIGHTS r10.pkl OUTPUT_DIR runs/detection
+
+MODEL.WEIGHTS is a backbone made by `pretrain/export.py --to detectron2`, whose overlay (x.yaml beside x.pkl) is applied by itself, or ""
+to train from scratch. Every key of the backbone has to match; a config that contradicts the weights is an error. Data: --data-root, or
+Detectron2's data set names at the folder that the environment variable DETECTRON2_DATASETS names. The output folder holds config.yaml,
+metrics.json, TensorBoard events, model_final.pth as Detectron2 has them, and results.json with AP, AP50 and AP75.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from automix_transfer.detection import compatibility
+from automix_transfer.errors import run_script
+
+
+def parser() -> argparse.ArgumentParser:
+    from detectron2.engine import default_argument_parser
+
+    result = default_argument_parser(epilog="Trailing KEY VALUE pairs override the config, e.g. SOLVER.BASE_LR 0.01 OUTPUT_DIR runs/x")
+    result.description, result.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
+    result.add_argument("--data-root", metavar="DIR", help="a data set in VOC or COCO layout, instead of the config's DATASETS")
+    result.add_argument("--class-names", metavar="FILE", help="its classes in label order, one a line (default: those of the annotations)")
+    return result
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """What each process does."""
+    from automix_transfer.detection.trainer import prepare, train
+
+    train(prepare(arguments), arguments)
+
+
+def main() -> None:
+    compatibility.require()
+    from detectron2.engine import launch
+
+    from automix_transfer.detection.trainer import check_weights, prepare
+
+    arguments = parser().parse_args()
+    if arguments.num_gpus * arguments.num_machines > 1:  # find mistakes here, in one sentence, before many processes start
+        check_weights(prepare(arguments), arguments)
+    launch(work, arguments.num_gpus, num_machines=arguments.num_machines, machine_rank=arguments.machine_rank,
+           dist_url=arguments.dist_url, args=(arguments,))
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # progress shows when piped, too
+    run_script(main)
