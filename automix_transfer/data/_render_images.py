@@ -120,6 +120,10 @@ def describe(placed: list[Placed], height: int, width: int, polygons: bool = Fal
 
 def _whole_area(one: Placed, height: int, width: int) -> tuple[float, bool]:
     """Pixels of the silhouette if nothing cut it off, and whether the image's frame does."""
+    matrix = one.place.matrix(1.0)
+    points = np.concatenate([polygon for part in one.thing if part.solid for polygon in part.polygons]) @ matrix[:, :2].T + matrix[:, 2]
+    if (points >= 0).all() and (points < (width - 1, height - 1)).all():
+        return float(thing_mask(one.thing, one.place, (height, width)).sum()), False
     reach = int(np.ceil(1.6 * one.place.radius))
     place = Placement(**{**one.place.__dict__, "x": one.place.x + reach, "y": one.place.y + reach})
     whole = thing_mask(one.thing, place, (height + 2 * reach, width + 2 * reach))
@@ -129,9 +133,13 @@ def _whole_area(one: Placed, height: int, width: int) -> tuple[float, bool]:
 
 def trace(mask: NDArray[np.bool_]) -> list[list[float]]:
     """COCO polygons [x0, y0, x1, y1, ...] in pixels, whose inside is the mask (without holes)."""
-    large = np.kron(mask.astype(np.uint8), np.ones((POLYGON_SCALE, POLYGON_SCALE), np.uint8))
+    box = mask_box(mask)
+    if box is None:
+        return []
+    x0, y0, x1, y1 = box
+    large = mask[y0:y1, x0:x1].astype(np.uint8).repeat(POLYGON_SCALE, axis=0).repeat(POLYGON_SCALE, axis=1)
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    polygons = [((contour[:, 0].astype(np.float64) + 0.5) / POLYGON_SCALE).round(2) for contour in contours]
+    polygons = [((contour[:, 0].astype(np.float64) + 0.5) / POLYGON_SCALE + (x0, y0)).round(2) for contour in contours]
     return [polygon.ravel().tolist() for polygon in polygons if len(polygon) >= 3]
 
 

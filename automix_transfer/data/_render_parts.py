@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SUPERSAMPLING = 2
+RIM_LIGHT = np.clip(0.35 + (np.arange(256, dtype=np.float32) / 255 - 0.5) * 2.2, 0.35, 1)  # by how much of the neighbourhood is inside
 SUBPIXEL_BITS = 4  # OpenCV's polygons take fixed-point corners
 
 Array = NDArray[np.float32]
@@ -59,7 +60,7 @@ OUTLINES: dict[str, Array] = {
     "triangle": _regular(3) * np.float32(1.1),
     "star": _regular(5, 0.48) * np.float32(1.1),
     "heart": _heart(),
-    "square": np.array([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)], np.float32),
+    "square": np.array([(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)], np.float32),
     "leaf": _leaf(),
     "cross": _cross(0.36),
 }
@@ -81,7 +82,7 @@ TEXTURES: dict[str, Callable[[Array, Array], Array]] = {
     "checker": lambda u, v: _soft(np.sin(np.pi * u) * np.sin(np.pi * v), 4),
     "rings": lambda u, v: _soft(np.sin(2 * np.pi * np.hypot(u, v)), 2),
 }
-TEXTURE_PERIODS = 2.0  # periods from the middle of a thing to its rim, before its own variation
+TEXTURE_PERIODS = 1.6  # periods from the middle of a thing to its rim, before its own variation
 
 
 def _ring_symbol() -> list[Array]:
@@ -145,12 +146,17 @@ def _fixed_point(polygon: Array, matrix: NDArray[np.float64], offset: tuple[int,
     return np.round(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 
+def _bounds(points: Array, matrix: NDArray[np.float64], shape: tuple[int, ...], margin: int) -> tuple[slice, slice]:
+    """Rows and columns of a canvas around a polygon; empty where it lies outside."""
+    moved = points @ matrix[:, :2].T + matrix[:, 2]
+    (x0, y0), (x1, y1) = moved.min(axis=0), moved.max(axis=0)
+    return (slice(max(int(y0) - margin, 0), min(int(y1) + margin + 1, shape[0])), slice(max(int(x0) - margin, 0), min(int(x1) + margin + 1, shape[1])))
+
+
 def _region(part: Part, matrix: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[slice, slice] | None:
-    points = np.concatenate(part.polygons) @ matrix[:, :2].T + matrix[:, 2]
-    x0, y0 = np.floor(points.min(axis=0)).astype(int) - 1
-    x1, y1 = np.ceil(points.max(axis=0)).astype(int) + 2
-    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, shape[1]), min(y1, shape[0])
-    return (slice(y0, y1), slice(x0, x1)) if x1 > x0 and y1 > y0 else None
+    points = part.polygons[0] if len(part.polygons) == 1 else np.concatenate(part.polygons)
+    rows, columns = _bounds(points, matrix, shape, 2)
+    return (rows, columns) if rows.stop > rows.start and columns.stop > columns.start else None
 
 
 def _fill(part: Part, matrix: NDArray[np.float64], rows: slice, columns: slice) -> Image:
@@ -176,28 +182,35 @@ def draw_thing(canvas: Array, thing: Thing, place: Placement, shadow: float = 0.
         y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
         u = (inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]).astype(np.float32)
         v = (inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]).astype(np.float32)
-        paint = np.empty((*mask.shape, 3), np.float32)
-        paint[:] = part.colour
-        if part.texture:
-            cos, sin = np.cos(part.turn) * part.periods, np.sin(part.turn) * part.periods
-            weight = TEXTURES[part.texture](cos * u - sin * v + part.phase[0], sin * u + cos * v + part.phase[1])[..., None]
-            paint += weight * (np.float32(part.second) - np.float32(part.colour))
         # Light comes from one side of the image, whatever the thing's own rotation.
         side = (np.cos(place.light) * (x / SUPERSAMPLING - place.x) + np.sin(place.light) * (y / SUPERSAMPLING - place.y)) / place.radius
-        paint *= (1 + 0.2 * np.clip(side, -1.2, 1.2))[..., None]
+        gain = 1 + 0.2 * np.clip(side, -1.2, 1.2).astype(np.float32)
         if part.rim:
-            depth = cv2.GaussianBlur(mask, (0, 0), max(0.035 * place.radius * SUPERSAMPLING, 0.8))
-            paint *= np.clip(0.35 + (depth.astype(np.float32) / 255 - 0.5) * 2.4, 0.35, 1)[..., None]
-        alpha = (mask.astype(np.float32) / 255)[..., None]
-        canvas[rows, columns] += alpha * (np.clip(paint, 0, 255) - canvas[rows, columns])
+            width = 2 * round(0.05 * place.radius * SUPERSAMPLING) + 1
+            gain *= RIM_LIGHT[cv2.blur(mask, (width, width))]
+        paint: Array = np.asarray(part.colour, np.float32)
+        if part.texture:
+            cos, sin = np.float32(np.cos(part.turn) * part.periods), np.float32(np.sin(part.turn) * part.periods)
+            weight = TEXTURES[part.texture](cos * u - sin * v + np.float32(part.phase[0]), sin * u + cos * v + np.float32(part.phase[1]))
+            paint = paint + weight[..., None] * (np.asarray(part.second, np.float32) - paint)
+        paint = np.minimum(paint * gain[..., None], 255)
+        below = canvas[rows, columns]
+        below += (mask.astype(np.float32) / 255)[..., None] * (paint - below)
 
 
 def _draw_shadow(canvas: Array, thing: Thing, place: Placement, strength: float) -> None:
-    mask = _coverage(thing, place, canvas.shape[:2])
-    reach = 0.12 * place.radius * SUPERSAMPLING
-    shift = np.float32([[1, 0, -reach * np.cos(place.light)], [0, 1, -reach * np.sin(place.light)]])
-    soft = cv2.GaussianBlur(cv2.warpAffine(mask, shift, mask.shape[::-1]), (0, 0), max(0.08 * place.radius * SUPERSAMPLING, 1))
-    canvas *= (1 - strength * soft.astype(np.float32) / 255)[..., None]
+    reach, blur = 0.12 * place.radius * SUPERSAMPLING, 2 * round(0.1 * place.radius * SUPERSAMPLING) + 1
+    rows, columns = _bounds(np.concatenate([polygon for part in thing for polygon in part.polygons]), place.matrix(), canvas.shape, round(reach) + 2 * blur)
+    if rows.stop <= rows.start or columns.stop <= columns.start:
+        return
+    mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
+    matrix = place.matrix() - [[0, 0, reach * np.cos(place.light)], [0, 0, reach * np.sin(place.light)]]
+    for part in thing:
+        if part.solid:
+            points = [_fixed_point(polygon, matrix, (columns.start, rows.start)) for polygon in part.polygons]
+            cv2.fillPoly(mask, points, round(255 * strength), cv2.LINE_8, SUBPIXEL_BITS)
+    soft = cv2.blur(cv2.blur(mask, (blur, blur)), (blur, blur))
+    canvas[rows, columns] *= (1 - soft.astype(np.float32) / 255)[..., None]
 
 
 def _coverage(thing: Thing, place: Placement, shape: tuple[int, ...]) -> Image:

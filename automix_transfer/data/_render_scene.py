@@ -27,17 +27,18 @@ from automix_transfer.data._render_parts import (
 )
 
 # --- difficulty ---------------------------------------------------------------------------------------------------------
-OBJECT_RADIUS = (0.20, 0.29)  # of the image's shorter side; an object spans about twice that
-OBJECT_OFF_CENTRE = 0.26  # largest distance of the object's centre from the image's, of each side
-OBJECT_TURN = 0.6  # radians, either way
-STRETCH = 1.12  # largest stretch of one axis
-COLOUR_CONTRAST = 70  # smallest distance of luminance between a texture's colours, 0 to 255
-CLUTTER = {"patches": (1, 2), "silhouettes": (0, 2), "badges": (0, 1), "blobs": (1, 4), "lines": (1, 3)}  # fewest and most
-CLUTTER_RADIUS = (0.08, 0.2)
-LIGHT = (0.75, 1.2)  # gain
-GAMMA = (0.8, 1.25)
-NOISE = (0.0, 7.0)  # standard deviation in grey levels
-BLUR = (0.0, 0.5)  # standard deviation in pixels
+OBJECT_RADIUS = (0.25, 0.32)  # of the image's shorter side; an object spans about twice that
+OBJECT_OFF_CENTRE = 0.2  # largest distance of the object's centre from the image's, of each side
+OBJECT_TURN = 0.3  # radians, either way
+STRETCH = 1.1  # largest stretch of one axis
+COLOUR_CONTRAST = 95  # smallest distance of luminance between a texture's colours, 0 to 255; the second is the darker one
+CLUTTER = {"patches": (0, 1), "silhouettes": (0, 1), "badges": (0, 1), "blobs": (1, 3), "lines": (0, 2)}  # fewest and most
+CLUTTER_RADIUS = (0.06, 0.15)  # of the image's shorter side
+BACKGROUND_SATURATION = (0.05, 0.45)
+LIGHT = (0.8, 1.15)  # gain
+GAMMA = (0.85, 1.2)
+NOISE = (0.0, 5.0)  # standard deviation in grey levels
+BLUR = (0.0, 0.4)  # standard deviation in pixels
 # ------------------------------------------------------------------------------------------------------------------------
 
 Generator = np.random.Generator
@@ -56,26 +57,26 @@ def luminance(colour: Colour) -> float:
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
-def contrasting_colour(rng: Generator, other: Colour, contrast: float = COLOUR_CONTRAST) -> Colour:
-    """A random colour at least ``contrast`` of luminance away from another; black or white where none comes up."""
-    for _ in range(12):
-        colour = random_colour(rng, (0.1, 0.95), (0.12, 1.0))
-        if abs(luminance(colour) - luminance(other)) >= contrast:
-            return colour
-    return (18, 18, 24) if luminance(other) > 128 else (245, 243, 238)
+def light_and_dark(rng: Generator, contrast: float = COLOUR_CONTRAST) -> tuple[Colour, Colour]:
+    """Two random colours, the first lighter by at least ``contrast`` of luminance."""
+    while True:
+        one, two = random_colour(rng, (0.15, 0.95), (0.1, 1.0)), random_colour(rng, (0.15, 0.95), (0.1, 1.0))
+        if luminance(one) - luminance(two) >= contrast:
+            return one, two
+        if luminance(two) - luminance(one) >= contrast:
+            return two, one
 
 
 def random_surface(rng: Generator, texture: str, polygons: list[Array], periods: float = TEXTURE_PERIODS, turn: float = 0.0) -> Part:
     """A textured part in two random contrasting colours."""
-    colour = random_colour(rng)
-    return Part(polygons, colour, texture, contrasting_colour(rng, colour), periods=periods * rng.uniform(0.85, 1.15),
-                phase=(0, 0) if texture == "rings" else (rng.uniform(), rng.uniform()), turn=turn + rng.uniform(-0.25, 0.25))
+    light, dark = light_and_dark(rng)
+    return Part(polygons, light, texture, dark, periods=periods * rng.uniform(0.9, 1.1),
+                phase=(0, 0) if texture == "rings" else (rng.uniform(), rng.uniform()), turn=turn + rng.uniform(-0.2, 0.2))
 
 
 def badge(rng: Generator, marking: str, x: float, y: float, radius: float, turn: float = 0.0) -> Thing:
     """A marking: its symbol on a disc, at (x, y) of the thing that carries it."""
-    ground = random_colour(rng, (0.0, 0.6), (0.1, 1.0))
-    symbol = contrasting_colour(rng, ground, 110)
+    ground, symbol = light_and_dark(rng, 130)
     cos, sin = np.cos(turn), np.sin(turn)
     matrix = np.array([[cos, sin], [-sin, cos]], np.float32) * np.float32(radius)
     shift = np.array([x, y], np.float32)
@@ -86,7 +87,7 @@ def badge(rng: Generator, marking: str, x: float, y: float, radius: float, turn:
 def random_background(rng: Generator, height: int, width: int) -> Array:
     """A canvas of soft colour fields with an octave of finer structure, (S·H, S·W, 3) float32."""
     size = (width * SUPERSAMPLING, height * SUPERSAMPLING)
-    base = np.array([random_colour(rng, (0.05, 0.7), (0.25, 0.95)) for _ in range(3)], np.float32)
+    base = np.array([random_colour(rng, BACKGROUND_SATURATION, (0.25, 0.9)) for _ in range(3)], np.float32)
     weights = rng.dirichlet((0.7, 0.7, 0.7), (3, 4)).astype(np.float32)
     canvas = cv2.resize(weights @ base, size, interpolation=cv2.INTER_CUBIC)
     grain = rng.normal(0, rng.uniform(4, 16), (rng.integers(6, 16), rng.integers(6, 16), 1)).astype(np.float32)
@@ -114,7 +115,7 @@ def add_clutter(rng: Generator, canvas: Array, height: int, width: int, shapes: 
 
     todo: list[Thing] = []
     for _ in range(count("blobs")):
-        todo.append([Part([_blob(rng)], random_colour(rng, (0.05, 0.8), (0.2, 0.95)), rim=False)])
+        todo.append([Part([_blob(rng)], random_colour(rng, (0.05, 0.6), (0.2, 0.9)), rim=False)])
     for _ in range(count("patches")):
         todo.append([random_surface(rng, str(rng.choice(textures)), [_blob(rng)])])
     for _ in range(count("silhouettes")):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from automix_transfer.data._render_parts import OUTLINES, Array, Part, Thing, polar
-from automix_transfer.data._render_scene import Generator, badge, contrasting_colour, random_colour, random_surface
+from automix_transfer.data._render_scene import Generator, badge, random_colour, random_surface
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class ObjectClass:
 # Each shape comes in two textures and two markings, each texture and each marking on two shapes: one attribute alone narrows
 # sixteen classes to four, two of them to two, and only all three name the class.
 _ATTRIBUTES = {
-    "disc": (("stripes", "dots"), ("cross", "ring")),
-    "triangle": (("dots", "checker"), ("bars", "wedge")),
-    "star": (("checker", "rings"), ("cross", "bars")),
-    "heart": (("rings", "stripes"), ("ring", "wedge")),
+    "disc": (("dots", "rings"), ("cross", "ring")),
+    "square": (("dots", "checker"), ("bars", "wedge")),
+    "star": (("stripes", "rings"), ("cross", "bars")),
+    "heart": (("stripes", "checker"), ("ring", "wedge")),
 }
 IMAGENET_CLASSES = [ObjectClass(f"{shape}, {texture}, {marking}", shape, texture, marking)
                     for shape, (textures, markings) in _ATTRIBUTES.items() for texture in textures for marking in markings]
-VOC_CLASSES = [ObjectClass("ball", "disc", "stripes"), ObjectClass("ladybird", "disc", "dots"),
-               ObjectClass("cheese", "triangle", "dots"), ObjectClass("tent", "triangle", "checker"),
-               ObjectClass("kite", "star", "checker"), ObjectClass("starfish", "star", "rings")]
-COCO_CLASSES = [*VOC_CLASSES, ObjectClass("locket", "heart", "rings"), ObjectClass("balloon", "heart", "stripes")]
-MARKING_RADIUS = 0.36  # of the object's radius
+VOC_CLASSES = [ObjectClass("ladybird", "disc", "dots"), ObjectClass("target", "disc", "rings"),
+               ObjectClass("dice", "square", "dots"), ObjectClass("chessboard", "square", "checker"),
+               ObjectClass("kite", "star", "stripes"), ObjectClass("starfish", "star", "rings")]
+COCO_CLASSES = [*VOC_CLASSES, ObjectClass("balloon", "heart", "stripes"), ObjectClass("locket", "heart", "checker")]
+MARKING_RADIUS = 0.42  # of the object's radius
 
 SHAPES = list(_ATTRIBUTES)
 OBJECT_TEXTURES = ["stripes", "dots", "checker", "rings"]
@@ -50,8 +50,7 @@ def make_object(rng: Generator, kind: ObjectClass) -> Thing:
     surface = random_surface(rng, kind.texture, [OUTLINES[kind.shape]])
     marking = kind.marking or str(rng.choice(OBJECT_MARKINGS))
     reach, angle = rng.uniform(0, 0.12), rng.uniform(0, 2 * np.pi)
-    low = 0.12 if kind.shape == "triangle" else 0.0  # its middle lies below the centre of its circle
-    return [surface, *badge(rng, marking, reach * np.sin(angle), low + reach * np.cos(angle), MARKING_RADIUS, rng.uniform(-0.3, 0.3))]
+    return [surface, *badge(rng, marking, reach * np.sin(angle), reach * np.cos(angle), MARKING_RADIUS, rng.uniform(-0.3, 0.3))]
 
 
 # --- birds --------------------------------------------------------------------------------------------------------------
@@ -109,7 +108,7 @@ def make_bird(rng: Generator, species: Species) -> Thing:
         Part([fan], tail),
         *badge(rng, species.marking, -0.93, lift, 0.22, rng.uniform(-0.3, 0.3)),
         plumage,
-        Part([wing], contrasting_colour(rng, plumage.colour, 40), solid=False),
+        Part([wing], random_colour(rng), solid=False),
         Part([_BEAKS[species.beak] + np.float32([x + 0.2, y + 0.02])], beak),
         Part([_ellipse(x, y, 0.27, 0.26)], head),
         Part([_ellipse(*eye, 0.075, 0.075, 16)], (245, 245, 240), rim=False, solid=False),

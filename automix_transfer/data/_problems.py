@@ -1,0 +1,101 @@
+"""All problems of a data set at once, in one `UserError`, and the small checks that the detection readers share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from automix_transfer.errors import UserError
+
+SHOWN = 20
+
+
+class Problems:
+    """Collects problems as (where, what); `raise_if_any` reports the first 20 and the number of all."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.count = 0
+        self.first: list[str] = []
+
+    def add(self, where: object, what: str) -> None:
+        """Note one problem: where is a file, with line or field; what says what is wrong and what was expected."""
+        self.count += 1
+        if len(self.first) < SHOWN:
+            self.first.append(f"{where}: {what}")
+
+    def raise_if_any(self, remedy: str) -> None:
+        """Raises UserError when anything was noted; ``remedy`` says what to do about all of it."""
+        if not self.count:
+            return
+        lines = "".join(f"\n  {line}" for line in self.first)
+        more = f"\n  ... and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
+        raise UserError(f"{self.subject} has {self.count} problem{'s' if self.count > 1 else ''}; {remedy}:{lines}{more}")
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value from a file as it may stand in a message: one line of printable ASCII, cut at ``limit`` characters."""
+    try:
+        text = ascii(value)
+    except (RecursionError, ValueError):  # nested too deep, or an integer of thousands of digits
+        text = f"a {type(value).__name__} too large to show"
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def as_number(value: Any) -> float | None:
+    """A finite float, or None for anything that is no number (booleans are none)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name from a file stays inside the folder that it is joined to."""
+    path = Path(name)
+    return bool(name.strip()) and name.isprintable() and not path.is_absolute() and ".." not in path.parts
+
+
+def image_problem(path: Path, size: tuple[int, int] | None) -> str | None:
+    """What is wrong with an image file, from its header only: missing, unreadable, or of another (width, height) than annotated."""
+    try:
+        with Image.open(path) as image:
+            actual = image.size
+    except FileNotFoundError:
+        return "is missing"
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+        return f"cannot be read as an image ({type(error).__name__})"
+    if size is not None and actual != size:
+        return f"is {actual[0]}x{actual[1]} pixels, but its annotation says {size[0]}x{size[1]}"
+    return None
+
+
+def missing_problem(path: Path) -> str | None:
+    """The words "is missing", or None where a file is there."""
+    try:
+        return None if path.is_file() else "is missing"
+    except (OSError, ValueError):  # a name that no file can have
+        return "is missing"
+
+
+def clip_box(box: Sequence[float], width: float, height: float, tolerance: float = 1.0) -> list[float] | str:
+    """Clip a box (x0, y0, x1, y1) to the image; a string says what is wrong with it.
+
+    Annotations exceed the image by rounding, so less than ``tolerance`` pixels outside is clipped; more is an error.
+    """
+    x0, y0, x1, y1 = box
+    if x1 <= x0 or y1 <= y0:
+        return "is empty or inverted"
+    if min(x0, y0) <= -tolerance or x1 >= width + tolerance or y1 >= height + tolerance:
+        return f"lies outside the image of {width:g}x{height:g} pixels"
+    clipped = [max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))]
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        return f"lies outside the image of {width:g}x{height:g} pixels"
+    return clipped
