@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from automix_transfer.training.loop import evaluate_only, train
 from automix_transfer.training.settings import load_experiment
@@ -24,8 +26,8 @@ exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIG
 """
 
 
-def main(description: str) -> int:
-    """Parse ``sys.argv``, train or evaluate, and return the exit code."""
+def main(description: str, defaults: Sequence[Path] = ()) -> int:
+    """Parse ``sys.argv``, train or evaluate, and return the exit code; ``defaults`` are read before the user's config file."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.epilog = EPILOG.replace("{prog}", parser.prog)
     parser.add_argument("--config-file", metavar="YAML", help="the recipe; the folder configs/ beside this script holds the paper's")
@@ -34,7 +36,8 @@ def main(description: str) -> int:
     parser.add_argument("--dry-run", action="store_true", help="check the data, then one batch through everything in a temporary folder")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the config file")
     arguments = parser.parse_intermixed_args()
-    experiment = load_experiment([arguments.config_file] if arguments.config_file else [], arguments.overrides)
+    files = [*defaults, *([Path(arguments.config_file)] if arguments.config_file else [])]
+    experiment = load_experiment(files, arguments.overrides)
     try:
         if arguments.eval_only:
             evaluate_only(experiment)

@@ -201,7 +201,7 @@ def rehearse(experiment: Experiment, world: distributed.World, folder: str) -> d
     short = replace(experiment, output=folder, train=replace(experiment.train, epochs=1, picture_epochs=[1], eval_every_epochs=1),
                     schedule=replace(experiment.schedule, warmup_epochs=0.0))
     if world.main:
-        print(check_data(experiment.data), flush=True)
+        print(check_data(experiment.data, workers=experiment.data.workers), flush=True)
     run = build_run(short, world)
     if world.main:
         prepare(Path(folder), short, world, None)

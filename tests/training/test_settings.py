@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from automix_transfer.config import to_yaml
+from automix_transfer.errors import UserError
+from automix_transfer.training.settings import flatten, load_experiment
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted([*(ROOT / "pretrain" / "configs").glob("*.yaml"), *(ROOT / "finegrained" / "configs").glob("*.yaml")])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads(recipe: Path) -> None:
+    experiment = load_experiment([recipe], ["data.root=somewhere"])
+    for name in ("vanilla", "mixup", "cutmix", "automix"):
+        if name in recipe.stem:
+            assert experiment.method["name"] == name
+    assert f"{recipe.parent.parent.name}/configs/{recipe.name}" in recipe.read_text().replace("\\\n#   ", "")  # its own command
+
+
+def test_method_options_are_those_of_the_method() -> None:
+    root = ["data.root=x"]
+    assert load_experiment(overrides=[*root, "method.name=mixup", "method.alpha=0.2"]).method == {"name": "mixup", "alpha": 0.2}
+    automix = load_experiment(overrides=[*root, "method.name=automix", "method.preset=openmixup", "method.feature_layer=layer2"]).method
+    assert (automix["heads"], automix["feature_layer"]) == ("separate", "layer2")
+    with pytest.raises(UserError, match="feature_layer"):
+        load_experiment(overrides=[*root, "method.name=mixup", "method.feature_layer=layer3"])
+    with pytest.raises(UserError, match="mixupp.*did you mean 'mixup'"):
+        load_experiment(overrides=[*root, "method.name=mixupp"])
+    with pytest.raises(UserError, match="section .method.*alpha"):
+        load_experiment(overrides=[*root, "method.name=mixup", "method.alpha=large"])
+
+
+def test_written_config_reads_back(tmp_path: Path) -> None:
+    experiment = load_experiment(overrides=["data.root=x", "method.name=automix", "method.preset=openmixup", "train.picture_epochs=[1,5]"])
+    (tmp_path / "config.yaml").write_text(to_yaml(experiment))
+    assert load_experiment([tmp_path / "config.yaml"]) == experiment
+
+
+@pytest.mark.parametrize(("override", "named"), [
+    ("train.epochs=0", "train.epochs"), ("train.precision=fp8", "train.precision"), ("optimizer.name=adam", "optimizer.name"),
+    ("optimizer.lr=nan", "optimizer.lr"), ("schedule.warmup_epochs=100", "warmup_epochs"), ("trian.epochs=3", "trian"),
+    ("train.epoch=3", "epochs"), ("train.batch_size=large", "train.batch_size"), ("epochs", "key=value"),
+])
+def test_bad_values_are_named(override: str, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        load_experiment(overrides=["data.root=x", override])
+
+
+def test_root_is_asked_for() -> None:
+    with pytest.raises(UserError, match="data.root"):
+        load_experiment()
+
+
+def test_flatten() -> None:
+    assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": 3}) == {"a.b": 1, "a.c.d": [2], "e": 3}
