@@ -69,14 +69,15 @@ def _pixels(info: EncoderInfo, images: Tensor) -> dict[str, Tensor]:
 
 def detectron2_state(state: dict[str, Tensor], heads: tuple[str, ...] = ("fc.",)) -> dict[str, Tensor]:
     """A ResNet's state dict with Detectron2's names, float32; the classifier and BN's step counters are left out."""
-    result = {}
-    for key, value in state.items():
-        if key.startswith(heads) or key.endswith("num_batches_tracked"):
-            continue
-        for pattern, replacement in RENAMES:
-            key = re.sub(pattern, replacement, key)  # type: ignore[call-overload]  # a string or a function
-        result[key] = value.detach().float().cpu().clone()
-    return result
+    return {detectron2_name(key): value.detach().float().cpu().clone() for key, value in state.items()
+            if not key.startswith(heads) and not key.endswith("num_batches_tracked")}
+
+
+def detectron2_name(key: str) -> str:
+    """``layer1.0.bn1.weight`` -> ``res2.0.conv1.norm.weight``, by the key table above."""
+    for pattern, replacement in RENAMES:
+        key = re.sub(pattern, replacement, key)  # type: ignore[call-overload]  # a string or a function
+    return key
 
 
 def overlay(info: EncoderInfo, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -103,10 +104,9 @@ def _overlay_text(source: Source, file: str, settings: dict[str, Any]) -> str:
              f"Encoder {source.info.name}" + (f", {source.which}" if source.which else "")
              + (f", step {source.step}" if source.step is not None else "") + f"; source sha256 {source.sha256}"]
     if "BACKBONE" in settings["MODEL"]:
-        lines.append("A network of basic blocks: for FPN. Detectron2's own C4 heads build res5 of bottlenecks, into which these weights "
-                     "load in part; a C4")
-        lines.append("detector needs MODEL.BACKBONE.NAME build_automix_resnet_backbone and MODEL.ROI_HEADS.NAME BasicRes5ROIHeadsExtraNorm "
-                     "(import automix_transfer.detection).")
+        lines += ["A network of basic blocks: for FPN. Detectron2's own C4 heads build res5 of bottlenecks, into which these weights load in",
+                  "part and by shape; a C4 detector needs MODEL.BACKBONE.NAME build_automix_resnet_backbone and MODEL.ROI_HEADS.NAME",
+                  "BasicRes5ROIHeadsExtraNorm, both of automix_transfer.detection."]
     return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(settings, sort_keys=False)
 
 

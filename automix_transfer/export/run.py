@@ -47,9 +47,12 @@ def export(checkpoint: str | Path, kind: str, output: str | Path, encoder_name: 
         draft = Path(name) / output.name
         proof = _prove(source, kind, draft, output)
         write_json(_proof_file(draft), proof.to_dict())
-        for file in sorted(Path(name).iterdir(), key=lambda file: file.name == output.name):  # the file itself comes last
-            os.replace(file, output.parent / file.name)
-        sync_folder(output.parent)
+        try:
+            for file in sorted(Path(name).iterdir(), key=lambda file: file.name == output.name):  # the file itself comes last
+                os.replace(file, output.parent / file.name)
+            sync_folder(output.parent)
+        except OSError as error:
+            raise UserError(f"{output} could not be put in place ({error.strerror}); choose another folder for --output") from error
     return proof
 
 

@@ -110,7 +110,7 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep") ->
         if len(wanted) < len(target):
             notes.append(f"classifier ({', '.join(key for key in target if key not in wanted)}) left random")
     counters = [key for key in wanted if key.endswith("num_batches_tracked")]
-    if counters and not set(counters) & set(source):  # state dicts from before torch 0.4.1; inference does not use them
+    if counters and not any(key.endswith("num_batches_tracked") for key in source):  # torch before 0.4.1; inference does not use them
         target = {key: value for key, value in target.items() if key not in counters}
         wanted = {key: value for key, value in wanted.items() if key not in counters}
         notes.append(f"{len(counters)} BN step counters (num_batches_tracked) are not in the file and stay as they are")

@@ -1,0 +1,67 @@
+"""Encoders by name, and where layers 1 to 4 are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from automix_transfer.errors import UserError
+from automix_transfer.models import EncoderInfo, create_encoder, feature_layer, features
+from automix_transfer.models.encoders import plain_info
+
+
+@pytest.mark.parametrize(("name", "layers"), [
+    ("resnet10_32", ["layer1", "layer2", "layer3", "layer4"]), ("resnet18", ["layer1", "layer2", "layer3", "layer4"]),
+    ("torchvision/resnet18", ["layer1", "layer2", "layer3", "layer4"]),
+    ("tf_efficientnet_lite0", ["blocks.1", "blocks.2", "blocks.4", "blocks.6"]),
+    ("deit_small_patch16_224", ["blocks.2", "blocks.5", "blocks.8", "blocks.11"]),  # FACTS: DeiT-S taps after block 6 of 12
+    ("swin_tiny_patch4_window7_224", ["layers.0", "layers.1", "layers.2", "layers.3"]),
+])
+def test_layers_one_to_four(name: str, layers: list[str]) -> None:
+    with torch.device("meta"):
+        encoder = create_encoder(name, 10)
+    assert [feature_layer(encoder, number) for number in (1, 2, 3, 4)] == layers
+    assert feature_layer(encoder, "3") == layers[2]
+    for wrong in (0, 5):
+        with pytest.raises(UserError, match=f"feature layer {wrong} does not exist"):
+            feature_layer(encoder, wrong)
+
+
+def test_features_stop_at_the_layer_and_need_no_square_input() -> None:
+    encoder = create_encoder("cifar_resnet8", 10).eval()
+    images = torch.randn(2, 3, 33, 20)
+    found = features(encoder, images, "layer2")
+    assert found.shape == (2, 32, 17, 10)
+    with pytest.raises(UserError, match="did you mean|for example"):
+        features(encoder, images, "layer9")
+
+
+def test_cifar_resnets() -> None:
+    encoder = create_encoder("cifar_resnet20", 10)
+    assert sum(p.numel() for p in encoder.parameters()) == 269_722  # 0.27 M in Table 6 of He et al. (2016)
+    assert create_encoder("cifar_resnet8", 0)(torch.zeros(2, 3, 32, 32)).shape == (2, 64)
+    for name in ("cifar_resnet18", "cifar_resnet", "cifar_resnet2", "cifar_resnetx"):
+        with pytest.raises(UserError, match="depth 6n \\+ 2"):
+            create_encoder(name, 10)
+
+
+def test_unknown_names_are_answered_with_close_ones() -> None:
+    with pytest.raises(UserError, match="did you mean resnet50"):
+        create_encoder("resnet_50", 10)
+    with pytest.raises(UserError, match="torchvision/resnet50"):
+        create_encoder("torchvision/resnet_50", 10)
+    with pytest.raises(UserError, match="stem 'tiny' is unknown"):
+        create_encoder("resnet18", 10, stem="tiny")
+    with pytest.raises(UserError, match="has no CIFAR stem"):
+        create_encoder("tf_efficientnet_lite0", 10, stem="cifar")
+
+
+def test_what_is_known_of_an_encoder_without_a_file() -> None:
+    assert plain_info("tf_efficientnet_lite0", 1000).mean == (0.5, 0.5, 0.5)
+    assert plain_info("cifar_resnet20", 10).image_size == 32
+    assert plain_info("torchvision/resnet18", 10) == EncoderInfo("torchvision/resnet18", 10)
+
+
+def test_info_survives_primitive_types() -> None:
+    info = EncoderInfo("resnet18", 3, class_names=("a", "b", "c"))
+    assert EncoderInfo.from_dict(info.to_dict()) == info
