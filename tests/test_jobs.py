@@ -1,0 +1,32 @@
+"""Jobs side by side: order, what is done stays done, and a failure names its log."""
+
+import sys
+
+import pytest
+
+from automix_transfer.errors import UserError
+from automix_transfer.jobs import Job, run_jobs
+
+
+def job(tmp_path, name, needs=(), code=""):
+    result = tmp_path / f"{name}.done"
+    return Job(name, [sys.executable, "-c", code or f"print('{name} ran'); open({str(result)!r}, 'w').close()"], result, needs)
+
+
+def test_jobs_wait_for_what_they_need_and_are_not_repeated(tmp_path, capsys):
+    jobs = [job(tmp_path, "last", ["left", "right"]), job(tmp_path, "left", ["first"]), job(tmp_path, "right", ["first"]), job(tmp_path, "first")]
+    assert set(run_jobs(jobs, tmp_path / "logs", parallel=2)) == {"first", "left", "right", "last"}
+    said = capsys.readouterr().out
+    order = [said.index(f"{name} ran") for name in ("first", "left", "right", "last")]
+    assert order[0] < min(order[1:3]) and max(order[1:3]) < order[3]
+    assert run_jobs(jobs, tmp_path / "logs", parallel=2) == {}
+    (tmp_path / "last.done").unlink()
+    assert set(run_jobs(jobs, tmp_path / "logs", parallel=2)) == {"last"}
+
+
+def test_a_failed_job_stops_the_chain_and_names_its_log(tmp_path):
+    jobs = [job(tmp_path, "bad", code="print('the reason'); raise SystemExit(3)"), job(tmp_path, "after", ["bad"]),
+            job(tmp_path, "long", code="import time; time.sleep(60)")]
+    with pytest.raises(UserError, match=r"'bad' failed with exit code 3 \(the reason\).*bad\.log"):
+        run_jobs(jobs, tmp_path / "logs", parallel=2)
+    assert not (tmp_path / "after.done").exists()
