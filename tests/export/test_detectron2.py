@@ -1,0 +1,138 @@
+"""Exports to Detectron2, proven by its own builders and checkpointer, and every silent mistake of FACTS as an error."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from models.files import automix_checkpoint, random_encoder
+
+from automix_transfer.errors import UserError
+from automix_transfer.export import detectron2 as exporter
+from automix_transfer.export import export
+from automix_transfer.export.detectron2 import detectron2_name, detectron2_state, overlay
+from automix_transfer.export.source import RESNETS
+from automix_transfer.models import EncoderInfo, create_encoder
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.nn.Module]]:
+    return automix_checkpoint(tmp_path_factory.mktemp("narrow") / "last.pt", "resnet10_32")
+
+
+@pytest.fixture(scope="module")
+def installed() -> None:
+    """Detectron2, importable."""
+    pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+
+
+@pytest.mark.parametrize(("key", "name"), [
+    ("conv1.weight", "stem.conv1.weight"), ("bn1.running_var", "stem.conv1.norm.running_var"),
+    ("layer1.0.conv1.weight", "res2.0.conv1.weight"), ("layer1.0.bn1.bias", "res2.0.conv1.norm.bias"),
+    ("layer4.2.bn3.running_mean", "res5.2.conv3.norm.running_mean"), ("layer3.22.conv2.weight", "res4.22.conv2.weight"),
+    ("layer2.0.downsample.0.weight", "res3.0.shortcut.weight"), ("layer2.0.downsample.1.weight", "res3.0.shortcut.norm.weight"),
+])
+def test_key_table(key: str, name: str) -> None:
+    assert detectron2_name(key) == name
+
+
+def test_classifier_and_counters_are_left_out() -> None:
+    state = detectron2_state(random_encoder("resnet10_32", 3).state_dict())
+    assert len(state) == 80 - 2 - 13 and not any("fc" in key or "num_batches" in key for key in state)
+    assert {value.dtype for value in state.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("resnet18", (18, 1, 64, 64)), ("resnet34", (34, 1, 64, 64)), ("resnet50", (50, 1, 64, 256)), ("resnet101", (101, 1, 64, 256)),
+    ("resnet152", (152, 1, 64, 256)), ("resnext50_32x4d", (50, 32, 4, 256)), ("resnext101_32x4d", (101, 32, 4, 256)),
+    ("resnext101_32x8d", (101, 32, 8, 256)), ("resnext101_64x4d", (101, 64, 4, 256)), ("wide_resnet50_2", (50, 1, 128, 256)),
+    ("wide_resnet101_2", (101, 1, 128, 256)), ("resnet10_32", (10, 1, 32, 32))])
+def test_overlay(name: str, expected: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        state = create_encoder(name, 10).state_dict()
+    info = EncoderInfo(name, 10, mean=(0.5, 0.25, 0.0), std=(0.1, 0.2, 1.0))
+    settings = overlay(info, {detectron2_name(key): value for key, value in state.items()})
+    resnets = settings["MODEL"]["RESNETS"]
+    assert tuple(resnets[key] for key in ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS")) == expected
+    assert (resnets["STRIDE_IN_1X1"], resnets["STEM_OUT_CHANNELS"], settings["INPUT"]["FORMAT"]) == (False, 64, "RGB")
+    assert settings["MODEL"]["PIXEL_MEAN"] == [127.5, 63.75, 0.0] and settings["MODEL"]["PIXEL_STD"] == [25.5, 51.0, 255.0]
+    basic = name == "resnet10_32" or RESNETS[name][0] == "BasicBlock"
+    assert ("BACKBONE" in settings["MODEL"]) == basic  # of basic blocks: the FPN builder is named
+
+
+@pytest.mark.parametrize("name", ["resnet10_32", "resnet18", "resnet50"])
+def test_export(installed, tmp_path: Path, name: str) -> None:
+    path, encoders = automix_checkpoint(tmp_path / "last.pt", name)
+    proof = export(path, "detectron2", tmp_path / "x.pkl", which="q")
+    assert sorted(os.listdir(tmp_path)) == ["last.pt", "x.pkl", "x.proof.json", "x.yaml"]
+    with (tmp_path / "x.pkl").open("rb") as file:
+        content = pickle.load(file)
+    assert content["__author__"] == "automix_transfer" and content["matching_heuristics"] is True
+    assert content["automix_transfer"]["which"] == "q" and content["automix_transfer"]["encoder"]["name"] == name
+    assert (content["model"]["stem.conv1.weight"] == encoders["q"].conv1.weight.detach().numpy()).all()
+    assert proof.matched == proof.total == len(content["model"])
+    assert {row.layer for row in proof.rows} == {"pixels", "stem", "res2", "res3", "res4", "res5", "res4 (C4)", "res5 (C4)"}
+    assert max(row.difference for row in proof.rows if row.layer != "pixels") == 0  # bit-equal on this machine's arithmetic
+    assert "detectron2" in proof.versions
+    settings = yaml.safe_load((tmp_path / "x.yaml").read_text())
+    assert settings["MODEL"]["RESNETS"]["DEPTH"] == int(name.removesuffix("_32").removeprefix("resnet"))
+    assert ("BasicRes5ROIHeadsExtraNorm" in (tmp_path / "x.yaml").read_text()) == (name != "resnet50")
+
+
+def _set(*keys: str, value: Any):
+    def change(settings: dict[str, Any]) -> dict[str, Any]:
+        node = settings
+        for key in keys[:-1]:
+            node = node[key]
+        node[keys[-1]] = value
+        return settings
+    return change
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (_set("INPUT", "FORMAT", value="BGR"), "layer pixels of the exported network differs"),
+    (_set("MODEL", "PIXEL_STD", value=[1.0, 1.0, 1.0]), "layer pixels of the exported network differs"),
+    (_set("MODEL", "PIXEL_MEAN", value=[103.53, 116.28, 123.675]), "layer pixels of the exported network differs"),
+    (_set("MODEL", "RESNETS", "RES2_OUT_CHANNELS", value=64), "detectron2 could not load|has no place|only .* keys"),
+    (_set("MODEL", "RESNETS", "DEPTH", value=18), "detectron2 could not load|has no place|only .* keys"),
+    (_set("MODEL", "RESNETS", "DEPTH", value=50), "detectron2 could not load|has no place|only .* keys"),
+])
+def test_a_wrong_overlay_is_an_error(installed, narrow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change, words: str) -> None:
+    monkeypatch.setattr(exporter, "overlay", lambda *args: change(overlay(*args)))
+    with pytest.raises(UserError, match=words):
+        export(narrow[0], "detectron2", tmp_path / "x.pkl")
+    assert os.listdir(tmp_path) == []
+
+
+def test_stride_in_the_1x1_convolution_is_an_error(installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(random_encoder("resnet50", 3).state_dict(), tmp_path / "source.pth")
+    change = _set("MODEL", "RESNETS", "STRIDE_IN_1X1", value=True)
+    monkeypatch.setattr(exporter, "overlay", lambda *args: change(overlay(*args)))
+    with pytest.raises(UserError, match="layer res3 of the exported network differs"):
+        export(tmp_path / "source.pth", "detectron2", tmp_path / "x.pkl", "resnet50")
+    assert os.listdir(tmp_path) == ["source.pth"]
+
+
+@pytest.mark.parametrize("rename", ["module.", "backbone.", "encoder_q."])
+def test_names_that_detectron2_matches_in_part_or_not_at_all(installed, narrow, tmp_path: Path, monkeypatch, rename: str) -> None:
+    """Detectron2 takes ``backbone.`` names by suffix: then the names differ from ours and the tensors have no place."""
+    monkeypatch.setattr(exporter, "detectron2_name", lambda key: rename + detectron2_name(key))
+    monkeypatch.setattr(exporter, "overlay", lambda info, tensors: overlay(info, {k.removeprefix(rename): v for k, v in tensors.items()}))
+    with pytest.raises(UserError, match="has no place for 65 tensors"):
+        export(narrow[0], "detectron2", tmp_path / "x.pkl")
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_detectron2_nothing_is_proven_and_nothing_written(narrow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(exporter.importlib, "import_module", absent)
+    with pytest.raises(UserError, match="Detectron2 is not installed .* cannot be proven and is not written; install it \\(make setup"):
+        export(narrow[0], "detectron2", tmp_path / "x.pkl")
+    assert os.listdir(tmp_path) == []
