@@ -145,9 +145,9 @@ def trace(mask: NDArray[np.bool_]) -> list[list[float]]:
 
 def object_image(rng: Generator, label: int, size: int = 64) -> tuple[Image, list[Placed]]:
     """A labelled object, off-centre in clutter, (size, size, 3)."""
-    place = Placement(
-        x=size * (0.5 + rng.uniform(-1, 1) * OBJECT_OFF_CENTRE), y=size * (0.5 + rng.uniform(-1, 1) * OBJECT_OFF_CENTRE),
-        radius=size * rng.uniform(*OBJECT_RADIUS), angle=rng.uniform(-1, 1) * OBJECT_TURN, stretch=_stretch(rng), light=rng.uniform(-2.6, -0.5))
+    x, y = size * (0.5 + rng.uniform(-OBJECT_OFF_CENTRE, OBJECT_OFF_CENTRE, 2))
+    radius, angle = size * rng.uniform(*OBJECT_RADIUS), rng.uniform(-OBJECT_TURN, OBJECT_TURN)
+    place = Placement(float(x), float(y), radius, angle, _stretch(rng), light=rng.uniform(-2.6, -0.5))
     placed = [Placed(make_object(rng, IMAGENET_CLASSES[label]), place, label)]
     return _paint(rng, size, size, placed), placed
 
@@ -156,7 +156,7 @@ def bird_image(rng: Generator, label: int) -> tuple[Image, list[Placed]]:
     """A bird, off-centre, in an image of about 128×104 pixels, upright or not."""
     height, width = _frame(rng, 96, 112, 112, 136)
     radius = rng.uniform(0.27, 0.34) * min(height, width)
-    place = _place_inside(rng, height, width, radius, 1.15, rng.uniform(-0.45, 0.45))
+    place = _place_inside(rng, height, width, radius, 1.26, rng.uniform(-0.45, 0.45))
     placed = [Placed(make_bird(rng, SPECIES[label]), place, label)]
     return _paint(rng, height, width, placed, (0.06, 0.14)), placed
 

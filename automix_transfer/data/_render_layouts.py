@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 from automix_transfer.data._render_images import Instance, Job, Record
@@ -39,7 +40,8 @@ def imagenet_jobs(scale: float, seeds: Seeds) -> list[Job]:
     """train/<wnid>/<wnid>_N.JPEG and val/<wnid>/ILSVRC2012_val_NNNNNNNN.JPEG."""
     jobs = []
     for label, wnid in enumerate(WNIDS):
-        jobs += [Job("object", seeds("imagenet train", label, n), f"train/{wnid}/{wnid}_{n}.JPEG", label) for n in range(scaled(160, scale))]
+        jobs += [Job("object", seeds("imagenet train", label, n), f"train/{wnid}/{wnid}_{n}.JPEG", label)
+                 for n in range(scaled(160, scale))]
         count = scaled(30, scale)
         jobs += [Job("object", seeds("imagenet val", label, n), f"val/{wnid}/ILSVRC2012_val_{label * count + n + 1:08d}.JPEG", label)
                  for n in range(count)]
@@ -135,7 +137,8 @@ def voc_annotations(folder: Path, records: list[Record]) -> None:
     for split, members in splits.items():
         _lines(folder / "ImageSets" / "Main" / f"{split}.txt", [Path(record.file).stem for record in members])
         for label, kind in enumerate(VOC_CLASSES):
-            _lines(folder / "ImageSets" / "Main" / f"{kind.name}_{split}.txt", [f"{Path(record.file).stem} {_voc_flag(record, label):2d}" for record in members])
+            flags = [f"{Path(record.file).stem} {_voc_flag(record, label):2d}" for record in members]
+            _lines(folder / "ImageSets" / "Main" / f"{kind.name}_{split}.txt", flags)
 
 
 def _voc_flag(record: Record, label: int) -> int:
@@ -146,7 +149,8 @@ def _voc_flag(record: Record, label: int) -> int:
 def _voc_xml(record: Record) -> str:
     objects = "".join(_voc_object(instance) for instance in record.instances)
     return (f"<annotation>\n\t<folder>VOC2007</folder>\n\t<filename>{escape(Path(record.file).name)}</filename>\n"
-            "\t<source>\n\t\t<database>automix_transfer embedded data</database>\n\t\t<annotation>rendered</annotation>\n\t\t<image>rendered</image>\n\t</source>\n"
+            "\t<source>\n\t\t<database>automix_transfer embedded data</database>\n\t\t<annotation>rendered</annotation>\n"
+            "\t\t<image>rendered</image>\n\t</source>\n"
             f"\t<size>\n\t\t<width>{record.width}</width>\n\t\t<height>{record.height}</height>\n\t\t<depth>3</depth>\n\t</size>\n"
             f"\t<segmented>0</segmented>\n{objects}</annotation>\n")
 
@@ -155,7 +159,8 @@ def _voc_object(instance: Instance) -> str:
     x0, y0, x1, y1 = instance.box
     flags = "".join(f"\t\t<{name}>{int(getattr(instance, name))}</{name}>\n" for name in ("truncated", "occluded", "difficult"))
     return (f"\t<object>\n\t\t<name>{VOC_CLASSES[instance.label].name}</name>\n\t\t<pose>Unspecified</pose>\n{flags}"
-            f"\t\t<bndbox>\n\t\t\t<xmin>{x0 + 1}</xmin>\n\t\t\t<ymin>{y0 + 1}</ymin>\n\t\t\t<xmax>{x1}</xmax>\n\t\t\t<ymax>{y1}</ymax>\n\t\t</bndbox>\n\t</object>\n")
+            f"\t\t<bndbox>\n\t\t\t<xmin>{x0 + 1}</xmin>\n\t\t\t<ymin>{y0 + 1}</ymin>\n\t\t\t<xmax>{x1}</xmax>\n\t\t\t<ymax>{y1}</ymax>\n"
+            "\t\t</bndbox>\n\t</object>\n")
 
 
 # --- COCO ---------------------------------------------------------------------------------------------------------------
@@ -176,7 +181,7 @@ def coco_annotations(folder: Path, records: list[Record]) -> None:
         members = [record for record in records if record.file.startswith(split)]
         images = [{"license": 1, "file_name": Path(record.file).name, "height": record.height, "width": record.width,
                    "date_captured": "2026-01-01 00:00:00", "id": int(Path(record.file).stem)} for record in members]
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for record in members:
             for instance in record.instances:
                 x0, y0, x1, y1 = instance.box
@@ -189,7 +194,8 @@ def coco_annotations(folder: Path, records: list[Record]) -> None:
                      "contributor": "automix_transfer", "date_created": "2026/01/01"},
             "licenses": [{"url": "https://www.apache.org/licenses/LICENSE-2.0", "id": 1, "name": "Apache License 2.0"}],
             "images": images, "annotations": annotations,
-            "categories": [{"supercategory": kind.shape, "id": number, "name": kind.name} for number, kind in zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True)],
+            "categories": [{"supercategory": kind.shape, "id": number, "name": kind.name}
+                           for number, kind in zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True)],
         }
         _write(folder / "annotations" / f"instances_{split}.json", json.dumps(content))
 

@@ -45,8 +45,9 @@ def _heart() -> Array:
 
 
 def _cross(arm: float) -> Array:
-    a = arm
-    return np.array([(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)], np.float32)
+    quarter = np.array([(-arm, -1), (arm, -1), (arm, -arm)], np.float32)
+    turns = [np.array(turn, np.float32) for turn in ([[1, 0], [0, 1]], [[0, 1], [-1, 0]], [[-1, 0], [0, -1]], [[0, -1], [1, 0]])]
+    return np.concatenate([quarter @ turn for turn in turns])
 
 
 def _leaf() -> Array:
@@ -91,7 +92,7 @@ def _ring_symbol() -> list[Array]:
 
 def _bars_symbol() -> list[Array]:
     bar = np.array([(-0.7, -0.16), (0.7, -0.16), (0.7, 0.16), (-0.7, 0.16)], np.float32)
-    return [bar + np.float32([0, -0.36]), bar + np.float32([0, 0.36])]
+    return [bar + np.array([0, y], np.float32) for y in (-0.36, 0.36)]
 
 
 # A marking is a badge (a disc) with a symbol; several polygons follow the even-odd rule.
@@ -150,7 +151,8 @@ def _bounds(points: Array, matrix: NDArray[np.float64], shape: tuple[int, ...], 
     """Rows and columns of a canvas around a polygon; empty where it lies outside."""
     moved = points @ matrix[:, :2].T + matrix[:, 2]
     (x0, y0), (x1, y1) = moved.min(axis=0), moved.max(axis=0)
-    return (slice(max(int(y0) - margin, 0), min(int(y1) + margin + 1, shape[0])), slice(max(int(x0) - margin, 0), min(int(x1) + margin + 1, shape[1])))
+    rows = slice(max(int(y0) - margin, 0), min(int(y1) + margin + 1, shape[0]))
+    return rows, slice(max(int(x0) - margin, 0), min(int(x1) + margin + 1, shape[1]))
 
 
 def _region(part: Part, matrix: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[slice, slice] | None:
@@ -200,15 +202,16 @@ def draw_thing(canvas: Array, thing: Thing, place: Placement, shadow: float = 0.
 
 def _draw_shadow(canvas: Array, thing: Thing, place: Placement, strength: float) -> None:
     reach, blur = 0.12 * place.radius * SUPERSAMPLING, 2 * round(0.1 * place.radius * SUPERSAMPLING) + 1
-    rows, columns = _bounds(np.concatenate([polygon for part in thing for polygon in part.polygons]), place.matrix(), canvas.shape, round(reach) + 2 * blur)
+    points = np.concatenate([polygon for part in thing for polygon in part.polygons])
+    rows, columns = _bounds(points, place.matrix(), canvas.shape, round(reach) + 2 * blur)
     if rows.stop <= rows.start or columns.stop <= columns.start:
         return
     mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
     matrix = place.matrix() - [[0, 0, reach * np.cos(place.light)], [0, 0, reach * np.sin(place.light)]]
     for part in thing:
         if part.solid:
-            points = [_fixed_point(polygon, matrix, (columns.start, rows.start)) for polygon in part.polygons]
-            cv2.fillPoly(mask, points, round(255 * strength), cv2.LINE_8, SUBPIXEL_BITS)
+            corners = [_fixed_point(polygon, matrix, (columns.start, rows.start)) for polygon in part.polygons]
+            cv2.fillPoly(mask, corners, round(255 * strength), cv2.LINE_8, SUBPIXEL_BITS)
     soft = cv2.blur(cv2.blur(mask, (blur, blur)), (blur, blur))
     canvas[rows, columns] *= (1 - soft.astype(np.float32) / 255)[..., None]
 

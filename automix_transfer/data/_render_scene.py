@@ -91,7 +91,7 @@ def random_background(rng: Generator, height: int, width: int) -> Array:
     weights = rng.dirichlet((0.7, 0.7, 0.7), (3, 4)).astype(np.float32)
     canvas = cv2.resize(weights @ base, size, interpolation=cv2.INTER_CUBIC)
     grain = rng.normal(0, rng.uniform(4, 16), (rng.integers(6, 16), rng.integers(6, 16), 1)).astype(np.float32)
-    canvas += cv2.resize(grain, size, interpolation=cv2.INTER_CUBIC)[..., None]
+    canvas = canvas + cv2.resize(grain, size, interpolation=cv2.INTER_CUBIC)[..., None]
     return np.clip(canvas, 0, 255)
 
 
@@ -130,7 +130,7 @@ def add_clutter(rng: Generator, canvas: Array, height: int, width: int, shapes: 
 
 
 def _line(rng: Generator, canvas: Array, height: int, width: int) -> None:
-    ends = rng.uniform(-0.1, 1.1, (3, 2)) * (width, height) * SUPERSAMPLING
+    ends = rng.uniform(-0.1, 1.1, (3, 2)) * np.array([width, height]) * SUPERSAMPLING
     t = np.linspace(0, 1, 20)[:, None]
     curve = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t**2 * ends[2]
     thickness = max(1, round(rng.uniform(0.008, 0.03) * min(height, width) * SUPERSAMPLING))

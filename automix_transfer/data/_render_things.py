@@ -77,16 +77,22 @@ _BEAKS = {
 }
 
 
-def _ellipse(x: float, y: float, rx: float, ry: float, points: int = 40) -> Array:
-    return polar(lambda angle: np.ones_like(angle), points) * np.float32([rx, ry]) + np.float32([x, y])
+def _ellipse(x: float, y: float, rx: float, ry: float, points: int = 40, power: float = 1.0) -> Array:
+    """An ellipse; a power below 1 makes it boxy."""
+    circle = polar(lambda angle: np.ones_like(angle), points)
+    return (np.sign(circle) * abs(circle) ** power * (rx, ry) + (x, y)).astype(np.float32)
+
+
+def _sideways(outline: Array, rx: float, ry: float, x: float = 0.0, y: float = 0.0) -> Array:
+    """An outline lying on its side, scaled and moved."""
+    return (outline[:, ::-1] * (rx, ry) + (x, y)).astype(np.float32)
 
 
 def _body(name: str) -> Array:
     if name == "leaf":
-        return OUTLINES["leaf"][:, ::-1] * np.float32([0.72, 0.68])
+        return _sideways(OUTLINES["leaf"], 0.72, 0.68)
     if name == "drum":
-        t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-        return np.stack([0.56 * np.sign(np.cos(t)) * abs(np.cos(t)) ** 0.55, 0.38 * np.sign(np.sin(t)) * abs(np.sin(t)) ** 0.55], 1).astype(np.float32)
+        return _ellipse(0, 0, 0.56, 0.38, power=0.55)
     return _ellipse(0, 0, 0.56, 0.48)
 
 
@@ -96,11 +102,12 @@ def make_bird(rng: Generator, species: Species) -> Thing:
     head, beak = random_colour(rng), random_colour(rng, (0.4, 0.95), (0.5, 1.0))
     tail = random_colour(rng)
     lift = rng.uniform(-0.06, 0.06)
-    fan = np.array([(-0.35, -0.12), (-0.72, -0.3 + lift), (-1.18, -0.28 + lift), (-1.24, 0.0 + lift), (-1.18, 0.28 + lift), (-0.72, 0.3 + lift), (-0.35, 0.12)], np.float32)
-    wing = OUTLINES["leaf"][:, ::-1] * np.float32([0.34, 0.26]) + np.float32([-0.12, rng.uniform(0.0, 0.1)])
+    rim = [(-0.72, -0.3), (-1.18, -0.28), (-1.24, 0.0), (-1.18, 0.28), (-0.72, 0.3)]
+    fan = np.array([(-0.35, -0.12), *((x, y + lift) for x, y in rim), (-0.35, 0.12)], np.float32)
+    wing = _sideways(OUTLINES["leaf"], 0.34, 0.26, -0.12, rng.uniform(0.0, 0.1))
     leg = random_colour(rng, (0.3, 0.8), (0.2, 0.6))
-    legs = [Part([np.array([(x - 0.02, 0.3), (x + 0.02, 0.3), (x + 0.05, 0.72), (x + 0.16, 0.75), (x + 0.16, 0.78), (x, 0.78)], np.float32)], leg, rim=False)
-            for x in (-0.05, 0.14)]
+    foot = [(-0.02, 0.3), (0.02, 0.3), (0.05, 0.72), (0.16, 0.75), (0.16, 0.78), (0.0, 0.78)]
+    legs = [Part([np.array([(x + step, y) for x, y in foot], np.float32)], leg, rim=False) for step in (-0.05, 0.14)]
     x, y = 0.58, -0.32
     eye = x + 0.08, y - 0.06
     return [
@@ -109,7 +116,7 @@ def make_bird(rng: Generator, species: Species) -> Thing:
         *badge(rng, species.marking, -0.93, lift, 0.22, rng.uniform(-0.3, 0.3)),
         plumage,
         Part([wing], random_colour(rng), solid=False),
-        Part([_BEAKS[species.beak] + np.float32([x + 0.2, y + 0.02])], beak),
+        Part([_BEAKS[species.beak] + np.array([x + 0.2, y + 0.02], np.float32)], beak),
         Part([_ellipse(x, y, 0.27, 0.26)], head),
         Part([_ellipse(*eye, 0.075, 0.075, 16)], (245, 245, 240), rim=False, solid=False),
         Part([_ellipse(eye[0] + 0.015, eye[1], 0.04, 0.04, 12)], (15, 15, 20), rim=False, solid=False),
@@ -145,13 +152,13 @@ _WINGS = {
 def make_aircraft(rng: Generator, variant: Variant) -> Thing:
     """One aircraft with its nose to the right, in random colours."""
     half = np.array(_WINGS[variant.wings], np.float32)
-    other = half[::-1] * np.float32([1, -1])
-    wing = random_surface(rng, variant.texture, [np.concatenate([half, other])], periods=3.2, turn=np.pi / 2)  # stripes run along the flight
+    both = np.concatenate([half, half[::-1] * np.array([1, -1], np.float32)])
+    wing = random_surface(rng, variant.texture, [both], periods=3.2, turn=np.pi / 2)  # stripes run along the flight
     hull, tail = random_colour(rng, (0.0, 0.5), (0.55, 1.0)), random_colour(rng)
-    t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    fuselage = np.stack([0.98 * np.cos(t), 0.17 * np.sign(np.sin(t)) * abs(np.sin(t)) ** 0.6], 1).astype(np.float32)
+    fuselage = _ellipse(0, 0, 0.98, 0.17, 48, power=0.8)
     tailplane = np.array([(-0.68, 0.0), (-0.88, 0.42), (-1.0, 0.42), (-0.92, 0.0), (-1.0, -0.42), (-0.88, -0.42)], np.float32)
     engine = random_colour(rng, (0, 0.3), (0.2, 0.6))
     engines = [Part([_ellipse(0.22 if variant.wings != "delta" else -0.1, side * 0.44, 0.14, 0.07, 16)], engine) for side in (-1, 1)]
     window = Part([_ellipse(0.83, 0.0, 0.06, 0.09, 16)], (30, 40, 60), rim=False, solid=False)
-    return [Part([tailplane], tail), *engines, wing, Part([fuselage], hull), window, *badge(rng, variant.marking, 0.5, 0.0, 0.21, rng.uniform(-0.3, 0.3))]
+    mark = badge(rng, variant.marking, 0.5, 0.0, 0.21, rng.uniform(-0.3, 0.3))
+    return [Part([tailplane], tail), *engines, wing, Part([fuselage], hull), window, *mark]

@@ -58,7 +58,8 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path} could not be read ({error.strerror or type(error).__name__}); give the path of a COCO instances json") from error
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"{path} could not be read ({reason}); give the path of a COCO instances json") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path} line {error.lineno} is not valid JSON ({error.msg}); restore the file from its source") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, integers of thousands of digits, endless nesting
@@ -86,7 +87,8 @@ def _items(content: dict[str, Any], field: str, problems: Problems) -> list[tupl
 def _integer(item: dict[str, Any], field: str, where: str, problems: Problems, least: int | None = None) -> int | None:
     value = item.get(field)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63 or (least is not None and value < least):
-        problems.add(f"{where}.{field}", f"is {shown(value)}; expected a whole number" + (f" of {least} or more" if least is not None else ""))
+        bound = f" of {least} or more" if least is not None else ""
+        problems.add(f"{where}.{field}", f"is {shown(value)}; expected a whole number{bound}")
         return None
     return value
 
@@ -106,7 +108,8 @@ def _read_categories(items: list[tuple[str, dict[str, Any]]], problems: Problems
     return categories
 
 
-def _read_images(items: list[tuple[str, dict[str, Any]]], folder: Path, check_images: bool, problems: Problems) -> dict[int, dict[str, Any]]:
+def _read_images(items: list[tuple[str, dict[str, Any]]], folder: Path, check_images: bool,
+                 problems: Problems) -> dict[int, dict[str, Any]]:
     """Image id -> record without objects; a record that is not well-formed is kept out."""
     records: dict[int, dict[str, Any]] = {}
     names: set[str] = set()
@@ -128,9 +131,9 @@ def _read_images(items: list[tuple[str, dict[str, Any]]], folder: Path, check_im
             problems.add(f"{where}.id", f"{number} is used twice")
         elif number is not None:
             # Kept even when something else of it is wrong, so that its annotations are not reported as pointing nowhere.
-            well = problems.count == before and width is not None and height is not None
-            records[number] = {"file_name": str(folder / str(name)), "image_id": number, "height": height if well else 0, "width": width if well else 0,
-                               "objects": []}
+            well = problems.count == before
+            records[number] = {"file_name": str(folder / str(name)), "image_id": number, "height": height if well else 0,
+                               "width": width if well else 0, "objects": []}
     return records
 
 
@@ -165,7 +168,8 @@ def _read_annotation(where: str, item: dict[str, Any], records: dict[int, dict[s
     if wrong:
         problems.add(f"{where}.segmentation", wrong)
     if problems.count == before and record is not None and category is not None:
-        found = {"bbox": box, "class": categories[category], "category_id": category, "id": number, "area": area, "iscrowd": bool(crowd), "difficult": False}
+        found = {"bbox": box, "class": categories[category], "category_id": category, "id": number, "area": area,
+                 "iscrowd": bool(crowd), "difficult": False}
         if "segmentation" in item:
             found["segmentation"] = item["segmentation"]
         record["objects"].append(found)

@@ -24,7 +24,7 @@ from typing import Any
 from automix_transfer.data._render_images import Job, Record, write_images
 from automix_transfer.data._render_layouts import LAYOUTS, Layout
 
-VERSION = 1  # raise it whenever the rendered bytes change, so that older data is rendered anew
+VERSION = 2  # raise it whenever the rendered bytes change, so that older data is rendered anew
 MANIFEST = "synthetic.json"
 CHUNK = 32  # images a task of a worker
 POOL_FROM = 600  # fewer images than this are rendered sooner than worker processes start
@@ -106,7 +106,8 @@ def _workers(processes: int) -> Iterator[Any]:
 
 def _show(done: int, total: int, name: str, start: float) -> None:
     seconds = time.monotonic() - start
-    line = f"rendering {name}: {done}/{total} images, {done / max(seconds, 1e-6):.0f} images/s, {(total - done) * seconds / done:.0f} s left"
+    rate, left = done / max(seconds, 1e-6), (total - done) * seconds / done
+    line = f"rendering {name}: {done}/{total} images, {rate:.0f} images/s, {left:.0f} s left"
     if sys.stderr.isatty():
         print(f"\r{line:<90}", end="\n" if done == total else "", file=sys.stderr, flush=True)
     elif done == total or done // 1000 != (done - CHUNK) // 1000:
@@ -120,8 +121,8 @@ def _files(folder: Path) -> list[Path]:
 
 def _write_manifest(folder: Path, seed: int, scale: float) -> None:
     files = _files(folder)
-    manifest = {"note": "Rendered by automix_transfer.data.synthetic; not the data set whose layout it has.", "version": VERSION, "seed": seed,
-                "scale": scale, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+    manifest = {"note": "Rendered by automix_transfer.data.synthetic; not the data set whose layout it has.", "version": VERSION,
+                "seed": seed, "scale": scale, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
     with (folder / MANIFEST).open("w", encoding="utf-8") as file:
         file.write(json.dumps(manifest, indent=2) + "\n")
         file.flush()
@@ -179,7 +180,7 @@ def main() -> int:
         "A folder that this program did not write is never touched."))
     parser.add_argument("--out", type=Path, default=Path("datasets"), help="folder for the five data sets (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: %(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the numbers of images; 0.1 is enough for tests (default: %(default)s)")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the numbers of images (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=None, help="worker processes (default: one a CPU)")
     options = parser.parse_args()
     for folder in write_all(options.out, options.seed, options.scale, options.processes):

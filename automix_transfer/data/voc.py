@@ -19,7 +19,8 @@ from automix_transfer.errors import UserError
 REMEDY = "correct these files or take the images out of the split"
 
 
-def read_voc(root: str | Path, split: str, classes: list[str] | None = None, check_images: bool = True, strict: bool = False) -> list[dict[str, Any]]:
+def read_voc(root: str | Path, split: str, classes: list[str] | None = None, check_images: bool = True,
+             strict: bool = False) -> list[dict[str, Any]]:
     """The images of a split with their objects.
 
     Args:
@@ -97,7 +98,8 @@ def _read_split(root: Path, split: str) -> list[tuple[int, str]]:
         raise UserError(f"{root} is not a folder; give the folder of a VOC data set (it holds JPEGImages, Annotations and ImageSets)")
     if not is_plain_name(split) or not path.is_file():
         there = sorted(file.stem for file in path.parent.glob("*.txt") if "_" not in file.stem) if path.parent.is_dir() else []
-        raise UserError(f"{path} is missing; " + (f"choose one of the splits {', '.join(there)}" if there else "write one image name a line into it"))
+        remedy = f"choose one of the splits {', '.join(there)}" if there else "write one image name a line into it"
+        raise UserError(f"{path} is missing; {remedy}")
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -140,13 +142,15 @@ def _read_annotation(root: Path, identifier: str, classes: list[str] | None, str
             problems.add(f"{path}, size/{side}", f"is {value:g}; expected pixels, 1 or more")
     if width is None or height is None or width < 1 or height < 1:
         return None
-    record: dict[str, Any] = {"file_name": str(root / "JPEGImages" / f"{identifier}.jpg"), "image_id": identifier, "height": int(height), "width": int(width)}
+    image = root / "JPEGImages" / f"{identifier}.jpg"
+    record: dict[str, Any] = {"file_name": str(image), "image_id": identifier, "height": int(height), "width": int(width)}
     record["objects"] = [found for index, node in enumerate(tree.findall("object"), start=1)
                          if (found := _read_object(node, f"{path}, object {index}", int(width), int(height), classes, strict, problems))]
     return record
 
 
-def _read_object(node: Element, where: str, width: int, height: int, classes: list[str] | None, strict: bool, problems: Problems) -> dict[str, Any] | None:
+def _read_object(node: Element, where: str, width: int, height: int, classes: list[str] | None, strict: bool,
+                 problems: Problems) -> dict[str, Any] | None:
     before = problems.count
     name = _text(node, "name")
     if not name:
@@ -181,7 +185,8 @@ def _number(node: Element, tag: str, where: object, problems: Problems, whole: b
         value = float("nan")
     if abs(value) < 1e9 and (not whole or value == int(value)):  # false for nan and infinity
         return value
-    problems.add(f"{where}, {tag}", f"is {shown(text) if text else 'missing or empty'}; expected {'a whole number' if whole else 'a number'}")
+    expected = "a whole number" if whole else "a number"
+    problems.add(f"{where}, {tag}", f"is {shown(text) if text else 'missing or empty'}; expected {expected}")
     return None
 
 
