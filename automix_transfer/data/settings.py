@@ -86,7 +86,7 @@ def validate(config: DataConfig) -> None:
             raise UserError(f"data.{name}={getattr(config, name)} must be at least {low}")
     for name, length in {"scale": 2, "ratio": 2, "mean": 3, "std": 3}.items():
         if len(getattr(config, name)) != length:
-            raise UserError(f"data.{name} must be a list of {length} numbers, got {list(getattr(config, name))}")
+            raise UserError(f"data.{name}={list(getattr(config, name))} must be a list of {length} numbers")
     if not 0 < config.scale[0] <= config.scale[1] <= 1:
         raise UserError(f"data.scale={list(config.scale)} must be two shares of the image's area, 0 < smallest <= largest <= 1")
     if not 0 < config.ratio[0] <= config.ratio[1]:

@@ -6,6 +6,7 @@ last step works on PIL images: on a CPU the fastest path for small and for large
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -99,6 +100,8 @@ def _rand_augment(config: DataConfig) -> Callable[[Image.Image], Image.Image]:
     # timm's own convention: translations up to 45 % of the side, the mean colour where nothing is left
     options = {"translate_const": int(config.image_size * 0.45), "img_mean": fill}
     try:
+        if not re.fullmatch(r"rand(-[a-z]+[\d.]+[a-z]*)*", config.randaugment):  # timm passes over what it does not know
+            raise ValueError
         return rand_augment_transform(config.randaugment, options)
     except (AssertionError, ValueError, KeyError, IndexError) as error:
         raise UserError(f"data.randaugment='{config.randaugment}' is not understood by timm; write e.g. rand-m9-mstd0.5-inc1") from error

@@ -1,0 +1,46 @@
+"""Fixtures for every test: real data beside the checkout, where there is any."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder ../shared (real data, weights, the paper); tests that use it are skipped where it is missing."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not here: real data and weights are not part of the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared: Path) -> Callable[[str], Path]:
+    """``shared_data("cub50")``: the folder of an archive of ../shared/data, not to be written to. Unpacked when first asked for, and kept
+    for the next session, because 22,000 small files take a while."""
+    place = Path(tempfile.gettempdir()) / f"automix_transfer_shared_{os.getuid()}"
+
+    def unpack(name: str) -> Path:
+        archive = shared / "data" / f"{name}.tar.gz"
+        if not archive.is_file():
+            pytest.skip(f"{archive} is not here")
+        folder = place / f"{name}-{archive.stat().st_size}"
+        if not folder.is_dir():
+            place.mkdir(mode=0o700, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=place) as unpacked, tarfile.open(archive) as file:
+                file.extractall(unpacked)
+                try:
+                    os.rename(unpacked, folder)
+                    os.mkdir(unpacked)  # for TemporaryDirectory to remove
+                except OSError:  # another test process was faster
+                    pass
+        return folder / name
+
+    return unpack
