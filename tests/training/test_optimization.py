@@ -51,8 +51,9 @@ def test_groups_have_their_own_rates() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0, 5e-4])  # CUB's rates in the published code
 
 
-@pytest.mark.parametrize(("name", "setting", "skipped"), [("sgd", "auto", False), ("sgd", "no", True), ("adamw", "auto", True), ("lamb", "auto", True),
-                                                          ("adamw", "yes", False)])
+@pytest.mark.parametrize(("name", "setting", "skipped"), [
+    ("sgd", "auto", False), ("sgd", "no", True), ("adamw", "auto", True), ("lamb", "auto", True), ("adamw", "yes", False),
+])
 def test_weight_decay_of_norms_and_biases(name: str, setting: str, skipped: bool) -> None:
     method = TwoParts()
     optimizer = build_optimizer(OptimizerConfig(name=name, weight_decay=0.1, decay_norm_and_bias=setting), method)

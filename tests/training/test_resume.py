@@ -72,7 +72,7 @@ def test_another_training_is_refused_by_key(experiment) -> None:
     for change in ("optimizer.lr=0.06", "method.name=mixup", "data.scale=[0.5,1.0]", "seed=1", "train.epochs=3"):
         with pytest.raises(UserError, match=change.split("=")[0]):
             train(experiment(change), resume=True)
-    train(experiment("train.log_every=2", "data.workers=1", "train.picture_epochs=[1]"), resume=True)  # these change nothing that is trained
+    train(experiment("train.log_every=2", "data.workers=1", "train.picture_epochs=[1]"), resume=True)  # nothing that is trained
 
 
 def test_other_data_is_refused(experiment, tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""Two processes on gloo, started by torchrun."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from automix_transfer.data.dataset import eval_dataset, train_dataset
+from automix_transfer.data.loader import eval_loader, train_loader
+from automix_transfer.errors import UserError
+from automix_transfer.io import load_torch, read_json
+from automix_transfer.training.distributed import World
+from automix_transfer.training.loop import train
+from automix_transfer.training.setup import build_run
+from automix_transfer.training.validation import evaluate
+
+from .processes import assert_same_run
+from .tiny import FAST
+
+# Each rank trains a run to its end, then the same run again, which a SIGTERM to rank 1 alone stops in step 4 and which is then resumed.
+SCRIPT = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from automix_transfer.training import checkpoint, distributed
+from automix_transfer.training.loop import fit
+from automix_transfer.training.settings import load_experiment
+from automix_transfer.training.setup import build_run
+from automix_transfer.training.signals import Interrupted
+
+whole = load_experiment(overrides=sys.argv[1:])
+stopped = replace(whole, output=whole.output + "_stopped")
+world = distributed.start("cpu")
+run = build_run(whole, world)
+fit(run)
+torch.save(run.method.state_dict(), Path(whole.output) / f"rank{world.rank}.pt")
+
+run = build_run(stopped, world)
+after_step = run.method.after_step
+def stop_in_step_4(progress):
+    after_step(progress)
+    if run.at.step == 4 and world.rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+run.method.after_step = stop_in_step_4
+try:
+    fit(run)
+    sys.exit("was not stopped")
+except Interrupted as interrupted:
+    assert interrupted.code == 143 and run.at.step == 4
+torch.distributed.barrier()
+content, found = checkpoint.load_latest(Path(stopped.output))
+fit(build_run(stopped, world, content, found))
+distributed.stop(world)
+"""
+
+
+def test_two_processes(experiment, images: Path, tmp_path: Path) -> None:
+    script, output = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(SCRIPT)
+    overrides = [*FAST, f"data.root={images}", f"output={output}", "method.name=automix", "train.eval_batch_size=3", "train.accumulate=2"]
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), *overrides],
+                          capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    first, second = load_torch(output / "rank0.pt"), load_torch(output / "rank1.pt")
+    assert first.keys() == second.keys()
+    tensors = [name for name in first if isinstance(first[name], torch.Tensor)]
+    assert all(torch.equal(first[name], second[name]) for name in tensors)  # weights, moving average and BatchNorm statistics
+    assert_same_run(output, Path(f"{output}_stopped"))
+
+    # 13 images over two ranks in batches of 3 (7 and 6 images): the same figures as one process that counts them all
+    run = build_run(experiment("method.name=automix", "train.accumulate=2"), World(0, 1, torch.device("cpu")))
+    run.method.load_state_dict(first)
+    alone = evaluate(run.method.inference_encoder(), eval_loader(eval_dataset(run.experiment.data), 13), run.world)
+    last = load_torch(output / "last.pt")["history"][-1]
+    assert (last["top1"], last["top5"]) == (alone["top1"], alone["top5"])
+    assert abs(last["val_loss"] - alone["loss"]) < 1e-6
+    assert read_json(output / "metrics.json")["top1_last"] == alone["top1"]
+
+    with pytest.raises(UserError, match="2 processes"):
+        train(experiment(*overrides), resume=True)
+
+
+def test_two_ranks_see_what_one_process_sees(experiment) -> None:
+    """The images of each step are those of the single process, so train.batch_size means the same for any number of processes."""
+    settings = experiment()
+    data = train_dataset(settings.data, settings.seed)
+
+    def steps(size: int) -> list[list[int]]:
+        loaders = [train_loader(data, 8 // size, settings.seed, rank=rank, world_size=size) for rank in range(size)]
+        return [sorted(index for part in parts for index in part[2].tolist()) for parts in zip(*loaders, strict=True)]
+
+    assert steps(1) == steps(2)

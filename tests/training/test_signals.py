@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM on the real script: a checkpoint, the command that goes on, and the exit code."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from automix_transfer.io import load_torch
+
+from .processes import assert_same_run, finish, last_logged
+from .tiny import FAST
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_writes_a_checkpoint(experiment, images: Path, tmp_path: Path, number: int, code: int) -> None:
+    run, long = tmp_path / "run", ["train.epochs=4", "data.workers=2"]
+    command = [sys.executable, "pretrain/train.py", *FAST, f"data.root={images}", f"output={run}", *long]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while last_logged(run) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, number)  # as a terminal or a scheduler does: to the loader's workers too
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert f"{run / 'last.pt'} is written" in errors and "Traceback" not in errors
+    assert load_torch(run / "last.pt")["step"] >= 2
+    resumed = shlex.split(errors.strip().splitlines()[-1].partition("go on with: ")[2])
+    assert resumed[1:] == [*command[1:], "--resume"]
+
+    whole = experiment(*long, f"output={tmp_path / 'whole'}")
+    finish(whole)
+    finish(experiment(*long))
+    assert_same_run(run, tmp_path / "whole")
+
+
+def test_bad_input_is_one_line_and_code_2(tmp_path: Path) -> None:
+    command = [sys.executable, "finegrained/train.py", f"data.root={tmp_path / 'none'}", "train.device=cpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert str(tmp_path / "none") in done.stderr and "Traceback" not in done.stderr
