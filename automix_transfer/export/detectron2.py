@@ -104,8 +104,8 @@ def _overlay_text(source: Source, file: str, settings: dict[str, Any]) -> str:
              f"Encoder {source.info.name}" + (f", {source.which}" if source.which else "")
              + (f", step {source.step}" if source.step is not None else "") + f"; source sha256 {source.sha256}"]
     if "BACKBONE" in settings["MODEL"]:
-        lines += ["A network of basic blocks: for FPN. Detectron2's own C4 heads build res5 of bottlenecks, into which these weights load in",
-                  "part and by shape; a C4 detector needs MODEL.BACKBONE.NAME build_automix_resnet_backbone and MODEL.ROI_HEADS.NAME",
+        lines += ["A network of basic blocks: for FPN. Detectron2's own C4 heads build res5 of bottlenecks, into which these weights load",
+                  "in part and by shape; a C4 detector needs MODEL.BACKBONE.NAME build_automix_resnet_backbone and MODEL.ROI_HEADS.NAME",
                   "BasicRes5ROIHeadsExtraNorm, both of automix_transfer.detection."]
     return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(settings, sort_keys=False)
 

@@ -59,7 +59,8 @@ def as_map(output: Tensor, layer: str) -> Tensor:
     """A layer's output as a map (N, C, h, w): maps as they are, (N, T, C) tokens without their prefix tokens, folded to a square."""
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(f"feature layer '{layer}' gives {shape}, not a feature map (N, C, h, w) or tokens (N, T, C); choose an earlier layer")
+        raise UserError(f"feature layer '{layer}' gives {shape}, not a feature map (N, C, h, w) or tokens (N, T, C); "
+                        "choose an earlier layer")
     if output.ndim == 4:
         return output
     tokens = output.shape[1]
