@@ -134,14 +134,13 @@ def _merge_file(cfg: CfgNode, file: Path) -> set[str]:
     if not str(file) or not file.is_file():
         raise UserError(f"config file {file} does not exist; give --config-file, e.g. detection/configs/voc_R50_C4_24k.yaml")
     try:
-        tree = CfgNode.load_yaml_with_base(str(file))  # follows _BASE_; refuses YAML tags that run code
+        flat = flatten(CfgNode.load_yaml_with_base(str(file)))  # follows _BASE_; refuses YAML tags that run code
     except FileNotFoundError as error:
         raise UserError(f"config file {file}: its _BASE_ {error.filename} does not exist") from error
     except (yaml.YAMLError, AttributeError, TypeError, ValueError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"config file {file} is not a valid Detectron2 config{f' at line {mark.line + 1}' if mark else ''} "
                         f"({str(error).splitlines()[0] if str(error) else type(error).__name__})") from error
-    flat = flatten(tree)
     for key, value in flat.items():
         _set(cfg, key, value, f"config file {file}")
     return set(flat) - {"VERSION"}

@@ -157,7 +157,8 @@ def summary(cfg: CfgNode, measured: Mapping[str, Any], loaded: LoadReport | None
     rule = "COCO rule" if "APs" in box else "area rule" if "bbox_11point" in first else "11-point rule"
     return {
         **{key: _number(box.get(key)) for key in ("AP", "AP50", "AP75")},
-        "rule": rule, "detector": f"{'Mask' if cfg.MODEL.MASK_ON else 'Faster'} R-CNN, {cfg.MODEL.BACKBONE.NAME}, depth {cfg.MODEL.RESNETS.DEPTH}",
+        "rule": rule,
+        "detector": f"{'Mask' if cfg.MODEL.MASK_ON else 'Faster'} R-CNN, {cfg.MODEL.BACKBONE.NAME}, depth {cfg.MODEL.RESNETS.DEPTH}",
         "weights": cfg.MODEL.WEIGHTS, "loaded": str(loaded) if loaded else None, "iterations": cfg.SOLVER.MAX_ITER,
         "batch": cfg.SOLVER.IMS_PER_BATCH, "seed": cfg.SEED,
         "metrics": {_short(name): {task: {key: _number(value) for key, value in figures.items()} for task, figures in tasks.items()}

@@ -1,0 +1,114 @@
+"""Folders in VOC and COCO layout: what is found in them, and what is refused."""
+
+import shutil
+
+import pytest
+
+from automix_transfer.errors import UserError
+from detection.tiny import write_coco, write_voc
+
+
+def test_voc_folder(voc):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from automix_transfer.detection.datasets import register_folder
+
+    data = register_folder(voc.parent)  # VOC2007 below it
+    assert data.layout == "voc" and data.classes == ("circle", "square")
+    train, test = DatasetCatalog.get(data.train[0]), DatasetCatalog.get(data.test[0])
+    assert [record["image_id"] for record in train + test] == [f"{n:06d}" for n in range(8)]
+    assert {item["category_id"] for record in train for item in record["annotations"]} == {0, 1}
+    assert MetadataCatalog.get(data.test[0]).year == 2007
+    assert register_folder(voc).train == data.train  # again: replaced, not refused
+
+
+def test_coco_folder(coco, tmp_path):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from automix_transfer.detection.datasets import register_folder
+
+    data = register_folder(coco)
+    assert data.layout == "coco" and data.classes == ("circle", "square")
+    assert MetadataCatalog.get(data.test[0]).thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
+    assert [record["image_id"] for record in DatasetCatalog.get(data.test[0])] == [100, 101, 102, 103]
+    (tmp_path / "names.txt").write_text("square\ncircle\n")
+    turned = register_folder(coco, tmp_path / "names.txt")
+    assert turned.classes == ("square", "circle")
+    assert MetadataCatalog.get(turned.test[0]).thing_dataset_id_to_contiguous_id == {7: 0, 3: 1}
+
+
+def test_two_years_train_together(tmp_path):
+    from automix_transfer.detection.datasets import register_folder
+
+    write_voc(tmp_path / "VOC2007")
+    shutil.copytree(tmp_path / "VOC2007", tmp_path / "VOC2012")
+    data = register_folder(tmp_path)
+    assert len(data.train) == 2 and len(data.test) == 1 and "VOC2007" in data.test[0]
+
+
+def _empty_test(root):
+    (root / "ImageSets" / "Main" / "test.txt").write_text("\n")
+
+
+def _no_test(root):
+    (root / "ImageSets" / "Main" / "test.txt").unlink()
+
+
+def _no_image(root):
+    (root / "JPEGImages" / "000002.jpg").unlink()
+
+
+def _no_objects(root):
+    for file in (root / "Annotations").glob("*.xml"):
+        text = file.read_text()
+        file.write_text(text[: text.index("<object>")] + "</annotation>")
+
+
+@pytest.mark.parametrize(("break_it", "message"), [(_empty_test, "empty"), (_no_test, "test split is missing"), (_no_image, "000002.jpg"),
+                                                   (_no_objects, "no annotated object")])
+def test_broken_voc(tmp_path, break_it, message):
+    from automix_transfer.detection.datasets import register_folder
+
+    root = write_voc(tmp_path / "VOC2007")
+    break_it(root)
+    with pytest.raises(UserError, match=message):
+        register_folder(root)
+
+
+def test_folders_and_class_lists_that_do_not_fit(voc, tmp_path):
+    from automix_transfer.detection.datasets import register_folder
+
+    with pytest.raises(UserError, match="does not exist"):
+        register_folder(tmp_path / "nowhere")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(UserError, match="none of the known layouts"):
+        register_folder(tmp_path / "bare")
+    for text, message in (("circle\n", "unknown"), ("circle\ncircle\n", "more than once"), ("", "is empty")):
+        (tmp_path / "names.txt").write_text(text)
+        with pytest.raises(UserError, match=message):
+            register_folder(voc, tmp_path / "names.txt")
+    root = write_coco(tmp_path / "coco")
+    (tmp_path / "names.txt").write_text("circle\ntriangle\n")
+    with pytest.raises(UserError, match="no category 'triangle'"):
+        register_folder(root, tmp_path / "names.txt")
+    (root / "annotations" / "instances_val2017.json").unlink()
+    with pytest.raises(UserError, match="exactly one instances_val"):
+        register_folder(root)
+
+
+def test_numbers_of_classes_and_unknown_names(voc, tmp_path):
+    from automix_transfer.detection import trainer
+    from detection.tiny import CONFIGS, QUICK
+
+    def run(*options, data=voc, output=tmp_path / "run"):
+        trainer.run(CONFIGS / "embedded_R10_FPN.yaml", "", data, output, [*QUICK, *options])
+
+    with pytest.raises(UserError, match="NUM_CLASSES is 80"):
+        run("MODEL.ROI_HEADS.NUM_CLASSES", "80")
+    with pytest.raises(UserError, match="'nosuch' is unknown"):
+        run("DATASETS.TRAIN", "('nosuch',)", data=None)
+    with pytest.raises(UserError, match="has 20 classes"):
+        run("DATASETS.TRAIN", "('voc_2007_trainval',)", "DATASETS.TEST", "('voc_2007_test',)", data=None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="OUTPUT_DIR"):
+        run(output=tmp_path / "file" / "run")

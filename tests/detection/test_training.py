@@ -1,0 +1,94 @@
+"""Two iterations and an evaluation on both layouts, with both kinds of detector, through the library and the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detection.tiny import CONFIGS, QUICK
+
+SCRIPT = CONFIGS.parent / "train_net.py"
+
+
+@pytest.mark.parametrize("config", ["embedded_R10_FPN.yaml", "embedded_R10_C4.yaml"])
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+def test_trains_and_evaluates(config, layout, r10, tmp_path, request):
+    from automix_transfer.detection import trainer
+
+    result = trainer.run(CONFIGS / config, str(r10), request.getfixturevalue(layout), tmp_path, QUICK, seed=1)
+    assert set(result) == {"AP", "AP50", "AP75"}
+    assert all(value is None or 0 <= value <= 100 for value in result.values())
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["rule"] == ("11-point rule" if layout == "voc" else "COCO rule")
+    assert "65 of 65 keys" in written["loaded"]
+    for name in ("config.yaml", "metrics.json", "model_final.pth", "last_checkpoint", "log.txt"):
+        assert (tmp_path / name).is_file(), name
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_same_seed_same_weights(voc, tmp_path):
+    from automix_transfer.detection import trainer
+
+    models = []
+    for number, seed in enumerate((5, 5, 6)):
+        trainer.run(CONFIGS / "embedded_R10_FPN.yaml", "", voc, tmp_path / str(number), QUICK, seed=seed)
+        models.append(torch.load(tmp_path / str(number) / "model_final.pth", weights_only=True)["model"])
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+    assert not all(torch.equal(models[0][key], models[2][key]) for key in models[0])
+
+
+def test_overfits_one_picture(voc, tmp_path):
+    """Boxes, classes and images belong together: the detector learns the training images by heart."""
+    from automix_transfer.detection import trainer
+
+    (tmp_path / "data").mkdir()
+    for part in ("JPEGImages", "Annotations"):
+        (tmp_path / "data" / part).symlink_to(voc / part)
+    lists = tmp_path / "data" / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for split in ("trainval", "test"):
+        (lists / f"{split}.txt").write_text("000000\n000001\n")
+    options = [*QUICK, "SOLVER.MAX_ITER", "60", "SOLVER.BASE_LR", "0.02", "SOLVER.WARMUP_ITERS", "10"]
+    result = trainer.run(CONFIGS / "embedded_R10_FPN.yaml", "", tmp_path / "data", tmp_path / "run", options)
+    assert result["AP50"] > 60
+
+
+def test_command_line_resumes_and_evaluates(voc, tmp_path):
+    def command(*options: str) -> subprocess.CompletedProcess[str]:
+        base = ["--config-file", str(CONFIGS / "embedded_R10_FPN.yaml"), "--num-gpus", "0", "--data-root", str(voc)]
+        base += [*options, *QUICK, "OUTPUT_DIR", str(tmp_path)]
+        return subprocess.run([sys.executable, str(SCRIPT), *base], capture_output=True, text=True)
+
+    first = command("MODEL.WEIGHTS", "")
+    assert first.returncode == 0, first.stderr[-2000:]
+    assert "training from scratch" in first.stdout
+    before = json.loads((tmp_path / "results.json").read_text())
+    evaluated = command("--eval-only", "MODEL.WEIGHTS", str(tmp_path / "model_final.pth"))
+    assert evaluated.returncode == 0, evaluated.stderr[-2000:]
+    assert json.loads((tmp_path / "results.json").read_text())["AP"] == before["AP"]
+    resumed = command("--resume", "SOLVER.MAX_ITER", "3")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert "resumed from" in resumed.stdout
+    refused = command("--eval-only", "MODEL.WEIGHTS", "")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr and "model_final.pth" in refused.stderr
+
+
+def test_help_teaches():
+    shown = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert all(word in shown.stdout for word in ("--data-root", "--num-gpus", "MODEL.WEIGHTS", "--resume", "DETECTRON2_DATASETS"))
+
+
+@pytest.mark.parametrize("config", sorted(path.name for path in Path(CONFIGS).glob("[a-z]*.yaml")))
+def test_every_config_is_valid_and_says_what_it_is_for(config):
+    from automix_transfer.detection.config import load_config
+
+    head = "".join(line for line in (CONFIGS / config).read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert all(word in head for word in ("Expect", "Hardware", "Command", "MODEL.WEIGHTS"))
+    cfg, _ = load_config(CONFIGS / config, ["MODEL.WEIGHTS", ""], num_gpus=0)
+    assert cfg.INPUT.FORMAT == "RGB" and not cfg.MODEL.RESNETS.STRIDE_IN_1X1
+    assert cfg.MODEL.RESNETS.NORM == "BN" and cfg.MODEL.BACKBONE.FREEZE_AT == 0
+    assert cfg.MODEL.PIXEL_STD == [58.395, 57.12, 57.375]
