@@ -88,7 +88,8 @@ def main() -> None:
     thresholds, rng = np.arange(0, 1, 0.001), np.random.default_rng(0)
     true_boxes = np.array([[40, 50, 170, 190]])
     print(f"OpenCV {cv2.__version__}, engine {'component tree (numba)' if library.component_tree else 'contours (OpenCV)'}")
-    print(f"{'maps':12}{'metric':14}{'reference':>12}{'ours':>10}{'ratio':>8}   (ms an image, {SIZE}x{SIZE}, {len(thresholds)} thresholds, one core)")
+    print(f"ms an image, {SIZE}x{SIZE}, {len(thresholds)} thresholds, one core")
+    print(f"{'maps':12}{'metric':14}{'reference':>12}{'ours':>10}{'ratio':>8}")
     for kind in (smooth, rectified, blobs, noisy):
         values = [kind(rng) for _ in range(args.maps)]
         for all_contours in (False, True):

@@ -2,7 +2,7 @@
 
   from a checkpoint or an export (CUB or Tiny-ImageNet in their native layouts):
     python wsol/evaluate.py --dataset cub --root /data/CUB_200_2011 --checkpoint runs/cub/last.pt --output runs/cub/wsol.json
-  from score maps, <DIR>/<image id>.npy, with the reference's metadata files (image_ids.txt, class_labels.txt, image_sizes.txt, localization.txt):
+  from score maps, <DIR>/<image id>.npy, with the reference's metadata files (image_ids, class_labels, image_sizes, localization .txt):
     python wsol/evaluate.py --scoremaps DIR --metadata DIR --output out.json
 
 Prints a table and, with --output, writes JSON, a CSV with a line an image (out.csv) and the curves (out.png). A run that was interrupted
@@ -35,14 +35,16 @@ def arguments() -> argparse.Namespace:
     data.add_argument("--split", default=None, help="default: test (cub), val (tiny_imagenet)")
     data.add_argument("--metadata", type=Path, metavar="DIR", help="folder of the reference's metadata files, for --scoremaps")
     how = parser.add_argument_group("how (the defaults are the reference's)")
-    how.add_argument("--image-size", type=int, default=224, help="side of the encoder's input; images are resized straight to a square (default 224)")
+    how.add_argument("--image-size", type=int, default=224,
+                     help="side of the encoder's input; images are resized straight to a square (default 224)")
     how.add_argument("--map-size", type=int, default=224, help="side of the maps that boxes are taken from (default 224)")
     how.add_argument("--output-stride", type=int, default=None, choices=(32, 16, 8),
                      help="pixels of the image per cell of the map; the reference's ResNets have 16 (default: the encoder's own)")
     how.add_argument("--cam-class", default="ground-truth", choices=("ground-truth", "predicted"),
                      help="class whose map is taken; 'predicted' for encoders trained on other classes")
     how.add_argument("--interval", type=float, default=0.001, help="step of the thresholds (default 0.001: 1,000 thresholds)")
-    how.add_argument("--threshold", type=float, default=None, help="fixed threshold of GT-known and top-1/top-5 localization (default: MaxBoxAcc's best)")
+    how.add_argument("--threshold", type=float, default=None,
+                     help="fixed threshold of GT-known and top-1/top-5 localization (default: MaxBoxAcc's best)")
     how.add_argument("--raw-maps", action="store_true", help="--scoremaps of any size and range: resize and normalise them first")
     how.add_argument("--batch-size", type=int, default=32)
     how.add_argument("--workers", type=int, default=None, help="threads (default: all cores)")
@@ -108,7 +110,8 @@ def from_checkpoint(args: argparse.Namespace):
                            batch_size=args.batch_size, workers=args.workers, device=device, save_maps=args.save_maps,
                            partial=partial, signature=about, progress=print_progress())
     except KeyboardInterrupt:
-        print("interrupted" + (f"; what was evaluated is kept in {partial}: the same command goes on from there" if partial else ""), file=sys.stderr)
+        kept = f"; what was evaluated is kept in {partial}: the same command goes on from there" if partial else ""
+        print(f"interrupted{kept}", file=sys.stderr)
         sys.exit(130)
     results.summary.update(about)
     return results

@@ -9,16 +9,19 @@ Two engines give the same bits: `component_tree` (numba, one pass for all slots)
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from automix_transfer.errors import UserError
 from automix_transfer.localization import contours
 
+component_tree: Any
 try:
-    from automix_transfer.localization import component_tree
+    import automix_transfer.localization.component_tree as component_tree
 except ImportError:  # numba is missing: slower, same bits
-    component_tree = None  # type: ignore[assignment]
+    component_tree = None
 
 SLOTS = 257
 
@@ -28,7 +31,7 @@ class ScoreMapError(UserError, ValueError):
 
 
 def iou_curve(score_map: ArrayLike, boxes: ArrayLike, thresholds: ArrayLike, all_contours: bool) -> NDArray[np.float64]:
-    """Best IoU between predicted and true boxes at every threshold (FACTS: MaxBoxAcc and MaxBoxAccV2 of Table 8 rest on it).
+    """Best IoU between predicted and true boxes at every threshold, the core of MaxBoxAcc and MaxBoxAccV2 (Table 8).
 
     Args:
         score_map: (H, W) in [0, 1].
@@ -61,7 +64,7 @@ def quantize(score_map: ArrayLike) -> NDArray[np.uint8]:
     if not (low >= 0 and high <= 1):  # NaN fails both comparisons
         if not np.isfinite(values).all():
             raise ScoreMapError("the score map has NaN or infinite values; subtract its minimum and divide by its maximum, or write zeros")
-        raise ScoreMapError(f"the score map's values lie in [{low}, {high}], outside [0, 1]; subtract its minimum and divide by its maximum")
+        raise ScoreMapError(f"the score map's values lie in [{low}, {high}], outside [0, 1]; subtract its minimum, divide by the maximum")
     return np.ascontiguousarray((values * 255).astype(np.uint8))
 
 
@@ -90,7 +93,7 @@ def slots(thresholds: ArrayLike, peak: int) -> NDArray[np.int64]:
     """
     values = np.asarray(thresholds, dtype=np.float64)
     if values.ndim != 1 or not np.isfinite(values).all():
-        raise ScoreMapError(f"thresholds must be a sequence of finite numbers, e.g. np.arange(0, 1, 0.001); these have the shape {values.shape}")
+        raise ScoreMapError(f"thresholds must be finite numbers, e.g. np.arange(0, 1, 0.001); these have the shape {values.shape}")
     cuts = np.trunc(np.clip(values * peak, -1.0, 255.0)).astype(np.int64)
     return cuts + 1
 

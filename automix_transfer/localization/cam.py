@@ -53,7 +53,7 @@ class ClassActivation:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """CAMs (N, h, w) of ``labels`` (N,), or of the predicted classes, and logits (N, K) of ``images`` (N, 3, H, W); float32, images' device."""
+        """CAMs (N, h, w) of ``labels`` (N,), or of the predicted classes, and logits (N, K) of ``images`` (N, 3, H, W); float32."""
         found: list[Tensor] = []
         handle = self.encoder.get_submodule(self.layer).register_forward_hook(lambda _module, _inputs, output: found.append(output))
         try:
@@ -77,8 +77,8 @@ def find_classifier(encoder: nn.Module) -> tuple[str, nn.Linear]:
             candidate = candidate[-1]
         if isinstance(candidate, nn.Linear):
             return next(name for name, module in encoder.named_modules() if module is candidate), candidate
-    raise UserError(f"{type(encoder).__name__} has no linear classifier, so it has no class activation map (CAM needs global average pooling "
-                    "followed by one linear layer, e.g. resnet50 or efficientnet_b0)")
+    raise UserError(f"{type(encoder).__name__} has no linear classifier, so it has no class activation map (CAM needs global average "
+                    "pooling followed by one linear layer, e.g. resnet50 or efficientnet_b0)")
 
 
 @torch.no_grad()
@@ -101,29 +101,32 @@ def find_map_layer(encoder: nn.Module, classifier: nn.Linear, image_size: int) -
                 if maps.shape[1] == classifier.in_features:
                     seen.append((name, channels_last, (maps.shape[2], maps.shape[3]), maps.mean((2, 3))))
 
-    handles = [module.register_forward_hook(lambda _m, _i, output, name=name: look(name, output)) for name, module in encoder.named_modules() if name]
+    handles = [module.register_forward_hook(lambda _m, _i, output, name=name: look(name, output))
+               for name, module in encoder.named_modules() if name]
     handles.append(classifier.register_forward_pre_hook(lambda _m, inputs: pooled.append(inputs[0].clone())))
     parameter = next(encoder.parameters())
     noise = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(parameter)
     try:
         encoder(noise)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(f"{type(encoder).__name__} does not run on {image_size} px images ({str(error).splitlines()[0]}); set --image-size") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{type(encoder).__name__} does not run on {image_size} px images ({reason}); set --image-size") from error
     finally:
         for handle in handles:
             handle.remove()
     if not pooled or pooled[-1].ndim != 2:
-        raise UserError(f"{type(encoder).__name__}'s linear classifier does not read one vector an image, so it has no class activation map")
+        raise UserError(f"{type(encoder).__name__}'s classifier does not read one vector an image, so it has no class activation map")
     scale = pooled[-1].abs().max()
     fitting = [item for item in seen if (item[3] - pooled[-1]).abs().max() <= _TOLERANCE * scale]
     maps_of_cells = [item for item in fitting if item[2][0] * item[2][1] > 1]
     if maps_of_cells:
         return maps_of_cells[-1][:3]
     if fitting:
-        raise UserError(f"{type(encoder).__name__}'s classifier reads a map of a single cell at {image_size} px, which cannot localize: set a larger "
-                        "--image-size or a smaller --output-stride, or, if the network has layers between pooling and classifier, use one without")
-    raise UserError(f"{type(encoder).__name__}'s classifier does not read the spatial mean of a feature map (a class token, or a norm or a layer "
-                    "lies between pooling and classifier), so it has no class activation map; use an encoder such as resnet50 or efficientnet_b0")
+        raise UserError(f"{type(encoder).__name__}'s classifier reads a map of a single cell at {image_size} px, which cannot localize: "
+                        "set a larger --image-size or a smaller --output-stride, or, if the network has layers between pooling and "
+                        "classifier, use one that has none")
+    raise UserError(f"{type(encoder).__name__}'s classifier does not read the spatial mean of a feature map (a class token, or a "
+                    "layer lies between pooling and classifier), so it has no class activation map; use one such as resnet50")
 
 
 @torch.no_grad()
@@ -142,7 +145,7 @@ def set_output_stride(encoder: nn.Module, image_size: int, output_stride: int) -
             coarse.append(name)
 
     modules = dict(encoder.named_modules())
-    # Whatever strides over an input that is already as coarse as wanted has to stop doing so; one probe of the unchanged network tells them all.
+    # Whatever strides over an input that is already as coarse as wanted has to stop; one probe of the unchanged network tells them all.
     handles = [module.register_forward_pre_hook(lambda m, inputs, name=name: look(name, m, inputs))
                for name, module in modules.items() if _stride(module) > 1]
     parameter = next(encoder.parameters())

@@ -30,7 +30,7 @@ _OFFSETS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)
 
 
 def _neighbour_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each mask: the neighbours to unite with, one of each group that touches itself (256, 5), -1 ends; and twice the area gained (256,)."""
+    """For each mask: the neighbours to unite with, one of each touching group (256, 5), -1 ends; and twice the area gained (256,)."""
     representatives, gained = np.full((256, 5), -1, dtype=np.int64), np.zeros(256, dtype=np.int64)
     for mask in range(256):
         left = [bit for bit in range(8) if mask >> bit & 1]

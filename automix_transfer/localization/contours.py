@@ -47,6 +47,6 @@ def _distinct_masks(grey: NDArray[np.uint8]) -> Iterator[tuple[int, int, tuple]]
 
 
 def _box(contour: NDArray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """x, y, x + w, y + h of a contour, the end clipped to the last pixel (so it is one too far except at the frame, as in the reference)."""
+    """x, y, x + w, y + h of a contour, the end clipped to the last pixel: one too far except at the frame, as in the reference."""
     x, y, width, height = cv2.boundingRect(contour)
     return x, y, min(x + width, shape[1] - 1), min(y + height, shape[0] - 1)

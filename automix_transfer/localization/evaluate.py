@@ -68,8 +68,8 @@ def evaluate(encoder: nn.Module, info: EncoderInfo, listing: Listing, *, image_s
                         "give a checkpoint of this data set, or set --cam-class predicted to localize with the class the encoder sees")
     targets = targets_of(listing)
     cam = ClassActivation(encoder.to(device), image_size, output_stride)
-    about = {"encoder": info.name, "image_size": image_size, "map_size": map_size, "output_stride": cam.stride, "map_cells": list(cam.map_shape),
-             "cam_class": cam_class, "cam_layer": cam.layer}
+    about = {"encoder": info.name, "image_size": image_size, "map_size": map_size, "output_stride": cam.stride,
+             "map_cells": list(cam.map_shape), "cam_class": cam_class, "cam_layer": cam.layer}
     identity = {**about, **(signature or {}), "targets": [[t.image_id, t.label, t.boxes] for t in targets]}
     records = Records(len(targets), partial, identity)
 
@@ -89,7 +89,8 @@ def evaluate(encoder: nn.Module, info: EncoderInfo, listing: Listing, *, image_s
         return values
 
     _measure_all(records, targets, produce, finish, map_size, workers, progress)
-    return summarize(records, targets, listing.classes, map_size, default_thresholds() if thresholds is None else thresholds, threshold, about)
+    thresholds = default_thresholds() if thresholds is None else thresholds
+    return summarize(records, targets, listing.classes, map_size, thresholds, threshold, about)
 
 
 def evaluate_score_maps(root: Path, targets: list[Target], *, map_size: int = maps.MAP_SIZE, raw: bool = False,
@@ -99,7 +100,7 @@ def evaluate_score_maps(root: Path, targets: list[Target], *, map_size: int = ma
 
     Args:
         targets: with sizes, as `read_metadata` gives them.
-        raw: maps of any size and range, to be resized and normalised; otherwise they must be (map_size, map_size) in [0, 1] and are taken as they are.
+        raw: maps of any size and range, to be resized and normalised; otherwise (map_size, map_size) in [0, 1], taken as they are.
 
     Raises:
         UserError: missing or malformed maps; those that are missing are all counted before the first is evaluated.
@@ -108,7 +109,8 @@ def evaluate_score_maps(root: Path, targets: list[Target], *, map_size: int = ma
         raise UserError(f"score map folder {root} does not exist; give the folder that holds <image id>.npy")
     absent = [t.image_id for t in targets if not maps.map_path(root, t.image_id).is_file()]
     if absent:
-        raise UserError(f"{root} lacks the score maps of {len(absent)} of {len(targets)} images, e.g. {absent[0]}.npy; write them, or correct --metadata")
+        raise UserError(f"{root} lacks the score maps of {len(absent)} of {len(targets)} images, e.g. {absent[0]}.npy; "
+                        "write them, or correct --metadata")
     for target in targets:
         maps.check_header(root, target.image_id, map_size, raw)
     records = Records(len(targets), None, {})
@@ -125,7 +127,8 @@ def evaluate_score_maps(root: Path, targets: list[Target], *, map_size: int = ma
     _measure_all(records, targets, produce, finish, map_size, workers, progress)
     about = {"scoremaps": str(root), "map_size": map_size, "raw_maps": raw}
     classes = [str(label) for label in range(max(t.label for t in targets) + 1)]
-    return summarize(records, targets, classes, map_size, default_thresholds() if thresholds is None else thresholds, threshold, about)
+    thresholds = default_thresholds() if thresholds is None else thresholds
+    return summarize(records, targets, classes, map_size, thresholds, threshold, about)
 
 
 def _measure_all(records: Records, targets: list[Target], produce: Callable[[list[int], ThreadPoolExecutor], Iterable[Item]],
@@ -200,6 +203,7 @@ def print_progress(every: float = 5.0) -> Progress:
         if now - last >= every:
             last = now
             rate = (done - first) / max(now - start, 1e-9)
-            print(f"localization: {done:,} of {total:,} images, {rate:.0f} images/s, {(total - done) / rate:.0f} s left", file=sys.stderr, flush=True)
+            left = f"{(total - done) / rate:.0f} s left" if done - first > 1 else "estimating"
+            print(f"localization: {done:,} of {total:,} images, {rate:.1f} images/s, {left}", file=sys.stderr, flush=True)
 
     return show

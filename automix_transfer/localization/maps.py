@@ -7,6 +7,7 @@ A folder of maps is ``<root>/<image id>.npy``, as the reference writes and reads
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 
 import cv2
@@ -17,11 +18,13 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write
 
 MAP_SIZE = 224
+_ONE_AT_A_TIME = threading.Lock()  # np.load parses its header with ast, which is not safe in several threads on Python 3.11
 
 
 def score_map(raw: ArrayLike, size: int = MAP_SIZE) -> NDArray[np.float64]:
     """(size, size) float64 in [0, 1] from a raw map (h, w) of any range."""
-    resized = cv2.resize(np.asarray(raw, dtype=np.float64), (size, size), interpolation=cv2.INTER_CUBIC)
+    resized: NDArray[np.float64] = np.asarray(
+        cv2.resize(np.asarray(raw, dtype=np.float64), (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.float64)
     if not np.isfinite(resized).all() or resized.min() == resized.max():
         return np.zeros_like(resized)
     resized -= resized.min()
@@ -77,7 +80,8 @@ def read_map(root: Path, image_id: str, size: int = MAP_SIZE, raw: bool = False)
 
 def _load(path: Path, lazy: bool) -> NDArray:
     try:
-        values = np.load(path, allow_pickle=False, mmap_mode="r" if lazy else None)
+        with _ONE_AT_A_TIME:
+            values = np.load(path, allow_pickle=False, mmap_mode="r" if lazy else None)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; every image of the metadata needs its score map there") from error
     except (ValueError, OSError, EOFError) as error:

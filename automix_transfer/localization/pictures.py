@@ -14,7 +14,8 @@ TRUE_COLOUR = (40, 220, 60)
 PREDICTED_COLOUR = (255, 40, 40)
 
 
-def overlay(image: ArrayLike, cam: ArrayLike | None, true_box: ArrayLike | None, predicted_box: ArrayLike | None, text: str = "") -> NDArray[np.uint8]:
+def overlay(image: ArrayLike, cam: ArrayLike | None, true_box: ArrayLike | None, predicted_box: ArrayLike | None,
+            text: str = "") -> NDArray[np.uint8]:
     """(H, W, 3) uint8: ``image`` (H, W, 3) uint8 under its score map in colours, the true box green, the predicted one red.
 
     Args:
@@ -27,7 +28,7 @@ def overlay(image: ArrayLike, cam: ArrayLike | None, true_box: ArrayLike | None,
     if cam is not None:
         heat = np.clip(cv2.resize(np.asarray(cam, dtype=np.float64), (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
         colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
-        picture = cv2.addWeighted(picture, 0.6, np.ascontiguousarray(colours), 0.4, 0)
+        picture = np.asarray(cv2.addWeighted(picture, 0.6, np.ascontiguousarray(colours), 0.4, 0), dtype=np.uint8)
     thickness = max(1, round(min(height, width) / 112))
     for boxes, colour in ((true_box, TRUE_COLOUR), (predicted_box, PREDICTED_COLOUR)):
         if boxes is not None:

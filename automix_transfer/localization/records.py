@@ -32,10 +32,11 @@ RECORD = np.dtype([
 
 
 def measure(score_map: NDArray, true_boxes: NDArray[np.float64]) -> dict[str, Any]:
-    """The fields of a record that come from one score map (H, W) in [0, 1] and true boxes (N, 4) in its pixels."""
+    """The fields of a record that come from a score map (H, W) in [0, 1] and true boxes (N, 4) in its pixels."""
     grey = quantize(score_map)
     boxes = largest_boxes(grey)
-    return {"peak": int(grey.max()), "boxes": boxes, "largest": pairwise_iou(boxes, true_boxes).max(axis=1), "all": best_iou(grey, true_boxes)}
+    largest = pairwise_iou(boxes, true_boxes).max(axis=1)
+    return {"peak": int(grey.max()), "boxes": boxes, "largest": largest, "all": best_iou(grey, true_boxes)}
 
 
 class Records:

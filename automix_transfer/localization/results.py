@@ -65,12 +65,12 @@ class Results:
     def table(self) -> str:
         """The numbers as text, the baselines beside them."""
         s = self.summary
-        rows = [("MaxBoxAcc", *(f"{s[k]['MaxBoxAcc']:.2f}" if k else f"{s['MaxBoxAcc']:.2f}" for k in (None, "center_box", "full_image")),
-                 f"t = {s['best_thresholds']['MaxBoxAcc']:.3f}"),
-                ("MaxBoxAccV2", *(f"{s[k]['MaxBoxAccV2']:.2f}" if k else f"{s['MaxBoxAccV2']:.2f}" for k in (None, "center_box", "full_image")), "")]
+        columns = (s, s["center_box"], s["full_image"])
+        rows = [("MaxBoxAcc", *(f"{column['MaxBoxAcc']:.2f}" for column in columns), f"t = {s['best_thresholds']['MaxBoxAcc']:.3f}"),
+                ("MaxBoxAccV2", *(f"{column['MaxBoxAccV2']:.2f}" for column in columns), "")]
         for delta in s["per_delta"]:
-            rows.append((f"  IoU >= {delta}", f"{s['per_delta'][delta]:.2f}", f"{s['center_box']['per_delta'][delta]:.2f}",
-                         f"{s['full_image']['per_delta'][delta]:.2f}", f"t = {s['best_thresholds'][delta]:.3f}"))
+            shares = (f"{column['per_delta'][delta]:.2f}" for column in columns)
+            rows.append((f"  IoU >= {delta}", *shares, f"t = {s['best_thresholds'][delta]:.3f}"))
         fixed = f"t = {s['localization_threshold']:.3f}"
         for name, key, note in (("GT-known localization", "gt_known", fixed), ("top-1 localization", "top1_localization", fixed),
                                 ("top-5 localization", "top5_localization", fixed), ("top-1 accuracy", "top1_accuracy", ""),
@@ -79,11 +79,13 @@ class Results:
                 rows.append((name, f"{s[key]:.2f}", "", "", note))
         head = ("%", "this", "center box", "full image", "threshold")
         widths = [max(len(row[i]) for row in (head, *rows)) for i in range(5)]
-        lines = ["  ".join(cell.ljust(w) if i in (0, 4) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
-                 for row in (head, *rows)]
+        lines = ["  ".join(cell.ljust(width) if i in (0, 4) else cell.rjust(width)
+                           for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in (head, *rows)]
         stride = f", output stride {s['output_stride']} (maps of {s['map_cells'][0]}x{s['map_cells'][1]})" if "output_stride" in s else ""
         zero = f"; {s['zero_maps']:,} of the maps are zero (constant or NaN)" if s["zero_maps"] else ""
-        return "\n".join([*lines, f"{s['n_images']:,} images{stride}, boxes on maps of {s['map_size']}x{s['map_size']}, {len(self.thresholds):,} thresholds{zero}"])
+        size = f"{s['map_size']}x{s['map_size']}"
+        lines.append(f"{s['n_images']:,} images{stride}, boxes on maps of {size}, {len(self.thresholds):,} thresholds{zero}")
+        return "\n".join(lines)
 
     def write(self, output: Path) -> list[Path]:
         """Write ``output`` (JSON), and beside it the CSV of images and the PNG of accuracy against threshold; returns the files."""
@@ -170,7 +172,8 @@ def _localization(records: Records, targets: list[Target], classes: list[str], t
     per_class = {classes[c]: {"n_images": int(n), "gt_known": row[1] * 100.0 / n, "top1_accuracy": row[2] * 100.0 / n if known else None}
                  for c, row in enumerate(counts.tolist()) if (n := row[0])}
     names = ("gt_known", "top1_accuracy", "top1_localization", "top5_accuracy", "top5_localization")
-    return {**{name: float(value) if known or name == "gt_known" else None for name, value in zip(names, total[1:], strict=True)}, "per_class": per_class}
+    shares = {name: float(value) if known or name == "gt_known" else None for name, value in zip(names, total[1:], strict=True)}
+    return {**shares, "per_class": per_class}
 
 
 def _per_delta(accuracy: BoxAccuracy) -> dict[str, float]:

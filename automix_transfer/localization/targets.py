@@ -51,11 +51,13 @@ def targets_of(listing: Listing) -> list[Target]:
 
 
 def read_metadata(folder: Path) -> list[Target]:
-    """Targets from the reference's files: ``image_ids.txt`` (id), ``class_labels.txt`` (id,class), ``image_sizes.txt`` (id,width,height) and
-    ``localization.txt`` (id,x0,y0,x1,y1; an id with several boxes has several lines). The order is that of ``image_ids.txt``.
+    """Targets from the reference's files, in the order of ``image_ids.txt``.
+
+    ``image_ids.txt`` has lines of id, ``class_labels.txt`` id,class, ``image_sizes.txt`` id,width,height and ``localization.txt``
+    id,x0,y0,x1,y1; an id with several boxes has several lines there.
 
     Raises:
-        UserError: files or lines missing, malformed, contradicting each other, or ids that lead out of a folder; all are named with their line.
+        UserError: files or lines missing, malformed or contradictory, ids that lead out of a folder; all are named with their line.
     """
     if not folder.is_dir():
         raise UserError(f"metadata folder {folder} does not exist; it holds {', '.join(METADATA_FILES)}")
@@ -78,7 +80,8 @@ def read_metadata(folder: Path) -> list[Target]:
 def boxes_on_map(target: Target, size: tuple[int, int], map_size: int) -> NDArray[np.float64]:
     """(N, 4) true boxes in pixels of the map: ``int(x * map_size / width)``, each coordinate, as the reference does."""
     scale = (size[0], size[1], size[0], size[1])
-    return np.array([[int(value * float(map_size) / side) for value, side in zip(box, scale, strict=True)] for box in target.boxes], dtype=np.float64)
+    boxes = [[int(value * float(map_size) / side) for value, side in zip(box, scale, strict=True)] for box in target.boxes]
+    return np.array(boxes, dtype=np.float64)
 
 
 def _one_per_image(path: Path, ids: dict[str, None], problems: Problems, numbers: int, form: str, smallest: int) -> dict[str, list[int]]:

@@ -94,7 +94,8 @@ def spiral(rng, height, width):
     return normalized(np.sin(np.hypot(y, x) * rng.uniform(0.5, 2.5) + np.arctan2(y, x)))
 
 
-KINDS = (smooth, rectified, noisy, few_levels, sparse, one_pixel, constant, lines, rings, diamonds, checkerboard, plateaus, low, blobs, spiral)
+KINDS = (smooth, rectified, noisy, few_levels, sparse, one_pixel, constant, lines, rings, diamonds, checkerboard, plateaus, low, blobs,
+         spiral)
 
 
 def random_boxes(rng, height, width):

@@ -1,0 +1,230 @@
+"""The whole evaluation: a small CUB, from weights and from score maps, against the oracle, interrupted, and with bad input."""
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from automix_transfer.errors import UserError, run_script
+from automix_transfer.io import save_torch
+from automix_transfer.localization import evaluate as library
+from automix_transfer.localization.pictures import grid, overlay, to_png
+from automix_transfer.localization.targets import read_metadata
+from automix_transfer.models.encoders import EncoderInfo, create_encoder
+
+from . import oracle
+
+SCRIPT = Path(__file__).resolve().parents[2] / "wsol" / "evaluate.py"
+SIZE = 32
+BOXES = [(3, 5, 20, 21), (0, 0, 39, 29), (12, 9, 25, 28), (6, 2, 18, 17), (1, 8, 30, 20), (10, 3, 22, 25)]
+
+
+@pytest.fixture(scope="module")
+def cub(tmp_path_factory):
+    """Six test images of three classes, 40x30, in CUB's layout, with the reference's metadata and an untrained network."""
+    root = tmp_path_factory.mktemp("wsol") / "CUB_200_2011"
+    rng = np.random.default_rng(0)
+    rows = {name: [] for name in ("images", "image_class_labels", "train_test_split", "bounding_boxes", "classes")}
+    metadata = {name: [] for name in ("image_ids", "class_labels", "image_sizes", "localization")}
+    for label in range(3):
+        rows["classes"].append(f"{label + 1} {label + 1:03}.Bird{label}")
+        for k in range(3):
+            number, name = len(rows["images"]) + 1, f"{label + 1:03}.Bird{label}/Bird_{k}.png"
+            test = k > 0
+            x0, y0, x1, y1 = BOXES[label * 2 + k - 1] if test else (1, 1, 9, 9)
+            (root / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(root / "images" / name)
+            rows["images"].append(f"{number} {name}")
+            rows["image_class_labels"].append(f"{number} {label + 1}")
+            rows["train_test_split"].append(f"{number} {int(not test)}")
+            rows["bounding_boxes"].append(f"{number} {x0} {y0} {x1 - x0} {y1 - y0}")
+            if test:
+                metadata["image_ids"].append(name)
+                metadata["class_labels"].append(f"{name},{label}")
+                metadata["image_sizes"].append(f"{name},40,30")
+                metadata["localization"].append(f"{name},{x0},{y0},{x1},{y1}")
+    for name, lines in rows.items():
+        (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    (root / "metadata").mkdir()
+    for name, lines in metadata.items():
+        (root / "metadata" / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    torch.manual_seed(1)
+    info = EncoderInfo("resnet10_32", 3, image_size=64)
+    model = {f"encoder.{key}": value for key, value in create_encoder("resnet10_32", 3).state_dict().items()}
+    save_torch(root / "last.pt", {"format": "automix_transfer/1", "encoder": info.to_dict(), "encoders": {"encoder": "encoder."},
+                                  "model": model, "config": {}, "step": 1, "epoch": 0})
+    return root
+
+
+def run(monkeypatch, *arguments):
+    """The script's exit code, in this process."""
+    spec = importlib.util.spec_from_file_location("wsol_evaluate", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        run_script(module.main)
+    return stop.value.code
+
+
+def from_weights(cub, output, *more):
+    return ("--dataset", "cub", "--root", cub, "--checkpoint", cub / "last.pt", "--image-size", 64, "--map-size", SIZE, "--batch-size", 4,
+            "--interval", 0.01, "--output", output, *more)
+
+
+def test_from_a_checkpoint_and_from_its_saved_maps(cub, tmp_path, monkeypatch, capsys):
+    first, second = tmp_path / "a" / "out.json", tmp_path / "b.json"
+    assert run(monkeypatch, *from_weights(cub, first, "--save-maps", tmp_path / "maps", "--output-stride", 16)) == 0
+    assert "center box" in capsys.readouterr().out
+    assert run(monkeypatch, "--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", SIZE, "--interval", 0.01,
+               "--output", second) == 0
+    a, b = json.loads(first.read_text()), json.loads(second.read_text())
+    for key in ("MaxBoxAcc", "MaxBoxAccV2", "per_delta", "best_threshold", "best_thresholds", "gt_known", "center_box", "full_image", "n_images"):
+        assert a[key] == b[key], key
+    assert a["n_images"] == 6 and a["output_stride"] == 16 and a["map_cells"] == [4, 4] and len(a["weights_sha256"]) == 64
+    assert b["top1_accuracy"] is None and a["gt_known"] == a["MaxBoxAcc"] >= a["top1_localization"]
+
+    thresholds = np.arange(0, 1, 0.01)
+    targets = read_metadata(cub / "metadata")
+    curves = {True: [], False: []}
+    for target, box in zip(targets, BOXES, strict=True):
+        values = np.load(tmp_path / "maps" / f"{target.image_id}.npy")
+        true = [[int(v * float(SIZE) / side) for v, side in zip(box, (40, 30, 40, 30), strict=True)]]
+        for all_contours, found in curves.items():
+            found.append(oracle.iou_curve(values, true, thresholds, all_contours))
+    assert a["MaxBoxAcc"] == oracle.max_box_acc(curves[False], 0.5)
+    assert a["per_delta"] == {str(d): oracle.max_box_acc(curves[True], d) for d in (0.3, 0.5, 0.7)}
+    with (first.parent / "out.csv").open() as file:
+        table = list(csv.DictReader(file))
+    at = int(np.argmax(np.isclose(thresholds, a["best_threshold"])))
+    for row, target, curve in zip(table, targets, curves[False], strict=True):
+        values = np.load(tmp_path / "maps" / f"{target.image_id}.npy")
+        assert row["image_id"] == target.image_id and float(row["iou"]) == pytest.approx(curve[at], abs=1e-6)
+        assert [int(row[k]) for k in ("x0", "y0", "x1", "y1")] == oracle.boxes_at(values, thresholds[at], False)[0]
+    assert (first.parent / "out.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in first.parent.iterdir()) == ["out.csv", "out.json", "out.png"]  # nothing partial is left
+
+
+def test_an_interrupted_run_goes_on(cub, tmp_path, monkeypatch, capsys):
+    whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
+    assert run(monkeypatch, *from_weights(cub, whole)) == 0
+    measure, calls = library.measure, []
+
+    def stop_at_the_fifth(*arguments):
+        calls.append(None)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(library, "measure", stop_at_the_fifth)
+    assert run(monkeypatch, *from_weights(cub, cut, "--workers", 1)) == 130
+    assert "goes on" in capsys.readouterr().err and not cut.exists()
+    calls.clear()
+    monkeypatch.setattr(library, "measure", lambda *arguments: (calls.append(None), measure(*arguments))[1])
+    assert run(monkeypatch, *from_weights(cub, cut, "--workers", 1)) == 0
+    assert len(calls) == 2 and json.loads(cut.read_text()) == json.loads(whole.read_text())
+    assert cut.with_suffix(".csv").read_text() == whole.with_suffix(".csv").read_text()
+
+
+def test_classes_of_another_data_set(cub, tmp_path, monkeypatch, capsys):
+    info = EncoderInfo("resnet10_32", 7, image_size=64)
+    model = {f"encoder.{key}": value for key, value in create_encoder("resnet10_32", 7).state_dict().items()}
+    save_torch(tmp_path / "seven.pt", {"format": "automix_transfer/1", "encoder": info.to_dict(), "encoders": {"encoder": "encoder."},
+                                       "model": model})
+    arguments = ("--dataset", "cub", "--root", cub, "--checkpoint", tmp_path / "seven.pt", "--image-size", 64, "--map-size", SIZE)
+    assert run(monkeypatch, *arguments) == 2
+    assert "7 classes, but the data set has 3" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--cam-class", "predicted", "--output", tmp_path / "out.json") == 0
+    assert json.loads((tmp_path / "out.json").read_text())["top1_accuracy"] is None
+
+
+def write_maps(root, metadata, shape=(SIZE, SIZE), dtype=np.float64):
+    for target in read_metadata(metadata):
+        path = root / f"{target.image_id}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.random.default_rng(0).random(shape).astype(dtype))
+    return path
+
+
+@pytest.mark.parametrize("spoil, word", [
+    (lambda path: path.unlink(), "lacks the score maps of 1 of 6"),
+    (lambda path: path.write_bytes(b""), "damaged"),
+    (lambda path: path.write_bytes(path.read_bytes()[:300]), "damaged"),
+    (lambda path: np.save(path, np.zeros((5, 5))), "5x5, expected 32x32"),
+    (lambda path: np.save(path, np.zeros((SIZE, SIZE, 1))), "float array"),
+    (lambda path: np.save(path, np.zeros((SIZE, SIZE), dtype=np.uint8)), "uint8"),
+    (lambda path: np.save(path, np.full((SIZE, SIZE), np.nan)), "NaN or outside"),
+    (lambda path: np.save(path, np.full((SIZE, SIZE), 1.5)), "NaN or outside"),
+    (lambda path: np.save(path, np.array([[{}]]), allow_pickle=True), "run code"),
+])
+def test_bad_score_maps(cub, tmp_path, monkeypatch, capsys, spoil, word):
+    spoil(write_maps(tmp_path, cub / "metadata"))
+    assert run(monkeypatch, "--scoremaps", tmp_path, "--metadata", cub / "metadata", "--map-size", SIZE) == 2
+    error = capsys.readouterr().err
+    assert word in error and "Traceback" not in error
+
+
+def test_raw_maps_of_any_size(cub, tmp_path, monkeypatch):
+    write_maps(tmp_path / "maps", cub / "metadata", (7, 5), np.float32)
+    assert run(monkeypatch, "--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--raw-maps", "--output", tmp_path / "out.json") == 0
+    assert json.loads((tmp_path / "out.json").read_text())["map_size"] == 224
+
+
+@pytest.mark.parametrize("file, line, word", [
+    ("image_ids.txt", "../../secret.png", "leads out"),
+    ("image_ids.txt", "/etc/passwd", "leads out"),
+    ("image_ids.txt", "001.Bird0/Bird_1.png", "stands twice"),
+    ("image_ids.txt", "001.Bird0/unknown.png", "have no line"),
+    ("class_labels.txt", "001.Bird0/Bird_1.png,one", "whole numbers"),
+    ("class_labels.txt", "001.Bird0/Bird_1.png,-1", "whole numbers"),
+    ("class_labels.txt", "001.Bird0/Bird_9.png,0", "is not in image_ids.txt"),
+    ("image_sizes.txt", "001.Bird0/Bird_1.png,40", "is not of the form"),
+    ("image_sizes.txt", "001.Bird0/Bird_1.png,0,30", "at least 1"),
+    ("localization.txt", "001.Bird0/Bird_1.png,9,9,3,20", "x0 <= x1"),
+    ("localization.txt", "001.Bird0/Bird_1.png,1,1,90,20", "lies outside"),
+    ("localization.txt", "001.Bird0/Bird_1.png,1,1,x,20", "is not a box"),
+])
+def test_bad_metadata_is_named_with_its_line(cub, tmp_path, file, line, word):
+    for path in (cub / "metadata").iterdir():
+        (tmp_path / path.name).write_text(path.read_text())
+    lines = (tmp_path / file).read_text().splitlines()
+    if file in ("class_labels.txt", "image_sizes.txt") and "Bird_1" in line:
+        lines = [old for old in lines if not old.startswith("001.Bird0/Bird_1.png")]
+    (tmp_path / file).write_text("\n".join([*lines, line]) + "\n")
+    with pytest.raises(UserError, match=word) as error:
+        read_metadata(tmp_path)
+    assert word == "have no line" or f"{file}:{len(lines) + 1}" in str(error.value)
+
+
+@pytest.mark.parametrize("arguments, word", [
+    ((), "--checkpoint FILE"),
+    (("--scoremaps", "nowhere"), "--metadata"),
+    (("--scoremaps", "nowhere", "--metadata", "nowhere"), "does not exist"),
+    (("--checkpoint", "x.pt"), "--dataset"),
+    (("--checkpoint", "x.pt", "--dataset", "cub", "--root", "nowhere"), "nowhere"),
+    (("--checkpoint", "x.pt", "--interval", "0"), "--interval"),
+    (("--checkpoint", "x.pt", "--threshold", "1"), "--threshold"),
+    (("--checkpoint", "x.pt", "--output", "out.txt"), ".json"),
+    (("--checkpoint", "x.pt", "--batch-size", "0"), "--batch-size"),
+])
+def test_bad_arguments(monkeypatch, capsys, tmp_path, arguments, word):
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    assert word in capsys.readouterr().err
+
+
+def test_pictures():
+    image = np.full((30, 40, 3), 128, dtype=np.uint8)
+    picture = overlay(image, np.eye(7), (2, 3, 20, 20), [[5, 5, 39, 29]], "IoU 0.5")
+    assert picture.shape == (30, 40, 3) and picture.dtype == np.uint8 and image.max() == image.min() == 128
+    assert (picture != image).any()
+    plain = overlay(image, None, (2, 3, 20, 20), None)
+    assert plain[3, 10].tolist() == [40, 220, 60] and plain[10, 30].tolist() == [128] * 3
+    page = grid([picture] * 5, columns=2)
+    assert page.shape == (3 * 34 + 4, 2 * 44 + 4, 3) and to_png(page).startswith(b"\x89PNG")
