@@ -1,0 +1,71 @@
+"""One look for every figure: a white card (legible on a dark page too), colours that colour-blind people can tell apart, direct labels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from automix_transfer.io import atomic_write
+
+P = ParamSpec("P")
+INK, FAINT = "#1f2933", "#c9d1d9"
+#: Okabe and Ito's palette; a method has the same colour and marker in every figure
+COLOURS = {"vanilla": "#56606b", "mixup": "#e69f00", "cutmix": "#009e73", "automix": "#0072b2"}
+SPARE = ("#d55e00", "#cc79a7", "#56b4e9", "#a6761d", "#6a3d9a", "#1b9e77")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+NAMES = {"vanilla": "Vanilla", "mixup": "MixUp", "cutmix": "CutMix", "automix": "AutoMix"}
+DPI = 144
+STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#8b96a1",
+         "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+         "grid.color": "#e4e8ec",
+         "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.axisbelow": True, "legend.frameon": False}
+
+
+def colour(name: str, position: int = 0) -> str:
+    """The colour of a method, or the ``position``-th spare one."""
+    return COLOURS.get(name, SPARE[position % len(SPARE)])
+
+
+def marker(name: str, position: int = 0) -> str:
+    """The marker of a method; it tells lines apart without colour."""
+    order = list(COLOURS)
+    return MARKERS[(order.index(name) if name in order else len(order) + position) % len(MARKERS)]
+
+
+def shown(name: str) -> str:
+    """A method's name for people."""
+    return NAMES.get(name, name.replace("_", " "))
+
+
+def subplots(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of ``width`` × ``height`` inches with axes side by side; call it, and what draws on it, under `styled`."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def styled(draw: Callable[P, Path]) -> Callable[P, Path]:
+    """A decorator: everything that ``draw`` does has the house style, whatever the user's matplotlibrc says."""
+
+    @wraps(draw)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> Path:
+        with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals
+            return draw(*args, **kwargs)
+
+    return inside
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write ``figure`` as PNG, atomically, and return the path."""
+    path, buffer = Path(path), io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(buffer, format="png", facecolor="white")
+    atomic_write(path, lambda file: file.write(buffer.getvalue()))
+    return path
