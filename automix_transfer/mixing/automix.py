@@ -27,7 +27,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import Method, StepOutput
 from automix_transfer.mixing.draw import PairDraw, draw_pairs
 from automix_transfer.mixing.heads import classify_with, copy_head
-from automix_transfer.mixing.losses import check_batch, cross_entropy, lam_loss, mixup_cross_entropy
+from automix_transfer.mixing.losses import check_batch, cross_entropy, flat_mask_loss, lam_loss, mixup_cross_entropy
 from automix_transfer.mixing.mix_block import MixBlock, RandomGrids, mix
 from automix_transfer.mixing.mixup import check_alpha
 from automix_transfer.mixing.momentum import BUFFERS, momentum_at, momentum_update
@@ -77,7 +77,7 @@ class AutoMix(Method):
         channels = feature_channels(encoder, self.layer)
         self.mix_block: nn.Module = RandomGrids() if options.mask == "random_grids" else MixBlock(
             channels, lam_embedding=options.lam_embedding, value=options.value, order=options.order, upsampling=options.upsampling,
-            init_std=options.init_std, normalize=options.normalize)
+            init_std=options.init_std, similarity_std=options.similarity_std, normalize=options.normalize)
         self.progress, self.steps = 0.0, 0
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
@@ -147,6 +147,8 @@ class AutoMix(Method):
         options, left = self.options, 1 - self.progress
         factor = {"linear": left, "cosine": (1 + math.cos(math.pi * self.progress)) / 2, "constant": 1.0}[options.lam_loss_schedule]
         loss = lam_loss(mask, lam, options.lam_loss_weight * factor, options.lam_loss_margin, options.lam_loss_over)
+        if options.mask_std_floor:
+            loss = loss + options.mask_std_weight * flat_mask_loss(mask, lam, options.mask_std_floor)
         if options.mask_variance_weight:
             loss = loss - options.mask_variance_weight * mask.var(dim=(1, 2, 3), unbiased=False).mean()
         return loss
@@ -166,7 +168,7 @@ class AutoMix(Method):
             return
         m = momentum_at(progress, self.options.momentum, self.options.momentum_end, self.options.momentum_hold)
         if self.options.momentum_warmup:
-            m = min(m, 1 - 1 / (self.steps + 1))
+            m = min(m, self.steps / (self.steps + 9))
         momentum_update(self.encoder_k, self.encoder_q, m, self.options.k_buffers)
         if self.head_q is not None and self.head_k is not None:
             momentum_update(self.head_k, self.head_q, m)
@@ -203,9 +205,9 @@ def check_options(options: AutoMixOptions) -> None:
         if getattr(options, key) not in choices:
             raise UserError(f"method.{key}='{getattr(options, key)}' is unknown; choose one of {', '.join(choices)}")
     check_alpha(options.alpha)
-    for key in ("momentum", "momentum_end", "momentum_hold", "skip_generator", "small_lam", "lam_loss_margin"):
+    for key in ("momentum", "momentum_end", "momentum_hold", "skip_generator", "small_lam", "lam_loss_margin", "mask_std_floor"):
         if not 0 <= getattr(options, key) <= 1:
             raise UserError(f"method.{key} is {getattr(options, key)}; it must lie between 0 and 1")
-    for key in ("lam_loss_weight", "mask_variance_weight", "mix_block_lr_scale", "init_std"):
+    for key in ("lam_loss_weight", "mask_variance_weight", "mask_std_weight", "mix_block_lr_scale", "init_std", "similarity_std"):
         if not 0 <= getattr(options, key) < float("inf"):
             raise UserError(f"method.{key} is {getattr(options, key)}; it must be 0 or more")

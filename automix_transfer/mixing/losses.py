@@ -40,6 +40,17 @@ def lam_loss(mask: Tensor, lam: float, weight: float, margin: float = 0.1, over:
     return weight * torch.clamp((means - lam).abs() - margin, min=0).mean()
 
 
+def flat_mask_loss(mask: Tensor, lam: float, floor: float) -> Tensor:
+    """max(σ_0·2·sqrt(λ(1-λ)) - std(s_i), 0), the mean over the batch: a penalty for masks (N, 1, H, W) without structure.
+
+    ``floor`` σ_0 is the spatial standard deviation asked for at λ = 0.5. A mask of mean λ can reach sqrt(λ(1-λ)) at most, 0.5 at
+    λ = 0.5, so towards λ = 0 and 1 less is asked for.
+    """
+    wanted = 2 * floor * (max(lam, 0.0) * max(1 - lam, 0.0)) ** 0.5
+    deviation = (mask.flatten(1).var(dim=1, unbiased=False) + 1e-12).sqrt()  # the square root's slope at 0 is infinite
+    return torch.clamp(wanted - deviation, min=0).mean()
+
+
 def check_batch(images: Tensor, labels: Tensor) -> None:
     """Refuse what cannot be mixed: images that are not (N, C, H, W) floats, labels that are not (N,) integers, N < 2."""
     if images.ndim != 4 or not images.is_floating_point():

@@ -27,13 +27,17 @@ class MixBlock(nn.Module):
             ``own``: the value is W_Z z_i as Eq. 5 is printed, which pairs the weight of position q of j with the value at position q of i.
         order: ``sigmoid_upsample`` is Eq. 5's U(σ(·)); ``upsample_sigmoid`` the published code's σ(U(·)). Equal for nearest upsampling.
         upsampling: ``nearest`` or ``bilinear``.
-        init_std: standard deviation of the initial weights. Near zero every first mask is about 0.5.
-        normalize: standardise each feature map over its channels before W_P and W_Z, so that the logits of Eq. 6 keep their size
-            while the encoder's features grow and shrink.
+        init_std: standard deviation of W_Z's initial weights. Near zero every first mask is about 0.5.
+        similarity_std: the same for W_P. Near zero (the published code: 0.01) every row of P is uniform, so that every mask is flat
+            whatever the values are, and the gradient that could change it vanishes with W_P: a saddle at the trivial solution of
+            Fig. 6. A random projection of standard deviation 1 compares contents from the first step.
+        normalize: subtract each feature map's spatial mean and scale its vectors to a length of 1 on average (root mean square) before
+            λ is appended. The mask's mean is then left to λ and the bias, its shape to the features, and neither depends on how large
+            the encoder's features are; without it one rate cannot fit both, and masks saturate at 0 or 1.
     """
 
     def __init__(self, channels: int, *, lam_embedding: bool = True, value: str = "pair", order: str = "sigmoid_upsample",
-                 upsampling: str = "nearest", init_std: float = 0.01, normalize: bool = False) -> None:
+                 upsampling: str = "nearest", init_std: float = 0.01, similarity_std: float = 1.0, normalize: bool = True) -> None:
         super().__init__()
         if value not in VALUES:
             raise UserError(f"Mix Block value '{value}' is unknown; choose one of {', '.join(VALUES)}")
@@ -43,8 +47,8 @@ class MixBlock(nn.Module):
         embedded = channels + int(lam_embedding)
         self.w_p = nn.Conv2d(embedded, max(channels // 2, 1), kernel_size=1)  # W_P of Eq. 6, shared by query and key
         self.w_z = nn.Conv2d(embedded, 1, kernel_size=1)  # W_Z of Eq. 5
-        for layer in (self.w_p, self.w_z):
-            nn.init.normal_(layer.weight, std=init_std)
+        for layer, std in ((self.w_p, similarity_std), (self.w_z, init_std)):
+            nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, z_i: Tensor, z_j: Tensor, lam: float, size: tuple[int, int]) -> Tensor:
@@ -67,7 +71,8 @@ class MixBlock(nn.Module):
     def embed(self, z: Tensor, share: float) -> Tensor:
         """z^l_λ = concat(z^l, λ): (N, C + 1, h, w)."""
         if self.normalize:
-            z = functional.layer_norm(z.permute(0, 2, 3, 1), z.shape[1:2]).permute(0, 3, 1, 2)
+            z = z - z.mean(dim=(2, 3), keepdim=True)
+            z = z / (z.square().sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True) + 1e-6).sqrt()
         if not self.lam_embedding:
             return z
         return torch.cat([z, z.new_full((z.shape[0], 1, *z.shape[2:]), share)], dim=1)

@@ -72,7 +72,7 @@ def test_joint_training_entangles_the_gradients():
 
 
 def test_loss_is_the_sum_of_equation_8():
-    method = AutoMix(small_encoder())
+    method = AutoMix(small_encoder(), mask_std_floor=0.0)
     output = method.momentum_step(*batch(), fixed_draw())
     parts = output.metrics
     # λ_k = 0.7 and first masks of 0.5: ℓ_λ = 0.1 · (0.2 - 0.1)
@@ -143,7 +143,7 @@ def test_odd_and_non_square_images(size):
 
 @pytest.mark.parametrize("options", [
     {"mask": "random_grids"}, {"lam_embedding": False}, {"lam_loss_weight": 0.0}, {"pipeline": "joint"}, {"momentum": 0.0, "momentum_end": 0.0},
-    {"cross_entropy": False}, {"value": "own"}, {"heads": "separate"}, {"k_mode": "eval", "k_buffers": "ema"}, {"mask_variance_weight": 2.0},
+    {"cross_entropy": False}, {"normalize": False, "mask_std_floor": 0.0}, {"value": "own"}, {"heads": "separate"}, {"k_mode": "train", "k_buffers": "own"}, {"mask_variance_weight": 2.0},
     {"skip_generator": 1.0}, {"upsampling": "bilinear", "order": "upsample_sigmoid"}, {"preset": "openmixup"}, {"lam_loss_schedule": "cosine"},
 ])
 def test_every_ablation_takes_two_steps(options):

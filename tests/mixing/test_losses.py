@@ -5,7 +5,7 @@ import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.draw import draw_beta, draw_pairs
-from automix_transfer.mixing.losses import check_batch, lam_loss, mixup_cross_entropy
+from automix_transfer.mixing.losses import check_batch, flat_mask_loss, lam_loss, mixup_cross_entropy
 
 
 def test_mixup_cross_entropy_is_cross_entropy_with_soft_labels():
@@ -27,6 +27,17 @@ def test_lam_loss_over_one_mask_and_over_the_batch():
     assert lam_loss(mask, 0.5, weight=2.0, margin=0.1).item() == pytest.approx(2.0 * 0.3)  # each is 0.4 off, 0.3 beyond ε
     assert lam_loss(mask, 0.5, weight=2.0, margin=0.1, over="batch").item() == 0  # their mean is exactly λ
     assert lam_loss(mask[:1], 0.15, weight=2.0, margin=0.1).item() == 0  # within ε
+
+
+def test_flat_masks_are_penalised_and_lively_ones_are_not():
+    flat = torch.full((1, 1, 4, 4), 0.5, requires_grad=True)
+    halves = torch.cat([torch.zeros(1, 1, 2, 4), torch.ones(1, 1, 2, 4)], dim=2)  # standard deviation 0.5
+    assert flat_mask_loss(flat, 0.5, 0.2).item() == pytest.approx(0.2, abs=1e-5)
+    assert flat_mask_loss(halves, 0.5, 0.2).item() == 0
+    assert flat_mask_loss(0.5 + (halves - 0.5) / 5, 0.5, 0.2).item() == pytest.approx(0.1, abs=1e-5)
+    assert flat_mask_loss(flat, 0.0, 0.2).item() == 0  # λ = 0 leaves no room for structure
+    flat_mask_loss(flat, 0.5, 0.2).backward()
+    assert torch.isfinite(flat.grad).all()
 
 
 def test_draws_repeat_and_follow_beta():

@@ -14,7 +14,7 @@ from automix_transfer.mixing.mix_block import MixBlock, RandomGrids, mix
 def lively(channels=6, **options):
     """A Mix Block whose masks are far from constant."""
     torch.manual_seed(0)
-    return MixBlock(channels, init_std=1.0, **options)
+    return MixBlock(channels, **{"init_std": 1.0, "normalize": False, **options})
 
 
 def mask_by_hand(block, z_i, z_j, lam):
@@ -75,6 +75,24 @@ def test_first_masks_are_one_half():
     block = MixBlock(64)
     mask = block(torch.rand(4, 64, 4, 4), torch.rand(4, 64, 4, 4), 0.5, (8, 8))
     assert (mask - 0.5).abs().max() < 0.05
+
+
+def test_normalised_masks_do_not_depend_on_the_size_or_the_mean_of_the_features():
+    block = lively(normalize=True)
+    z_i, z_j = torch.randn(2, 2, 6, 3, 4)
+    assert torch.allclose(block(z_i, z_j, 0.3, (3, 4)), block(50 * z_i + 7, z_j / 50 - 7, 0.3, (3, 4)), atol=1e-3)
+    assert torch.isfinite(block(torch.zeros_like(z_i), z_j, 0.3, (3, 4))).all()
+
+
+def test_published_initialisation_starts_at_the_saddle_and_ours_does_not():
+    """With W_P near 0 every row of P is uniform and every mask flat, whatever the values are."""
+    torch.manual_seed(0)
+    z_i, z_j = torch.randn(2, 8, 64, 8, 8)
+    spread = {}
+    for std in (0.01, 1.0):
+        block = MixBlock(64, init_std=3.0, similarity_std=std)
+        spread[std] = block(z_i, z_j, 0.5, (8, 8)).flatten(1).std(dim=1).mean().item()
+    assert spread[0.01] < 0.01 < 0.05 < spread[1.0]
 
 
 def test_random_grids_cover_lam_of_the_cells():
