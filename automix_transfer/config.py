@@ -123,7 +123,7 @@ def _merge(config: Any, layer: DictConfig, source: str) -> Any:
 def _unknown_key(config: Any, layer: Any, prefix: str = "") -> tuple[str, list[str]] | None:
     if not isinstance(layer, DictConfig) or not isinstance(config, DictConfig) or config._metadata.object_type is dict:
         return None
-    for key in layer:
+    for key in map(str, layer):
         name = f"{prefix}{key}"
         if key not in config._content:  # type: ignore[operator]
             return name, [str(k) for k in config]

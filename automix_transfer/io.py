@@ -12,14 +12,14 @@ import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 
 from automix_transfer.errors import UserError
 
 
-def atomic_write(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
+def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Call ``write(file)`` on a temporary file beside ``path``, sync it, and rename it onto ``path``.
 
     Raises:
@@ -90,7 +90,7 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
         raise UserError(f"{path} could not be read ({_reason(error)})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits
         where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "its start"
         raise UserError(f"{path} is not valid JSON (at {where}); restore the file from its source") from error
 

@@ -14,7 +14,8 @@ def job(tmp_path, name, needs=(), code=""):
 
 
 def test_jobs_wait_for_what_they_need_and_are_not_repeated(tmp_path, capsys):
-    jobs = [job(tmp_path, "last", ["left", "right"]), job(tmp_path, "left", ["first"]), job(tmp_path, "right", ["first"]), job(tmp_path, "first")]
+    jobs = [job(tmp_path, "last", ["left", "right"]), job(tmp_path, "left", ["first"]), job(tmp_path, "right", ["first"]),
+            job(tmp_path, "first")]
     assert set(run_jobs(jobs, tmp_path / "logs", parallel=2)) == {"first", "left", "right", "last"}
     said = capsys.readouterr().out
     order = [said.index(f"{name} ran") for name in ("first", "left", "right", "last")]

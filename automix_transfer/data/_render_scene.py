@@ -27,8 +27,8 @@ from automix_transfer.data._render_parts import (
 )
 
 # --- difficulty ---------------------------------------------------------------------------------------------------------
-OBJECT_RADIUS = (0.21, 0.27)  # of the image's shorter side; an object spans about twice that
-OBJECT_OFF_CENTRE = 0.27  # largest distance of the object's centre from the image's, of each side
+OBJECT_RADIUS = (0.23, 0.29)  # of the image's shorter side; an object spans about twice that
+OBJECT_OFF_CENTRE = 0.24  # largest distance of the object's centre from the image's, of each side
 OBJECT_TURN = 0.3  # radians, either way
 STRETCH = 1.1  # largest stretch of one axis
 COLOUR_CONTRAST = 95  # smallest distance of luminance between a texture's colours, 0 to 255; the second is the darker one

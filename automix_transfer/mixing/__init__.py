@@ -18,7 +18,8 @@ from automix_transfer.mixing.mixup import MixUp, MixUpOptions
 from automix_transfer.mixing.options import PRESETS, AutoMixOptions
 from automix_transfer.mixing.vanilla import Vanilla, VanillaOptions
 
-__all__ = ["METHODS", "AutoMix", "AutoMixOptions", "CutMix", "Method", "MixBlock", "MixUp", "StepOutput", "Vanilla", "build_method", "load_options"]
+__all__ = ["METHODS", "AutoMix", "AutoMixOptions", "CutMix", "Method", "MixBlock", "MixUp", "StepOutput", "Vanilla", "build_method",
+           "load_options"]
 
 #: name -> (the class of its options, the method)
 METHODS: dict[str, tuple[type, Callable[..., Method]]] = {
@@ -37,14 +38,16 @@ def load_options(name: str, values: Mapping[str, Any] | None = None) -> Any:
     """
     if name not in METHODS:
         close = difflib.get_close_matches(str(name), METHODS, n=1)
-        raise UserError(f"method.name '{name}' is unknown; " + (f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(METHODS)}"))
+        hint = f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(METHODS)}"
+        raise UserError(f"method.name '{name}' is unknown; {hint}")
     schema, values = METHODS[name][0], dict(values or {})
     files = []
     if schema is AutoMixOptions:
         preset = str(values.get("preset", AutoMixOptions.preset))
         files = [PRESETS / f"{preset}.yaml"]
         if "/" in preset or not files[0].is_file():
-            raise UserError(f"method.preset '{preset}' is unknown; choose one of {', '.join(sorted(p.stem for p in PRESETS.glob('*.yaml')))}")
+            known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
+            raise UserError(f"method.preset '{preset}' is unknown; choose one of {known}")
     return load_config(schema, files, values=values, section="method.")
 
 

@@ -77,7 +77,8 @@ class AutoMix(Method):
         channels = feature_channels(encoder, self.layer)
         self.mix_block: nn.Module = RandomGrids() if options.mask == "random_grids" else MixBlock(
             channels, lam_embedding=options.lam_embedding, value=options.value, order=options.order, upsampling=options.upsampling,
-            init_std=options.init_std, similarity_std=options.similarity_std, normalize=options.normalize)
+            init_std=options.init_std, similarity_std=options.similarity_std, lam_slope=options.lam_slope,
+            normalize=options.normalize)
         self.progress, self.steps = 0.0, 0
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
@@ -107,7 +108,7 @@ class AutoMix(Method):
             logits_k = classify_with(self.encoder_k, self.head_k, mixed_k)
             gen = mixup_cross_entropy(logits_k, labels, labels[draw.k.permutation.to(labels.device)], draw.k.lam)
             loss = loss + gen + self.mask_loss(mask_k, draw.k.lam)
-            metrics |= {"loss_gen": gen.detach(), "mask_error": (mask_k.detach().mean(dim=(1, 2, 3)) - draw.k.lam).abs().mean()}
+            metrics |= {"loss_gen": gen.detach(), "mask_error": mask_error(mask_k, draw.k.lam)}
         elif self.options.mask == "mix_block":
             loss = loss + 0 * sum(p.sum() for p in self.mix_block.parameters())  # keeps DDP's count of gradients
         metrics["mask_std"] = self.liveliness(z, draw.q)
@@ -120,7 +121,7 @@ class AutoMix(Method):
         mixed = mix(images, images[draw.q.permutation.to(images.device)], mask)
         loss, metrics = self.classification_loss(images, labels, mixed, draw.q)
         loss = loss + self.mask_loss(mask, draw.q.lam)
-        metrics |= {"mask_error": (mask.detach().mean(dim=(1, 2, 3)) - draw.q.lam).abs().mean(), "mask_std": self.liveliness(z.detach(), draw.q)}
+        metrics |= {"mask_error": mask_error(mask, draw.q.lam), "mask_std": self.liveliness(z.detach(), draw.q)}
         return StepOutput(loss, metrics, mixed=mixed.detach(), mask=mask.detach(), permutation=draw.q.permutation, lam=draw.q.lam)
 
     def classification_loss(self, images: Tensor, labels: Tensor, mixed: Tensor, pairs: PairDraw) -> tuple[Tensor, dict[str, Tensor]]:
@@ -180,8 +181,9 @@ class AutoMix(Method):
 
     def parameter_groups(self) -> Iterable[dict]:
         named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        yield {"params": [(n, p) for n, p in named if not n.startswith("mix_block.")], "lr_scale": 1.0, "lr_end": None, "weight_decay": None}
+        classifier = [(n, p) for n, p in named if not n.startswith("mix_block.")]
         generator = [(n, p) for n, p in named if n.startswith("mix_block.")]
+        yield {"params": classifier, "lr_scale": 1.0, "lr_end": None, "weight_decay": None}
         if generator:
             yield {"params": generator, "lr_scale": self.options.mix_block_lr_scale, "lr_end": self.options.mix_block_lr_end,
                    "weight_decay": self.options.mix_block_weight_decay}
@@ -197,6 +199,11 @@ class AutoMix(Method):
 
     def set_extra_state(self, state: dict[str, float | int]) -> None:
         self.progress, self.steps = float(state["progress"]), int(state["steps"])
+
+
+def mask_error(mask: Tensor, lam: float) -> Tensor:
+    """Mean distance of the means of masks (N, 1, H, W) from λ, for the log."""
+    return (mask.detach().mean(dim=(1, 2, 3)) - lam).abs().mean()
 
 
 def check_options(options: AutoMixOptions) -> None:

@@ -34,7 +34,8 @@ def lam_loss(mask: Tensor, lam: float, weight: float, margin: float = 0.1, over:
         mask: (N, 1, H, W) share s_i of image i.
         weight: γ.
         margin: ε.
-        over: ``mask``: the mean of Eq. 7 is over one mask's pixels; ``batch``: over the batch too (the published code; single masks may be far off).
+        over: ``mask``: the mean of Eq. 7 is over one mask's pixels; ``batch``: over the batch too (the published code; single masks may
+            be far off).
     """
     means = mask.mean(dim=(1, 2, 3)) if over == "mask" else mask.mean()
     return weight * torch.clamp((means - lam).abs() - margin, min=0).mean()
@@ -58,4 +59,5 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
     if labels.shape != images.shape[:1] or labels.is_floating_point():
         raise UserError(f"labels must be {images.shape[0]} integers of shape (N,), not {labels.dtype} {tuple(labels.shape)}")
     if len(images) < 2:
-        raise UserError("a batch of one image has no partner to mix with and no batch statistics; use a batch size of at least 2 (drop the last batch)")
+        raise UserError("a batch of one image has no partner to mix with and no batch statistics; use a batch size of at least 2 "
+                        "(drop the last batch)")

@@ -27,17 +27,20 @@ class MixBlock(nn.Module):
             ``own``: the value is W_Z z_i as Eq. 5 is printed, which pairs the weight of position q of j with the value at position q of i.
         order: ``sigmoid_upsample`` is Eq. 5's U(σ(·)); ``upsample_sigmoid`` the published code's σ(U(·)). Equal for nearest upsampling.
         upsampling: ``nearest`` or ``bilinear``.
-        init_std: standard deviation of W_Z's initial weights. Near zero every first mask is about 0.5.
+        init_std: standard deviation of W_Z's initial weights for the features. Near zero the first masks are nearly flat.
         similarity_std: the same for W_P. Near zero (the published code: 0.01) every row of P is uniform, so that every mask is flat
             whatever the values are, and the gradient that could change it vanishes with W_P: a saddle at the trivial solution of
             Fig. 6. A random projection of standard deviation 1 compares contents from the first step.
+        lam_slope: initial weight of W_Z for λ, its bias balancing it at λ = 0.5: with 4 the first masks have a mean of 0.12 to 0.88 for
+            λ from 0 to 1; with 0 (the published code) all have 0.5, and until that is unlearnt labels do not match the images.
         normalize: subtract each feature map's spatial mean and scale its vectors to a length of 1 on average (root mean square) before
             λ is appended. The mask's mean is then left to λ and the bias, its shape to the features, and neither depends on how large
             the encoder's features are; without it one rate cannot fit both, and masks saturate at 0 or 1.
     """
 
     def __init__(self, channels: int, *, lam_embedding: bool = True, value: str = "pair", order: str = "sigmoid_upsample",
-                 upsampling: str = "nearest", init_std: float = 0.01, similarity_std: float = 1.0, normalize: bool = True) -> None:
+                 upsampling: str = "nearest", init_std: float = 0.01, similarity_std: float = 1.0, lam_slope: float = 4.0,
+                 normalize: bool = True) -> None:
         super().__init__()
         if value not in VALUES:
             raise UserError(f"Mix Block value '{value}' is unknown; choose one of {', '.join(VALUES)}")
@@ -50,6 +53,10 @@ class MixBlock(nn.Module):
         for layer, std in ((self.w_p, similarity_std), (self.w_z, init_std)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        if lam_embedding and lam_slope:
+            with torch.no_grad():  # s = σ(slope·(share - 1/2) + ...), for the value's image, whichever it is
+                self.w_z.weight[0, -1] = lam_slope
+                self.w_z.bias.fill_(-lam_slope / 2)  # type: ignore[union-attr]
 
     def forward(self, z_i: Tensor, z_j: Tensor, lam: float, size: tuple[int, int]) -> Tensor:
         """The mask s_i (N, 1, H, W) in [0, 1], the share of image i in each pixel; s_j = 1 - s_i.
@@ -65,7 +72,10 @@ class MixBlock(nn.Module):
             attention_NIJ = self.similarity(z_i, z_j)
             value_NJ1 = self.w_z(z_j if self.value == "pair" else z_i).flatten(2).transpose(1, 2)
             logits = (attention_NIJ @ value_NJ1).transpose(1, 2).unflatten(2, z_i.shape[2:])
-            mask = self.upsample(torch.sigmoid(logits), size) if self.order == "sigmoid_upsample" else torch.sigmoid(self.upsample(logits, size))
+            if self.order == "sigmoid_upsample":
+                mask = self.upsample(torch.sigmoid(logits), size)
+            else:
+                mask = torch.sigmoid(self.upsample(logits, size))
             return 1 - mask if self.value == "pair" else mask  # s_i = 1 - s_j
 
     def embed(self, z: Tensor, share: float) -> Tensor:

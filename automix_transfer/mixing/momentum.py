@@ -18,8 +18,8 @@ def momentum_update(encoder_k: nn.Module, encoder_q: nn.Module, m: float, buffer
     gathers from its own passes (the published code); ``ema`` moves them as Eq. 12 moves the parameters; ``copy`` takes q's.
     Integer buffers (counters) are copied unless they are k's own.
     """
-    targets, sources = list(encoder_k.parameters()), [p.detach() for p in encoder_q.parameters()]
-    torch._foreach_lerp_(targets, sources, 1 - m)
+    for target, source in zip(encoder_k.parameters(), encoder_q.parameters(), strict=True):
+        target.lerp_(source, 1 - m)
     if buffers == "own":
         return
     for target, source in zip(encoder_k.buffers(), encoder_q.buffers(), strict=True):

@@ -22,7 +22,8 @@ class AutoMixOptions:
     value: str = "pair"  # Eq. 5's value: pair (s_j from z_j, s_i = 1 - s_j) or own (as printed); see MixBlock
     order: str = "sigmoid_upsample"  # U(σ(·)) as in Eq. 5, or upsample_sigmoid
     upsampling: str = "nearest"  # or bilinear
-    init_std: float = 0.01  # of W_Z: the first masks are about 0.5
+    init_std: float = 0.01  # of W_Z
+    lam_slope: float = 4.0  # of W_Z for λ: the first masks follow λ; 0 as published: they are 0.5
     similarity_std: float = 1.0  # of W_P; 0.01 as published starts at the trivial solution's saddle, see MixBlock
     normalize: bool = True  # features of spatial mean 0 and length 1 before the Mix Block
     small_lam: float = 0.0  # where λ_q is within this of 0 or 1, q's sample is plain MixUp

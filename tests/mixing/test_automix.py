@@ -8,8 +8,8 @@ from torch import nn
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import AutoMix, AutoMixOptions, build_method, load_options
-from automix_transfer.mixing.draw import PairDraw
 from automix_transfer.mixing.automix import AutoMixDraw
+from automix_transfer.mixing.draw import PairDraw
 from automix_transfer.mixing.momentum import momentum_at, momentum_update
 from automix_transfer.models import create_encoder
 
@@ -26,7 +26,8 @@ def batch(count=6, size=(32, 32)):
 
 def fixed_draw(lam_q=0.4, lam_k=0.7, count=6, skip=False):
     generator = torch.Generator().manual_seed(2)
-    return AutoMixDraw(PairDraw(lam_q, torch.randperm(count, generator=generator)), PairDraw(lam_k, torch.randperm(count, generator=generator)), skip, 0)
+    q, k = (PairDraw(lam, torch.randperm(count, generator=generator)) for lam in (lam_q, lam_k))
+    return AutoMixDraw(q, k, skip, 0)
 
 
 def gradients(module):
@@ -72,7 +73,7 @@ def test_joint_training_entangles_the_gradients():
 
 
 def test_loss_is_the_sum_of_equation_8():
-    method = AutoMix(small_encoder(), mask_std_floor=0.0)
+    method = AutoMix(small_encoder(), mask_std_floor=0.0, lam_slope=0.0)
     output = method.momentum_step(*batch(), fixed_draw())
     parts = output.metrics
     # λ_k = 0.7 and first masks of 0.5: ℓ_λ = 0.1 · (0.2 - 0.1)
@@ -142,9 +143,10 @@ def test_odd_and_non_square_images(size):
 
 
 @pytest.mark.parametrize("options", [
-    {"mask": "random_grids"}, {"lam_embedding": False}, {"lam_loss_weight": 0.0}, {"pipeline": "joint"}, {"momentum": 0.0, "momentum_end": 0.0},
-    {"cross_entropy": False}, {"normalize": False, "mask_std_floor": 0.0}, {"value": "own"}, {"heads": "separate"}, {"k_mode": "train", "k_buffers": "own"}, {"mask_variance_weight": 2.0},
-    {"skip_generator": 1.0}, {"upsampling": "bilinear", "order": "upsample_sigmoid"}, {"preset": "openmixup"}, {"lam_loss_schedule": "cosine"},
+    {"mask": "random_grids"}, {"lam_embedding": False}, {"lam_loss_weight": 0.0}, {"pipeline": "joint"},
+    {"momentum": 0.0, "momentum_end": 0.0}, {"cross_entropy": False}, {"normalize": False, "mask_std_floor": 0.0}, {"value": "own"},
+    {"heads": "separate"}, {"k_mode": "train", "k_buffers": "own"}, {"mask_variance_weight": 2.0}, {"skip_generator": 1.0},
+    {"upsampling": "bilinear", "order": "upsample_sigmoid"}, {"preset": "openmixup"}, {"lam_loss_schedule": "cosine"},
 ])
 def test_every_ablation_takes_two_steps(options):
     method = build_method("automix", small_encoder(), options)
@@ -186,7 +188,8 @@ def test_mix_block_has_its_own_optimizer_group():
 
 
 @pytest.mark.parametrize("values, words", [
-    ({"lam_los_weight": 1}, "lam_loss_weight"), ({"alpha": -1}, "method.alpha"), ({"alpha": "two"}, "alpha"), ({"momentum": 2}, "method.momentum"),
+    ({"lam_los_weight": 1}, "lam_loss_weight"), ({"alpha": -1}, "method.alpha"), ({"alpha": "two"}, "alpha"),
+    ({"momentum": 2}, "method.momentum"),
     ({"preset": "nature"}, "openmixup"), ({"preset": "../paper"}, "method.preset"), ({"heads": "both"}, "method.heads"),
     ({"feature_layer": "layer9"}, "layer9"), ({"feature_layer": "7"}, "feature layer 7"), ({"feature_layer": "fc"}, "not a feature map"),
 ])

@@ -52,7 +52,8 @@ def test_every_method_describes_itself(name):
         assert torch.allclose(output.mixed, output.mask * images + (1 - output.mask) * partner, atol=1e-5)
 
 
-@pytest.mark.parametrize("name, values, words", [("mixup", {"alpha": 0}, "alpha"), ("cutmix", {"probability": 1.5}, "probability"), ("mixupp", {}, "did you mean")])
+@pytest.mark.parametrize("name, values, words", [
+    ("mixup", {"alpha": 0}, "alpha"), ("cutmix", {"probability": 1.5}, "probability"), ("mixupp", {}, "did you mean")])
 def test_wrong_options(name, values, words):
     with pytest.raises(UserError, match=words):
         build_method(name, create_encoder("resnet10_32", 5), values)

@@ -49,7 +49,8 @@ def test_similarity_rows_are_distributions():
 
 
 @settings(deadline=None, max_examples=25)
-@given(height=st.integers(1, 61), width=st.integers(1, 61), lam=st.floats(0, 1), order=st.sampled_from(["sigmoid_upsample", "upsample_sigmoid"]),
+@given(height=st.integers(1, 61), width=st.integers(1, 61), lam=st.floats(0, 1),
+       order=st.sampled_from(["sigmoid_upsample", "upsample_sigmoid"]),
        upsampling=st.sampled_from(["nearest", "bilinear"]), lam_embedding=st.booleans(), normalize=st.booleans())
 def test_mask_has_the_image_size_and_stays_in_range(height, width, lam, order, upsampling, lam_embedding, normalize):
     block = lively(order=order, upsampling=upsampling, lam_embedding=lam_embedding, normalize=normalize)
@@ -71,10 +72,13 @@ def test_orders_agree_for_nearest_upsampling():
     assert torch.equal(first(z_i, z_j, 0.4, (10, 7)), second(z_i, z_j, 0.4, (10, 7)))
 
 
-def test_first_masks_are_one_half():
-    block = MixBlock(64)
-    mask = block(torch.rand(4, 64, 4, 4), torch.rand(4, 64, 4, 4), 0.5, (8, 8))
-    assert (mask - 0.5).abs().max() < 0.05
+@pytest.mark.parametrize("value", ["pair", "own"])
+@pytest.mark.parametrize("slope", [0.0, 4.0])
+def test_first_masks_follow_lam_or_are_one_half(value, slope):
+    block = MixBlock(64, value=value, lam_slope=slope)
+    for lam in (0.0, 0.3, 0.5, 1.0):
+        mask = block(torch.rand(4, 64, 4, 4), torch.rand(4, 64, 4, 4), lam, (8, 8))
+        assert (mask - 1 / (1 + math.exp(-slope * (lam - 0.5)))).abs().max() < 0.05
 
 
 def test_normalised_masks_do_not_depend_on_the_size_or_the_mean_of_the_features():

@@ -1,0 +1,165 @@
+"""The whole chain on embedded data: pretrain → export → detect, localize, fine-tune → one table and one page.
+
+    python -m automix_transfer.demo --output runs/demo        (or: make demo)
+
+Every step is the command that a user would type, run as a process of its own; the page names each. What is done is not done again, so
+an interrupted demo goes on where it stopped; --fresh starts over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from automix_transfer.errors import UserError, run_script
+from automix_transfer.io import read_json, write_json, write_text
+from automix_transfer.jobs import Job, run_jobs
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = ("vanilla", "mixup", "cutmix", "automix")
+FINE_GRAINED = ("cub", "aircraft")
+DETECTOR = ROOT / "detection" / "configs" / "embedded_R10_FPN.yaml"
+#: CAMs of a network trained at 64 px: maps need more cells than the 2x2 of stride 32.
+WSOL = ("--image-size", "96", "--output-stride", "8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m automix_transfer.demo", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder of all that the demo writes (default runs/demo)")
+    parser.add_argument("--data", type=Path, default=Path("datasets"), help="folder of the embedded data (default datasets)")
+    parser.add_argument("--jobs", type=int, default=max(1, min(os.cpu_count() or 1, 4)),
+                        help="processes side by side (default: the cores, at most 4)")
+    parser.add_argument("--smoke", action="store_true", help="a minute's version that shows that all runs; its numbers mean nothing")
+    parser.add_argument("--fresh", action="store_true", help="remove --output first")
+    args = parser.parse_args(arguments)
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs} must be at least 1")
+    if not (ROOT / "pretrain" / "train.py").is_file():
+        raise UserError(f"the demo runs the scripts of a checkout, which are not in {ROOT}; clone the repository and run: make demo")
+    settings = {"smoke": args.smoke}
+    begun = time.monotonic()
+    prepare(args.output, settings, args.fresh)
+    seconds = run_jobs(chain(args.output, args.data, args.smoke), args.output / "logs", args.jobs)
+    finish(args.output, args.data, args.smoke, args.jobs, seconds, time.monotonic() - begun)
+    return 0
+
+
+def prepare(output: Path, settings: dict[str, Any], fresh: bool) -> None:
+    """An empty folder, or that of an earlier demo with the same settings."""
+    marker = output / "demo.json"
+    if fresh and marker.is_file():
+        shutil.rmtree(output)
+    if output.exists() and any(output.iterdir()):
+        if not marker.is_file():
+            raise UserError(f"--output {output} holds something that is no demo; choose another folder")
+        if read_json(marker) != settings:
+            raise UserError(f"--output {output} holds a demo with other settings; add --fresh to replace it, or choose another folder")
+    write_json(marker, settings)
+
+
+def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
+    """Every job of the demo: the commands of the README at demo scale."""
+    python = sys.executable
+    small = ["train.epochs=2", "train.batch_size=16", "schedule.warmup_epochs=0", "data.workers=0"] if smoke else []
+    backbone, detector = output / "export" / "backbone.safetensors", output / "export" / "backbone.pkl"
+
+    def train(script: str, config: str, run: str, *overrides: str) -> list[str]:
+        folder = output / run
+        return [python, str(ROOT / script / "train.py"), "--resume", "--config-file", str(ROOT / script / "configs" / f"{config}.yaml"),
+                f"output={folder}", *overrides, *small]
+
+    def export(kind: str, file: Path) -> list[str]:
+        return [python, str(ROOT / "pretrain" / "export.py"), "--checkpoint", str(output / "pretrain" / "automix" / "last.pt"),
+                "--to", kind, "--output", str(file)]
+
+    def detect(run: str, weights: str) -> list[str]:
+        folder = output / "detection" / run
+        short = ["SOLVER.MAX_ITER", "6", "SOLVER.WARMUP_ITERS", "2", "SOLVER.IMS_PER_BATCH", "2"] if smoke else []
+        return [python, str(ROOT / "detection" / "train_net.py"), "--config-file", str(DETECTOR), "--num-gpus", "0",
+                "--data-root", str(data / "VOC2007"), "OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", weights, "SEED", "1", *short]
+
+    jobs = [Job("data", [python, "-m", "automix_transfer.data.synthetic", "--out", str(data), *(["--scale", "0.1"] if smoke else [])],
+                data / "coco" / "synthetic.json", minutes=0.5)]  # the set that is written last
+    for method in METHODS:
+        run = f"pretrain/{method}"
+        jobs.append(Job(f"pretrain {method}", train("pretrain", f"embedded_r10_{method}", run, f"data.root={data / 'imagenet'}"),
+                        output / run / "metrics.json", ["data"], 5.0 if method == "automix" else 1.7))
+    jobs.append(Job("export", export("safetensors", backbone), backbone.with_suffix(".proof.json"), ["pretrain automix"], 0.1))
+    jobs.append(Job("export detectron2", export("detectron2", detector), detector.with_suffix(".proof.json"), ["pretrain automix"], 0.1))
+    for run, weights, needs in (("random_init", "", "data"), ("automix", str(detector), "export detectron2")):
+        jobs.append(Job(f"detect {run}", detect(run, weights), output / "detection" / run / "results.json", [needs], 1.5))
+    for dataset in FINE_GRAINED:
+        root = data / {"cub": "CUB_200_2011", "aircraft": "fgvc-aircraft-2013b"}[dataset]
+        for start, initial, needs in (("scratch", [], "data"), ("automix", [f"encoder.weights={backbone}"], "export")):
+            run = f"finegrained/{dataset}_{start}"
+            jobs.append(Job(f"{dataset} {start}", train("finegrained", f"embedded_{dataset}", run, f"data.root={root}", *initial),
+                            output / run / "metrics.json", [needs], 0.6))
+    wsol = output / "wsol" / "automix.json"
+    localize = [python, str(ROOT / "wsol" / "evaluate.py"), "--dataset", "cub", "--root", str(data / "CUB_200_2011"),
+                "--checkpoint", str(output / "finegrained" / "cub_automix" / "last.pt"), "--output", str(wsol), *WSOL]
+    return [*jobs, Job("localize", localize, wsol, ["cub automix"], 0.3)]
+
+
+def finish(output: Path, data: Path, smoke: bool, parallel: int, seconds: dict[str, float], total: float) -> None:
+    """Figures, ``summary.json``, the table and the page."""
+    from automix_transfer.evaluation.mixed import load_method
+    from automix_transfer.report.demo_figures import draw_figures
+    from automix_transfer.report.page import build
+    from automix_transfer.report.table import chain_table
+
+    print("measuring mixed samples and drawing figures", flush=True)
+    automix = load_method(output / "pretrain" / "automix" / "last.pt")
+    mixed = draw_figures(output, data, automix)
+    summary = summarize(output, mixed)
+    commands = {job.name: " ".join(job.command) for job in chain(output, data, smoke)}
+    summary["settings"] = {"smoke": smoke, "jobs": parallel, "commands": commands}
+    summary["seconds"] = {**earlier_seconds(output), **{name: round(value, 1) for name, value in seconds.items()}}
+    summary["seconds"]["total"] = round(total, 1)
+    write_json(output / "summary.json", summary)
+    table = chain_table(summary)
+    write_text(output / "summary.txt", table + "\n")
+    page = build(output, output / "report.html")
+    print(f"\n{table}\n\n{total / 60:.1f} minutes; numbers: {output / 'summary.json'}; page: {page}", flush=True)
+
+
+def earlier_seconds(output: Path) -> dict[str, float]:
+    """What the jobs of an earlier, interrupted start took."""
+    file = output / "summary.json"
+    return dict(read_json(file).get("seconds", {})) if file.is_file() else {}
+
+
+def summarize(output: Path, mixed: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Every number of the chain, in percent, each read from the file that its command wrote."""
+
+    def top1(run: str) -> float:
+        return round(read_json(output / run / "metrics.json")["top1_median"], 2)
+
+    def boxes(run: str) -> dict[str, float | None]:
+        found = read_json(output / "detection" / run / "results.json")
+        return {key: None if found[key] is None else round(found[key], 2) for key in ("AP", "AP50", "AP75")}
+
+    wsol = read_json(output / "wsol" / "automix.json")
+
+    def localization(found: dict[str, Any]) -> dict[str, float]:
+        return {key: round(found[key], 2) for key in ("MaxBoxAcc", "MaxBoxAccV2")}
+
+    pretrain: dict[str, dict[str, float]] = {method: {"top1": top1(f"pretrain/{method}"), **mixed.get(method, {})} for method in METHODS}
+    last = read_json(output / "pretrain" / "automix" / "metrics.json")
+    pretrain["automix"]["top1_q"] = round(last["top1_q_last"], 2)
+    return {
+        "pretrain": pretrain,
+        "detection": {run: boxes(run) for run in ("random_init", "automix")},
+        "wsol": {"center_box": localization(wsol["center_box"]), "automix": localization(wsol)},
+        "finegrained": {dataset: {start: {"top1": top1(f"finegrained/{dataset}_{start}")} for start in ("scratch", "automix")}
+                        for dataset in FINE_GRAINED},
+    }
+
+
+if __name__ == "__main__":
+    run_script(lambda: main())
