@@ -1,7 +1,8 @@
 """Any folder in VOC or COCO layout as Detectron2 data sets, checked before training by the readers of `automix_transfer.data`.
 
 VOC layout: ``Annotations/ JPEGImages/ ImageSets/Main/`` in the folder, or in ``VOC2007``, ``VOC2012`` below it; training on trainval (or
-train) of all of them, testing on test (or val) of the first that has it. COCO layout: ``annotations/instances_{train,val}*.json`` with
+train) of all of them, testing on test of the first that has it; where none has, training on train and testing on val.
+COCO layout: ``annotations/instances_{train,val}*.json`` with
 the images in the folder of the same split's name. Built-in names (``voc_2007_trainval``, ``coco_2017_train``, ...) are Detectron2's, at
 ``DETECTRON2_DATASETS``.
 """
@@ -98,27 +99,43 @@ def class_names_of(name: str) -> list[str]:
 
 
 def _register_voc(root: Path, folders: Sequence[Path], wanted: list[str] | None) -> DetectionData:
-    splits: dict[str, list[tuple[Path, str]]] = {"train": [], "test": []}
+    places: dict[str, list[tuple[Path, str]]] = {"train": [], "test": []}
+    for name in VOC_TEST:  # the first folder with a test list, or else with a val list
+        places["test"] = places["test"] or [(folder, name) for folder in folders if _has_split(folder, name)][:1]
+    testing = places["test"][0][1] if places["test"] else ""
     for folder in folders:
-        for part, names in (("train", VOC_TRAIN), ("test", VOC_TEST)):
-            split = next((name for name in names if (folder / "ImageSets" / "Main" / f"{name}.txt").is_file()), None)
-            if split and not (part == "test" and splits["test"]):
-                splits[part].append((folder, split))
-    for part, names in (("train", VOC_TRAIN), ("test", VOC_TEST)):
-        if not splits[part]:
-            wanted_files = " or ".join(f"{name}.txt" for name in names)
+        lists = VOC_TRAIN if testing != "val" else ("train",)  # trainval contains val
+        usable = [name for name in lists if _has_split(folder, name)]
+        places["train"] += [(folder, name) for name in usable[:1]]
+    for part, lists in (("train", VOC_TRAIN if testing != "val" else ("train",)), ("test", VOC_TEST)):
+        if not places[part]:
+            wanted_files = " or ".join(f"{name}.txt" for name in lists)
             raise UserError(f"{folders[0] / 'ImageSets' / 'Main'} has no {wanted_files}; the {part} split is missing")
-    read = {place: read_voc(place[0], place[1], wanted) for place in {*splits["train"], *splits["test"]}}
+    read = {place: read_voc(place[0], place[1], wanted) for place in [*places["train"], *places["test"]]}
+    _refuse_leak(read, places)
     classes = wanted or sorted({item["class"] for records in read.values() for record in records for item in record["objects"]})
-    names: dict[str, list[str]] = {"train": [], "test": []}
-    for part, places in splits.items():
-        for folder, split in places:
+    registered: dict[str, list[str]] = {"train": [], "test": []}
+    for part, chosen in places.items():
+        for folder, split in chosen:
             name = f"{folder.resolve()}:{split}"
-            year = 2007 if "2007" in folder.name else 2012
             _register(name, _records(read[folder, split], classes), folder, evaluator_type="pascal_voc", thing_classes=classes,
-                      dirname=str(folder), split=split, year=year, checked=True)
-            names[part].append(name)
-    return DetectionData("voc", tuple(names["train"]), tuple(names["test"]), tuple(classes))
+                      dirname=str(folder), split=split, year=2007 if "2007" in folder.name else 2012, checked=True)
+            registered[part].append(name)
+    return DetectionData("voc", tuple(registered["train"]), tuple(registered["test"]), tuple(classes))
+
+
+def _has_split(folder: Path, name: str) -> bool:
+    return (folder / "ImageSets" / "Main" / f"{name}.txt").is_file()
+
+
+def _refuse_leak(read: dict[tuple[Path, str], list[dict[str, Any]]], places: dict[str, list[tuple[Path, str]]]) -> None:
+    """An image in both splits would make the test a test of memory."""
+    test = {record["file_name"] for place in places["test"] for record in read[place]}
+    both = sorted(record["file_name"] for place in places["train"] for record in read[place] if record["file_name"] in test)
+    if both:
+        lists = " and ".join(str(folder / "ImageSets" / "Main" / f"{name}.txt") for folder, name in (*places["train"], *places["test"]))
+        raise UserError(f"{len(both)} images are in both the training and the test split ({Path(both[0]).stem}, ...); "
+                        f"take them out of one of {lists}")
 
 
 def _register_coco(root: Path, wanted: list[str] | None) -> DetectionData:

@@ -105,10 +105,10 @@ def prepare(arguments: Namespace) -> CfgNode:
     elif arguments.class_names is not None:
         raise UserError("--class-names goes with --data-root; Detectron2's own data sets have their classes")
     for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
-        classes = class_names_of(name)
-        if classes and len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        count = len(class_names_of(name))
+        if count and count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
             raise UserError(f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but data set '{name}' has "
-                            f"{len(classes)} classes; set it to {len(classes)}")
+                            f"{count} classes; set it to {count}")
     _check_writable(cfg.OUTPUT_DIR)
     cfg.freeze()
     return cfg

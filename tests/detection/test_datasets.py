@@ -46,6 +46,21 @@ def test_two_years_train_together(tmp_path):
     assert len(data.train) == 2 and len(data.test) == 1 and "VOC2007" in data.test[0]
 
 
+def test_without_a_test_list_val_is_for_testing_and_trainval_is_not_used(tmp_path):
+    from automix_transfer.detection.datasets import register_folder
+
+    lists = write_voc(tmp_path / "VOC2007") / "ImageSets" / "Main"
+    (lists / "test.txt").rename(lists / "val.txt")
+    (lists / "train.txt").write_text((lists / "trainval.txt").read_text())
+    with (lists / "trainval.txt").open("a") as file:
+        file.write((lists / "val.txt").read_text())
+    data = register_folder(tmp_path)
+    assert data.train[0].endswith(":train") and data.test[0].endswith(":val")
+    (lists / "val.txt").rename(lists / "test.txt")
+    with pytest.raises(UserError, match="4 images are in both"):
+        register_folder(tmp_path)
+
+
 def _empty_test(root):
     (root / "ImageSets" / "Main" / "test.txt").write_text("\n")
 
