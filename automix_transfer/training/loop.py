@@ -56,7 +56,8 @@ def train(experiment: Experiment, resume: bool = False, dry_run: bool = False) -
     temporary = tempfile.mkdtemp(prefix="automix_transfer_") if dry_run else None
     try:
         if temporary is not None:
-            refuse_overwriting(Path(experiment.output)) if not resume else None
+            if not resume:
+                refuse_overwriting(Path(experiment.output))  # said now rather than when the run is to start
             return rehearse(experiment, world, temporary)
         folder = Path(experiment.output)
         content, found = checkpoint.load_latest(folder) if resume else (None, "")
@@ -206,9 +207,9 @@ def rehearse(experiment: Experiment, world: distributed.World, folder: str) -> d
     if world.main:
         prepare(Path(folder), short, world, None)
     metrics = fit(run, max_steps=1, max_eval_batches=1)
+    content, found = checkpoint.load_latest(Path(folder))
+    build_run(short, world, content, found)
     if world.main:
-        content, found = checkpoint.load_latest(Path(folder))
-        build_run(short, replace(world, size=1), content, found) if world.size == 1 else None
         print("dry run finished: data, one step, evaluation, pictures and checkpoint work", flush=True)
     return metrics
 

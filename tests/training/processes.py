@@ -19,7 +19,7 @@ from automix_transfer.training.loop import train
 from automix_transfer.training.settings import Experiment
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["automix_transfer.training.loop"])
+CONTEXT.set_forkserver_preload(["automix_transfer.training.loop", "torch.utils.tensorboard"])
 
 
 def start(experiment: Experiment, resume: bool = True) -> BaseProcess:
@@ -36,13 +36,13 @@ def _train(experiment: Experiment, resume: bool) -> None:
 def finish(experiment: Experiment) -> None:
     """Train to the end."""
     process = start(experiment)
-    process.join(120)
+    process.join(900)
     assert process.exitcode == 0
 
 
 def kill_at(experiment: Experiment, step: int, delay: float) -> bool:
     """Train, and SIGKILL the process ``delay`` seconds after it has logged ``step``; whether it was still alive then."""
-    process, deadline = start(experiment), time.monotonic() + 60
+    process, deadline = start(experiment), time.monotonic() + 600
     while process.is_alive() and last_logged(Path(experiment.output)) < step and time.monotonic() < deadline:
         time.sleep(0.002)
     time.sleep(delay)
@@ -54,7 +54,7 @@ def kill_at(experiment: Experiment, step: int, delay: float) -> bool:
     return alive
 
 
-def kill_and_resume(experiment: Experiment, seed: int, total: int, kills: int = 3) -> int:
+def kill_and_resume(experiment: Experiment, seed: int, total: int, kills: int = 2) -> int:
     """Kill the run at ``kills`` random moments, resume each time, and finish it; how many kills met it alive."""
     rng = random.Random(seed)
     met = sum(kill_at(experiment, rng.randint(1, total - 1), rng.uniform(0, 0.15)) for _ in range(kills))

@@ -64,7 +64,7 @@ def test_two_processes(experiment, images: Path, tmp_path: Path) -> None:
     script.write_text(SCRIPT)
     overrides = [*FAST, f"data.root={images}", f"output={output}", "method.name=automix", "train.eval_batch_size=3", "train.accumulate=2"]
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), *overrides],
-                          capture_output=True, text=True, timeout=280)
+                          capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
 
     first, second = load_torch(output / "rank0.pt"), load_torch(output / "rank1.pt")

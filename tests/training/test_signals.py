@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shlex
 import signal
 import subprocess
@@ -25,25 +26,28 @@ def test_signal_writes_a_checkpoint(experiment, images: Path, tmp_path: Path, nu
     run, long = tmp_path / "run", ["train.epochs=4", "data.workers=2"]
     command = [sys.executable, "pretrain/train.py", *FAST, f"data.root={images}", f"output={run}", *long]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while last_logged(run) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     os.killpg(process.pid, number)  # as a terminal or a scheduler does: to the loader's workers too
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == code, errors
     assert f"{run / 'last.pt'} is written" in errors and "Traceback" not in errors
     assert load_torch(run / "last.pt")["step"] >= 2
     resumed = shlex.split(errors.strip().splitlines()[-1].partition("go on with: ")[2])
     assert resumed[1:] == [*command[1:], "--resume"]
 
+    if number == signal.SIGTERM:  # the same path; once is enough
+        return
     whole = experiment(*long, f"output={tmp_path / 'whole'}")
     finish(whole)
     finish(experiment(*long))
     assert_same_run(run, tmp_path / "whole")
 
 
-def test_bad_input_is_one_line_and_code_2(tmp_path: Path) -> None:
-    command = [sys.executable, "finegrained/train.py", f"data.root={tmp_path / 'none'}", "train.device=cpu"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and done.stderr.startswith("error: ")
-    assert str(tmp_path / "none") in done.stderr and "Traceback" not in done.stderr
+def test_bad_input_is_one_line_and_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, "argv", ["finegrained/train.py", f"data.root={tmp_path / 'none'}", "train.device=cpu"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "finegrained" / "train.py"), run_name="__main__")
+    errors = capsys.readouterr().err
+    assert ended.value.code == 2 and errors.startswith("error: ") and str(tmp_path / "none") in errors and errors.count("\n") == 1
