@@ -102,20 +102,29 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
                             output / run / "metrics.json", [needs], 0.6))
     wsol = output / "wsol" / "automix.json"
     localize = [python, str(ROOT / "wsol" / "evaluate.py"), "--dataset", "cub", "--root", str(data / "CUB_200_2011"),
-                "--checkpoint", str(output / "finegrained" / "cub_automix" / "last.pt"), "--output", str(wsol), *WSOL]
+                "--checkpoint", str(output / "finegrained" / "cub_automix" / "last.pt"), "--output", str(wsol),
+                "--save-maps", str(output / "wsol" / "maps"), *WSOL]
     return [*jobs, Job("localize", localize, wsol, ["cub automix"], 0.3)]
 
 
 def finish(output: Path, data: Path, smoke: bool, parallel: int, seconds: dict[str, float], total: float) -> None:
     """Figures, ``summary.json``, the table and the page."""
     from automix_transfer.evaluation.mixed import load_method
-    from automix_transfer.report.demo_figures import draw_figures
+    from automix_transfer.report.demo_figures import draw_figures, write_captions
+    from automix_transfer.report.examples import cams_figure, detections_figure
     from automix_transfer.report.page import build
     from automix_transfer.report.table import chain_table
 
     print("measuring mixed samples and drawing figures", flush=True)
     automix = load_method(output / "pretrain" / "automix" / "last.pt")
     mixed = draw_figures(output, data, automix)
+    figures = output / "figures"
+    cams_figure(figures / "cams.png", output / "wsol" / "automix.json", output / "wsol" / "maps", "cub", data / "CUB_200_2011", "test")
+    detections_figure(figures / "detections.png", {run: output / "detection" / run for run in ("random_init", "automix")}, data / "VOC2007")
+    write_captions(figures, {
+        "cams": "Class activation maps on the embedded CUB-200 test images: true box green, box at the best threshold red.",
+        "detections": "Detections with a score of at least 0.5 (red) and true boxes (green): random initialisation above, AutoMix below.",
+    })
     summary = summarize(output, mixed)
     commands = {job.name: " ".join(job.command) for job in chain(output, data, smoke)}
     summary["settings"] = {"smoke": smoke, "jobs": parallel, "commands": commands}

@@ -1,0 +1,46 @@
+"""The whole chain at smoke scale, by the same commands as `make demo`."""
+
+import importlib.util
+import json
+import math
+
+import pytest
+
+from automix_transfer import demo
+from automix_transfer.errors import UserError
+
+SCHEMA = {
+    "pretrain": {"vanilla": ["top1"], "mixup": ["top1"], "cutmix": ["top1"], "automix": ["top1", "mixed_top2"]},
+    "detection": {"random_init": ["AP", "AP50", "AP75"], "automix": ["AP", "AP50", "AP75"]},
+    "wsol": {"center_box": ["MaxBoxAcc", "MaxBoxAccV2"], "automix": ["MaxBoxAcc", "MaxBoxAccV2"]},
+}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("detectron2") is None, reason="detectron2 is not installed (make setup installs it)")
+def test_chain_at_smoke_scale(tmp_path, capfd):
+    output = tmp_path / "demo"
+    arguments = ["--smoke", "--output", str(output), "--data", str(tmp_path / "datasets"), "--jobs", "2"]
+    assert demo.main(arguments) == 0
+    summary = json.loads((output / "summary.json").read_text())
+    for part, rows in SCHEMA.items():
+        for row, keys in rows.items():
+            for key in keys:
+                assert 0 <= summary[part][row][key] <= 100, (part, row, key)
+    for dataset in ("cub", "aircraft"):
+        for start in ("scratch", "automix"):
+            assert math.isfinite(summary["finegrained"][dataset][start]["top1"])
+    page = (output / "report.html").read_text()
+    assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
+    assert "data:image/png;base64," in page
+    proof = json.loads((output / "export" / "backbone.proof.json").read_text())
+    assert proof["matched"] == proof["total"]
+    capfd.readouterr()
+    assert demo.main(arguments) == 0  # nothing is done twice
+    assert "started" not in capfd.readouterr().out
+
+
+def test_demo_does_not_write_into_a_foreign_folder(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds something that is no demo"):
+        demo.main(["--output", str(tmp_path), "--fresh"])
+    assert (tmp_path / "thesis.tex").exists()
