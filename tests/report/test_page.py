@@ -97,7 +97,7 @@ def test_a_single_run_without_a_chain(tmp_path):
     assert "50.00" in text and "summary.json does not exist" in text
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "{broken", "{}", '{"pretrain": [], "seconds": 3, "notes": "x", "detection": {"automix": 5}}'])
+@pytest.mark.parametrize("content", ["[1, 2]", "{broken", "{}", '{"pretrain": [], "seconds": 3, "notes": "x", "detection": {"cub": 5}}'])
 def test_a_hand_edited_summary_does_not_break_the_page(tmp_path, content):
     write_run(tmp_path / "pretrain" / "vanilla", 50.0)
     (tmp_path / "summary.json").write_text(content)
