@@ -61,7 +61,7 @@ def train(experiment: Experiment, resume: bool = False, dry_run: bool = False) -
             return rehearse(experiment, world, temporary)
         folder = Path(experiment.output)
         content, found = checkpoint.load_latest(folder) if resume else (None, "")
-        run = build_run(experiment, world, content, found)
+        run = build_run(experiment, world, content)
         if world.main:
             prepare(folder, experiment, world, content["step"] if content else None)
         return fit(run, found)
@@ -207,8 +207,8 @@ def rehearse(experiment: Experiment, world: distributed.World, folder: str) -> d
     if world.main:
         prepare(Path(folder), short, world, None)
     metrics = fit(run, max_steps=1, max_eval_batches=1)
-    content, found = checkpoint.load_latest(Path(folder))
-    build_run(short, world, content, found)
+    content, _ = checkpoint.load_latest(Path(folder))
+    build_run(short, world, content)
     if world.main:
         print("dry run finished: data, one step, evaluation, pictures and checkpoint work", flush=True)
     return metrics
@@ -226,7 +226,7 @@ def evaluate_only(experiment: Experiment) -> dict[str, float]:
             if content is None:
                 raise UserError(f"--eval-only found no checkpoint in {experiment.output}; "
                                 "give output=FOLDER of a run, or encoder.weights=FILE")
-        run = build_run(experiment, world, content, found)
+        run = build_run(experiment, world, content)
         metrics = evaluate_encoders(run)
         if world.main:
             print(weights or found, *(f"{name} {value:.3f}" for name, value in metrics.items()), sep="\n")

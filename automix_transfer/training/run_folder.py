@@ -49,12 +49,12 @@ def refuse_overwriting(folder: Path) -> None:
         raise UserError(f"{folder} already holds the checkpoint of a run; go on with --resume, or choose another folder with output=FOLDER")
 
 
-def refuse_changes(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+def refuse_changes(source: str, saved: dict[str, Any], now: dict[str, Any]) -> None:
     """A resumed run must train what was begun: the first setting that differs is named in a `UserError`."""
     before, after = flatten(saved), flatten(now)
     for key in [*after, *(k for k in before if k not in after)]:
         if key not in FREE_ON_RESUME and before.get(key) != after.get(key):
-            raise UserError(f"{path} was trained with {key}={before.get(key)}, but now {key}={after.get(key)}: that is another training; "
+            raise UserError(f"{source} was trained with {key}={before.get(key)}, but now {key}={after.get(key)}: that is another training; "
                             "give the same value, or choose another output=FOLDER to start afresh")
 
 

@@ -77,17 +77,18 @@ class Run:
                 "samples": [len(self.train_set), len(self.eval_batches.dataset)]}  # type: ignore[arg-type]
 
 
-def build_run(experiment: Experiment, world: World, content: dict[str, Any] | None = None, source: str = "") -> Run:
-    """Build a run, at its beginning or where the checkpoint ``content`` (read from ``source``) left it.
+def build_run(experiment: Experiment, world: World, content: dict[str, Any] | None = None) -> Run:
+    """Build a run, at its beginning or where ``content``, a checkpoint read from ``experiment.output``, left it.
 
     Raises:
         UserError: a setting that cannot be met, or a checkpoint of another run.
     """
     train, notes = experiment.train, []
+    source = f"the checkpoint in {experiment.output}"
     if content is not None:
-        refuse_changes(Path(source), content["config"], asdict(experiment))
+        refuse_changes(source, content["config"], asdict(experiment))
         if content["processes"] != world.size:
-            raise UserError(f"{source}: written by {content['processes']} processes, it can only be resumed by as many, "
+            raise UserError(f"{source} was written by {content['processes']} processes and can only be resumed by as many, "
                             f"but there are {world.size}")
     train_set, eval_set = build_data(experiment)
     size = pass_size(train.batch_size, world.size, train.accumulate)
@@ -113,7 +114,7 @@ def build_run(experiment: Experiment, world: World, content: dict[str, Any] | No
         samples = [len(train_set), len(eval_set)]
         if content["encoder"] != info.to_dict() or content["samples"] != samples:
             before = f"training and validation images {content['samples']}, {content['encoder'].get('num_classes')} classes"
-            raise UserError(f"{source}: trained on other data ({before}) than data.root={experiment.data.root} holds "
+            raise UserError(f"{source} was trained on other data ({before}) than data.root={experiment.data.root} holds "
                             f"({samples}, {info.num_classes} classes) or with another input; give the same data")
         try:
             method.load_state_dict(content["model"] | content["model_extra"])

@@ -54,7 +54,7 @@ except Interrupted as interrupted:
     assert interrupted.code == 143 and run.at.step == 4
 torch.distributed.barrier()
 content, found = checkpoint.load_latest(Path(stopped.output))
-fit(build_run(stopped, world, content, found))
+fit(build_run(stopped, world, content))
 distributed.stop(world)
 """
 
