@@ -93,7 +93,7 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
     jobs.append(Job("export", export("safetensors", backbone), backbone.with_suffix(".proof.json"), ["pretrain automix"], 0.1))
     jobs.append(Job("export detectron2", export("detectron2", detector), detector.with_suffix(".proof.json"), ["pretrain automix"], 0.1))
     for run, weights, needs in (("random_init", "", "data"), ("automix", str(detector), "export detectron2")):
-        jobs.append(Job(f"detect {run}", detect(run, weights), output / "detection" / run / "results.json", [needs], 1.5))
+        jobs.append(Job(f"detect {run}", detect(run, weights), output / "detection" / run / "results.json", [needs], 1.5, _progress))
     for dataset in FINE_GRAINED:
         root = data / {"cub": "CUB_200_2011", "aircraft": "fgvc-aircraft-2013b"}[dataset]
         for start, initial, needs in (("scratch", [], "data"), ("automix", [f"encoder.weights={backbone}"], "export")):
@@ -105,6 +105,11 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
                 "--checkpoint", str(output / "finegrained" / "cub_automix" / "last.pt"), "--output", str(wsol),
                 "--save-maps", str(output / "wsol" / "maps"), *WSOL]
     return [*jobs, Job("localize", localize, wsol, ["cub automix"], 0.3)]
+
+
+def _progress(line: str) -> bool:
+    """Of what Detectron2 logs: losses with the time that is left, figures, and what went wrong."""
+    return " iter: " in line or "AP50" in line or "Inference done" in line or line.startswith("error")
 
 
 def finish(output: Path, data: Path, smoke: bool, parallel: int, seconds: dict[str, float], total: float) -> None:

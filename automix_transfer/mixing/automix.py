@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import Method, StepOutput
 from automix_transfer.mixing.draw import PairDraw, draw_pairs
-from automix_transfer.mixing.heads import classify_with, copy_head
+from automix_transfer.mixing.heads import classify_with, copy_head, find_classifier
 from automix_transfer.mixing.losses import check_batch, cross_entropy, flat_mask_loss, lam_loss, mixup_cross_entropy
 from automix_transfer.mixing.mix_block import MixBlock, RandomGrids, mix
 from automix_transfer.mixing.mixup import check_alpha
@@ -110,7 +110,7 @@ class AutoMix(Method):
             loss = loss + gen + self.mask_loss(mask_k, draw.k.lam)
             metrics |= {"loss_gen": gen.detach(), "mask_error": mask_error(mask_k, draw.k.lam)}
         elif self.options.mask == "mix_block":
-            loss = loss + 0 * sum(p.sum() for p in self.mix_block.parameters())  # keeps DDP's count of gradients
+            loss = loss + unused(self.mix_block)
         metrics["mask_std"] = self.liveliness(z, draw.q)
         return StepOutput(loss, metrics, mixed=mixed_q, mask=mask_q, permutation=draw.q.permutation, lam=draw.q.lam)
 
@@ -132,6 +132,8 @@ class AutoMix(Method):
         if self.options.cross_entropy:
             ce = cross_entropy(self.encoder_q(images), labels)
             loss, metrics["loss_ce"] = loss + ce, ce.detach()
+        elif self.head_q is not None:
+            loss = loss + unused(find_classifier(self.encoder_q))
         return loss, metrics
 
     def mask(self, z: Tensor, pairs: PairDraw, size: torch.Size | tuple[int, ...], scores_seed: int = 0) -> Tensor:
@@ -199,6 +201,11 @@ class AutoMix(Method):
 
     def set_extra_state(self, state: dict[str, float | int]) -> None:
         self.progress, self.steps = float(state["progress"]), int(state["steps"])
+
+
+def unused(module: nn.Module) -> Tensor:
+    """A zero that depends on every parameter of ``module``: DDP waits for the gradient of each, in every step."""
+    return 0 * torch.stack([p.sum() for p in module.parameters()]).sum()
 
 
 def mask_error(mask: Tensor, lam: float) -> Tensor:

@@ -110,7 +110,7 @@ class Log:
         self._append({"kind": "epoch", **row})
         write_text(self.folder / "log.csv", _csv(history))
         self._scalars("epoch", {k: v for k, v in row.items() if isinstance(v, float)}, row["step"])
-        metrics = "  ".join(f"{key} {value:.2f}" for key, value in row.items() if key.startswith(("top1", "top5", "val_loss")))
+        metrics = "  ".join(f"{key} {value:.2f}" for key, value in row.items() if key.startswith(("top1", "top5", "val_loss", "mask_")))
         self.say(f"epoch {row['epoch']} done: loss {row['loss']:.3f}  {metrics}  ({row['images_per_s']:.0f} img/s)")
 
     def picture(self, name: str, image: Any, step: int) -> None:
