@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,14 +41,7 @@ def load_config(schema: type[Schema], files: Sequence[str | Path] = (), override
     if values:
         config = _merge(config, OmegaConf.create(dict(values)), f"config section '{section.rstrip('.')}'" if section else "config")
     for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"override '{override}' is not of the form key=value, e.g. train.epochs=10")
-        try:
-            layer = OmegaConf.from_dotlist([override])
-        except (OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UserError(f"override '{override}' has a value that is not valid YAML; quote it") from error
-        config = _merge(config, layer, f"override '{override}'")
+        config = _merge(config, _override_layer(override), f"override '{_shown(override)}'")
     try:
         result = OmegaConf.to_object(config)
     except MissingMandatoryValue as error:
@@ -86,6 +80,25 @@ def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
+def _override_layer(override: str) -> DictConfig:
+    """``a.b=value`` as the mapping ``{a: {b: value}}``; the value is YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", key):
+        raise UserError(f"override '{_shown(override)}' is not of the form key=value, e.g. train.epochs=10")
+    try:
+        value = yaml.safe_load(text)
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        return OmegaConf.create(value)
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"override '{_shown(override)}' has a value that is not valid YAML; quote it") from error
+
+
+def _shown(text: str) -> str:
+    """On one line."""
+    return " ".join(text.split())
+
+
 def _layers(file: Path, chain: tuple[Path, ...]) -> list[tuple[Path, DictConfig]]:
     """``file`` and what it is based on, deepest base first."""
     file = file.resolve()
@@ -99,7 +112,7 @@ def _layers(file: Path, chain: tuple[Path, ...]) -> list[tuple[Path, DictConfig]
     layers = [layer for base in bases for layer in _layers(file.parent / base, (*chain, file))]
     try:
         return [*layers, (file, OmegaConf.create(value))]
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"config file {file}: {_first_line(error)}") from error
 
 
@@ -114,9 +127,9 @@ def _merge(config: Any, layer: DictConfig, source: str) -> Any:
     try:
         return OmegaConf.merge(config, layer)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        wanted = _wanted_type(config, key)
-        raise UserError(f"{source}: config key '{key}' has a value of the wrong type ({_first_line(error)})"
+        full_key = getattr(error, "full_key", None)
+        wanted = _wanted_type(config, full_key)
+        raise UserError(f"{source}: config key '{full_key}' has a value of the wrong type ({_first_line(error)})"
                         + (f"; expected {wanted}" if wanted else "")) from error
 
 

@@ -18,15 +18,15 @@ def momentum_update(encoder_k: nn.Module, encoder_q: nn.Module, m: float, buffer
     gathers from its own passes (the published code); ``ema`` moves them as Eq. 12 moves the parameters; ``copy`` takes q's.
     Integer buffers (counters) are copied unless they are k's own.
     """
-    for target, source in zip(encoder_k.parameters(), encoder_q.parameters(), strict=True):
-        target.lerp_(source, 1 - m)
+    for parameter, source in zip(encoder_k.parameters(), encoder_q.parameters(), strict=True):
+        parameter.lerp_(source, 1 - m)
     if buffers == "own":
         return
-    for target, source in zip(encoder_k.buffers(), encoder_q.buffers(), strict=True):
-        if buffers == "ema" and target.is_floating_point():
-            target.lerp_(source, 1 - m)
+    for buffer, source_buffer in zip(encoder_k.buffers(), encoder_q.buffers(), strict=True):
+        if buffers == "ema" and buffer.is_floating_point():
+            buffer.lerp_(source_buffer, 1 - m)
         else:
-            target.copy_(source)
+            buffer.copy_(source_buffer)
 
 
 def momentum_at(progress: float, start: float, end: float, hold: float = 0.0) -> float:

@@ -1,0 +1,78 @@
+"""Typed configuration: layers, bases, overrides, and one sentence for everything that is wrong."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from automix_transfer.config import MISSING, load_config, to_yaml
+from automix_transfer.errors import UserError
+
+
+@dataclass
+class Part:
+    size: int = 3
+    rates: list[float] = field(default_factory=lambda: [0.1])
+    name: str = "a"
+
+
+@dataclass
+class Whole:
+    root: str = MISSING
+    part: Part = field(default_factory=Part)
+    free: dict[str, int] = field(default_factory=dict)
+
+
+def test_bases_come_first_then_the_file_then_overrides(tmp_path):
+    (tmp_path / "deep.yaml").write_text("root: deep\npart: {size: 4, name: deep}")
+    (tmp_path / "base.yaml").write_text("base: deep.yaml\npart: {name: base}\nfree: {x: 1}")
+    (tmp_path / "top.yaml").write_text("base: [base.yaml]\npart: {rates: [1, 2]}")
+    config = load_config(Whole, [tmp_path / "top.yaml"], ["part.size=5", "free.y=2"])
+    assert isinstance(config, Whole)
+    assert (config.root, config.part, config.free) == ("deep", Part(5, [1.0, 2.0], "base"), {"x": 1, "y": 2})
+    (tmp_path / "again.yaml").write_text(to_yaml(config))
+    assert load_config(Whole, [tmp_path / "again.yaml"]) == config
+
+
+@pytest.mark.parametrize("override, words", [
+    ("root", "key=value"), ("=1", "key=value"), ("part.sise=1", r"'part.sise'; did you mean 'size'"), ("zzz=1", "known keys here: root, part, free"),
+    ("part.size=large", "part.size.*int"), ("part=3", "part"), ("root=[", "not valid YAML"), ("part.size=1.5", "part.size"),
+])
+def test_wrong_overrides_are_one_sentence_that_names_the_key(override, words):
+    with pytest.raises(UserError, match=words) as caught:
+        load_config(Whole, [], ["root=x", override])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_value_is_named():
+    with pytest.raises(UserError, match="'root' has no value"):
+        load_config(Whole)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("part: [1", "not valid YAML at line"), ("- 1", "must be a mapping"), ("base: top.yaml", "based on itself"), ("base: 3", "'base' must be"),
+    ("base: none.yaml", "none.yaml does not exist"), ("part: {size: x}", "part.size"), ("1: 2", "must be a mapping"),
+])
+def test_wrong_files_are_one_sentence_that_names_the_file(tmp_path, text, words):
+    (tmp_path / "top.yaml").write_text(text)
+    with pytest.raises(UserError, match=words) as caught:
+        load_config(Whole, [tmp_path / "top.yaml"], ["root=x"])
+    assert ".yaml" in str(caught.value)
+
+
+def test_not_text(tmp_path):
+    (tmp_path / "top.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match="top.yaml"):
+        load_config(Whole, [tmp_path / "top.yaml"])
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(alphabet="abcroptsize.:=-[]{}&*!|>'\"%@`#, \n\t0123456789", max_size=60))
+def test_random_input_never_gives_a_traceback(tmp_path, text):
+    (tmp_path / "random.yaml").write_text(text)
+    for files, overrides in (([tmp_path / "random.yaml"], []), ([], [text])):
+        try:
+            load_config(Whole, files, overrides)
+        except UserError as error:
+            assert str(error)

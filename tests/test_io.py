@@ -1,0 +1,91 @@
+"""Files that are never half-written, and files that cannot run code."""
+
+import errno
+import os
+import pickle
+
+import pytest
+import torch
+
+from automix_transfer.errors import UserError, run_script
+from automix_transfer.io import atomic_write, load_torch, read_json, save_torch, write_json
+from automix_transfer.rng import derive_generator, derive_seed, reseed_globals
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "x.pt"
+    save_torch(path, {"a": 1})
+
+    def full_disk(file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"x\.pt could not be written \(No space left on device\).*untouched"):
+        atomic_write(path, full_disk)
+    assert load_torch(path) == {"a": 1} and os.listdir(tmp_path) == ["x.pt"]
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, [1])
+
+    def interrupted(file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write(path, interrupted)
+    assert read_json(path) == [1] and os.listdir(tmp_path) == ["x.json"]
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch hostile_was_here",)
+
+
+def test_pickles_that_run_code_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Hostile()}, tmp_path / "x.pt")
+    (tmp_path / "y.pt").write_bytes(pickle.dumps(Hostile()))
+    for name in ("x.pt", "y.pt"):
+        with pytest.raises(UserError, match=name):
+            load_torch(tmp_path / name)
+    assert not (tmp_path / "hostile_was_here").exists()
+
+
+def test_truncated_files_are_one_sentence(tmp_path):
+    save_torch(tmp_path / "x.pt", {"a": torch.zeros(100)})
+    content = (tmp_path / "x.pt").read_bytes()
+    for length in (0, 1, 10, len(content) // 2, len(content) - 1):
+        (tmp_path / "x.pt").write_bytes(content[:length])
+        with pytest.raises(UserError, match=r"x\.pt"):
+            load_torch(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": 1', "9" * 5000, "[" * 100000, "\x00"])
+def test_wrong_json_is_one_sentence(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError, match=r"x\.json is not valid JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_scripts_exit_with_2_and_one_line(capsys):
+    def fails():
+        raise UserError("field x of y.yaml is wrong; set it to z")
+
+    with pytest.raises(SystemExit) as caught:
+        run_script(fails)
+    assert caught.value.code == 2 and capsys.readouterr().err == "error: field x of y.yaml is wrong; set it to z\n"
+
+
+def test_randomness_depends_on_its_coordinates_alone():
+    assert derive_seed(0, "sample", 1, 2) == 1299218403789085138  # on every machine, or no run could be resumed elsewhere
+    seeds = {derive_seed(s, p, a, b) for s in range(3) for p in ("x", "y") for a in range(3) for b in range(3)}
+    assert len(seeds) == 54 and all(0 <= seed < 2**63 for seed in seeds)
+    assert derive_seed(1, "a", 11) != derive_seed(1, "a", 1, 1)
+    first = torch.rand(3, generator=derive_generator(0, "x", 5))
+    assert torch.equal(first, torch.rand(3, generator=derive_generator(0, "x", 5)))
+    reseed_globals(0, "x", 1)
+    one = torch.rand(2)
+    reseed_globals(0, "x", 1)
+    assert torch.equal(one, torch.rand(2))
