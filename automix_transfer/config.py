@@ -80,7 +80,7 @@ def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def _override_layer(override: str) -> DictConfig:
+def _override_layer(override: str) -> Any:
     """``a.b=value`` as the mapping ``{a: {b: value}}``; the value is YAML."""
     key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", key):

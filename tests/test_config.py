@@ -36,7 +36,8 @@ def test_bases_come_first_then_the_file_then_overrides(tmp_path):
 
 
 @pytest.mark.parametrize("override, words", [
-    ("root", "key=value"), ("=1", "key=value"), ("part.sise=1", r"'part.sise'; did you mean 'size'"), ("zzz=1", "known keys here: root, part, free"),
+    ("root", "key=value"), ("=1", "key=value"),
+    ("part.sise=1", r"'part.sise'; did you mean 'size'"), ("zzz=1", "known keys here: root, part, free"),
     ("part.size=large", "part.size.*int"), ("part=3", "part"), ("root=[", "not valid YAML"), ("part.size=1.5", "part.size"),
 ])
 def test_wrong_overrides_are_one_sentence_that_names_the_key(override, words):
@@ -51,7 +52,8 @@ def test_missing_value_is_named():
 
 
 @pytest.mark.parametrize("text, words", [
-    ("part: [1", "not valid YAML at line"), ("- 1", "must be a mapping"), ("base: top.yaml", "based on itself"), ("base: 3", "'base' must be"),
+    ("part: [1", "not valid YAML at line"), ("- 1", "must be a mapping"),
+    ("base: top.yaml", "based on itself"), ("base: 3", "'base' must be"),
     ("base: none.yaml", "none.yaml does not exist"), ("part: {size: x}", "part.size"), ("1: 2", "must be a mapping"),
 ])
 def test_wrong_files_are_one_sentence_that_names_the_file(tmp_path, text, words):
