@@ -67,7 +67,7 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
     """Every job of the demo: the commands of the README at demo scale."""
     python = sys.executable
     small = ["train.epochs=2", "train.batch_size=16", "schedule.warmup_epochs=0", "data.workers=0"] if smoke else []
-    backbone, detector = output / "export" / "backbone.safetensors", output / "export" / "backbone.pkl"
+    encoder, backbone = output / "export" / "encoder.safetensors", output / "export" / "backbone.pkl"
 
     def train(script: str, config: str, run: str, *overrides: str) -> list[str]:
         folder = output / run
@@ -90,13 +90,13 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
         run = f"pretrain/{method}"
         jobs.append(Job(f"pretrain {method}", train("pretrain", f"embedded_r10_{method}", run, f"data.root={data / 'imagenet'}"),
                         output / run / "metrics.json", ["data"], 5.0 if method == "automix" else 1.7))
-    jobs.append(Job("export", export("safetensors", backbone), backbone.with_suffix(".proof.json"), ["pretrain automix"], 0.1))
-    jobs.append(Job("export detectron2", export("detectron2", detector), detector.with_suffix(".proof.json"), ["pretrain automix"], 0.1))
-    for run, weights, needs in (("random_init", "", "data"), ("automix", str(detector), "export detectron2")):
+    jobs.append(Job("export", export("safetensors", encoder), encoder.with_suffix(".proof.json"), ["pretrain automix"], 0.1))
+    jobs.append(Job("export detectron2", export("detectron2", backbone), backbone.with_suffix(".proof.json"), ["pretrain automix"], 0.1))
+    for run, weights, needs in (("random_init", "", "data"), ("automix", str(backbone), "export detectron2")):
         jobs.append(Job(f"detect {run}", detect(run, weights), output / "detection" / run / "results.json", [needs], 1.5, _progress))
     for dataset in FINE_GRAINED:
         root = data / {"cub": "CUB_200_2011", "aircraft": "fgvc-aircraft-2013b"}[dataset]
-        for start, initial, needs in (("scratch", [], "data"), ("automix", [f"encoder.weights={backbone}"], "export")):
+        for start, initial, needs in (("scratch", [], "data"), ("automix", [f"encoder.weights={encoder}"], "export")):
             run = f"finegrained/{dataset}_{start}"
             jobs.append(Job(f"{dataset} {start}", train("finegrained", f"embedded_{dataset}", run, f"data.root={root}", *initial),
                             output / run / "metrics.json", [needs], 0.6))
