@@ -17,6 +17,7 @@ from automix_transfer.report.figures import curves_figure, masks_figure, mixed_a
 from automix_transfer.report.pictures import example_pairs, lam_figure, lam_frames, methods_figure
 from automix_transfer.report.runs import read_history
 
+LAMS = (0.1, 0.3, 0.5, 0.7, 0.9)
 LEAST = 8  #: validation images that mixed samples are measured on, at least
 
 
@@ -40,6 +41,7 @@ def draw_figures(output: Path, data: Path, automix: tuple[Method, EncoderInfo], 
     lam_figure(figures / "by_lambda.png", pairs, method)
     lam_frames(figures, pairs, method)
 
+    # every network and λ is a pass over the samples: five λ take half a minute on one core
     batches = list(shuffled_batches(dataset, 64, seed, min(samples, len(dataset))))
     accuracies: dict[str, Any] = {}
     for name, mixer in {**MIXERS, "automix": automix_mixer(method)}.items():
@@ -47,8 +49,8 @@ def draw_figures(output: Path, data: Path, automix: tuple[Method, EncoderInfo], 
         if name != "automix" and not file.is_file():
             continue
         encoder = (method if name == "automix" else load_method(file)[0]).inference_encoder()
-        accuracies[name] = [row.to_dict() for row in mixed_accuracy(encoder, batches, mixer, seed=seed)]
-    statistics = [row.to_dict() for row in mask_statistics(method, batches, seed=seed)]
+        accuracies[name] = [row.to_dict() for row in mixed_accuracy(encoder, batches, mixer, LAMS, seed)]
+    statistics = [row.to_dict() for row in mask_statistics(method, batches, LAMS, seed)]
     images = sum(len(batch[0]) for batch in batches)
     write_json(output / "mixed.json", {"accuracy": accuracies, "masks": statistics, "images": images, "seed": seed})
     mixed_accuracy_figure(figures / "mixed_accuracy.png", accuracies)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 
 from automix_transfer import __version__
 from automix_transfer.errors import UserError
@@ -45,12 +45,18 @@ def build(folder: str | Path, output: str | Path | None = None) -> Path:
     folder = Path(folder)
     output = Path(output) if output is not None else folder / "report.html"
     content = gather(folder)
+    write_text(output, template().render(content))
+    return output
+
+
+@cache
+def template() -> Template:
+    """The page's template; compiled once a process."""
     environment = Environment(loader=PackageLoader("automix_transfer", "report"), autoescape=select_autoescape(["html", "j2"]),
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": chain.percent, "signed": partial(chain.percent, signed=True), "method": chain.method_name,
                             "clock": clock, "anchor": anchor, "compact": compact}
-    write_text(output, environment.get_template("page.html.j2").render(content))
-    return output
+    return environment.get_template("page.html.j2")
 
 
 def gather(folder: Path) -> dict[str, Any]:
@@ -80,6 +86,9 @@ def gather(folder: Path) -> dict[str, Any]:
     pictures = {run.path: [(path.stem.replace("_", " "), embedder.embed(path)) for path in _few(run.pictures)] for run in runs}
     plots = [(path.stem, embedder.embed(path)) for path in sorted(folder.glob("wsol/*.png"))]
     missing += [problem for run in runs for problem in run.problems]
+    if not (summary.get("commit") or len({run.commit for run in runs if run.commit}) == 1):
+        silent = sorted([*folder.glob("detection/*/results.json"), *folder.glob("wsol/*.json")])
+        missing += [f"{path} names no commit of its own" for path in silent]
     start = next((run.start for run in reversed(runs) if run.start), {})
     versions = summary.get("versions") if isinstance(summary.get("versions"), dict) else start.get("packages")
     names = {run.path: _relative(run.path, folder) for run in runs}
