@@ -155,7 +155,7 @@ def object_image(rng: Generator, label: int, size: int = 64) -> tuple[Image, lis
 def bird_image(rng: Generator, label: int) -> tuple[Image, list[Placed]]:
     """A bird, off-centre, in an image of about 128×104 pixels, upright or not."""
     height, width = _frame(rng, 96, 112, 112, 136)
-    radius = rng.uniform(0.27, 0.34) * min(height, width)
+    radius = rng.uniform(0.2, 0.26) * min(height, width)
     place = _place_inside(rng, height, width, radius, 1.26, rng.uniform(-0.45, 0.45))
     placed = [Placed(make_bird(rng, SPECIES[label]), place, label)]
     return _paint(rng, height, width, placed, (0.06, 0.14)), placed

@@ -24,7 +24,7 @@ from typing import Any
 from automix_transfer.data._render_images import Job, Record, write_images
 from automix_transfer.data._render_layouts import LAYOUTS, Layout
 
-VERSION = 4  # raise it whenever the rendered bytes change, so that older data is rendered anew
+VERSION = 5  # raise it whenever the rendered bytes change, so that older data is rendered anew
 MANIFEST = "synthetic.json"
 CHUNK = 32  # images a task of a worker
 POOL_FROM = 600  # fewer images than this are rendered sooner than worker processes start

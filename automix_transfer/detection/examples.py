@@ -30,7 +30,7 @@ class Detections:
 
 
 @torch.no_grad()
-def detect_examples(run: Path, data_root: Path, count: int, threshold: float = 0.5) -> list[Detections]:
+def detect_examples(run: Path, data_root: Path, count: int, threshold: float = 0.3) -> list[Detections]:
     """Run the detector of ``run`` (a folder with config.yaml and model_final.pth) on the first ``count`` test images of ``data_root``.
 
     Raises:
