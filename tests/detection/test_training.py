@@ -44,15 +44,21 @@ def test_overfits_one_picture(voc, tmp_path):
     """Boxes, classes and images belong together: the detector learns the training images by heart."""
     from automix_transfer.detection import trainer
 
-    (tmp_path / "data").mkdir()
-    for part in ("JPEGImages", "Annotations"):
-        (tmp_path / "data" / part).symlink_to(voc / part)
-    lists = tmp_path / "data" / "ImageSets" / "Main"
+    data = tmp_path / "data"
+    lists = data / "ImageSets" / "Main"
     lists.mkdir(parents=True)
-    for split in ("trainval", "test"):
-        (lists / f"{split}.txt").write_text("000000\n000001\n")
+    for part, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        (data / part).mkdir()
+        for name in ("000000", "000001"):  # the test images are copies, since one image in both splits is refused
+            content = (voc / part / f"{name}.{suffix}").read_bytes()
+            (data / part / f"{name}.{suffix}").write_bytes(content)
+            copy = f"9{name[1:]}"
+            renamed = content.replace(name.encode(), copy.encode()) if suffix == "xml" else content
+            (data / part / f"{copy}.{suffix}").write_bytes(renamed)
+    (lists / "trainval.txt").write_text("000000\n000001\n")
+    (lists / "test.txt").write_text("900000\n900001\n")
     options = [*QUICK, "SOLVER.MAX_ITER", "60", "SOLVER.BASE_LR", "0.02", "SOLVER.WARMUP_ITERS", "10"]
-    result = trainer.run(CONFIGS / "embedded_R10_FPN.yaml", "", tmp_path / "data", tmp_path / "run", options)
+    result = trainer.run(CONFIGS / "embedded_R10_FPN.yaml", "", data, tmp_path / "run", options)
     assert result["AP50"] > 60
 
 
