@@ -69,7 +69,7 @@ def test_not_text(tmp_path):
         load_config(Whole, [tmp_path / "top.yaml"])
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet="abcroptsize.:=-[]{}&*!|>'\"%@`#, \n\t0123456789", max_size=60))
 def test_random_input_never_gives_a_traceback(tmp_path, text):
     (tmp_path / "random.yaml").write_text(text)

@@ -152,7 +152,10 @@ def rebuild(weights: Weights, name: str | None = None, num_classes: int | None =
     if num_classes is not None and num_classes != info.num_classes:
         held = f"a classifier of {info.num_classes} classes" if info.num_classes else "no classifier"
         raise UserError(f"{weights.source} has {held}, not {num_classes}; correct the number of classes or leave it out")
-    encoder = create_encoder(info.name, info.num_classes, info.stem).eval()
+    try:
+        encoder = create_encoder(info.name, info.num_classes, info.stem).eval()
+    except UserError as error:
+        raise UserError(f"{weights.source}: {error}") from None
     return encoder, info, load_into(encoder, weights)
 
 

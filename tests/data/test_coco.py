@@ -142,7 +142,7 @@ def test_missing_files_are_one_sentence(tmp_path):
         read_coco(root / "nowhere", file)
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=mutated(json.dumps(CONTENT).encode()))
 def test_random_changes_of_bytes_end_in_records_or_a_user_error(tmp_path, content):
     try:
@@ -159,7 +159,7 @@ PLACES = [f"{name}.{index}.{field}" for name in ("images", "annotations", "categ
 PLACES += ["images", "annotations", "categories", "images.0", "annotations.0", "categories.0", "annotations.0.bbox.2"]
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=JSON)
 def test_any_value_at_any_place_ends_in_records_or_a_user_error(tmp_path, place, value):
     try:

@@ -172,7 +172,7 @@ HEADS = [b"", b"\xff\xd8\xff\xe0\0\x10JFIF\0", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
          b"BM", b"P6\n3 3\n", b"RIFF\x20\0\0\0WEBPVP8 ", b"\0\0\0\x0cjP  \r\n\x87\n"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(head=st.sampled_from(HEADS), tail=st.binary(max_size=120))
 def test_any_bytes_are_an_image_or_a_user_error(head, tail, tmp_path):
     (tmp_path / "x.jpg").write_bytes(head + tail)
@@ -182,7 +182,7 @@ def test_any_bytes_are_an_image_or_a_user_error(head, tail, tmp_path):
         assert "x.jpg" in str(error)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"]), data=st.data())
 def test_any_damage_to_an_image_is_survived(kind, data, tmp_path):
     buffer = io.BytesIO()

@@ -244,7 +244,7 @@ def test_tiny_imagenet_mistakes(file, line, text, split, expected, tmp_path):
     assert expected in said and Path(file).name in said
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(["classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"]),
        content=st.one_of(st.binary(max_size=80), st.text("0123456789. \n\tab/\x00\u2028", max_size=80).map(str.encode)))
 def test_any_content_of_a_list_is_read_or_refused(name, content, tmp_path):

@@ -149,7 +149,7 @@ def test_a_missing_root_split_or_empty_split_says_what_there_is(tmp_path):
         classes_of_voc(tmp_path)
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(xml=mutated(XML.encode()), strict=st.booleans())
 def test_random_changes_end_in_a_record_or_a_user_error(tmp_path, xml, strict):
     make(tmp_path, xml)
@@ -160,7 +160,7 @@ def test_random_changes_end_in_a_record_or_a_user_error(tmp_path, xml, strict):
             str(error).encode("ascii", "strict")
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ids=st.one_of(st.binary(max_size=40), st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass"))))
 def test_random_split_files_end_in_records_or_a_user_error(tmp_path, ids):
     make(tmp_path)

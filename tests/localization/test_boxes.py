@@ -70,7 +70,7 @@ def test_the_engines_agree_on_hundreds_of_maps(kind):
         np.testing.assert_array_equal(library.component_tree.best_iou(grey, boxes), contours.best_iou(grey, boxes), err_msg=repr(grey))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(st.data())
 def test_equals_the_oracle_on_anything(data):
     height, width = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
@@ -79,7 +79,7 @@ def test_equals_the_oracle_on_anything(data):
     assert_same(values, np.array([[x[0], y[0], x[1], y[1]]]), np.array([-0.5, 0.0, 0.2, 0.4, 0.6, 0.999, 1.0, 1.5]))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(0, 1)), st.integers(0, 2**32 - 1))
 def test_equals_the_oracle_on_any_floats(values, seed):
     assert_same(values, maps.random_boxes(np.random.default_rng(seed), *values.shape))

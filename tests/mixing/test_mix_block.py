@@ -48,7 +48,7 @@ def test_similarity_rows_are_distributions():
     assert torch.allclose(rows, torch.ones_like(rows))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(height=st.integers(1, 61), width=st.integers(1, 61), lam=st.floats(0, 1),
        order=st.sampled_from(["sigmoid_upsample", "upsample_sigmoid"]),
        upsampling=st.sampled_from(["nearest", "bilinear"]), lam_embedding=st.booleans(), normalize=st.booleans())

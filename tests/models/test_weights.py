@@ -20,7 +20,7 @@ from automix_transfer.models.weights import METADATA_KEY
 from .files import assert_same, automix_checkpoint, random_encoder, write_checkpoint
 
 NAME = "cifar_resnet8"  # 78,000 weights
-FAST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FAST = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +251,14 @@ def test_random_bytes(tmp_path: Path, content: bytes, name: str, start: bytes) -
     (tmp_path / name).write_bytes(start + content)
     with pytest.raises(UserError):
         read_weights(tmp_path / name)
+
+
+def test_a_name_that_is_no_encoder_is_blamed_on_the_file(checkpoint, tmp_path: Path) -> None:
+    content = torch.load(checkpoint[0], weights_only=True)
+    content["encoder"]["name"] = "bifar_resnet8"
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="x.pt: encoder 'bifar_resnet8' is unknown"):
+        load_encoder(tmp_path / "x.pt")
 
 
 @FAST
