@@ -23,13 +23,13 @@ from automix_transfer.data.dataset import cut_bottom
 from automix_transfer.data.images import ImageFacts, decode_image
 from automix_transfer.data.layouts import FOLDER_LAYOUT, TINY_LAYOUT
 from automix_transfer.data.layouts_lists import AIRCRAFT_LAYOUT, CUB_LAYOUT
-from automix_transfer.data.listing import ListError, Listing
+from automix_transfer.data.listing import Listing
+from automix_transfer.data.problems import ListError, Problems
 from automix_transfer.data.registry import DATASETS, SPLITS, load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import write_json
 
-SHOWN = 20
 CHUNK = 64  # images a task: a future for each of a million images would need a gigabyte
 
 
@@ -111,9 +111,8 @@ def check_data(config: DataConfig, workers: int = 0) -> Report:
     """
     report = check_root(config, workers=workers)
     boxes = [sentence for split in report.splits for sentence in split.bad_boxes]
-    fatal = boxes if config.on_bad_image == "skip" else report.problems
-    if fatal:
-        raise _error(f"{config.dataset} at {config.root}", fatal)
+    fatal = Problems(f"{config.dataset} at {config.root}", boxes if config.on_bad_image == "skip" else report.problems)
+    fatal.raise_if_any("", more="; python -m automix_transfer.data.check lists all")
     for split in report.splits:
         _warn(split.bad, split.name, len(split.listing))
     return report
@@ -204,13 +203,6 @@ def _verdict_file(listing: Listing) -> Path:
             digest.update(f"{path}\0missing\n".encode(errors="surrogateescape"))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "automix_transfer" / f"bad_images_{digest.hexdigest()}.json"
-
-
-def _error(subject: str, found: Sequence[str]) -> UserError:
-    if len(found) == 1:
-        return ListError(found[0], found)
-    more = [f"  ... and {len(found) - SHOWN:,} more; python -m automix_transfer.data.check lists all"] if len(found) > SHOWN else []
-    return ListError("\n".join([f"{subject}: {len(found):,} problems", *(f"  {text}" for text in found[:SHOWN]), *more]), found)
 
 
 def _warn(bad: dict[int, str], what: str, total: int) -> None:

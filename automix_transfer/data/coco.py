@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from automix_transfer.data._problems import Problems, as_number, clip_box, image_problem, is_plain_name, missing_problem, shown
+from automix_transfer.data.annotation_checks import as_number, clip_box, image_problem, is_plain_name, missing_problem, shown
+from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
 REMEDY = "correct the annotation file or restore the images"
@@ -114,7 +115,7 @@ def _read_images(items: list[tuple[str, dict[str, Any]]], folder: Path, check_im
     records: dict[int, dict[str, Any]] = {}
     names: set[str] = set()
     for where, item in items:
-        before = problems.count
+        before = len(problems.found)
         number = _integer(item, "id", where, problems)
         height, width = (_integer(item, side, where, problems, 1) for side in ("height", "width"))
         name = item.get("file_name")
@@ -131,7 +132,7 @@ def _read_images(items: list[tuple[str, dict[str, Any]]], folder: Path, check_im
             problems.add(f"{where}.id", f"{number} is used twice")
         elif number is not None:
             # Kept even when something else of it is wrong, so that its annotations are not reported as pointing nowhere.
-            well = problems.count == before
+            well = len(problems.found) == before
             records[number] = {"file_name": str(folder / str(name)), "image_id": number, "height": height if well else 0,
                                "width": width if well else 0, "objects": []}
     return records
@@ -145,7 +146,7 @@ def _file_problem(path: Path, width: int | None, height: int | None, check_image
 
 def _read_annotation(where: str, item: dict[str, Any], records: dict[int, dict[str, Any]], categories: dict[int, str], seen: set[int],
                      problems: Problems) -> None:
-    before = problems.count
+    before = len(problems.found)
     number = _integer(item, "id", where, problems)
     if number in seen:
         problems.add(f"{where}.id", f"{number} is used twice")
@@ -167,7 +168,7 @@ def _read_annotation(where: str, item: dict[str, Any], records: dict[int, dict[s
     wrong = _segmentation_problem(item["segmentation"]) if "segmentation" in item else None
     if wrong:
         problems.add(f"{where}.segmentation", wrong)
-    if problems.count == before and record is not None and category is not None:
+    if len(problems.found) == before and record is not None and category is not None:
         found = {"bbox": box, "class": categories[category], "category_id": category, "id": number, "area": area,
                  "iscrowd": bool(crowd), "difficult": False}
         if "segmentation" in item:

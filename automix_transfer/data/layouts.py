@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from automix_transfer.data.images import is_image_name
-from automix_transfer.data.listing import Box, Listing, Problems, parse_box, read_lines
+from automix_transfer.data.listing import Box, Listing, parse_box, read_lines
+from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
 FOLDER_LAYOUT = "ROOT/SPLIT/CLASS/image.jpg, e.g. /data/imagenet/train/n01440764/n01440764_10026.JPEG"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from automix_transfer.data.layouts import require_folder
-from automix_transfer.data.listing import Box, Listing, Problems, parse_box, read_lines
+from automix_transfer.data.listing import Box, Listing, parse_box, read_lines
+from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
 CUB_LAYOUT = ("ROOT/images.txt, image_class_labels.txt, classes.txt, train_test_split.txt, bounding_boxes.txt and ROOT/images/, "

@@ -1,4 +1,4 @@
-"""What a layout reader returns, and how it collects everything that is wrong before it complains."""
+"""What a layout reader returns, and how it reads a list file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from automix_transfer.errors import UserError
+from automix_transfer.data.problems import Problems
 
 Box = tuple[float, float, float, float]
 
@@ -38,36 +38,6 @@ class Listing:
         """The images at ``indices``, in that order, with the same classes."""
         return replace(self, paths=[self.paths[i] for i in indices], labels=[self.labels[i] for i in indices],
                        boxes=None if self.boxes is None else [self.boxes[i] for i in indices])
-
-
-class ListError(UserError):
-    """A `UserError` that also holds every problem that was found, of which its message shows the first."""
-
-    def __init__(self, message: str, found: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.found = tuple(found)
-
-
-class Problems:
-    """Collects what is wrong, so that a user sees all of it at once and not one item a run."""
-
-    def __init__(self, subject: str, shown: int = 20) -> None:
-        self.subject, self.shown = subject, shown
-        self.found: list[str] = []
-
-    def add(self, where: str | Path, what: str, line: int | None = None) -> None:
-        """Note one problem at ``where`` (a file), at ``line`` counted from 1."""
-        self.found.append(f"{where}:{line}: {what}" if line else f"{where}: {what}")
-
-    def raise_if_any(self, remedy: str) -> None:
-        """Raise one `ListError` with the first problems, the number of all and the remedy."""
-        if not self.found:
-            return
-        if len(self.found) == 1:
-            raise ListError(f"{self.found[0]}; {remedy}", self.found)
-        rest = len(self.found) - self.shown
-        lines = [f"{self.subject}: {len(self.found):,} problems; {remedy}", *(f"  {p}" for p in self.found[:self.shown])]
-        raise ListError("\n".join(lines + ([f"  ... and {rest:,} more"] if rest > 0 else [])), self.found)
 
 
 def read_lines(path: Path, columns: int, problems: Problems, *, separator: str | None = None, exact: bool = True,

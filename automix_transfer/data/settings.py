@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 
 from automix_transfer.config import MISSING
 from automix_transfer.errors import UserError
+from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 CROPS = ("random_resized", "pad", "none")
 TEST_CROPS = ("center", "squash")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")

@@ -13,7 +13,8 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
-from automix_transfer.data._problems import Problems, clip_box, image_problem, is_plain_name, missing_problem, shown
+from automix_transfer.data.annotation_checks import clip_box, image_problem, is_plain_name, missing_problem, shown
+from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
 REMEDY = "correct these files or take the images out of the split"
@@ -39,7 +40,7 @@ def read_voc(root: str | Path, split: str, classes: list[str] | None = None, che
     """
     root = Path(root)
     identifiers = _read_split(root, split)
-    problems = Problems(f"VOC data set {root}, split '{split}',")
+    problems = Problems(f"VOC data set {root}, split '{split}'")
     seen: set[str] = set()
     records = []
     for line, identifier in identifiers:
@@ -151,7 +152,7 @@ def _read_annotation(root: Path, identifier: str, classes: list[str] | None, str
 
 def _read_object(node: Element, where: str, width: int, height: int, classes: list[str] | None, strict: bool,
                  problems: Problems) -> dict[str, Any] | None:
-    before = problems.count
+    before = len(problems.found)
     name = _text(node, "name")
     if not name:
         problems.add(where, "<name> is missing or empty")
@@ -167,7 +168,7 @@ def _read_object(node: Element, where: str, width: int, height: int, classes: li
         box = clip_box((xmin - 1, ymin - 1, xmax, ymax), width, height)
         if isinstance(box, str):
             problems.add(f"{where}, bndbox", f"({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}) {box} (VOC counts pixels from 1)")
-    if problems.count > before:
+    if len(problems.found) > before:
         return None
     return {"bbox": box, "class": name, **flags, "iscrowd": False}
 

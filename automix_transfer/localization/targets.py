@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from automix_transfer.data.listing import Box, Listing, Problems, parse_box, read_lines
+from automix_transfer.data.listing import Box, Listing, parse_box, read_lines
+from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
 METADATA_FILES = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")

@@ -16,10 +16,9 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from automix_transfer.errors import UserError
+from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from automix_transfer.models.cifar_resnet import cifar_resnet
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 STEMS = ("imagenet", "cifar")
 
 

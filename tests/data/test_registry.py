@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
-from automix_transfer.data.listing import ListError
+from automix_transfer.data.problems import ListError
 from automix_transfer.data.registry import DATASETS, SPLITS, load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError

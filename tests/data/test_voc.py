@@ -109,7 +109,7 @@ def test_entity_bombs_and_files_read_through_entities_are_refused(tmp_path):
 def test_all_problems_are_reported_at_once_the_first_twenty_in_words(tmp_path):
     make(tmp_path, ids="".join(f"gone{n}\n" for n in range(15)) + "a\na\n../a\n")
     message = problem(tmp_path)
-    assert "has 32 problems" in message and message.count("\n") == 21 and message.endswith("... and 12 more")
+    assert ": 32 problems" in message and message.count("\n") == 21 and message.endswith("... and 12 more")
     make(tmp_path, ids="a\na\n../a\n")
     message = problem(tmp_path)
     assert "train.txt line 2: image 'a' is listed twice" in message and "train.txt line 3: '../a' is not the name of an image" in message

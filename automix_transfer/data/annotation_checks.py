@@ -1,4 +1,4 @@
-"""All problems of a data set at once, in one `UserError`, and the small checks that the detection readers share."""
+"""The small checks of values, names, boxes and image files that the readers of detection data share."""
 
 from __future__ import annotations
 
@@ -8,33 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-
-from automix_transfer.errors import UserError
-
-SHOWN = 20
-
-
-class Problems:
-    """Collects problems as (where, what); `raise_if_any` reports the first 20 and the number of all."""
-
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
-        self.count = 0
-        self.first: list[str] = []
-
-    def add(self, where: object, what: str) -> None:
-        """Note one problem: where is a file, with line or field; what says what is wrong and what was expected."""
-        self.count += 1
-        if len(self.first) < SHOWN:
-            self.first.append(f"{where}: {what}")
-
-    def raise_if_any(self, remedy: str) -> None:
-        """Raises UserError when anything was noted; ``remedy`` says what to do about all of it."""
-        if not self.count:
-            return
-        lines = "".join(f"\n  {line}" for line in self.first)
-        more = f"\n  ... and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
-        raise UserError(f"{self.subject} has {self.count} problem{'s' if self.count > 1 else ''}; {remedy}:{lines}{more}")
 
 
 def shown(value: object, limit: int = 60) -> str:

@@ -1,0 +1,40 @@
+"""All problems of a data set at once: one error that holds every one of them, and shows the first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from automix_transfer.errors import UserError
+
+SHOWN = 20
+
+
+class ListError(UserError):
+    """A `UserError` that also holds every problem that was found, of which its message shows the first."""
+
+    def __init__(self, message: str, found: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.found = tuple(found)
+
+
+class Problems:
+    """Collects what is wrong, so that a user sees all of it at once and not one item a run."""
+
+    def __init__(self, subject: str, found: Iterable[str] = ()) -> None:
+        self.subject = subject
+        self.found = list(found)
+
+    def add(self, where: object, what: str, line: int | None = None) -> None:
+        """Note one problem at ``where`` (a file, or a field of it), at ``line`` counted from 1; ``what`` also says what was expected."""
+        self.found.append(f"{where}:{line}: {what}" if line else f"{where}: {what}")
+
+    def raise_if_any(self, remedy: str, more: str = "") -> None:
+        """Raise one `ListError`: a single problem with ``remedy``, or the first 20, the number of all, and where to read ``more``."""
+        if not self.found:
+            return
+        ending = f"; {remedy}" if remedy else ""
+        if len(self.found) == 1:
+            raise ListError(f"{self.subject}: {self.found[0]}{ending}", self.found)
+        rest = len(self.found) - SHOWN
+        lines = [f"{self.subject}: {len(self.found):,} problems{ending}", *(f"  {text}" for text in self.found[:SHOWN])]
+        raise ListError("\n".join(lines + ([f"  ... and {rest:,} more{more}"] if rest > 0 else [])), self.found)
