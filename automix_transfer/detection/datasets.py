@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.structures import BoxMode
 
 from automix_transfer.data.coco import categories_of_coco, read_coco
 from automix_transfer.data.voc import read_voc
-from automix_transfer.detection.compatibility import has_extension
-from automix_transfer.detection.voc_evaluation import VOCEvaluator
 from automix_transfer.errors import UserError
 
 LAYOUTS = "VOC (Annotations/, JPEGImages/, ImageSets/Main/) or COCO (annotations/instances_train*.json, instances_val*.json)"
@@ -71,23 +68,6 @@ def read_class_names(file: str | Path) -> list[str]:
         problem = f"names '{twice[0]}' more than once" if twice else "is empty"
         raise UserError(f"--class-names {file} {problem}; give each class once, one a line")
     return names
-
-
-def build_evaluator(name: str, output: str) -> DatasetEvaluator:
-    """The evaluator of a data set: VOC's AP, or COCO's by pycocotools; for folders of ours and for Detectron2's names.
-
-    Raises:
-        UserError: the data set is for neither.
-    """
-    kind = MetadataCatalog.get(name).get("evaluator_type")
-    if kind == "pascal_voc":
-        if not MetadataCatalog.get(name).get("checked", False):
-            _complete_builtin_voc(name)
-        return VOCEvaluator(name)
-    if kind == "coco":
-        return COCOEvaluator(name, output_dir=output, use_fast_impl=has_extension())
-    raise UserError(f"data set '{name}' in DATASETS.TEST has no box evaluator here (its kind is '{kind}'); "
-                    "use a VOC or COCO data set, or --data-root")
 
 
 def class_names_of(name: str) -> list[str]:
@@ -178,9 +158,11 @@ def _register(name: str, records: list[dict[str, Any]], folder: Path, **metadata
     MetadataCatalog.get(name).set(**metadata)
 
 
-def _complete_builtin_voc(name: str) -> None:
-    """Detectron2's own VOC records do not say which objects are difficult; read them again, checked."""
+def complete_builtin_voc(name: str) -> None:
+    """Detectron2's own VOC records do not say which objects are difficult; read them again, checked. Records of ours stay as they are."""
     metadata = MetadataCatalog.get(name)
+    if metadata.get("checked", False):
+        return
     records = _records(read_voc(Path(metadata.dirname), metadata.split, list(metadata.thing_classes)), metadata.thing_classes)
     DatasetCatalog.remove(name)
     DatasetCatalog.register(name, lambda: records)

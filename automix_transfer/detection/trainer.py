@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import os
 import sys
 from argparse import Namespace
@@ -22,11 +21,13 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
+from automix_transfer.detection.coco_evaluation import ENGINES, check_engine
 from automix_transfer.detection.config import load_config, logger
-from automix_transfer.detection.datasets import build_evaluator, class_names_of, register_folder
+from automix_transfer.detection.datasets import class_names_of, register_folder
+from automix_transfer.detection.evaluation import build_evaluator
+from automix_transfer.detection.results import summarize, table, write_categories, write_results
 from automix_transfer.detection.weights_check import LoadReport, load_weights
 from automix_transfer.errors import UserError
-from automix_transfer.io import write_json
 
 QUIET_LOGGERS = (logger.name, "detectron2.utils.events")  # what `run` prints: ours, and a line every 20 iterations with losses and ETA
 
@@ -35,10 +36,11 @@ class Trainer(DefaultTrainer):
     """`DefaultTrainer` that evaluates VOC and COCO data sets and refuses weights that do not fill the backbone."""
 
     loaded: LoadReport | None = None
+    coco_evaluator = ENGINES[0]
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+        return build_evaluator(cfg, dataset_name, cls.coco_evaluator)
 
     def resume_or_load(self, resume: bool = True) -> None:
         if resume and self.checkpointer.has_checkpoint():
@@ -86,6 +88,7 @@ def prepare(arguments: Namespace) -> CfgNode:
             cannot be written.
     """
     resume = arguments.resume
+    check_engine(getattr(arguments, "coco_evaluator", ENGINES[0]))
     cfg, explicit = load_config(arguments.config_file, arguments.opts, arguments.num_gpus, arguments.num_machines, resume)
     if arguments.eval_only and not resume and not str(cfg.MODEL.WEIGHTS).endswith((".pth", ".pt")):
         raise UserError(f"--eval-only evaluates a trained detector, but MODEL.WEIGHTS is '{cfg.MODEL.WEIGHTS}'; "
@@ -117,6 +120,9 @@ def prepare(arguments: Namespace) -> CfgNode:
 def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
     """Train (or with ``eval_only`` load) and evaluate; writes ``results.json`` in the output folder and returns what is in it."""
     default_setup(cfg, arguments)
+    Trainer.coco_evaluator = getattr(arguments, "coco_evaluator", ENGINES[0])
+    if comm.is_main_process():
+        write_categories(cfg)
     if arguments.eval_only:
         model = Trainer.build_model(cfg)
         if arguments.resume:
@@ -133,10 +139,11 @@ def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
         loaded, measured = trainer.loaded, trainer.results()
     if not comm.is_main_process():
         return {}
-    results = summary(cfg, measured, loaded)
-    write_json(Path(cfg.OUTPUT_DIR) / "results.json", results)
+    results = summarize(cfg, measured, str(loaded) if loaded else None)
+    write_results(cfg.OUTPUT_DIR, results)
+    logger.info(f"results.csv and results.json in {cfg.OUTPUT_DIR}\n\n{table(results)}\n")
     figures = "  ".join(f"{key} {'-' if results[key] is None else format(results[key], '.2f')}" for key in ("AP", "AP50", "AP75"))
-    logger.info(f"{results['detector']} on {_short(cfg.DATASETS.TEST[0])}: {figures}  ({results['rule']})")
+    logger.info(f"{results['detector']} on {results['data']}: {figures}  ({results['rule']})")
     return results
 
 
@@ -147,32 +154,6 @@ def check_weights(cfg: CfgNode, arguments: Namespace) -> None:
         cpu.defrost()
         cpu.MODEL.DEVICE = "cpu"
         load_weights(build_model(cpu), cfg.MODEL.WEIGHTS)
-
-
-def summary(cfg: CfgNode, measured: Mapping[str, Any], loaded: LoadReport | None) -> dict[str, Any]:
-    """AP, AP50 and AP75 of the first test set in percent, every other figure, and what they are figures of."""
-    by_set = dict(measured) if len(cfg.DATASETS.TEST) > 1 else {name: measured for name in cfg.DATASETS.TEST}
-    first = by_set.get(cfg.DATASETS.TEST[0], {}) if cfg.DATASETS.TEST else {}
-    box = first.get("bbox", {})
-    rule = "COCO rule" if "APs" in box else "area rule" if "bbox_11point" in first else "11-point rule"
-    return {
-        **{key: _number(box.get(key)) for key in ("AP", "AP50", "AP75")},
-        "rule": rule,
-        "detector": f"{'Mask' if cfg.MODEL.MASK_ON else 'Faster'} R-CNN, {cfg.MODEL.BACKBONE.NAME}, depth {cfg.MODEL.RESNETS.DEPTH}",
-        "weights": cfg.MODEL.WEIGHTS, "loaded": str(loaded) if loaded else None, "iterations": cfg.SOLVER.MAX_ITER,
-        "batch": cfg.SOLVER.IMS_PER_BATCH, "seed": cfg.SEED,
-        "metrics": {_short(name): {task: {key: _number(value) for key, value in figures.items()} for task, figures in tasks.items()}
-                    for name, tasks in by_set.items()},
-    }
-
-
-def _number(value: Any) -> float | None:
-    """JSON has no NaN."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _short(name: str) -> str:
-    return Path(name).name  # folders of ours are registered by their path
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

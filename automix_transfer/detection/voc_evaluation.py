@@ -27,9 +27,10 @@ Truth = Mapping[str, tuple[np.ndarray, np.ndarray]]  # image id -> boxes (M, 4) 
 class VOCEvaluator(DatasetEvaluator):
     """Evaluates on a registered VOC data set; call from every process.
 
-    ``bbox`` holds AP (mean over `THRESHOLDS`), AP50, AP75 and AP of each class in percent, by the rule of the data set's year (11-point
-    for 2007, area otherwise); ``bbox_area`` or ``bbox_11point`` holds the first three by the other rule. Classes of which the split has
-    no object are left out of the means.
+    ``bbox`` holds AP (mean over `THRESHOLDS`), AP50 and AP75 in percent, of all classes and of each (``AP50-dog``), by the headline's
+    rule, which is Detectron2's, so that figures compare with those of papers that used it: 11-point for 2007, area otherwise.
+    ``bbox_area`` or ``bbox_11point`` holds the same by the other rule. Classes of which the split has no object that is not difficult
+    are left out, of the means too (Detectron2's figures are NaN then).
     """
 
     def __init__(self, dataset_name: str):
@@ -59,13 +60,18 @@ class VOCEvaluator(DatasetEvaluator):
         seen = {name: curve for name, curve in curves.items() if curve is not None}
         results: dict[str, dict[str, float]] = OrderedDict()
         for rule in sorted(RULES, key=lambda rule: rule != self.rule):
-            ap = {name: [100 * average_precision(recall, precision, rule) for recall, precision in curve] for name, curve in seen.items()}
-            mean = np.mean(list(ap.values()), axis=0) if ap else np.full(len(THRESHOLDS), np.nan)
-            summary = {"AP": float(mean.mean()), "AP50": float(mean[THRESHOLDS.index(0.5)]), "AP75": float(mean[THRESHOLDS.index(0.75)])}
-            if rule == self.rule:
-                summary |= {f"AP-{name}": float(np.mean(values)) for name, values in ap.items()}
-            results["bbox" if rule == self.rule else f"bbox_{rule.replace('-', '')}"] = summary
+            ap = {name: np.array([100 * average_precision(recall, precision, rule) for recall, precision in curve])
+                  for name, curve in seen.items()}
+            figures = _figures(np.mean(list(ap.values()), axis=0)) if ap else {}
+            for name, values in ap.items():
+                figures |= {f"{key}-{name}": value for key, value in _figures(values).items()}
+            results["bbox" if rule == self.rule else f"bbox_{rule.replace('-', '')}"] = figures
         return results
+
+
+def _figures(by_threshold: np.ndarray) -> dict[str, float]:
+    return {"AP": float(by_threshold.mean()), "AP50": float(by_threshold[THRESHOLDS.index(0.5)]),
+            "AP75": float(by_threshold[THRESHOLDS.index(0.75)])}
 
 
 def ground_truth(records: Sequence[Mapping[str, Any]], classes: int) -> list[dict[str, tuple[np.ndarray, np.ndarray]]]:

@@ -1,0 +1,145 @@
+"""What an evaluation leaves: a table on the screen, ``results.csv`` for every class, and ``results.json``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from automix_transfer.detection.datasets import class_names_of
+from automix_transfer.io import write_json, write_text
+
+HEADLINE = ("AP", "AP50", "AP75")
+RULES = {"bbox": "", "segm": "masks, COCO rule", "bbox_area": "area rule", "bbox_11point": "11-point rule"}
+ALL = "(all)"  # the row of the means in results.csv
+
+
+def summarize(cfg: CfgNode, measured: Mapping[str, Any], loaded: str | None) -> dict[str, Any]:
+    """AP, AP50 and AP75 of the first test set in percent, every other figure, each class's, and what they are figures of.
+
+    Args:
+        measured: what Detectron2's ``test`` returns: task -> figure -> value, below data set names where there are several.
+        loaded: what was loaded, in words; None for a detector that went on from its own checkpoint.
+    """
+    by_set = dict(measured) if len(cfg.DATASETS.TEST) > 1 else {name: measured for name in cfg.DATASETS.TEST}
+    first = by_set.get(cfg.DATASETS.TEST[0], {}) if cfg.DATASETS.TEST else {}
+    return {
+        **{key: _number(first.get("bbox", {}).get(key)) for key in HEADLINE},
+        "rule": rule_of(first), "data": short_name(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None,
+        "detector": f"{'Mask' if cfg.MODEL.MASK_ON else 'Faster'} R-CNN, {cfg.MODEL.BACKBONE.NAME}, depth {cfg.MODEL.RESNETS.DEPTH}",
+        "weights": cfg.MODEL.WEIGHTS, "loaded": loaded, "iterations": cfg.SOLVER.MAX_ITER,
+        "batch": cfg.SOLVER.IMS_PER_BATCH, "seed": cfg.SEED,
+        "metrics": {short_name(name): {task: {key: _number(value) for key, value in figures.items() if "-" not in key}
+                                       for task, figures in tasks.items()} for name, tasks in by_set.items()},
+        "per_class": {short_name(name): {task: _by_class(figures) for task, figures in tasks.items()} for name, tasks in by_set.items()},
+        "objects": {short_name(name): objects_of(name) for name in by_set},
+        "images": {short_name(name): len(DatasetCatalog.get(name)) for name in by_set},
+    }
+
+
+def rule_of(tasks: Mapping[str, Any]) -> str:
+    """By which rule the boxes' figures of a data set were computed."""
+    return "area rule" if "bbox_11point" in tasks else "11-point rule" if "bbox_area" in tasks else "COCO rule"
+
+
+def objects_of(name: str) -> dict[str, int]:
+    """Objects of each class that have to be found in a registered split: not crowds, not difficult ones."""
+    classes = class_names_of(name)
+    count = dict.fromkeys(classes, 0)
+    for record in DatasetCatalog.get(name):
+        for item in record.get("annotations", ()):
+            if not item.get("iscrowd") and not item.get("difficult"):
+                count[classes[item["category_id"]]] += 1
+    return count
+
+
+def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
+    """Write ``results.csv`` and then ``results.json``, whose existence says that the run is done."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    keys = _columns(results)
+    writer.writerow(["data", "rule", "class", "objects", *keys])
+    for data, tasks in results["metrics"].items():
+        objects = results["objects"].get(data, {})
+        for task, figures in tasks.items():
+            rule = RULES.get(task, task) or rule_of(tasks)
+            writer.writerow([data, rule, ALL, sum(objects.values()), *(_cell(figures.get(key)) for key in keys)])
+            for name, found in results["per_class"][data][task].items():
+                writer.writerow([data, rule, name, objects.get(name, ""), *(_cell(found.get(key)) for key in keys)])
+    write_text(Path(folder) / "results.csv", text.getvalue())
+    write_json(Path(folder) / "results.json", results)
+
+
+def write_categories(cfg: CfgNode) -> None:
+    """Write ``categories.json``, COCO's ``categories`` in label order, so that the run folder can name what its detector finds."""
+    if cfg.DATASETS.TRAIN:
+        ids = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_dataset_id_to_contiguous_id", {})
+        number = {label: identity for identity, label in ids.items()}
+        write_json(Path(cfg.OUTPUT_DIR) / "categories.json",
+                   [{"id": number.get(label, label + 1), "name": name} for label, name in enumerate(class_names_of(cfg.DATASETS.TRAIN[0]))])
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The figures as text: by every rule, then each class by the headline's."""
+    parts = []
+    for data, tasks in results["metrics"].items():
+        rows = [[RULES.get(task, task) or f"{rule_of(tasks)} (headline)", *(percent(figures.get(key)) for key in _table_columns(tasks))]
+                for task, figures in tasks.items()]
+        parts.append(align([[f"{data}, %", *_table_columns(tasks)], *rows]))
+        classes = results["per_class"][data].get("bbox", {})
+        if classes:
+            objects = results["objects"].get(data, {})
+            rows = [[name, str(objects.get(name, "")), *(percent(found.get(key)) for key in HEADLINE)] for name, found in classes.items()]
+            parts.append(align([["class", "objects", *HEADLINE], *rows]))
+    return "\n\n".join(parts)
+
+
+def align(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """Rows of cells as lines; the first is the head; the first ``text_columns`` are aligned left, the others right."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) if k < text_columns else cell.rjust(width)
+                       for k, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def percent(value: float | None) -> str:
+    """Two decimals; a dash where nothing was to be found."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def short_name(name: str) -> str:
+    """Folders of ours are registered by their path."""
+    return Path(name).name
+
+
+def _by_class(figures: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """``{"AP50-traffic light": 3.0}`` -> ``{"traffic light": {"AP50": 3.0}}``."""
+    found: dict[str, dict[str, float | None]] = {}
+    for key, value in figures.items():
+        figure, dash, name = key.partition("-")
+        if dash:
+            found.setdefault(name, {})[figure] = _number(value)
+    return found
+
+
+def _columns(results: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(key for tasks in results["metrics"].values() for figures in tasks.values() for key in figures))
+
+
+def _table_columns(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for figures in tasks.values() for key in figures if not key.startswith("AR")))
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _number(value: Any) -> float | None:
+    """JSON has no NaN."""
+    return None if value is None or not math.isfinite(value) else float(value)
