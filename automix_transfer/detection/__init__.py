@@ -8,4 +8,4 @@ from automix_transfer.detection import compatibility
 
 if compatibility.available():
     compatibility.apply()
-    from automix_transfer.detection import backbone, roi_heads  # noqa: F401  (they register what configs name)
+    from automix_transfer.detection import backbone, roi_heads, timm_backbone  # noqa: F401  (they register what configs name)

@@ -20,6 +20,8 @@ from detectron2.config import CfgNode, get_cfg
 
 from automix_transfer.config import read_yaml
 from automix_transfer.detection.backbone import BASIC_BLOCKS
+from automix_transfer.detection.encoder_weights import input_settings, is_encoder_file
+from automix_transfer.detection.timm_backbone import check_name, encoder_name
 from automix_transfer.errors import UserError
 from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 
@@ -61,9 +63,14 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), num_gpus
     if "MODEL.WEIGHTS" not in explicit and not resume:
         raise UserError(f'{config_file} does not set MODEL.WEIGHTS; add MODEL.WEIGHTS FILE.pkl (of pretrain/export.py --to detectron2), '
                         'or MODEL.WEIGHTS "" to train from scratch')
-    overlay = find_overlay(cfg.MODEL.WEIGHTS)
-    if overlay is not None:
-        apply_overlay(cfg, overlay, explicit)
+    if encoder_name(cfg.MODEL.BACKBONE.NAME) is not None:
+        check_name(cfg.MODEL.BACKBONE.NAME)
+        if not resume and is_encoder_file(cfg.MODEL.WEIGHTS):
+            apply_settings(cfg, input_settings(cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.NAME), explicit, Path(cfg.MODEL.WEIGHTS))
+    else:
+        overlay = find_overlay(cfg.MODEL.WEIGHTS)
+        if overlay is not None:
+            apply_overlay(cfg, overlay, explicit)
     _set_device(cfg, explicit, num_gpus, num_machines)
     check_architecture(cfg, from_scratch=not cfg.MODEL.WEIGHTS and not resume)
     return cfg, explicit
@@ -83,15 +90,20 @@ def apply_overlay(cfg: CfgNode, overlay: Path, explicit: set[str]) -> None:
     wanted.pop("MODEL.WEIGHTS", None)  # the file may have been renamed since; the command line names it
     if "MODEL.BACKBONE.NAME" in explicit:  # C4 or FPN is the detector's choice; depth and width, checked below, are the weights'
         wanted.pop("MODEL.BACKBONE.NAME", None)
+    apply_settings(cfg, wanted, explicit, overlay)
+
+
+def apply_settings(cfg: CfgNode, wanted: Mapping[str, Any], explicit: set[str], source: Path) -> None:
+    """`apply_overlay` for settings by dotted keys, from the file ``source``."""
     for key, value in wanted.items():
-        present = _get(cfg, key, str(overlay))
+        present = _get(cfg, key, str(source))
         if _same(present, value):
             continue
         if key in explicit:
             raise UserError(f"config key {key} is {_show(present)}, but the weights {cfg.MODEL.WEIGHTS} were trained with {_show(value)} "
-                            f"(their overlay {overlay.name}); remove the key from the config and the command line, or take other weights")
-        _set(cfg, key, value, str(overlay))
-    logger.info(f"weights overlay {overlay}: " + ", ".join(f"{key} {_show(value)}" for key, value in wanted.items()))
+                            f"({source.name}); remove the key from the config and the command line, or take other weights")
+        _set(cfg, key, value, str(source))
+    logger.info(f"weights overlay {source}: " + ", ".join(f"{key} {_show(value)}" for key, value in wanted.items()))
 
 
 def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:
@@ -108,11 +120,17 @@ def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:
     if backbone in OUR_BACKBONES and resnets.DEPTH not in BASIC_BLOCKS:
         raise UserError(f"MODEL.BACKBONE.NAME {backbone} is for depths {depths}, but MODEL.RESNETS.DEPTH is {resnets.DEPTH}; use "
                         " a config of this depth (detection/configs/), or MODEL.BACKBONE.NAME build_resnet_fpn_backbone")
-    if "resnet" in backbone and backbone not in OUR_BACKBONES and resnets.DEPTH not in (18, 34, 50, 101, 152):
+    detectron2s = backbone in ("build_resnet_backbone", "build_resnet_fpn_backbone")
+    if detectron2s and resnets.DEPTH not in (18, 34, 50, 101, 152):
         raise UserError(f"MODEL.BACKBONE.NAME {backbone} has no depth {resnets.DEPTH}; use MODEL.BACKBONE.NAME "
                         f"{OUR_BACKBONES['fpn' in backbone]} for depth 10, or a depth of 18, 34, 50, 101 or 152")
     if resnets.DEPTH in (18, 34) and backbone not in OUR_BACKBONES and resnets.RES2_OUT_CHANNELS != 64:
         raise UserError(f"MODEL.RESNETS.RES2_OUT_CHANNELS is {resnets.RES2_OUT_CHANNELS}, but depth {resnets.DEPTH} has 64; set it to 64")
+    if encoder_name(backbone) is not None and heads in (*BOTTLENECK_RES5, "BasicRes5ROIHeadsExtraNorm"):
+        raise UserError(f"MODEL.ROI_HEADS.NAME {heads} has ResNet's res5 in it, which MODEL.BACKBONE.NAME {backbone} has not; "
+                        "use a FPN config, e.g. detection/configs/coco_ConvNeXtT_FPN_1x.yaml")
+    if encoder_name(backbone) is not None and cfg.MODEL.BACKBONE.FREEZE_AT > 0:
+        raise UserError(f"MODEL.BACKBONE.FREEZE_AT is {cfg.MODEL.BACKBONE.FREEZE_AT}, but timm backbones are trained whole; set it to 0")
     if from_scratch and cfg.MODEL.BACKBONE.FREEZE_AT > 0:
         raise UserError(f"MODEL.WEIGHTS is empty, but MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT} would freeze random layers; "
                         "set MODEL.BACKBONE.FREEZE_AT 0")

@@ -50,7 +50,7 @@ class Trainer(DefaultTrainer):
         if resume:
             raise UserError(f"--resume: OUTPUT_DIR {self.cfg.OUTPUT_DIR} holds no checkpoint (last_checkpoint); leave --resume out, "
                             "or give the run's OUTPUT_DIR")
-        self.loaded = load_weights(_unwrapped(self.model), self.cfg.MODEL.WEIGHTS)
+        self.loaded = load_weights(_unwrapped(self.model), self.cfg.MODEL.WEIGHTS, self.cfg.MODEL.BACKBONE.NAME)
         logger.info(str(self.loaded))
 
     def results(self) -> Mapping[str, Any]:
@@ -129,7 +129,7 @@ def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
             DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load("", resume=True)
             loaded = None
         else:
-            loaded = load_weights(model, cfg.MODEL.WEIGHTS)
+            loaded = load_weights(model, cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.NAME)
             logger.info(str(loaded))
         measured: Mapping[str, Any] = Trainer.test(cfg, model)
     else:
@@ -153,7 +153,7 @@ def check_weights(cfg: CfgNode, arguments: Namespace) -> None:
         cpu = cfg.clone()
         cpu.defrost()
         cpu.MODEL.DEVICE = "cpu"
-        load_weights(build_model(cpu), cfg.MODEL.WEIGHTS)
+        load_weights(build_model(cpu), cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.NAME)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

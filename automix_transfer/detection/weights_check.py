@@ -2,7 +2,8 @@
 
 Detectron2 matches names by suffix, skips what does not fit with a warning, and trains the rest from scratch. Here a backbone file
 (``.pkl``, the format of Detectron2's model zoo) has to fill the backbone and a C4 detector's res5 completely and has to be used
-completely; a detector (``model_final.pth``) has to fill the whole detector.
+completely; an encoder (a checkpoint or safetensors file of ours, timm's state dict) has to fill a timm backbone; a detector
+(``model_final.pth``) has to fill the whole detector.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automix_transfer.detection.encoder_weights import is_encoder_file, load_encoder_into
+from automix_transfer.detection.timm_backbone import TimmBackbone
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch
 
@@ -48,8 +51,11 @@ class LoadReport:
         return f"{self.source}: {self.matched} of {self.total} keys of the {self.part} loaded" + (f" ({self.note})" if self.note else "")
 
 
-def load_weights(model: nn.Module, path: str) -> LoadReport:
+def load_weights(model: nn.Module, path: str, backbone: str = "") -> LoadReport:
     """Copy the file ``path`` into ``model``, a Detectron2 R-CNN, in place; an empty path leaves it as it is.
+
+    Args:
+        backbone: the config's ``MODEL.BACKBONE.NAME``, which a timm backbone needs.
 
     Raises:
         UserError: a file that is missing, damaged, hostile or of another kind, or does not fill the backbone key for key.
@@ -59,22 +65,34 @@ def load_weights(model: nn.Module, path: str) -> LoadReport:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"MODEL.WEIGHTS {path} does not exist or is not a file; make one with {EXPORT} --output FILE.pkl")
-    if file.suffix == ".pkl":
+    timm_backbone = next((module for module in model.modules() if isinstance(module, TimmBackbone)), None)
+    if timm_backbone is not None and is_encoder_file(file):
+        return _load_encoder(timm_backbone, backbone, file)
+    if timm_backbone is None and file.suffix == ".pkl":
         return _load_backbone(model, file)
     if file.suffix in (".pth", ".pt"):
         return _load_detector(model, file)
+    if timm_backbone is not None:
+        raise UserError(f"MODEL.WEIGHTS {path} does not go into MODEL.BACKBONE.NAME {backbone}, which takes an encoder: a training "
+                        "checkpoint (.pt), a .safetensors of pretrain/export.py, or a state dict of timm (.pth)")
+    if file.suffix == ".safetensors":
+        raise UserError(f"MODEL.WEIGHTS {path} holds an encoder in timm's names; export it ({EXPORT} --checkpoint {path} "
+                        "--output FILE.pkl), or take MODEL.BACKBONE.NAME timm_fpn/NAME")
     raise UserError(f"MODEL.WEIGHTS {path} ends in '{file.suffix}', but a detector takes a backbone .pkl ({EXPORT}) or a detector .pth")
 
 
 def backbone_keys(model: nn.Module) -> dict[str, str]:
-    """Name in a backbone file -> key in the detector, for the ResNet's stem to res5, wherever they are in it."""
+    """Name in a backbone file -> key in the detector, for the ResNet's stem to res5, wherever they are in it.
+
+    (Of a timm backbone: the encoder's keys, with ``encoder.`` before them.)
+    """
     state = model.state_dict()
     bottom_up = "backbone.bottom_up." if any(key.startswith("backbone.bottom_up.") for key in state) else "backbone."
     keys = {}
     for key in state:
         if key.endswith("num_batches_tracked") or key.startswith("roi_heads.res5.norm."):  # the extra norm is new at transfer
             continue
-        if key.startswith(bottom_up):
+        if key.startswith(bottom_up) and ".out_norms." not in key:  # new at transfer, too
             keys[key.removeprefix(bottom_up)] = key
         elif key.startswith("roi_heads.res5."):
             keys[key.removeprefix("roi_heads.")] = key
@@ -136,6 +154,13 @@ def _load_backbone(model: nn.Module, path: Path) -> LoadReport:
             state[key].copy_(source[name])
     where = "backbone and res5" if any(key.startswith("roi_heads.") for key in wanted.values()) else "backbone"
     return LoadReport(str(path), where, len(wanted), len(wanted), f"classifier left out: {_few(classifier)}" if classifier else "")
+
+
+def _load_encoder(backbone: TimmBackbone, name: str, path: Path) -> LoadReport:
+    count, rows = load_encoder_into(backbone, name, path)
+    new = f"; {len(backbone.out_norms)} output norms are new" if backbone.out_norms else ""
+    return LoadReport(str(path), "backbone", count, count,
+                      f"features equal to the encoder's, largest difference {max(row.difference for row in rows):.3g}{new}")
 
 
 def _load_detector(model: nn.Module, path: Path) -> LoadReport:

@@ -105,8 +105,12 @@ def check_keys(loaded: Loaded) -> None:
 
 
 @torch.no_grad()
-def compare(source: Taps, target: Taps, sizes: Iterable[tuple[int, int, int]], seed: int = 0) -> tuple[Row, ...]:
+def compare(source: Taps, target: Taps, sizes: Iterable[tuple[int, int, int]], seed: int = 0, subject: str = "the exported network",
+            outcome: str = "nothing was written") -> tuple[Row, ...]:
     """Features of both on random images (N, 3, H, W) for each (N, H, W) of ``sizes``.
+
+    Args:
+        subject, outcome: what messages call the target, and what they say did not happen.
 
     Raises:
         UserError: a layer is missing, a shape differs, a difference is above `TOLERANCE`, or there is nothing to see
@@ -117,20 +121,19 @@ def compare(source: Taps, target: Taps, sizes: Iterable[tuple[int, int, int]], s
         images = torch.randn(batch, 3, height, width, generator=derive_generator(seed, "proof", number))
         expected, found = source(images), target(images)
         if not expected or list(expected) != list(found):
-            raise UserError(f"the exported network has layers {list(found)}, the source has {list(expected)}, so nothing was written")
+            raise UserError(f"{subject} has layers {list(found)}, the source has {list(expected)}, so {outcome}")
         for layer, a in expected.items():
             b = found[layer]
             if a.shape != b.shape:
-                raise UserError(f"layer {layer} gives {tuple(b.shape)} in the exported network and {tuple(a.shape)} in the source, "
-                                "so nothing was written")
+                raise UserError(f"layer {layer} gives {tuple(b.shape)} in {subject} and {tuple(a.shape)} in the source, so {outcome}")
             largest, difference = a.abs().max().item(), (a - b).abs().max().item()
             rows.append(Row(tuple(images.shape), layer, tuple(a.shape), largest, difference))
             if not (0 < largest < float("inf")):
-                raise UserError(f"layer {layer} of the source gives no usable features (largest value {largest}), so the export cannot be "
-                                "proven and nothing was written; take a checkpoint that was trained longer, or from before it diverged")
+                raise UserError(f"layer {layer} of the source gives no usable features (largest value {largest}), so it cannot be "
+                                f"proven and {outcome}; take a checkpoint that was trained longer, or from before it diverged")
             if not difference <= TOLERANCE * largest:
-                raise UserError(f"layer {layer} of the exported network differs from the source by {difference:.3g} (largest value "
-                                f"{largest:.3g}) on random images {tuple(images.shape)}, so nothing was written")
+                raise UserError(f"layer {layer} of {subject} differs from the source by {difference:.3g} (largest value "
+                                f"{largest:.3g}) on random images {tuple(images.shape)}, so {outcome}")
     return tuple(rows)
 
 
