@@ -6,16 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.data import DatasetCatalog, DatasetMapper
-from detectron2.modeling import build_model
+from detectron2.data import DatasetCatalog
 from numpy.typing import NDArray
 
 from automix_transfer.data.images import read_image
-from automix_transfer.detection.config import default_config
-from automix_transfer.detection.datasets import class_names_of, register_folder
-from automix_transfer.errors import UserError
+from automix_transfer.detection.datasets import register_folder
+from automix_transfer.detection.inference import load_run
 
 
 @dataclass(frozen=True)
@@ -25,32 +21,37 @@ class Detections:
     image: NDArray[np.uint8]
     true_boxes: NDArray[np.float64]
     boxes: NDArray[np.float64]
+    labels: list[int]
     names: list[str]
     scores: list[float]
 
 
-@torch.no_grad()
-def detect_examples(run: Path, data_root: Path, count: int, threshold: float = 0.3) -> list[Detections]:
-    """Run the detector of ``run`` (a folder with config.yaml and model_final.pth) on the first ``count`` test images of ``data_root``.
+def detect_examples(run: Path, data_root: Path | None, count: int, threshold: float = 0.3, class_names: Path | None = None,
+                    device: str = "cpu") -> list[Detections]:
+    """Run the detector of ``run`` (the folder of a finished training) on ``count`` test images, spread over the split.
+
+    Args:
+        data_root: as for training; None takes the config's own DATASETS.TEST.
 
     Raises:
-        UserError: the folder holds no trained detector.
+        UserError: the folder holds no trained detector, or there is no such data.
     """
-    for name in ("config.yaml", "model_final.pth"):
-        if not (run / name).is_file():
-            raise UserError(f"{run / name} does not exist; give the OUTPUT_DIR of a finished detection/train_net.py")
-    data = register_folder(data_root)
-    cfg = default_config()
-    cfg.merge_from_file(str(run / "config.yaml"))
-    cfg.MODEL.DEVICE = "cpu"
-    model = build_model(cfg).eval()
-    DetectionCheckpointer(model).load(str(run / "model_final.pth"))
-    mapper, classes = DatasetMapper(cfg, is_train=False), class_names_of(data.test[0])
+    detector = load_run(run, device=device)
+    test = register_folder(data_root, class_names).test[0] if data_root is not None else detector.cfg.DATASETS.TEST[0]
+    records = DatasetCatalog.get(test)
     found = []
-    for record in DatasetCatalog.get(data.test[0])[:count]:
-        instances = model([mapper(dict(record))])[0]["instances"].to("cpu")
+    for index in spread(len(records), count):
+        record = records[index]
+        image = np.asarray(read_image(record["file_name"]))
+        instances = detector.detect(image)
         instances = instances[instances.scores >= threshold]
+        labels = instances.pred_classes.tolist()
         found.append(Detections(
-            np.asarray(read_image(record["file_name"])), np.array([item["bbox"] for item in record["annotations"]], dtype=np.float64),
-            instances.pred_boxes.tensor.double().numpy(), [classes[i] for i in instances.pred_classes.tolist()], instances.scores.tolist()))
+            image, np.array([item["bbox"] for item in record["annotations"]], dtype=np.float64).reshape(-1, 4),
+            instances.pred_boxes.tensor.double().numpy(), labels, [detector.names[label] for label in labels], instances.scores.tolist()))
     return found
+
+
+def spread(total: int, count: int) -> list[int]:
+    """``count`` indices of ``total``, evenly spread, all where there are fewer."""
+    return [round(index) for index in np.linspace(0, total - 1, min(count, total))] if total else []

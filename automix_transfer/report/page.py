@@ -49,14 +49,19 @@ def build(folder: str | Path, output: str | Path | None = None) -> Path:
     return output
 
 
-@cache
 def template() -> Template:
-    """The page's template; compiled once a process."""
-    environment = Environment(loader=PackageLoader("automix_transfer", "report"), autoescape=select_autoescape(["html", "j2"]),
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": chain.percent, "signed": partial(chain.percent, signed=True), "method": chain.method_name,
-                            "clock": clock, "anchor": anchor, "compact": compact}
-    return environment.get_template("page.html.j2")
+    """The page's template."""
+    return environment().get_template("page.html.j2")
+
+
+@cache
+def environment() -> Environment:
+    """Where the pages' templates and their filters are; templates are compiled once a process."""
+    found = Environment(loader=PackageLoader("automix_transfer", "report"), autoescape=select_autoescape(["html", "j2"]),
+                        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.filters |= {"percent": chain.percent, "signed": partial(chain.percent, signed=True), "method": chain.method_name,
+                        "clock": clock, "anchor": anchor, "compact": compact}
+    return found
 
 
 def gather(folder: Path) -> dict[str, Any]:
