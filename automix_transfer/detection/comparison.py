@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.detection.compare import Plan
-from automix_transfer.detection.results import HEADLINE, align
+from automix_transfer.detection.results import HEADLINE, RULES, align
 from automix_transfer.io import read_json, write_json, write_text
 
 
@@ -128,7 +128,7 @@ def _figures(results: Mapping[str, Any]) -> dict[str, float | None]:
     """The headline, then every other figure of the first test set (by rule, where it has several)."""
     figures = {key: results[key] for key in HEADLINE}
     for task, values in results["metrics"].get(results["data"], {}).items():
-        figures |= {key if task == "bbox" else f"{task}/{key}": value for key, value in values.items()}
+        figures |= {key if task == "bbox" else f"{key}, {RULES.get(task, task)}": value for key, value in values.items()}
     return figures
 
 

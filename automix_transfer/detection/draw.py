@@ -26,7 +26,7 @@ def draw_boxes(image: ArrayLike, boxes: ArrayLike, texts: Sequence[str], colours
     """
     picture = np.ascontiguousarray(np.asarray(image, dtype=np.uint8)).copy()
     height, width = picture.shape[:2]
-    thickness = max(1, round(min(height, width) / 200))
+    thickness = max(1, round(min(height, width) / 150))
     scale = max(0.35, min(height, width) / 900)
     corners = np.round(np.asarray(boxes, dtype=np.float64).reshape(-1, 4)).astype(int).tolist()
     for (x0, y0, x1, y1), text, colour in reversed(list(zip(corners, texts, colours, strict=True))):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from automix_transfer import __version__
 from automix_transfer.io import atomic_write, write_json, write_text
@@ -20,7 +21,7 @@ from automix_transfer.report.style import INK, SPARE, colour, marker, save, styl
 from automix_transfer.training.run_folder import git_commit
 
 HEADLINE = ("AP", "AP50", "AP75")
-SIDE, THRESHOLD = 240, 0.5
+SIDE, THRESHOLD = 260, 0.5
 Points = tuple[list[float], list[float]]
 
 
@@ -109,6 +110,7 @@ def scores_figure(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set(title=f"{key} (%)")
         axis.margins(x=0.12)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(axis="y", visible=False)
     return save(figure, path)
 
@@ -189,11 +191,11 @@ def place(boxes: np.ndarray, image: np.ndarray, side: int) -> np.ndarray:
 
 
 def title(text: str, width: int) -> np.ndarray:
-    """A line of text above a row of pictures; (24, width, 3) uint8."""
+    """A line of text above a row of pictures; (30, width, 3) uint8."""
     import cv2
 
-    line = np.full((24, width, 3), 255, dtype=np.uint8)
-    return np.asarray(cv2.putText(line, text.encode("ascii", "replace").decode(), (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (31, 41, 51), 1,
+    line = np.full((30, width, 3), 255, dtype=np.uint8)
+    return np.asarray(cv2.putText(line, text.encode("ascii", "replace").decode(), (6, 21), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (31, 41, 51), 1,
                                   cv2.LINE_AA), dtype=np.uint8)
 
 
