@@ -1,17 +1,16 @@
 """The numba engine: boxes of all components at all 256 levels in one pass, instead of one contour search a level.
 
 Pixels are taken from bright to dark and joined to their brighter 8-neighbours by union-find: a component tree (max-tree), of which
-only the living roots are kept. A root's box holds from the level where it took this shape down to the level where it changes or is
-absorbed, so each box is scored once, for a range of slots. Three facts make it exact and cheap:
+only the living roots are kept. What a root is holds from the level where it took this shape down to the level where it changes or is
+absorbed, so each component is ranked once, for a range of slots. What makes it exact and cheap:
 
-- Which of a pixel's neighbours came before it is an 8-bit mask, computed ahead for the whole map. Neighbours that touch each other
-  are joined already, so a table names the few that need a union (in smooth maps one), and another the polygon area gained.
-- A hole is a 4-connected dark component that does not reach the frame. The flood level of a pixel, the lowest maximum of a 4-path to
-  the frame, says until when; where it equals the grey value there is no hole, which is nearly everywhere.
-- A contour's polygon area ignores holes, so the largest contour is found on the flood levels (the map with its holes filled): a
-  2×2 block with three pixels on adds ½, with four 1. Ties go to the component whose first raster pixel comes last, as in OpenCV's list.
+- V2 ranks a component by its box's IoU, so only a change of the box counts. Holes are candidates too: 4-connected dark components that
+  do not reach the frame, joined from dark to bright among the few pixels that lie below their `flood_levels`.
+- V1 ranks by polygon area, which ignores holes, so it looks at the map with its holes filled. Ties go to the component whose first raster
+  pixel comes last, as in OpenCV's list: rank = area · (H · W) + first pixel, exact in float64 up to 2²⁵ pixels.
 
-Bit-equal to `contours`, which the tests prove. Loops are plain because numba compiles them; they release Python's lock.
+Bit-equal to `contours`, which the tests prove. Loops are plain because numba compiles them; they release Python's lock. numba notices a
+change of the file that a compiled function stands in, not of files it calls into: so no compiled function here calls one of another file.
 """
 
 from __future__ import annotations
@@ -22,141 +21,38 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from automix_transfer.localization.contours import pairwise_iou
+from automix_transfer.localization.flood import flood_levels
+from automix_transfer.localization.neighbours import bright_first, earlier_neighbours, neighbour_tables
+
 SLOTS = 257
-_LOG = 9  # 2**8 <= 257 < 2**9
-
-# Neighbours in the order of the mask's bits; the first four come before the pixel in raster order.
-_OFFSETS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
-
-
-def _neighbour_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each mask: the neighbours to unite with, one of each touching group (256, 5), -1 ends; and twice the area gained (256,)."""
-    representatives, gained = np.full((256, 5), -1, dtype=np.int64), np.zeros(256, dtype=np.int64)
-    for mask in range(256):
-        left = [bit for bit in range(8) if mask >> bit & 1]
-        count = 0
-        while left:
-            group = [left.pop(0)]
-            representatives[mask, count], count = group[0], count + 1
-            for a in group:
-                near = [b for b in left if max(abs(_OFFSETS[a][0] - _OFFSETS[b][0]), abs(_OFFSETS[a][1] - _OFFSETS[b][1])) == 1]
-                group += near
-                left = [b for b in left if b not in near]
-        on = {_OFFSETS[bit] for bit in range(8) if mask >> bit & 1}
-        for dy in (-1, 1):
-            for dx in (-1, 1):
-                gained[mask] += sum(place in on for place in ((dy, 0), (0, dx), (dy, dx))) >= 2
-    return representatives, gained
-
-
-_REPRESENTATIVES, _GAINED = _neighbour_tables()
+_RANGES = 9  # 2**8 <= 257 < 2**9
+_REPRESENTATIVES, _GAINED = neighbour_tables()
+_NO_BOXES = np.empty((0, 4))
 
 
 def largest_boxes(grey: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(257, 4) box of the contour of largest polygon area at every slot; see `boxes.largest_boxes`."""
-    return _largest_boxes(grey, _REPRESENTATIVES, _GAINED)
+    filled, _ = flood_levels(grey)
+    candidates = _rank_components(filled, earlier_neighbours(filled), bright_first(filled.ravel()), _NO_BOXES, _REPRESENTATIVES, _GAINED)
+    _spread(*candidates)
+    result = candidates[1][0].astype(np.int64)
+    result[:, 2:] = np.minimum(result[:, 2:] + 1, (grey.shape[1] - 1, grey.shape[0] - 1))
+    result[int(grey.max()) + 1:] = 0
+    return result
 
 
 def best_iou(grey: NDArray[np.uint8], true_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """(257,) best IoU over all contours at every slot; see `boxes.best_iou`."""
-    return _best_iou(grey, true_boxes, _REPRESENTATIVES)
-
-
-@njit(cache=True, nogil=True)
-def _flood_levels(grey):
-    """For each pixel the lowest maximum of grey on a 4-path to the outside (H, W) uint8, and the number of pixels that lie below theirs.
-
-    A priority flood from the frame. Levels only rise, so 256 stacks do for a priority queue.
-    """
-    height, width = grey.shape
-    size = height * width
-    flat = grey.ravel()
-    level = np.zeros(size, np.uint8)
-    seen = np.zeros(size, np.bool_)
-    heads = np.full(256, -1, np.int32)
-    following = np.empty(size, np.int32)
-    for y in range(height):
-        step = 1 if y == 0 or y == height - 1 or width == 1 else width - 1
-        for x in range(0, width, step):
-            p = y * width + x
-            seen[p] = True
-            value = flat[p]
-            level[p] = value
-            following[p] = heads[value]
-            heads[value] = p
-    below = 0
-    for current in range(256):
-        while heads[current] >= 0:
-            p = heads[current]
-            heads[current] = following[p]
-            y = p // width
-            x = p - y * width
-            for side in range(4):
-                if side == 0:
-                    if y == 0:
-                        continue
-                    q = p - width
-                elif side == 1:
-                    if y == height - 1:
-                        continue
-                    q = p + width
-                elif side == 2:
-                    if x == 0:
-                        continue
-                    q = p - 1
-                else:
-                    if x == width - 1:
-                        continue
-                    q = p + 1
-                if seen[q]:
-                    continue
-                seen[q] = True
-                value = flat[q]
-                if value < current:
-                    value = np.uint8(current)
-                    below += 1
-                level[q] = value
-                following[q] = heads[value]
-                heads[value] = q
-    return level.reshape((height, width)), below
-
-
-@njit(cache=True, nogil=True)
-def _earlier_neighbours(grey):
-    """(H * W,) bit masks of the neighbours that come before each pixel in the order (bright first, then raster)."""
-    height, width = grey.shape
-    padded = np.full((height + 2, width + 2), -1, np.int16)  # outside never comes
-    for y in range(height):
-        for x in range(width):
-            padded[y + 1, x + 1] = grey[y, x]
-    masks = np.empty((height, width), np.uint8)
-    for y in range(height):
-        above, here, under, out = padded[y], padded[y + 1], padded[y + 2], masks[y]
-        for x in range(width):
-            v = here[x + 1]
-            out[x] = (np.uint8(above[x] >= v) | np.uint8(above[x + 1] >= v) << 1 | np.uint8(above[x + 2] >= v) << 2
-                      | np.uint8(here[x] >= v) << 3 | np.uint8(here[x + 2] > v) << 4
-                      | np.uint8(under[x] > v) << 5 | np.uint8(under[x + 1] > v) << 6 | np.uint8(under[x + 2] > v) << 7)
-    return masks.ravel()
-
-
-@njit(cache=True, nogil=True)
-def _bright_first(flat):
-    """Pixel numbers sorted by falling value, raster order among equals (a counting sort)."""
-    starts = np.zeros(257, np.int64)
-    for p in range(flat.size):
-        starts[flat[p]] += 1
-    total = 0
-    for value in range(255, -1, -1):
-        count = starts[value]
-        starts[value] = total
-        total += count
-    order = np.empty(flat.size, np.int32)
-    for p in range(flat.size):
-        value = flat[p]
-        order[starts[value]] = p
-        starts[value] += 1
-    return order
+    order = bright_first(grey.ravel())
+    candidates = _rank_components(grey, earlier_neighbours(grey), order, true_boxes, _REPRESENTATIVES, _GAINED)
+    levels, below = flood_levels(grey)
+    if below:
+        _rank_holes(grey, levels, order, true_boxes, candidates)
+    _spread(*candidates)
+    result = candidates[0][0]
+    result[int(grey.max()) + 1:] = pairwise_iou(np.zeros((1, 4)), true_boxes).max()
+    return result
 
 
 @njit(cache=True, nogil=True)
@@ -168,8 +64,18 @@ def _find(parent, p):
 
 
 @njit(cache=True, nogil=True)
-def _iou(x0, y0, x1, y1, true_boxes):
-    """Best inclusive IoU of one box with (N, 4) true boxes; the same operations in the same order as `contours.pairwise_iou`."""
+def _widen(boxes, root, other):
+    """Make the box (x0, y0, x1, y1) of ``root`` hold that of ``other`` too."""
+    boxes[root, 0], boxes[root, 1] = min(boxes[root, 0], boxes[other, 0]), min(boxes[root, 1], boxes[other, 1])
+    boxes[root, 2], boxes[root, 3] = max(boxes[root, 2], boxes[other, 2]), max(boxes[root, 3], boxes[other, 3])
+
+
+@njit(cache=True, nogil=True)
+def _iou(box, grow, width, height, true_boxes):
+    """Best inclusive IoU with (N, 4) true boxes of a component's box, as the reference writes it: its end one pixel further, but inside
+    the map; ``grow`` is 1 for holes, whose contour runs around them. The same operations in the same order as `contours.pairwise_iou`."""
+    x0, y0 = float(box[0] - grow), float(box[1] - grow)
+    x1, y1 = float(min(box[2] + grow + 1, width - 1)), float(min(box[3] + grow + 1, height - 1))
     best = 0.0
     for n in range(true_boxes.shape[0]):
         side_x = min(x1, true_boxes[n, 2]) - max(x0, true_boxes[n, 0]) + 1
@@ -183,29 +89,100 @@ def _iou(x0, y0, x1, y1, true_boxes):
 
 
 @njit(cache=True, nogil=True)
-def _raise_range(table, first, last, value):
-    """Note that slots first..last are worth at least ``value``: two overlapping ranges of a power of two."""
+def _note(ranks, boxes_of, rank, box, first, last):
+    """Note a candidate for slots first..last: two overlapping ranges whose length is a power of two; `_spread` brings them down."""
     k = int(math.log2(last - first + 1))
-    if value > table[k, first]:
-        table[k, first] = value
-    other = last + 1 - (1 << k)
-    if value > table[k, other]:
-        table[k, other] = value
+    for s in (first, last + 1 - (1 << k)):
+        if rank > ranks[k, s]:
+            ranks[k, s] = rank
+            boxes_of[k, s, 0], boxes_of[k, s, 1], boxes_of[k, s, 2], boxes_of[k, s, 3] = box[0], box[1], box[2], box[3]
 
 
 @njit(cache=True, nogil=True)
-def _score(table, box, first, last, true_boxes, width, height, grow):
-    """Score a component's box (x0, y0, x1, y1 inclusive) on slots first..last; ``grow`` is 1 for holes."""
-    x0, y0 = float(box[0] - grow), float(box[1] - grow)
-    x1, y1 = float(min(box[2] + grow + 1, width - 1)), float(min(box[3] + grow + 1, height - 1))
-    _raise_range(table, first, last, _iou(x0, y0, x1, y1, true_boxes))
+def _spread(ranks, boxes_of):
+    """From ranges to slots: afterwards row 0 has the best candidate of every slot."""
+    for k in range(ranks.shape[0] - 1, 0, -1):
+        half = 1 << (k - 1)
+        for s in range(ranks.shape[1] - (1 << k) + 1):
+            for t in (s, s + half):
+                if ranks[k, s] > ranks[k - 1, t]:
+                    ranks[k - 1, t] = ranks[k, s]
+                    boxes_of[k - 1, t] = boxes_of[k, s]
 
 
 @njit(cache=True, nogil=True)
-def _score_holes(grey, level, order, table, true_boxes):
-    """Score the 4-connected components of {grey < slot} that do not reach the frame, from dark to bright."""
+def _close(tree, root, value, candidates, true_boxes, shape):
+    """A root is about to change at slot ``value``: note what it was above. Ranked by IoU, or without true boxes by polygon area.
+
+    Callers ask whether it was anything, since[root] > value, because a call counts references to all these arrays, which costs more.
+    """
+    _, since, boxes, area, head = tree
+    if true_boxes.shape[0]:
+        rank = _iou(boxes[root], 0, shape[1], shape[0], true_boxes)
+    else:
+        rank = float(area[root]) * (shape[0] * shape[1]) + head[root]
+    _note(candidates[0], candidates[1], rank, boxes[root], value + 1, since[root])
+    since[root] = value
+
+
+@njit(cache=True, nogil=True)
+def _rank_components(grey, masks, order, true_boxes, representatives, gained):
+    """Candidates (ranks and boxes by range of slots) of all 8-connected components of {grey >= slot}."""
+    width, size = grey.shape[1], grey.size
+    flat = grey.ravel()
+    steps = np.array([-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1])
+    parent = np.empty(size, np.int32)
+    since = np.empty(size, np.int32)  # the highest slot at which a root was what it is
+    boxes = np.empty((size, 4), np.int32)
+    by_area = true_boxes.shape[0] == 0
+    area = np.zeros(size if by_area else 0, np.int32)  # twice the polygon area
+    head = np.empty(size if by_area else 0, np.int32)  # first raster pixel
+    tree = (parent, since, boxes, area, head)
+    candidates = (np.full((_RANGES, SLOTS), -1.0), np.zeros((_RANGES, SLOTS, 4), np.int32))
+    for i in range(size):
+        p = order[i]
+        value = flat[p]
+        y = p // width
+        x = p - y * width
+        mask = masks[p]
+        if mask == 0:
+            parent[p], since[p] = p, value
+            if by_area:
+                head[p] = p
+            boxes[p, 0], boxes[p, 1], boxes[p, 2], boxes[p, 3] = x, y, x, y
+            continue
+        root = _find(parent, p + steps[representatives[mask, 0]])
+        parent[p] = root
+        if by_area or x < boxes[root, 0] or y < boxes[root, 1] or x > boxes[root, 2] or y > boxes[root, 3]:
+            if since[root] > value:
+                _close(tree, root, value, candidates, true_boxes, grey.shape)
+            boxes[root, 0], boxes[root, 1] = min(boxes[root, 0], x), min(boxes[root, 1], y)
+            boxes[root, 2], boxes[root, 3] = max(boxes[root, 2], x), max(boxes[root, 3], y)
+            if by_area:
+                area[root] += gained[mask]
+                head[root] = min(head[root], p)
+        k = 1
+        while representatives[mask, k] >= 0:
+            other = _find(parent, p + steps[representatives[mask, k]])
+            k += 1
+            if other != root:
+                for r in (root, other):
+                    if since[r] > value:
+                        _close(tree, r, value, candidates, true_boxes, grey.shape)
+                parent[other] = root
+                _widen(boxes, root, other)
+                if by_area:
+                    area[root] += area[other]
+                    head[root] = min(head[root], head[other])
+    _close(tree, _find(parent, order[0]), -1, candidates, true_boxes, grey.shape)
+    return candidates
+
+
+@njit(cache=True, nogil=True)
+def _rank_holes(grey, levels, order, true_boxes, candidates):
+    """Add the 4-connected components of {grey < slot} that do not reach the frame, from dark to bright."""
     height, width = grey.shape
-    flat, until = grey.ravel(), level.ravel()
+    flat, until = grey.ravel(), levels.ravel()
     parent = np.full(flat.size, -1, np.int32)
     since = np.empty(flat.size, np.int32)
     boxes = np.empty((flat.size, 4), np.int32)
@@ -216,159 +193,21 @@ def _score_holes(grey, level, order, table, true_boxes):
             continue
         y = p // width
         x = p - y * width  # never on the frame, which is outside at once
-        parent[p] = p
-        since[p] = value
+        parent[p], since[p] = p, value
         boxes[p, 0], boxes[p, 1], boxes[p, 2], boxes[p, 3] = x, y, x, y
         root = p
         for side in range(4):
             q = p - width if side == 0 else p - 1 if side == 1 else p + 1 if side == 2 else p + width
-            if parent[q] < 0:
-                continue
-            other = _find(parent, q)
+            other = _find(parent, q) if parent[q] >= 0 else root
             if other == root:
                 continue
             for r in (root, other):
                 if since[r] < value:
-                    _score(table, boxes[r], since[r] + 1, value, true_boxes, width, height, 1)
+                    _note(candidates[0], candidates[1], _iou(boxes[r], 1, width, height, true_boxes), boxes[r], since[r] + 1, value)
             parent[root] = other
-            boxes[other, 0], boxes[other, 1] = min(boxes[other, 0], boxes[root, 0]), min(boxes[other, 1], boxes[root, 1])
-            boxes[other, 2], boxes[other, 3] = max(boxes[other, 2], boxes[root, 2]), max(boxes[other, 3], boxes[root, 3])
+            _widen(boxes, other, root)
             root = other
             since[root] = value
     for p in range(flat.size):
         if parent[p] == p:
-            _score(table, boxes[p], since[p] + 1, until[p], true_boxes, width, height, 1)
-
-
-@njit(cache=True, nogil=True)
-def _best_iou(grey, true_boxes, representatives):
-    height, width = grey.shape
-    flat = grey.ravel()
-    masks, order = _earlier_neighbours(grey), _bright_first(flat)
-    steps = np.array([-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1])
-    parent = np.empty(flat.size, np.int32)
-    since = np.empty(flat.size, np.int32)  # the highest slot at which a root had the box it has
-    boxes = np.empty((flat.size, 4), np.int32)
-    table = np.full((_LOG, SLOTS), -1.0)
-    for i in range(flat.size):
-        p = order[i]
-        value = flat[p]
-        y = p // width
-        x = p - y * width
-        mask = masks[p]
-        if mask == 0:
-            parent[p] = p
-            since[p] = value
-            boxes[p, 0], boxes[p, 1], boxes[p, 2], boxes[p, 3] = x, y, x, y
-            continue
-        root = _find(parent, p + steps[representatives[mask, 0]])
-        parent[p] = root
-        if x < boxes[root, 0] or y < boxes[root, 1] or x > boxes[root, 2] or y > boxes[root, 3]:
-            if since[root] > value:
-                _score(table, boxes[root], value + 1, since[root], true_boxes, width, height, 0)
-                since[root] = value
-            boxes[root, 0], boxes[root, 1] = min(boxes[root, 0], x), min(boxes[root, 1], y)
-            boxes[root, 2], boxes[root, 3] = max(boxes[root, 2], x), max(boxes[root, 3], y)
-        k = 1
-        while representatives[mask, k] >= 0:
-            other = _find(parent, p + steps[representatives[mask, k]])
-            k += 1
-            if other == root:
-                continue
-            for r in (root, other):
-                if since[r] > value:
-                    _score(table, boxes[r], value + 1, since[r], true_boxes, width, height, 0)
-            parent[other] = root
-            since[root] = value
-            boxes[root, 0], boxes[root, 1] = min(boxes[root, 0], boxes[other, 0]), min(boxes[root, 1], boxes[other, 1])
-            boxes[root, 2], boxes[root, 3] = max(boxes[root, 2], boxes[other, 2]), max(boxes[root, 3], boxes[other, 3])
-    root = _find(parent, order[0])
-    _score(table, boxes[root], 0, since[root], true_boxes, width, height, 0)
-    level, below = _flood_levels(grey)
-    if below:
-        _score_holes(grey, level, order, table, true_boxes)
-    for k in range(_LOG - 1, 0, -1):
-        half = 1 << (k - 1)
-        for s in range(SLOTS - (1 << k) + 1):
-            value_here = table[k, s]
-            table[k - 1, s] = max(table[k - 1, s], value_here)
-            table[k - 1, s + half] = max(table[k - 1, s + half], value_here)
-    result = table[0].copy()
-    empty = _iou(0.0, 0.0, 0.0, 0.0, true_boxes)
-    for s in range(int(flat[order[0]]) + 1, SLOTS):
-        result[s] = empty
-    return result
-
-
-@njit(cache=True, nogil=True)
-def _raise_key(keys, boxes_of, key, box, first, last):
-    """Note that on slots first..last a contour of rank ``key`` has this box."""
-    k = int(math.log2(last - first + 1))
-    for s in (first, last + 1 - (1 << k)):
-        if key > keys[k, s]:
-            keys[k, s] = key
-            boxes_of[k, s, 0], boxes_of[k, s, 1], boxes_of[k, s, 2], boxes_of[k, s, 3] = box[0], box[1], box[2], box[3]
-
-
-@njit(cache=True, nogil=True)
-def _largest_boxes(grey, representatives, gained):
-    height, width = grey.shape
-    level, _ = _flood_levels(grey)
-    flat = level.ravel()
-    masks, order = _earlier_neighbours(level), _bright_first(flat)
-    steps = np.array([-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1])
-    parent = np.empty(flat.size, np.int32)
-    since = np.empty(flat.size, np.int32)
-    boxes = np.empty((flat.size, 4), np.int32)
-    area = np.empty(flat.size, np.int64)  # twice the polygon area
-    first = np.empty(flat.size, np.int64)  # first raster pixel
-    keys = np.full((_LOG, SLOTS), np.int64(-1))
-    boxes_of = np.zeros((_LOG, SLOTS, 4), np.int32)
-    for i in range(flat.size):
-        p = order[i]
-        value = flat[p]
-        y = p // width
-        x = p - y * width
-        mask = masks[p]
-        if mask == 0:
-            parent[p] = p
-            since[p] = value
-            boxes[p, 0], boxes[p, 1], boxes[p, 2], boxes[p, 3] = x, y, x, y
-            area[p], first[p] = 0, p
-            continue
-        root = _find(parent, p + steps[representatives[mask, 0]])
-        parent[p] = root
-        if since[root] > value:
-            _raise_key(keys, boxes_of, area[root] << 32 | first[root], boxes[root], value + 1, since[root])
-            since[root] = value
-        boxes[root, 0], boxes[root, 1] = min(boxes[root, 0], x), min(boxes[root, 1], y)
-        boxes[root, 2], boxes[root, 3] = max(boxes[root, 2], x), max(boxes[root, 3], y)
-        area[root] += gained[mask]
-        first[root] = min(first[root], p)
-        k = 1
-        while representatives[mask, k] >= 0:
-            other = _find(parent, p + steps[representatives[mask, k]])
-            k += 1
-            if other == root:
-                continue
-            if since[other] > value:
-                _raise_key(keys, boxes_of, area[other] << 32 | first[other], boxes[other], value + 1, since[other])
-            parent[other] = root
-            boxes[root, 0], boxes[root, 1] = min(boxes[root, 0], boxes[other, 0]), min(boxes[root, 1], boxes[other, 1])
-            boxes[root, 2], boxes[root, 3] = max(boxes[root, 2], boxes[other, 2]), max(boxes[root, 3], boxes[other, 3])
-            area[root] += area[other]
-            first[root] = min(first[root], first[other])
-    root = _find(parent, order[0])
-    _raise_key(keys, boxes_of, area[root] << 32 | first[root], boxes[root], 0, since[root])
-    for k in range(_LOG - 1, 0, -1):
-        half = 1 << (k - 1)
-        for s in range(SLOTS - (1 << k) + 1):
-            for t in (s, s + half):
-                if keys[k, s] > keys[k - 1, t]:
-                    keys[k - 1, t] = keys[k, s]
-                    boxes_of[k - 1, t] = boxes_of[k, s]
-    result = np.zeros((SLOTS, 4), np.int64)
-    for s in range(int(flat[order[0]]) + 1):
-        result[s, 0], result[s, 1] = boxes_of[0, s, 0], boxes_of[0, s, 1]
-        result[s, 2], result[s, 3] = min(boxes_of[0, s, 2] + 1, width - 1), min(boxes_of[0, s, 3] + 1, height - 1)
-    return result
+            _note(candidates[0], candidates[1], _iou(boxes[p], 1, width, height, true_boxes), boxes[p], since[p] + 1, until[p])
