@@ -22,7 +22,7 @@ from automix_transfer.mixing import AutoMix, Method, build_method
 from automix_transfer.mixing.draw import PairDraw
 from automix_transfer.mixing.mix_block import mix
 from automix_transfer.mixing.mixup import apply_mixup
-from automix_transfer.models.encoders import EncoderInfo, create_encoder
+from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.taps import features
 from automix_transfer.rng import derive_generator
 from automix_transfer.training import checkpoint
@@ -103,7 +103,7 @@ def load_method(path: str | Path, device: str | torch.device = "cpu") -> tuple[M
     options = {key: value for key, value in content["config"]["method"].items() if key != "name"}
     name = content["config"]["method"]["name"]
     try:
-        method = build_method(name, create_encoder(info.name, info.num_classes, info.stem), options)
+        method = build_method(name, info.build(), options)
         method.load_state_dict(content["model"] | content.get("model_extra", {}))
     except (UserError, RuntimeError) as error:
         raise UserError(f"{path} does not fit the method '{name}' of this version ({str(error).splitlines()[0]}); "

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save
 from automix_transfer.export.proof import Loaded, layers_of, module_taps, same_values
 from automix_transfer.export.source import Source
 from automix_transfer.io import atomic_write
-from automix_transfer.models.encoders import create_encoder
 from automix_transfer.models.weights import CHECKPOINT_FORMAT, METADATA_KEY, read_weights
 
 
@@ -27,7 +26,7 @@ def export_safetensors(source: Source, output: Path) -> Loaded:
     info = read_weights(output, source.which).info
     if info is None or info != source.info:
         raise RuntimeError("the metadata does not come back as it was written")
-    network = create_encoder(info.name, info.num_classes, info.stem).eval()
+    network = info.build().eval()
     network.load_state_dict(load_file(output), strict=True)
     layers = layers_of(network, info.image_size)
     return Loaded("automix_transfer.models.load_encoder(FILE), or safetensors.torch.load_file(FILE)",

@@ -15,7 +15,7 @@ from timm.models.resnet import ResNet
 from automix_transfer.export.proof import Loaded, layers_of, module_taps, same_values
 from automix_transfer.export.source import Source, refuse
 from automix_transfer.io import save_torch
-from automix_transfer.models.encoders import create_encoder
+from automix_transfer.models.encoders import size_option
 
 
 def export_timm(source: Source, output: Path) -> Loaded:
@@ -33,10 +33,12 @@ def export_timm(source: Source, output: Path) -> Loaded:
     state = {key: value.clone() for key, value in source.encoder.state_dict().items()}
     save_torch(output, state)
     if by_name:
-        network = timm.create_model(name, pretrained=False, num_classes=info.num_classes, checkpoint_path=str(output))
-        words = f"timm.create_model('{name}', num_classes={info.num_classes}, checkpoint_path=FILE)"
+        size = size_option(name, info.image_size)
+        network = timm.create_model(name, pretrained=False, num_classes=info.num_classes, checkpoint_path=str(output), **size)
+        words = f"timm.create_model('{name}', num_classes={info.num_classes}, checkpoint_path=FILE" + "".join(
+            f", {key}={value}" for key, value in size.items()) + ")"
     else:
-        network = create_encoder(info.name, info.num_classes, info.stem)
+        network = info.build()
         load_checkpoint(network, str(output), strict=True)
         words = (f"timm.models.load_checkpoint(automix_transfer.models.create_encoder('{info.name}', {info.num_classes}, "
                  f"stem='{info.stem}'), FILE)")

@@ -14,7 +14,7 @@ class AutoMixOptions:
 
     preset: str = "paper"  # values to start from: paper or openmixup (the two files in mixing/presets)
     alpha: float = 2.0  # λ ~ Beta(α, α), section 4.1
-    feature_layer: str = "layer3"  # l of Eq. 4: 1 to 4 (the network's last four stages, Table 11) or a submodule's name
+    feature_layer: str = "auto"  # l of Eq. 4: 1 to 4 (the last four stages, Table 11), a submodule's name, or auto: 3, see feature_layer
 
     # The mask (Eqs. 4-6)
     mask: str = "mix_block"  # mix_block, or random_grids: Table 9's first row

@@ -1,4 +1,4 @@
-"""Encoders by name: timm networks, their CIFAR stems, a small ResNet for laptops, and where their feature maps are.
+"""Encoders by name: timm networks, their CIFAR stems, ResNets for CIFAR and for laptops, and where their feature maps are.
 
 An encoder is a plain ``nn.Module`` from images (N, 3, H, W) to logits (N, K). What else is known of it (name, stem, input
 normalisation, classes) is an `EncoderInfo`, which travels in every checkpoint and export.
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import timm
+import torch
 import torchvision
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
@@ -18,6 +19,7 @@ from torch import nn
 from automix_transfer.errors import UserError
 from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from automix_transfer.models.cifar_resnet import cifar_resnet
+from automix_transfer.models.wide_resnet import wide_resnet
 
 STEMS = ("imagenet", "cifar")
 
@@ -47,6 +49,10 @@ class EncoderInfo:
         """Primitive types only, for checkpoints and metadata."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
+    def build(self, **options: Any) -> nn.Module:
+        """The encoder itself, randomly initialised; see `create_encoder`."""
+        return create_encoder(self.name, self.num_classes, self.stem, self.image_size, **options)
+
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> EncoderInfo:
         """The inverse of `to_dict`."""
@@ -54,17 +60,19 @@ class EncoderInfo:
         return cls(**fields)
 
 
-def create_encoder(name: str, num_classes: int, stem: str = "imagenet", **options: Any) -> nn.Module:
+def create_encoder(name: str, num_classes: int, stem: str = "imagenet", image_size: int | None = None, **options: Any) -> nn.Module:
     """A randomly initialised encoder with a classifier of ``num_classes`` outputs.
 
     Args:
         name: ``resnet10_32`` (a ResNet of depth 10 with 32 to 256 channels, for CPUs), any timm model, e.g. ``resnet18``,
-            a torchvision model as ``torchvision/squeezenet1_1``, or ``cifar_resnet20`` (He et al. 4.2, any depth 6n + 2).
+            a torchvision model as ``torchvision/squeezenet1_1``, ``cifar_resnet20`` (He et al. 4.2, any depth 6n + 2) or
+            ``wrn_28_8`` (a wide ResNet of any depth 6n + 4 and any width).
         stem: ``cifar`` replaces the 7×7 convolution and the max-pool of a ResNet by a 3×3 convolution (appendix A.1).
+        image_size: side of the images in pixels, for transformers that are built for one size; None: timm's.
         options: passed to timm, e.g. ``drop_path_rate``.
 
     Raises:
-        UserError: unknown name or stem, or a CIFAR stem for a network that is no ResNet.
+        UserError: unknown name or stem, a CIFAR stem for a network that is no ResNet, or a size that the network cannot have.
     """
     if stem not in STEMS:
         raise UserError(f"encoder stem '{stem}' is unknown; choose one of {', '.join(STEMS)}")
@@ -73,10 +81,12 @@ def create_encoder(name: str, num_classes: int, stem: str = "imagenet", **option
                                     channels=(32, 64, 128, 256), stem_width=32, **options)
     elif name.startswith("cifar_resnet"):
         return cifar_resnet(name, num_classes, **options)  # its stem is a 3×3 convolution already
+    elif name.startswith("wrn_"):
+        return wide_resnet(name, num_classes, **options)  # as above
     elif name.startswith("torchvision/"):
         encoder = _torchvision_model(name.removeprefix("torchvision/"), num_classes, **options)
     elif timm.is_model(name):
-        encoder = timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
+        encoder = timm.create_model(name, pretrained=False, num_classes=num_classes, **size_option(name, image_size), **options)
     else:
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "give a timm model name, e.g. resnet50"
@@ -88,7 +98,7 @@ def create_encoder(name: str, num_classes: int, stem: str = "imagenet", **option
 
 def plain_info(name: str, num_classes: int, stem: str = "imagenet") -> EncoderInfo:
     """What is known of an encoder whose file says nothing: timm's own input size, mean and std; ImageNet's for the others."""
-    if name.startswith("cifar_resnet"):
+    if name.startswith(("cifar_resnet", "wrn_")):
         return EncoderInfo(name, num_classes, "cifar", image_size=32)
     if not timm.is_model(name):
         return EncoderInfo(name, num_classes, stem)
@@ -100,12 +110,20 @@ def plain_info(name: str, num_classes: int, stem: str = "imagenet") -> EncoderIn
 
 
 def feature_layer(encoder: nn.Module, layer: int | str) -> str:
-    """The submodule name of layer l: 1 to 4 are the four last stages of the network (Table 11); a string is taken as it is."""
+    """The submodule name of layer l; a string that is no number is taken as it is.
+
+    1 to 4 are the four last stages of the network (Table 11), or the quarters of the depth of a plain vision transformer. ``auto``
+    is l = 3 as in the paper; in a plain vision transformer, whose map keeps its size, the middle of the depth as in the published
+    code: block 6 of DeiT-S's 12.
+    """
+    taps = list(getattr(encoder, "feature_info", []))
+    plain = len(taps) > 4 and len({item["reduction"] for item in taps}) == 1  # a plain vision transformer
+    if layer == "auto":
+        layer = 2 if plain else 3
     if isinstance(layer, str) and not layer.isdigit():
         return layer
     number = int(layer)
-    taps = list(getattr(encoder, "feature_info", []))
-    if len(taps) > 4 and len({item["reduction"] for item in taps}) == 1:  # plain vision transformers: the quarters of the depth
+    if plain:
         taps = [taps[len(taps) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
     stages = [item["module"] for item in taps][-4:]
     if not stages and hasattr(encoder, "layer4"):  # torchvision's ResNets
@@ -114,6 +132,18 @@ def feature_layer(encoder: nn.Module, layer: int | str) -> str:
         raise UserError(f"feature layer {number} does not exist in {type(encoder).__name__}, which has {len(stages)} known stages; "
                         "give 1 to 4 or the name of a submodule")
     return stages[number - 1]
+
+
+def size_option(name: str, image_size: int | None) -> dict[str, Any]:
+    """timm's ``img_size`` for a network that is built for one size, where another is wanted."""
+    config = timm.get_pretrained_cfg(name)
+    if image_size is None or config is None or not config.fixed_input_size or image_size == config.input_size[-1]:
+        return {}
+    with torch.device("meta"):
+        patch = getattr(getattr(timm.create_model(name), "patch_embed", None), "patch_size", (1, 1))[0]
+    if image_size % patch:
+        raise UserError(f"encoder '{name}' cuts images into patches of {patch}x{patch}; data.image_size={image_size} is no multiple of it")
+    return {"img_size": image_size}
 
 
 def _torchvision_model(name: str, num_classes: int, **options: Any) -> nn.Module:

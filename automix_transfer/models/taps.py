@@ -42,7 +42,10 @@ def features(encoder: nn.Module, images: Tensor, layer: str) -> Tensor:
         handle.remove()
     if not found:
         raise UserError(f"feature layer '{layer}' did not run in {type(encoder).__name__}'s forward pass; choose a layer on its path")
-    return as_map(found[0], layer)
+    output = found[0]
+    if isinstance(output, Tensor) and output.ndim == 4 and getattr(encoder, "output_fmt", "") == "NHWC":  # timm's Swin transformers
+        output = output.permute(0, 3, 1, 2)
+    return as_map(output, layer)
 
 
 def find_layer(encoder: nn.Module, layer: str) -> nn.Module:
@@ -71,7 +74,13 @@ def as_map(output: Tensor, layer: str) -> Tensor:
 
 @torch.no_grad()
 def feature_channels(encoder: nn.Module, layer: str, image_size: int = 64) -> int:
-    """Channels of the map at ``layer``, found with one forward pass of a blank image; no state changes."""
+    """Channels of the map at ``layer``, found with one forward pass of a blank image; no state changes.
+
+    The image has the side that the network is built for, where it is built for one, else ``image_size``.
+    """
+    built_for = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
+    if built_for:
+        image_size = built_for[0]
     parameter = next(encoder.parameters())
     training = {module: module.training for module in encoder.modules()}
     encoder.eval()

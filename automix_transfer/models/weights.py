@@ -153,7 +153,7 @@ def rebuild(weights: Weights, name: str | None = None, num_classes: int | None =
         held = f"a classifier of {info.num_classes} classes" if info.num_classes else "no classifier"
         raise UserError(f"{weights.source} has {held}, not {num_classes}; correct the number of classes or leave it out")
     try:
-        encoder = create_encoder(info.name, info.num_classes, info.stem).eval()
+        encoder = info.build().eval()
     except UserError as error:
         raise UserError(f"{weights.source}: {error}") from None
     return encoder, info, load_into(encoder, weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from automix_transfer.data.loader import ImageLoader, TrainLoader, eval_loader, 
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import Method, build_method
-from automix_transfer.models.encoders import EncoderInfo, create_encoder
+from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.weights import load_into, read_weights
 from automix_transfer.rng import derive_generator, reseed_globals
 from automix_transfer.training import checkpoint
@@ -102,6 +103,7 @@ def build_run(experiment: Experiment, world: World, content: dict[str, Any] | No
     choose_kernels(train.deterministic)
     reseed_globals(experiment.seed, "initial weights")
     method, info, note = build_model(experiment, train_set.classes, load_weights=content is None)
+    train_set.add_views(method.views, method.view_transform())
     notes += [note] if note else []
     method.to(world.device)
     if train.channels_last:
@@ -139,7 +141,7 @@ def build_model(experiment: Experiment, classes: list[str], load_weights: bool =
     info = EncoderInfo(config.name, len(classes), config.stem, data.image_size, tuple(data.mean), tuple(data.std), tuple(classes))  # type: ignore[arg-type]
     options = {"drop_path_rate": config.drop_path} if config.drop_path else {}
     try:
-        encoder = create_encoder(config.name, len(classes), config.stem, **options)
+        encoder = info.build(**options)
     except TypeError as error:
         raise UserError(f"encoder '{config.name}' does not take encoder.drop_path={config.drop_path}; set it to 0") from error
     note = ""
@@ -147,7 +149,7 @@ def build_model(experiment: Experiment, classes: list[str], load_weights: bool =
         weights = read_weights(config.weights, config.which or None)
         note = f"weights from {config.weights}: {load_into(encoder, weights, config.classifier)}"
     options = {key: value for key, value in experiment.method.items() if key != "name"}
-    return build_method(experiment.method["name"], encoder, options), info, note
+    return build_method(experiment.method["name"], encoder, options, info), info, note
 
 
 def build_data(experiment: Experiment) -> tuple[ClassificationDataset, ClassificationDataset]:
@@ -158,7 +160,7 @@ def build_data(experiment: Experiment) -> tuple[ClassificationDataset, Classific
         count = min(train.overfit_batches * train.batch_size, len(train_set))
         chosen = torch.randperm(len(train_set), generator=derive_generator(experiment.seed, "overfit"))[:count].tolist()
         train_set = ClassificationDataset(train_set.listing.select(chosen), eval_transform(data), experiment.seed)
-        return train_set, train_set
+        return train_set, copy.copy(train_set)  # a method may ask for more views in training
     eval_set = eval_dataset(data)
     if list(eval_set.classes) != list(train_set.classes):
         differing = sorted(set(eval_set.classes) ^ set(train_set.classes))[:3]

@@ -22,6 +22,7 @@ def test_layers_one_to_four(name: str, layers: list[str]) -> None:
         encoder = create_encoder(name, 10)
     assert [feature_layer(encoder, number) for number in (1, 2, 3, 4)] == layers
     assert feature_layer(encoder, "3") == layers[2]
+    assert feature_layer(encoder, "auto") == layers[1 if name.startswith("deit") else 2]
     for wrong in (0, 5):
         with pytest.raises(UserError, match=f"feature layer {wrong} does not exist"):
             feature_layer(encoder, wrong)
@@ -43,6 +44,34 @@ def test_cifar_resnets() -> None:
     for name in ("cifar_resnet18", "cifar_resnet", "cifar_resnet2", "cifar_resnetx"):
         with pytest.raises(UserError, match="depth 6n \\+ 2"):
             create_encoder(name, 10)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("wrn_28_10", 36.5), ("wrn_40_4", 8.9), ("wrn_16_8", 11.0)])
+def test_wide_resnets(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        encoder = create_encoder(name, 10)
+    assert round(sum(p.numel() for p in encoder.parameters()) / 1e6, 1) == millions  # Table 5 of Zagoruyko and Komodakis (2016)
+    assert [feature_layer(encoder, number) for number in (1, 2, 3, 4)] == ["conv1", "block1", "block2", "block3"]
+
+
+def test_wide_resnets_of_no_depth_or_width() -> None:
+    assert create_encoder("wrn_10_1", 0)(torch.zeros(2, 3, 32, 32)).shape == (2, 64)
+    for name in ("wrn_28", "wrn_27_8", "wrn_4_8", "wrn_28_0", "wrn_x_y"):
+        with pytest.raises(UserError, match="depth 6n \\+ 4"):
+            create_encoder(name, 10)
+
+
+def test_a_transformer_is_built_for_the_size_of_its_images() -> None:
+    encoder = create_encoder("deit_tiny_patch16_224", 5, image_size=48).eval()
+    assert encoder(torch.zeros(1, 3, 48, 48)).shape == (1, 5)
+    with pytest.raises(UserError, match="patches of 16x16; data.image_size=50"):
+        create_encoder("deit_tiny_patch16_224", 5, image_size=50)
+    assert EncoderInfo("swin_tiny_patch4_window7_224", 5, image_size=56).build()(torch.zeros(1, 3, 56, 56)).shape == (1, 5)
+
+
+def test_maps_of_swin_are_channels_first() -> None:
+    encoder = create_encoder("swin_tiny_patch4_window7_224", 5, image_size=56).eval()
+    assert features(encoder, torch.zeros(1, 3, 56, 56), feature_layer(encoder, "auto")).shape == (1, 384, 4, 4)
 
 
 def test_unknown_names_are_answered_with_close_ones() -> None:
