@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detection.tiny import CLASSES, write_voc
 
@@ -52,8 +54,8 @@ def detections(name: str, seed: int) -> list[tuple[dict, dict]]:
 
 def evaluate(evaluator, found) -> dict:
     evaluator.reset()
-    for given, output in found:
-        evaluator.process([given], [output])
+    for sample, output in found:
+        evaluator.process([sample], [output])
     return evaluator.evaluate()
 
 
@@ -143,3 +145,113 @@ def test_near_pycocotools_on_the_same_detections(data):
     result = evaluate(VOCEvaluator(name), found)["bbox_area"]
     assert result["AP50"] == pytest.approx(100 * coco.stats[1], abs=6)
     assert result["AP"] == pytest.approx(100 * coco.stats[0], abs=8)
+
+
+def devkit(detections, truth, threshold, rule) -> float | None:
+    """AP of one class, as the VOC devkit reads: one detection after the other, plain Python, no array in sight."""
+    used = {image: [False] * len(boxes) for image, (boxes, _) in truth.items()}
+    positives = sum(not hard for _, difficult in truth.values() for hard in difficult)
+    if not positives:
+        return None
+    points, hits, misses = [], 0, 0
+    for image, _, box in sorted(detections, key=lambda found: -found[1]):  # sorted() keeps the order of ties
+        best, which = -1.0, -1
+        for number, true in enumerate(truth[image][0] if image in truth else ()):
+            wide = min(box[2], true[2]) - max(box[0], true[0]) + 1
+            high = min(box[3], true[3]) - max(box[1], true[1]) + 1
+            shared = max(wide, 0) * max(high, 0)
+            union = (box[2] - box[0] + 1) * (box[3] - box[1] + 1) + (true[2] - true[0] + 1) * (true[3] - true[1] + 1) - shared
+            if shared / union > best:
+                best, which = shared / union, number
+        if best <= threshold:
+            misses += 1
+        elif not truth[image][1][which]:
+            hits, misses = (hits, misses + 1) if used[image][which] else (hits + 1, misses)
+            used[image][which] = True
+        points.append((hits / positives, hits / (hits + misses) if hits + misses else 0.0))
+    if rule == "11-point":
+        return sum(max((p for r, p in points if r >= level), default=0.0) for level in np.arange(0.0, 1.1, 0.1)) / 11
+    area, reached = 0.0, 0.0
+    for number, (recall, _) in enumerate(points):
+        area += (recall - reached) * max(p for _, p in points[number:])
+        reached = recall
+    return area
+
+
+CORNER, SIDE = st.integers(1, 30), st.integers(4, 20)
+BOX = st.tuples(CORNER, CORNER, SIDE, SIDE).map(lambda b: (float(b[0]), float(b[1]), float(b[0] + b[2]), float(b[1] + b[3])))
+SCORE = st.sampled_from([0.1, 0.2, 0.2, 0.5, 0.9])  # many ties
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.lists(st.tuples(BOX, st.booleans()), min_size=1, max_size=4)),
+       st.lists(st.tuples(st.sampled_from("abcd"), SCORE, BOX), max_size=12), st.data())
+@settings(max_examples=60)
+def test_equals_a_brute_force_devkit(objects, stray, data):
+    """Every threshold, both rules, ties, difficult objects, images without objects: against an implementation that shares nothing."""
+    from automix_transfer.detection.voc_evaluation import RULES, THRESHOLDS, average_precision, precision_recall
+
+    near = [(image, data.draw(SCORE), tuple(float(v + data.draw(st.integers(-2, 2))) for v in box)) for image, items in objects.items()
+            for box, _ in items for _ in range(data.draw(st.integers(0, 2)))]
+    detections = data.draw(st.permutations([*stray, *near]))
+    truth = {image: (np.array([box for box, _ in items]), np.array([hard for _, hard in items])) for image, items in objects.items()}
+    curves = precision_recall(detections, truth)
+    for number, threshold in enumerate(THRESHOLDS):
+        for rule in RULES:
+            wanted = devkit(detections, truth, threshold, rule)
+            found = None if curves is None else average_precision(*curves[number], rule)
+            assert found == (None if wanted is None else pytest.approx(wanted, abs=1e-12))
+
+
+def test_rounding_is_detectron2s_and_decides_ties(data):
+    """Scores of .9004 and .8996 are both .900 there: the order of detection decides, not the fourth decimal. Boxes have one decimal."""
+    from detectron2.data import DatasetCatalog
+    from detectron2.evaluation import PascalVOCDetectionEvaluator
+
+    from automix_transfer.detection.voc_evaluation import VOCEvaluator
+
+    name, _ = data
+    record = DatasetCatalog.get(name)[0]
+    item = record["annotations"][0]
+    x0, y0, x1, y1 = item["bbox"]
+    boxes = [[x0 + 40, y0, x1 + 40, y1], [x0 + 0.04, y0, x1, y1]]
+    found = [({"image_id": record["image_id"]}, {"instances": Instances(boxes, [0.8996, 0.9004], [item["category_id"]] * 2)})]
+    ours, theirs = evaluate(VOCEvaluator(name), found), evaluate(PascalVOCDetectionEvaluator(name), found)
+    assert ours["bbox"]["AP50"] == pytest.approx(theirs["bbox"]["AP50"], abs=1e-9)
+    best_first = evaluate(VOCEvaluator(name), [({"image_id": record["image_id"]},
+                                                {"instances": Instances(boxes[::-1], [0.9004, 0.8996], [item["category_id"]] * 2)})])
+    assert best_first["bbox"]["AP50"] > ours["bbox"]["AP50"]
+
+
+def test_a_class_without_objects_is_left_out_rather_than_nan(data):
+    """A class whose only object is difficult has nothing to find; Detectron2's mean over classes is NaN then."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from automix_transfer.detection.voc_evaluation import VOCEvaluator
+
+    name, _ = data
+    records = [record for record in DatasetCatalog.get(name) if record["annotations"][0]["category_id"] == 0
+               or record["annotations"][0]["difficult"]]
+    assert {item["category_id"] for record in records for item in record["annotations"]} == {0, 1}
+    other = f"{name}-part"
+    DatasetCatalog.register(other, lambda: records)
+    MetadataCatalog.get(other).set(thing_classes=list(CLASSES), year=2007)
+    try:
+        result = evaluate(VOCEvaluator(other), detections(other, seed=3))
+    finally:
+        DatasetCatalog.remove(other)
+        MetadataCatalog.remove(other)
+    for figures in result.values():
+        assert np.isfinite(list(figures.values())).all()
+        assert f"AP-{CLASSES[0]}" in figures and f"AP-{CLASSES[1]}" not in figures
+        assert figures["AP50"] == figures[f"AP50-{CLASSES[0]}"]
+
+
+def test_both_rules_have_every_class(data):
+    from automix_transfer.detection.voc_evaluation import VOCEvaluator
+
+    name, _ = data
+    result = evaluate(VOCEvaluator(name), detections(name, seed=1))
+    assert list(result) == ["bbox", "bbox_area"]  # 2007: the 11-point rule is the headline, as Detectron2's evaluator has it
+    for figures in result.values():
+        for key in ("AP", "AP50", "AP75"):
+            assert figures[key] == pytest.approx(np.mean([figures[f"{key}-{label}"] for label in CLASSES]))
