@@ -10,7 +10,7 @@ from numba import njit
 def flood_levels(grey):
     """The lowest maximum of grey on any 4-path from each pixel to the outside, (H, W) uint8, and how many pixels lie below theirs.
 
-    A pixel of grey g and level l is part of a hole of every mask {grey > T} with g <= T < l; where g = l, which is nearly everywhere, of none.
+    A pixel of grey g and level l is part of a hole of every mask {grey > T} with g <= T < l; nearly everywhere g = l: of none.
     The map of levels is the map with its holes filled. A priority flood; levels only rise, so 256 stacks do for a priority queue.
     """
     height, width = grey.shape
