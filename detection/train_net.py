@@ -18,7 +18,7 @@ import argparse
 import sys
 
 from automix_transfer.detection import compatibility
-from automix_transfer.errors import run_script
+from automix_transfer.errors import EXIT_USER_ERROR, UserError, run_script
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,27 +30,50 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--class-names", metavar="FILE", help="its classes in label order, one a line (default: those of the annotations)")
     result.add_argument("--coco-evaluator", metavar="NAME", default="pycocotools",
                         help="pycocotools (default), or hotcoco: the same figures in a fraction of the time (pip install hotcoco)")
+    result.add_argument("--best-metric", metavar="NAME", default="bbox/AP",
+                        help="what model_best.pth is best at, measured every TEST.EVAL_PERIOD iterations (default: bbox/AP)")
     return result
 
 
 def work(arguments: argparse.Namespace) -> None:
     """What each process does."""
-    from automix_transfer.detection.trainer import prepare, train
+    from detectron2.utils import comm
 
-    train(prepare(arguments), arguments)
+    from automix_transfer.detection.trainer import prepare, train
+    from automix_transfer.training.signals import Interrupted
+
+    try:
+        train(prepare(arguments), arguments)
+    except Interrupted as stopped:
+        if comm.is_main_process():
+            print(stopped, file=sys.stderr)
+        sys.exit(stopped.code)
+    except KeyboardInterrupt:
+        if comm.is_main_process():
+            print("interrupted; the last checkpoint is untouched, --resume goes on from it", file=sys.stderr)
+        sys.exit(130)
+    except UserError as error:
+        if comm.get_world_size() == 1:
+            raise  # one process: `run_script` says it
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
 
 
 def main() -> None:
     compatibility.require()
     from detectron2.engine import launch
+    from torch.multiprocessing import ProcessExitedException
 
     from automix_transfer.detection.trainer import check_weights, prepare
 
     arguments = parser().parse_args()
     if arguments.num_gpus * arguments.num_machines > 1:  # find mistakes here, in one sentence, before many processes start
         check_weights(prepare(arguments), arguments)
-    launch(work, arguments.num_gpus, num_machines=arguments.num_machines, machine_rank=arguments.machine_rank,
-           dist_url=arguments.dist_url, args=(arguments,))
+    try:
+        launch(work, arguments.num_gpus, num_machines=arguments.num_machines, machine_rank=arguments.machine_rank,
+               dist_url=arguments.dist_url, args=(arguments,))
+    except ProcessExitedException as error:  # a process that ended with a code of ours has said why
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def train_loader(dataset: ClassificationDataset, batch_size: int, seed: int, epo
         raise UserError(f"the training split has {len(dataset):,} images, fewer than one batch of {batch_size}{ranks}; "
                         "lower the batch size or add images")
     batches = EpochBatches(len(dataset), batch_size, seed, rank, world_size, repeats)
-    loader = TrainLoader(dataset, batch_sampler=batches, **_options(workers, seed))
+    loader = TrainLoader(dataset, batch_sampler=batches, **loader_options(workers, seed))
     loader.set_epoch(epoch, start_batch)
     return loader
 
@@ -104,10 +104,11 @@ def train_loader(dataset: ClassificationDataset, batch_size: int, seed: int, epo
 def eval_loader(dataset: ClassificationDataset, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0) -> ImageLoader:
     """Every sample exactly once over all ranks, in order within a rank; the last batch may be smaller, and a rank may have none."""
     items = [(0, index) for index in range(rank, len(dataset), world_size)]
-    return ImageLoader(dataset, batch_size=batch_size, sampler=items, **_options(workers, 0))  # type: ignore[arg-type]
+    return ImageLoader(dataset, batch_size=batch_size, sampler=items, **loader_options(workers, 0))  # type: ignore[arg-type]
 
 
-def _options(workers: int, seed: int) -> dict[str, Any]:
+def loader_options(workers: int, seed: int) -> dict[str, Any]:
+    """What every loader here hands to `DataLoader`; ``seed`` is for a generator that nothing draws from."""
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,

@@ -21,6 +21,7 @@ from detectron2.config import CfgNode, get_cfg
 from automix_transfer.config import read_yaml
 from automix_transfer.detection.backbone import BASIC_BLOCKS
 from automix_transfer.detection.encoder_weights import input_settings, is_encoder_file
+from automix_transfer.detection.schedule import same, scale_schedule, take_saved
 from automix_transfer.detection.timm_backbone import check_name, encoder_name
 from automix_transfer.errors import UserError
 from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD
@@ -33,7 +34,8 @@ NORM_KEYS = ("MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "MODEL.ROI_BOX_HEAD.NORM", 
 
 
 def default_config() -> CfgNode:
-    """Detectron2's defaults, but for the input and stride placement of networks trained with torchvision's or timm's conventions.
+    """Detectron2's defaults, but for the input and stride placement of networks trained with torchvision's or timm's conventions,
+    and a seed.
 
     (Detectron2's own are those of its MSRA weights: BGR, std 1, the stride in the 1×1 convolution; about 15 AP worse with other weights.)
     """
@@ -43,6 +45,7 @@ def default_config() -> CfgNode:
     cfg.MODEL.PIXEL_STD = [round(255 * value, 3) for value in IMAGENET_STD]
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
     cfg.MODEL.WEIGHTS = ""
+    cfg.SEED = 0
     return cfg
 
 
@@ -53,13 +56,19 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), num_gpus
     Args:
         overrides: Detectron2's ``KEY VALUE KEY VALUE ...``.
         num_gpus: per machine; 0 trains on the CPU.
+        resume: go on with the run in OUTPUT_DIR, whose settings hold where nothing is said; where it has no checkpoint, start.
 
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, a contradiction between config and weights, or a
             combination that would train something else than it says.
     """
     cfg = default_config()
-    explicit = _merge_file(cfg, Path(config_file)) | _merge_overrides(cfg, overrides)
+    explicit = _merge_file(cfg, Path(config_file))
+    recipe = cfg.clone()
+    typed = _merge_overrides(cfg, overrides)
+    explicit |= typed
+    saved = saved_config(cfg.OUTPUT_DIR) if resume else None
+    resume = saved is not None
     if "MODEL.WEIGHTS" not in explicit and not resume:
         raise UserError(f'{config_file} does not set MODEL.WEIGHTS; add MODEL.WEIGHTS FILE.pkl (of pretrain/export.py --to detectron2), '
                         'or MODEL.WEIGHTS "" to train from scratch')
@@ -71,6 +80,16 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), num_gpus
         overlay = find_overlay(cfg.MODEL.WEIGHTS)
         if overlay is not None:
             apply_overlay(cfg, overlay, explicit)
+    scaled = scale_schedule(cfg, recipe, typed, max(1, num_gpus * num_machines)) if saved is None else ""
+    if scaled:
+        logger.info(scaled)
+    if cfg.SEED < 0:
+        raise UserError(f"SEED is {cfg.SEED}, which draws a seed that no resumed run could know; give SEED a number of 0 or more")
+    if saved is not None:
+        kept = [key for key in take_saved(cfg, saved, typed) if key in explicit]
+        cfg.SOLVER.REFERENCE_WORLD_SIZE = 0  # scaled when it was begun; the batch stays, however many GPUs share it now
+        if kept:
+            logger.info(f"resumed: {', '.join(kept)} as in {cfg.OUTPUT_DIR}/config.yaml, not as in {config_file}")
     _set_device(cfg, explicit, num_gpus, num_machines)
     check_architecture(cfg, from_scratch=not cfg.MODEL.WEIGHTS and not resume)
     return cfg, explicit
@@ -97,7 +116,7 @@ def apply_settings(cfg: CfgNode, wanted: Mapping[str, Any], explicit: set[str], 
     """`apply_overlay` for settings by dotted keys, from the file ``source``."""
     for key, value in wanted.items():
         present = _get(cfg, key, str(source))
-        if _same(present, value):
+        if same(present, value):
             continue
         if key in explicit:
             raise UserError(f"config key {key} is {_show(present)}, but the weights {cfg.MODEL.WEIGHTS} were trained with {_show(value)} "
@@ -137,6 +156,17 @@ def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:
     if from_scratch and resnets.NORM == "FrozenBN":
         raise UserError("MODEL.WEIGHTS is empty, but MODEL.RESNETS.NORM FrozenBN has no statistics to freeze; "
                         "set MODEL.RESNETS.NORM SyncBN or BN")
+
+
+def saved_config(output: str) -> dict[str, Any] | None:
+    """The settings of the run in ``output`` by dotted keys, where it has a checkpoint to go on from; otherwise None."""
+    folder = Path(output)
+    if not (folder / "last_checkpoint").is_file():
+        return None
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} holds a checkpoint but no config.yaml, so what it trained is unknown; restore the file, or choose "
+                        "another OUTPUT_DIR to start afresh")
+    return flatten(read_yaml(folder / "config.yaml"))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -217,15 +247,6 @@ def _set_device(cfg: CfgNode, explicit: set[str], num_gpus: int, num_machines: i
             if node[name] == "SyncBN":  # with one process the same arithmetic, and SyncBN does not run on the CPU
                 node[name] = "BN"
                 logger.info(f"one process: {key} SyncBN is BN")
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Equal as configuration values; numbers to 4 digits, lists and tuples alike."""
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, bool) or isinstance(b, bool) or not (isinstance(a, (int, float)) and isinstance(b, (int, float))):
-        return a == b
-    return abs(a - b) <= 1e-4 * max(1.0, abs(a), abs(b))
 
 
 def _show(value: Any) -> str:

@@ -12,50 +12,24 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from detectron2.checkpoint import DetectionCheckpointer
+import yaml
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, default_setup
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.engine import default_setup
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from torch import nn
 
+from automix_transfer.detection.checkpoints import latest, restore
 from automix_transfer.detection.coco_evaluation import ENGINES, check_engine
-from automix_transfer.detection.config import load_config, logger
+from automix_transfer.detection.config import flatten, load_config, logger, saved_config
 from automix_transfer.detection.datasets import class_names_of, register_folder
-from automix_transfer.detection.evaluation import build_evaluator
+from automix_transfer.detection.engine import BEST_METRIC, Trainer
 from automix_transfer.detection.results import summarize, table, write_categories, write_results
-from automix_transfer.detection.weights_check import LoadReport, load_weights
+from automix_transfer.detection.schedule import refuse_changes
+from automix_transfer.detection.weights_check import load_weights
 from automix_transfer.errors import UserError
 
 QUIET_LOGGERS = (logger.name, "detectron2.utils.events")  # what `run` prints: ours, and a line every 20 iterations with losses and ETA
-
-
-class Trainer(DefaultTrainer):
-    """`DefaultTrainer` that evaluates VOC and COCO data sets and refuses weights that do not fill the backbone."""
-
-    loaded: LoadReport | None = None
-    coco_evaluator = ENGINES[0]
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(cfg, dataset_name, cls.coco_evaluator)
-
-    def resume_or_load(self, resume: bool = True) -> None:
-        if resume and self.checkpointer.has_checkpoint():
-            super().resume_or_load(resume=True)
-            logger.info(f"resumed from {self.checkpointer.get_checkpoint_file()} after iteration {self.start_iter}")
-            return
-        if resume:
-            raise UserError(f"--resume: OUTPUT_DIR {self.cfg.OUTPUT_DIR} holds no checkpoint (last_checkpoint); leave --resume out, "
-                            "or give the run's OUTPUT_DIR")
-        self.loaded = load_weights(_unwrapped(self.model), self.cfg.MODEL.WEIGHTS, self.cfg.MODEL.BACKBONE.NAME)
-        logger.info(str(self.loaded))
-
-    def results(self) -> Mapping[str, Any]:
-        """Of the evaluation after the last iteration."""
-        return getattr(self, "_last_eval_results", None) or {}
 
 
 def run(config_file: str | Path, weights: str, data_root: str | Path | None, output: str | Path, overrides: Sequence[str] = (),
@@ -87,9 +61,11 @@ def prepare(arguments: Namespace) -> CfgNode:
         UserError: what `load_config` and `register_folder` refuse; a number of classes that is not the data's; a folder that
             cannot be written.
     """
-    resume = arguments.resume
     check_engine(getattr(arguments, "coco_evaluator", ENGINES[0]))
-    cfg, explicit = load_config(arguments.config_file, arguments.opts, arguments.num_gpus, arguments.num_machines, resume)
+    arguments.notes = []
+    with _collected_notes(arguments.notes):
+        cfg, _ = load_config(arguments.config_file, arguments.opts, arguments.num_gpus, arguments.num_machines, arguments.resume)
+    resume = arguments.resume and saved_config(cfg.OUTPUT_DIR) is not None
     if arguments.eval_only and not resume and not str(cfg.MODEL.WEIGHTS).endswith((".pth", ".pt")):
         raise UserError(f"--eval-only evaluates a trained detector, but MODEL.WEIGHTS is '{cfg.MODEL.WEIGHTS}'; "
                         "give OUTPUT_DIR/model_final.pth, or --resume with the run's OUTPUT_DIR")
@@ -113,6 +89,7 @@ def prepare(arguments: Namespace) -> CfgNode:
             raise UserError(f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but data set '{name}' has "
                             f"{count} classes; set it to {count}")
     _check_writable(cfg.OUTPUT_DIR)
+    _check_run_folder(cfg, arguments)
     cfg.freeze()
     return cfg
 
@@ -120,13 +97,19 @@ def prepare(arguments: Namespace) -> CfgNode:
 def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
     """Train (or with ``eval_only`` load) and evaluate; writes ``results.json`` in the output folder and returns what is in it."""
     default_setup(cfg, arguments)
+    for note in getattr(arguments, "notes", ()):
+        logger.info(note)
     Trainer.coco_evaluator = getattr(arguments, "coco_evaluator", ENGINES[0])
+    Trainer.best_metric = getattr(arguments, "best_metric", BEST_METRIC)
     if comm.is_main_process():
         write_categories(cfg)
     if arguments.eval_only:
         model = Trainer.build_model(cfg)
         if arguments.resume:
-            DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load("", resume=True)
+            found = latest(cfg.OUTPUT_DIR)
+            assert found is not None  # `prepare` has seen it
+            restore(model, found[1], found[0])
+            logger.info(f"evaluating {found[0]}")
             loaded = None
         else:
             loaded = load_weights(model, cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.NAME)
@@ -149,15 +132,44 @@ def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
 
 def check_weights(cfg: CfgNode, arguments: Namespace) -> None:
     """Load the weights once, on the CPU, for their errors."""
-    if not arguments.resume:
+    if not arguments.resume or saved_config(cfg.OUTPUT_DIR) is None:
         cpu = cfg.clone()
         cpu.defrost()
         cpu.MODEL.DEVICE = "cpu"
         load_weights(build_model(cpu), cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.NAME)
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+def _check_run_folder(cfg: CfgNode, arguments: Namespace) -> None:
+    """A fresh run must not write over another one, and a resumed run must be the one that was begun."""
+    saved = saved_config(cfg.OUTPUT_DIR)
+    if saved is None:
+        if arguments.eval_only and arguments.resume:
+            raise UserError(f"--eval-only --resume: OUTPUT_DIR {cfg.OUTPUT_DIR} holds no checkpoint; give the run's OUTPUT_DIR, or "
+                            "MODEL.WEIGHTS FILE.pth without --resume")
+    elif arguments.resume:
+        refuse_changes(saved, flatten(yaml.safe_load(cfg.dump())), cfg.OUTPUT_DIR)
+    elif not arguments.eval_only:
+        raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} already holds the checkpoint of a run; go on with --resume, or choose "
+                        "another OUTPUT_DIR")
+
+
+@contextmanager
+def _collected_notes(notes: list[str]) -> Iterator[None]:
+    """What is logged before Detectron2 has set up its handlers; `train` logs it then."""
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            notes.append(record.getMessage())
+
+    handler, level, propagate = Collector(), logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def _check_writable(output: str) -> None:

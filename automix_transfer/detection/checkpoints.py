@@ -1,0 +1,126 @@
+"""A detector's checkpoints: never half-written, verified before ``last_checkpoint`` names them, read without running code.
+
+The files and their content are Detectron2's (``model_0004999.pth``, ``model_final.pth``, ``last_checkpoint``), with the optimizer's state
+in them, which release 0.6 leaves out. ``model_best.pth`` is the best by one metric; ``best.json`` says which, and at which iteration.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from torch import nn
+
+from automix_transfer.detection.config import logger
+from automix_transfer.errors import UserError
+from automix_transfer.io import load_torch, read_json, save_torch, write_json, write_text
+
+BEST_FILE, BEST_RECORD, LAST = "model_best", "best.json", "last_checkpoint"
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer whose files are complete or absent."""
+
+    def save(self, name: str, **extra: Any) -> None:
+        """Write ``name``.pth beside the others, read it back, put it in place, and only then name it in ``last_checkpoint``."""
+        if self.save_dir and self.save_to_disk:
+            self.write(name, **extra)
+            write_text(Path(self.save_dir) / LAST, f"{name}.pth")
+
+    def write(self, name: str, **extra: Any) -> None:
+        """`save` without naming it the last."""
+        finite_or_refuse(self.model, extra.get("iteration", -1) + 1)
+        parts = {key: item.state_dict() for key, item in self.checkpointables.items()}
+        content = {"model": self.model.state_dict(), "processes": comm.get_world_size(), **parts, **extra}
+        file = Path(self.save_dir) / f"{name}.pth"
+        new = file.with_name(f".{file.name}.new")
+        try:
+            save_torch(new, content)
+            read = load_torch(new)
+            if read.keys() != content.keys() or read["model"].keys() != content["model"].keys():
+                raise UserError(f"{file} does not read back as it was written; check the disk. The checkpoints before it are untouched")
+            os.replace(new, file)
+        finally:
+            new.unlink(missing_ok=True)
+        logger.info(f"checkpoint {file}")
+
+
+def latest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint that ``last_checkpoint`` names, or, where that is damaged, the newest before it; None where there is none.
+
+    Raises:
+        UserError: there are checkpoints, but none of them can be resumed.
+    """
+    folder = Path(folder)
+    if not (folder / LAST).is_file():
+        return None
+    named = folder / Path((folder / LAST).read_text().strip()).name
+    files = [named, *(file for file in sorted(folder.glob("model_[0-9]*.pth"), reverse=True) if file != named)]
+    problems: list[str] = []
+    for file in files:
+        try:
+            content = load_torch(file)
+            trainer = content.get("trainer") if isinstance(content, dict) else None
+            if not isinstance(trainer, dict) or "_trainer" not in trainer or "iteration" not in trainer:
+                raise UserError(f"{file} has no state of the optimizer (plain Detectron2 0.6 writes none), so training cannot go on from "
+                                "it as if it had not stopped; evaluate it, or start afresh from it with MODEL.WEIGHTS")
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            logger.warning(f"passed over: {problem}")
+        return file, content
+    raise UserError(f"no checkpoint in {folder} can be resumed: {'; '.join(problems)}")
+
+
+def restore(model: nn.Module, content: dict[str, Any], file: Path) -> None:
+    """Put the model's part of a checkpoint into ``model``; every key has to match."""
+    try:
+        model.load_state_dict(content["model"], strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{file} is a checkpoint of another model ({reason}); give the config and options of its run") from error
+
+
+class BestCheckpoint(HookBase):
+    """Keeps ``model_best.pth``: after each evaluation with a larger ``metric`` than any before, those before a resume included."""
+
+    def __init__(self, checkpointer: SafeCheckpointer, metric: str, period: int) -> None:
+        self.checkpointer, self.metric, self.period = checkpointer, metric, period
+        self.record = Path(checkpointer.save_dir) / BEST_RECORD
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self.period > 0 and done % self.period == 0 and done != self.trainer.max_iter:
+            self._keep(done)
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._keep(self.trainer.max_iter)
+
+    def _keep(self, iteration: int) -> None:
+        known = self.trainer.storage.latest()
+        if self.metric not in known:
+            logger.warning(f"{BEST_FILE}.pth is not kept: no metric '{self.metric}'; known are "
+                           f"{', '.join(name for name in known if '/AP' in name)}")
+            return
+        value = known[self.metric][0]
+        before = read_json(self.record)["value"] if self.record.is_file() else -math.inf
+        if value > before:  # never for NaN
+            self.checkpointer.write(BEST_FILE, iteration=iteration - 1)
+            write_json(self.record, {"file": f"{BEST_FILE}.pth", "metric": self.metric, "value": float(value), "iteration": iteration})
+            logger.info(f"{BEST_FILE}.pth: {self.metric} {value:.3f} after iteration {iteration}")
+
+
+def finite_or_refuse(model: nn.Module, iteration: int) -> None:
+    """A `UserError` where a parameter is NaN or infinite, so that no checkpoint of ruined weights replaces a good one."""
+    broken = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+    if broken:
+        raise UserError(f"{len(broken)} parameters are NaN or infinite after iteration {iteration} ({', '.join(broken[:3])}); lower "
+                        "SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS. The last checkpoint is untouched")

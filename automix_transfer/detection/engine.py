@@ -1,0 +1,199 @@
+"""The training loop of a detector: Detectron2's trainer, hooks and files, with a resume that goes on as if nothing had happened.
+
+What a step does is a function of the parameters, the optimizer's state and (seed, step): the loader derives order, augmentation and the
+sampling of regions, and a checkpoint holds the rest. So N steps are k steps, a kill, a resume and N - k steps, bit for bit on one CPU
+process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver import build_optimizer
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from fvcore.nn.precise_bn import get_bn_modules
+from torch import nn
+
+from automix_transfer.detection.checkpoints import BEST_RECORD, BestCheckpoint, SafeCheckpointer, latest, restore
+from automix_transfer.detection.coco_evaluation import ENGINES
+from automix_transfer.detection.config import logger
+from automix_transfer.detection.evaluation import build_evaluator
+from automix_transfer.detection.loader import TrainLoader, train_loader
+from automix_transfer.detection.timm_backbone import encoder_name, is_layer_normed
+from automix_transfer.detection.weights_check import LoadReport, load_weights
+from automix_transfer.errors import UserError
+from automix_transfer.io import write_text
+from automix_transfer.training.signals import Interrupted, StopRequest
+
+BEST_METRIC = "bbox/AP"
+
+
+class Trainer(DefaultTrainer):
+    """`DefaultTrainer` with an exact resume, evaluators for VOC and COCO, and weights that fill the backbone or are refused."""
+
+    loaded: LoadReport | None = None
+    iter: int
+    coco_evaluator = ENGINES[0]
+    best_metric = BEST_METRIC
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return build_evaluator(cfg, dataset_name, cls.coco_evaluator)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
+        return train_loader(cfg)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """SGD as Detectron2 has it; AdamW for networks normalised by LayerNorm, whose position biases do not decay."""
+        if not is_layer_normed(encoder_name(cfg.MODEL.BACKBONE.NAME) or ""):
+            return build_optimizer(cfg, model)
+        solver = cfg.SOLVER
+        parameters = get_default_optimizer_params(
+            model, base_lr=solver.BASE_LR, weight_decay_norm=solver.WEIGHT_DECAY_NORM, bias_lr_factor=solver.BIAS_LR_FACTOR,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS, overrides={"relative_position_bias_table": {"weight_decay": 0.0}})
+        logger.info(f"optimizer AdamW, as {cfg.MODEL.BACKBONE.NAME} is trained: learning rate {solver.BASE_LR:g}, "
+                    f"decay {solver.WEIGHT_DECAY:g}")
+        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+
+    def build_hooks(self) -> list[hooks.HookBase | None]:
+        """Detectron2's hooks in its order, with a precise BN that draws its own images and the best checkpoint behind the evaluation."""
+        cfg = self.cfg
+        self.checkpointer = SafeCheckpointer(_unwrapped(self.model), cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.writers = self.build_writers() if comm.is_main_process() else []
+        precise = cfg.TEST.PRECISE_BN.ENABLED and bool(get_bn_modules(self.model))
+        return [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+            PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, train_loader(cfg, "precise BN", workers=0), cfg.TEST.PRECISE_BN.NUM_ITER)
+            if precise else None,
+            hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if comm.is_main_process() else None,
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
+            BestCheckpoint(self.checkpointer, self.best_metric, cfg.TEST.EVAL_PERIOD) if comm.is_main_process() else None,
+            hooks.PeriodicWriter(self.writers, period=20) if comm.is_main_process() else None,
+        ]
+
+    def _evaluate(self) -> Mapping[str, Any]:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the newest checkpoint in OUTPUT_DIR that can be read, or start from ``MODEL.WEIGHTS``."""
+        found = latest(self.cfg.OUTPUT_DIR) if resume else None
+        if found is None:
+            if comm.is_main_process():
+                (Path(self.cfg.OUTPUT_DIR) / BEST_RECORD).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            self.loaded = load_weights(_unwrapped(self.model), self.cfg.MODEL.WEIGHTS, self.cfg.MODEL.BACKBONE.NAME)
+            logger.info(("--resume: nothing to resume, starting; " if resume else "") + str(self.loaded))
+            return
+        file, content = found
+        restore(_unwrapped(self.model), content, file)
+        self.load_state_dict(content["trainer"])
+        self.start_iter = self.iter + 1
+        self._trainer.data_loader.start = self.start_iter
+        if comm.is_main_process():
+            forget_metrics_after(Path(self.cfg.OUTPUT_DIR) / "metrics.json", self.start_iter)
+        if content.get("processes", comm.get_world_size()) != comm.get_world_size():
+            logger.warning(f"{file} was written by {content['processes']} processes, now there are {comm.get_world_size()}: "
+                           "from here on the images come in another order")
+        logger.info(f"resumed from {file} after iteration {self.start_iter}")
+
+    def train(self) -> None:
+        """Detectron2's loop, which a signal stops after a step and a checkpoint.
+
+        Raises:
+            UserError: a loss that is not finite, a full disk.
+            Interrupted: SIGINT or SIGTERM came; the checkpoint is written.
+        """
+        world = comm.get_world_size()
+        with StopRequest(impatient=world == 1) as stop, EventStorage(self.start_iter) as self.storage:
+            try:
+                self.before_train()
+                for iteration in range(self.start_iter, self.max_iter):
+                    self.iter = iteration
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    if number := stop_number(stop, self.iter + 1, world):
+                        self._save_and_stop(number)
+                self.iter = self.max_iter
+                self.after_train()
+            except FloatingPointError as error:
+                raise UserError(f"the loss became infinite or NaN at iteration {self.iter + 1}; lower SOLVER.BASE_LR (now "
+                                f"{self.cfg.SOLVER.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS ({self.cfg.SOLVER.WARMUP_ITERS}); "
+                                "the last checkpoint is untouched") from error
+            finally:
+                for writer in self.writers:
+                    writer.close()
+
+    def _save_and_stop(self, number: int) -> None:
+        name = f"model_{self.iter:07d}" if self.iter + 1 < self.max_iter else "model_final"
+        if name != "model_final":
+            self.checkpointer.save(name, iteration=self.iter)
+        raise Interrupted(number, f"stopped after iteration {self.iter + 1}; {self.cfg.OUTPUT_DIR}/{name}.pth is written; "
+                                  f"go on with: {resume_command()}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the optimizer's state, which release 0.6 forgets: its resumed runs start without momentum."""
+        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._trainer.load_state_dict(state["_trainer"])
+
+    def results(self) -> Mapping[str, Any]:
+        """Of the evaluation after the last iteration."""
+        return getattr(self, "_last_eval_results", None) or {}
+
+
+class PreciseBN(hooks.PreciseBN):
+    """Detectron2's, over the same images each time it runs, so that a resumed run computes the same statistics."""
+
+    def update_stats(self) -> None:
+        self._data_iter = None
+        super().update_stats()
+
+
+def stop_number(stop: StopRequest, done: int, world: int) -> int:
+    """The signal that came to any process; several processes ask each other after every tenth step, since all have to stop at the same."""
+    if world == 1:
+        return stop.number
+    return max(comm.all_gather(stop.number)) if done % 10 == 0 else 0
+
+
+def resume_command() -> str:
+    """This process's command with ``--resume``, which has to stand before the first KEY VALUE."""
+    arguments = [argument for argument in sys.argv if argument != "--resume"]
+    return shlex.join(["python", *arguments[:1], "--resume", *arguments[1:]])
+
+
+def forget_metrics_after(file: Path, iteration: int) -> None:
+    """Drop the lines of ``metrics.json`` that a killed run wrote after its last checkpoint, or they would be there twice."""
+    if file.is_file():
+        lines = [line for line in file.read_text().splitlines() if _iteration(line) < iteration]
+        write_text(file, "".join(f"{line}\n" for line in lines))
+
+
+def _iteration(line: str) -> float:
+    try:
+        return json.loads(line)["iteration"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # half a line
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
