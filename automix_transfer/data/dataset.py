@@ -18,7 +18,7 @@ from automix_transfer.data.images import read_image
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.data.transforms import eval_transform, train_transform
+from automix_transfer.data.transforms import eval_transform, split_at_tensor, train_transform
 from automix_transfer.errors import UserError
 from automix_transfer.rng import derive_seed
 
@@ -27,8 +27,10 @@ class ClassificationDataset(Dataset):
     """Images with labels; item (epoch, index) or (epoch, index, copy) -> (image (3, H, W), label, index). An int stands for epoch 0.
 
     The same (seed, epoch, index, copy) gives the same tensor in any process, with any number of workers and in any order of reading,
-    and the global generators are left as they were.
+    and the global generators are left as they were. After `add_views` an item's image holds further views of it: (3·views, H, W).
     """
+
+    views: int = 1
 
     def __init__(self, listing: Listing, transform: Callable[[Image.Image], Any], seed: int = 0) -> None:
         self.listing, self.transform, self.seed = listing, transform, seed
@@ -50,13 +52,30 @@ class ClassificationDataset(Dataset):
         """The untransformed image of sample ``index``."""
         return cut_bottom(read_image(self.path(index)), self.listing.crop_bottom, self.path(index))
 
+    def add_views(self, count: int, make: Callable[[Image.Image], Any] | None) -> None:
+        """From now on an item's image holds ``count`` views in its channels: itself, then ``make`` of the same crop, seeded for each view
+        by (seed, epoch, index, copy, view). Does nothing for one view."""
+        if count > 1 and make is not None:
+            self.views, self._make_view = count, make
+            self._geometry, self._to_tensor = split_at_tensor(self.transform)
+
+    def _all_views(self, image: Image.Image, place: tuple[int, ...]) -> Tensor:
+        cropped = self._geometry(image)
+        views = [self._to_tensor(cropped)]
+        for view in range(1, self.views):
+            _seed_cpu_generators(derive_seed(self.seed, "view", *place, view))
+            views.append(self._to_tensor(self._make_view(cropped)))
+        return torch.cat(views)
+
     def __getitem__(self, item: int | tuple[int, ...]) -> tuple[Tensor, int, int]:
         epoch, index, *copy = item if isinstance(item, tuple) else (0, int(item))
         image = self.read(index)
         states = torch.default_generator.get_state(), np.random.get_state(), random.getstate()
         try:
             _seed_cpu_generators(derive_seed(self.seed, "sample", epoch, index, *copy))
-            return self.transform(image), int(self.labels[index]), index
+            if self.views == 1:
+                return self.transform(image), int(self.labels[index]), index
+            return self._all_views(image, (epoch, index, *copy)), int(self.labels[index]), index
         finally:
             torch.default_generator.set_state(states[0])
             np.random.set_state(states[1])
@@ -64,7 +83,14 @@ class ClassificationDataset(Dataset):
 
 
 def train_dataset(config: DataConfig, seed: int = 0) -> ClassificationDataset:
-    """The training split with the training transform; bad images are treated as ``config.on_bad_image`` says."""
+    """The training split with the training transform; bad images are treated as ``config.on_bad_image`` says.
+
+    With ``config.mixed`` images that were mixed offline come with it, and labels are soft; see `WithMixed`.
+    """
+    if config.mixed:
+        from automix_transfer.data.mixed import WithMixed  # a subclass of the class above
+
+        return WithMixed(_usable(config, config.train_split), train_transform(config), config.mixed, seed)
     return ClassificationDataset(_usable(config, config.train_split), train_transform(config), seed)
 
 

@@ -42,6 +42,7 @@ class DataConfig:
         limit_per_class: keep the first images of each class in the training split (0: all).
         repeats: repeated augmentation: each batch holds this many differently augmented copies of an image, and an epoch sees
             1 / repeats of the images.
+        mixed: training: a folder of images mixed offline (pretrain/supermix.py), added to the training split; empty: none.
     """
 
     dataset: str = "imagefolder"
@@ -68,6 +69,7 @@ class DataConfig:
     limit_classes: int = 0
     limit_per_class: int = 0
     repeats: int = 1
+    mixed: str = ""
 
 
 def validate(config: DataConfig) -> None:

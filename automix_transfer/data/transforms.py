@@ -31,7 +31,7 @@ class ToNormalized:
         self.std = 255 * torch.tensor(std, dtype=torch.float32)[:, None, None]
 
     def __call__(self, image: Image.Image) -> Tensor:
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # of a PIL image, or of (H, W, 3) values that a view was made of
         return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).div_(self.std)
 
     def __repr__(self) -> str:
@@ -93,6 +93,19 @@ def eval_transform(config: DataConfig) -> Transform:
     else:
         geometry = [Resize(round(size / config.test_crop_ratio), mode), CenterCrop(size)]
     return Compose([*geometry, ToNormalized(config.mean, config.std)])
+
+
+def split_at_tensor(transform: Callable) -> tuple[Callable[[Image.Image], Image.Image], Transform]:
+    """A transform in two: what makes images of images, and what makes a tensor of the result (an image, or (H, W, 3) values to 255).
+
+    Raises:
+        UserError: the transform is not one of the two above, so that it is not known where views may begin to differ.
+    """
+    steps = list(getattr(transform, "transforms", []))
+    place = next((at for at, step in enumerate(steps) if isinstance(step, ToNormalized)), None)
+    if place is None:
+        raise UserError("a method with several views of an image needs a transform that ends in ToNormalized; use train_transform")
+    return Compose(steps[:place]), Compose(steps[place:])
 
 
 def _rand_augment(config: DataConfig) -> Callable[[Image.Image], Image.Image]:

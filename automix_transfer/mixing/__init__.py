@@ -10,13 +10,26 @@ from torch import nn
 
 from automix_transfer.config import load_config
 from automix_transfer.errors import UserError
+from automix_transfer.mixing.alignmix import AlignMix, AlignMixOptions
+from automix_transfer.mixing.attentivemix import AttentiveMix, AttentiveMixOptions
+from automix_transfer.mixing.augmix import AugMix, AugMixOptions
 from automix_transfer.mixing.automix import AutoMix
 from automix_transfer.mixing.base import Method, StepOutput
+from automix_transfer.mixing.comixup import CoMixup, CoMixupOptions
 from automix_transfer.mixing.cutmix import CutMix, CutMixOptions
+from automix_transfer.mixing.fmix import FMix, FMixOptions
+from automix_transfer.mixing.manifoldmix import ManifoldMix, ManifoldMixOptions
 from automix_transfer.mixing.mix_block import MixBlock
 from automix_transfer.mixing.mixup import MixUp, MixUpOptions
+from automix_transfer.mixing.mixup_cutmix import MixUpCutMix, MixUpCutMixOptions
 from automix_transfer.mixing.options import PRESETS, AutoMixOptions
+from automix_transfer.mixing.puzzlemix import PuzzleMix, PuzzleMixOptions
+from automix_transfer.mixing.resizemix import ResizeMix, ResizeMixOptions
+from automix_transfer.mixing.saliencymix import SaliencyMix, SaliencyMixOptions
+from automix_transfer.mixing.supermix import SuperMix, SuperMixOptions
+from automix_transfer.mixing.transmix import TransMix, TransMixOptions
 from automix_transfer.mixing.vanilla import Vanilla, VanillaOptions
+from automix_transfer.models.encoders import EncoderInfo
 
 __all__ = ["METHODS", "AutoMix", "AutoMixOptions", "CutMix", "Method", "MixBlock", "MixUp", "StepOutput", "Vanilla", "build_method",
            "load_options"]
@@ -26,6 +39,18 @@ METHODS: dict[str, tuple[type, Callable[..., Method]]] = {
     "vanilla": (VanillaOptions, Vanilla),
     "mixup": (MixUpOptions, MixUp),
     "cutmix": (CutMixOptions, CutMix),
+    "mixup_cutmix": (MixUpCutMixOptions, MixUpCutMix),
+    "manifoldmix": (ManifoldMixOptions, ManifoldMix),
+    "attentivemix": (AttentiveMixOptions, AttentiveMix),
+    "saliencymix": (SaliencyMixOptions, SaliencyMix),
+    "fmix": (FMixOptions, FMix),
+    "resizemix": (ResizeMixOptions, ResizeMix),
+    "puzzlemix": (PuzzleMixOptions, PuzzleMix),
+    "comixup": (CoMixupOptions, CoMixup),
+    "supermix": (SuperMixOptions, SuperMix),
+    "augmix": (AugMixOptions, AugMix),
+    "alignmix": (AlignMixOptions, AlignMix),
+    "transmix": (TransMixOptions, TransMix),
     "automix": (AutoMixOptions, AutoMix),
 }
 
@@ -51,8 +76,14 @@ def load_options(name: str, values: Mapping[str, Any] | None = None) -> Any:
     return load_config(schema, files, values=values, section="method.")
 
 
-def build_method(name: str, encoder: nn.Module, options: Any = None) -> Method:
-    """Method ``name`` around ``encoder``; ``options`` is what `load_options` returns, or a mapping of plain values."""
+def build_method(name: str, encoder: nn.Module, options: Any = None, info: EncoderInfo | None = None) -> Method:
+    """Method ``name`` around ``encoder``; ``options`` is what `load_options` returns, or a mapping of plain values.
+
+    ``info`` says what the images will be, so that a method that cannot mix them is refused here and not in its first step.
+    """
     if options is None or isinstance(options, Mapping):
         options = load_options(name, options)
-    return METHODS[name][1](encoder, options)
+    method = METHODS[name][1](encoder, options)
+    if info is not None:
+        method.prepare(info)
+    return method

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from automix_transfer.models.encoders import EncoderInfo
 
 
 @dataclass
@@ -19,7 +22,7 @@ class StepOutput:
         mixed: (N, C, H, W) mixed images the classifier saw, in the input's normalisation; None where nothing was mixed.
         mask: (N, 1, H, W) share of image i in each pixel of ``mixed``; None where the method has none.
         permutation: (N,) index of each image's partner j; None where nothing was mixed.
-        lam: λ, the share of image i's label.
+        lam: λ, the share of image i's label; where it differs from sample to sample, the λ that was drawn.
     """
 
     loss: Tensor
@@ -34,7 +37,22 @@ class Method(nn.Module):
     """A way to train an encoder on labelled images: vanilla, a mixup, or AutoMix.
 
     The training loop calls the methods below and nothing else, so a new method is one new file.
+
+    Attributes:
+        views: views of each image that a batch must hold, beside each other in the channels: (N, 3·views, H, W).
+        soft_labels: labels may also be distributions (N, K), as a data set that was mixed offline gives them.
     """
+
+    views: int = 1
+    soft_labels: bool = False
+
+    def prepare(self, info: EncoderInfo) -> None:
+        """Called once, when a run is configured: what the images will be (side, mean, std). Raises `UserError` where they do not fit."""
+
+    def view_transform(self) -> Callable[[Any], Any] | None:
+        """How the data set makes the views after the first: a cropped PIL image to an image or (H, W, 3) values from 0 to 255. Drawn
+        from the global generators, which the data set seeds for each view."""
+        return None
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         """One step's loss on images (N, C, H, W) and integer labels (N,). ``rng`` is a CPU generator for every draw of the step."""

@@ -26,7 +26,7 @@ def mixed_grid(images: Tensor, output: StepOutput, mean: Sequence[float], std: S
     ``images`` (N, 3, H, W) are the step's inputs, normalised with ``mean`` and ``std``. Rows that the method does not have are left out.
     """
     count = min(count, len(images))
-    rows = [("image i", _pixels(images[:count], mean, std))]
+    rows = [("image i", _pixels(images[:count, :3], mean, std))]  # the first of the views, where there are several
     if output.permutation is not None:
         partners = output.permutation[:count].to(images.device)
         rows.append(("image j", _pixels(images[partners], mean, std)))

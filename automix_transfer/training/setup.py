@@ -149,7 +149,13 @@ def build_model(experiment: Experiment, classes: list[str], load_weights: bool =
         weights = read_weights(config.weights, config.which or None)
         note = f"weights from {config.weights}: {load_into(encoder, weights, config.classifier)}"
     options = {key: value for key, value in experiment.method.items() if key != "name"}
-    return build_method(experiment.method["name"], encoder, options, info), info, note
+    method = build_method(experiment.method["name"], encoder, options, info)
+    if bool(data.mixed) != method.soft_labels:
+        raise UserError(f"method.name={experiment.method['name']} does not take the soft labels of data.mixed={data.mixed}; use "
+                        "method.name=supermix, or leave data.mixed empty" if data.mixed else
+                        "method.name=supermix trains on images that were mixed before; write them with pretrain/supermix.py and give "
+                        "data.mixed=FOLDER, or choose a method that mixes while training, e.g. puzzlemix")
+    return method, info, note
 
 
 def build_data(experiment: Experiment) -> tuple[ClassificationDataset, ClassificationDataset]:

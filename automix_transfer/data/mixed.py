@@ -1,0 +1,72 @@
+"""A training split with images that were mixed offline: `images/*.png` and `soft_labels.npy` (M, classes) beside a `mixed.json`.
+
+Items of such a data set have soft labels (classes,); the real images' are one-hot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from automix_transfer.data.dataset import ClassificationDataset
+from automix_transfer.data.images import read_image
+from automix_transfer.data.listing import Listing
+from automix_transfer.errors import UserError
+from automix_transfer.io import read_json
+
+FORMAT = "automix_transfer/mixed/1"
+ABOUT, SOFT_LABELS, IMAGES = "mixed.json", "soft_labels.npy", "images"
+
+
+def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np.float32]]:
+    """Images and soft labels of a mixed data set, checked against the ``classes`` of the real one.
+
+    Raises:
+        UserError: the folder holds none, an unfinished one or one of other classes, or labels that are no distributions.
+    """
+    if not (folder / ABOUT).is_file():
+        raise UserError(f"{folder} holds no finished mixed data set ({ABOUT} is missing); write or finish it with pretrain/supermix.py")
+    about = read_json(folder / ABOUT)
+    if not isinstance(about, dict) or about.get("format") != FORMAT or not isinstance(about.get("files"), list):
+        raise UserError(f"{folder / ABOUT} is not of format {FORMAT}; write the data set again with pretrain/supermix.py")
+    if about.get("classes") != list(classes):
+        raise UserError(f"{folder} was mixed from {len(about.get('classes') or [])} classes that are not the {len(classes)} of this data "
+                        "set; give the folder that was written from it")
+    try:
+        labels = np.load(folder / SOFT_LABELS, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder / SOFT_LABELS} could not be read as a NumPy array; write the data set again") from error
+    files = [folder / IMAGES / str(name) for name in about["files"]]
+    if labels.shape != (len(files), len(classes)) or labels.dtype != np.float32:
+        raise UserError(f"{folder / SOFT_LABELS} is {labels.dtype} {labels.shape}, but {len(files)} images of {len(classes)} classes need "
+                        f"float32 ({len(files)}, {len(classes)}); write the data set again")
+    if len(files) and not (np.all(labels >= 0) and np.allclose(labels.sum(axis=1), 1, atol=1e-3)):
+        raise UserError(f"{folder / SOFT_LABELS} has rows that are no shares adding up to 1; write the data set again")
+    return files, labels
+
+
+class WithMixed(ClassificationDataset):
+    """The images of ``listing``, then the mixed ones of ``folder``; labels are soft."""
+
+    def __init__(self, listing: Listing, transform: Callable[[Image.Image], Any], folder: str | Path, seed: int = 0) -> None:
+        files, self.soft = read_mixed(Path(folder).expanduser(), listing.classes)
+        self.real = len(listing)
+        labels = [*listing.labels, *(int(row) for row in self.soft.argmax(axis=1))]
+        super().__init__(replace(listing, paths=[*listing.paths, *files], labels=labels, boxes=None), transform, seed)
+
+    def read(self, index: int) -> Image.Image:
+        return super().read(index) if index < self.real else read_image(self.path(index))
+
+    def __getitem__(self, item: int | tuple[int, ...]) -> tuple[Tensor, Tensor, int]:  # type: ignore[override]
+        image, label, index = super().__getitem__(item)
+        if index >= self.real:
+            return image, torch.from_numpy(np.array(self.soft[index - self.real])), index
+        return image, torch.nn.functional.one_hot(torch.tensor(label), len(self.classes)).float(), index

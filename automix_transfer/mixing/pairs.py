@@ -1,0 +1,157 @@
+"""What the methods that mix pairs of images share: their common options, their loss, and the step that draws, applies and classifies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from automix_transfer.mixing.base import StepOutput
+from automix_transfer.mixing.checks import check_choice, check_range
+from automix_transfer.mixing.draw import PairDraw, draw_beta
+from automix_transfer.mixing.losses import check_batch, cross_entropy, mixup_cross_entropy
+from automix_transfer.mixing.mixup import check_alpha
+from automix_transfer.mixing.vanilla import SingleEncoderMethod
+from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD, EncoderInfo
+
+LOSSES = ("ce", "bce")
+
+
+@dataclass
+class PairOptions:
+    """Options of every method that mixes pairs.
+
+    Attributes:
+        alpha: λ ~ Beta(α, α).
+        probability: of mixing a batch; the other batches are trained on as they are.
+        loss: ``ce``, Eq. 2; or ``bce``, a binary cross-entropy for each class (RSB A2 and A3, Table 3).
+        smoothing: label smoothing ε (Table 12: 0.1 for DeiT).
+        bce_threshold: with ``bce``, mixed labels above it count as 1 and the others as 0 (timm's recipes of RSB); negative: as they are.
+    """
+
+    alpha: float = 1.0
+    probability: float = 1.0
+    loss: str = "ce"
+    smoothing: float = 0.0
+    bce_threshold: float = 0.2
+
+
+@dataclass(frozen=True)
+class MixDraw(PairDraw):
+    """λ, the partners (N,), and whether this batch is mixed at all."""
+
+    apply: bool
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What applying a draw gives.
+
+    Attributes:
+        images: (N, C, H, W).
+        mask: (N, 1, H, W) share of image i in each pixel.
+        lam: share of label i, one number or one for each sample (N,).
+    """
+
+    images: Tensor
+    mask: Tensor
+    lam: float | Tensor
+
+
+def draw_mix(count: int, options: PairOptions, rng: torch.Generator | None, lam: float | None = None) -> MixDraw:
+    """λ ~ Beta(α, α) unless given, a permutation, and the coin that decides whether to mix."""
+    drawn = draw_beta(options.alpha, rng)
+    permutation = torch.randperm(count, generator=rng)
+    coin = float(torch.rand((), generator=rng))
+    return MixDraw(drawn if lam is None else lam, permutation, coin < options.probability)
+
+
+def blend(images: Tensor, partners: Tensor, mask: Tensor) -> Tensor:
+    """mask · x_i + (1 - mask) · x_j, exact where the mask is 0 or 1, in the precision of the images."""
+    return torch.lerp(partners, images, mask.to(images.dtype))
+
+
+def paste(images: Tensor, partners: Tensor, mask: Tensor) -> Tensor:
+    """x_i where the mask (N, 1, H, W) is 1 and x_j where it is 0; for masks that hold nothing else."""
+    return torch.where(mask > 0.5, images, partners)
+
+
+def pair_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, lam: float | Tensor, options: PairOptions) -> Tensor:
+    """Eq. 2, or with ``options.loss`` bce the binary cross-entropy of RSB, for logits (N, K); ``lam``: the share of y_i."""
+    if options.loss == "bce":
+        target = pair_targets(labels, partner_labels, lam, logits.shape[1], options.smoothing)
+        if options.bce_threshold >= 0:
+            target = (target > options.bce_threshold).float()
+        return functional.binary_cross_entropy_with_logits(logits.float(), target)
+    if options.smoothing:
+        own, partner = (functional.cross_entropy(logits, y, reduction="none", label_smoothing=options.smoothing)
+                        for y in (labels, partner_labels))
+        return (lam * own + (1 - lam) * partner).mean()
+    return mixup_cross_entropy(logits, labels, partner_labels, lam)
+
+
+def pair_targets(labels: Tensor, partner_labels: Tensor, lam: float | Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
+    """Soft labels (N, K): λ of y_i and 1-λ of y_j, each smoothed by ε; every row sums to 1."""
+    share = torch.as_tensor(lam, dtype=torch.float32, device=labels.device).reshape(-1, 1)
+    one_i, one_j = (functional.one_hot(y, classes).float() for y in (labels, partner_labels))
+    return (1 - smoothing) * (share * one_i + (1 - share) * one_j) + smoothing / classes
+
+
+class PairMethod(SingleEncoderMethod):
+    """Draws, applies, classifies. A subclass says what is drawn and how it is applied."""
+
+    def __init__(self, encoder: nn.Module, options: PairOptions) -> None:
+        super().__init__(encoder)
+        self.options = options
+        self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
+        check_alpha(options.alpha)
+        check_range("probability", options.probability, 0, 1)
+        check_choice("loss", options.loss, LOSSES)
+        check_range("smoothing", options.smoothing, 0, 0.99)
+
+    def prepare(self, info: EncoderInfo) -> None:
+        self.mean, self.std = info.mean, info.std
+        self.check_size((info.image_size, info.image_size))
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse images of ``size`` (H, W) that the method cannot mix."""
+
+    def draw(self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None) -> Any:
+        """Everything random of one step, for ``count`` images of ``size`` (H, W); ``lam`` replaces the λ that would be drawn."""
+        return draw_mix(count, self.options, rng, lam)
+
+    def apply_draw(self, images: Tensor, labels: Tensor, draw: Any) -> Mixed:
+        """Mix: a function of the images, the labels, the draw, and of what the encoder says about the images."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
+        check_batch(images, labels)
+        draw = self.draw(len(images), (images.shape[2], images.shape[3]), rng)
+        return self.step(images, labels, draw) if draw.apply else self.clean_step(images, labels)
+
+    def clean_step(self, images: Tensor, labels: Tensor) -> StepOutput:
+        """A batch that the coin leaves as it is."""
+        plain = self.options.loss == "ce" and not self.options.smoothing
+        logits = self.encoder(images)
+        loss = cross_entropy(logits, labels) if plain else pair_loss(logits, labels, labels, 1.0, self.options)
+        return StepOutput(loss, {"loss_ce": loss.detach()})
+
+    def step(self, images: Tensor, labels: Tensor, draw: Any) -> StepOutput:
+        """The loss on mixed images."""
+        mixed = self.apply_draw(images, labels, draw)
+        loss = pair_loss(self.encoder(mixed.images), labels, labels[draw.permutation.to(labels.device)], mixed.lam, self.options)
+        return pair_output(loss, mixed, draw)
+
+
+def pair_output(loss: Tensor, mixed: Mixed, draw: PairDraw) -> StepOutput:
+    """What a step on mixed pairs reports; λ of a label that differs between samples stays on its device, so the drawn one is shown."""
+    lam = draw.lam if isinstance(mixed.lam, Tensor) else mixed.lam
+    return StepOutput(loss, {"loss_mce": loss.detach()}, mixed=mixed.images, mask=mixed.mask, permutation=draw.permutation, lam=lam)
+
+
+def partners_of(images: Tensor, draw: PairDraw) -> Tensor:
+    """The partner x_j of every image (N, ...)."""
+    return images[draw.permutation.to(images.device)]

@@ -1,0 +1,121 @@
+"""What holds for every method, whatever it does: two steps, one draw one result, odd batches, half precision."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from automix_transfer.mixing import METHODS
+from automix_transfer.mixing.pairs import PairMethod
+from tests.mixing.methods import EVERY, PAIRED, SIZE, batch, tiny_method
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_two_steps_lower_nothing_but_run(name: str) -> None:
+    method = tiny_method(name)
+    images, labels = batch(method)
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01)
+    before = [p.detach().clone() for p in method.inference_encoder().parameters()]
+    for step in range(2):
+        output = method(images, labels, rng(step))
+        assert output.loss.ndim == 0 and torch.isfinite(output.loss)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        method.after_step((step + 1) / 2)
+    assert any((p != q).any() for p, q in zip(method.inference_encoder().parameters(), before, strict=True))
+    assert method.inference_encoder() is next(iter(method.encoders().values()))
+    grouped = {name for group in method.parameter_groups() for name, _ in group["params"]}
+    assert grouped == {name for name, p in method.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_one_generator_one_result(name: str) -> None:
+    method = tiny_method(name).eval()
+    images, labels = batch(method)
+    first, second = (method(images, labels, rng(3)) for _ in range(2))
+    assert torch.equal(first.loss, second.loss)
+    if first.mixed is not None:
+        assert torch.equal(first.mixed, second.mixed) and torch.equal(first.mask, second.mask)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_images_are_left_alone_and_masks_are_shares(name: str) -> None:
+    method = tiny_method(name)
+    images, labels = batch(method)
+    before = images.clone()
+    for seed in range(3):
+        output = method(images, labels, rng(seed))
+        assert torch.equal(images, before)
+        if output.mixed is not None:
+            assert output.mixed.shape == (6, 3, SIZE, SIZE) and output.mask.shape == (6, 1, SIZE, SIZE)
+            assert output.mask.min() >= 0 and output.mask.max() <= 1 + 1e-6
+            if name not in ("resizemix", "puzzlemix", "comixup"):  # there the partner is moved, or there are several
+                partner = images[output.permutation]
+                assert torch.allclose(output.mixed, output.mask * images + (1 - output.mask) * partner, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_batch_of_two_and_of_one_class(name: str) -> None:
+    method = tiny_method(name)
+    images, labels = batch(method, count=2)
+    assert torch.isfinite(method(images, torch.zeros_like(labels), rng()).loss)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_bfloat16_autocast(name: str) -> None:
+    method = tiny_method(name)
+    images, labels = batch(method)
+    for seed in range(3):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = method(images, labels, rng(seed))
+        output.loss.backward()
+        assert torch.isfinite(output.loss)
+        assert output.mixed is None or output.mixed.dtype == images.dtype
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_lam_of_one_gives_the_image_back(name: str) -> None:
+    """λ → 1: the image, its own label. Not for methods whose shares come from saliency: PuzzleMix, and AttentiveMix with λ's cells."""
+    method = tiny_method(name, **({"cells": 0} if name == "attentivemix" else {"layers": [0]} if name == "manifoldmix" else {}))
+    assert isinstance(method, PairMethod)
+    images, labels = batch(method)
+    draw = method.draw(6, (SIZE, SIZE), rng(), lam=1.0)
+    mixed = method.apply_draw(images, labels, draw)
+    if name == "puzzlemix":
+        return
+    assert torch.equal(mixed.images, images)
+    assert torch.allclose(torch.as_tensor(mixed.lam, dtype=torch.float32), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("size", [(32, 32), (48, 32)])
+def test_masks_and_labels_agree_with_half_precision_images(name: str, size: tuple[int, int]) -> None:
+    if name == "transmix" and size != (32, 32):
+        pytest.skip("this transformer takes one size")
+    method = tiny_method(name)
+    images, labels = batch(method, size=size)
+    draw = method.draw(6, size, rng(), lam=0.5)
+    full = method.apply_draw(images, labels, draw)
+    if name not in ("puzzlemix", "attentivemix"):  # these look at the images through a network
+        half = method.apply_draw(images.half(), labels, draw)
+        assert half.images.dtype == torch.float16 and torch.allclose(half.images.float(), full.images, atol=2e-3)
+    lam = torch.as_tensor(full.lam, dtype=torch.float32).expand(6)
+    area = full.mask.float().mean(dim=(1, 2, 3))
+    assert torch.allclose(lam, area, atol=1 / (size[0] * size[1]) + 1e-5)  # FMix rounds the area, not the label
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_options_are_documented_and_plain(name: str) -> None:
+    """Defaults survive being written to a recipe and read back, and every field is explained in the docstring or beside it."""
+    schema = METHODS[name][0]
+    assert schema.__doc__ and not schema.__doc__.startswith(f"{schema.__name__}(")
+    for field in dataclasses.fields(schema):
+        value = getattr(schema(), field.name)
+        assert isinstance(value, (bool, int, float, str, list, tuple, type(None)))
