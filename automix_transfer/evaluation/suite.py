@@ -1,0 +1,124 @@
+"""What any classifier is worth on a folder of images: accuracy, calibration and adversarial error, in one pass over the images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from automix_transfer.errors import UserError
+from automix_transfer.evaluation import calibration
+from automix_transfer.evaluation.attacks import Attack, OfPixels, fgsm, pgd
+from automix_transfer.training.validation import eval_mode
+
+PARTS = ("clean", "calibration", "fgsm", "pgd")
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """What is measured: ``parts`` of `PARTS`, the radius ε of the attacks in [0, 1], PGD's steps and step size, the seed of its start."""
+
+    parts: tuple[str, ...] = ("clean", "calibration", "fgsm")
+    epsilon: float = 8 / 255
+    pgd_steps: int = 20
+    pgd_step_size: float = 2 / 255
+    seed: int = 0
+
+
+def evaluate_suite(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Tensor]], mean: Sequence[float], std: Sequence[float],
+                   options: SuiteOptions | None = None, progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
+    """Every figure of the parts asked for, in percent unless said otherwise, over all images of ``loader``.
+
+    ``clean``: top1, top5. ``calibration``: ece10, ece15, adaptive_ece15, brier (0 to 2), nll (nats) and the 15 reliability bins.
+    ``fgsm``, ``pgd``: the error, 100 - top-1, on attacked images. And ``images``: how many.
+
+    Args:
+        loader: (images (N, 3, H, W) normalised by mean and std, labels, indices).
+        progress: called with the number of images done after each batch.
+
+    Raises:
+        UserError: no part, an unknown one, no image, or a logit that is not finite.
+    """
+    options = options or SuiteOptions()
+    check_options(options)
+    device = next(encoder.parameters()).device
+    network = OfPixels(encoder, mean, std).to(device)
+    attacks = {name: attack for name, attack in attacks_of(options).items() if name in options.parts}
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    attacked_hits = dict.fromkeys(attacks, 0)
+    done = 0
+    with eval_mode(encoder), torch.no_grad():
+        for images, batch_labels, indices in loader:
+            images, batch_labels = images.to(device), batch_labels.to(device)
+            logits.append(encoder(images).float().cpu())
+            labels.append(batch_labels.cpu())
+            pixels = network.pixels_of(images) if attacks else images
+            for name, attack in attacks.items():
+                attacked = attack(network, pixels, batch_labels, indices)
+                attacked_hits[name] += int((network(attacked).argmax(dim=1) == batch_labels).sum())
+            done += len(batch_labels)
+            progress(done)
+    if not done:
+        raise UserError("there is no image to evaluate")
+    return {"images": done, **clean_figures(torch.cat(logits).numpy(), torch.cat(labels).numpy(), options.parts),
+            **{f"{name}_error": 100 - 100 * hits / done for name, hits in attacked_hits.items()}}
+
+
+def clean_figures(logits: np.ndarray, labels: np.ndarray, parts: Sequence[str] = ("clean", "calibration")) -> dict[str, Any]:
+    """The figures that need the logits (N, K) of the images as they are, and their labels (N,)."""
+    if not np.isfinite(logits).all():
+        bad = int((~np.isfinite(logits).all(axis=1)).sum())
+        raise UserError(f"the encoder's logits are NaN or infinite for {bad} of {len(logits)} images; "
+                        "its weights or its normalisation (--mean, --std) are broken")
+    figures: dict[str, Any] = {}
+    if "clean" in parts:
+        hits = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels[:, None]
+        figures |= {"top1": 100 * float(hits[:, 0].mean()), "top5": 100 * float(hits.any(axis=1).mean())}
+    if "calibration" in parts:
+        probs = calibration.probabilities(logits)
+        figures |= {f"ece{bins}": calibration.expected_calibration_error(probs, labels, bins) for bins in (10, 15)}
+        figures |= {"adaptive_ece15": calibration.adaptive_calibration_error(probs, labels, 15),
+                    "brier": calibration.brier_score(probs, labels), "nll": calibration.negative_log_likelihood(logits, labels),
+                    "reliability": [row.to_dict() for row in calibration.reliability(probs, labels, 15)]}
+    return figures
+
+
+def attacks_of(options: SuiteOptions) -> dict[str, Attack]:
+    """Name -> attack, with the radius and steps of ``options``."""
+    return {"fgsm": partial(fgsm, epsilon=options.epsilon),
+            "pgd": partial(pgd, epsilon=options.epsilon, steps=options.pgd_steps, step_size=options.pgd_step_size, seed=options.seed)}
+
+
+def check_options(options: SuiteOptions) -> None:
+    """Raise a `UserError` that names the option unless all are in range."""
+    unknown = [name for name in options.parts if name not in PARTS]
+    if unknown or not options.parts:
+        what = f"'{unknown[0]}' is unknown" if unknown else "is empty"
+        raise UserError(f"--suite {what}; choose from {', '.join(PARTS)}, separated by commas")
+    for name, value in (("epsilon", options.epsilon), ("pgd-step-size", options.pgd_step_size)):
+        if not 0 < value <= 1:
+            raise UserError(f"--{name} {value} must be a radius in pixels of range [0, 1], e.g. 8/255")
+    if options.pgd_steps < 1:
+        raise UserError(f"--pgd-steps {options.pgd_steps} must be at least 1")
+
+
+class Progress:
+    """A line after five seconds and then at growing distances: images done, images a second, time to go."""
+
+    def __init__(self, total: int, write: Callable[[str], None]) -> None:
+        self.total, self.write = total, write
+        self.begin = time.monotonic()
+        self.next = self.begin + 5
+
+    def __call__(self, done: int) -> None:
+        now = time.monotonic()
+        if now >= self.next and done < self.total:
+            self.next, rate = now + max(5, 0.1 * (now - self.begin)), done / (now - self.begin)
+            self.write(f"{done:,} of {self.total:,} images, {rate:,.0f} images/s, {(self.total - done) / rate:,.0f} s to go")
