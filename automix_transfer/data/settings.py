@@ -32,6 +32,7 @@ class DataConfig:
         erasing: training: probability of random erasing (timm's, with random pixels).
         test_crop_ratio: testing: the shorter side becomes image_size / test_crop_ratio, of which the centre is cut out.
         test_crop: ``center``, or ``squash``: all of the image, resized to a square (how localization is evaluated).
+        test_size: testing: side of the images in pixels, where it is another than in training (RSB A3); 0: image_size.
         interpolation: of every resizing.
         mean, std: of the RGB input in [0, 1].
         crop_banner: Aircraft only: cut the 20-pixel copyright banner off the bottom.
@@ -60,6 +61,7 @@ class DataConfig:
     erasing: float = 0.0
     test_crop_ratio: float = 0.875
     test_crop: str = "center"
+    test_size: int = 0
     interpolation: str = "bilinear"
     mean: list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))
     std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
@@ -82,7 +84,8 @@ def validate(config: DataConfig) -> None:
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
             raise UserError(f"data.{name}={getattr(config, name)} is not known; choose one of {', '.join(allowed)}")
-    for name, low in {"image_size": 1, "resize": 0, "pad": 0, "workers": 0, "limit_classes": 0, "limit_per_class": 0, "repeats": 1}.items():
+    for name, low in {"image_size": 1, "resize": 0, "pad": 0, "workers": 0, "limit_classes": 0, "limit_per_class": 0, "repeats": 1,
+                      "test_size": 0}.items():
         if getattr(config, name) < low:
             raise UserError(f"data.{name}={getattr(config, name)} must be at least {low}")
     for name, length in {"scale": 2, "ratio": 2, "mean": 3, "std": 3}.items():

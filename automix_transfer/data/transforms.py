@@ -85,7 +85,7 @@ def eval_transform(config: DataConfig) -> Transform:
         UserError: a field of ``config`` is out of range.
     """
     validate(config)
-    size, mode = config.image_size, InterpolationMode(config.interpolation)
+    size, mode = config.test_size or config.image_size, InterpolationMode(config.interpolation)
     if config.test_crop == "squash":
         geometry: list[Callable] = [SkipIfSize(size, Resize((size, size), mode))]
     elif config.test_crop_ratio == 1:

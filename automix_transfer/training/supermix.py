@@ -154,7 +154,7 @@ def file_hash(path: Path) -> str:
 def main(description: str | None = None, arguments: Sequence[str] | None = None) -> int:
     """The command line of pretrain/supermix.py."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", metavar="YAML", required=True, help="a recipe with method.name=supermix; its data and method sections count")
+    parser.add_argument("--config-file", metavar="YAML", required=True, help="a recipe with method.name=supermix")
     parser.add_argument("--teacher", metavar="FILE", required=True, help="a trained network of these classes: checkpoint or export")
     parser.add_argument("--teacher-name", default="", metavar="NAME", help="its encoder, where the file does not say it")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder to write; the same command again goes on where it stopped")

@@ -1,0 +1,272 @@
+"""What one training step of every method costs: passes by FLOPs, seconds, and how much of them is not the network's.
+
+python benchmarks/step_time.py                                   # ResNet-18 with the CIFAR stem, 32 px, batch 100
+python benchmarks/step_time.py --methods mixup puzzlemix --rounds 9
+python benchmarks/step_time.py --size 64 --batch 32 --output runs/step_time.json
+
+Methods take turns within a round, so that a busy machine slows all of them; seconds are medians over the rounds, and the ratio is the
+median of the rounds' own ratios to MixUp. TransMix runs on a vision transformer and is compared with MixUp on the same one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from automix_transfer.errors import UserError, run_script
+from automix_transfer.io import write_json
+from automix_transfer.mixing import METHODS, Method, build_method
+from automix_transfer.mixing.comixup import CoMixupOptions, draw_comixup, solve_shares
+from automix_transfer.mixing.puzzlemix import PuzzleMixDraw, PuzzleMixOptions, solve_masks
+from automix_transfer.mixing.saliency import block_shares
+from automix_transfer.models.encoders import EncoderInfo, create_encoder
+
+#: passes that a step needs at least (forward, weight gradient and input gradient count 1 each); AutoMix: k on x stops at the feature layer
+FLOORS = {"vanilla": 3.0, "automix": 8.8, "puzzlemix": 5.0, "comixup": 6.0, "augmix": 9.0}
+
+
+def main() -> None:
+    """Print the tables, and write them where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", metavar="NAME", default=list(METHODS), help="which; default: all")
+    parser.add_argument("--encoder", default="resnet18", help="for all but transmix (default %(default)s)")
+    parser.add_argument("--stem", default="cifar", choices=("cifar", "imagenet"))
+    parser.add_argument("--size", type=int, default=32, help="side of the images in pixels (default %(default)s)")
+    parser.add_argument("--batch", type=int, default=100, help="images a step (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="timed steps of each method (default %(default)s)")
+    parser.add_argument("--teacher", default="resnet50", help="attentivemix's network, at 224 px (default %(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=0, help="of torch and of the solvers (default: torch's choice)")
+    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    options = parser.parse_args()
+    unknown = [name for name in options.methods if name not in METHODS]
+    if unknown:
+        raise UserError(f"--methods {unknown[0]} is unknown; choose from {', '.join(METHODS)}")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{options.encoder}, {options.stem} stem, {options.size} px, batch {options.batch}, {hardware}")
+    setting = {key: str(value) for key, value in vars(options).items()}
+    result = {"setting": setting, "hardware": hardware, "steps": time_steps(options, device),
+              "solvers": time_solvers(options.batch, options.size)}
+    if options.output:
+        write_json(options.output, result)
+
+
+def time_steps(options: argparse.Namespace, device: torch.device) -> dict[str, dict[str, float]]:
+    """The table of steps, printed as it is known."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = ["mixup", *(name for name in options.methods if name != "mixup")]
+        steps = {name: make_step(name, options, device, folder) for name in names}
+        if "transmix" in steps:
+            steps["mixup on transmix's encoder"] = make_step("mixup", options, device, folder, transformer=True)
+        seconds: dict[str, list[float]] = {name: [] for name in steps}
+        for number in range(-1, options.rounds):  # the first round compiles, allocates and is not counted
+            for name, (step, _) in steps.items():
+                took = timed(step, number + 1, device)
+                if number >= 0:
+                    seconds[name].append(took)
+            print(f"round {max(number, 0)} of {options.rounds}" + (" (warming up)" if number < 0 else ""), flush=True)
+        own = {name: own_share(step, method, device) for name, (step, method) in steps.items()}
+        passes = {name: count_passes(step, method, options) for name, (step, method) in steps.items()}
+        floors = {name: least_passes(method, options, name) for name, (_, method) in steps.items()}
+    print(f"\n{'method':<30}{'passes':>8}{'floor':>7}{'seconds':>9}{'x MixUp':>9}{'floor x MixUp':>15}{'not the network':>17}")
+    rows = {}
+    for name in sorted(steps, key=lambda n: statistics.median(seconds[n])):
+        base = seconds["mixup on transmix's encoder" if name == "transmix" else "mixup"]
+        ratio = statistics.median(a / b for a, b in zip(seconds[name], base, strict=True))
+        floor = floors[name]
+        rows[name] = {"passes": passes[name], "floor": floor, "seconds": statistics.median(seconds[name]), "ratio": ratio,
+                      "not_the_network": own[name], "all_seconds": seconds[name]}
+        print(f"{name:<30}{passes[name]:>8.2f}{floor:>7.1f}{rows[name]['seconds']:>9.3f}{ratio:>9.2f}{floor / 3:>15.2f}{own[name]:>16.0%}")
+    return rows
+
+
+Step = Callable[[int], Tensor]
+
+
+def make_step(name: str, options: argparse.Namespace, device: torch.device, folder: str, transformer: bool = False) -> tuple[Step, Method]:
+    """A function that does one step of a method, draws included, and the method."""
+    torch.manual_seed(0)
+    values: dict[str, Any] = {}
+    if name == "attentivemix":
+        weights = Path(folder) / "teacher.pth"  # the cost does not depend on what it has learnt
+        torch.save(create_encoder(options.teacher, 1000).state_dict(), weights)
+        values = {"teacher_weights": str(weights), "teacher": options.teacher}
+    elif name == "transmix":
+        values = {"switch_probability": 1.0}  # its own branch
+    elif name == "alignmix":
+        values = {"align_probability": 1.0}
+    elif name == "puzzlemix":
+        values = {"blocks": [b for b in (2, 4, 8, 16) if options.size % b == 0]}
+    if name == "transmix" or transformer:
+        encoder = timm.create_model("vit_tiny_patch16_224", num_classes=100, img_size=options.size, patch_size=max(options.size // 8, 1))
+    else:
+        encoder = create_encoder(options.encoder, 100, options.stem)
+    info = EncoderInfo(options.encoder, 100, options.stem, options.size)
+    method = build_method(name, encoder, values, info).to(device).train()
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(options.batch, 3 * method.views, options.size, options.size, generator=rng).to(device)
+    labels = (torch.arange(options.batch) % 100).to(device)
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01, momentum=0.9)
+
+    def step(number: int) -> Tensor:
+        output = method(images, labels, torch.Generator().manual_seed(number))
+        output.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        method.after_step(0.5)
+        return output.loss
+
+    return step, method
+
+
+def timed(step: Step, number: int, device: torch.device) -> float:
+    """Seconds of one step."""
+    synchronize(device)
+    begun = time.perf_counter()
+    step(number)
+    synchronize(device)
+    return time.perf_counter() - begun
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def own_share(step: Step, method: Method, device: torch.device, rounds: int = 1) -> float:
+    """Share of a step's time outside of forward and backward passes and the optimizer: draws, masks, solvers, transport. The median."""
+    shares = []
+    for number in range(rounds):
+        with clock(method, device) as inside:
+            total = timed(step, number, device)
+        shares.append(max(1 - inside[0] / total, 0.0))
+    return statistics.median(shares)
+
+
+@contextmanager
+def clock(method: Method, device: torch.device) -> Iterator[list[float]]:
+    """Adds up the seconds of every call of an encoder, of autograd and of the optimizer within the block."""
+    spent, depth = [0.0], [0]
+
+    def measured(function: Callable) -> Callable:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            synchronize(device)
+            begun = time.perf_counter()
+            depth[0] += 1
+            try:
+                return function(*args, **kwargs)
+            finally:
+                synchronize(device)
+                depth[0] -= 1
+                if depth[0] == 0:
+                    spent[0] += time.perf_counter() - begun
+
+        return run
+
+    networks = list(method.encoders().values())
+    if hasattr(method, "teacher"):
+        networks.append(method.teacher.network)
+    before = torch.autograd.grad, torch.Tensor.backward, torch.optim.SGD.step
+    torch.autograd.grad, torch.Tensor.backward = measured(before[0]), measured(before[1])
+    torch.optim.SGD.step = measured(before[2])
+    for network in networks:
+        network.forward = measured(network.forward)
+    try:
+        yield spent
+    finally:
+        torch.autograd.grad, torch.Tensor.backward, torch.optim.SGD.step = before
+        for network in networks:
+            del network.forward
+
+
+def count_passes(step: Step, method: Method, options: argparse.Namespace) -> float:
+    """FLOPs of a step in forward passes of the trained encoder over one batch.
+
+    A whole step of vanilla counts a little less than 3, because the first layer has no input gradient.
+    """
+    with flop_counter() as counter:
+        step(0)
+    return counter.get_total_flops() / forward_flops(method.inference_encoder(), options)
+
+
+def least_passes(method: Method, options: argparse.Namespace, name: str) -> float:
+    """The floor of a method's step, a teacher's pass included."""
+    if not hasattr(method, "teacher"):
+        return FLOORS.get(name, 3.0)
+    return 3 + forward_flops(method.teacher.network, options, method.options.teacher_size) / forward_flops(method.encoder, options)
+
+
+def forward_flops(network: torch.nn.Module, options: argparse.Namespace, size: int = 0) -> int:
+    """FLOPs of one forward pass over a batch of images of ``size`` (0: those of the setting)."""
+    size = size or options.size
+    with flop_counter() as counter, torch.no_grad():
+        network(torch.randn(options.batch, 3, size, size, device=next(network.parameters()).device))
+    return counter.get_total_flops()
+
+
+def flop_counter() -> FlopCounterMode:
+    """A counter that does not ask which module an operation belongs to: that way it cannot count `torch.autograd.grad`."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = NoModules()
+    return counter
+
+
+class NoModules:
+    """In place of the counter's module tracker."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> NoModules:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
+def time_solvers(batch: int, size: int, repeats: int = 5) -> list[dict[str, float]]:
+    """The min-cuts of a batch in one thread and in as many as torch computes with."""
+    threads, rng = torch.get_num_threads(), torch.Generator().manual_seed(0)
+    saliency = torch.rand(batch, size, size, generator=rng) ** 4
+    plain = torch.rand(batch, 3, size, size, generator=rng)
+    permutation = torch.randperm(batch, generator=rng)
+    jobs: dict[str, Callable[[int], Any]] = {}
+    for b in (2, 4, 8, 16):
+        if size % b == 0:
+            jobs[f"puzzlemix, {b}x{b} blocks"] = lambda n, b=b: solve_masks(
+                plain, block_shares(saliency, (b, b)), PuzzleMixDraw(0.5, permutation, True, b), PuzzleMixOptions(), n)
+    draw = draw_comixup(batch, CoMixupOptions(), rng)
+    jobs["comixup, partitions of 20"] = lambda n: solve_shares(saliency, draw, CoMixupOptions(), n)
+    print(f"\n{'solving a batch of ' + str(batch):<30}{'1 thread':>12}{f'{threads} threads':>12}{'faster':>8}")
+    rows = []
+    for name, job in jobs.items():
+        job(1)
+        alone, together = [], []
+        for _ in range(repeats):
+            for many, kept in ((1, alone), (threads, together)):
+                begun = time.perf_counter()
+                job(many)
+                kept.append(time.perf_counter() - begun)
+        one, several = float(np.median(alone)), float(np.median(together))
+        rows.append({"name": name, "one_thread": one, "threads": several})
+        print(f"{name:<30}{1000 * one:>9.1f} ms{1000 * several:>9.1f} ms{one / several:>8.2f}")
+    return rows
+
+
+if __name__ == "__main__":
+    run_script(main)
