@@ -8,6 +8,7 @@ started with (the whole config and a digest of the weights), so that runs of dif
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sys
 from argparse import Namespace
@@ -103,7 +104,7 @@ def check(plan: Plan) -> dict[Path, dict[str, Any]]:
     """
     inputs: dict[Path, dict[str, Any]] = {}
     for row in plan.rows:
-        arguments = _arguments(plan, row, plan.seeds[0])
+        arguments = _arguments(plan, row)
         try:
             cfg = prepare(arguments)
             check_weights(cfg, arguments)
@@ -156,13 +157,14 @@ def _overrides(plan: Plan, row: Row, seed: int) -> list[str]:
     return [*plan.overrides, "SEED", str(seed), "MODEL.WEIGHTS", row.weights, "OUTPUT_DIR", str(plan.folder(row, seed))]
 
 
-def _arguments(plan: Plan, row: Row, seed: int) -> Namespace:
+def _arguments(plan: Plan, row: Row) -> Namespace:
+    """Of the check, whose output folder is the comparison's own: the run folders may hold what was begun before."""
     for key in PLACES:
         if key in plan.overrides[::2]:
             raise UserError(f"{key} differs from run to run and is set by the comparison; leave it out of the overrides")
-    return Namespace(config_file=str(plan.config_file), opts=_overrides(plan, row, seed), data_root=plan.data_root,
-                     class_names=plan.class_names, num_gpus=plan.num_gpus, num_machines=1, resume=False, eval_only=False,
-                     coco_evaluator=plan.coco_evaluator)
+    return Namespace(config_file=str(plan.config_file), opts=[*_overrides(plan, row, plan.seeds[0])[:-1], str(plan.output)],
+                     data_root=plan.data_root, class_names=plan.class_names, coco_evaluator=plan.coco_evaluator,
+                     num_gpus=plan.num_gpus, num_machines=1, resume=False, eval_only=False)
 
 
 def _digest(weights: str) -> str | None:
@@ -193,5 +195,5 @@ def _refuse_other_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives them back: tuples as lists."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    """As JSON gives them back: tuples, nested ones too, as lists."""
+    return json.loads(json.dumps(values))

@@ -21,7 +21,7 @@ from automix_transfer.report.style import INK, SPARE, colour, marker, save, styl
 from automix_transfer.training.run_folder import git_commit
 
 HEADLINE = ("AP", "AP50", "AP75")
-SIDE, THRESHOLD = 260, 0.5
+SIDE, THRESHOLD = 260, 0.3
 Points = tuple[list[float], list[float]]
 
 
@@ -143,7 +143,9 @@ def curves_figure(path: Path, histories: Mapping[str, Mapping[str, Sequence[Mapp
 
 def points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
     """Iterations (from 1) and values of the rows that have a finite ``key``."""
-    found = [(row["iteration"] + 1.0, float(row[key])) for row in rows
+    # Detectron2 files the evaluation after the last iteration, which trained, under the next
+    last = max((row["iteration"] for row in rows if "total_loss" in row), default=math.inf)
+    found = [(min(row["iteration"], last) + 1.0, float(row[key])) for row in rows
              if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])]
     return [x for x, _ in found], [y for _, y in found]
 
