@@ -69,6 +69,7 @@ def main() -> None:
     arguments = parser().parse_args()
     if arguments.num_gpus * arguments.num_machines > 1:  # find mistakes here, in one sentence, before many processes start
         check_weights(prepare(arguments), arguments)
+        arguments.data_checked = True
     try:
         launch(work, arguments.num_gpus, num_machines=arguments.num_machines, machine_rank=arguments.machine_rank,
                dist_url=arguments.dist_url, args=(arguments,))

@@ -9,13 +9,17 @@ the images in the folder of the same split's name. Built-in names (``voc_2007_tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from pycocotools import mask as mask_codec
 
 from automix_transfer.data.coco import categories_of_coco, read_coco
 from automix_transfer.data.voc import read_voc
@@ -91,7 +95,8 @@ def _register_voc(root: Path, folders: Sequence[Path], wanted: list[str] | None)
         if not places[part]:
             wanted_files = " or ".join(f"{name}.txt" for name in lists)
             raise UserError(f"{folders[0] / 'ImageSets' / 'Main'} has no {wanted_files}; the {part} split is missing")
-    read = {place: read_voc(place[0], place[1], wanted) for place in [*places["train"], *places["test"]]}
+    chosen_places = [*places["train"], *places["test"]]
+    read = dict(zip(chosen_places, _all_or_problems([partial(read_voc, *place, wanted) for place in chosen_places]), strict=True))
     _refuse_leak(read, places)
     classes = wanted or sorted({item["class"] for records in read.values() for record in records for item in record["objects"]})
     registered: dict[str, list[str]] = {"train": [], "test": []}
@@ -118,34 +123,111 @@ def _refuse_leak(read: dict[tuple[Path, str], list[dict[str, Any]]], places: dic
                         f"take them out of one of {lists}")
 
 
+def _all_or_problems(readers: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What every reader returns; what several of them find wrong is one `UserError`."""
+    found, problems = [], []
+    for reader in readers:
+        try:
+            found.append(reader())
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    return found
+
+
 def _register_coco(root: Path, wanted: list[str] | None) -> DetectionData:
-    names, classes = {}, wanted
-    for part, pattern in (("train", "instances_train*.json"), ("test", "instances_val*.json")):
+    def one(pattern: str) -> Path:
         files = sorted((root / "annotations").glob(pattern))
         if len(files) != 1:
             raise UserError(f"{root / 'annotations'} must hold exactly one {pattern}, but holds {len(files)}"
                             + (f" ({', '.join(file.name for file in files)})" if files else ""))
-        split = files[0].stem.removeprefix("instances_")
-        images = next((folder for folder in (root / split, root / "images" / split) if folder.is_dir()), root / split)
-        records = read_coco(images, files[0])
-        categories = {name: number for number, name in categories_of_coco(files[0]).items()}
-        classes = classes or list(categories)
+        return files[0]
+
+    def images_of(file: Path) -> Path:
+        split = file.stem.removeprefix("instances_")
+        return next((folder for folder in (root / split, root / "images" / split) if folder.is_dir()), root / split)
+
+    files = _all_or_problems([partial(one, pattern) for pattern in ("instances_train*.json", "instances_val*.json")])
+    splits = _all_or_problems([partial(read_coco, images_of(file), file) for file in files])
+    classes, names = wanted or list(categories_of_coco(files[0]).values()), []
+    for file, records in zip(files, splits, strict=True):
+        categories = {name: number for number, name in categories_of_coco(file).items()}
         unknown = [name for name in classes if name not in categories]
         if unknown:
-            raise UserError(f"{files[0]} has no category '{unknown[0]}'; its categories are {', '.join(list(categories)[:20])}")
-        names[part] = f"{root.resolve()}:{split}"
-        _register(names[part], _records(records, classes), root, evaluator_type="coco", thing_classes=classes, json_file=str(files[0]),
-                  image_root=str(images), thing_dataset_id_to_contiguous_id={categories[name]: label for label, name in enumerate(classes)})
-    return DetectionData("coco", (names["train"],), (names["test"],), tuple(classes or ()))
+            raise UserError(f"{file} has no category '{unknown[0]}'; its categories are {', '.join(list(categories)[:20])}")
+        others = sorted({item["class"] for record in records for item in record["objects"]} - set(classes))
+        if others:
+            raise UserError(f"{file} has objects of {len(others)} categories that are not among the classes ({', '.join(others[:5])}); "
+                            + ("add them to --class-names, or take them out of the file" if wanted else
+                               f"the classes are those of {files[0].name}: give both files the same categories"))
+        name = f"{root.resolve()}:{file.stem.removeprefix('instances_')}"
+        _register(name, _records(records, classes), root, evaluator_type="coco", thing_classes=classes, json_file=str(file),
+                  image_root=str(images_of(file)),
+                  thing_dataset_id_to_contiguous_id={categories[name]: label for label, name in enumerate(classes)})
+        names.append(name)
+    return DetectionData("coco", (names[0],), (names[1],), tuple(classes))
 
 
 def _records(records: Sequence[dict[str, Any]], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Detectron2's records of ours; objects of classes that are not wanted are left out."""
+    """Detectron2's records of ours, with their segmentations where there are any."""
     label = {name: number for number, name in enumerate(classes)}
+
+    def annotation(item: dict[str, Any]) -> dict[str, Any]:
+        found = {"bbox": list(item["bbox"]), "bbox_mode": BoxMode.XYXY_ABS, "category_id": label[item["class"]],
+                 "iscrowd": int(item.get("iscrowd", 0)), "difficult": bool(item.get("difficult", False))}
+        if "segmentation" in item:
+            found["segmentation"] = _segmentation(item["segmentation"])
+        return found
+
     return [{"file_name": str(record["file_name"]), "image_id": record["image_id"], "height": record["height"], "width": record["width"],
-             "annotations": [{"bbox": list(item["bbox"]), "bbox_mode": BoxMode.XYXY_ABS, "category_id": label[item["class"]],
-                              "iscrowd": int(item.get("iscrowd", 0)), "difficult": bool(item.get("difficult", False))}
-                             for item in record["objects"] if item["class"] in label]} for record in records]
+             "annotations": [annotation(item) for item in record["objects"]]} for record in records]
+
+
+def _segmentation(value: Any) -> Any:
+    """Polygons as they are; a run-length encoding compressed, as Detectron2 wants it."""
+    if isinstance(value, dict) and isinstance(value["counts"], list):
+        return mask_codec.frPyObjects(value, *value["size"])
+    return value
+
+
+def check_masks(cfg: CfgNode) -> None:
+    """A `UserError` where ``MODEL.MASK_ON`` meets objects without a segmentation, or encodings that ``INPUT.MASK_FORMAT`` cannot take."""
+    for name in {*cfg.DATASETS.TRAIN}:
+        objects = [item for record in DatasetCatalog.get(name) for item in record["annotations"] if not item.get("iscrowd", 0)]
+        without = sum("segmentation" not in item for item in objects)
+        if without:
+            raise UserError(f"MODEL.MASK_ON True needs segmentations, but {without} of {len(objects)} objects of '{Path(name).name}' "
+                            "have none; use a COCO json with segmentations, or MODEL.MASK_ON False")
+        encoded = sum(isinstance(item["segmentation"], dict) for item in objects)
+        if encoded and cfg.INPUT.MASK_FORMAT == "polygon":
+            raise UserError(f"{encoded} of {len(objects)} objects of '{Path(name).name}' have run-length encoded masks, but "
+                            "INPUT.MASK_FORMAT is polygon; set INPUT.MASK_FORMAT bitmask")
+
+
+def check_builtin(name: str) -> None:
+    """Is one of Detectron2's own VOC or COCO sets there, whole and well-formed? Others are left to Detectron2.
+
+    Raises:
+        UserError: it is not where ``DETECTRON2_DATASETS`` says, or what the readers find.
+    """
+    metadata = MetadataCatalog.get(name)
+    kind, place = metadata.get("evaluator_type"), Path(metadata.get("json_file") or metadata.get("dirname") or ".")
+    if kind not in ("coco", "pascal_voc") or metadata.get("checked", False):
+        return
+    if not place.exists():
+        root = os.environ.get("DETECTRON2_DATASETS", "")
+        raise UserError(f"data set '{name}' is not there: {place} does not exist; DETECTRON2_DATASETS is "
+                        + (f"'{root}', and has to name" if root else "not set, and has to name")
+                        + " the folder that holds coco/, VOC2007/, VOC2012/; or give --data-root DIR")
+    if kind == "pascal_voc":
+        complete_builtin_voc(name)
+        records = DatasetCatalog.get(name)
+    else:
+        records = read_coco(metadata.image_root, place, check_images=False)  # files are looked for, not opened: there are 118,000
+        metadata.set(checked=True)
+    if not records:
+        raise UserError(f"data set '{name}' ({place}) is empty")
 
 
 def _register(name: str, records: list[dict[str, Any]], folder: Path, **metadata: Any) -> None:

@@ -27,7 +27,7 @@ from automix_transfer.models.encoders import create_encoder
 
 PLAIN, PYRAMID = "timm/", "timm_fpn/"
 STRIDES = {4: "res2", 8: "res3", 16: "res4", 32: "res5"}
-DROP_PATH = {"convnext": 0.4, "swin": 0.2}  # stochastic depth of the tiny networks' published detectors
+DROP_PATH = {"convnext": 0.4, "swin": 0.1}  # stochastic depth of the tiny networks' published detectors
 ANY_SIZE = {"swin": {"strict_img_size": False}}  # takes the training size only, unless told
 
 

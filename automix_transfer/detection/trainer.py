@@ -22,7 +22,7 @@ from detectron2.utils.logger import setup_logger
 from automix_transfer.detection.checkpoints import latest, restore
 from automix_transfer.detection.coco_evaluation import ENGINES, check_engine
 from automix_transfer.detection.config import flatten, load_config, logger, saved_config
-from automix_transfer.detection.datasets import class_names_of, register_folder
+from automix_transfer.detection.datasets import check_builtin, check_masks, class_names_of, register_folder
 from automix_transfer.detection.engine import BEST_METRIC, Trainer
 from automix_transfer.detection.results import summarize, table, write_categories, write_results
 from automix_transfer.detection.schedule import refuse_changes
@@ -72,9 +72,6 @@ def prepare(arguments: Namespace) -> CfgNode:
     if cfg.MODEL.WEIGHTS and not resume and not os.path.isfile(cfg.MODEL.WEIGHTS):
         raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} does not exist or is not a file")
     if arguments.data_root is not None:
-        if cfg.MODEL.MASK_ON:
-            raise UserError("MODEL.MASK_ON True needs segmentations, which --data-root does not read; use Detectron2's data set names, "
-                            "or MODEL.MASK_ON False")
         data = register_folder(arguments.data_root, arguments.class_names)
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, classes = data.train, data.test, data.classes
         if "MODEL.ROI_HEADS.NUM_CLASSES" in arguments.opts and cfg.MODEL.ROI_HEADS.NUM_CLASSES != len(classes):
@@ -88,6 +85,11 @@ def prepare(arguments: Namespace) -> CfgNode:
         if count and count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
             raise UserError(f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but data set '{name}' has "
                             f"{count} classes; set it to {count}")
+    if not getattr(arguments, "data_checked", False):  # by the process that starts the others
+        for name in sorted({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}):
+            check_builtin(name)
+        if cfg.MODEL.MASK_ON and not arguments.eval_only:
+            check_masks(cfg)
     _check_writable(cfg.OUTPUT_DIR)
     _check_run_folder(cfg, arguments)
     cfg.freeze()

@@ -61,7 +61,7 @@ def test_bad_files(tmp_path, text, message):
 def test_one_process_has_no_syncbn():
     from automix_transfer.detection.config import load_config
 
-    cfg, _ = load_config(CONFIGS / "voc_R50_FPN.yaml", ["MODEL.WEIGHTS", ""], num_gpus=0)
+    cfg, _ = load_config(CONFIGS / "voc_R50_FPN_24k.yaml", ["MODEL.WEIGHTS", ""], num_gpus=0)
     assert cfg.MODEL.RESNETS.NORM == cfg.MODEL.FPN.NORM == "BN" and cfg.MODEL.DEVICE == "cpu"
 
 

@@ -1,11 +1,12 @@
 """Folders in VOC and COCO layout: what is found in them, and what is refused."""
 
+import json
 import shutil
 
 import pytest
 
 from automix_transfer.errors import UserError
-from detection.tiny import write_coco, write_voc
+from detection.tiny import write_coco, write_coco_masks, write_voc
 
 
 def test_voc_folder(voc):
@@ -109,6 +110,56 @@ def test_folders_and_class_lists_that_do_not_fit(voc, tmp_path):
     (root / "annotations" / "instances_val2017.json").unlink()
     with pytest.raises(UserError, match="exactly one instances_val"):
         register_folder(root)
+
+
+def test_a_class_list_that_disagrees_with_the_annotations(tmp_path):
+    from automix_transfer.detection.datasets import register_folder
+
+    root = write_coco(tmp_path / "coco")
+    (tmp_path / "names.txt").write_text("circle\n")
+    with pytest.raises(UserError, match=r"objects of 1 categories that are not among the classes \(square\); add them to --class-names"):
+        register_folder(root, tmp_path / "names.txt")
+
+
+def test_the_problems_of_all_splits_are_reported_at_once(tmp_path):
+    from automix_transfer.detection.datasets import register_folder
+
+    for root, first, second in ((write_voc(tmp_path / "VOC2007"), "JPEGImages/000001.jpg", "JPEGImages/000006.jpg"),
+                                (write_coco(tmp_path / "coco"), "train2017/000000000011.jpg", "val2017/000000000102.jpg")):
+        (root / first).unlink()
+        (root / second).unlink()
+        with pytest.raises(UserError) as error:
+            register_folder(root)
+        assert first in str(error.value) and second in str(error.value)
+
+
+def test_run_length_masks(tmp_path):
+    from detectron2.data import DatasetCatalog
+
+    from automix_transfer.detection.config import default_config
+    from automix_transfer.detection.datasets import check_masks, register_folder
+
+    root = write_coco_masks(tmp_path / "coco")
+    file = root / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"] = {"size": [64, 80], "counts": [64 * 80 - 10, 10]}
+    file.write_text(json.dumps(content))
+    data, cfg = register_folder(root), default_config()
+    cfg.DATASETS.TRAIN = data.train
+    assert isinstance(DatasetCatalog.get(data.train[0])[0]["annotations"][0]["segmentation"]["counts"], bytes)
+    with pytest.raises(UserError, match="1 of 4 objects .* set INPUT.MASK_FORMAT bitmask"):
+        check_masks(cfg)
+    cfg.INPUT.MASK_FORMAT = "bitmask"
+    check_masks(cfg)
+
+
+def test_builtin_sets_that_are_not_there(monkeypatch):
+    from automix_transfer.detection.datasets import check_builtin
+
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    for name in ("voc_2007_test", "coco_2017_val"):
+        with pytest.raises(UserError, match=f"'{name}' is not there.*DETECTRON2_DATASETS is not set.*--data-root"):
+            check_builtin(name)
 
 
 def test_numbers_of_classes_and_unknown_names(voc, tmp_path):
