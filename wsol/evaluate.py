@@ -1,12 +1,17 @@
-"""Weakly supervised localization: MaxBoxAcc and MaxBoxAccV2 of a trained classifier, or of anybody's score maps.
+"""Weakly supervised localization: MaxBoxAcc and MaxBoxAccV2 (with masks: PxAP) of a trained classifier, or of anybody's score maps.
 
-  from a checkpoint or an export (CUB or Tiny-ImageNet in their native layouts):
+  from a checkpoint or an export, on CUB or Tiny-ImageNet in their native layouts:
     python wsol/evaluate.py --dataset cub --root /data/CUB_200_2011 --checkpoint runs/cub/last.pt --output runs/cub/wsol.json
-  from score maps, <DIR>/<image id>.npy, with the reference's metadata files (image_ids, class_labels, image_sizes, localization .txt):
+  from a checkpoint, on images with the reference's metadata files (image_ids, class_labels, image_sizes, localization .txt):
+    python wsol/evaluate.py --metadata metadata/ILSVRC/test --images /data/ILSVRC --checkpoint r50.pth --encoder resnet50 --output out.json
+  from score maps, <DIR>/<image id>.npy; no weights needed:
     python wsol/evaluate.py --scoremaps DIR --metadata DIR --output out.json
+  with masks (OpenImages): metadata whose localization.txt has lines of image id, mask file, ignore file:
+    python wsol/evaluate.py --scoremaps DIR --metadata DIR --masks DIR --output out.json
 
-Prints a table and, with --output, writes JSON, a CSV with a line an image (out.csv) and the curves (out.png). A run that was interrupted
-goes on where it stopped when the same command is given again (with --output).
+Prints a table and, with --output, writes out.json, out.csv (a line an image), out.png (the curve) and, where the images are known,
+out.html: the best, median and worst images with map, true and predicted box. A run that was interrupted goes on when the same command is
+given again.
 """
 
 from __future__ import annotations
@@ -17,9 +22,10 @@ import sys
 from pathlib import Path
 
 from automix_transfer.errors import UserError, run_script
+from automix_transfer.localization.map_formulas import METHODS
 from automix_transfer.localization.metrics import default_thresholds
 
-DATASETS = ("cub", "tiny_imagenet")
+SPLITS = {"cub": "test", "tiny_imagenet": "val"}  # data sets with boxes, and the split that is reported
 
 
 def arguments() -> argparse.Namespace:
@@ -29,92 +35,139 @@ def arguments() -> argparse.Namespace:
     source.add_argument("--encoder", metavar="NAME", help="timm name of the encoder, where the file does not say it")
     source.add_argument("--which", help="encoder of a checkpoint that holds several: k (default) or q")
     source.add_argument("--scoremaps", type=Path, metavar="DIR", help="score maps instead of a checkpoint: (S, S) float arrays in [0, 1]")
+    source.add_argument("--raw-maps", action="store_true", help="--scoremaps of any size and range: resize and normalise them first")
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", choices=DATASETS, help="layout of --root")
+    data.add_argument("--dataset", choices=tuple(SPLITS), help="layout of --root")
     data.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
     data.add_argument("--split", default=None, help="default: test (cub), val (tiny_imagenet)")
-    data.add_argument("--metadata", type=Path, metavar="DIR", help="folder of the reference's metadata files, for --scoremaps")
+    data.add_argument("--metadata", type=Path, metavar="DIR", help="folder of the reference's metadata files, instead of --dataset")
+    data.add_argument("--images", type=Path, metavar="DIR", help="images of --metadata, <DIR>/<image id>")
+    data.add_argument("--masks", type=Path, metavar="DIR", help="folder that the mask files of --metadata are paths in")
+    choice = parser.add_argument_group("threshold (default: the best one on the images that are reported, as MaxBoxAcc is defined)")
+    choice.add_argument("--threshold", type=float, default=None, help="fixed threshold of GT-known and top-1/top-5 localization")
+    choice.add_argument("--threshold-split", metavar="SPLIT", help="choose it on this split of --dataset, e.g. train")
+    choice.add_argument("--threshold-metadata", type=Path, metavar="DIR", help="choose it on the images of these metadata files")
+    choice.add_argument("--threshold-scoremaps", type=Path, metavar="DIR", help="their score maps (default: --scoremaps)")
     how = parser.add_argument_group("how (the defaults are the reference's)")
-    how.add_argument("--image-size", type=int, default=224,
-                     help="side of the encoder's input; images are resized straight to a square (default 224)")
-    how.add_argument("--map-size", type=int, default=224, help="side of the maps that boxes are taken from (default 224)")
+    how.add_argument("--method", default="cam", choices=METHODS, help="class map; cam needs a linear head after pooling (default cam)")
+    how.add_argument("--map-layer", metavar="NAME", help="layer of the map, for the other methods (default: the last that has one)")
     how.add_argument("--output-stride", type=int, default=None, choices=(32, 16, 8),
                      help="pixels of the image per cell of the map; the reference's ResNets have 16 (default: the encoder's own)")
     how.add_argument("--cam-class", default="ground-truth", choices=("ground-truth", "predicted"),
                      help="class whose map is taken; 'predicted' for encoders trained on other classes")
+    how.add_argument("--image-size", type=int, default=224,
+                     help="side of the encoder's input; images are resized straight to a square (default 224)")
+    how.add_argument("--map-size", type=int, default=224, help="side of the maps that boxes are taken from (default 224)")
     how.add_argument("--interval", type=float, default=0.001, help="step of the thresholds (default 0.001: 1,000 thresholds)")
-    how.add_argument("--threshold", type=float, default=None,
-                     help="fixed threshold of GT-known and top-1/top-5 localization (default: MaxBoxAcc's best)")
-    how.add_argument("--raw-maps", action="store_true", help="--scoremaps of any size and range: resize and normalise them first")
     how.add_argument("--batch-size", type=int, default=32)
     how.add_argument("--workers", type=int, default=None, help="threads (default: all cores)")
     how.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
     out = parser.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="FILE.json")
     out.add_argument("--save-maps", type=Path, metavar="DIR", help="write every score map as DIR/<image id>.npy")
+    out.add_argument("--examples", type=int, default=8, help="best, median and worst images on the page, of each (default 8; 0: no page)")
     return parser.parse_args()
+
+
+def check(args: argparse.Namespace) -> None:
+    """What the arguments alone can have wrong."""
+    for name, low in (("image_size", 1), ("map_size", 2), ("batch_size", 1), ("workers", 1), ("examples", 0)):
+        if getattr(args, name) is not None and getattr(args, name) < low:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)} must be at least {low}")
+    if not 1e-5 <= args.interval <= 1:
+        raise UserError(f"--interval {args.interval} must lie in [0.00001, 1]")
+    if args.threshold is not None and not 0 <= args.threshold < 1:
+        raise UserError(f"--threshold {args.threshold} must lie in [0, 1)")
+    if args.threshold is not None and (args.threshold_split or args.threshold_metadata):
+        raise UserError("--threshold fixes the threshold, and a split would choose it: give one of them")
+    if args.output is not None and args.output.suffix != ".json":
+        raise UserError(f"--output {args.output} must end in .json; the CSV, the PNG and the page are written beside it")
+    if (args.checkpoint is None) == (args.scoremaps is None):
+        raise UserError("give either --checkpoint FILE with --dataset and --root, or --scoremaps DIR with --metadata DIR")
+    if (args.dataset is None) == (args.metadata is None):
+        missing = "--scoremaps needs --metadata DIR" if args.scoremaps else "--checkpoint needs --dataset NAME and --root DIR"
+        raise UserError(f"{missing}, or the other way to name the images (not both): --metadata DIR with image_ids.txt, class_labels.txt, "
+                        "image_sizes.txt and localization.txt, or --dataset NAME --root DIR")
+    needs = ((args.dataset, "root", "dataset"), (args.checkpoint and args.metadata, "images", "checkpoint with --metadata"),
+             (args.threshold_split, "dataset", "threshold-split"), (args.threshold_metadata, "metadata", "threshold-metadata"),
+             (args.threshold_scoremaps, "threshold_metadata", "threshold-scoremaps"))
+    for given, other, name in needs:
+        if given is not None and given is not False and getattr(args, other) is None:
+            raise UserError(f"--{name} needs --{other.replace('_', '-')}")
 
 
 def main() -> None:
     args = arguments()
-    if (args.checkpoint is None) == (args.scoremaps is None):
-        raise UserError("give either --checkpoint FILE with --dataset and --root, or --scoremaps DIR with --metadata DIR")
-    for name, low in (("image_size", 1), ("map_size", 2), ("batch_size", 1)):
-        if getattr(args, name) < low:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)} must be at least {low}")
-    if not 0 < args.interval <= 1:
-        raise UserError(f"--interval {args.interval} must lie in (0, 1]")
-    if args.threshold is not None and not 0 <= args.threshold < 1:
-        raise UserError(f"--threshold {args.threshold} must lie in [0, 1)")
-    if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers {args.workers} must be at least 1")
-    if args.output is not None and args.output.suffix != ".json":
-        raise UserError(f"--output {args.output} must end in .json; the CSV and the PNG are written beside it")
-    results = from_score_maps(args) if args.scoremaps is not None else from_checkpoint(args)
-    print(results.table())
-    if args.output is not None:
-        print("written:", ", ".join(str(file) for file in results.write(args.output)))
-    results.records.remove()
+    check(args)
+    from automix_transfer.localization.evaluate import Chosen, evaluate
+    from automix_transfer.localization.pipeline import print_progress
+    from automix_transfer.localization.sources import FolderMaps
+    from automix_transfer.localization.writing import table, write_results
 
-
-def from_score_maps(args: argparse.Namespace):
-    from automix_transfer.localization.evaluate import evaluate_score_maps, print_progress
-    from automix_transfer.localization.targets import read_metadata
-
-    if args.metadata is None:
-        raise UserError("--scoremaps needs --metadata DIR with image_ids.txt, class_labels.txt, image_sizes.txt and localization.txt")
-    return evaluate_score_maps(args.scoremaps, read_metadata(args.metadata), map_size=args.map_size, raw=args.raw_maps,
-                               thresholds=default_thresholds(args.interval), threshold=args.threshold, workers=args.workers,
-                               progress=print_progress())
-
-
-def from_checkpoint(args: argparse.Namespace):
-    import torch
-
-    from automix_transfer.data.registry import DATASETS as READERS
-    from automix_transfer.localization.evaluate import evaluate, print_progress
-    from automix_transfer.models.weights import load_encoder
-
-    if args.dataset is None or args.root is None:
-        raise UserError(f"--checkpoint needs --dataset ({' or '.join(DATASETS)}) and --root DIR")
-    split = args.split or {"cub": "test", "tiny_imagenet": "val"}[args.dataset]
-    listing = READERS[args.dataset](args.root, split)
-    encoder, info = load_encoder(args.checkpoint, args.encoder, args.which)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
-    digest = hashlib.sha256(args.checkpoint.read_bytes()).hexdigest()
-    about = {"dataset": args.dataset, "split": split, "checkpoint": str(args.checkpoint), "which": args.which, "weights_sha256": digest}
+    target_set, other_set = targets(args)
+    about: dict[str, object] = {key: str(value) for key in ("dataset", "root", "metadata") if (value := getattr(args, key)) is not None}
+    about["split"] = target_set.name
+    if args.scoremaps is not None:
+        source = FolderMaps(args.scoremaps, args.map_size, args.raw_maps)
+        other_source = FolderMaps(args.threshold_scoremaps or args.scoremaps, args.map_size, args.raw_maps)
+    else:
+        source = other_source = encoder_maps(args)
+        digest = hashlib.sha256(args.checkpoint.read_bytes()).hexdigest()
+        about |= {"checkpoint": str(args.checkpoint), "which": args.which, "weights_sha256": digest}
     partial = None if args.output is None else args.output.with_suffix(".partial")
     try:
-        results = evaluate(encoder, info, listing, image_size=args.image_size, map_size=args.map_size, output_stride=args.output_stride,
-                           cam_class=args.cam_class, thresholds=default_thresholds(args.interval), threshold=args.threshold,
-                           batch_size=args.batch_size, workers=args.workers, device=device, save_maps=args.save_maps,
-                           partial=partial, signature=about, progress=print_progress())
+        results = evaluate(source, target_set, thresholds=default_thresholds(args.interval), threshold=args.threshold,
+                           chosen=Chosen(other_set, other_source) if other_set else None, workers=args.workers, save_maps=args.save_maps,
+                           partial=partial, signature=about, progress=print_progress)
     except KeyboardInterrupt:
-        kept = f"; what was evaluated is kept in {partial}: the same command goes on from there" if partial else ""
-        print(f"interrupted{kept}", file=sys.stderr)
+        print("interrupted" + (f"; what was evaluated is kept in {partial}: the same command goes on from there" if partial else ""),
+              file=sys.stderr)
         sys.exit(130)
     results.summary.update(about)
-    return results
+    print(table(results))
+    for note in results.summary["notes"]:
+        print(f"note: {note}")
+    if args.output is not None:
+        files = write_results(results, args.output)
+        if args.examples and target_set.targets[0].path is not None:
+            from automix_transfer.report.localization_page import write_page
+
+            files.append(write_page(results, source, args.output.with_suffix(".html"), args.examples))
+        print("written:", ", ".join(str(file) for file in files))
+    results.close()
+
+
+def targets(args: argparse.Namespace):
+    """The images to report, and those to choose the threshold on (None)."""
+    from automix_transfer.data.registry import DATASETS
+    from automix_transfer.localization.metadata import read_metadata
+    from automix_transfer.localization.targets import targets_of, with_images
+
+    def from_dataset(split: str | None):
+        return targets_of(DATASETS[args.dataset](args.root, split), split) if split else None
+
+    def from_metadata(folder: Path | None):
+        if folder is None:
+            return None
+        found = read_metadata(folder, args.masks)
+        return found if args.images is None else with_images(found, args.images)
+
+    if args.metadata is not None:
+        return from_metadata(args.metadata), from_metadata(args.threshold_metadata)
+    return from_dataset(args.split or SPLITS[args.dataset]), from_dataset(args.threshold_split)
+
+
+def encoder_maps(args: argparse.Namespace):
+    """Class maps of the checkpoint's encoder."""
+    import torch
+
+    from automix_transfer.localization.sources import EncoderMaps
+    from automix_transfer.models.weights import load_encoder
+
+    encoder, info = load_encoder(args.checkpoint, args.encoder, args.which)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    return EncoderMaps(encoder, info, image_size=args.image_size, map_size=args.map_size, output_stride=args.output_stride,
+                       cam_class=args.cam_class, method=args.method, layer=args.map_layer, batch_size=args.batch_size, device=device)
 
 
 if __name__ == "__main__":

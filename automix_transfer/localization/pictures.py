@@ -14,6 +14,14 @@ TRUE_COLOUR = (40, 220, 60)
 PREDICTED_COLOUR = (255, 40, 40)
 
 
+def outline(picture: NDArray[np.uint8], mask: NDArray, colour: tuple[int, int, int] = TRUE_COLOUR) -> NDArray[np.uint8]:
+    """A copy of ``picture`` (H, W, 3) with the border of a mask's objects (h, w), values of 1, drawn on it."""
+    height, width = picture.shape[:2]
+    on = cv2.resize((np.asarray(mask) == 1).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    borders = cv2.findContours(on, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0]
+    return np.asarray(cv2.drawContours(picture.copy(), borders, -1, colour, max(1, round(min(height, width) / 112))), dtype=np.uint8)
+
+
 def overlay(image: ArrayLike, cam: ArrayLike | None, true_box: ArrayLike | None, predicted_box: ArrayLike | None,
             text: str = "") -> NDArray[np.uint8]:
     """(H, W, 3) uint8: ``image`` (H, W, 3) uint8 under its score map in colours, the true box green, the predicted one red.

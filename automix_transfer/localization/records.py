@@ -1,7 +1,7 @@
-"""What is kept of each image: its boxes and IoUs at all 257 slots and its predicted classes, in a file, so that memory stays flat.
+"""What is kept of each image, in a file, so that memory stays flat and an interrupted run goes on from it.
 
-Thresholds come later and are look-ups, so any question about thresholds can be answered without evaluating a map again. The file also
-is what an interrupted run goes on from.
+A record holds what an image contributes at every threshold (see `box_task` and `mask_task`), so any question about thresholds can be
+answered without evaluating a map again.
 """
 
 from __future__ import annotations
@@ -18,25 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automix_transfer.errors import UserError
-from automix_transfer.localization.boxes import SLOTS, best_iou, largest_boxes, pairwise_iou, quantize
 
 TOP = 5
-RECORD = np.dtype([
-    ("done", "u1"), ("peak", "u1"),
-    ("top", "i4", (TOP,)),  # predicted classes, best first; -1 where unknown
-    ("size", "i4", (2,)),  # width and height of the image
-    ("boxes", "i2", (SLOTS, 4)),  # of the largest contour
-    ("largest", "f8", (SLOTS,)),  # IoU of that box
-    ("all", "f8", (SLOTS,)),  # best IoU of all contours
-])
-
-
-def measure(score_map: NDArray, true_boxes: NDArray[np.float64]) -> dict[str, Any]:
-    """The fields of a record that come from a score map (H, W) in [0, 1] and true boxes (N, 4) in its pixels."""
-    grey = quantize(score_map)
-    boxes = largest_boxes(grey)
-    largest = pairwise_iou(boxes, true_boxes).max(axis=1)
-    return {"peak": int(grey.max()), "boxes": boxes, "largest": largest, "all": best_iou(grey, true_boxes)}
+#: what every record begins with: whether it is complete, and the predicted classes, best first (-1 where unknown)
+COMMON = [("done", "u1"), ("top", "i4", (TOP,))]
 
 
 class Records:
@@ -44,6 +29,7 @@ class Records:
 
     Args:
         n_images: number of records.
+        dtype: of a record; its first fields are `COMMON`.
         path: where the file lies while the run lasts; ``None`` for a nameless temporary file that cannot be continued.
         signature: everything the records depend on; a file of another signature is not continued but begun anew.
 
@@ -51,11 +37,11 @@ class Records:
         UserError: the disk has no room for it.
     """
 
-    def __init__(self, n_images: int, path: Path | None, signature: dict[str, Any]) -> None:
+    def __init__(self, n_images: int, dtype: np.dtype, path: Path | None, signature: dict[str, Any]) -> None:
         self.path = path
         self._signature_path = None if path is None else path.with_name(path.name + ".json")
-        digest = hashlib.sha256(json.dumps([signature, n_images, RECORD.itemsize], sort_keys=True).encode()).hexdigest()
-        size = n_images * RECORD.itemsize
+        digest = hashlib.sha256(json.dumps([signature, n_images, dtype.descr], sort_keys=True).encode()).hexdigest()
+        size = n_images * dtype.itemsize
         mode = "w+b"
         if path is not None and self._signature_path is not None and path.is_file() and self._signature_path.is_file():
             if self._signature_path.read_text() == digest and path.stat().st_size == size:
@@ -72,7 +58,7 @@ class Records:
         except OSError as error:
             raise UserError(f"{path or tempfile.gettempdir()} has no room for {size:,} bytes of intermediate results ({error.strerror}); "
                             "free space or choose another --output") from error
-        self._rows: NDArray = np.memmap(self._file, dtype=RECORD, mode="r+", shape=(n_images,))
+        self._rows: NDArray = np.memmap(self._file, dtype=dtype, mode="r+", shape=(n_images,))
         self.n_continued = int(self._rows["done"].sum())
 
     def __len__(self) -> int:
@@ -88,13 +74,12 @@ class Records:
         """Indices of the images still to be evaluated."""
         return np.flatnonzero(self._rows["done"] == 0).tolist()
 
-    def put(self, index: int, size: tuple[int, int], top: NDArray | None, fields: dict[str, Any]) -> None:
+    def put(self, index: int, top: NDArray | None, fields: dict[str, Any]) -> None:
         """Store one image's record; it counts only once it is complete."""
         row = self._rows[index]
         row["top"] = -1
         if top is not None:
             row["top"][:len(top)] = top[:TOP]
-        row["size"] = size
         for name, value in fields.items():
             row[name] = value
         row["done"] = 1

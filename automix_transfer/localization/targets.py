@@ -1,21 +1,21 @@
-"""What localization is measured against: images with a class and true boxes, from a `Listing` or from the reference's metadata files."""
+"""What localization is measured against: images with a class and true boxes or masks, checked before the first is evaluated."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from automix_transfer.data.listing import Box, Listing, parse_box, read_lines
-from automix_transfer.data.problems import Problems
+from automix_transfer.data.images import FORMATS
+from automix_transfer.data.listing import Box, Listing, Problems
 from automix_transfer.errors import UserError
 
-METADATA_FILES = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
-_RESTORE = "restore the metadata files from their source"
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the camera's rotation flag, and those values that swap width and height
 
 
 @dataclass(frozen=True)
@@ -25,101 +25,113 @@ class Target:
     Attributes:
         image_id: relative path, names its score map and its row in the CSV.
         label: ground-truth class.
-        boxes: true boxes (x0, y0, x1, y1) in pixels of the image; at least one.
-        size: (width, height) of the image in pixels; None until the image has been read.
+        boxes: true boxes (x0, y0, x1, y1) in pixels of the image; empty where there are masks.
+        size: (width, height) of the image in pixels; None where it does not matter (masks) or has not been read.
         path: the image file; None where only its score map is known.
+        masks: files of the object's instances, of any size; on is above 0.
+        ignore: file of the regions that do not count; None where all count.
     """
 
     image_id: str
     label: int
-    boxes: tuple[Box, ...]
+    boxes: tuple[Box, ...] = ()
     size: tuple[int, int] | None = None
     path: Path | None = None
+    masks: tuple[Path, ...] = ()
+    ignore: Path | None = None
 
 
-def targets_of(listing: Listing) -> list[Target]:
-    """The images of a listing that have boxes, in its order. Ids are paths below the folder that holds all class folders.
+@dataclass(frozen=True)
+class TargetSet:
+    """The images of one split, in a fixed order.
+
+    Attributes:
+        name: of the split, for messages and files.
+        classes: names in label order; numbers where there are no names.
+        known_classes: whether ``classes`` is the data set's list, or only what the labels show.
+        crop_bottom: rows that are cut off the bottom of each image when it is read.
+        notes: what is worth saying, e.g. boxes that were clipped.
+    """
+
+    name: str
+    targets: list[Target]
+    classes: list[str]
+    known_classes: bool = True
+    crop_bottom: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def has_masks(self) -> bool:
+        return bool(self.targets[0].masks)
+
+
+def targets_of(listing: Listing, name: str) -> TargetSet:
+    """The images of a listing that have boxes, in its order, with their sizes, for which every file's header is read. Ids are paths
+    below the folder that holds all class folders. Boxes that stick out of their image, as some of CUB's do, are clipped to it.
 
     Raises:
-        UserError: the listing has no boxes at all, or two images of one id.
+        UserError: the listing has no boxes at all; an image is missing or unreadable, or a box lies outside of it.
     """
     if not listing.boxes or not any(listing.boxes):
         raise UserError("the data set has no bounding boxes, so localization cannot be measured; CUB needs bounding_boxes.txt, "
                         "Tiny-ImageNet its *_boxes.txt or val_annotations.txt")
     top = os.path.commonpath([path.parent.parent for path in listing.paths])
-    return [Target(Path(os.path.relpath(path, top)).as_posix(), label, tuple(boxes), path=path)
-            for path, label, boxes in zip(listing.paths, listing.labels, listing.boxes, strict=True) if boxes]
+    problems = Problems(f"the images of split {name}")
+    targets, clipped = [], 0
+    for path, label, boxes in zip(listing.paths, listing.labels, listing.boxes, strict=True):
+        size = image_size(path, problems, listing.crop_bottom) if boxes else None
+        if size is not None:
+            inside = [(max(x0, 0.0), max(y0, 0.0), min(x1, float(size[0])), min(y1, float(size[1]))) for x0, y0, x1, y1 in boxes]
+            if any(x1 < x0 or y1 < y0 for x0, y0, x1, y1 in inside):
+                problems.add(path, f"its box {tuple(boxes[0])} lies outside the image of {size[0]}x{size[1]} pixels")
+            clipped += inside != list(boxes)
+            targets.append(Target(Path(os.path.relpath(path, top)).as_posix(), label, tuple(inside), size, path))
+    problems.raise_if_any("restore the images and boxes from their source")
+    notes = (f"{clipped} boxes of split {name} stick out of their images and were clipped",) if clipped else ()
+    return TargetSet(name, targets, list(listing.classes), crop_bottom=listing.crop_bottom, notes=notes)
 
 
-def read_metadata(folder: Path) -> list[Target]:
-    """Targets from the reference's files, in the order of ``image_ids.txt``.
-
-    ``image_ids.txt`` has lines of id, ``class_labels.txt`` id,class, ``image_sizes.txt`` id,width,height and ``localization.txt``
-    id,x0,y0,x1,y1; an id with several boxes has several lines there.
+def with_images(target_set: TargetSet, folder: Path) -> TargetSet:
+    """The same targets with their image files, ``<folder>/<image id>``.
 
     Raises:
-        UserError: files or lines missing, malformed or contradictory, ids that lead out of a folder; all are named with their line.
+        UserError: images are missing, unreadable, or of another size than the metadata says.
     """
     if not folder.is_dir():
-        raise UserError(f"metadata folder {folder} does not exist; it holds {', '.join(METADATA_FILES)}")
-    problems = Problems(str(folder))
-    ids: dict[str, None] = {}
-    for line, (image_id,) in read_lines(folder / "image_ids.txt", 1, problems, separator=",", form="<image id>"):
-        if Path(image_id).is_absolute() or ".." in Path(image_id).parts or "\0" in image_id:
-            problems.add(folder / "image_ids.txt", f"id '{image_id[:60]}' is absolute or leads out of its folder", line)
-        elif image_id in ids:
-            problems.add(folder / "image_ids.txt", f"id '{image_id[:60]}' stands twice", line)
-        else:
-            ids[image_id] = None
-    labels = _one_per_image(folder / "class_labels.txt", ids, problems, 1, "<image id>,<class number from 0>", smallest=0)
-    sizes = _one_per_image(folder / "image_sizes.txt", ids, problems, 2, "<image id>,<width>,<height>", smallest=1)
-    boxes = _boxes(folder / "localization.txt", ids, sizes, problems)
-    problems.raise_if_any(_RESTORE)
-    return [Target(image_id, labels[image_id][0], tuple(boxes[image_id]), (sizes[image_id][0], sizes[image_id][1])) for image_id in ids]
+        raise UserError(f"image folder {folder} does not exist; give the folder that the metadata's image ids are paths in (--images)")
+    problems = Problems(f"the images in {folder}")
+    targets = []
+    for target in target_set.targets:
+        path = folder / target.image_id
+        size = image_size(path, problems)
+        if size is not None and target.size is not None and size != target.size:
+            problems.add(path, f"is {size[0]}x{size[1]} pixels, but image_sizes.txt says {target.size[0]}x{target.size[1]}")
+        targets.append(replace(target, path=path, size=size))
+    problems.raise_if_any("give the images that the metadata was made for (--images)")
+    return replace(target_set, targets=targets)
 
 
-def boxes_on_map(target: Target, size: tuple[int, int], map_size: int) -> NDArray[np.float64]:
+def image_size(path: Path, problems: Problems, crop_bottom: int = 0) -> tuple[int, int] | None:
+    """Width and height of an upright image, from its file's header; None and a note in ``problems`` where there is none."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if image.getexif().get(_ORIENTATION, 1) in _TURNED:
+                width, height = height, width
+    except FileNotFoundError:
+        problems.add(path, "the image is missing")
+        return None
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        problems.add(path, f"the image cannot be read ({type(error).__name__})")
+        return None
+    return width, height - crop_bottom
+
+
+def boxes_on_map(boxes: Sequence[Box], size: tuple[int, int], map_size: int) -> NDArray[np.float64]:
     """(N, 4) true boxes in pixels of the map: ``int(x * map_size / width)``, each coordinate, as the reference does."""
     scale = (size[0], size[1], size[0], size[1])
-    boxes = [[int(value * float(map_size) / side) for value, side in zip(box, scale, strict=True)] for box in target.boxes]
-    return np.array(boxes, dtype=np.float64)
-
-
-def _one_per_image(path: Path, ids: dict[str, None], problems: Problems, numbers: int, form: str, smallest: int) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for line, (image_id, *fields) in read_lines(path, 1 + numbers, problems, separator=",", form=form):
-        values = [int(field) if field.strip().isascii() and field.strip().isdigit() else -1 for field in fields]
-        if image_id not in ids:
-            problems.add(path, f"id '{image_id[:60]}' is not in image_ids.txt", line)
-        elif image_id in found:
-            problems.add(path, f"id '{image_id[:60]}' stands twice", line)
-        elif min(values) < smallest:
-            problems.add(path, f"'{','.join(fields)[:60]}' must be whole numbers of at least {smallest}", line)
-        else:
-            found[image_id] = values
-    _complain_about_absent(path, ids, found, problems)
-    return found
-
-
-def _boxes(path: Path, ids: dict[str, None], sizes: dict[str, list[int]], problems: Problems) -> dict[str, list[Box]]:
-    found: dict[str, list[Box]] = {}
-    for line, (image_id, *fields) in read_lines(path, 5, problems, separator=",", form="<image id>,<x0>,<y0>,<x1>,<y1>"):
-        box = parse_box(fields)
-        width, height = sizes.get(image_id, (float("inf"), float("inf")))
-        if image_id not in ids:
-            problems.add(path, f"id '{image_id[:60]}' is not in image_ids.txt", line)
-        elif box is None or box[2] < box[0] or box[3] < box[1]:
-            problems.add(path, f"'{','.join(fields)[:60]}' is not a box x0,y0,x1,y1 with x0 <= x1 and y0 <= y1", line)
-        elif min(box) < 0 or box[2] > width or box[3] > height:
-            problems.add(path, f"box {','.join(fields)[:60]} lies outside its image of {width}x{height}", line)
-        else:
-            found.setdefault(image_id, []).append(box)
-    _complain_about_absent(path, ids, found, problems)
-    return found
-
-
-def _complain_about_absent(path: Path, ids: dict[str, None], found: dict, problems: Problems) -> None:
-    mentioned = {text for text in problems.found if text.startswith(f"{path}:")}
-    absent: Sequence[str] = [image_id for image_id in ids if image_id not in found]
-    if absent and not mentioned:
-        problems.add(path, f"{len(absent)} of {len(ids)} ids of image_ids.txt have no line, e.g. '{absent[0]}'")
+    on_map = [[int(value * float(map_size) / side) for value, side in zip(box, scale, strict=True)] for box in boxes]
+    return np.array(on_map, dtype=np.float64)

@@ -13,9 +13,9 @@ from PIL import Image
 
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import save_torch
-from automix_transfer.localization import evaluate as library
+from automix_transfer.localization.box_task import BoxTask
+from automix_transfer.localization.metadata import read_metadata
 from automix_transfer.localization.pictures import grid, overlay, to_png
-from automix_transfer.localization.targets import read_metadata
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
 
 from . import oracle
@@ -91,7 +91,7 @@ def test_from_a_checkpoint_and_from_its_saved_maps(cub, tmp_path, monkeypatch, c
     assert b["top1_accuracy"] is None and a["gt_known"] == a["MaxBoxAcc"] >= a["top1_localization"]
 
     thresholds = np.arange(0, 1, 0.01)
-    targets = read_metadata(cub / "metadata")
+    targets = read_metadata(cub / "metadata").targets
     curves = {True: [], False: []}
     for target, box in zip(targets, BOXES, strict=True):
         values = np.load(tmp_path / "maps" / f"{target.image_id}.npy")
@@ -108,28 +108,119 @@ def test_from_a_checkpoint_and_from_its_saved_maps(cub, tmp_path, monkeypatch, c
         assert row["image_id"] == target.image_id and float(row["iou"]) == pytest.approx(curve[at], abs=1e-6)
         assert [int(row[k]) for k in ("x0", "y0", "x1", "y1")] == oracle.boxes_at(values, thresholds[at], False)[0]
     assert (first.parent / "out.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(p.name for p in first.parent.iterdir()) == ["out.csv", "out.json", "out.png"]  # nothing partial is left
+    page = (first.parent / "out.html").read_text()
+    assert page.count("data:image/webp") == 6 and "output stride" in page
+    assert sorted(p.name for p in first.parent.iterdir()) == ["out.csv", "out.html", "out.json", "out.png"]  # nothing partial is left
 
 
-def test_an_interrupted_run_goes_on(cub, tmp_path, monkeypatch, capsys):
-    whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
-    assert run(monkeypatch, *from_weights(cub, whole)) == 0
-    measure, calls = library.measure, []
+def numbers(path):
+    """The content of out.json without its times and the folder of its score maps."""
+    return {key: value for key, value in json.loads(path.read_text()).items() if key not in ("seconds", "scoremaps")}
 
-    def stop_at_the_fifth(*arguments):
+
+@pytest.mark.parametrize("kind", ["weights", "score maps", "threshold split"])
+def test_an_interrupted_run_goes_on(cub, tmp_path, monkeypatch, capsys, kind):
+    whole, cut, maps = tmp_path / "whole.json", tmp_path / "cut.json", tmp_path / "maps"
+    write_maps(maps, cub / "metadata")
+
+    def arguments(output):
+        if kind == "score maps":
+            return ("--scoremaps", maps, "--metadata", cub / "metadata", "--map-size", SIZE, "--output", output, "--workers", 1)
+        return from_weights(cub, output, "--workers", 1, *(("--threshold-split", "train") if kind == "threshold split" else ()))
+
+    assert run(monkeypatch, *arguments(whole)) == 0
+    measure, calls = BoxTask.measure, []
+
+    def stop_at_the_fifth(*given):
         calls.append(None)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return measure(*arguments)
+        return measure(*given)
 
-    monkeypatch.setattr(library, "measure", stop_at_the_fifth)
-    assert run(monkeypatch, *from_weights(cub, cut, "--workers", 1)) == 130
+    monkeypatch.setattr(BoxTask, "measure", stop_at_the_fifth)
+    assert run(monkeypatch, *arguments(cut)) == 130
     assert "goes on" in capsys.readouterr().err and not cut.exists()
     calls.clear()
-    monkeypatch.setattr(library, "measure", lambda *arguments: (calls.append(None), measure(*arguments))[1])
-    assert run(monkeypatch, *from_weights(cub, cut, "--workers", 1)) == 0
-    assert len(calls) == 2 and json.loads(cut.read_text()) == json.loads(whole.read_text())
+    monkeypatch.setattr(BoxTask, "measure", lambda *given: (calls.append(None), measure(*given))[1])
+    assert run(monkeypatch, *arguments(cut)) == 0
+    total = 9 if kind == "threshold split" else 6  # 3 images of the training split, which comes first
+    assert len(calls) == total - 4 and numbers(cut) == numbers(whole)
     assert cut.with_suffix(".csv").read_text() == whole.with_suffix(".csv").read_text()
+    assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+
+
+def test_maps_that_changed_meanwhile_are_measured_again(cub, tmp_path, monkeypatch):
+    last = write_maps(tmp_path / "maps", cub / "metadata")
+    arguments = ("--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", SIZE, "--workers", 1, "--output",
+                 tmp_path / "out.json")
+    measure, calls = BoxTask.measure, []
+
+    def stop_at_the_fourth(*given):
+        calls.append(None)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return measure(*given)
+
+    monkeypatch.setattr(BoxTask, "measure", stop_at_the_fourth)
+    assert run(monkeypatch, *arguments) == 130
+    np.save(last, np.eye(SIZE))
+    calls[:] = [None] * 5
+    assert run(monkeypatch, *arguments) == 0 and len(calls) == 11
+
+
+def test_the_threshold_of_another_split(cub, tmp_path, monkeypatch, capsys):
+    """Chosen where the training images do best, reported on the test images; by hand from the CSVs of both."""
+    both, train = tmp_path / "both.json", tmp_path / "train.json"
+    assert run(monkeypatch, *from_weights(cub, both, "--threshold-split", "train")) == 0
+    assert "BoxAcc, t of train" in capsys.readouterr().out
+    assert run(monkeypatch, *from_weights(cub, train, "--split", "train")) == 0
+    ours, theirs = json.loads(both.read_text()), json.loads(train.read_text())
+    split = ours["threshold_split"]
+    assert split["split"] == "train" and split["n_images"] == 3 and split["best_thresholds"] == theirs["best_thresholds"]
+    assert ours["localization_threshold"] == theirs["best_threshold"]
+    assert split["BoxAcc"] == ours["gt_known"] <= ours["MaxBoxAcc"]
+    assert run(monkeypatch, *from_weights(cub, tmp_path / "fixed.json", "--threshold", theirs["best_threshold"])) == 0
+    assert json.loads((tmp_path / "fixed.json").read_text())["gt_known"] == split["BoxAcc"]
+    assert all(split["per_delta"][d] <= ours["per_delta"][d] for d in ("0.3", "0.5", "0.7"))
+    assert split["BoxAccV2"] == np.mean(list(split["per_delta"].values()))
+    # the same from saved maps and metadata
+    (tmp_path / "train").mkdir()
+    for name, line in (("image_ids", "{}"), ("class_labels", "{},0"), ("image_sizes", "{},40,30"), ("localization", "{},1,1,9,9")):
+        ids = [f"{label + 1:03}.Bird{label}/Bird_0.png" for label in range(3)]
+        (tmp_path / "train" / f"{name}.txt").write_text("\n".join(line.format(i) for i in ids) + "\n")
+    maps = tmp_path / "maps"
+    assert run(monkeypatch, *from_weights(cub, tmp_path / "x.json", "--save-maps", maps, "--threshold-split", "train")) == 0
+    assert run(monkeypatch, "--scoremaps", maps, "--metadata", cub / "metadata", "--threshold-metadata", tmp_path / "train",
+               "--map-size", SIZE, "--interval", 0.01, "--output", tmp_path / "y.json") == 0
+    again = json.loads((tmp_path / "y.json").read_text())["threshold_split"]
+    assert again == {**split, "split": "train"}
+
+
+def test_metadata_with_images(cub, tmp_path, monkeypatch, capsys):
+    """The same numbers as from the native layout; images that are missing or of another size are named."""
+    native, output = tmp_path / "a.json", tmp_path / "b.json"
+    assert run(monkeypatch, *from_weights(cub, native)) == 0
+    common = ("--checkpoint", cub / "last.pt", "--image-size", 64, "--map-size", SIZE, "--interval", 0.01, "--metadata", cub / "metadata")
+    assert run(monkeypatch, *common, "--images", cub / "images", "--output", output, "--batch-size", 4) == 0
+    a, b = numbers(native), numbers(output)
+    assert all(a[key] == b[key] for key in ("MaxBoxAcc", "MaxBoxAccV2", "top1_localization", "errors", "per_delta"))
+    capsys.readouterr()
+    assert run(monkeypatch, *common) == 2 and "needs --images" in capsys.readouterr().err
+    assert run(monkeypatch, *common, "--images", tmp_path / "nowhere") == 2
+    (tmp_path / "images" / "001.Bird0").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "001.Bird0" / "Bird_1.png")
+    (tmp_path / "images" / "001.Bird0" / "Bird_2.png").write_bytes(b"no image")
+    assert run(monkeypatch, *common, "--images", tmp_path / "images") == 2
+    error = capsys.readouterr().err
+    assert "is 4x4 pixels, but image_sizes.txt says 40x30" in error and "cannot be read" in error and "the image is missing" in error
+
+
+def test_every_map_method_from_the_command_line(cub, tmp_path, monkeypatch):
+    for method in ("gradcam", "gradcam++", "layercam", "scorecam"):
+        output = tmp_path / f"{method}.json"
+        assert run(monkeypatch, *from_weights(cub, output, "--method", method, "--examples", 0)) == 0
+        found = json.loads(output.read_text())
+        assert (found["map_method"], found["cam_layer"], found["output_stride"]) == (method, "layer4", 32)
 
 
 def test_classes_of_another_data_set(cub, tmp_path, monkeypatch, capsys):
@@ -145,7 +236,7 @@ def test_classes_of_another_data_set(cub, tmp_path, monkeypatch, capsys):
 
 
 def write_maps(root, metadata, shape=(SIZE, SIZE), dtype=np.float64):
-    for target in read_metadata(metadata):
+    for target in read_metadata(metadata).targets:
         path = root / f"{target.image_id}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.random.default_rng(0).random(shape).astype(dtype))
@@ -213,6 +304,12 @@ def test_bad_metadata_is_named_with_its_line(cub, tmp_path, file, line, word):
     (("--checkpoint", "x.pt", "--threshold", "1"), "--threshold"),
     (("--checkpoint", "x.pt", "--output", "out.txt"), ".json"),
     (("--checkpoint", "x.pt", "--batch-size", "0"), "--batch-size"),
+    (("--checkpoint", "x.pt", "--workers", "0"), "--workers"),
+    (("--checkpoint", "x.pt", "--dataset", "cub", "--metadata", "m"), "not both"),
+    (("--checkpoint", "x.pt", "--dataset", "cub"), "--dataset needs --root"),
+    (("--scoremaps", "m", "--metadata", "m", "--threshold-split", "train"), "--threshold-split needs --dataset"),
+    (("--scoremaps", "m", "--metadata", "m", "--threshold-scoremaps", "m"), "--threshold-scoremaps needs --threshold-metadata"),
+    (("--scoremaps", "m", "--metadata", "m", "--threshold-metadata", "m", "--threshold", "0.2"), "give one of them"),
 ])
 def test_bad_arguments(monkeypatch, capsys, tmp_path, arguments, word):
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,111 @@
+"""From a source of maps to records: images are decoded, maps computed and measured at the same time (threads; the heavy parts release
+Python's lock). A bounded number of maps waits, so memory does not grow with the data set."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from automix_transfer.localization import maps
+from automix_transfer.localization.box_task import BoxTask
+from automix_transfer.localization.mask_task import MaskTask
+from automix_transfer.localization.records import Records
+from automix_transfer.localization.sources import EncoderMaps, FolderMaps
+from automix_transfer.localization.targets import TargetSet
+
+Progress = Callable[[int, int], None]
+Source = EncoderMaps | FolderMaps
+Task = BoxTask | MaskTask
+
+
+def open_records(source: Source, target_set: TargetSet, task: Task, partial: Path | None, signature: dict[str, Any]) -> Records:
+    """The records of a run, begun or continued; everything that can be wrong with maps and targets is found here.
+
+    Args:
+        partial: file of records that an interrupted run is continued from; None: a nameless one.
+        signature: what the maps depend on besides what the source itself says.
+    """
+    depends = source.check(target_set)
+    targets = [[t.image_id, t.label, t.boxes, t.size, [str(file) for file in (*t.masks, t.ignore) if file]] for t in target_set.targets]
+    return Records(len(target_set), task.dtype, partial, {**source.about, **depends, **task.signature, **signature, "targets": targets})
+
+
+def measure_all(source: Source, target_set: TargetSet, task: Task, records: Records, *, workers: int | None = None,
+                save_maps: Path | None = None, progress: Progress | None = None) -> dict[str, float]:
+    """Measure every image that ``records`` lacks; what is done when it is interrupted is kept.
+
+    Args:
+        workers: threads; default all cores.
+        save_maps: folder that every score map is written to as ``<image id>.npy``.
+        progress: called with (images done, images).
+
+    Returns:
+        Seconds: ``wall``, ``forward`` (wall time of the encoder's passes), ``evaluator`` (CPU time of resizing and measuring).
+    """
+    todo = records.missing()
+    threads = workers or len(os.sched_getaffinity(0))
+    targets, done = target_set.targets, len(records) - len(todo)
+    seconds = {"wall": -time.perf_counter(), "forward": -source.seconds, "evaluator": 0.0}
+
+    def work(index: int, raw: NDArray) -> tuple[dict[str, Any], float]:
+        start = time.thread_time()
+        values = source.finish(targets[index], raw)
+        fields = task.measure(values, targets[index])
+        spent = time.thread_time() - start
+        if save_maps is not None:
+            maps.write_map(save_maps, targets[index].image_id, values)
+        return fields, spent
+
+    waiting: deque[tuple[int, NDArray | None, Future]] = deque()
+    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(threads) as readers:
+        def collect() -> None:
+            nonlocal done
+            index, top, future = waiting.popleft()
+            fields, spent = future.result()
+            records.put(index, top, fields)
+            seconds["evaluator"] += spent
+            done += 1
+            if progress is not None:
+                progress(done, len(records))
+
+        try:
+            for index, raw, top in source.produce(target_set, todo, readers):
+                waiting.append((index, top, pool.submit(work, index, raw)))
+                while len(waiting) > 8 * threads:
+                    collect()
+            while waiting:
+                collect()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            readers.shutdown(cancel_futures=True)
+            raise
+    seconds["wall"] += time.perf_counter()
+    seconds["forward"] += source.seconds
+    return {key: round(value, 3) for key, value in seconds.items()}
+
+
+def print_progress(name: str = "", every: float = 5.0) -> Progress:
+    """A progress function that writes one line to stderr every few seconds: images, images a second, time left."""
+    start, last, first = time.monotonic(), time.monotonic(), -1
+    what = f"localization, {name}" if name else "localization"
+
+    def show(done: int, total: int) -> None:
+        nonlocal last, first
+        now = time.monotonic()
+        if first < 0:
+            first = done - 1  # images that an earlier run had done already do not count for the rate
+        if now - last >= every:
+            last = now
+            rate = (done - first) / max(now - start, 1e-9)
+            left = f"{(total - done) / rate:.0f} s left" if done - first > 1 else "estimating"
+            print(f"{what}: {done:,} of {total:,} images, {rate:.1f} images/s, {left}", file=sys.stderr, flush=True)
+
+    return show
