@@ -18,7 +18,7 @@ def gray_bytes(pixels: Tensor) -> Tensor:
     values = pixels.long()
     if pixels.shape[1] != 3:
         return values.float().mean(dim=1).round().long()
-    return (values[:, 0] * 4899 + values[:, 1] * 9617 + values[:, 2] * 1868 + (1 << 13)) >> 14
+    return (values[:, 0] * 9798 + values[:, 1] * 19235 + values[:, 2] * 3735 + (1 << 14)) >> 15
 
 
 def smooth_bytes(gray: Tensor) -> Tensor:
