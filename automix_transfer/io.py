@@ -1,7 +1,7 @@
 """Files that are never half-written, and files that cannot run code.
 
 `atomic_write` writes beside the target, syncs and renames, so a reader sees the old file or the new one and nothing else.
-`load_torch` refuses pickles that want more than tensors and plain containers.
+`load_torch` and `load_arrays` refuse pickles that want more than tensors or arrays and plain containers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,13 @@ from typing import IO, Any
 import torch
 
 from automix_transfer.errors import UserError
+
+#: what a pickle of arrays needs: NumPy's ways to make one, of every version
+_ARRAY_GLOBALS = {
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"),
+    *((f"{core}.multiarray", name) for core in ("numpy.core", "numpy._core") for name in ("_reconstruct", "scalar")),
+    *((f"{core}.numeric", "_frombuffer") for core in ("numpy.core", "numpy._core")),
+}
 
 
 def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -119,3 +126,35 @@ def load_torch(path: str | Path) -> Any:
                         "or save its state_dict (torch.save(model.state_dict(), ...))") from error
     except Exception as error:  # a damaged zip or pickle can raise nearly anything: EOFError, RuntimeError, KeyError, ...
         raise UserError(f"{path} is damaged, truncated or not a torch file; copy it again from its source") from error
+
+
+def load_arrays(path: str | Path, source: str) -> Any:
+    """Load a pickle of NumPy arrays, text, numbers and plain containers, and nothing else.
+
+    Args:
+        source: where a sound file comes from, for the messages, e.g. ``export the weights again``.
+
+    Raises:
+        UserError: the file is missing, damaged, no pickle, or a pickle that would run code.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            return _ArrayUnpickler(stream, encoding="latin1").load()  # arrays that Python 2 pickled are text in this encoding
+    except _Forbidden as error:
+        raise UserError(f"{path} is a pickle that wants to run code when it is loaded ({error}), so it was refused; {source}") from error
+    except OSError as error:
+        raise UserError(f"{path} could not be read ({error.strerror})") from error
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise UserError(f"{path} is damaged, truncated or not a pickle; {source}") from error
+
+
+class _Forbidden(Exception):
+    pass
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ARRAY_GLOBALS or (module == "numpy.dtypes" and name.endswith("DType")):
+            return super().find_class(module, name)
+        raise _Forbidden(f"{module}.{name}")

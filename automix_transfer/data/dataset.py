@@ -50,6 +50,8 @@ class ClassificationDataset(Dataset):
 
     def read(self, index: int) -> Image.Image:
         """The untransformed image of sample ``index``."""
+        if self.listing.pixels is not None:
+            return Image.fromarray(self.listing.pixels[index])
         return cut_bottom(read_image(self.path(index)), self.listing.crop_bottom, self.path(index))
 
     def add_views(self, count: int, make: Callable[[Image.Image], Any] | None) -> None:

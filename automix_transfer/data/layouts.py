@@ -44,15 +44,6 @@ def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
     return Listing(paths, labels, names, notes=tuple(notes))
 
 
-def cifar(root: Path, split: str) -> Listing:
-    """CIFAR-10 or -100 as PNG folders (train/, test/); ``val`` is the test split where there is no val/."""
-    batches = ("data_batch_1", "data_batch_1.bin", "train", "train.bin", "cifar-10-batches-py/data_batch_1", "cifar-100-python/train")
-    if any((root / name).is_file() for name in batches):
-        raise UserError(f"{root} holds CIFAR's pickled or binary batches, but folders of images are expected: {FOLDER_LAYOUT}; "
-                        "write them out once as PNG, e.g. with torchvision.datasets.CIFAR10")
-    return imagefolder(root, "test" if split == "val" and not (root / "val").is_dir() else split)
-
-
 def tiny_imagenet(root: Path, split: str) -> Listing:
     """Tiny-ImageNet as released; classes are the sorted wnids. Boxes are the file's numbers (x0 y0 x1 y1)."""
     if split not in ("train", "val"):

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from automix_transfer.data.problems import Problems
 
 Box = tuple[float, float, float, float]
@@ -21,6 +24,7 @@ class Listing:
         classes: class names in label order; the same for every split of a data set.
         boxes: for each image its boxes (x0, y0, x1, y1) in pixels of the upright image; None where the layout has none.
         crop_bottom: rows to cut off the bottom of each image when it is read (the banner of Aircraft).
+        pixels: (N, H, W, 3) uint8, where the images lie in a few files together; ``paths`` then say where: FILE/NUMBER.
         notes: what the reader found worth saying, e.g. files that it left aside.
     """
 
@@ -29,6 +33,7 @@ class Listing:
     classes: list[str]
     boxes: list[list[Box]] | None = None
     crop_bottom: int = 0
+    pixels: NDArray[np.uint8] | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -37,7 +42,8 @@ class Listing:
     def select(self, indices: Sequence[int]) -> Listing:
         """The images at ``indices``, in that order, with the same classes."""
         return replace(self, paths=[self.paths[i] for i in indices], labels=[self.labels[i] for i in indices],
-                       boxes=None if self.boxes is None else [self.boxes[i] for i in indices])
+                       boxes=None if self.boxes is None else [self.boxes[i] for i in indices],
+                       pixels=None if self.pixels is None else self.pixels[list(indices)])
 
 
 def read_lines(path: Path, columns: int, problems: Problems, *, separator: str | None = None, exact: bool = True,

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from automix_transfer.data.layouts import cifar, imagefolder, tiny_imagenet
+from automix_transfer.data.cifar import cifar10, cifar100
+from automix_transfer.data.layouts import imagefolder, tiny_imagenet
 from automix_transfer.data.layouts_lists import aircraft, cub
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.settings import DataConfig
@@ -28,8 +29,8 @@ DATASETS: dict[str, Callable[[Path, str], Listing]] = {
     "tiny_imagenet": tiny_imagenet,
     "cub": cub,
     "aircraft": aircraft,
-    "cifar10": cifar,
-    "cifar100": cifar,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
 }
 
 
