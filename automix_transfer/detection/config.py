@@ -23,6 +23,7 @@ from automix_transfer.detection.backbone import BASIC_BLOCKS
 from automix_transfer.detection.encoder_weights import input_settings, is_encoder_file
 from automix_transfer.detection.schedule import same, scale_schedule, take_saved
 from automix_transfer.detection.timm_backbone import check_name, encoder_name
+from automix_transfer.detection.weights_check import implied_settings
 from automix_transfer.errors import UserError
 from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 
@@ -80,6 +81,8 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), num_gpus
         overlay = find_overlay(cfg.MODEL.WEIGHTS)
         if overlay is not None:
             apply_overlay(cfg, overlay, explicit)
+        elif not resume:
+            apply_settings(cfg, implied_settings(cfg.MODEL.WEIGHTS), explicit, Path(cfg.MODEL.WEIGHTS))
     scaled = scale_schedule(cfg, recipe, typed, max(1, num_gpus * num_machines)) if saved is None else ""
     if scaled:
         logger.info(scaled)
@@ -122,7 +125,8 @@ def apply_settings(cfg: CfgNode, wanted: Mapping[str, Any], explicit: set[str], 
             raise UserError(f"config key {key} is {_show(present)}, but the weights {cfg.MODEL.WEIGHTS} were trained with {_show(value)} "
                             f"({source.name}); remove the key from the config and the command line, or take other weights")
         _set(cfg, key, value, str(source))
-    logger.info(f"weights overlay {source}: " + ", ".join(f"{key} {_show(value)}" for key, value in wanted.items()))
+    if wanted:
+        logger.info(f"weights overlay {source}: " + ", ".join(f"{key} {_show(value)}" for key, value in wanted.items()))
 
 
 def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:

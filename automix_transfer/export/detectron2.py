@@ -40,7 +40,8 @@ def export_detectron2(source: Source, output: Path) -> Loaded:
     """
     if source.resnet is None and not (source.info.name == "resnet10_32" and source.info.stem == "imagenet"):
         raise refuse(source, "detectron2", f"Detectron2 has ResNets with the ImageNet stem only ({', '.join(RESNETS)}, resnet10_32)",
-                     "timm or --to safetensors")
+                     "timm or --to safetensors" + (f", whose file goes into a detector with MODEL.BACKBONE.NAME timm_fpn/{source.info.name}"
+                                                   if source.info.stem == "imagenet" else ""))
     prover = _prover()
     tensors = detectron2_state(source.encoder.state_dict(), classifier_prefixes(source.encoder))
     settings = overlay(source.info, tensors)

@@ -107,6 +107,48 @@ def test_overlay_is_applied_by_itself(r10):
     assert list(same.MODEL.PIXEL_STD) == [60.0, 60.0, 60.0]
 
 
+def _caffe2(arrays):
+    """The names that Caffe2 gives to the arrays of a ResNet."""
+    found = {"pred_w": np.zeros((1000, 2048), np.float32), "pred_b": np.zeros(1000, np.float32), "conv1_w_momentum": np.zeros(1)}
+    blocks = {"conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c", "shortcut": "branch1"}
+    norms = {"weight": "gamma", "bias": "beta", "running_mean": "rm", "running_var": "riv"}
+    for name, value in arrays.items():
+        parts = name.split(".")
+        layer = "_".join([*parts[:2], blocks[parts[2]]]) if parts[0] != "stem" else "conv1"
+        if "norm" not in parts:
+            found[f"{layer}_w"] = value
+        else:
+            found[("res_conv1" if parts[0] == "stem" else layer) + f"_bn_{norms[parts[-1]]}"] = value
+    return found
+
+
+@pytest.mark.parametrize("wrapped", ["model", "blobs", "bare"])
+def test_caffe2_weights_bring_their_own_input(r50_arrays, tmp_path, wrapped):
+    """MSRA's ResNets: BGR, no deviation, the stride in the 1x1 convolution; every key by a table."""
+    from detectron2.modeling import build_model
+
+    from automix_transfer.detection.config import load_config
+    from automix_transfer.detection.weights_check import load_weights
+
+    arrays, file = _caffe2(r50_arrays), tmp_path / "R-50.pkl"
+    content = {"model": {"model": arrays, "__author__": "Caffe2"}, "blobs": {"blobs": arrays}, "bare": arrays}[wrapped]
+    file.write_bytes(pickle.dumps(content, protocol=2))
+    cfg, _ = load_config(CONFIGS / "voc_R50_C4_24k.yaml", ["MODEL.WEIGHTS", str(file)], num_gpus=0)
+    assert (cfg.INPUT.FORMAT, list(cfg.MODEL.PIXEL_STD), cfg.MODEL.RESNETS.STRIDE_IN_1X1) == ("BGR", [1.0, 1.0, 1.0], True)
+    assert list(cfg.MODEL.PIXEL_MEAN) == [103.53, 116.28, 123.675]
+    if wrapped == "model":
+        model = build_model(cfg)
+        assert load_weights(model, str(file)).matched == 265
+        assert torch.equal(model.state_dict()["backbone.res3.0.shortcut.norm.running_var"],
+                           torch.from_numpy(r50_arrays["res3.0.shortcut.norm.running_var"]))
+        with pytest.raises(UserError, match="INPUT.FORMAT is 'RGB', but the weights .*R-50.pkl were trained with 'BGR'"):
+            load_config(CONFIGS / "voc_R50_C4_24k.yaml", ["MODEL.WEIGHTS", str(file), "INPUT.FORMAT", "RGB"], num_gpus=0)
+        fused = {name: value for name, value in arrays.items() if not name.endswith(("_rm", "_riv"))}  # Detectron 1 folds the statistics in
+        file.write_bytes(pickle.dumps({"model": fused, "__author__": "Caffe2"}))
+        with pytest.raises(UserError, match="159 of 265 keys match.*running_mean"):
+            load_weights(model, str(file))
+
+
 def test_export_without_its_overlay(r10, tmp_path):
     from automix_transfer.detection.weights_check import read_backbone
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from models.files import automix_checkpoint, random_encoder
+from models.files import automix_checkpoint, random_encoder, write_checkpoint
 
 from automix_transfer.errors import UserError
 from automix_transfer.export import detectron2 as exporter
@@ -18,6 +18,8 @@ from automix_transfer.export import export
 from automix_transfer.export.detectron2 import detectron2_name, detectron2_state, overlay
 from automix_transfer.export.source import RESNETS
 from automix_transfer.models import EncoderInfo, create_encoder
+
+CONFIGS = Path(__file__).resolve().parents[2] / "detection" / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,67 @@ def test_export(installed, tmp_path: Path, name: str) -> None:
     settings = yaml.safe_load((tmp_path / "x.yaml").read_text())
     assert settings["MODEL"]["RESNETS"]["DEPTH"] == int(name.removesuffix("_32").removeprefix("resnet"))
     assert ("BasicRes5ROIHeadsExtraNorm" in (tmp_path / "x.yaml").read_text()) == (name != "resnet50")
+
+
+@pytest.mark.parametrize(("name", "config"), [
+    ("resnet18", "voc_R18_FPN_24k"), ("resnet34", "voc_R34_FPN_24k"), ("resnet50", "voc_R50_FPN_24k"), ("resnet101", "voc_R101_C4_24k"),
+    ("resnext50_32x4d", "voc_RX50_C4_24k"), ("resnext101_32x4d", "voc_RX101_FPN_24k"), ("wide_resnet50_2", "voc_WRN50_C4_24k")])
+def test_from_encoder_to_detector(installed, tmp_path: Path, name: str, config: str) -> None:
+    """Every network of the paper: exported with proof, and taken whole by the recipe that is for it, in Detectron2's own R-CNN."""
+    from automix_transfer.detection.config import load_config
+    from automix_transfer.detection.weights_check import load_weights
+
+    encoder = random_encoder(name, 3)
+    info = EncoderInfo(name, 3, image_size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
+    proof = export(write_checkpoint(tmp_path / "last.pt", {"encoder": encoder}, info), "detectron2", tmp_path / "x.pkl")
+    assert proof.matched == proof.total and max(row.difference / row.largest for row in proof.rows) <= 1e-5
+    cfg, _ = load_config(CONFIGS / f"{config}.yaml", ["MODEL.WEIGHTS", str(tmp_path / "x.pkl")], num_gpus=0)
+    assert list(cfg.MODEL.PIXEL_MEAN) == [127.5, 102.0, 76.5] and cfg.INPUT.FORMAT == "RGB" and not cfg.MODEL.RESNETS.STRIDE_IN_1X1
+    if "101" in name or "wide" in name:
+        return  # the proof has gone through Detectron2's backbone already; the whole detector costs seconds more
+    from detectron2.modeling import build_model
+
+    detector = build_model(cfg).eval()
+    report = load_weights(detector, str(tmp_path / "x.pkl"))
+    assert report.matched == report.total == proof.total
+    with torch.no_grad():
+        images = torch.rand(1, 3, 64, 64)
+        found, expected = detector.backbone(images), encoder.forward_features(images)
+        if "_C4" in config:
+            for block in list(detector.roi_heads.res5.children())[:-1]:  # the last is the extra norm
+                found["res4"] = block(found["res4"])
+            torch.testing.assert_close(found["res4"], expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+        else:
+            res5 = detector.backbone.bottom_up(images)["res5"]
+            torch.testing.assert_close(res5, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(("name", "config", "overrides", "message"), [
+    ("resnet18", "voc_R50_C4_24k", [], "MODEL.RESNETS.DEPTH is 50, but the weights .*x.pkl were trained with 18"),
+    ("resnet18", "voc_R18_FPN_24k", ["MODEL.ROI_HEADS.NAME", "Res5ROIHeadsExtraNorm"], "bottlenecks.*FPN config, or .*BasicRes5ROIHeads"),
+    ("resnext50_32x4d", "voc_R50_C4_24k", [], "MODEL.RESNETS.NUM_GROUPS is 1, but .* 32"),
+    ("resnet50", "voc_RX50_C4_24k", [], "MODEL.RESNETS.NUM_GROUPS is 32, but .* 1 "),
+    ("resnet50", "voc_WRN50_C4_24k", [], "MODEL.RESNETS.WIDTH_PER_GROUP is 128, but .* 64"),
+    ("resnet50", "voc_R50_C4_24k", ["MODEL.RESNETS.STRIDE_IN_1X1", "True"], "STRIDE_IN_1X1 is True, but .* False"),
+    ("resnet50", "voc_R50_C4_24k", ["INPUT.FORMAT", "BGR"], "INPUT.FORMAT is 'BGR', but .* 'RGB'"),
+    ("resnet50", "voc_R101_FPN_24k", [], "MODEL.RESNETS.DEPTH is 101, but .* 50"),
+])
+def test_a_config_that_contradicts_the_weights_names_both_values(tmp_path: Path, installed, name, config, overrides, message) -> None:
+    from automix_transfer.detection.config import load_config
+
+    with torch.device("meta"):
+        state = {detectron2_name(key): value for key, value in create_encoder(name, 10).state_dict().items()}
+    (tmp_path / "x.pkl").write_bytes(b"")  # contradictions are found before the weights are read
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(overlay(EncoderInfo(name, 10), state)))
+    with pytest.raises(UserError, match=message):
+        load_config(CONFIGS / f"{config}.yaml", ["MODEL.WEIGHTS", str(tmp_path / "x.pkl"), *overrides], num_gpus=0)
+
+
+def test_other_encoders_are_sent_to_the_timm_backbone(tmp_path: Path) -> None:
+    info = EncoderInfo("convnext_atto", 3)
+    path = write_checkpoint(tmp_path / "last.pt", {"encoder": random_encoder("convnext_atto", 3)}, info)
+    with pytest.raises(UserError, match="MODEL.BACKBONE.NAME timm_fpn/convnext_atto"):
+        export(path, "detectron2", tmp_path / "x.pkl")
 
 
 def _set(*keys: str, value: Any):
