@@ -8,7 +8,6 @@ completely; an encoder (a checkpoint or safetensors file of ours, timm's state d
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automix_transfer.detection import caffe2_weights
 from automix_transfer.detection.encoder_weights import is_encoder_file, load_encoder_into
 from automix_transfer.detection.timm_backbone import TimmBackbone
 from automix_transfer.errors import UserError
-from automix_transfer.io import load_torch
+from automix_transfer.io import load_arrays, load_torch
 
 CLASSIFIERS = ("fc.", "stem.fc.", "linear.")  # left in the file by some converters; a detector has no use for it
 PREFIXES = ("module.", "backbone.", "encoder.", "model.", "module.encoder_k.", "module.encoder_q.")
 EXPORT = "pretrain/export.py --to detectron2"
-
-# What a pickle of NumPy arrays needs, on NumPy 1 and 2, and nothing that can run code.
-_SAFE_GLOBALS = {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"),
-    *((f"{core}.multiarray", name) for core in ("numpy.core", "numpy._core") for name in ("_reconstruct", "scalar")),
-    *((f"{core}.numeric", "_frombuffer") for core in ("numpy.core", "numpy._core")),
-}
 
 
 @dataclass(frozen=True)
@@ -106,31 +99,35 @@ def read_backbone(path: str | Path) -> dict[str, Tensor]:
         UserError: not such a file, or a pickle that asks for more than arrays.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            content = _ArrayUnpickler(stream, encoding="latin1").load()
-    except _Forbidden as error:
-        raise UserError(f"{path} is a pickle that wants to run code when it is loaded ({error}), so it was refused; "
-                        f"make one with {EXPORT}") from error
-    except OSError as error:
-        raise UserError(f"{path} could not be read ({error.strerror})") from error
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise UserError(f"{path} is damaged, truncated or not a pickle; export the weights again ({EXPORT})") from error
-    model = content.get("model") if isinstance(content, Mapping) else None
+    content = load_arrays(path, f"export the weights with {EXPORT}")
+    caffe2 = isinstance(content, Mapping) and caffe2_weights.is_caffe2(content)
+    model = caffe2_weights.arrays_of(content) if caffe2 else content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(model, Mapping) or not model or not all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in model.items()):
         raise UserError(f"{path} is not in Detectron2's format ({{'model': {{name: array}}, '__author__': ...}}); make one with {EXPORT}")
-    if content.get("__author__") == "Caffe2":
-        raise UserError(f"{path} holds Caffe2 weights, which Detectron2 renames by heuristics that cannot be checked here; "
-                        "convert them to torch names")
     if content.get("__author__") == "automix_transfer" and not path.with_suffix(".yaml").is_file():
         raise UserError(f"{path}: its overlay {path.with_suffix('.yaml').name} does not lie beside it, so how to feed it is unknown; "
                         "copy both files of the export")
-    state = {name: torch.from_numpy(np.array(value)) for name, value in model.items()}
+    try:
+        state = {name: torch.from_numpy(np.array(value)) for name, value in model.items()}
+    except TypeError as error:
+        raise UserError(f"{path} holds arrays that are no numbers ({error}); export the weights again ({EXPORT})") from error
+    if caffe2:
+        state = caffe2_weights.detectron2_names(state)
     broken = [name for name, value in state.items() if not torch.isfinite(value.float()).all()]
     if broken:
         raise UserError(f"{path}: {len(broken)} tensors hold NaN or infinite values ({_few(broken)}); "
                         "export a checkpoint from before it diverged")
     return state
+
+
+def implied_settings(path: str | Path) -> dict[str, Any]:
+    """What Detectron2's keys have to be for a ``.pkl`` without an overlay: those of Caffe2's weights; {} for weights of the usual kind."""
+    if Path(path).suffix != ".pkl" or not Path(path).is_file():
+        return {}
+    content = load_arrays(path, f"export the weights with {EXPORT}")
+    if not isinstance(content, Mapping) or not caffe2_weights.is_caffe2(content):
+        return {}
+    return caffe2_weights.settings(read_backbone(path))
 
 
 def _load_backbone(model: nn.Module, path: Path) -> LoadReport:
@@ -197,17 +194,6 @@ def _remedy(source: Mapping[str, Tensor], wanted: Mapping[str, str], shapes: boo
     if shapes:
         return "Its depth, width or groups are others: set DEPTH, NUM_GROUPS and WIDTH_PER_GROUP of MODEL.RESNETS to those of the weights"
     return "It is of another architecture: take the config for it (MODEL.RESNETS.DEPTH, MODEL.BACKBONE.NAME)"
-
-
-class _Forbidden(Exception):
-    pass
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _SAFE_GLOBALS or (module == "numpy.dtypes" and name.endswith("DType")):
-            return super().find_class(module, name)
-        raise _Forbidden(f"{module}.{name}")
 
 
 def _few(names: list[str]) -> str:
