@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def main() -> int:
     print(f"{len(plan.rows)} rows x {len(plan.seeds)} seeds: {len(jobs)} runs checked, {done} of them done before", flush=True)
     if arguments.check_only:
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or a killed comparison would leave its runs behind, training on
     try:
         run_jobs(jobs, plan.output / "logs", arguments.jobs or (1 if arguments.num_gpus else max(1, min(os.cpu_count() or 1, 4))))
     except KeyboardInterrupt:

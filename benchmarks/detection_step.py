@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Seconds an iteration: our detection trainer against Detectron2's plain DefaultTrainer, same config, same data, in one run.
+
+    python benchmarks/detection_step.py --data-root datasets/VOC2007 --pairs 60
+
+Both trainers live in this process and take turns, one iteration each, the order changing from pair to pair, so that whatever else the
+machine does falls on both. An iteration is everything that training does in it: reading and augmenting images, forward, backward, step,
+hooks, logging. Medians over the pairs of wall time and of this process's CPU time, and the median of the pairs' ratios with a 95 % interval
+(of the median, by resampling pairs); the first pairs warm up and are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from automix_transfer.detection import compatibility
+from automix_transfer.errors import run_script
+
+CONFIG = Path(__file__).resolve().parents[1] / "detection" / "configs" / "embedded_R10_FPN.yaml"
+WARM_UP = 5
+
+
+class Turn:
+    """A Detectron2 trainer whose loop is driven from outside, an iteration at a time."""
+
+    def __init__(self, trainer: Any) -> None:
+        from detectron2.utils.events import EventStorage
+
+        self.trainer, self.wall, self.cpu = trainer, [], []
+        trainer.iter, trainer.storage = 0, EventStorage(0)
+        with trainer.storage:
+            trainer.before_train()
+
+    def step(self) -> None:
+        trainer = self.trainer
+        wall, cpu = time.perf_counter(), time.process_time()
+        with trainer.storage:
+            trainer.before_step()
+            trainer.run_step()
+            trainer.after_step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.wall.append(time.perf_counter() - wall)
+        self.cpu.append(time.process_time() - cpu)
+        trainer.iter += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, required=True, help="a data set in VOC or COCO layout")
+    parser.add_argument("--config-file", type=Path, default=CONFIG, help="default: detection/configs/embedded_R10_FPN.yaml")
+    parser.add_argument("--pairs", type=int, default=60, help="iterations of each that are measured (default 60)")
+    parser.add_argument("--num-gpus", type=int, default=0, choices=(0, 1))
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    args = parser.parse_args()
+    compatibility.require()
+    torch.set_num_threads(args.threads)
+    from detectron2.engine import DefaultTrainer
+
+    from automix_transfer.detection.trainer import Trainer, prepare
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["MODEL.WEIGHTS", "", "SEED", "1", "SOLVER.MAX_ITER", "100000", "TEST.EVAL_PERIOD", "0",
+                   "INPUT.MIN_SIZE_TRAIN", "(112,)", *args.opts]  # one size, so that iterations are alike
+        turns = {}
+        for name, kind in (("DefaultTrainer", DefaultTrainer), ("ours", Trainer)):
+            cfg = prepare(Namespace(config_file=str(args.config_file), opts=[*options, "OUTPUT_DIR", f"{folder}/{name}"], resume=False,
+                                    data_root=args.data_root, class_names=None, num_gpus=args.num_gpus, num_machines=1, eval_only=False))
+            logging.disable(logging.INFO)
+            torch.manual_seed(1)
+            np.random.seed(1)
+            turns[name] = Turn(kind(cfg))
+        theirs, ours = turns.values()
+        for pair in range(WARM_UP + args.pairs):
+            for turn in (theirs, ours) if pair % 2 else (ours, theirs):
+                turn.step()
+            if pair % 20 == 19:
+                print(f"{pair + 1} of {WARM_UP + args.pairs} pairs", flush=True)
+    print(f"{args.config_file.name}, batch {cfg.SOLVER.IMS_PER_BATCH}, {'1 GPU' if args.num_gpus else f'CPU, {args.threads} thread(s)'}, "
+          f"{args.pairs} pairs of iterations")
+    print(f"{'median s an iteration':24}{'DefaultTrainer':>16}{'ours':>10}{'ratio of a pair':>18}{'95 % interval':>18}")
+    for clock in ("wall", "cpu"):
+        a, b = (np.array(getattr(turn, clock)[WARM_UP:]) for turn in (theirs, ours))
+        ratios = b / a
+        draws = np.median(np.random.default_rng(0).choice(ratios, (2000, len(ratios))), axis=1)
+        low, high = np.quantile(draws, (0.025, 0.975))
+        print(f"{clock + ' time':24}{np.median(a):16.4f}{np.median(b):10.4f}{np.median(ratios):18.4f}{f'{low:.4f} - {high:.4f}':>18}")
+
+
+if __name__ == "__main__":
+    run_script(main)
