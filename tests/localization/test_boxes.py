@@ -1,5 +1,8 @@
 """`iou_curve` against the brute-force oracle, bit for bit."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +30,16 @@ def engine(request, monkeypatch):
 
 
 def assert_same(score_map, boxes, thresholds=THRESHOLDS):
-    """Every engine that is installed gives the oracle's bits (the oracle is the slow part, so it runs once)."""
+    """`iou_curve` gives the oracle's bits."""
+    for all_contours in (False, True):
+        curve = iou_curve(score_map, boxes, thresholds, all_contours)
+        assert curve.dtype == np.float64
+        np.testing.assert_array_equal(curve, oracle.iou_curve(score_map, boxes, thresholds, all_contours),
+                                      err_msg=f"all_contours={all_contours}: {score_map!r} {boxes!r}")
+
+
+def assert_all_same(score_map, boxes, thresholds=THRESHOLDS):
+    """Every engine that is installed gives the oracle's bits."""
     grey = library.quantize(score_map)
     at = library.slots(thresholds, int(grey.max()))
     true_boxes = library.check_boxes(boxes)
@@ -44,17 +56,18 @@ def assert_same(score_map, boxes, thresholds=THRESHOLDS):
 
 @pytest.mark.parametrize("kind", maps.KINDS, ids=lambda kind: kind.__name__)
 def test_equals_the_oracle_on_small_maps(kind):
+    """2,700 maps with all kinds, at eight thresholds each; every map has others."""
     rng = np.random.default_rng(maps.KINDS.index(kind))
     for height, width in maps.SIZES:
-        for _ in range(4 if height * width < 200 else 1):
-            assert_same(kind(rng, height, width), maps.random_boxes(rng, height, width))
+        for _ in range(14 if height * width < 300 else 6):
+            assert_same(kind(rng, height, width), maps.random_boxes(rng, height, width), rng.choice(THRESHOLDS, 8, replace=False))
 
 
 @pytest.mark.parametrize("kind", maps.KINDS, ids=lambda kind: kind.__name__)
 def test_equals_the_oracle_at_evaluation_size(kind):
     rng = np.random.default_rng(100 + maps.KINDS.index(kind))
     height, width = ((224, 224), (500, 375), (61, 200))[maps.KINDS.index(kind) % 3]
-    assert_same(kind(rng, height, width), maps.random_boxes(rng, height, width), np.array([0.0, 0.1, 0.35, 0.6, 0.9]))
+    assert_all_same(kind(rng, height, width), maps.random_boxes(rng, height, width), np.array([0.0, *rng.choice(THRESHOLDS, 2)]))
 
 
 @pytest.mark.parametrize("kind", maps.KINDS, ids=lambda kind: kind.__name__)
@@ -70,19 +83,19 @@ def test_the_engines_agree_on_hundreds_of_maps(kind):
         np.testing.assert_array_equal(library.component_tree.best_iou(grey, boxes), contours.best_iou(grey, boxes), err_msg=repr(grey))
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(st.data())
 def test_equals_the_oracle_on_anything(data):
     height, width = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
     values = data.draw(arrays(np.float64, (height, width), elements=st.sampled_from([0.0, 0.004, 0.3, 0.5, 0.998, 1.0])))
     x, y = sorted(data.draw(st.tuples(*[st.integers(0, width - 1)] * 2))), sorted(data.draw(st.tuples(*[st.integers(0, height - 1)] * 2)))
-    assert_same(values, np.array([[x[0], y[0], x[1], y[1]]]), np.array([-0.5, 0.0, 0.2, 0.4, 0.6, 0.999, 1.0, 1.5]))
+    assert_all_same(values, np.array([[x[0], y[0], x[1], y[1]]]), np.array([-0.5, 0.0, 0.2, 0.4, 0.6, 0.999, 1.0, 1.5]))
 
 
 @settings(max_examples=100)
 @given(arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(0, 1)), st.integers(0, 2**32 - 1))
 def test_equals_the_oracle_on_any_floats(values, seed):
-    assert_same(values, maps.random_boxes(np.random.default_rng(seed), *values.shape))
+    assert_all_same(values, maps.random_boxes(np.random.default_rng(seed), *values.shape))
 
 
 def test_by_hand(engine):
@@ -137,3 +150,24 @@ def test_a_map_of_single_precision_stays_in_it(engine):
 def test_bad_input_is_refused_by_name(score_map, boxes, thresholds, word):
     with pytest.raises(UserError, match=word.replace("(", r"\(").replace(")", r"\)")):
         iou_curve(score_map, boxes, thresholds, all_contours=True)
+
+
+def test_compiled_code_is_cached():
+    """A fresh process compiles nothing again."""
+    if library.component_tree is None:
+        pytest.skip("numba is not installed")
+    iou_curve(np.eye(4), [[0, 0, 1, 1]], [0.5], True)
+    iou_curve(np.eye(4), [[0, 0, 1, 1]], [0.5], False)
+    program = """
+import subprocess
+import sys
+
+import numpy as np
+from automix_transfer.localization import component_tree, flood, iou_curve, neighbours
+for all_contours in (True, False):
+    iou_curve(np.eye(4), [[0, 0, 1, 1]], [0.5], all_contours)
+used = (flood.flood_levels, neighbours.bright_first, neighbours.earlier_neighbours, component_tree._rank_components, component_tree._spread)
+print([(sum(f.stats.cache_hits.values()), sum(f.stats.cache_misses.values())) for f in used])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str([(1, 0)] * 5)

@@ -1,0 +1,57 @@
+"""How much the localization evaluator adds to the forward pass: an encoder's CAMs on a data set, passes alone and then the whole.
+
+  python benchmarks/wsol_whole.py --weights tf_efficientnet_lite0.safetensors --encoder tf_efficientnet_lite0 --dataset cub --root cub50
+
+First the forward passes alone (images decoded, maps computed, nothing measured), then everything. The evaluator's time is CPU time of
+resizing maps, both metrics and all thresholds, summed over its threads, which run beside the passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from automix_transfer.data.registry import DATASETS
+from automix_transfer.errors import run_script
+from automix_transfer.localization.evaluate import evaluate
+from automix_transfer.localization.pipeline import print_progress
+from automix_transfer.localization.sources import EncoderMaps
+from automix_transfer.localization.targets import targets_of
+from automix_transfer.models.weights import load_encoder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--encoder", metavar="NAME", help="where the file does not say it")
+    parser.add_argument("--dataset", required=True, choices=("cub", "tiny_imagenet"))
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--image-size", type=int, default=224)
+    args = parser.parse_args()
+    target_set = targets_of(DATASETS[args.dataset](args.root, args.split), args.split)
+    encoder, info = load_encoder(args.weights, args.encoder)
+    source = EncoderMaps(encoder, info, image_size=args.image_size, cam_class="predicted")
+
+    start, progress = time.perf_counter(), print_progress("forward passes alone")
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for done, _ in enumerate(source.produce(target_set, list(range(len(target_set))), pool), start=1):
+            progress(done, len(target_set))
+    alone, passes = time.perf_counter() - start, source.seconds
+    results = evaluate(source, target_set, progress=lambda _name: print_progress("the whole"))
+    seconds = results.summary["seconds"]
+    n = len(target_set)
+    print(f"{n:,} images of {args.image_size} px, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"passes alone: {alone:.1f} s wall, of which the network {passes:.1f} s")
+    print(f"the whole:    {seconds['wall']:.1f} s wall, of which the network {seconds['forward']:.1f} s; "
+          f"evaluator {seconds['evaluator']:.1f} s of CPU, {1000 * seconds['evaluator'] / n:.2f} ms an image")
+    print(f"evaluator / forward pass = {seconds['evaluator'] / seconds['forward']:.3f}; "
+          f"whole / passes alone = {seconds['wall'] / alone:.3f}")
+    results.close()
+
+
+if __name__ == "__main__":
+    run_script(main)
