@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+from automix_transfer.data.cars import CARS_LAYOUT
 from automix_transfer.data.cifar import CIFAR10, CIFAR100
 from automix_transfer.data.dataset import cut_bottom
 from automix_transfer.data.images import ImageFacts, decode_image
+from automix_transfer.data.large_scale import INAT_LAYOUT, PLACES_LAYOUT
 from automix_transfer.data.layouts import FOLDER_LAYOUT, TINY_LAYOUT
 from automix_transfer.data.layouts_lists import AIRCRAFT_LAYOUT, CUB_LAYOUT
 from automix_transfer.data.listing import Listing
@@ -238,6 +240,9 @@ LAYOUTS = f"""layouts:
   tiny_imagenet       {TINY_LAYOUT}
   cub                 {CUB_LAYOUT}
   aircraft            {AIRCRAFT_LAYOUT}
+  cars                {CARS_LAYOUT}
+  inaturalist2017/8   {INAT_LAYOUT}
+  places205           {PLACES_LAYOUT}
 
 examples:
   python -m automix_transfer.data.check --dataset cub --root /data/CUB_200_2011

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from automix_transfer.data.cars import cars
 from automix_transfer.data.cifar import cifar10, cifar100
+from automix_transfer.data.large_scale import inaturalist2017, inaturalist2018, places205
 from automix_transfer.data.layouts import imagefolder, tiny_imagenet
 from automix_transfer.data.layouts_lists import aircraft, cub
 from automix_transfer.data.listing import Listing
@@ -23,6 +25,10 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "aircraft": ("train", "val", "test"),
     "cifar10": ("train", "test"),
     "cifar100": ("train", "test"),
+    "cars": ("train", "test"),
+    "inaturalist2017": ("train", "val"),
+    "inaturalist2018": ("train", "val"),
+    "places205": ("train", "val"),
 }
 DATASETS: dict[str, Callable[[Path, str], Listing]] = {
     "imagefolder": imagefolder,
@@ -31,6 +37,10 @@ DATASETS: dict[str, Callable[[Path, str], Listing]] = {
     "aircraft": aircraft,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "cars": cars,
+    "inaturalist2017": inaturalist2017,
+    "inaturalist2018": inaturalist2018,
+    "places205": places205,
 }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 
 def save_image(path: Path, size: tuple[int, int] = (16, 12), seed: int = 0, **options: object) -> Path:
@@ -85,3 +87,43 @@ def edit_line(path: Path, number: int, text: str | None) -> None:
     lines = path.read_text().splitlines()
     lines[number - 1:number] = [] if text is None else [text]
     path.write_text("\n".join(lines) + "\n")
+
+
+def inaturalist(root: Path, year: int = 2018) -> Path:
+    """iNaturalist: three categories whose ids are not their labels, images in one folder a category."""
+    folder = "train_val2018" if year == 2018 else "train_val_images"
+    for split, start in (("train", 100), ("val", 200)):
+        rows = [(start + n, 7 * (n % 3)) for n in range(6)]
+        names = {i: f"{folder}/Plantae/{category}/{i}.jpg" for i, category in rows}
+        for seed, name in enumerate(names.values()):
+            save_image(root / name, seed=start + seed)
+        content = {"images": [{"id": i, "file_name": name, "width": 16, "height": 12} for i, name in names.items()],
+                   "annotations": [{"id": i, "image_id": i, "category_id": category} for i, category in rows],
+                   "categories": [{"id": category, "name": f"species {category}", "supercategory": "Plantae"} for category in (14, 0, 7)]}
+        (root / f"{split}{year}.json").write_text(json.dumps(content))
+    return root
+
+
+def places(root: Path, images: str = "data/vision/torralba/deeplearning/images256") -> Path:
+    """Places205 with three scenes."""
+    (root / "trainvalsplit_places205").mkdir(parents=True)
+    for split, count in (("train", 6), ("val", 3)):
+        rows = [(f"a/scene_{n % 3}/{split}_{n}.jpg", n % 3) for n in range(count)]
+        for seed, (name, _) in enumerate(rows):
+            save_image(root / images / name, seed=seed)
+        (root / "trainvalsplit_places205" / f"{split}_places205.csv").write_text("".join(f"{name} {label}\n" for name, label in rows))
+    return root
+
+
+def cars(root: Path, classes: int = 3, images: int = 6) -> Path:
+    """Stanford Cars; MATLAB's structs as the released files have them."""
+    (root / "devkit").mkdir(parents=True)
+    savemat(root / "devkit" / "cars_meta.mat", {"class_names": np.array([[f"Make {c} 2012" for c in range(classes)]], dtype=object)})
+    for split, table in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
+        kind = [(name, object) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")]
+        rows = np.empty((1, images), dtype=kind)
+        for n in range(images):
+            rows[0, n] = (np.uint16(1), np.uint16(2), np.uint16(10 + n), np.uint16(9), np.uint8(1 + n % classes), f"{n + 1:05d}.jpg")
+            save_image(root / f"cars_{split}" / f"{n + 1:05d}.jpg", seed=n)
+        savemat(root / table, {"annotations": rows})
+    return root
