@@ -35,7 +35,7 @@ def features(encoder: nn.Module, images: Tensor, layer: str) -> Tensor:
 
     handle = find_layer(encoder, layer).register_forward_hook(keep)
     try:
-        encoder(images)
+        encoder.forward(images)  # not compiled, where the encoder is: a new hook would compile it anew in each step
     except _Stop:
         pass
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from automix_transfer.mixing import AutoMix
 from automix_transfer.models import create_encoder
@@ -36,3 +37,18 @@ def test_two_steps_of_automix(name: str, stem: str, size: int, layer: str, cells
     changed = {key for key, value in method.named_parameters() if not torch.equal(value, before[key])}
     assert any(key.startswith("mix_block") for key in changed) and any(key.startswith("encoder_q") for key in changed)
     assert any(key.startswith("encoder_k") for key in changed)
+
+
+def test_compiled_encoders_are_compiled_once_for_each_use() -> None:
+    """k on mixed images with a gradient, q on clean and on mixed ones: no tap and no step makes dynamo start again."""
+    counters.clear()
+    torch.manual_seed(0)
+    method = AutoMix(create_encoder("cifar_resnet8", 4, "cifar"))
+    for encoder in method.encoders().values():
+        encoder.compile(backend="eager")
+    counts = []
+    for step in range(4):
+        method(torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]), torch.Generator().manual_seed(step)).loss.backward()
+        method.after_step(step / 4)
+        counts.append(counters["stats"]["unique_graphs"])
+    assert counts[0] <= 3 and counts == counts[:1] * 4
