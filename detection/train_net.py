@@ -67,6 +67,8 @@ def main() -> None:
     from automix_transfer.detection.trainer import check_weights, prepare
 
     arguments = parser().parse_args()
+    if not 0 <= arguments.machine_rank < max(1, arguments.num_machines):
+        raise UserError(f"--machine-rank {arguments.machine_rank} is not one of {arguments.num_machines} machines; they count from 0")
     if arguments.num_gpus * arguments.num_machines > 1:  # find mistakes here, in one sentence, before many processes start
         check_weights(prepare(arguments), arguments)
         arguments.data_checked = True

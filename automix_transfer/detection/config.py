@@ -21,6 +21,7 @@ from detectron2.config import CfgNode, get_cfg
 from automix_transfer.config import read_yaml
 from automix_transfer.detection.backbone import BASIC_BLOCKS
 from automix_transfer.detection.encoder_weights import input_settings, is_encoder_file
+from automix_transfer.detection.loader import SAMPLERS
 from automix_transfer.detection.schedule import same, scale_schedule, take_saved
 from automix_transfer.detection.timm_backbone import check_name, encoder_name
 from automix_transfer.detection.weights_check import implied_settings
@@ -94,6 +95,11 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), num_gpus
         if kept:
             logger.info(f"resumed: {', '.join(kept)} as in {cfg.OUTPUT_DIR}/config.yaml, not as in {config_file}")
     _set_device(cfg, explicit, num_gpus, num_machines)
+    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % max(1, num_gpus * num_machines):
+        raise UserError(f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {num_gpus * num_machines} GPUs cannot share evenly; "
+                        "give a multiple of their number")
+    if cfg.DATALOADER.SAMPLER_TRAIN not in SAMPLERS:
+        raise UserError(f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN} is unknown; use one of {', '.join(SAMPLERS)}")
     check_architecture(cfg, from_scratch=not cfg.MODEL.WEIGHTS and not resume)
     return cfg, explicit
 
@@ -233,6 +239,11 @@ def _get(cfg: CfgNode, key: str, source: str) -> Any:
 
 
 def _set_device(cfg: CfgNode, explicit: set[str], num_gpus: int, num_machines: int) -> None:
+    if num_gpus < 0 or num_machines < 1:
+        raise UserError(f"--num-gpus {num_gpus} and --num-machines {num_machines} make no training; give --num-gpus 0 (the CPU) or more, "
+                        "and --num-machines 1 or more")
+    if num_gpus == 0 and num_machines > 1:
+        raise UserError(f"--num-machines {num_machines} needs GPUs, but --num-gpus is 0; the CPU trains in one process")
     found = torch.cuda.device_count()
     if num_gpus == 0:
         if "MODEL.DEVICE" in explicit and cfg.MODEL.DEVICE != "cpu":

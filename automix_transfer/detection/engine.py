@@ -74,7 +74,6 @@ class Trainer(DefaultTrainer):
         """Detectron2's hooks in its order, with a precise BN that draws its own images and the best checkpoint behind the evaluation."""
         cfg = self.cfg
         self.checkpointer = SafeCheckpointer(_unwrapped(self.model), cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        self.writers = self.build_writers() if comm.is_main_process() else []
         precise = cfg.TEST.PRECISE_BN.ENABLED and bool(get_bn_modules(self.model))
         return [
             hooks.IterationTimer(),
@@ -84,7 +83,6 @@ class Trainer(DefaultTrainer):
             hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if comm.is_main_process() else None,
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
             BestCheckpoint(self.checkpointer, self.best_metric, cfg.TEST.EVAL_PERIOD) if comm.is_main_process() else None,
-            hooks.PeriodicWriter(self.writers, period=20) if comm.is_main_process() else None,
         ]
 
     def _evaluate(self) -> Mapping[str, Any]:
@@ -120,6 +118,9 @@ class Trainer(DefaultTrainer):
             Interrupted: SIGINT or SIGTERM came; the checkpoint is written.
         """
         world = comm.get_world_size()
+        writers = self.build_writers() if comm.is_main_process() else []  # only now that weights and data are known to be good
+        if writers:
+            self.register_hooks([hooks.PeriodicWriter(writers, period=20)])  # the last, for what the others have measured
         with StopRequest(impatient=world == 1) as stop, EventStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
@@ -137,7 +138,7 @@ class Trainer(DefaultTrainer):
                                 f"{self.cfg.SOLVER.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS ({self.cfg.SOLVER.WARMUP_ITERS}); "
                                 "the last checkpoint is untouched") from error
             finally:
-                for writer in self.writers:
+                for writer in writers:
                     writer.close()
 
     def _save_and_stop(self, number: int) -> None:

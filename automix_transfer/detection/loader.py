@@ -24,6 +24,7 @@ from automix_transfer.data.loader import ImageLoader, loader_options
 from automix_transfer.errors import UserError
 from automix_transfer.rng import derive_generator, reseed_globals
 
+SAMPLERS = ("TrainingSampler", "RandomSubsetTrainingSampler", "RepeatFactorTrainingSampler")
 Record = dict[str, Any]
 Item = tuple[int, int]  # position in the stream, index in the data set
 Order = Callable[[int], Sequence[int]]  # epoch -> indices of all its samples
@@ -96,16 +97,10 @@ class Samples(Dataset):
 
 
 def train_loader(cfg: CfgNode, purpose: str = "detection", workers: int | None = None) -> TrainLoader:
-    """The loader of ``cfg`` for this process.
-
-    Raises:
-        UserError: a batch that the processes cannot share evenly, an unknown ``DATALOADER.SAMPLER_TRAIN``.
-    """
-    world, total = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH
-    if total < 1 or total % world:
-        raise UserError(f"SOLVER.IMS_PER_BATCH is {total}, which {world} processes cannot share evenly; give a multiple of {world}")
+    """The loader of ``cfg`` for this process."""
+    world = comm.get_world_size()
     records = get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-    return TrainLoader(records, DatasetMapper(cfg, True), total // world, cfg.SEED, sample_order(cfg, records),
+    return TrainLoader(records, DatasetMapper(cfg, True), cfg.SOLVER.IMS_PER_BATCH // world, cfg.SEED, sample_order(cfg, records),
                        cfg.DATALOADER.ASPECT_RATIO_GROUPING, cfg.DATALOADER.NUM_WORKERS if workers is None else workers,
                        comm.get_rank(), world, purpose)
 
@@ -127,8 +122,7 @@ def sample_order(cfg: CfgNode, records: list[Record]) -> Order:
             indices = torch.repeat_interleave(torch.arange(size), times.long())
             return indices[torch.randperm(len(indices), generator=generator)].tolist()
         return order
-    raise UserError(f"DATALOADER.SAMPLER_TRAIN {name} is unknown; use TrainingSampler, RandomSubsetTrainingSampler or "
-                    "RepeatFactorTrainingSampler")
+    raise ValueError(f"{name} is none of {SAMPLERS}")  # `load_config` has said so
 
 
 def _as_it_is(batch: list[Any]) -> list[Any]:

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import sys
+import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -66,7 +67,7 @@ def prepare(arguments: Namespace) -> CfgNode:
     with _collected_notes(arguments.notes):
         cfg, _ = load_config(arguments.config_file, arguments.opts, arguments.num_gpus, arguments.num_machines, arguments.resume)
     resume = arguments.resume and saved_config(cfg.OUTPUT_DIR) is not None
-    if arguments.eval_only and not resume and not str(cfg.MODEL.WEIGHTS).endswith((".pth", ".pt")):
+    if arguments.eval_only and not arguments.resume and not str(cfg.MODEL.WEIGHTS).endswith((".pth", ".pt")):
         raise UserError(f"--eval-only evaluates a trained detector, but MODEL.WEIGHTS is '{cfg.MODEL.WEIGHTS}'; "
                         "give OUTPUT_DIR/model_final.pth, or --resume with the run's OUTPUT_DIR")
     if cfg.MODEL.WEIGHTS and not resume and not os.path.isfile(cfg.MODEL.WEIGHTS):
@@ -80,6 +81,9 @@ def prepare(arguments: Namespace) -> CfgNode:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
     elif arguments.class_names is not None:
         raise UserError("--class-names goes with --data-root; Detectron2's own data sets have their classes")
+    if not cfg.DATASETS.TEST or not cfg.DATASETS.TRAIN:
+        raise UserError(f"{arguments.config_file} names no data set to {'train' if not cfg.DATASETS.TRAIN else 'test'} on; give "
+                        "--data-root DIR, or DATASETS.TRAIN and DATASETS.TEST")
     for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
         count = len(class_names_of(name))
         if count and count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
@@ -179,8 +183,11 @@ def _check_writable(output: str) -> None:
         os.makedirs(output, exist_ok=True)
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {output} could not be made ({error.strerror}); choose another folder") from error
-    if not os.access(output, os.W_OK):
-        raise UserError(f"OUTPUT_DIR {output} cannot be written; choose another folder")
+    try:
+        with tempfile.TemporaryFile(dir=output):  # permissions, a read-only or full disk: only trying tells
+            pass
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {output} cannot be written ({error.strerror}); choose another folder") from error
 
 
 @contextmanager

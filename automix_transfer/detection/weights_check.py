@@ -189,7 +189,7 @@ def _remedy(source: Mapping[str, Tensor], wanted: Mapping[str, str], shapes: boo
     if prefix:
         return (f"{sum(name.startswith(prefix) for name in source)} of its {len(source)} names start with '{prefix}': "
                 f"export it with {EXPORT}, which gives the names that Detectron2 wants")
-    if any(name.startswith("layer") for name in source):
+    if any(name.startswith(("layer", "conv1.", "bn1.")) for name in source):
         return f"Its names are torchvision's: export it with {EXPORT}"
     if shapes:
         return "Its depth, width or groups are others: set DEPTH, NUM_GROUPS and WIDTH_PER_GROUP of MODEL.RESNETS to those of the weights"

@@ -108,7 +108,7 @@ def test_samplers(name):
     cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.RANDOM_SUBSET_RATIO = name, 0.9, 0.5
     records = [{"annotations": [{"category_id": int(n == 0)}]} for n in range(10)]
     if name == "NoSampler":
-        with pytest.raises(UserError, match="unknown; use TrainingSampler"):
+        with pytest.raises(ValueError, match="NoSampler"):
             sample_order(cfg, records)
         return
     order = sample_order(cfg, records)
