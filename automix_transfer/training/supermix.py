@@ -163,6 +163,7 @@ def main(description: str | None = None, arguments: Sequence[str] | None = None)
     options = parser.parse_intermixed_args(arguments)
     if options.count < 0:
         raise UserError(f"--count is {options.count}; give 0 for one pass, or how many mixed images to write")
-    experiment = load_experiment([options.config_file], [*options.overrides, "data.mixed="])
+    experiment = load_experiment([options.config_file], options.overrides)
+    experiment.data.mixed = ""  # what is written here is not mixed again
     write_supermix(experiment, options.teacher, Path(options.output), options.count, options.teacher_name)
     return 0

@@ -1,0 +1,109 @@
+"""Every mixup on the same small encoder, data and schedule: top-1 and what a step took.
+
+python benchmarks/mixups.py --data /data/tiny-imagenet-200 --output runs/mixups                       # one seed
+python benchmarks/mixups.py --data /data/tiny-imagenet-200 --output runs/mixups --seeds 0 1 2 --epochs 100 --per-class 500
+
+Each run is a process of one thread, as many at a time as --parallel says; what has finished is not run again, so the command can be
+interrupted, and more seeds can be added. α is appendix A.1's for Tiny-ImageNet and ResNet-18. SuperMix is mixed by the vanilla run of its
+seed, and trained for half of the epochs, because its data set has up to twice the images. TransMix is left out: it needs a class token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import sys
+from pathlib import Path
+
+from automix_transfer.errors import UserError, run_script
+from automix_transfer.io import read_json, write_json
+from automix_transfer.jobs import Job, run_jobs
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "pretrain" / "configs"
+#: rough cost in vanilla's; method -> what its run says beside the recipe
+METHODS: dict[str, tuple[float, list[str]]] = {
+    "vanilla": (1, []), "mixup": (1, []), "cutmix": (1, []), "mixup_cutmix": (1, ["method.smoothing=0"]), "manifoldmix": (1, []),
+    "attentivemix": (2, ["method.cells=0", "method.alpha=0.2", "method.teacher_size=64", "method.teacher_layer=3"]),
+    "saliencymix": (1.1, []), "fmix": (1, []), "resizemix": (1, []), "puzzlemix": (3, []), "comixup": (2.5, []), "supermix": (1, []),
+    "augmix": (4, []), "alignmix": (1.2, []), "automix": (3, []),
+}
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, metavar="DIR", help="Tiny-ImageNet, or a part of it, as released")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--per-class", type=int, default=75, help="training images of each class (default %(default)s)")
+    parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every run")
+    options = parser.parse_intermixed_args()
+    unknown = [name for name in options.methods if name not in METHODS]
+    if unknown:
+        raise UserError(f"--methods {unknown[0]} is unknown; choose from {', '.join(METHODS)}")
+    jobs = [job for seed in options.seeds for job in jobs_of(seed, options)]
+    run_jobs(jobs, options.output / "logs", options.parallel)
+    table(options)
+
+
+def jobs_of(seed: int, options: argparse.Namespace) -> list[Job]:
+    """The runs of one seed; vanilla first, because others use it."""
+    common = [f"data.root={options.data}", f"data.limit_per_class={options.per_class}", "data.workers=0", "data.scale=[0.35,1.0]",
+              "encoder.name=resnet10_32", "encoder.stem=imagenet", "optimizer.lr=0.1", "schedule.warmup_epochs=1", "train.batch_size=50",
+              f"train.epochs={options.epochs}", "train.channels_last=true", "train.eval_batch_size=250",
+              f"train.eval_every_epochs={options.epochs}", "train.device=cpu", "train.save_every_steps=0", f"seed={seed}",
+              *options.overrides]
+    vanilla = options.output / f"vanilla_{seed}"
+    found = []
+    for name in ["vanilla", *(n for n in options.methods if n != "vanilla")]:
+        cost, extra = METHODS[name]
+        recipe = CONFIGS / f"tiny_imagenet_r18_{name}.yaml"
+        config = [str(recipe)] if recipe.exists() else [str(CONFIGS / "base" / "tiny_imagenet.yaml")]
+        folder = options.output / f"{name}_{seed}"
+        said, needs = [f"method.name={name}", *common, *extra], []
+        if name in ("attentivemix", "supermix"):
+            needs = [f"vanilla {seed}"]
+        if name == "attentivemix":
+            said.append(f"method.teacher_weights={vanilla / 'last.pt'}")
+        if name == "supermix":
+            mixed = options.output / f"mixed_{seed}"
+            script = [sys.executable, str(ROOT / "pretrain" / "supermix.py"), "--config-file", *config]
+            found.append(Job(f"mixing {seed}", [*script, "--teacher", str(vanilla / "last.pt"), "--output", str(mixed), *said],
+                             mixed / "mixed.json", needs, 2))
+            half = max(options.epochs // 2, 2)
+            said += [f"data.mixed={mixed}", f"train.epochs={half}", f"train.eval_every_epochs={half}"]
+            needs = [f"mixing {seed}"]
+        script = [sys.executable, str(ROOT / "pretrain" / "train.py"), "--config-file", *config, "--resume"]
+        found.append(Job(f"{name} {seed}", [*script, *said, f"output={folder}"], folder / "metrics.json", needs, cost,
+                         keep=lambda line: "finished" in line))
+    return found
+
+
+def table(options: argparse.Namespace) -> None:
+    """Mean and standard deviation over the seeds, the best first, and milliseconds a step."""
+    rows = []
+    for name in dict.fromkeys(["vanilla", *options.methods]):
+        runs = [options.output / f"{name}_{seed}" for seed in options.seeds]
+        metrics = [read_json(run / "metrics.json") for run in runs]
+        speeds = [float(row["images_per_s"]) for run in runs for row in csv.DictReader((run / "log.csv").open(encoding="utf-8"))]
+        for key in (key for key in ("top1_last", "top1_q_last") if key in metrics[0]):
+            values = [one[key] for one in metrics]
+            rows.append({"method": name if key == "top1_last" else f"{name}, encoder q", "top1": statistics.mean(values),
+                         "std": statistics.stdev(values) if len(values) > 1 else None, "ms_a_step": 1000 * 50 / statistics.median(speeds)})
+    rows.sort(key=lambda row: -row["top1"])
+    setting = {"seeds": options.seeds, "epochs": options.epochs, "per_class": options.per_class}
+    write_json(options.output / "table.json", {**setting, "rows": rows})
+    print(f"| method | top-1 (%), {len(options.seeds)} seed{'s' if len(options.seeds) > 1 else ''} | ms a step of 50 |")
+    print("| --- | --- | --- |")
+    for row in rows:
+        spread = f" ± {row['std']:.2f}" if row["std"] is not None else ""
+        print(f"| {row['method']} | {row['top1']:.2f}{spread} | {row['ms_a_step']:.0f} |")
+
+
+if __name__ == "__main__":
+    run_script(main)
