@@ -9,5 +9,7 @@ from pathlib import Path
 from automix_transfer.errors import run_script
 from automix_transfer.training.cli import main
 
+CONFIGS = Path(__file__).parent / "configs"
+
 if __name__ == "__main__":
-    run_script(lambda: main(__doc__, defaults=[Path(__file__).parent / "configs" / "base" / "real.yaml"]))
+    run_script(lambda: main(__doc__, CONFIGS, defaults=[CONFIGS / "base" / "real.yaml"]))

@@ -26,16 +26,25 @@ exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIG
 """
 
 
-def main(description: str, defaults: Sequence[Path] = ()) -> int:
-    """Parse ``sys.argv``, train or evaluate, and return the exit code; ``defaults`` are read before the user's config file."""
+def main(description: str, configs: Path, defaults: Sequence[Path] = ()) -> int:
+    """Parse ``sys.argv``, train or evaluate, and return the exit code.
+
+    Args:
+        configs: the folder of recipes that ``--list`` shows.
+        defaults: files that are read before the user's config file.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.epilog = EPILOG.replace("{prog}", parser.prog)
-    parser.add_argument("--config-file", metavar="YAML", help="the recipe; the folder configs/ beside this script holds the paper's")
+    parser.add_argument("--list", action="store_true", help="print the recipes in configs/ beside this script, with the paper's numbers")
+    parser.add_argument("--config-file", metavar="YAML", help="the recipe")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output=..., or start if there is none")
     parser.add_argument("--eval-only", action="store_true", help="only evaluate: the checkpoint in output=..., or encoder.weights=FILE")
     parser.add_argument("--dry-run", action="store_true", help="check the data, then one batch through everything in a temporary folder")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the config file")
     arguments = parser.parse_intermixed_args()
+    if arguments.list:
+        print(recipes(configs))
+        return 0
     files = [*defaults, *([Path(arguments.config_file)] if arguments.config_file else [])]
     experiment = load_experiment(files, arguments.overrides)
     try:
@@ -50,3 +59,12 @@ def main(description: str, defaults: Sequence[Path] = ()) -> int:
         print("interrupted; what was saved before is untouched", file=sys.stderr)
         return 130
     return 0
+
+
+def recipes(configs: Path) -> str:
+    """A line a recipe: its file, and what the first line of its head says of it."""
+    files = sorted(configs.glob("*.yaml"))
+    width = max((len(file.name) for file in files), default=0)
+    heads = [file.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip() for file in files]
+    rows = (f"  {file.name:<{width}}  {head}" for file, head in zip(files, heads, strict=True))
+    return "\n".join([f"{len(files)} recipes in {configs}:", *rows])
