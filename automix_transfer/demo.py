@@ -81,7 +81,7 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
     def detect(run: str, weights: str) -> list[str]:
         folder = output / "detection" / run
         short = ["SOLVER.MAX_ITER", "6", "SOLVER.WARMUP_ITERS", "2", "SOLVER.IMS_PER_BATCH", "2"] if smoke else []
-        return [python, str(ROOT / "detection" / "train_net.py"), "--config-file", str(DETECTOR), "--num-gpus", "0",
+        return [python, str(ROOT / "detection" / "train_net.py"), "--resume", "--config-file", str(DETECTOR), "--num-gpus", "0",
                 "--data-root", str(data / "VOC2007"), "OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", weights, "SEED", "1", *short]
 
     jobs = [Job("data", [python, "-m", "automix_transfer.data.synthetic", "--out", str(data), *(["--scale", "0.1"] if smoke else [])],

@@ -3,6 +3,21 @@
 The release was written for NumPy 1.20, Pillow 8 and a setuptools with ``pkg_resources``, and as installed by
 ``detection/install_detectron2.py`` it lacks its compiled extension. `apply` supplies what is missing, and only that: on the main
 branch with a built extension it changes nothing.
+
+Where the two behave differently, the rest of this package calls what both have:
+
+=============================  ======================================  ====================================  =========================
+what                           release 0.6                             main branch                           here
+=============================  ======================================  ====================================  =========================
+optimizer in checkpoints       left out: resumed runs lose momentum    saved under ``trainer._trainer``      saved there on both
+training loader's iterator     made with the trainer                   made when first used                  finds its start when used
+order of samples on --resume   starts over                             starts over                           goes on (`loader`)
+best checkpoint                forgotten on resume; last_checkpoint    the same                              `checkpoints.BestCheckpoint`
+                               names it, so --resume goes on from it
+reading of checkpoints         pickle                                  pickle, unless told otherwise         tensors only (`io.load_torch`)
+AMP's precision                float16                                 a choice, float16 by default          float16
+``setup_logger`` twice         two handlers, unless its cache is told  the same                              handled in `trainer`
+=============================  ======================================  ====================================  =========================
 """
 
 from __future__ import annotations
