@@ -159,13 +159,11 @@ def targets(args: argparse.Namespace):
 
 def encoder_maps(args: argparse.Namespace):
     """Class maps of the checkpoint's encoder."""
-    import torch
-
-    from automix_transfer.localization.sources import EncoderMaps
+    from automix_transfer.localization.sources import EncoderMaps, choose_device
     from automix_transfer.models.weights import load_encoder
 
+    device = choose_device(args.device)
     encoder, info = load_encoder(args.checkpoint, args.encoder, args.which)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
     return EncoderMaps(encoder, info, image_size=args.image_size, map_size=args.map_size, output_stride=args.output_stride,
                        cam_class=args.cam_class, method=args.method, layer=args.map_layer, batch_size=args.batch_size, device=device)
 

@@ -58,7 +58,7 @@ def evaluate(source: Source, target_set: TargetSet, *, thresholds: NDArray[np.fl
     opened = [open_records(s, t, task, path, signature or {}) for (t, s, path), task in zip(jobs, tasks, strict=True)]
     seconds = [measure_all(s, t, task, records, workers=workers, save_maps=save_maps, progress=progress(t.name) if progress else None)
                for (t, s, _), task, records in reversed(list(zip(jobs, tasks, opened, strict=True)))]
-    about = {**source.about, "notes": [note for t, _, _ in jobs for note in t.notes], "seconds": seconds[-1]}
+    about = {**source.about, "notes": [*(note for t, _, _ in jobs for note in t.notes), *source.notes(target_set)], "seconds": seconds[-1]}
     if isinstance(tasks[0], MaskTask):
         return summarize_masks(opened[0], target_set, tasks[0], thresholds, about)
     other: BoxResults | None = None

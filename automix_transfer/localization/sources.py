@@ -55,6 +55,10 @@ class EncoderMaps:
             "map_cells": list(self.activation.map_shape), "map_method": method, "cam_class": cam_class, "cam_layer": self.activation.layer}
         self.seconds = 0.0
 
+    def notes(self, _target_set: TargetSet) -> list[str]:
+        """What is worth saying."""
+        return []
+
     def check(self, target_set: TargetSet) -> dict[str, Any]:
         """What the maps depend on besides ``about``; raises `UserError` if the classes do not fit."""
         classes, labels = len(target_set.classes), self.info.num_classes
@@ -122,6 +126,12 @@ class FolderMaps:
             maps.check_header(self.root, target.image_id, self.map_size, self.raw)
         return {"files": [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths)]}
 
+    def notes(self, target_set: TargetSet) -> list[str]:
+        """Maps of other images, which are left aside: often another split's, sometimes a sign of the wrong metadata."""
+        wanted = {maps.map_path(self.root, target.image_id) for target in target_set.targets}
+        others = sum(path not in wanted for path in self.root.rglob("*.npy"))
+        return [f"{others:,} score maps in {self.root} are of images that {target_set.name} does not name"] if others else []
+
     def produce(self, _target_set: TargetSet, todo: list[int], _pool: ThreadPoolExecutor) -> Iterator[Item]:
         """Nothing yet: files are read where they are measured."""
         for index in todo:
@@ -134,6 +144,21 @@ class FolderMaps:
     def score_map(self, target_set: TargetSet, index: int) -> NDArray:
         """One image's score map."""
         return self.finish(target_set.targets[index], np.empty(0))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` is a GPU where there is one.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is unknown; choose cpu, cuda (cuda:1, ...) or auto") from error
+    if device.type != "cpu" and (device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count()):
+        raise UserError(f"--device {name} is not there: torch sees {torch.cuda.device_count()} GPUs; choose cpu or auto")
+    return device
 
 
 def read_target(target: Target, crop_bottom: int = 0) -> Image.Image:

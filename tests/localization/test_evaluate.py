@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -243,6 +244,33 @@ def write_maps(root, metadata, shape=(SIZE, SIZE), dtype=np.float64):
     return path
 
 
+def test_maps_of_other_images_are_mentioned(cub, tmp_path, monkeypatch, capsys):
+    path = write_maps(tmp_path / "maps", cub / "metadata")
+    np.save(path.with_name("another.npy"), np.zeros((SIZE, SIZE)))
+    assert run(monkeypatch, "--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", SIZE) == 0
+    assert "note: 1 score maps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("device, word", [("banana", "is unknown"), ("cuda:99", "is not there"), ("meta", "is not there")])
+def test_devices_that_are_not_there(cub, tmp_path, monkeypatch, capsys, device, word):
+    assert run(monkeypatch, *from_weights(cub, tmp_path / "out.json", "--device", device)) == 2
+    assert word in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line, word", [("2 35 25 9 9", ""), ("2 50 3 9 9", "lies outside the image of 40x30"), ("2 5 5 0 4", "positive")])
+def test_boxes_of_the_native_layout(cub, tmp_path, monkeypatch, capsys, line, word):
+    """One that sticks out is clipped, as a few of CUB's need; one that lies outside is an error, before anything is evaluated."""
+    root = tmp_path / "cub"
+    shutil.copytree(cub, root)
+    boxes = (root / "bounding_boxes.txt").read_text().splitlines()
+    (root / "bounding_boxes.txt").write_text("\n".join(line if box.startswith("2 ") else box for box in boxes) + "\n")
+    if word:
+        monkeypatch.setattr(BoxTask, "measure", lambda *_: pytest.fail("an image was evaluated"))
+    assert run(monkeypatch, *from_weights(root, tmp_path / "out.json")) == (2 if word else 0)
+    output = capsys.readouterr()
+    assert word in output.err if word else "note: 1 boxes of split test stick out of their images and were clipped" in output.out
+
+
 @pytest.mark.parametrize("spoil, word", [
     (lambda path: path.unlink(), "lacks the score maps of 1 of 6"),
     (lambda path: path.write_bytes(b""), "damaged"),
@@ -256,6 +284,8 @@ def write_maps(root, metadata, shape=(SIZE, SIZE), dtype=np.float64):
 ])
 def test_bad_score_maps(cub, tmp_path, monkeypatch, capsys, spoil, word):
     spoil(write_maps(tmp_path, cub / "metadata"))
+    if "NaN" not in word:  # whatever a header or a size says is found before the first image
+        monkeypatch.setattr(BoxTask, "measure", lambda *_: pytest.fail("an image was evaluated"))
     assert run(monkeypatch, "--scoremaps", tmp_path, "--metadata", cub / "metadata", "--map-size", SIZE) == 2
     error = capsys.readouterr().err
     assert word in error and "Traceback" not in error
@@ -305,6 +335,7 @@ def test_bad_metadata_is_named_with_its_line(cub, tmp_path, file, line, word):
     (("--checkpoint", "x.pt", "--output", "out.txt"), ".json"),
     (("--checkpoint", "x.pt", "--batch-size", "0"), "--batch-size"),
     (("--checkpoint", "x.pt", "--workers", "0"), "--workers"),
+    (("--checkpoint", "x.pt", "--examples", "-1"), "--examples"),
     (("--checkpoint", "x.pt", "--dataset", "cub", "--metadata", "m"), "not both"),
     (("--checkpoint", "x.pt", "--dataset", "cub"), "--dataset needs --root"),
     (("--scoremaps", "m", "--metadata", "m", "--threshold-split", "train"), "--threshold-split needs --dataset"),

@@ -150,7 +150,18 @@ def test_from_score_maps_and_masks(open_images, monkeypatch, capsys):
     lines = output.with_suffix(".csv").read_text().splitlines()
     assert len(lines) == 4
     assert float(lines[1].split(",")[3]) == pytest.approx(brute_force(pairs[:1], default_thresholds(0.01)), abs=1e-5)
-    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG") and not output.with_suffix(".html").exists()
+
+
+def test_the_page_shows_images_with_masks(open_images, monkeypatch):
+    (open_images / "images" / "train").mkdir(parents=True)
+    for k in range(3):
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(open_images / f"images/train/{k}.jpg")
+    output = open_images / "out.json"
+    assert run(monkeypatch, "--scoremaps", open_images / "maps", "--metadata", open_images / "metadata", "--masks", open_images / "masks",
+               "--images", open_images / "images", "--map-size", 32, "--output", output, "--examples", 1) == 0
+    page = output.with_suffix(".html").read_text()
+    assert page.count("data:image/webp") == 3 and "border of the mask" in page and "PxAP" in page and "://" not in page
 
 
 @pytest.mark.parametrize("line, word", [
