@@ -38,7 +38,7 @@ def prepare(folder: Path, experiment: Experiment, world: World, resumed_step: in
     start = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "from_step": resumed_step or 0, "command": command_line(), **git_commit(),
              "processes": world.size, "device": f"{world.device}: {device}", "threads": torch.get_num_threads(), "cuda": torch.version.cuda,
              "python": platform.python_version(), "platform": platform.platform(),
-             "packages": {"automix_transfer": __version__, **{name: _version(name) for name in PACKAGES}}}
+             "packages": {"automix_transfer": __version__, **{name: version(name) for name in PACKAGES}}}
     write_text(folder / "config.yaml", to_yaml(experiment))
     write_json(folder / "run.json", {"seed": experiment.seed, "starts": [*starts, start]})
 
@@ -85,7 +85,8 @@ def git_commit() -> dict[str, Any]:
     return {"commit": commit, "changed": bool(git("status", "--porcelain", "--untracked-files=no")) if commit else None}
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+    """The installed version of a package; None where it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
