@@ -81,16 +81,22 @@ def main() -> None:
             np.random.seed(1)
             turns[name] = Turn(kind(cfg))
         theirs, ours = turns.values()
-        for pair in range(WARM_UP + args.pairs):
-            for turn in (theirs, ours) if pair % 2 else (ours, theirs):
-                turn.step()
-            if pair % 20 == 19:
-                print(f"{pair + 1} of {WARM_UP + args.pairs} pairs", flush=True)
+        try:
+            for pair in range(WARM_UP + args.pairs):
+                for turn in (theirs, ours) if pair % 2 else (ours, theirs):
+                    turn.step()
+                if pair % 20 == 19:
+                    print(f"{pair + 1} of {WARM_UP + args.pairs} pairs", flush=True)
+        except KeyboardInterrupt:
+            print(f"interrupted after {pair} pairs")
+    count = min(len(theirs.wall), len(ours.wall))
+    if count <= WARM_UP + 1:
+        raise SystemExit("too few pairs to compare")
     print(f"{args.config_file.name}, batch {cfg.SOLVER.IMS_PER_BATCH}, {'1 GPU' if args.num_gpus else f'CPU, {args.threads} thread(s)'}, "
-          f"{args.pairs} pairs of iterations")
+          f"{count - WARM_UP} pairs of iterations")
     print(f"{'median s an iteration':24}{'DefaultTrainer':>16}{'ours':>10}{'ratio of a pair':>18}{'95 % interval':>18}")
     for clock in ("wall", "cpu"):
-        a, b = (np.array(getattr(turn, clock)[WARM_UP:]) for turn in (theirs, ours))
+        a, b = (np.array(getattr(turn, clock)[WARM_UP:count]) for turn in (theirs, ours))
         ratios = b / a
         draws = np.median(np.random.default_rng(0).choice(ratios, (2000, len(ratios))), axis=1)
         low, high = np.quantile(draws, (0.025, 0.975))
