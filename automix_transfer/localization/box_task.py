@@ -19,16 +19,15 @@ class BoxTask:
         map_size: side of the square maps that boxes are taken from, in pixels.
     """
 
-    dtype = np.dtype([
-        *COMMON,
-        ("peak", "u1"),  # largest grey value
-        ("boxes", "i4", (SLOTS, 4)),  # of the largest contour
-        ("largest", "f8", (SLOTS,)),  # IoU of that box
-        ("all", "f8", (SLOTS,)),  # best IoU of all contours
-    ])
-
     def __init__(self, map_size: int) -> None:
         self.map_size = map_size
+        self.dtype = np.dtype([
+            *COMMON,
+            ("peak", "u1"),  # largest grey value
+            ("boxes", "i2" if map_size < 2 ** 15 else "i4", (SLOTS, 4)),  # of the largest contour
+            ("largest", "f8", (SLOTS,)),  # IoU of that box
+            ("all", "f8", (SLOTS,)),  # best IoU of all contours
+        ])
         self.signature: dict[str, Any] = {"task": "boxes", "map_size": map_size}
 
     def measure(self, values: NDArray, target: Target) -> dict[str, Any]:
