@@ -33,8 +33,11 @@ class Turn:
     """A Detectron2 trainer whose loop is driven from outside, an iteration at a time."""
 
     def __init__(self, trainer: Any) -> None:
+        from detectron2.engine import hooks
         from detectron2.utils.events import EventStorage
 
+        if not any(isinstance(hook, hooks.PeriodicWriter) for hook in trainer._hooks):  # ours makes its writers when it starts to train
+            trainer.register_hooks([hooks.PeriodicWriter(trainer.build_writers(), period=20)])
         self.trainer, self.wall, self.cpu = trainer, [], []
         trainer.iter, trainer.storage = 0, EventStorage(0)
         with trainer.storage:
