@@ -142,7 +142,7 @@ def command(plan: Plan, row: Row, seed: int) -> list[str]:
 
 def is_progress(line: str) -> bool:
     """Of what a run prints: losses with the time that is left, its figures, and what went wrong."""
-    return re.search(r" iter: |Inference done|: AP [-–.\d]+  AP50|resumed from|going on^error", line) is not None
+    return re.search(r" iter: |Inference done|: AP [-–.\d]+  AP50|resumed from|^error", line) is not None
 
 
 def differences(inputs: Mapping[Path, Mapping[str, Any]]) -> list[str]:
