@@ -5,11 +5,18 @@
     python detection/train_net.py --config-file detection/configs/embedded_R10_FPN.yaml --num-gpus 0 --data-root datasets/VOC2007 \\
         MODEL.WEIGHTS r10.pkl OUTPUT_DIR runs/detection
 
-MODEL.WEIGHTS is a backbone made by `pretrain/export.py --to detectron2`, whose overlay (x.yaml beside x.pkl) is applied by itself, or ""
-to train from scratch. Every key of the backbone has to match; a config that contradicts the weights is an error. Data: --data-root, or
-Detectron2's data set names at the folder that the environment variable DETECTRON2_DATASETS names. The output folder holds config.yaml,
-metrics.json, TensorBoard events, model_final.pth as Detectron2 has them, results.json and results.csv with AP, AP50 and AP75 of all classes
-and of each, and categories.json, so that detection/predict.py needs nothing but the folder.
+MODEL.WEIGHTS is a backbone made by `pretrain/export.py --to detectron2`, whose overlay (x.yaml beside x.pkl) is applied by itself; or, with
+MODEL.BACKBONE.NAME timm_fpn/NAME, a training checkpoint or .safetensors of any timm encoder; or "" to train from scratch. Every key of the
+backbone has to match; a config that contradicts the weights is an error. Data: --data-root, or Detectron2's data set names at the folder
+that the environment variable DETECTRON2_DATASETS names.
+
+Recipes are made for 8 GPUs; with fewer, 2 images a GPU stay, and the rate and the schedule are scaled by themselves, which is said.
+--resume goes on with the same images in the same order, or starts where there is no checkpoint; settings that are not repeated are the
+run's own.
+The output folder holds config.yaml, metrics.json, TensorBoard events, last_checkpoint and model_final.pth as Detectron2 has them,
+model_best.pth where TEST.EVAL_PERIOD is set, and results.json and results.csv with AP, AP50 and AP75.
+
+Exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIGTERM (a checkpoint was written; --resume goes on).
 """
 
 from __future__ import annotations
@@ -37,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 def work(arguments: argparse.Namespace) -> None:
     """What each process does."""
+    import torch
     from detectron2.utils import comm
 
     from automix_transfer.detection.trainer import prepare, train
@@ -47,6 +55,9 @@ def work(arguments: argparse.Namespace) -> None:
     except Interrupted as stopped:
         if comm.is_main_process():
             print(stopped, file=sys.stderr)
+        if comm.get_world_size() > 1:  # all have stopped after the same step
+            comm.synchronize()  # or the first to go would make the others abort
+            torch.distributed.destroy_process_group()
         sys.exit(stopped.code)
     except KeyboardInterrupt:
         if comm.is_main_process():
@@ -54,7 +65,7 @@ def work(arguments: argparse.Namespace) -> None:
         sys.exit(130)
     except UserError as error:
         if comm.get_world_size() == 1:
-            raise  # one process: `run_script` says it
+            raise  # `run_script` says it
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 
@@ -76,7 +87,7 @@ def main() -> None:
         launch(work, arguments.num_gpus, num_machines=arguments.num_machines, machine_rank=arguments.machine_rank,
                dist_url=arguments.dist_url, args=(arguments,))
     except ProcessExitedException as error:  # a process that ended with a code of ours has said why
-        sys.exit(error.exit_code)
+        sys.exit(error.exit_code if error.exit_code > 0 else 1)
 
 
 if __name__ == "__main__":

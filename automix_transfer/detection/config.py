@@ -90,7 +90,8 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), num_gpus
     if cfg.SEED < 0:
         raise UserError(f"SEED is {cfg.SEED}, which draws a seed that no resumed run could know; give SEED a number of 0 or more")
     if saved is not None:
-        kept = [key for key in take_saved(cfg, saved, typed) if key in explicit]
+        of_data = ("MODEL.ROI_HEADS.NUM_CLASSES", "DATASETS.TRAIN", "DATASETS.TEST")
+        kept = [key for key in take_saved(cfg, saved, typed) if key in explicit and key not in of_data]
         cfg.SOLVER.REFERENCE_WORLD_SIZE = 0  # scaled when it was begun; the batch stays, however many GPUs share it now
         if kept:
             logger.info(f"resumed: {', '.join(kept)} as in {cfg.OUTPUT_DIR}/config.yaml, not as in {config_file}")

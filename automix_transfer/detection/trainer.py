@@ -29,6 +29,7 @@ from automix_transfer.detection.results import summarize, table, write_categorie
 from automix_transfer.detection.schedule import refuse_changes
 from automix_transfer.detection.weights_check import load_weights
 from automix_transfer.errors import UserError
+from automix_transfer.io import write_text
 
 QUIET_LOGGERS = (logger.name, "detectron2.utils.events")  # what `run` prints: ours, and a line every 20 iterations with losses and ETA
 
@@ -70,6 +71,9 @@ def prepare(arguments: Namespace) -> CfgNode:
     if arguments.eval_only and not arguments.resume and not str(cfg.MODEL.WEIGHTS).endswith((".pth", ".pt")):
         raise UserError(f"--eval-only evaluates a trained detector, but MODEL.WEIGHTS is '{cfg.MODEL.WEIGHTS}'; "
                         "give OUTPUT_DIR/model_final.pth, or --resume with the run's OUTPUT_DIR")
+    if "://" in cfg.MODEL.WEIGHTS and not resume:
+        raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} is an address, and nothing is downloaded here; download the file "
+                        "and give its path")
     if cfg.MODEL.WEIGHTS and not resume and not os.path.isfile(cfg.MODEL.WEIGHTS):
         raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} does not exist or is not a file")
     if arguments.data_root is not None:
@@ -102,7 +106,11 @@ def prepare(arguments: Namespace) -> CfgNode:
 
 def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
     """Train (or with ``eval_only`` load) and evaluate; writes ``results.json`` in the output folder and returns what is in it."""
+    file = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    before = file.read_text() if arguments.eval_only and file.is_file() else None
     default_setup(cfg, arguments)
+    if before is not None and comm.is_main_process():
+        write_text(file, before)  # an evaluation in a run's folder must not change what --resume goes on with
     for note in getattr(arguments, "notes", ()):
         logger.info(note)
     Trainer.coco_evaluator = getattr(arguments, "coco_evaluator", ENGINES[0])

@@ -1,12 +1,16 @@
 """Fixtures of the detection tests, which are skipped where Detectron2 is not installed."""
 
+import importlib.util
+import logging
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from automix_transfer.detection import compatibility
-from detection.tiny import detector, write_backbone, write_coco, write_voc
+from automix_transfer.errors import run_script
+from detection.tiny import CONFIGS, detector, write_backbone, write_coco, write_voc
 
 if not compatibility.available():
     collect_ignore_glob = ["test_*.py"]
@@ -43,3 +47,34 @@ def r10(tmp_path_factory) -> Path:
                                      "STRIDE_IN_1X1": False}},
                "INPUT": {"FORMAT": "RGB"}}
     return write_backbone(tmp_path_factory.mktemp("r10") / "r10.pkl", arrays, "automix_transfer", overlay)
+
+
+def forget_handlers():
+    """Detectron2's log to the standard output of one test must not outlive it."""
+    from detectron2.utils.logger import setup_logger
+
+    setup_logger.cache_clear()
+    for name in ("detectron2", "fvcore"):
+        for handler in logging.getLogger(name).handlers[:]:
+            logging.getLogger(name).removeHandler(handler)
+
+
+@pytest.fixture()
+def script(monkeypatch, capsys, tmp_path):
+    """Run train_net.py in this process, which saves the seconds of a start; returns its exit code, stdout, stderr and output files."""
+    script = CONFIGS.parent / "train_net.py"
+    spec = importlib.util.spec_from_file_location("train_net", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*arguments: str, output: Path = tmp_path / "run"):
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments), "OUTPUT_DIR", str(output)])
+        try:
+            with pytest.raises(SystemExit) as stopped:
+                run_script(module.main)
+        finally:
+            forget_handlers()
+        shown = capsys.readouterr()
+        return stopped.value.code, shown.out, shown.err, sorted(path.name for path in output.rglob("*")) if output.is_dir() else []
+
+    return run

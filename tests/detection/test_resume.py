@@ -141,6 +141,20 @@ def test_a_signal_writes_a_checkpoint_and_names_the_command(voc, tmp_path, monke
     assert torch.load(tmp_path / "model_0000001.pth", weights_only=True)["iteration"] == 1
 
 
+def test_several_processes_stop_after_the_same_step(monkeypatch):
+    """Only at every tenth step they ask each other; whoever got the signal stops all."""
+    from automix_transfer.detection import engine
+    from automix_transfer.training.signals import StopRequest
+
+    asked = []
+    monkeypatch.setattr(engine.comm, "all_gather", lambda number: asked.append(number) or [number, signal.SIGTERM])
+    stop = StopRequest()
+    assert [engine.stop_number(stop, step, 2) for step in (9, 10, 11, 20)] == [0, signal.SIGTERM, 0, signal.SIGTERM]
+    assert len(asked) == 2
+    stop.number = signal.SIGINT
+    assert engine.stop_number(stop, 7, 1) == signal.SIGINT and len(asked) == 2
+
+
 def test_a_damaged_checkpoint_is_passed_over(whole, tmp_path):
     from automix_transfer.detection.checkpoints import latest
 

@@ -61,27 +61,37 @@ def test_overfits_one_picture(voc, tmp_path):
     assert result["AP50"] > 60
 
 
-def test_command_line_resumes_and_evaluates(voc, tmp_path):
-    def command(*options: str) -> subprocess.CompletedProcess[str]:
-        base = ["--config-file", str(CONFIGS / "embedded_R10_FPN.yaml"), "--num-gpus", "0", "--data-root", str(voc)]
-        base += [*options, *QUICK, "OUTPUT_DIR", str(tmp_path)]
-        return subprocess.run([sys.executable, str(SCRIPT), *base], capture_output=True, text=True)
-
-    first = command("MODEL.WEIGHTS", "")
+def test_command_line_resumes_and_evaluates(voc, tmp_path, script):
+    base = ["--config-file", str(CONFIGS / "embedded_R10_FPN.yaml"), "--num-gpus", "0", "--data-root", str(voc)]
+    first = subprocess.run([sys.executable, str(SCRIPT), *base, *QUICK, "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(tmp_path)],
+                           capture_output=True, text=True)
     assert first.returncode == 0, first.stderr[-2000:]
     assert "training from scratch" in first.stdout
-    before = json.loads((tmp_path / "results.json").read_text())
-    evaluated = command("--eval-only", "MODEL.WEIGHTS", str(tmp_path / "model_final.pth"))
-    assert evaluated.returncode == 0, evaluated.stderr[-2000:]
+    before, config = json.loads((tmp_path / "results.json").read_text()), (tmp_path / "config.yaml").read_text()
+    code, out, error, _ = script(*base, "--eval-only", *QUICK, "MODEL.WEIGHTS", tmp_path / "model_final.pth", output=tmp_path)
+    assert code == 0, error
     assert json.loads((tmp_path / "results.json").read_text())["AP"] == before["AP"]
-    resumed = command("--resume", "SOLVER.MAX_ITER", "3")
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
-    assert "resumed from" in resumed.stdout
-    refused = command("--eval-only", "MODEL.WEIGHTS", "")
-    assert refused.returncode == 2 and "Traceback" not in refused.stderr and "model_final.pth" in refused.stderr
+    assert (tmp_path / "config.yaml").read_text() == config
+    code, out, error, files = script(*base, "--resume", "SOLVER.MAX_ITER", "3", "TEST.EVAL_PERIOD", "3", "DATALOADER.NUM_WORKERS", "1",
+                                     output=tmp_path)
+    assert code == 0, error
+    assert "resumed from" in out and "after iteration 2" in out and {"model_best.pth", "best.json"} <= set(files)
+    code, out, error, _ = script(*base, "--eval-only", "--resume", output=tmp_path)
+    assert code == 0 and "evaluating" in out, error
 
 
-def test_help_teaches():
-    shown = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True)
-    assert shown.returncode == 0
-    assert all(word in shown.stdout for word in ("--data-root", "--num-gpus", "MODEL.WEIGHTS", "--resume", "DETECTRON2_DATASETS"))
+def test_help_teaches(script):
+    code, out, _, _ = script("--help")
+    assert code == 0
+    assert all(word in out for word in ("--data-root", "--num-gpus", "MODEL.WEIGHTS", "--resume", "DETECTRON2_DATASETS", "--best-metric",
+                                        "timm_fpn/NAME", "Exit codes"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_mixed_precision_on_a_gpu(voc, r10, tmp_path):
+    from automix_transfer.detection import trainer
+
+    result = trainer.run(CONFIGS / "embedded_R10_FPN.yaml", str(r10), voc, tmp_path, [*QUICK, "SOLVER.AMP.ENABLED", "True"], num_gpus=1)
+    assert set(result) == {"AP", "AP50", "AP75"}
+    assert "grad_scaler" in torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]["_trainer"]
