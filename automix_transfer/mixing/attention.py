@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
+from automix_transfer.mixing.hooks import not_seen
 
 
 def attention_block(encoder: nn.Module) -> nn.Module:
@@ -50,3 +51,5 @@ def class_attention(encoder: nn.Module) -> Iterator[list[Tensor]]:
         yield found
     finally:
         handle.remove()
+    if not found:
+        raise UserError(not_seen("attn.qkv of the last block", encoder))

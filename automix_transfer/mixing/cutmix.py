@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import StepOutput
+from automix_transfer.mixing.boxes import Box, box_masks, box_share, centred_box, cut_side
 from automix_transfer.mixing.draw import draw_pairs
 from automix_transfer.mixing.losses import check_batch, cross_entropy, mixup_cross_entropy
 from automix_transfer.mixing.mixup import check_alpha
@@ -30,7 +30,7 @@ class CutMixDraw:
 
     apply: bool
     permutation: Tensor
-    box: tuple[int, int, int, int]
+    box: Box
     lam: float  #: share of image i after clipping the box at the border
 
 
@@ -38,14 +38,9 @@ def draw_cutmix(count: int, size: tuple[int, int], options: CutMixOptions, rng: 
     """Box of sides H·sqrt(1-λ), W·sqrt(1-λ) around a uniform centre, clipped; λ becomes the realised area share."""
     pairs = draw_pairs(count, options.alpha, rng)
     coin = float(torch.rand((), generator=rng))
-    edges = []
-    for length in size:
-        side = int(length * math.sqrt(1 - pairs.lam))
-        centre = int(torch.randint(length, (), generator=rng))
-        edges += [max(centre - side // 2, 0), min(centre + side // 2, length)]
-    top, bottom, left, right = edges
-    area = max(bottom - top, 0) * max(right - left, 0)
-    return CutMixDraw(coin < options.probability, pairs.permutation, (top, bottom, left, right), 1 - area / (size[0] * size[1]))
+    centre = int(torch.randint(size[0], (), generator=rng)), int(torch.randint(size[1], (), generator=rng))
+    box = centred_box(centre, (cut_side(size[0], pairs.lam), cut_side(size[1], pairs.lam)), size)
+    return CutMixDraw(coin < options.probability, pairs.permutation, box, 1 - box_share(box, size))
 
 
 def apply_cutmix(images: Tensor, draw: CutMixDraw) -> Tensor:
@@ -74,7 +69,5 @@ class CutMix(SingleEncoderMethod):
             return StepOutput(loss, {"loss_ce": loss.detach()})
         mixed = apply_cutmix(images, draw)
         loss = mixup_cross_entropy(self.encoder(mixed), labels, labels[draw.permutation.to(labels.device)], draw.lam)
-        top, bottom, left, right = draw.box
-        mask = images.new_ones(len(images), 1, *images.shape[2:])
-        mask[:, :, top:bottom, left:right] = 0
+        mask = box_masks([draw.box], images)
         return StepOutput(loss, {"loss_mce": loss.detach()}, mixed=mixed, mask=mask, permutation=draw.permutation, lam=draw.lam)

@@ -21,7 +21,11 @@ INK, FAINT = "#1f2933", "#c9d1d9"
 COLOURS = {"vanilla": "#56606b", "mixup": "#e69f00", "cutmix": "#009e73", "automix": "#0072b2"}
 SPARE = ("#d55e00", "#cc79a7", "#56b4e9", "#a6761d", "#6a3d9a", "#1b9e77")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-NAMES = {"vanilla": "Vanilla", "mixup": "MixUp", "cutmix": "CutMix", "automix": "AutoMix"}
+NAMES = {"vanilla": "Vanilla", "mixup": "MixUp", "cutmix": "CutMix", "automix": "AutoMix", "mixup_cutmix": "MixUp + CutMix",
+         "manifoldmix": "ManifoldMix", "attentivemix": "AttentiveMix", "saliencymix": "SaliencyMix", "fmix": "FMix",
+         "resizemix": "ResizeMix",
+         "puzzlemix": "PuzzleMix", "comixup": "Co-Mixup", "supermix": "SuperMix", "augmix": "AugMix", "alignmix": "AlignMix",
+         "transmix": "TransMix"}
 DPI = 144
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#8b96a1",
          "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,

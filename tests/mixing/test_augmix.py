@@ -16,8 +16,10 @@ from automix_transfer.data.loader import train_loader
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.augmix import jensen_shannon
+from automix_transfer.training.loop import train
+from automix_transfer.training.settings import load_experiment
 from tests.mixing.methods import batch, tiny_method
-from tests.training.tiny import write_images
+from tests.training.tiny import FAST, write_images
 
 
 def photo(seed: int = 0) -> Image.Image:
@@ -63,6 +65,15 @@ def test_views_are_averages_of_images() -> None:
     for operation in OPERATIONS:
         for level in (0.1, 10.0):
             assert operation(photo(), level).size == (24, 20)
+
+
+@pytest.mark.parametrize("overfit", [0, 1])
+def test_a_run_trains_evaluates_and_draws_with_views(tmp_path: Path, overfit: int) -> None:
+    root = write_images(tmp_path / "data")
+    said = [*FAST, f"data.root={root}", "method.name=augmix", f"output={tmp_path / 'run'}", "train.epochs=1", "train.picture_epochs=[1]"]
+    metrics = train(load_experiment(overrides=[*said, f"train.overfit_batches={overfit}"]))
+    assert metrics["steps"] == (1 if overfit else 3) and "top1_last" in metrics
+    assert (tmp_path / "run" / "pictures" / "epoch_0001.png").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

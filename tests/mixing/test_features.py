@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from automix_transfer.errors import UserError
 from automix_transfer.mixing.alignmix import AlignMixDraw, AlignMixOptions, apply_alignmix
 from automix_transfer.mixing.attention import class_attention
 from automix_transfer.mixing.attentivemix import AttentiveMixOptions, apply_attentivemix, attentive_mask
@@ -65,6 +66,13 @@ def test_manifold_mixing_with_lam_one_is_vanilla() -> None:
     for layer in (0, 1, 2):
         loss = method.step(images, labels, ManifoldMixDraw(1.0, torch.arange(5, -1, -1), True, layer)).loss
         assert torch.allclose(loss, functional.cross_entropy(method.encoder(images), labels), atol=1e-5)
+
+
+def test_a_layer_that_does_not_run_is_an_error_and_not_vanilla() -> None:
+    encoder = tiny_resnet()
+    encoder.unused = torch.nn.Identity()
+    with pytest.raises(UserError, match="'unused' did not show up.*train.compile=false"), replaced_output(encoder, "unused", lambda h: h):
+        encoder(torch.randn(2, 3, SIZE, SIZE))
 
 
 # AlignMix
