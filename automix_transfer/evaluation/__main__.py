@@ -1,9 +1,13 @@
-"""Evaluate any classifier on any folder of labelled images: accuracy, calibration, adversarial error.
+"""Evaluate any classifier on any folder of labelled images: accuracy, calibration, adversarial and corruption error.
 
   a torchvision or timm network's weights, or those of a CIFAR ResNet:
     python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th --data cifar10/test --output out.json
   a checkpoint or export of ours says itself what it is:
     python -m automix_transfer.evaluation --weights runs/r18/last.pt --data /data/imagenet/val --suite clean,calibration,fgsm,pgd
+
+  under corruption, on the released images or, without --corrupted, on corruptions made here (the output says which):
+    python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th --data cifar10/test --suite clean,corruption \\
+      --corrupted CIFAR-10-C --output out.json
 
 --data is a folder of class folders, or a folder that holds one as test/ or val/; class folders in alphabetical order are classes
 0, 1, ... of the network. With --dataset it is the root of a data set in its native layout.
@@ -17,6 +21,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +33,17 @@ from automix_transfer.data.loader import eval_loader
 from automix_transfer.data.registry import DATASETS, SPLITS
 from automix_transfer.data.settings import INTERPOLATIONS, DataConfig
 from automix_transfer.errors import UserError, run_script
+from automix_transfer.evaluation.attacks import OfPixels
+from automix_transfer.evaluation.corrupted import relative_error, released_accuracies, summarize
+from automix_transfer.evaluation.corruptions import NAMES
 from automix_transfer.evaluation.suite import PARTS, Progress, SuiteOptions, check_options, evaluate_suite
-from automix_transfer.io import write_json
+from automix_transfer.io import read_json, write_json
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.weights import load_encoder
 
 SHOWN = {"top1": "top-1", "top5": "top-5", "ece10": "ECE, 10 bins", "ece15": "ECE, 15 bins", "adaptive_ece15": "adaptive ECE, 15 bins",
+         "corruption_top1_15": "top-1, 15 corruptions", "corruption_top1_19": "top-1, 19 corruptions",
+         "corruption_relative_error": "mCE to the baseline",
          "brier": "Brier score (0 to 2)", "nll": "NLL (nats)", "fgsm_error": "FGSM error", "pgd_error": "PGD error"}
 NOT_PERCENT = ("brier", "nll")
 
@@ -62,7 +72,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     suite.add_argument("--epsilon", type=fraction, default=8 / 255, help="radius of the attacks in [0, 1], e.g. 8/255 (default)")
     suite.add_argument("--pgd-steps", type=int, default=20)
     suite.add_argument("--pgd-step-size", type=fraction, default=2 / 255, help="default: 2/255")
-    suite.add_argument("--seed", type=int, default=0, help="of PGD's random start")
+    suite.add_argument("--corruptions", default=",".join(NAMES), metavar="NAMES", help="which are made here (default: all 19)")
+    suite.add_argument("--corrupted", type=Path, metavar="DIR", help="released CIFAR-10-C, CIFAR-100-C or ImageNet-C instead of made ones")
+    suite.add_argument("--baseline", type=Path, metavar="FILE.json", help="another network's output: adds the error relative to it (mCE)")
+    suite.add_argument("--seed", type=int, default=0, help="of PGD's random start and of the corruptions")
     run = parser.add_argument_group("run")
     run.add_argument("--batch-size", type=int, default=128)
     run.add_argument("--workers", type=int, default=0, help="loader processes (default 0)")
@@ -73,9 +86,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    options = SuiteOptions(tuple(part.strip() for part in args.suite.split(",") if part.strip()), args.epsilon, args.pgd_steps,
-                           args.pgd_step_size, args.seed)
+    parts, corruptions = (tuple(part.strip() for part in text.split(",") if part.strip()) for text in (args.suite, args.corruptions))
+    options = SuiteOptions(parts, args.epsilon, args.pgd_steps, args.pgd_step_size, corruptions, args.seed)
     check_options(options)
+    baseline = read_baseline(args) if args.baseline is not None else None
+    if args.corrupted is not None and ("corruption" not in parts or not args.corrupted.is_dir()):
+        raise UserError(f"--corrupted {args.corrupted} must be a folder, and --suite must name corruption")
     for name in ("batch_size", "image_size"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -92,7 +108,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin = time.monotonic()
     loader = eval_loader(dataset, args.batch_size, workers=args.workers)
     progress = Progress(len(dataset), lambda line: print(line, file=sys.stderr, flush=True))
-    figures = evaluate_suite(encoder.to(device), loader, config.mean, config.std, options, progress)
+    made = [part for part in parts if part != "corruption" or args.corrupted is None]
+    figures: dict[str, Any] = {"images": len(dataset)}
+    if made:
+        figures = evaluate_suite(encoder.to(device), loader, config.mean, config.std, replace(options, parts=tuple(made)), progress)
+    if args.corrupted is not None:
+        network = OfPixels(encoder, config.mean, config.std).to(device).eval()
+        accuracies = released_accuracies(network, args.corrupted, config, dataset.classes, args.batch_size, progress.write)
+        figures |= summarize(accuracies, str(args.corrupted))
+    if baseline is not None:
+        figures["corruption_relative_error"] = relative_error(figures["corruption"], baseline)
     result = {**figures, "about": about(args, info, config, options, device, time.monotonic() - begin)}
     print(table(result))
     if args.output is not None:
@@ -150,6 +175,15 @@ def check_classes(info: EncoderInfo, dataset: ClassificationDataset, args: argpa
                         "name the class folders as in training")
 
 
+def read_baseline(args: argparse.Namespace) -> dict[str, Any]:
+    """The accuracies under corruption of --baseline."""
+    content = read_json(args.baseline)
+    found = content.get("corruption") if isinstance(content, dict) else None
+    if not isinstance(found, dict) or "corruption" not in args.suite:
+        raise UserError(f"--baseline {args.baseline} must be an output of --suite corruption, and this --suite must name it too")
+    return found
+
+
 def about(args: argparse.Namespace, info: EncoderInfo, config: DataConfig, options: SuiteOptions, device: torch.device,
           seconds: float) -> dict[str, Any]:
     """What the figures were made from."""
@@ -158,7 +192,7 @@ def about(args: argparse.Namespace, info: EncoderInfo, config: DataConfig, optio
             "image_size": config.image_size, "test_crop_ratio": config.test_crop_ratio, "interpolation": config.interpolation,
             "mean": list(config.mean), "std": list(config.std), "suite": list(options.parts), "epsilon": options.epsilon,
             "pgd_steps": options.pgd_steps, "pgd_step_size": options.pgd_step_size, "seed": options.seed, "device": str(device),
-            "torch": torch.__version__, "seconds": round(seconds, 1)}
+            "baseline": args.baseline and str(args.baseline), "torch": torch.__version__, "seconds": round(seconds, 1)}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -168,6 +202,10 @@ def table(result: dict[str, Any]) -> str:
     for key, name in SHOWN.items():
         if key in result:
             lines.append(f"  {name:<24}{result[key]:>9.4f}" if key in NOT_PERCENT else f"  {name:<24}{result[key]:>8.2f} %")
+    if "corruption" in result:
+        lines.append(f"  top-1 under corruption ({result['corruption_made']}), severities 1 to 5 and their mean:")
+        lines += [f"    {name:<20}" + "".join(f"{value:>8.2f}" for value in (*values, sum(values) / len(values)))
+                  for name, values in result["corruption"].items()]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What any classifier is worth on a folder of images: accuracy, calibration and adversarial error, in one pass over the images."""
+"""What any classifier is worth on a folder of images: accuracy, calibration, adversarial and corruption error, in one pass over them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation import calibration
 from automix_transfer.evaluation.attacks import Attack, OfPixels, fgsm, pgd
+from automix_transfer.evaluation.corrupted import corrupted_hits, summarize
+from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES, check
 from automix_transfer.training.validation import eval_mode
 
-PARTS = ("clean", "calibration", "fgsm", "pgd")
+PARTS = ("clean", "calibration", "fgsm", "pgd", "corruption")
 
 
 @dataclass(frozen=True)
 class SuiteOptions:
-    """What is measured: ``parts`` of `PARTS`, the radius ε of the attacks in [0, 1], PGD's steps and step size, the seed of its start."""
+    """What is measured: ``parts`` of `PARTS`, the radius ε of the attacks in [0, 1], PGD's steps and step size, the corruptions that are
+    made here, and the seed of them and of PGD's start."""
 
     parts: tuple[str, ...] = ("clean", "calibration", "fgsm")
     epsilon: float = 8 / 255
     pgd_steps: int = 20
     pgd_step_size: float = 2 / 255
+    corruptions: tuple[str, ...] = NAMES
     seed: int = 0
 
 
@@ -36,7 +40,8 @@ def evaluate_suite(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Te
     """Every figure of the parts asked for, in percent unless said otherwise, over all images of ``loader``.
 
     ``clean``: top1, top5. ``calibration``: ece10, ece15, adaptive_ece15, brier (0 to 2), nll (nats) and the 15 reliability bins.
-    ``fgsm``, ``pgd``: the error, 100 - top-1, on attacked images. And ``images``: how many.
+    ``fgsm``, ``pgd``: the error, 100 - top-1, on attacked images. ``corruption``: top-1 under each corruption at each severity, made
+    here, and its means. And ``images``: how many.
 
     Args:
         loader: (images (N, 3, H, W) normalised by mean and std, labels, indices).
@@ -53,22 +58,27 @@ def evaluate_suite(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Te
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     attacked_hits = dict.fromkeys(attacks, 0)
+    names = options.corruptions if "corruption" in options.parts else ()
+    hits = np.zeros((len(names), len(SEVERITIES)), dtype=np.int64)
     done = 0
     with eval_mode(encoder), torch.no_grad():
         for images, batch_labels, indices in loader:
             images, batch_labels = images.to(device), batch_labels.to(device)
             logits.append(encoder(images).float().cpu())
             labels.append(batch_labels.cpu())
-            pixels = network.pixels_of(images) if attacks else images
+            pixels = network.pixels_of(images) if attacks or names else images
             for name, attack in attacks.items():
                 attacked = attack(network, pixels, batch_labels, indices)
                 attacked_hits[name] += int((network(attacked).argmax(dim=1) == batch_labels).sum())
+            if names:
+                hits += corrupted_hits(network, pixels, batch_labels, indices, names, options.seed)
             done += len(batch_labels)
             progress(done)
     if not done:
         raise UserError("there is no image to evaluate")
     return {"images": done, **clean_figures(torch.cat(logits).numpy(), torch.cat(labels).numpy(), options.parts),
-            **{f"{name}_error": 100 - 100 * hits / done for name, hits in attacked_hits.items()}}
+            **{f"{name}_error": 100 - 100 * count / done for name, count in attacked_hits.items()},
+            **(summarize(dict(zip(names, (100 * hits / done).tolist(), strict=True)), "generated") if names else {})}
 
 
 def clean_figures(logits: np.ndarray, labels: np.ndarray, parts: Sequence[str] = ("clean", "calibration")) -> dict[str, Any]:
@@ -105,6 +115,8 @@ def check_options(options: SuiteOptions) -> None:
     for name, value in (("epsilon", options.epsilon), ("pgd-step-size", options.pgd_step_size)):
         if not 0 < value <= 1:
             raise UserError(f"--{name} {value} must be a radius in pixels of range [0, 1], e.g. 8/255")
+    for name in options.corruptions:
+        check(name, 1)
     if options.pgd_steps < 1:
         raise UserError(f"--pgd-steps {options.pgd_steps} must be at least 1")
 

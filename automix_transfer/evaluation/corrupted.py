@@ -1,0 +1,143 @@
+"""Accuracy under corruption: on the released sets where they are on disk, on corruptions made here otherwise (Table 6).
+
+CIFAR-10-C and CIFAR-100-C: ``DIR/<name>.npy`` (50000, 32, 32, 3) uint8, five severities of 10,000 in test order, and ``labels.npy``.
+ImageNet-C: ``DIR/<name>/<severity>/<class>/*.JPEG``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from automix_transfer.data.dataset import eval_dataset
+from automix_transfer.data.loader import eval_loader
+from automix_transfer.data.settings import DataConfig
+from automix_transfer.errors import UserError
+from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES, STANDARD, corrupt
+
+Accuracies = dict[str, list[float]]  #: name -> top-1 in percent at severities 1 to 5
+
+
+def corrupted_hits(network: nn.Module, pixels: Tensor, labels: Tensor, indices: Iterable[int], names: Sequence[str],
+                   seed: int) -> NDArray[np.int64]:
+    """(names, severities) images of a batch that are still recognised when corrupted here; pixels (N, 3, H, W) in [0, 1]."""
+    images = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    places = [int(index) for index in indices]
+    hits = np.zeros((len(names), len(SEVERITIES)), dtype=np.int64)
+    for row, name in enumerate(names):
+        for column, severity in enumerate(SEVERITIES):
+            found = network(to_pixels(corrupt(images, name, severity, places, seed), pixels.device)).argmax(dim=1)
+            hits[row, column] = int((found == labels).sum())
+    return hits
+
+
+def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def summarize(accuracies: Accuracies, made: str) -> dict[str, Any]:
+    """The table, its mean over the benchmark's 15 and over the paper's 19 corruptions where all of them are there, and how it was made."""
+    figures: dict[str, Any] = {"corruption": accuracies, "corruption_made": made}
+    for names in (STANDARD, NAMES):
+        if all(name in accuracies for name in names):
+            figures[f"corruption_top1_{len(names)}"] = float(np.mean([accuracies[name] for name in names]))
+    return figures
+
+
+def relative_error(accuracies: Mapping[str, Sequence[float]], baseline: Mapping[str, Sequence[float]]) -> float:
+    """mCE in percent: the mean over corruptions of the sum of errors over severities, relative to the baseline's.
+
+    Raises:
+        UserError: the baseline lacks a corruption, or makes no error under one.
+    """
+    ratios = []
+    for name, values in accuracies.items():
+        theirs = baseline.get(name)
+        if not isinstance(theirs, Sequence) or len(theirs) != len(values) or not all(isinstance(v, (int, float)) for v in theirs):
+            raise UserError(f"the baseline has no accuracies under '{name}' at {len(values)} severities; measure it with the same suite")
+        if sum(100 - value for value in theirs) <= 0:
+            raise UserError(f"the baseline makes no error under '{name}', so nothing can be relative to it; choose another")
+        ratios.append(sum(100 - value for value in values) / sum(100 - value for value in theirs))
+    return 100 * float(np.mean(ratios))
+
+
+def released_accuracies(network: nn.Module, folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int,
+                        progress: Callable[[str], None] = lambda line: None) -> Accuracies:
+    """Accuracies on every corruption that the released set in ``folder`` holds.
+
+    Raises:
+        UserError: no such set, or one of its files is damaged or of another size.
+    """
+    device = next(network.parameters()).device
+    accuracies: Accuracies = {}
+    sets = _cifar_c(folder, batch_size) if (folder / "labels.npy").is_file() else _imagenet_c(folder, config, classes, batch_size)
+    with torch.no_grad():
+        for name, batches in sets:
+            hits = [0, 0]
+            for pixels, labels in batches:
+                hits[0] += int((network(pixels.to(device)).argmax(dim=1).cpu() == labels).sum())
+                hits[1] += len(labels)
+            accuracies.setdefault(name, []).append(100 * hits[0] / max(hits[1], 1))
+            progress(f"{name}, severity {len(accuracies[name])}: {accuracies[name][-1]:.2f} %")
+    return accuracies
+
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+def _cifar_c(folder: Path, batch_size: int) -> Iterator[tuple[str, Batches]]:
+    labels = _array(folder / "labels.npy", 1)
+    names = [name for name in NAMES if (folder / f"{name}.npy").is_file()]
+    if not names:
+        raise UserError(f"{folder} has labels.npy but none of {', '.join(NAMES[:3])}, ... as .npy; "
+                        "give the folder of CIFAR-10-C or CIFAR-100-C")
+    files = {name: _array(folder / f"{name}.npy", 4) for name in names}
+    for name, images in files.items():
+        if images.dtype != np.uint8 or len(images) != len(labels) or images.shape[3] != 3 or len(images) % len(SEVERITIES):
+            raise UserError(f"{folder / name}.npy is {images.dtype} {images.shape}; expected uint8 ({len(labels)}, H, W, 3), "
+                            "five severities one after the other; restore it from the released archive")
+    share = len(labels) // len(SEVERITIES)
+    for name, images in files.items():
+        for severity in SEVERITIES:
+            yield name, _slices(images, labels, (severity - 1) * share, severity * share, batch_size)
+
+
+def _slices(images: NDArray[Any], labels: NDArray[Any], start: int, end: int, batch_size: int) -> Batches:
+    for at in range(start, end, batch_size):
+        part = slice(at, min(at + batch_size, end))
+        yield to_pixels(np.array(images[part]), torch.device("cpu")), torch.from_numpy(labels[part].astype(np.int64))
+
+
+def _array(file: Path, dimensions: int) -> NDArray[Any]:
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{file} could not be read as a NumPy array; restore it from the released archive") from error
+    if array.ndim != dimensions or array.dtype.kind not in "iu":
+        raise UserError(f"{file} is {array.dtype} {array.shape}; expected whole numbers in {dimensions} dimension(s)")
+    return array
+
+
+def _imagenet_c(folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int) -> Iterator[tuple[str, Batches]]:
+    names = [name for name in NAMES if all((folder / name / str(severity)).is_dir() for severity in SEVERITIES)]
+    if not names:
+        raise UserError(f"{folder} holds no corruption: expected <name>.npy and labels.npy (CIFAR-C), or <name>/<severity 1 to 5>/<class>/ "
+                        "(ImageNet-C)")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
+    for name in names:
+        for severity in SEVERITIES:
+            where = DataConfig(**{**vars(config), "dataset": "imagefolder", "root": str(folder / name), "train_split": str(severity),
+                                  "val_split": str(severity), "test_crop_ratio": 1.0})  # its images are cut already
+            dataset = eval_dataset(where)
+            if list(dataset.classes) != list(classes):
+                raise UserError(f"{folder / name / str(severity)} has other classes ({len(dataset.classes)}) than the clean images "
+                                f"({len(classes)}); restore it from the released archive")
+            loader = eval_loader(dataset, batch_size, workers=config.workers)
+            yield name, ((images * std + mean, labels) for images, labels, _ in loader)

@@ -1,0 +1,111 @@
+"""Accuracy under corruption: made here and on released sets, counted by a loop; what is no such set is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from automix_transfer.errors import UserError
+from automix_transfer.evaluation.__main__ import main
+from automix_transfer.evaluation.corrupted import relative_error, summarize
+from automix_transfer.evaluation.corruptions import NAMES, STANDARD, corrupt
+from automix_transfer.models import create_encoder, load_encoder
+
+MADE = ("contrast", "fog", "gaussian_noise")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight clean images of four classes, a network, and both kinds of released set, with the corruptions that are made here."""
+    folder = tmp_path_factory.mktemp("corrupted")
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(8) // 2
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / "clean" / "test" / "abcd"[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / "clean" / "test" / "abcd"[label] / f"{number}.png")
+    (folder / "cifar").mkdir()
+    np.save(folder / "cifar" / "labels.npy", np.tile(labels, 5))
+    for name in MADE:
+        levels = [corrupt(images, name, severity, range(8)) for severity in range(1, 6)]
+        np.save(folder / "cifar" / f"{name}.npy", np.concatenate(levels))
+        for severity, level in enumerate(levels, start=1):
+            for number, (image, label) in enumerate(zip(level, labels, strict=True)):
+                place = folder / "imagenet" / name / str(severity) / "abcd"[label]
+                place.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(place / f"{number}.png")
+    torch.manual_seed(0)
+    torch.save(create_encoder("cifar_resnet8", 4).state_dict(), folder / "net.pth")
+    return folder
+
+
+def run(files: Path, output: Path, *more: str) -> dict:
+    command = ["--encoder", "cifar_resnet8", "--weights", str(files / "net.pth"), "--data", str(files / "clean"), "--batch-size", "3",
+               "--suite", "corruption", "--corruptions", ",".join(MADE), "--output", str(output)]
+    assert main([*command, *more]) == 0
+    return json.loads(output.read_text())
+
+
+def test_made_and_released_are_counted_the_same(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = run(files, tmp_path / "made.json")
+    assert made["corruption_made"] == "generated" and "under corruption (generated)" in capsys.readouterr().out
+    for kind in ("cifar", "imagenet"):
+        released = run(files, tmp_path / f"{kind}.json", "--corrupted", str(files / kind))
+        assert released["corruption"] == made["corruption"] and released["corruption_made"] == str(files / kind)
+    encoder, info = load_encoder(files / "net.pth", "cifar_resnet8")
+    images, labels = np.load(files / "cifar" / "fog.npy")[16:24], torch.arange(8) // 2
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        logits = encoder((pixels - torch.tensor(info.mean).view(3, 1, 1)) / torch.tensor(info.std).view(3, 1, 1))
+    assert made["corruption"]["fog"][2] == 100 * float((logits.argmax(1) == labels).float().mean())
+
+
+def test_relative_to_a_baseline(files: Path, tmp_path: Path) -> None:
+    run(files, tmp_path / "base.json")
+    assert run(files, tmp_path / "same.json", "--baseline", str(tmp_path / "base.json"))["corruption_relative_error"] == pytest.approx(100)
+    assert relative_error({"fog": [90, 80]}, {"fog": [80, 60]}) == pytest.approx(50)
+    with pytest.raises(UserError, match="no accuracies under 'fog' at 2"):
+        relative_error({"fog": [90, 80]}, {"snow": [80, 60]})
+    with pytest.raises(UserError, match="makes no error"):
+        relative_error({"fog": [90]}, {"fog": [100]})
+
+
+def test_means_are_given_where_all_corruptions_are_there() -> None:
+    assert "corruption_top1_15" not in summarize({"fog": [1.0] * 5}, "x")
+    figures = summarize({name: [float(number)] * 5 for number, name in enumerate(NAMES)}, "x")
+    assert figures["corruption_top1_15"] == 7 and figures["corruption_top1_19"] == 9 and len(STANDARD) == 15
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda d: (d / "labels.npy").write_bytes(b"x"), "labels.npy could not be read"),
+    (lambda d: np.save(d / "labels.npy", np.zeros((5, 8), int)), "in 1 dimension"),
+    (lambda d: np.save(d / "fog.npy", np.zeros((40, 32, 32, 3))), "fog.npy is float64"),
+    (lambda d: np.save(d / "fog.npy", np.zeros((39, 32, 32, 3), np.uint8)), "expected uint8 \\(40"),
+    (lambda d: np.save(d / "fog.npy", np.array([{}]), allow_pickle=True), "fog.npy could not be read"),
+    (lambda d: (d / "labels.npy").unlink(), "holds no corruption"),
+    (lambda d: [file.unlink() for file in d.glob("*_*.npy")] + [(d / n).unlink() for n in ("fog.npy", "contrast.npy")], "none of gaussian"),
+])
+def test_damaged_sets(files: Path, tmp_path: Path, change, words: str) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for file in (files / "cifar").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    change(folder)
+    with pytest.raises(UserError, match=words):
+        run(files, tmp_path / "out.json", "--corrupted", str(folder))
+
+
+def test_options_that_do_not_fit(files: Path, tmp_path: Path) -> None:
+    for more, words in ((["--corruptions", "rain"], "'rain' is unknown"), (["--corrupted", str(tmp_path / "none")], "must be a folder"),
+                        (["--corrupted", str(files / "cifar"), "--suite", "clean"], "must name corruption"),
+                        (["--baseline", str(tmp_path / "none.json")], "none.json does not exist")):
+        with pytest.raises(UserError, match=words):
+            run(files, tmp_path / "out.json", *more)
+    (files / "imagenet" / "fog" / "1" / "e").mkdir()
+    Image.new("RGB", (32, 32)).save(files / "imagenet" / "fog" / "1" / "e" / "x.png")
+    with pytest.raises(UserError, match="has other classes"):
+        run(files, tmp_path / "out.json", "--corrupted", str(files / "imagenet"))
