@@ -36,48 +36,30 @@ def test_two_steps_lower_nothing_but_run(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_one_generator_one_result(name: str) -> None:
-    method = tiny_method(name).eval()
-    images, labels = batch(method)
-    first, second = (method(images, labels, rng(3)) for _ in range(2))
-    assert torch.equal(first.loss, second.loss)
-    if first.mixed is not None:
-        assert torch.equal(first.mixed, second.mixed) and torch.equal(first.mask, second.mask)
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_images_are_left_alone_and_masks_are_shares(name: str) -> None:
+def test_one_draw_one_result_and_masks_are_shares(name: str) -> None:
     method = tiny_method(name)
     images, labels = batch(method)
     before = images.clone()
-    for seed in range(3):
-        output = method(images, labels, rng(seed))
-        assert torch.equal(images, before)
-        if output.mixed is not None:
-            assert output.mixed.shape == (6, 3, SIZE, SIZE) and output.mask.shape == (6, 1, SIZE, SIZE)
-            assert output.mask.min() >= 0 and output.mask.max() <= 1 + 1e-6
-            if name not in ("resizemix", "puzzlemix", "comixup"):  # there the partner is moved, or there are several
-                partner = images[output.permutation]
-                assert torch.allclose(output.mixed, output.mask * images + (1 - output.mask) * partner, atol=1e-5)
+    first, second = (method.eval()(images, labels, rng(3)) for _ in range(2))
+    assert torch.equal(first.loss, second.loss) and torch.equal(images, before)
+    if first.mixed is not None:
+        assert torch.equal(first.mixed, second.mixed) and torch.equal(first.mask, second.mask)
+        assert first.mixed.shape == (6, 3, SIZE, SIZE) and first.mask.shape == (6, 1, SIZE, SIZE)
+        assert first.mask.min() >= 0 and first.mask.max() <= 1 + 1e-6
+        if name not in ("resizemix", "puzzlemix", "comixup"):  # there the partner is moved, or there are several
+            partner = images[first.permutation]
+            assert torch.allclose(first.mixed, first.mask * images + (1 - first.mask) * partner, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_batch_of_two_and_of_one_class(name: str) -> None:
+def test_a_batch_of_two_of_one_class_under_autocast(name: str) -> None:
     method = tiny_method(name)
     images, labels = batch(method, count=2)
-    assert torch.isfinite(method(images, torch.zeros_like(labels), rng()).loss)
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_bfloat16_autocast(name: str) -> None:
-    method = tiny_method(name)
-    images, labels = batch(method)
-    for seed in range(3):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            output = method(images, labels, rng(seed))
-        output.loss.backward()
-        assert torch.isfinite(output.loss)
-        assert output.mixed is None or output.mixed.dtype == images.dtype
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = method(images, torch.zeros_like(labels), rng(1))
+    output.loss.backward()
+    assert torch.isfinite(output.loss)
+    assert output.mixed is None or output.mixed.dtype == images.dtype  # half precision is for the network, not for the images
 
 
 @pytest.mark.parametrize("name", PAIRED)

@@ -77,7 +77,7 @@ def test_a_layer_that_does_not_run_is_an_error_and_not_vanilla() -> None:
 
 # AlignMix
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(seed=SEEDS, places=st.integers(1, 9), channels=st.integers(1, 5), scale=st.sampled_from([0.01, 1.0, 30.0]))
 def test_plans_have_exact_columns_and_nearly_exact_rows(seed: int, places: int, channels: int, scale: float) -> None:
     x, y = scale * torch.randn(2, 3, places, channels, generator=rng(seed))
@@ -91,7 +91,7 @@ def test_sinkhorn_is_a_linear_program_where_epsilon_is_small() -> None:
     from scipy.optimize import linear_sum_assignment
 
     x, y = torch.randn(2, 1, 6, 3, generator=rng(0))
-    plan = sinkhorn(x, y, epsilon=0.01, iterations=5000, tolerance=0.0)[0] * 6
+    plan = sinkhorn(x, y, epsilon=0.01, iterations=1000, tolerance=0.0)[0] * 6
     rows, columns = linear_sum_assignment(torch.cdist(x, y)[0].square().numpy())
     assert np.allclose(plan.numpy()[rows, columns], 1, atol=0.05)
 
