@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,11 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
     if not isinstance(about, dict) or about.get("format") != FORMAT or not isinstance(about.get("files"), list):
         raise UserError(f"{folder / ABOUT} is not of format {FORMAT}; write the data set again with pretrain/supermix.py")
     if about.get("classes") != list(classes):
-        raise UserError(f"{folder} was mixed from {len(about.get('classes') or [])} classes that are not the {len(classes)} of this data "
-                        "set; give the folder that was written from it")
+        raise UserError(f"{folder} was mixed from other classes than the {len(classes)} of this data set; give the folder that was "
+                        "written from it")
     try:
         labels = np.load(folder / SOFT_LABELS, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, MemoryError, OverflowError, TokenError) as error:
         raise UserError(f"{folder / SOFT_LABELS} could not be read as a NumPy array; write the data set again") from error
     files = [folder / IMAGES / str(name) for name in about["files"]]
     if labels.shape != (len(files), len(classes)) or labels.dtype != np.float32:

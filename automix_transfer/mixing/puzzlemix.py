@@ -81,10 +81,11 @@ def mask_problem(plain: Tensor, shares: Tensor, draw: PuzzleMixDraw, options: Pu
     partner, b, n = draw.permutation.to(shares.device), draw.blocks, options.levels
     beta = options.beta / (16 * b)
     u_i, u_j = shares.clone(), shares[partner]
-    weights = []
+    cells = seam_cells(plain, b, options.seam_size)
+    choices, weights = (cells[partner], cells), []
     for dimension in (1, 2):
-        seam = [[beta * options.gamma * seams(upper, lower, b, dimension, options.seam_size) for lower in (plain[partner], plain)]
-                for upper in (plain[partner], plain)]  # seam[p][q]: 1 where the upper or left block is image i's, 0 where it is j's
+        seam = [[beta * options.gamma * seams(upper, lower, b, dimension) for lower in choices]
+                for upper in choices]  # seam[p][q]: 1 where the upper or left block is image i's, 0 where it is j's
         (d00, d01), (d10, d11) = seam
         before, after = (slice(None),) * dimension + (slice(None, -1),), (slice(None),) * dimension + (slice(1, None),)
         # a block that shows image i costs what its partner's saliency would have been worth, and the seams of that choice
@@ -100,11 +101,14 @@ def mask_problem(plain: Tensor, shares: Tensor, draw: PuzzleMixDraw, options: Pu
     return unary, weights[0], weights[1]
 
 
-def seams(upper: Tensor, lower: Tensor, blocks: int, dimension: int, size: int) -> Tensor:
-    """Mean |A_q - B_q+1| across each border between blocks of images A and B (N, C, H, W), along spatial dimension 1 or 2."""
-    cells = [length // math.gcd(length // blocks, min(size, length // blocks)) for length in upper.shape[2:]]
-    a, b = (block_means(images, (cells[0], cells[1])) for images in (upper, lower))
-    a, b = (a, b) if dimension == 1 else (a.transpose(2, 3), b.transpose(2, 3))
+def seam_cells(images: Tensor, blocks: int, size: int) -> Tensor:
+    """Images (N, C, H, W) averaged over ``size`` pixels, or what of it divides a block: (N, C, h, w)."""
+    return block_means(images, tuple(length // math.gcd(length // blocks, min(size, length // blocks)) for length in images.shape[2:]))
+
+
+def seams(upper: Tensor, lower: Tensor, blocks: int, dimension: int) -> Tensor:
+    """Mean |A_q - B_q+1| across each border between blocks of A and B (N, C, h, w) of `seam_cells`, along spatial dimension 1 or 2."""
+    a, b = (upper, lower) if dimension == 1 else (upper.transpose(2, 3), lower.transpose(2, 3))
     step = a.shape[2] // blocks
     difference = (a[:, :, step - 1:-1:step] - b[:, :, step::step]).abs().mean(dim=1)  # (N, blocks - 1, cells along the border)
     along = difference.unflatten(2, (blocks, -1)).mean(dim=3)

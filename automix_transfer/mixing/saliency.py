@@ -42,10 +42,9 @@ def saliency_with_loss(encoder: nn.Module, images: Tensor, labels: Tensor) -> tu
         return gradient.float().square().mean(dim=1).sqrt(), mean + linear - linear.detach()
 
 
-def block_means(values: Tensor, blocks: tuple[int, int]) -> Tensor:
-    """(N, ..., H, W) averaged to (N, ..., h, w) blocks, which must divide H and W."""
-    high, wide = values.shape[-2] // blocks[0], values.shape[-1] // blocks[1]
-    return values.unflatten(-1, (blocks[1], wide)).unflatten(-3, (blocks[0], high)).mean(dim=(-3, -1))
+def block_means(values: Tensor, blocks: tuple[int, ...]) -> Tensor:
+    """(N, C, H, W) or (N, H, W) averaged to blocks (h, w), which must divide H and W."""
+    return functional.avg_pool2d(values, (values.shape[-2] // blocks[0], values.shape[-1] // blocks[1]))
 
 
 def block_shares(saliency: Tensor, blocks: tuple[int, int]) -> Tensor:

@@ -125,7 +125,7 @@ def test_broken_folders_are_named(setting: tuple[Experiment, Path, list[str]], t
     read_mixed(written(good, row), ["a", "b"])
     for about, labels, words in [
         ({**good, "format": "?"}, row, "not of format"), (good, row.astype(float), "float32"), (good, 2 * row, "adding up to 1"),
-        ({**good, "files": []}, row, "0 images of 2 classes"), ({**good, "classes": ["a", "c"]}, row, "classes that are not"),
+        ({**good, "files": []}, row, "0 images of 2 classes"), ({**good, "classes": ["a", "c"]}, row, "other classes than the 2"),
     ]:
         with pytest.raises(UserError, match=words):
             read_mixed(written(about, labels), ["a", "b"])
