@@ -6,24 +6,20 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pickle
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
+import numpy
 import torch
 
 from automix_transfer.errors import UserError
-
-#: what a pickle of arrays needs: NumPy's ways to make one, of every version
-_ARRAY_GLOBALS = {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"),
-    *((f"{core}.multiarray", name) for core in ("numpy.core", "numpy._core") for name in ("_reconstruct", "scalar")),
-    *((f"{core}.numeric", "_frombuffer") for core in ("numpy.core", "numpy._core")),
-}
 
 
 def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -140,7 +136,7 @@ def load_arrays(path: str | Path, source: str) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as stream:
-            return _ArrayUnpickler(stream, encoding="latin1").load()  # arrays that Python 2 pickled are text in this encoding
+            return _resolved(_ArrayUnpickler(stream, encoding="latin1").load())  # arrays that Python 2 pickled are text in this encoding
     except _Forbidden as error:
         raise UserError(f"{path} is a pickle that wants to run code when it is loaded ({error}), so it was refused; {source}") from error
     except OSError as error:
@@ -154,7 +150,68 @@ class _Forbidden(Exception):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
+    """Arrays are rebuilt here from their type, shape and bytes: NumPy's own way believes a file's every word, and a damaged one ends the
+    interpreter."""
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ARRAY_GLOBALS or (module == "numpy.dtypes" and name.endswith("DType")):
-            return super().find_class(module, name)
+        if module.removeprefix("numpy.").startswith(("core.", "_core.")):
+            module = "numpy"
+        if (module, name) in _ARRAY_GLOBALS:
+            return _ARRAY_GLOBALS[module, name]
+        if module == "numpy.dtypes" and name.endswith("DType"):
+            return lambda *_: _Type(name.removesuffix("DType").lower())
         raise _Forbidden(f"{module}.{name}")
+
+
+class _Type:
+    """A pickled dtype: a plain number or text of one size."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        self.dtype = numpy.dtype(name)
+        if self.dtype.kind not in "biufcSU" or self.dtype.subdtype is not None:
+            raise ValueError(f"arrays of {name}")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """A pickled array, until `_resolved` puts the real one in its place."""
+
+    def __init__(self, *_: object) -> None:
+        self.value: numpy.ndarray | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, content = state
+        self.value = _from_bytes(content, kind, shape, "F" if fortran else "C")
+
+
+def _from_bytes(content: Any, kind: _Type, shape: tuple[int, ...], order: Literal["C", "F"] = "C") -> numpy.ndarray:
+    content = content.encode("latin1") if isinstance(content, str) else bytes(content)
+    return numpy.frombuffer(content, kind.dtype).reshape(shape, order=order).copy(order=order)
+
+
+def _scalar(kind: _Type, content: Any) -> Any:
+    return _from_bytes(content, kind, (1,))[0]
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+def _resolved(value: Any) -> Any:
+    if isinstance(value, _Array):
+        if value.value is None:
+            raise ValueError("an array without content")
+        return value.value
+    if isinstance(value, dict):
+        return type(value)((_resolved(key), _resolved(item)) for key, item in value.items())
+    return type(value)(_resolved(item) for item in value) if type(value) in (list, tuple) else value
+
+
+#: what a pickle of arrays names, in any version of NumPy, and what stands in for it
+_ARRAY_GLOBALS: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Array, ("numpy", "_reconstruct"): _Array, ("numpy", "_frombuffer"): _from_bytes, ("numpy", "scalar"): _scalar,
+    ("numpy", "dtype"): _Type, ("collections", "OrderedDict"): OrderedDict, ("_codecs", "encode"): codecs.encode,
+    ("__builtin__", "bytes"): _no_bytes, ("builtins", "bytes"): _no_bytes}  # of an empty array

@@ -108,8 +108,8 @@ def read_backbone(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: its overlay {path.with_suffix('.yaml').name} does not lie beside it, so how to feed it is unknown; "
                         "copy both files of the export")
     try:
-        state = {name: torch.from_numpy(np.array(value)) for name, value in model.items()}
-    except TypeError as error:
+        state = {name: torch.from_numpy(np.array(value, value.dtype.newbyteorder("="))) for name, value in model.items()}
+    except (TypeError, ValueError) as error:
         raise UserError(f"{path} holds arrays that are no numbers ({error}); export the weights again ({EXPORT})") from error
     if caffe2:
         state = caffe2_weights.detectron2_names(state)

@@ -180,6 +180,28 @@ def test_bad_pickles(tmp_path, content, message, capsys):
     assert "hostile" not in capsys.readouterr().out
 
 
+def test_any_damage_to_a_pickle_is_one_error(tmp_path):
+    """Flipped bytes, in the types of arrays too, where NumPy's own reader can end the interpreter."""
+    from automix_transfer.detection.weights_check import read_backbone
+
+    arrays = {"stem.conv1.weight": np.arange(6, dtype=">f4").reshape(2, 3), "b": np.asfortranarray(np.ones((2, 2))), "c": np.zeros((0, 2))}
+    rng, refused = np.random.default_rng(0), 0
+    for protocol in (2, 4, 5):
+        content = pickle.dumps({"model": arrays, "__author__": "x"}, protocol=protocol)
+        (tmp_path / "x.pkl").write_bytes(content)
+        read = read_backbone(tmp_path / "x.pkl")
+        assert all(np.array_equal(read[name].numpy(), value) for name, value in arrays.items())
+        for _ in range(150):
+            damaged = bytearray(content)
+            damaged[rng.integers(len(damaged))] = rng.integers(256)
+            (tmp_path / "x.pkl").write_bytes(damaged)
+            try:
+                read_backbone(tmp_path / "x.pkl")
+            except UserError:
+                refused += 1
+    assert refused > 100
+
+
 def test_files_of_other_kinds(r50_c4, tmp_path):
     from automix_transfer.detection.weights_check import load_weights
 
