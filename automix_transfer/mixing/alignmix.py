@@ -66,6 +66,7 @@ class AlignMix(PairMethod):
     """Eq. 2 on aligned feature maps, or on MixUp of the input, by a coin; one λ a batch."""
 
     options: AlignMixOptions
+    reads_layers = True
 
     def __init__(self, encoder: nn.Module, options: AlignMixOptions | None = None) -> None:
         options = options or AlignMixOptions()

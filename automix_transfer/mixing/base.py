@@ -40,10 +40,12 @@ class Method(nn.Module):
 
     Attributes:
         views: views of each image that a batch must hold, beside each other in the channels: (N, 3·views, H, W).
+        reads_layers: the method changes or reads features on their way through the encoder, by hooks that a compiled network passes over.
         soft_labels: labels may also be distributions (N, K), as a data set that was mixed offline gives them.
     """
 
     views: int = 1
+    reads_layers: bool = False
     soft_labels: bool = False
 
     def prepare(self, info: EncoderInfo) -> None:

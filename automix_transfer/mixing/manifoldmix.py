@@ -45,6 +45,7 @@ class ManifoldMix(PairMethod):
     """Eq. 2 on features mixed at a random layer; one λ a batch."""
 
     options: ManifoldMixOptions
+    reads_layers = True
 
     def __init__(self, encoder: nn.Module, options: ManifoldMixOptions | None = None) -> None:
         options = options or ManifoldMixOptions()

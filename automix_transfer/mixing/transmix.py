@@ -38,6 +38,7 @@ class TransMix(MixUpCutMix):
     """Eq. 2; on CutMix samples the label is half the area and half the attention of the same forward pass. Needs a class token."""
 
     options: TransMixOptions
+    reads_layers = True
 
     def __init__(self, encoder: nn.Module, options: TransMixOptions | None = None) -> None:
         options = options or TransMixOptions()

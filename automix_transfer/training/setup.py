@@ -150,6 +150,9 @@ def build_model(experiment: Experiment, classes: list[str], load_weights: bool =
         note = f"weights from {config.weights}: {load_into(encoder, weights, config.classifier)}"
     options = {key: value for key, value in experiment.method.items() if key != "name"}
     method = build_method(experiment.method["name"], encoder, options, info)
+    if experiment.train.compile and method.reads_layers:
+        raise UserError(f"train.compile=true does not go with method.name={experiment.method['name']}, which works on features inside "
+                        "the network; set train.compile=false, or choose a method that mixes images, e.g. mixup_cutmix or puzzlemix")
     if bool(data.mixed) != method.soft_labels:
         raise UserError(f"method.name={experiment.method['name']} does not take the soft labels of data.mixed={data.mixed}; use "
                         "method.name=supermix, or leave data.mixed empty" if data.mixed else

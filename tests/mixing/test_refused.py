@@ -76,6 +76,7 @@ def test_what_does_not_fit_is_named(name: str, values: dict[str, Any], encoder: 
     (["method.name=supermix"], "trains on images that were mixed before; .*supermix.py.*data.mixed=FOLDER.*puzzlemix"),
     (["method.name=mixup", "data.mixed=somewhere"], "mixup does not take the soft labels of data.mixed=somewhere; .*name=supermix"),
     (["method.name=transmix"], "class token"),
+    (["method.name=manifoldmix", "train.compile=true"], "compile=true does not go with method.name=manifoldmix.*puzzlemix"),
 ])
 def test_a_run_is_refused_before_it_begins(overrides: list[str], words: str) -> None:
     experiment = load_experiment(overrides=["data.root=nowhere", "encoder.name=resnet10_32", *overrides])
