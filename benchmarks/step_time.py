@@ -79,13 +79,16 @@ def time_steps(options: argparse.Namespace, device: torch.device) -> dict[str, d
                 took = timed(step, number + 1, device)
                 if number >= 0:
                     seconds[name].append(took)
-            print(f"round {max(number, 0)} of {options.rounds}" + (" (warming up)" if number < 0 else ""), flush=True)
+            print(f"round {number + 1} of {options.rounds}" if number >= 0 else "warmed up", flush=True)
         own = {name: own_share(step, method, device) for name, (step, method) in steps.items()}
-        passes = {name: count_passes(step, method, options) for name, (step, method) in steps.items()}
-        floors = {name: least_passes(method, options, name) for name, (_, method) in steps.items()}
+        del steps  # what follows counts, and needs no large batch
+        small = argparse.Namespace(**{**vars(options), "batch": 4})
+        counted = {name: make_step(name.split(" on ")[0], small, device, folder, transformer=" on " in name) for name in seconds}
+        passes = {name: count_passes(step, method, small) for name, (step, method) in counted.items()}
+        floors = {name: least_passes(method, small, name) for name, (_, method) in counted.items()}
     print(f"\n{'method':<30}{'passes':>8}{'floor':>7}{'seconds':>9}{'x MixUp':>9}{'floor x MixUp':>15}{'not the network':>17}")
     rows = {}
-    for name in sorted(steps, key=lambda n: statistics.median(seconds[n])):
+    for name in sorted(seconds, key=lambda n: statistics.median(seconds[n])):
         base = seconds["mixup on transmix's encoder" if name == "transmix" else "mixup"]
         ratio = statistics.median(a / b for a, b in zip(seconds[name], base, strict=True))
         floor = floors[name]

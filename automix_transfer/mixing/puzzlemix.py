@@ -29,6 +29,8 @@ from automix_transfer.mixing.pairs import (
 from automix_transfer.mixing.saliency import block_means, block_shares, enlarge, input_saliency, saliency_with_loss
 from automix_transfer.mixing.transport import move_blocks, plan_transport
 
+FINEST = 16  #: blocks a side that move, at most
+
 
 @dataclass
 class PuzzleMixOptions(PairOptions):
@@ -40,8 +42,8 @@ class PuzzleMixOptions(PairOptions):
         beta, gamma, eta: weights of smooth masks, of seams in the image, and of the prior on the mask's mean.
         seam_size: pixels over which images are averaged before their seams are measured.
         transport: whether blocks move; ``transport_strength``: the price of distance.
-        transport_size: blocks that move have at most this many pixels a side (0: those of the mask); the comparisons behind the tables
-            moved none where the mask's blocks were larger.
+        transport_size: blocks that move have at most this many pixels a side (0: those of the mask), but there are never more than 16 a
+            side; the comparisons behind the tables moved none where the mask's blocks were larger.
         clean_weight: of the loss on the clean images, trained on too; 0 uses it for the saliency only (CIFAR; 1: Tiny-ImageNet).
     """
 
@@ -145,11 +147,16 @@ def apply_puzzlemix(images: Tensor, draw: PuzzleMixDraw, saliency: Tensor, optio
 
 
 def transport_blocks(size: tuple[int, int], blocks: int, pixels: int) -> tuple[int, int]:
-    """Blocks (h, w) that move: the mask's, or parts of them of at most ``pixels`` a side that divide them."""
+    """Blocks (h, w) that move: the mask's, or parts of them of at most ``pixels`` a side that divide them.
+
+    Never more than 16 a side beside the mask's own: prices are kept for each pair of places, 65,536 of them for 16×16.
+    """
     sides = []
     for length in size:
         side = length // blocks
-        part = side if not pixels else max(p for p in range(1, min(pixels, side) + 1) if side % p == 0)
+        least = -(-length // FINEST)
+        fitting = [part for part in range(1, side + 1) if side % part == 0 and least <= part <= max(pixels, least)]
+        part = max(fitting, default=side) if pixels else side
         sides.append(length // part)
     return sides[0], sides[1]
 

@@ -244,7 +244,9 @@ def test_a_full_mask_moves_nothing_and_identity_plans_change_nothing() -> None:
 def test_moving_blocks_divide_those_of_the_mask() -> None:
     assert transport_blocks((32, 32), 2, 4) == (8, 8)
     assert transport_blocks((32, 32), 16, 4) == (16, 16)
-    assert transport_blocks((224, 224), 16, 4) == (112, 112)  # 14-pixel blocks, on which the released code fails
+    assert transport_blocks((224, 224), 16, 4) == (16, 16)  # 14-pixel blocks, on which the released code fails
+    assert transport_blocks((224, 224), 4, 16) == (16, 16) and transport_blocks((224, 224), 4, 4) == (16, 16)
+    assert transport_blocks((64, 64), 32, 4) == (32, 32)  # those of the mask, however many
     assert transport_blocks((32, 64), 4, 0) == (4, 4)
 
 
