@@ -49,7 +49,9 @@ class EncoderMaps:
             raise UserError(f"cam_class '{cam_class}' is unknown; choose {' or '.join(CAM_CLASSES)}")
         self.info, self.image_size, self.map_size, self.batch_size, self.device = info, image_size, map_size, batch_size, device
         self.predicted = cam_class == "predicted"
-        self.activation = ClassActivation(encoder.to(device), image_size, output_stride, method, layer)
+        # Channels last: a third faster on CPUs for networks of depthwise convolutions (tf_efficientnet_lite0: 14.5 for 10.6 images/s)
+        encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.activation = ClassActivation(encoder, image_size, output_stride, method, layer)
         self.about: dict[str, Any] = {
             "encoder": info.name, "image_size": image_size, "map_size": map_size, "output_stride": self.activation.stride,
             "map_cells": list(self.activation.map_shape), "map_method": method, "cam_class": cam_class, "cam_layer": self.activation.layer}
@@ -75,7 +77,7 @@ class EncoderMaps:
         for batch, images in _prefetch(batches, lambda i: self._read(targets[i], target_set.crop_bottom), pool):
             start = time.perf_counter()
             labels = torch.tensor([targets[i].label for i in batch], device=self.device)
-            activations, logits = self.activation(images.to(self.device), None if self.predicted else labels)
+            activations, logits = self.activation(self._on_device(images), None if self.predicted else labels)
             top = None if self.predicted else logits.topk(min(TOP, logits.shape[1])).indices.cpu().numpy()
             raw = activations.cpu().numpy()
             self.seconds += time.perf_counter() - start
@@ -90,8 +92,11 @@ class EncoderMaps:
         """One image's score map, computed again."""
         target = target_set.targets[index]
         labels = None if self.predicted else torch.tensor([target.label], device=self.device)
-        raw, _ = self.activation(self._read(target, target_set.crop_bottom)[None].to(self.device), labels)
+        raw, _ = self.activation(self._on_device(self._read(target, target_set.crop_bottom)[None]), labels)
         return self.finish(target, raw[0].cpu().numpy())
+
+    def _on_device(self, images: torch.Tensor) -> torch.Tensor:
+        return images.to(device=self.device, memory_format=torch.channels_last)
 
     def _read(self, target: Target, crop_bottom: int) -> torch.Tensor:
         image = read_target(target, crop_bottom).resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
