@@ -24,6 +24,7 @@ from pycocotools import mask as mask_codec
 from automix_transfer.data.coco import categories_of_coco, read_coco
 from automix_transfer.data.voc import read_voc
 from automix_transfer.errors import UserError
+from automix_transfer.io import read_json
 
 LAYOUTS = "VOC (Annotations/, JPEGImages/, ImageSets/Main/) or COCO (annotations/instances_train*.json, instances_val*.json)"
 VOC_TRAIN, VOC_TEST = ("trainval", "train"), ("test", "val")
@@ -205,8 +206,22 @@ def check_masks(cfg: CfgNode) -> None:
                             "INPUT.MASK_FORMAT is polygon; set INPUT.MASK_FORMAT bitmask")
 
 
+def _released_coco(name: str, folder: Path, file: Path) -> list[Any]:
+    """The images of a COCO file as released, all of them there. Its annotations are taken as they are: a few are empty, and known to be."""
+    content = read_json(file)
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list) or not folder.is_dir():
+        raise UserError(f"data set '{name}': {file} is no COCO file, or {folder} is no folder; restore them from their source")
+    present = set(os.listdir(folder))
+    missing = [item["file_name"] for item in images if item["file_name"] not in present]
+    if missing:
+        raise UserError(f"data set '{name}': {len(missing)} of {len(images)} images are missing in {folder} ({', '.join(missing[:3])}, "
+                        "...); unpack the archive again")
+    return images
+
+
 def check_builtin(name: str) -> None:
-    """Is one of Detectron2's own VOC or COCO sets there, whole and well-formed? Others are left to Detectron2.
+    """Is one of Detectron2's own VOC or COCO sets there, and whole? Others are left to Detectron2.
 
     Raises:
         UserError: it is not where ``DETECTRON2_DATASETS`` says, or what the readers find.
@@ -224,7 +239,7 @@ def check_builtin(name: str) -> None:
         complete_builtin_voc(name)
         records = DatasetCatalog.get(name)
     else:
-        records = read_coco(metadata.image_root, place, check_images=False)  # files are looked for, not opened: there are 118,000
+        records = _released_coco(name, Path(metadata.image_root), place)
         metadata.set(checked=True)
     if not records:
         raise UserError(f"data set '{name}' ({place}) is empty")

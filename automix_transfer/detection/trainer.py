@@ -85,14 +85,14 @@ def prepare(arguments: Namespace) -> CfgNode:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
     elif arguments.class_names is not None:
         raise UserError("--class-names goes with --data-root; Detectron2's own data sets have their classes")
-    if not cfg.DATASETS.TEST or not cfg.DATASETS.TRAIN:
-        raise UserError(f"{arguments.config_file} names no data set to {'train' if not cfg.DATASETS.TRAIN else 'test'} on; give "
-                        "--data-root DIR, or DATASETS.TRAIN and DATASETS.TEST")
     for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
         count = len(class_names_of(name))
         if count and count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
             raise UserError(f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but data set '{name}' has "
                             f"{count} classes; set it to {count}")
+    if not cfg.DATASETS.TEST or not cfg.DATASETS.TRAIN:
+        raise UserError(f"{arguments.config_file} names no data set to {'train' if not cfg.DATASETS.TRAIN else 'test'} on; give "
+                        "--data-root DIR, or DATASETS.TRAIN and DATASETS.TEST")
     if not getattr(arguments, "data_checked", False):  # by the process that starts the others
         for name in sorted({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}):
             check_builtin(name)

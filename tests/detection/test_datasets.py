@@ -162,6 +162,25 @@ def test_builtin_sets_that_are_not_there(monkeypatch):
             check_builtin(name)
 
 
+def test_builtin_coco_as_released(tmp_path):
+    """With a box without height, as COCO's own training set has them; and without one image."""
+    from detectron2.data.datasets import register_coco_instances
+
+    from automix_transfer.detection.datasets import check_builtin
+
+    root = write_coco(tmp_path / "coco")
+    file = root / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"][3] = 0
+    file.write_text(json.dumps(content))
+    register_coco_instances("tiny_coco_as_released", {}, str(file), str(root / "train2017"))
+    check_builtin("tiny_coco_as_released")
+    register_coco_instances("tiny_coco_incomplete", {}, str(file), str(root / "train2017"))
+    (root / "train2017" / "000000000011.jpg").unlink()
+    with pytest.raises(UserError, match="'tiny_coco_incomplete': 1 of 4 images are missing .*000000000011.jpg"):
+        check_builtin("tiny_coco_incomplete")
+
+
 def test_numbers_of_classes_and_unknown_names(voc, tmp_path):
     from automix_transfer.detection import trainer
     from detection.tiny import CONFIGS, QUICK
