@@ -12,6 +12,7 @@ from torch.nn import functional
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import check_blocks, check_range
 from automix_transfer.mixing.comixup_solver import label_outputs
+from automix_transfer.mixing.heads import find_classifier
 from automix_transfer.mixing.losses import check_batch, cross_entropy
 from automix_transfer.mixing.mincut import in_threads
 from automix_transfer.mixing.mixup import check_alpha
@@ -131,6 +132,7 @@ class CoMixup(SingleEncoderMethod):
     def __init__(self, encoder: nn.Module, options: CoMixupOptions | None = None) -> None:
         super().__init__(encoder)
         self.options = options = options or CoMixupOptions()
+        self.classes = 0  # as the run says, or as the encoder's classifier has them
         check_alpha(options.alpha)
         check_range("probability", options.probability, 0, 1)
         check_blocks("blocks", [options.blocks])
@@ -142,6 +144,7 @@ class CoMixup(SingleEncoderMethod):
             check_range(key, getattr(options, key))
 
     def prepare(self, info: EncoderInfo) -> None:
+        self.classes = info.num_classes
         check_blocks("blocks", [self.options.blocks], (info.image_size, info.image_size))
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
@@ -160,19 +163,10 @@ class CoMixup(SingleEncoderMethod):
             saliency, clean = saliency_with_loss(self.encoder, images, labels)
         else:
             saliency = input_saliency(self.encoder, images, labels)
-        classes = classes_of(self.encoder, images)
-        mixed, targets, own = apply_comixup(images, labels, draw, saliency, classes, self.options)
+        self.classes = self.classes or find_classifier(self.encoder).out_features
+        mixed, targets, own = apply_comixup(images, labels, draw, saliency, self.classes, self.options)
         loss = functional.cross_entropy(self.encoder(mixed), targets)
         metrics = {"loss_mce": loss.detach()}
         if clean is not None:
             loss, metrics["loss_ce"] = loss + self.options.clean_weight * clean, clean.detach()
         return StepOutput(loss, metrics, mixed=mixed, mask=own)
-
-
-def classes_of(encoder: nn.Module, images: Tensor) -> int:
-    """K, the outputs of the encoder's last linear layer, or of a pass of one image where it has none."""
-    linear = [module for module in encoder.modules() if isinstance(module, nn.Linear)]
-    if linear:
-        return linear[-1].out_features
-    with torch.no_grad():
-        return encoder(images[:2]).shape[1]
