@@ -206,7 +206,8 @@ def _quiet_logging(output: str) -> Iterator[None]:
     forget = getattr(setup_logger, "cache_clear", lambda: None)  # it adds handlers on the first call with the same arguments only
     forget()
     for name in names:
-        setup_logger(output, name=name) if name != "detectron2" else setup_logger(output)
+        # Exactly `default_setup`'s call, which then finds it in the cache; or every line would be in log.txt twice.
+        setup_logger(output, distributed_rank=0, **({"name": name} if name != "detectron2" else {}))
         for handler in logging.getLogger(name).handlers:
             if getattr(handler, "stream", None) is sys.stdout:
                 handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name in QUIET_LOGGERS)

@@ -26,6 +26,7 @@ def test_trains_and_evaluates(config, layout, r10, tmp_path, request):
     for name in ("config.yaml", "metrics.json", "model_final.pth", "last_checkpoint", "log.txt"):
         assert (tmp_path / name).is_file(), name
     assert list(tmp_path.glob("events.out.tfevents.*"))
+    assert (tmp_path / "log.txt").read_text().count("keys of the backbone") == 1
 
 
 def test_same_seed_same_weights(voc, tmp_path):
