@@ -48,8 +48,9 @@ def evaluate(source: Source, target_set: TargetSet, *, thresholds: NDArray[np.fl
         UserError: classes that do not fit, no boxes, maps that are missing or malformed, an unreadable image.
     """
     thresholds = default_thresholds() if thresholds is None else np.asarray(thresholds, dtype=np.float64)
-    if chosen is not None and (target_set.has_masks or chosen.target_set.has_masks):
-        raise UserError("PxAP has no threshold to choose on another split, because it counts all of them; leave the other split out")
+    with_masks = target_set.has_masks or (chosen is not None and chosen.target_set.has_masks)
+    if with_masks and (chosen is not None or threshold is not None):
+        raise UserError("PxAP has no threshold to fix or to choose on another split, because it counts all of them; leave it out")
     jobs: list[tuple[TargetSet, Source, Path | None]] = [(target_set, source, partial)]
     if chosen is not None:
         beside = None if partial is None else partial.with_name(f"{partial.name}.{chosen.target_set.name}")
