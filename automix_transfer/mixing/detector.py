@@ -40,12 +40,12 @@ def fine_grained(gray: Tensor, centre: Tensor | None = None) -> Tensor:
     for half in NEIGHBOURHOODS:
         top, bottom = (rows - half + 1).clamp(0, height - 1), (rows + half + 1).clamp(0, height - 1)
         left, right = (columns - half + 1).clamp(0, width - 1), (columns + half + 1).clamp(0, width - 1)
-        above, below = table[:, top], table[:, bottom]
-        window = below[:, :, right] - below[:, :, left] - above[:, :, right] + above[:, :, left]
+        between = table[:, bottom] - table[:, top]
+        window = between[:, :, right] - between[:, :, left]
         others = ((bottom - top).view(-1, 1) * (right - left).view(1, -1) - 1).clamp(min=1)
         difference = centre - (window - centre) / others
-        on += difference.clamp(min=0).floor()
-        off += (-difference).clamp(min=0).floor()
+        on += difference.clamp(min=0).floor_()
+        off += difference.neg_().clamp_(min=0).floor_()
     total = _stretched(on) + _stretched(off)
     peak = total.new_full((), 255.0)  # the larger of both maxima, each stretched to 255
     return (255 * total / peak).floor().remainder(256)
