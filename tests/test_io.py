@@ -89,3 +89,5 @@ def test_randomness_depends_on_its_coordinates_alone():
     one = torch.rand(2)
     reseed_globals(0, "x", 1)
     assert torch.equal(one, torch.rand(2))
+    torch.manual_seed(derive_seed(0, "x", 1))
+    assert torch.equal(one, torch.rand(2))
