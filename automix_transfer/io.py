@@ -149,7 +149,7 @@ class _Forbidden(Exception):
     pass
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Python: its memo has no size that a file decides
     """Arrays are rebuilt here from their type, shape and bytes: NumPy's own way believes a file's every word, and a damaged one ends the
     interpreter."""
 
