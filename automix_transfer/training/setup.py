@@ -149,7 +149,8 @@ def build_model(experiment: Experiment, classes: list[str], load_weights: bool =
         weights = read_weights(config.weights, config.which or None)
         note = f"weights from {config.weights}: {load_into(encoder, weights, config.classifier)}"
     options = {key: value for key, value in experiment.method.items() if key != "name"}
-    method = build_method(experiment.method["name"], encoder, options, info)
+    method = build_method(experiment.method["name"], encoder, options)
+    method.prepare(info)
     if experiment.train.compile and method.reads_layers:
         raise UserError(f"train.compile=true does not go with method.name={experiment.method['name']}, which works on features inside "
                         "the network; set train.compile=false, or choose a method that mixes images, e.g. mixup_cutmix or puzzlemix")
