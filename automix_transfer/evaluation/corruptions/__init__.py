@@ -2,7 +2,7 @@
 
 `corrupt` applies one of them at one of five severities to a batch. Every random number derives from (seed, name, severity, index of
 the image), so an image's corruption does not depend on its batch. The parameters are the published ones for sides up to 64 pixels
-(CIFAR) and above (ImageNet). What cannot be as published says so: frost is rendered instead of cut from photographs, and glass blur swaps.
+(CIFAR) and above (ImageNet). One cannot be as published: frost is rendered instead of cut from photographs.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ def gaussian_blur(images: Floats, sigma: float, rngs: Generators) -> Floats:
 
 
 def glass_blur(images: Floats, parameters: tuple[float, int, int], rngs: Generators) -> Floats:
-    """(σ, reach, rounds): blur, in each round swap every pixel with one at most ``reach`` away, blur.
+    """(σ, reach, rounds): blur, in each round replace every pixel by one at most ``reach`` away, blur.
 
-    The released generator assigns views of one array to each other, which copies where its text means to swap; this one swaps.
+    The released generator's text means to swap the two, but assigns views of one array to each other, which copies. The published
+    images are made like that, so these are, too.
     """
     sigma, reach, rounds = parameters
     blurred = (gaussian_blur(images, sigma, rngs) * 255).astype(np.uint8)
@@ -39,9 +40,7 @@ def _shuffle(image, offsets, reach):
                 y, x = rows + reach - i, columns + reach - j  # from the lower right corner
                 other_y, other_x = y + offsets[turn, i, j, 1], x + offsets[turn, i, j, 0]
                 for channel in range(image.shape[2]):
-                    kept = image[y, x, channel]
                     image[y, x, channel] = image[other_y, other_x, channel]
-                    image[other_y, other_x, channel] = kept
 
 
 def defocus_blur(images: Floats, parameters: tuple[float, float], rngs: Generators) -> Floats:
