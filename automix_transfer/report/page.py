@@ -24,6 +24,7 @@ FIGURES = {"methods": "The same pairs under every method", "by_lambda": "AutoMix
            "cams": "Class activation maps", "detections": "Detections"}
 FRAME = "by_lambda_"  # + λ in percent + .png
 RUN_FILES = ("run.json", "metrics.json", "log.csv")
+DETECTOR_FILES = ("last_checkpoint", "model_final.pth")  # of a run of Detectron2, whose figures stand in the tables
 
 
 @dataclass
@@ -116,9 +117,10 @@ def gather(folder: Path) -> dict[str, Any]:
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """Folders of training runs in ``folder``, itself included, at most two levels down; in the chain's order."""
+    """Folders of runs of `training` in ``folder``, itself included, at most two levels down, without detectors; in the chain's order."""
     candidates = [folder, *folder.glob("*/"), *folder.glob("*/*/")]
-    found = [path for path in candidates if any((path / name).is_file() for name in RUN_FILES)]
+    found = [path for path in candidates if any((path / name).is_file() for name in RUN_FILES)
+             and not any((path / name).exists() for name in DETECTOR_FILES)]
     order = ("pretrain", "finegrained", "vanilla", "mixup", "cutmix", "automix")
 
     def place(path: Path) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,31 @@ def test_both_archives_hold_the_same(release, read, tmp_path: Path) -> None:
     expected = next(data for name, data, _ in parts(release) if name == release.test[0])[0].reshape(3, 32, 32).transpose(1, 2, 0)
     np.testing.assert_array_equal(inside.pixels[0], expected)
     assert inside.paths[3] == tmp_path / "p" / release.python / release.test[0] / "3"
+
+
+def as_python_2_wrote_it(data: np.ndarray, labels: list[int]) -> bytes:
+    """A batch in protocol 2 as the released files have it: texts and pixels as byte strings, the array by NumPy 1's names."""
+    def text(content: bytes) -> bytes:
+        return (b"U" + bytes([len(content)]) if len(content) < 256 else b"T" + struct.pack("<i", len(content))) + content
+
+    def whole(number: int) -> bytes:
+        return b"J" + struct.pack("<i", number)
+
+    kind = b"cnumpy\ndtype\n(" + text(b"u1") + whole(0) + whole(1) + b"tR(" + whole(3) + text(b"|") + b"NNN" + whole(-1) * 2 + whole(0) + b"tb"
+    array = (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(" + whole(0) + b"t" + text(b"b") + b"tR(" + whole(1) + b"("
+             + b"".join(map(whole, data.shape)) + b"t" + kind + b"I00\n" + text(data.tobytes()) + b"tb")
+    return (b"\x80\x02}(" + text(b"batch_label") + text(b"testing batch 1 of 1") + text(b"labels") + b"](" + b"".join(map(whole, labels)) + b"e"
+            + text(b"data") + array + b"u.")
+
+
+def test_a_batch_that_python_2_wrote(tmp_path: Path) -> None:
+    _, data, labels = next(parts(CIFAR10))
+    content = as_python_2_wrote_it(data, labels)
+    np.testing.assert_array_equal(pickle.loads(content, encoding="latin1")["data"], data)  # it is what it claims to be
+    (write_python(CIFAR10, tmp_path) / CIFAR10.python / "test_batch").write_bytes(content)
+    listing = cifar10(tmp_path, "test")
+    np.testing.assert_array_equal(listing.pixels.transpose(0, 3, 1, 2).reshape(6, 3072), data)
+    assert listing.labels == labels
 
 
 def test_it_is_what_torchvision_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

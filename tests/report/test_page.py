@@ -11,7 +11,7 @@ import pytest
 from automix_transfer.errors import UserError
 from automix_transfer.report.__main__ import main
 from automix_transfer.report.embed import Embedder
-from automix_transfer.report.page import build
+from automix_transfer.report.page import build, run_folders
 
 from .browser import Browser
 from .small import COMMIT, picture, write_demo, write_run
@@ -193,3 +193,13 @@ def test_in_a_browser(demo, page, tmp_path):
         assert {address for address in browser.requests if address.startswith("file")} == {(demo / "report.html").resolve().as_uri()}
     finally:
         browser.close()
+
+
+def test_a_detectors_run_folder_is_not_taken_for_one_of_training(tmp_path):
+    write_run(tmp_path / "pretrain" / "vanilla", 50.0)
+    detector = tmp_path / "detection" / "automix"
+    detector.mkdir(parents=True)
+    (detector / "metrics.json").write_text('{"iteration": 19, "total_loss": 1.0}\n{"iteration": 39, "total_loss": 0.5}\n')
+    (detector / "last_checkpoint").write_text("model_final.pth")
+    assert run_folders(tmp_path) == [tmp_path / "pretrain" / "vanilla"]
+    assert "metrics.json is not valid" not in build(tmp_path).read_text()
