@@ -71,11 +71,12 @@ def as_python_2_wrote_it(data: np.ndarray, labels: list[int]) -> bytes:
     def whole(number: int) -> bytes:
         return b"J" + struct.pack("<i", number)
 
-    kind = b"cnumpy\ndtype\n(" + text(b"u1") + whole(0) + whole(1) + b"tR(" + whole(3) + text(b"|") + b"NNN" + whole(-1) * 2 + whole(0) + b"tb"
+    state = whole(3) + text(b"|") + b"NNN" + whole(-1) * 2 + whole(0)
+    kind = b"cnumpy\ndtype\n(" + text(b"u1") + whole(0) + whole(1) + b"tR(" + state + b"tb"
     array = (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(" + whole(0) + b"t" + text(b"b") + b"tR(" + whole(1) + b"("
              + b"".join(map(whole, data.shape)) + b"t" + kind + b"I00\n" + text(data.tobytes()) + b"tb")
-    return (b"\x80\x02}(" + text(b"batch_label") + text(b"testing batch 1 of 1") + text(b"labels") + b"](" + b"".join(map(whole, labels)) + b"e"
-            + text(b"data") + array + b"u.")
+    return (b"\x80\x02}(" + text(b"batch_label") + text(b"testing batch 1 of 1")
+            + text(b"labels") + b"](" + b"".join(map(whole, labels)) + b"e" + text(b"data") + array + b"u.")
 
 
 def test_a_batch_that_python_2_wrote(tmp_path: Path) -> None:
