@@ -153,10 +153,11 @@ def test_run_length_masks(tmp_path):
     check_masks(cfg)
 
 
-def test_builtin_sets_that_are_not_there(monkeypatch):
+def test_builtin_sets_that_are_not_there(monkeypatch, tmp_path):
     from automix_transfer.detection.datasets import check_builtin
 
     monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    monkeypatch.chdir(tmp_path)  # Detectron2 looks into ./datasets then, where the demo may have written its own
     for name in ("voc_2007_test", "coco_2017_val"):
         with pytest.raises(UserError, match=f"'{name}' is not there.*DETECTRON2_DATASETS is not set.*--data-root"):
             check_builtin(name)
