@@ -41,16 +41,16 @@ def cars(root: Path, split: str) -> Listing:
     boxes: list[list[Box]] = []
     for number, row in enumerate(rows, start=1):
         name, label, *corners = (row[field] for field in wanted)
-        numbers = [_whole(value) for value in (label, *corners)]
-        if None in numbers or not 1 <= numbers[0] <= len(classes):  # type: ignore[operator]  # None is asked for first
+        numbers = [whole for value in (label, *corners) if (whole := _whole(value)) is not None]
+        if len(numbers) < 5 or not 1 <= numbers[0] <= len(classes):
             problems.add(f"annotation {number}", f"class and box are {shown([str(v) for v in (label, *corners)])}; "
                                                  f"expected a class of 1 to {len(classes)} and four pixels")
         elif not isinstance(name, str) or not is_plain_name(name) or name not in found:
             problems.add(f"annotation {number}", f"image {shown(str(name))} is not in {images}")
         else:
-            x0, y0, x1, y1 = (float(value) for value in numbers[1:])  # type: ignore[arg-type]  # as above
+            x0, y0, x1, y1 = map(float, numbers[1:])
             names.append(name)
-            labels.append(numbers[0] - 1)  # type: ignore[operator]
+            labels.append(numbers[0] - 1)
             boxes.append([(x0 - 1, y0 - 1, x1, y1)])
     problems.raise_if_any(_RESTORE)
     return Listing([images / name for name in names], labels, classes, boxes)
