@@ -1,0 +1,190 @@
+"""The numbers of the paper's tables of results (`paper.yaml`), each by what was trained and measured.
+
+``cell("table1", "CIFAR-100", "R-18", "automix").value`` is 82.04; ``same(attributes)`` are the cells of all tables about one experiment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from automix_transfer.config import read_yaml
+from automix_transfer.errors import UserError
+
+FILE = Path(__file__).with_name("paper.yaml")
+ATTRIBUTES = ("data", "encoder", "procedure", "epochs", "method", "variant", "metric")
+LOWER_IS_BETTER = ("fgsm_error", "params", "hours")
+METRICS = {"top1": "top-1", "corruption": "corruption", "fgsm_error": "FGSM error", "ap": "AP", "ap50": "AP50", "ap75": "AP75",
+           "maxboxacc": "MaxBoxAcc", "params": "params (M)", "hours": "time (h)"}  #: as tables print them
+
+Attributes = Mapping[str, Any]
+_REQUIRED = {"caption": str, "source": str, "all": dict, "header": list, "digits": int, "columns": list, "rows": list}
+_OPTIONAL = {"gain": list, "notes": list}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the paper. ``value`` is None where the paper has a dash."""
+
+    table: str
+    row: int
+    column: int
+    attributes: Attributes
+    value: float | None
+
+    @property
+    def key(self) -> tuple[tuple[str, Any], ...]:
+        """The experiment and its metric, hashable; equal for cells of different tables about the same experiment."""
+        return key_of(self.attributes)
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table as printed: ``cells[row][column]`` under ``heads[line][column]``; ``gain`` is its last row, None where it has none."""
+
+    name: str
+    caption: str
+    source: str
+    digits: tuple[int, ...]
+    heads: tuple[tuple[str, ...], ...]
+    row_names: tuple[str, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    gain: tuple[float, ...] | None
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return f"Table {self.name.removeprefix('table')}"
+
+    def __iter__(self) -> Iterator[Cell]:
+        return (cell for row in self.cells for cell in row)
+
+
+def key_of(attributes: Attributes) -> tuple[tuple[str, Any], ...]:
+    """The attributes that tell experiments apart, in a fixed order."""
+    return tuple((name, attributes[name]) for name in ATTRIBUTES if name in attributes)
+
+
+@functools.cache
+def tables(file: Path = FILE) -> Mapping[str, PaperTable]:
+    """All tables by name, ``table1`` to ``table14``.
+
+    Raises:
+        UserError: the file is not of the form that its head describes; the message names table and field.
+    """
+    return {name: _table(file, name, content) for name, content in read_yaml(file).items()}
+
+
+def table(name: str) -> PaperTable:
+    """A table by name or number: ``table1``, ``Table 1`` or ``1``.
+
+    Raises:
+        UserError: there is no such table; the closest name is suggested.
+    """
+    known = tables()
+    wanted = re.sub(r"[\s_.]+", "", str(name)).lower()
+    wanted = f"table{wanted}" if wanted.isdigit() else wanted
+    if wanted in known:
+        return known[wanted]
+    if wanted == "table12":
+        raise UserError("Table 12 of the paper holds settings and no results; they are in pretrain/configs (pretrain/train.py --list)")
+    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+    raise UserError(f"there is no table '{_shown(name)}' of results in the paper; "
+                    + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"))
+
+
+def cell(table_name: str, *tokens: str | int) -> Cell:
+    """The one cell of a table with all ``tokens`` among its attributes, in any order and case: ``"R-18"``, ``"100 epochs"``, ``"automix"``.
+
+    Where nothing else tells them apart, top-1 is meant, and the method as it is rather than a variant of it.
+
+    Raises:
+        UserError: no cell or more than one has them.
+    """
+    found = [each for each in table(table_name) if all(_has(each, str(token)) for token in tokens)]
+    for name, usual in (("variant", None), ("metric", "top1")):
+        narrowed = [each for each in found if each.attributes.get(name) == usual]
+        found = narrowed if len(found) > 1 and narrowed else found
+    if len(found) != 1:
+        raise UserError(f"{len(found) or 'no'} cells of {table(table_name).name} have {', '.join(map(_shown, tokens))}; "
+                        "give what was trained, e.g. cell('table1', 'CIFAR-100', 'R-18', 'automix')")
+    return found[0]
+
+
+def same(attributes: Attributes) -> list[Cell]:
+    """The cells of all tables that are about one experiment and metric."""
+    key = key_of(attributes)
+    return [each for each_table in tables().values() for each in each_table if each.key == key]
+
+
+def _has(each: Cell, token: str) -> bool:
+    wanted = token.strip().lower()
+    epochs = re.fullmatch(r"(\d+) ?(epochs?|ep)", wanted)
+    if epochs:
+        return each.attributes.get("epochs") == int(epochs[1])
+    names = {str(value).lower() for name, value in each.attributes.items() if name != "epochs"}
+    return wanted in names or (wanted.isdigit() and each.attributes.get("epochs") == int(wanted))
+
+
+def _table(file: Path, name: str, content: Any) -> PaperTable:
+    def wrong(what: str) -> UserError:
+        return UserError(f"{file}: {_shown(name)}: {what}; restore the file from its source")
+
+    if not isinstance(content, dict):
+        raise wrong("is not a mapping")
+    for key, kind in _REQUIRED.items():
+        if not isinstance(content.get(key), kind):
+            raise wrong(f"'{key}' is missing or not a {kind.__name__}")
+    unknown = [key for key in content if key not in (*_REQUIRED, *_OPTIONAL)]
+    if unknown:
+        raise wrong(f"unknown key '{_shown(unknown[0])}'")
+    columns, rows, header = content["columns"], content["rows"], content["header"]
+    parts = [content["all"], *columns, *rows]
+    if not all(isinstance(part, dict) for part in parts):
+        raise wrong("'all' and each of 'columns' and 'rows' must be mappings")
+    stray = [key for part in parts for key in part if key not in (*ATTRIBUTES, "name", "values", "plain", "digits")]
+    if stray:
+        raise wrong(f"unknown attribute '{_shown(stray[0])}'")
+    for row in rows:
+        values = row.get("values")
+        if not isinstance(values, list) or len(values) != len(columns) or not all(value == "-" or _is_number(value) for value in values):
+            raise wrong(f"row '{_shown(row.get('name', '?'))}' must have {len(columns)} values, numbers or '-'")
+    gain = content.get("gain")
+    if gain is not None and (not isinstance(gain, list) or len(gain) != len(columns) or not all(map(_is_number, gain))):
+        raise wrong(f"'gain' must have {len(columns)} numbers")
+    numbers = [[None if value == "-" else float(value) for value in row["values"]] for row in rows]
+    cells = tuple(tuple(Cell(name, r, c, _attributes(content["all"], column, row), numbers[r][c]) for c, column in enumerate(columns))
+                  for r, row in enumerate(rows))
+    heads = tuple(tuple(_head(line, {**content["all"], **column}) for column in columns) for line in header)
+    digits = tuple(int(column.get("digits", content["digits"])) for column in columns)
+    names = tuple(str(row.get("name", row.get("encoder", "?"))) for row in rows)
+    return PaperTable(name, content["caption"], content["source"], digits, heads, names, cells,
+                      None if gain is None else tuple(map(float, gain)), tuple(map(str, content.get("notes", ()))))
+
+
+def _attributes(common: Attributes, column: Attributes, row: Attributes) -> Attributes:
+    merged = {**common, **column, **row}
+    if merged.get("method") in row.get("plain", ()):
+        merged.pop("variant", None)
+    return {name: merged[name] for name in ATTRIBUTES if name in merged}
+
+
+def _head(line: str, column: Attributes) -> str:
+    if line == "method":
+        return str(column.get("name", column.get("method", "")))
+    value = column.get(line, "")
+    return METRICS.get(value, str(value)) if line == "metric" else f"{value} epochs" if line == "epochs" else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value and abs(value) != float("inf")
+
+
+def _shown(value: Any) -> str:
+    """On one line, and short."""
+    return " ".join(str(value).split())[:60]
