@@ -17,7 +17,7 @@ from automix_transfer.data.augmix import AugMixView
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import check_range
-from automix_transfer.mixing.losses import cross_entropy
+from automix_transfer.mixing.losses import LossOptions, check_loss, label_loss
 from automix_transfer.mixing.mixup import check_alpha
 from automix_transfer.mixing.vanilla import SingleEncoderMethod
 
@@ -25,13 +25,12 @@ VIEWS = 3
 
 
 @dataclass
-class AugMixOptions:
-    """Options of `AugMix`.
+class AugMixOptions(LossOptions):
+    """Options of `AugMix`, besides those of the loss on the clean images.
 
     Attributes:
         severity, width, depth, alpha: see `AugMixView`; severity 3 on CIFAR, 1 on ImageNet.
         jsd_weight: of the Jensen-Shannon term; 0 trains on the clean images alone.
-        loss: ``ce``; the divergence compares distributions over the classes, which a binary cross-entropy does not give.
     """
 
     alpha: float = 1.0
@@ -39,7 +38,6 @@ class AugMixOptions:
     width: int = 3
     depth: int = 0
     jsd_weight: float = 12.0
-    loss: str = "ce"
 
 
 def jensen_shannon(logits: list[Tensor]) -> Tensor:
@@ -59,6 +57,7 @@ class AugMix(SingleEncoderMethod):
         super().__init__(encoder)
         self.options = options = options or AugMixOptions()
         check_alpha(options.alpha)
+        check_loss(options)
         check_range("severity", options.severity, 0.1, 10)
         check_range("width", options.width, 1, 100)
         check_range("depth", options.depth, 0, 100)
@@ -76,5 +75,5 @@ class AugMix(SingleEncoderMethod):
             raise UserError(f"augmix needs {VIEWS} views of each image beside each other in the channels, (N, 9, H, W), "
                             f"but got {tuple(images.shape)}; give the data set the method's view_transform()")
         clean, *others = self.encoder(torch.cat(images.chunk(VIEWS, dim=1))).chunk(VIEWS)
-        ce, jsd = cross_entropy(clean, labels), jensen_shannon([clean, *others])
+        ce, jsd = label_loss(clean, labels, self.options), jensen_shannon([clean, *others])
         return StepOutput(ce + self.options.jsd_weight * jsd, {"loss_ce": ce.detach(), "loss_jsd": jsd.detach()})

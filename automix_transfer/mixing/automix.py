@@ -27,7 +27,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import Method, StepOutput
 from automix_transfer.mixing.draw import PairDraw, draw_pairs
 from automix_transfer.mixing.heads import classify_with, copy_head, find_classifier
-from automix_transfer.mixing.losses import check_batch, cross_entropy, flat_mask_loss, lam_loss, mixup_cross_entropy
+from automix_transfer.mixing.losses import check_batch, check_loss, flat_mask_loss, label_loss, lam_loss, pair_loss
 from automix_transfer.mixing.mix_block import MixBlock, RandomGrids, mix
 from automix_transfer.mixing.mixup import check_alpha
 from automix_transfer.mixing.momentum import BUFFERS, momentum_at, momentum_update
@@ -106,7 +106,7 @@ class AutoMix(Method):
             mask_k = self.mask(z, draw.k, images.shape[2:])
             mixed_k = mix(images, images[draw.k.permutation.to(images.device)], mask_k)
             logits_k = classify_with(self.encoder_k, self.head_k, mixed_k)
-            gen = mixup_cross_entropy(logits_k, labels, labels[draw.k.permutation.to(labels.device)], draw.k.lam)
+            gen = pair_loss(logits_k, labels, labels[draw.k.permutation.to(labels.device)], draw.k.lam, self.options)
             loss = loss + gen + self.mask_loss(mask_k, draw.k.lam)
             metrics |= {"loss_gen": gen.detach(), "mask_error": mask_error(mask_k, draw.k.lam)}
         elif self.options.mask == "mix_block":
@@ -127,10 +127,10 @@ class AutoMix(Method):
     def classification_loss(self, images: Tensor, labels: Tensor, mixed: Tensor, pairs: PairDraw) -> tuple[Tensor, dict[str, Tensor]]:
         """ℓ_CE + ℓ_MCE^cls of Eq. 8, for q."""
         logits = classify_with(self.encoder_q, self.head_q, mixed)
-        loss = mce = mixup_cross_entropy(logits, labels, labels[pairs.permutation.to(labels.device)], pairs.lam)
+        loss = mce = pair_loss(logits, labels, labels[pairs.permutation.to(labels.device)], pairs.lam, self.options)
         metrics = {"loss_mce": mce.detach()}
         if self.options.cross_entropy:
-            ce = cross_entropy(self.encoder_q(images), labels)
+            ce = label_loss(self.encoder_q(images), labels, self.options)
             loss, metrics["loss_ce"] = loss + ce, ce.detach()
         elif self.head_q is not None:
             loss = loss + unused(find_classifier(self.encoder_q))
@@ -219,6 +219,7 @@ def check_options(options: AutoMixOptions) -> None:
         if getattr(options, key) not in choices:
             raise UserError(f"method.{key}='{getattr(options, key)}' is unknown; choose one of {', '.join(choices)}")
     check_alpha(options.alpha)
+    check_loss(options)
     for key in ("momentum", "momentum_end", "momentum_hold", "skip_generator", "small_lam", "lam_loss_margin", "mask_std_floor"):
         if not 0 <= getattr(options, key) <= 1:
             raise UserError(f"method.{key} is {getattr(options, key)}; it must lie between 0 and 1")

@@ -13,7 +13,7 @@ from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import check_blocks, check_range
 from automix_transfer.mixing.comixup_solver import label_outputs
 from automix_transfer.mixing.heads import find_classifier
-from automix_transfer.mixing.losses import check_batch, cross_entropy
+from automix_transfer.mixing.losses import LossOptions, check_batch, check_loss, label_loss, target_loss
 from automix_transfer.mixing.mincut import in_threads
 from automix_transfer.mixing.mixup import check_alpha
 from automix_transfer.mixing.saliency import block_shares, enlarge, input_saliency, saliency_with_loss
@@ -22,8 +22,8 @@ from automix_transfer.models.encoders import EncoderInfo
 
 
 @dataclass
-class CoMixupOptions:
-    """Options of `CoMixup`, named as in its paper.
+class CoMixupOptions(LossOptions):
+    """Options of `CoMixup`, named as in its paper, besides those of the loss.
 
     Attributes:
         alpha: weights of the inputs in the prior ~ Dirichlet(α), anew for each partition.
@@ -134,6 +134,7 @@ class CoMixup(SingleEncoderMethod):
         self.options = options = options or CoMixupOptions()
         self.classes = 0  # as the run says, or as the encoder's classifier has them
         check_alpha(options.alpha)
+        check_loss(options)
         check_range("probability", options.probability, 0, 1)
         check_blocks("blocks", [options.blocks])
         check_range("partition", options.partition, 2)
@@ -152,7 +153,7 @@ class CoMixup(SingleEncoderMethod):
         check_blocks("blocks", [self.options.blocks], (images.shape[2], images.shape[3]))
         draw = draw_comixup(len(images), self.options, rng)
         if not draw.apply:
-            loss = cross_entropy(self.encoder(images), labels)
+            loss = label_loss(self.encoder(images), labels, self.options)
             return StepOutput(loss, {"loss_ce": loss.detach()})
         return self.step(images, labels, draw)
 
@@ -160,12 +161,12 @@ class CoMixup(SingleEncoderMethod):
         """The loss on jointly mixed images."""
         clean = None
         if self.options.clean_weight:
-            saliency, clean = saliency_with_loss(self.encoder, images, labels)
+            saliency, clean = saliency_with_loss(self.encoder, images, labels, self.options)
         else:
             saliency = input_saliency(self.encoder, images, labels)
         self.classes = self.classes or find_classifier(self.encoder).out_features
         mixed, targets, own = apply_comixup(images, labels, draw, saliency, self.classes, self.options)
-        loss = functional.cross_entropy(self.encoder(mixed), targets)
+        loss = target_loss(self.encoder(mixed), targets, self.options)
         metrics = {"loss_mce": loss.detach()}
         if clean is not None:
             loss, metrics["loss_ce"] = loss + self.options.clean_weight * clean, clean.detach()

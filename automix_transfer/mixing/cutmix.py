@@ -11,13 +11,13 @@ from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.boxes import Box, box_masks, box_share, centred_box, cut_side
 from automix_transfer.mixing.draw import draw_pairs
-from automix_transfer.mixing.losses import check_batch, cross_entropy, mixup_cross_entropy
+from automix_transfer.mixing.losses import LossOptions, check_batch, check_loss, label_loss, pair_loss
 from automix_transfer.mixing.mixup import check_alpha
 from automix_transfer.mixing.vanilla import SingleEncoderMethod
 
 
 @dataclass
-class CutMixOptions:
+class CutMixOptions(LossOptions):
     """``alpha``: λ ~ Beta(α, α). ``probability`` of mixing a batch: 0.5 on CIFAR and 1 on ImageNet in its authors' code."""
 
     alpha: float = 1.0
@@ -58,6 +58,7 @@ class CutMix(SingleEncoderMethod):
         super().__init__(encoder)
         self.options = options or CutMixOptions()
         check_alpha(self.options.alpha)
+        check_loss(self.options)
         if not 0 <= self.options.probability <= 1:
             raise UserError(f"method.probability is {self.options.probability}; give a probability from 0 to 1")
 
@@ -65,9 +66,9 @@ class CutMix(SingleEncoderMethod):
         check_batch(images, labels)
         draw = draw_cutmix(len(images), (images.shape[2], images.shape[3]), self.options, rng)
         if not draw.apply:
-            loss = cross_entropy(self.encoder(images), labels)
+            loss = label_loss(self.encoder(images), labels, self.options)
             return StepOutput(loss, {"loss_ce": loss.detach()})
         mixed = apply_cutmix(images, draw)
-        loss = mixup_cross_entropy(self.encoder(mixed), labels, labels[draw.permutation.to(labels.device)], draw.lam)
+        loss = pair_loss(self.encoder(mixed), labels, labels[draw.permutation.to(labels.device)], draw.lam, self.options)
         mask = box_masks([draw.box], images)
         return StepOutput(loss, {"loss_mce": loss.detach()}, mixed=mixed, mask=mask, permutation=draw.permutation, lam=draw.lam)

@@ -1,12 +1,42 @@
-"""The losses of AutoMix: Eq. 1 (CE), Eq. 2 (MCE) and Eq. 7 (ℓ_λ)."""
+"""Losses: Eq. 1 (CE) and Eq. 2 (MCE), smoothed or binary where a procedure asks for it (Table 12), and Eq. 7 (ℓ_λ)."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from automix_transfer.errors import UserError
+from automix_transfer.mixing.checks import check_choice, check_range
+
+LOSSES = ("ce", "bce")
+
+
+@dataclass
+class LossOptions:
+    """How logits are compared with labels: options of every method (Table 12).
+
+    Attributes:
+        loss: ``ce``, Eqs. 1 and 2; or ``bce``, a binary cross-entropy for each class, averaged over the classes (RSB A2 and A3).
+        smoothing: label smoothing ε (DeiT: 0.1).
+        bce_threshold: with ``bce``, labels above it count as 1 and the others as 0 (timm's recipes of RSB); negative: as they are.
+    """
+
+    loss: str = "ce"
+    smoothing: float = 0.0
+    bce_threshold: float = 0.2
+
+
+PLAIN = LossOptions()
+
+
+def check_loss(options: LossOptions) -> None:
+    """Refuse values that mean nothing."""
+    check_choice("loss", options.loss, LOSSES)
+    check_range("smoothing", options.smoothing, 0, 0.99)
+    check_range("bce_threshold", options.bce_threshold, -1, 0.99)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -25,6 +55,53 @@ def mixup_cross_entropy(logits: Tensor, labels: Tensor, partner_labels: Tensor, 
     own = functional.cross_entropy(logits, labels, reduction="none")
     partner = functional.cross_entropy(logits, partner_labels, reduction="none")
     return (lam * own + (1 - lam) * partner).mean()
+
+
+def label_loss(logits: Tensor, labels: Tensor, options: LossOptions) -> Tensor:
+    """Eq. 1 of logits (N, K) against integer labels (N,), smoothed or binary as ``options`` says."""
+    if options.loss == "ce" and not options.smoothing:
+        return cross_entropy(logits, labels)
+    return pair_loss(logits, labels, labels, 1.0, options)
+
+
+def summed_loss(logits: Tensor, labels: Tensor, options: LossOptions) -> Tensor:
+    """`label_loss`, but the sum over the samples: the gradient at one image does not depend on how many there are."""
+    if options.loss == "ce":
+        return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=options.smoothing)
+    return label_loss(logits, labels, options) * len(labels)
+
+
+def pair_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, lam: float | Tensor, options: LossOptions) -> Tensor:
+    """Eq. 2 of logits (N, K), smoothed or binary as ``options`` says; ``lam``: the share of y_i."""
+    if options.loss == "bce":
+        return binary_cross_entropy(logits, pair_targets(labels, partner_labels, lam, logits.shape[1], options.smoothing), options)
+    if options.smoothing:
+        own, partner = (functional.cross_entropy(logits, y, reduction="none", label_smoothing=options.smoothing)
+                        for y in (labels, partner_labels))
+        return (lam * own + (1 - lam) * partner).mean()
+    return mixup_cross_entropy(logits, labels, partner_labels, lam)
+
+
+def target_loss(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
+    """The same for labels that are distributions (N, K)."""
+    if options.loss == "bce":
+        targets = (1 - options.smoothing) * targets.float() + options.smoothing / logits.shape[1]
+        return binary_cross_entropy(logits, targets, options)
+    return functional.cross_entropy(logits, targets, label_smoothing=options.smoothing)
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
+    """The mean over samples and classes, of targets (N, K) that became 0 or 1 where there is a threshold."""
+    if options.bce_threshold >= 0:
+        targets = (targets > options.bce_threshold).float()
+    return functional.binary_cross_entropy_with_logits(logits.float(), targets)
+
+
+def pair_targets(labels: Tensor, partner_labels: Tensor, lam: float | Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
+    """Soft labels (N, K): λ of y_i and 1-λ of y_j, each smoothed by ε; every row sums to 1."""
+    share = torch.as_tensor(lam, dtype=torch.float32, device=labels.device).reshape(-1, 1)
+    one_i, one_j = (functional.one_hot(y, classes).float() for y in (labels, partner_labels))
+    return (1 - smoothing) * (share * one_i + (1 - share) * one_j) + smoothing / classes
 
 
 def lam_loss(mask: Tensor, lam: float, weight: float, margin: float = 0.1, over: str = "mask") -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.hooks import replaced_output
-from automix_transfer.mixing.pairs import MixDraw, Mixed, PairMethod, PairOptions, draw_mix, pair_loss, partners_of
+from automix_transfer.mixing.losses import pair_loss
+from automix_transfer.mixing.pairs import MixDraw, Mixed, PairMethod, PairOptions, draw_mix, partners_of
 from automix_transfer.models.encoders import feature_layer
 
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.draw import PairDraw, draw_pairs
-from automix_transfer.mixing.losses import check_batch, mixup_cross_entropy
+from automix_transfer.mixing.losses import LossOptions, check_batch, check_loss, pair_loss
 from automix_transfer.mixing.vanilla import SingleEncoderMethod
 
 
 @dataclass
-class MixUpOptions:
+class MixUpOptions(LossOptions):
     """``alpha``: λ ~ Beta(α, α). Appendix A.1: 1 for CIFAR and large encoders, 0.2 for ResNet-18 on Tiny-ImageNet and ImageNet."""
 
     alpha: float = 1.0
@@ -33,12 +33,13 @@ class MixUp(SingleEncoderMethod):
         super().__init__(encoder)
         self.options = options or MixUpOptions()
         check_alpha(self.options.alpha)
+        check_loss(self.options)
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         check_batch(images, labels)
         draw = draw_pairs(len(images), self.options.alpha, rng)
         mixed = apply_mixup(images, draw)
-        loss = mixup_cross_entropy(self.encoder(mixed), labels, labels[draw.permutation.to(labels.device)], draw.lam)
+        loss = pair_loss(self.encoder(mixed), labels, labels[draw.permutation.to(labels.device)], draw.lam, self.options)
         mask = images.new_full((len(images), 1, *images.shape[2:]), draw.lam)
         return StepOutput(loss, {"loss_mce": loss.detach()}, mixed=mixed, mask=mask, permutation=draw.permutation, lam=draw.lam)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from automix_transfer.mixing.losses import LossOptions
+
 PRESETS = Path(__file__).parent / "presets"
 
 
 @dataclass
-class AutoMixOptions:
-    """Options of `AutoMix`; ``method.*`` in a recipe."""
+class AutoMixOptions(LossOptions):
+    """Options of `AutoMix`, besides those of the loss; ``method.*`` in a recipe."""
 
     preset: str = "paper"  # values to start from: paper or openmixup (the two files in mixing/presets)
     alpha: float = 2.0  # λ ~ Beta(α, α), section 4.1

@@ -7,36 +7,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from automix_transfer.mixing.base import StepOutput
-from automix_transfer.mixing.checks import check_choice, check_range
+from automix_transfer.mixing.checks import check_range
 from automix_transfer.mixing.draw import PairDraw, draw_beta
-from automix_transfer.mixing.losses import check_batch, cross_entropy, mixup_cross_entropy
+from automix_transfer.mixing.losses import LossOptions, check_batch, check_loss, label_loss, pair_loss
 from automix_transfer.mixing.mixup import check_alpha
 from automix_transfer.mixing.vanilla import SingleEncoderMethod
 from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD, EncoderInfo
 
-LOSSES = ("ce", "bce")
-
 
 @dataclass
-class PairOptions:
-    """Options of every method that mixes pairs.
+class PairOptions(LossOptions):
+    """Options of every method that mixes pairs, besides those of the loss.
 
     Attributes:
         alpha: λ ~ Beta(α, α).
         probability: of mixing a batch; the other batches are trained on as they are.
-        loss: ``ce``, Eq. 2; or ``bce``, a binary cross-entropy for each class (RSB A2 and A3, Table 3).
-        smoothing: label smoothing ε (Table 12: 0.1 for DeiT).
-        bce_threshold: with ``bce``, mixed labels above it count as 1 and the others as 0 (timm's recipes of RSB); negative: as they are.
     """
 
     alpha: float = 1.0
     probability: float = 1.0
-    loss: str = "ce"
-    smoothing: float = 0.0
-    bce_threshold: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -79,27 +70,6 @@ def paste(images: Tensor, partners: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask > 0.5, images, partners)
 
 
-def pair_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, lam: float | Tensor, options: PairOptions) -> Tensor:
-    """Eq. 2, or with ``options.loss`` bce the binary cross-entropy of RSB, for logits (N, K); ``lam``: the share of y_i."""
-    if options.loss == "bce":
-        target = pair_targets(labels, partner_labels, lam, logits.shape[1], options.smoothing)
-        if options.bce_threshold >= 0:
-            target = (target > options.bce_threshold).float()
-        return functional.binary_cross_entropy_with_logits(logits.float(), target)
-    if options.smoothing:
-        own, partner = (functional.cross_entropy(logits, y, reduction="none", label_smoothing=options.smoothing)
-                        for y in (labels, partner_labels))
-        return (lam * own + (1 - lam) * partner).mean()
-    return mixup_cross_entropy(logits, labels, partner_labels, lam)
-
-
-def pair_targets(labels: Tensor, partner_labels: Tensor, lam: float | Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
-    """Soft labels (N, K): λ of y_i and 1-λ of y_j, each smoothed by ε; every row sums to 1."""
-    share = torch.as_tensor(lam, dtype=torch.float32, device=labels.device).reshape(-1, 1)
-    one_i, one_j = (functional.one_hot(y, classes).float() for y in (labels, partner_labels))
-    return (1 - smoothing) * (share * one_i + (1 - share) * one_j) + smoothing / classes
-
-
 class PairMethod(SingleEncoderMethod):
     """Draws, applies, classifies. A subclass says what is drawn and how it is applied."""
 
@@ -109,8 +79,7 @@ class PairMethod(SingleEncoderMethod):
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
         check_alpha(options.alpha)
         check_range("probability", options.probability, 0, 1)
-        check_choice("loss", options.loss, LOSSES)
-        check_range("smoothing", options.smoothing, 0, 0.99)
+        check_loss(options)
 
     def prepare(self, info: EncoderInfo) -> None:
         self.mean, self.std = info.mean, info.std
@@ -134,9 +103,7 @@ class PairMethod(SingleEncoderMethod):
 
     def clean_step(self, images: Tensor, labels: Tensor) -> StepOutput:
         """A batch that the coin leaves as it is."""
-        plain = self.options.loss == "ce" and not self.options.smoothing
-        logits = self.encoder(images)
-        loss = cross_entropy(logits, labels) if plain else pair_loss(logits, labels, labels, 1.0, self.options)
+        loss = label_loss(self.encoder(images), labels, self.options)
         return StepOutput(loss, {"loss_ce": loss.detach()})
 
     def step(self, images: Tensor, labels: Tensor, draw: Any) -> StepOutput:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import check_blocks, check_range
 from automix_transfer.mixing.grid_labels import solve_grid
+from automix_transfer.mixing.losses import pair_loss
 from automix_transfer.mixing.pairs import (
     MixDraw,
     Mixed,
@@ -22,7 +23,6 @@ from automix_transfer.mixing.pairs import (
     PairOptions,
     blend,
     draw_mix,
-    pair_loss,
     pair_output,
     partners_of,
 )
@@ -189,7 +189,7 @@ class PuzzleMix(PairMethod):
     def step(self, images: Tensor, labels: Tensor, draw: PuzzleMixDraw) -> StepOutput:
         if not self.options.clean_weight:
             return super().step(images, labels, draw)
-        saliency, clean = saliency_with_loss(self.encoder, images, labels)
+        saliency, clean = saliency_with_loss(self.encoder, images, labels, self.options)
         mixed = apply_puzzlemix(images, draw, saliency, self.options, self.mean, self.std)
         loss = pair_loss(self.encoder(mixed.images), labels, partners_of(labels, draw), mixed.lam, self.options)
         output = pair_output(loss, mixed, draw)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from automix_transfer.mixing.losses import PLAIN, LossOptions, summed_loss
+
 
 def input_saliency(encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """s = sqrt(mean over channels of (∂CE/∂x)²), (N, H, W) float32, with the encoder in eval mode and no gradient for its weights.
@@ -25,8 +27,8 @@ def input_saliency(encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor
     return gradient.float().square().mean(dim=1).sqrt()
 
 
-def saliency_with_loss(encoder: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Saliency (N, H, W) as above, but in the encoder's own mode, and the mean CE of the clean images, which may be trained on.
+def saliency_with_loss(encoder: nn.Module, images: Tensor, labels: Tensor, options: LossOptions = PLAIN) -> tuple[Tensor, Tensor]:
+    """Saliency (N, H, W) as above, but in the encoder's own mode, and the mean loss of the clean images, which may be trained on.
 
     One backward pass gives both: the loss's gradients for the weights are kept and come back as a term that is linear in the weights,
     so three passes and not four.
@@ -34,7 +36,7 @@ def saliency_with_loss(encoder: nn.Module, images: Tensor, labels: Tensor) -> tu
     weights = [p for p in encoder.parameters() if p.requires_grad]
     with torch.enable_grad():
         inputs = images.detach().requires_grad_(True)
-        loss = functional.cross_entropy(encoder(inputs).float(), labels, reduction="sum")
+        loss = summed_loss(encoder(inputs).float(), labels, options)
         gradient, *for_weights = torch.autograd.grad(loss, [inputs, *weights], allow_unused=True)
         linear = torch.stack([(p.float() * (g.float() / len(images))).sum() for p, g in zip(weights, for_weights, strict=True)
                               if g is not None]).sum()

@@ -15,14 +15,14 @@ from torch.nn import functional
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import check_range
-from automix_transfer.mixing.losses import cross_entropy
+from automix_transfer.mixing.losses import LossOptions, check_loss, label_loss, target_loss
 from automix_transfer.mixing.mixup import check_alpha
 from automix_transfer.mixing.vanilla import SingleEncoderMethod
 
 
 @dataclass
-class SuperMixOptions:
-    """Options of the mixing, named as in its paper; training on the result has none.
+class SuperMixOptions(LossOptions):
+    """Options of the mixing, named as in its paper; training on the result has those of the loss.
 
     Attributes:
         alpha: shares of the images ~ Dirichlet(α).
@@ -64,6 +64,7 @@ class SuperMixed:
 def check_supermix(options: SuperMixOptions) -> None:
     """Refuse options out of range."""
     check_alpha(options.alpha)
+    check_loss(options)
     check_range("images", options.images, 2, 64)
     check_range("iterations", options.iterations, 1)
     check_range("mask_size", options.mask_size, 2)
@@ -156,5 +157,6 @@ class SuperMix(SingleEncoderMethod):
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         logits = self.encoder(images)
-        loss = functional.cross_entropy(logits, labels.to(logits.dtype)) if labels.ndim == 2 else cross_entropy(logits, labels)
+        soft = labels.ndim == 2
+        loss = target_loss(logits, labels.to(logits.dtype), self.options) if soft else label_loss(logits, labels, self.options)
         return StepOutput(loss, {"loss_mce": loss.detach()})

@@ -11,8 +11,9 @@ from torch.nn import functional
 from automix_transfer.mixing.attention import attention_block, class_attention
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import check_range
+from automix_transfer.mixing.losses import pair_loss
 from automix_transfer.mixing.mixup_cutmix import MixUpCutMix, MixUpCutMixOptions, SwitchDraw, apply_switch
-from automix_transfer.mixing.pairs import pair_loss, pair_output, partners_of
+from automix_transfer.mixing.pairs import pair_output, partners_of
 
 
 @dataclass

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.mixing.base import Method, StepOutput
-from automix_transfer.mixing.losses import cross_entropy
+from automix_transfer.mixing.losses import LossOptions, check_loss, label_loss
 
 
 @dataclass
-class VanillaOptions:
-    """Vanilla has no options."""
+class VanillaOptions(LossOptions):
+    """Vanilla has no options besides those of the loss."""
 
 
 class SingleEncoderMethod(Method):
@@ -32,7 +32,9 @@ class Vanilla(SingleEncoderMethod):
 
     def __init__(self, encoder: nn.Module, options: VanillaOptions | None = None) -> None:
         super().__init__(encoder)
+        self.options = options or VanillaOptions()
+        check_loss(self.options)
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
-        loss = cross_entropy(self.encoder(images), labels)
+        loss = label_loss(self.encoder(images), labels, self.options)
         return StepOutput(loss, {"loss_ce": loss.detach()})

@@ -27,6 +27,7 @@ from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write, read_json, write_json
 from automix_transfer.mixing import load_options
+from automix_transfer.mixing.losses import PLAIN
 from automix_transfer.mixing.supermix import SuperMixOptions, check_supermix, draw_supermix, optimise_masks
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.rng import derive_generator
@@ -54,7 +55,8 @@ def write_supermix(experiment: Experiment, teacher_file: str, folder: Path, coun
     dataset = ClassificationDataset(dataset.listing, eval_transform(experiment.data), experiment.seed)
     teacher, info = load_encoder(teacher_file, teacher_name or None, num_classes=len(dataset.classes))
     size = min(experiment.train.batch_size, len(dataset))
-    plan = {"format": FORMAT, "classes": list(dataset.classes), "options": asdict(options), "teacher": file_hash(Path(teacher_file)),
+    mixing = {key: value for key, value in asdict(options).items() if not hasattr(PLAIN, key)}  # the loss is of training
+    plan = {"format": FORMAT, "classes": list(dataset.classes), "options": mixing, "teacher": file_hash(Path(teacher_file)),
             "seed": experiment.seed, "count": count, "batch_size": size, "images": len(dataset),
             "data": {key: value for key, value in asdict(experiment.data).items() if key not in ("workers", "mixed")}}
     prepare(folder, plan)

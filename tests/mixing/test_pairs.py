@@ -13,8 +13,9 @@ from torch.nn import functional
 from automix_transfer.mixing.boxes import box_masks, box_share, centred_box, cut_side
 from automix_transfer.mixing.detector import NEIGHBOURHOODS, fine_grained, gray_bytes, saliency_as_published, saliency_uint8, smooth_bytes
 from automix_transfer.mixing.fmix import FMixOptions, apply_fmix, draw_fmix, fmix_mask
+from automix_transfer.mixing.losses import pair_loss, pair_targets
 from automix_transfer.mixing.mixup_cutmix import MixUpCutMixOptions, apply_switch, draw_switch
-from automix_transfer.mixing.pairs import MixDraw, PairOptions, pair_loss, pair_targets
+from automix_transfer.mixing.pairs import MixDraw, PairOptions
 from automix_transfer.mixing.resizemix import ResizeMixOptions, apply_resizemix, draw_resizemix
 from automix_transfer.mixing.saliencymix import SaliencyMixOptions, apply_saliencymix
 

@@ -25,7 +25,8 @@ def test_every_recipe_loads(recipe: Path) -> None:
 
 def test_method_options_are_those_of_the_method() -> None:
     root = ["data.root=x"]
-    assert load_experiment(overrides=[*root, "method.name=mixup", "method.alpha=0.2"]).method == {"name": "mixup", "alpha": 0.2}
+    assert load_experiment(overrides=[*root, "method.name=mixup", "method.alpha=0.2"]).method == {
+        "name": "mixup", "alpha": 0.2, "loss": "ce", "smoothing": 0.0, "bce_threshold": 0.2}
     automix = load_experiment(overrides=[*root, "method.name=automix", "method.preset=openmixup", "method.feature_layer=layer2"]).method
     assert (automix["heads"], automix["feature_layer"]) == ("separate", "layer2")
     with pytest.raises(UserError, match="feature_layer"):
