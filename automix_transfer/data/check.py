@@ -11,7 +11,6 @@ import json
 import os
 import statistics
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+from automix_transfer.data.cache import cache_file
 from automix_transfer.data.cars import CARS_LAYOUT
 from automix_transfer.data.cifar import CIFAR10, CIFAR100
 from automix_transfer.data.dataset import cut_bottom
@@ -30,8 +30,10 @@ from automix_transfer.data.listing import Listing
 from automix_transfer.data.problems import ListError, Problems
 from automix_transfer.data.registry import DATASETS, SPLITS, load_listing
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.shards import SHARD_LAYOUT
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import write_json
+from automix_transfer.progress import Progress
 
 CHUNK = 64  # images a task: a future for each of a million images would need a gigabyte
 
@@ -154,14 +156,14 @@ def read_all(split: SplitReport, what: str, workers: int = 0) -> None:
     def read(start: int) -> list[tuple[ImageFacts | None, str]]:
         return [_read_one(listing, index) for index in range(start, min(start + CHUNK, len(listing)))]
 
-    progress = _Progress(what, len(listing))
+    progress = Progress(what)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for results in pool.map(read, range(0, len(listing), CHUNK)):
             for facts, complaint in results:
                 if facts is None:
                     split.bad[len(split.facts)] = complaint
                 split.facts.append(facts)
-            progress.show(len(split.facts), len(split.bad))
+            progress(len(split.facts), len(listing), f"{len(split.bad):,} bad")
     _judge_boxes(split)
 
 
@@ -171,7 +173,7 @@ def _read_one(listing: Listing, index: int) -> tuple[ImageFacts | None, str]:
         height, width = listing.pixels[index].shape[:2]
         return ImageFacts(width, height, "RGB", False, hashlib.blake2b(listing.pixels[index].tobytes(), digest_size=16).digest()), ""
     try:
-        image, facts = decode_image(path)
+        image, facts = decode_image(path, listing.packed.read(index) if listing.packed else None)
         cut_bottom(image, listing.crop_bottom, path)
         return facts, ""
     except UserError as error:
@@ -200,37 +202,16 @@ def _shared(splits: Sequence[SplitReport]) -> Iterator[str]:
 
 
 def _verdict_file(listing: Listing) -> Path:
-    digest = hashlib.blake2b(f"1 {listing.crop_bottom}".encode(), digest_size=16)
-    for path in listing.paths:
-        try:
-            status = path.stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
-        except OSError:
-            digest.update(f"{path}\0missing\n".encode(errors="surrogateescape"))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "automix_transfer" / f"bad_images_{digest.hexdigest()}.json"
+    about = f"1 {listing.crop_bottom}"
+    if listing.packed is None:
+        return cache_file("bad_images_*.json", about, listing.paths)
+    return cache_file("bad_images_*.json", f"{about} {hashlib.sha256(listing.packed.spans.tobytes()).hexdigest()}", listing.packed.files)
 
 
 def _warn(bad: dict[int, str], what: str, total: int) -> None:
     if bad:
         print("\n".join([f"{what}: {len(bad):,} of {total:,} images are bad and left out (data.on_bad_image=skip)",
                          *(f"  {bad[index]}" for index in sorted(bad))]), file=sys.stderr, flush=True)
-
-
-class _Progress:
-    """A line on stderr every few seconds, the first after five."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.begin = what, total, time.monotonic()
-        self.next = self.begin + 5
-
-    def show(self, done: int, bad: int) -> None:
-        now = time.monotonic()
-        if now >= self.next:
-            self.next = now + 5
-            rate = done / (now - self.begin)
-            print(f"{self.what}: {done:,} of {self.total:,} images read, {bad:,} bad, {rate:,.0f} images/s, "
-                  f"{(self.total - done) / rate:,.0f} s to go", file=sys.stderr, flush=True)
 
 
 LAYOUTS = f"""layouts:
@@ -243,6 +224,7 @@ LAYOUTS = f"""layouts:
   cars                {CARS_LAYOUT}
   inaturalist2017/8   {INAT_LAYOUT}
   places205           {PLACES_LAYOUT}
+  shards              {SHARD_LAYOUT}
 
 examples:
   python -m automix_transfer.data.check --dataset cub --root /data/CUB_200_2011

@@ -4,7 +4,6 @@ Python's lock). A bounded number of maps waits, so memory does not grow with the
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from automix_transfer.localization.mask_task import MaskTask
 from automix_transfer.localization.records import Records
 from automix_transfer.localization.sources import EncoderMaps, FolderMaps
 from automix_transfer.localization.targets import TargetSet
+from automix_transfer.progress import Progress as Lines
 
 Progress = Callable[[int, int], None]
 Source = EncoderMaps | FolderMaps
@@ -92,20 +92,6 @@ def measure_all(source: Source, target_set: TargetSet, task: Task, records: Reco
     return {key: round(value, 3) for key, value in seconds.items()}
 
 
-def print_progress(name: str = "", every: float = 5.0) -> Progress:
-    """A progress function that writes one line to stderr every few seconds: images, images a second, time left."""
-    start, last, first = time.monotonic(), time.monotonic(), -1
-    what = f"localization, {name}" if name else "localization"
-
-    def show(done: int, total: int) -> None:
-        nonlocal last, first
-        now = time.monotonic()
-        if first < 0:
-            first = done - 1  # images that an earlier run had done already do not count for the rate
-        if now - last >= every:
-            last = now
-            rate = (done - first) / max(now - start, 1e-9)
-            left = f"{(total - done) / rate:.0f} s left" if done - first > 1 else "estimating"
-            print(f"{what}: {done:,} of {total:,} images, {rate:.1f} images/s, {left}", file=sys.stderr, flush=True)
-
-    return show
+def print_progress(name: str = "") -> Progress:
+    """A progress function that writes lines to stderr: images, images a second, time to go."""
+    return Lines(f"localization, {name}" if name else "localization")
