@@ -35,7 +35,12 @@ class OfPixels(nn.Module):
 
 def fgsm(network: nn.Module, pixels: Tensor, labels: Tensor, indices: Tensor | None = None, epsilon: float = EPSILON) -> Tensor:
     """x + ε · sign(∂CE/∂x), clamped to [0, 1]: pixels (N, 3, H, W), labels (N,). Draws nothing, so ``indices`` play no part."""
-    return (pixels + epsilon * _gradient(network, pixels, labels).sign()).clamp(0, 1)
+    return signed_step(pixels, gradient_of(network, pixels, labels)[0], epsilon)
+
+
+def signed_step(pixels: Tensor, gradient: Tensor, epsilon: float) -> Tensor:
+    """FGSM's step along a gradient that is known already; the gradient to the normalised image has the same signs."""
+    return (pixels + epsilon * gradient.sign()).clamp(0, 1)
 
 
 def pgd(network: nn.Module, pixels: Tensor, labels: Tensor, indices: Tensor, epsilon: float = EPSILON, steps: int = 20,
@@ -47,14 +52,15 @@ def pgd(network: nn.Module, pixels: Tensor, labels: Tensor, indices: Tensor, eps
     start = torch.stack([2 * torch.rand(pixels.shape[1:], generator=derive_generator(seed, "pgd", int(index))) - 1 for index in indices])
     attacked = (pixels + epsilon * start.to(pixels)).clamp(0, 1)
     for _ in range(steps):
-        attacked = attacked + step_size * _gradient(network, attacked, labels).sign()
+        attacked = attacked + step_size * gradient_of(network, attacked, labels)[0].sign()
         attacked = torch.minimum(torch.maximum(attacked, pixels - epsilon), pixels + epsilon).clamp(0, 1)
     return attacked
 
 
-def _gradient(network: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
-    """∂(sum of CE)/∂x; no parameter gets a gradient."""
+def gradient_of(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """∂(sum of CE)/∂x, and the logits (N, K) of the same pass; no parameter gets a gradient."""
     with torch.enable_grad():
-        pixels = pixels.detach().requires_grad_()
-        loss = F.cross_entropy(network(pixels).float(), labels, reduction="sum")
-        return torch.autograd.grad(loss, pixels)[0]
+        images = images.detach().requires_grad_()
+        logits = network(images).float()
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        return torch.autograd.grad(loss, images)[0], logits.detach()

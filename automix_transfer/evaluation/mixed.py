@@ -1,16 +1,13 @@
 """Do networks recognise both images of a mixed sample (Fig. 4, right), and is a Mix Block alive (Fig. 6)?
 
-A *mixer* is a pure function ``(images, permutation, lam, rng) -> mixed``: images (N, C, H, W) and their partners
-``images[permutation]`` become (N, C, H, W) with share λ of image i. All methods get the same images, partners and λ, so their
-figures can be compared. A pair of two images of one class says nothing here (top-2 could never equal {y, y}) and is left out.
+All methods get the same images, partners and λ, so their figures can be compared. A pair of two images of one class says nothing here
+(top-2 could never equal {y, y}) and is left out.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,100 +15,25 @@ from torch import Tensor, nn
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
-from automix_transfer.mixing import AutoMix, Method, build_method
-from automix_transfer.mixing.draw import PairDraw
-from automix_transfer.mixing.mix_block import mix
-from automix_transfer.mixing.mixup import apply_mixup
-from automix_transfer.models.encoders import EncoderInfo
-from automix_transfer.models.taps import features
+from automix_transfer.evaluation.mixers import (
+    MIXERS,
+    Mixer,
+    automix_mask,
+    automix_mixer,
+    cutmix,
+    load_method,
+    mix_block_of,
+    mixup,
+)
+from automix_transfer.mixing import Method
 from automix_transfer.rng import derive_generator
-from automix_transfer.training import checkpoint
 from automix_transfer.training.validation import eval_mode
 
-Mixer = Callable[[Tensor, Tensor, float, torch.Generator], Tensor]
+__all__ = ["LAMS", "MIXERS", "MaskStatistics", "MixedAccuracy", "Mixer", "automix_mask", "automix_mixer", "cutmix", "draw_partners",
+           "load_method", "mask_statistics", "mixed_accuracy", "mixup", "shuffled_batches"]
+
 LAMS = tuple(tenth / 10 for tenth in range(1, 10))  #: 0.1 to 0.9
 
-
-# Mixers
-
-def mixup(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
-    """λ·x_i + (1-λ)·x_j."""
-    return apply_mixup(images, PairDraw(lam, permutation))
-
-
-def cutmix(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
-    """A box of x_j in x_i, its place drawn for every pair.
-
-    Unlike the training method the box is moved inside the image and not clipped at its border, so the share of i stays within the
-    rounding of the box's sides of λ: about 1/H + 1/W.
-    """
-    count, _, height, width = images.shape
-    inside = torch.ones(count, 1, height, width, dtype=torch.bool)
-    for dimension, length in ((2, height), (3, width)):
-        side = round(length * math.sqrt(1 - lam))
-        start = (torch.rand(count, generator=rng) * (length - side + 1)).long().view(-1, 1, 1, 1)
-        place = torch.arange(length).view(*(-1 if d == dimension else 1 for d in range(4)))
-        inside &= (place >= start) & (place < start + side)
-    return torch.where(inside.to(images.device), images[permutation.to(images.device)], images)
-
-
-#: mixers that need no network
-MIXERS: dict[str, Mixer] = {"mixup": mixup, "cutmix": cutmix}
-
-
-@torch.no_grad()
-def automix_mask(method: AutoMix, images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
-    """The share s_i (N, 1, H, W) that a Mix Block gives image i: from encoder k's features, in eval mode, whatever the batch.
-
-    ``rng`` is used by the ablation with random grids only. In training the features may come from the batch's BatchNorm statistics
-    (``method.k_mode=train``); here they come from the running ones, so a pair's mask does not depend on the other pairs.
-    """
-    encoder = method.inference_encoder()
-    with eval_mode(method):
-        z = features(encoder, images, method.layer)
-        seed = int(torch.randint(2**62, (), generator=rng))
-        return method.mask(z, PairDraw(lam, permutation), images.shape[2:], seed).float()
-
-
-def automix_mixer(method: Method) -> Mixer:
-    """The mixer of a trained `AutoMix`: plain MixUp within ``method.small_lam`` of 0 and 1, as in training.
-
-    Raises:
-        UserError: the method has no Mix Block.
-    """
-    block = _automix(method)
-
-    def mixer(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
-        if min(lam, 1 - lam) <= block.options.small_lam and block.options.small_lam > 0:
-            return mixup(images, permutation, lam, rng)
-        return mix(images, images[permutation.to(images.device)], automix_mask(block, images, permutation, lam, rng))
-
-    return mixer
-
-
-# A trained method, offline
-
-def load_method(path: str | Path, device: str | torch.device = "cpu") -> tuple[Method, EncoderInfo]:
-    """The method of a training checkpoint, in eval mode, and what is known of its encoder: for using a trained Mix Block offline.
-
-    Raises:
-        UserError: the file is no training checkpoint of ours, or was written by a version that built the method otherwise.
-    """
-    path = Path(path)
-    content = checkpoint.read(path)
-    info = EncoderInfo.from_dict(content["encoder"])
-    options = {key: value for key, value in content["config"]["method"].items() if key != "name"}
-    name = content["config"]["method"]["name"]
-    try:
-        method = build_method(name, info.build(), options)
-        method.load_state_dict(content["model"] | content.get("model_extra", {}))
-    except (UserError, RuntimeError) as error:
-        raise UserError(f"{path} does not fit the method '{name}' of this version ({str(error).splitlines()[0]}); "
-                        "use the version that wrote it") from error
-    return method.to(device).eval(), info
-
-
-# Figures
 
 @dataclass
 class MixedAccuracy:
@@ -197,7 +119,7 @@ def mask_statistics(method: Method, batches: Iterable[Sequence[Any]], lams: Sequ
     Raises:
         UserError: the method has no Mix Block, λ is outside [0, 1], or there is no image.
     """
-    block = _automix(method)
+    block = mix_block_of(method)
     _check_lams(lams)
     device = next(block.parameters()).device
     sums = torch.zeros(len(lams), 3, dtype=torch.float64)  # mean, |mean - λ|, spatial standard deviation, summed over pairs
@@ -241,12 +163,6 @@ def shuffled_batches(dataset: ClassificationDataset, batch_size: int = 64, seed:
         samples = [dataset[index] for index in chosen[start:start + batch_size]]
         if len(samples) > 1:
             yield torch.stack([sample[0] for sample in samples]), torch.tensor([sample[1] for sample in samples])
-
-
-def _automix(method: Method) -> AutoMix:
-    if not isinstance(method, AutoMix):
-        raise UserError(f"method '{type(method).__name__}' has no Mix Block; give the checkpoint of a run with method.name=automix")
-    return method
 
 
 def _check_lams(lams: Sequence[float]) -> None:

@@ -1,11 +1,12 @@
-"""What any classifier is worth on a folder of images: accuracy, calibration, adversarial and corruption error, in one pass over them."""
+"""What any classifier is worth on a folder of images: accuracy, calibration, adversarial and corruption error, confused classes.
+
+One pass over the images: each is read once and, as it is, classified once; FGSM takes its gradient from that same pass.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation import calibration
-from automix_transfer.evaluation.attacks import Attack, OfPixels, fgsm, pgd
+from automix_transfer.evaluation.attacks import OfPixels, gradient_of, pgd, signed_step
+from automix_transfer.evaluation.confusion import confusion_figures
 from automix_transfer.evaluation.corrupted import corrupted_hits, summarize
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES, check
 from automix_transfer.training.validation import eval_mode
 
-PARTS = ("clean", "calibration", "fgsm", "pgd", "corruption")
+PARTS = ("clean", "calibration", "confusion", "fgsm", "pgd", "corruption")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def evaluate_suite(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Te
 
     ``clean``: top1, top5. ``calibration``: ece10, ece15, adaptive_ece15, brier (0 to 2), nll (nats) and the 15 reliability bins.
     ``fgsm``, ``pgd``: the error, 100 - top-1, on attacked images. ``corruption``: top-1 under each corruption at each severity, made
-    here, and its means. And ``images``: how many.
+    here, and its means. ``confusion``: see `confusion_figures`. And ``images``: how many.
 
     Args:
         loader: (images (N, 3, H, W) normalised by mean and std, labels, indices).
@@ -54,31 +56,47 @@ def evaluate_suite(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Te
     check_options(options)
     device = next(encoder.parameters()).device
     network = OfPixels(encoder, mean, std).to(device)
-    attacks = {name: attack for name, attack in attacks_of(options).items() if name in options.parts}
     logits: list[Tensor] = []
     labels: list[Tensor] = []
-    attacked_hits = dict.fromkeys(attacks, 0)
+    places: list[Tensor] = []
+    attacked_hits = {name: 0 for name in ("fgsm", "pgd") if name in options.parts}
     names = options.corruptions if "corruption" in options.parts else ()
     hits = np.zeros((len(names), len(SEVERITIES)), dtype=np.int64)
     done = 0
     with eval_mode(encoder), torch.no_grad():
         for images, batch_labels, indices in loader:
             images, batch_labels = images.to(device), batch_labels.to(device)
-            logits.append(encoder(images).float().cpu())
-            labels.append(batch_labels.cpu())
-            pixels = network.pixels_of(images) if attacks or names else images
-            for name, attack in attacks.items():
-                attacked = attack(network, pixels, batch_labels, indices)
-                attacked_hits[name] += int((network(attacked).argmax(dim=1) == batch_labels).sum())
+            pixels = network.pixels_of(images) if attacked_hits or names else images
+            if "fgsm" in attacked_hits:
+                gradient, clean = gradient_of(encoder, images, batch_labels)
+                attacked_hits["fgsm"] += recognised(network, signed_step(pixels, gradient, options.epsilon), batch_labels)
+            else:
+                clean = encoder(images).float()
+            if "pgd" in attacked_hits:
+                attacked = pgd(network, pixels, batch_labels, indices, options.epsilon, options.pgd_steps, options.pgd_step_size,
+                               options.seed)
+                attacked_hits["pgd"] += recognised(network, attacked, batch_labels)
             if names:
                 hits += corrupted_hits(network, pixels, batch_labels, indices, names, options.seed)
+            logits.append(clean.cpu())
+            labels.append(batch_labels.cpu())
+            places.append(torch.as_tensor(indices))
             done += len(batch_labels)
             progress(done)
     if not done:
         raise UserError("there is no image to evaluate")
-    return {"images": done, **clean_figures(torch.cat(logits).numpy(), torch.cat(labels).numpy(), options.parts),
-            **{f"{name}_error": 100 - 100 * count / done for name, count in attacked_hits.items()},
-            **(summarize(dict(zip(names, (100 * hits / done).tolist(), strict=True)), "generated") if names else {})}
+    all_logits, all_labels = torch.cat(logits).numpy(), torch.cat(labels).numpy()
+    figures = {"images": done, **clean_figures(all_logits, all_labels, options.parts),
+               **{f"{name}_error": 100 - 100 * count / done for name, count in attacked_hits.items()},
+               **(summarize(dict(zip(names, (100 * hits / done).tolist(), strict=True)), "generated") if names else {})}
+    if "confusion" in options.parts:
+        figures["confusion"] = confusion_figures(calibration.probabilities(all_logits), all_labels, torch.cat(places).numpy())
+    return figures
+
+
+def recognised(network: nn.Module, pixels: Tensor, labels: Tensor) -> int:
+    """How many images of a batch are classified as their label."""
+    return int((network(pixels).argmax(dim=1) == labels).sum())
 
 
 def clean_figures(logits: np.ndarray, labels: np.ndarray, parts: Sequence[str] = ("clean", "calibration")) -> dict[str, Any]:
@@ -100,12 +118,6 @@ def clean_figures(logits: np.ndarray, labels: np.ndarray, parts: Sequence[str] =
     return figures
 
 
-def attacks_of(options: SuiteOptions) -> dict[str, Attack]:
-    """Name -> attack, with the radius and steps of ``options``."""
-    return {"fgsm": partial(fgsm, epsilon=options.epsilon),
-            "pgd": partial(pgd, epsilon=options.epsilon, steps=options.pgd_steps, step_size=options.pgd_step_size, seed=options.seed)}
-
-
 def check_options(options: SuiteOptions) -> None:
     """Raise a `UserError` that names the option unless all are in range."""
     unknown = [name for name in options.parts if name not in PARTS]
@@ -119,18 +131,3 @@ def check_options(options: SuiteOptions) -> None:
         check(name, 1)
     if options.pgd_steps < 1:
         raise UserError(f"--pgd-steps {options.pgd_steps} must be at least 1")
-
-
-class Progress:
-    """A line after five seconds and then at growing distances: images done, images a second, time to go."""
-
-    def __init__(self, total: int, write: Callable[[str], None]) -> None:
-        self.total, self.write = total, write
-        self.begin = time.monotonic()
-        self.next = self.begin + 5
-
-    def __call__(self, done: int) -> None:
-        now = time.monotonic()
-        if now >= self.next and done < self.total:
-            self.next, rate = now + max(5, 0.1 * (now - self.begin)), done / (now - self.begin)
-            self.write(f"{done:,} of {self.total:,} images, {rate:,.0f} images/s, {(self.total - done) / rate:,.0f} s to go")

@@ -1,0 +1,109 @@
+"""What the command line names, opened: the encoder, and the images as it wants them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import timm
+from torch import nn
+
+from automix_transfer.data.dataset import ClassificationDataset, eval_dataset
+from automix_transfer.data.registry import SPLITS
+from automix_transfer.data.settings import INTERPOLATIONS, DataConfig
+from automix_transfer.errors import UserError
+from automix_transfer.evaluation.runs import open_run
+from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.weights import load_encoder
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """An encoder, the file it came from, and its images."""
+
+    encoder: nn.Module
+    info: EncoderInfo
+    weights: Path
+    config: DataConfig
+    dataset: ClassificationDataset
+
+
+def open_inputs(args: argparse.Namespace) -> Inputs:
+    """Everything that can be wrong with weights and data is found here.
+
+    Raises:
+        UserError: as the readers of runs, weights and data; classes that are not the network's.
+    """
+    if args.run is not None:
+        run = open_run(args.run)
+        encoders = run.method.encoders()
+        if args.which is not None and args.which not in encoders:
+            raise UserError(f"{run.file} holds no encoder '{args.which}'; choose one of {', '.join(encoders)}")
+        encoder, info, weights = encoders[args.which] if args.which else run.method.inference_encoder(), run.info, run.file
+        config = run_config(args, run.data)
+    else:
+        (encoder, info), weights = load_encoder(args.weights, args.encoder, args.which), args.weights
+        config = data_config(args, info)
+    if not Path(config.root).exists():
+        raise UserError(f"the data of {weights}, {config.root}, are not there; give their folder with --data")
+    dataset = open_data(config, args.limit)
+    check_classes(info, dataset, weights, config.root)
+    return Inputs(encoder, info, weights, config, dataset)
+
+
+def run_config(args: argparse.Namespace, data: DataConfig) -> DataConfig:
+    """The data of a run as it was validated on; what the command line says wins."""
+    given = {"root": args.data and str(args.data), "dataset": args.dataset, "val_split": args.split,
+             "test_size": args.image_size, "test_crop_ratio": args.test_crop_ratio, "interpolation": args.interpolation,
+             "mean": args.mean, "std": args.std}
+    return replace(data, workers=args.workers, **{key: value for key, value in given.items() if value is not None})
+
+
+def data_config(args: argparse.Namespace, info: EncoderInfo) -> DataConfig:
+    """The data as the encoder wants them; what the command line says wins."""
+    timms = timm.get_pretrained_cfg(info.name) if args.encoder and timm.is_model(info.name) else None
+    size = args.image_size or info.image_size
+    ratio = args.test_crop_ratio or (timms.crop_pct if timms else 1.0 if size <= 64 else 0.875)
+    interpolation = args.interpolation or (timms.interpolation if timms and timms.interpolation in INTERPOLATIONS else "bilinear")
+    root, split = args.data, args.split
+    if args.dataset is None:
+        root, split = class_folders(args.data, split)
+    else:
+        split = split or SPLITS[args.dataset][-1]
+    return DataConfig(dataset=args.dataset or "imagefolder", root=str(root), train_split=split, val_split=split, image_size=size,
+                      test_crop_ratio=ratio, interpolation=interpolation, mean=list(args.mean or info.mean), std=list(args.std or info.std),
+                      workers=args.workers)
+
+
+def class_folders(folder: Path, split: str | None) -> tuple[Path, str]:
+    """(parent, name) of the folder that holds the class folders: ``folder`` itself, or its ``split``, test/ or val/."""
+    if not folder.is_dir():
+        raise UserError(f"--data {folder} is no folder; give a folder of class folders")
+    for name in (split,) if split else ("test", "val"):
+        if (folder / name).is_dir():
+            return folder, name
+    if split:
+        raise UserError(f"--data {folder} has no folder '{split}'; leave --split out or correct it")
+    return folder.absolute().parent, folder.absolute().name
+
+
+def open_data(config: DataConfig, limit: int) -> ClassificationDataset:
+    """The images, or ``limit`` of them at even distances, so that every class keeps its share."""
+    dataset = eval_dataset(config)
+    if limit and limit < len(dataset):
+        chosen = [index * len(dataset) // limit for index in range(limit)]
+        return ClassificationDataset(dataset.listing.select(chosen), dataset.transform)
+    return dataset
+
+
+def check_classes(info: EncoderInfo, dataset: ClassificationDataset, weights: Path, root: str) -> None:
+    """The network's classes must be those of the folders, in the same order."""
+    names = dataset.classes
+    if info.num_classes != len(names):
+        raise UserError(f"{weights} has {info.num_classes} classes, but {root} has {len(names)} class folders "
+                        f"({', '.join(names[:3])}, ...); give the images of the network's own classes")
+    if info.class_names and list(info.class_names) != list(names):
+        at = next(i for i, (ours, theirs) in enumerate(zip(info.class_names, names, strict=True)) if ours != theirs)
+        raise UserError(f"class {at} of {weights} is '{info.class_names[at]}', but the folder of {root} is '{names[at]}'; "
+                        "name the class folders as in training")

@@ -1,0 +1,149 @@
+"""Mixing pairs at a λ of one's own choice, as the methods mix them in training: for figures and for a trained Mix Block offline.
+
+A *mixer* is a pure function ``(images, permutation, lam, rng) -> mixed``: images (N, C, H, W) and their partners
+``images[permutation]`` become (N, C, H, W) with share λ of image i.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from automix_transfer.errors import UserError
+from automix_transfer.mixing import AutoMix, CutMix, Method, MixUp, build_method
+from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.mix_block import mix
+from automix_transfer.mixing.mixup import apply_mixup
+from automix_transfer.mixing.pairs import PairMethod
+from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.taps import features
+from automix_transfer.training import checkpoint
+from automix_transfer.training.validation import eval_mode
+
+Mixer = Callable[[Tensor, Tensor, float, torch.Generator], Tensor]
+PAIRS_A_DRAW = 8  #: of `pair_mixer`; a method that draws one box or mask a batch then shows many of them
+
+
+def mixup(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
+    """λ·x_i + (1-λ)·x_j."""
+    return apply_mixup(images, PairDraw(lam, permutation))
+
+
+def cutmix(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
+    """A box of x_j in x_i, its place drawn for every pair.
+
+    Unlike the training method the box is moved inside the image and not clipped at its border, so the share of i stays within the
+    rounding of the box's sides of λ: about 1/H + 1/W.
+    """
+    count, _, height, width = images.shape
+    inside = torch.ones(count, 1, height, width, dtype=torch.bool)
+    for dimension, length in ((2, height), (3, width)):
+        side = round(length * math.sqrt(1 - lam))
+        start = (torch.rand(count, generator=rng) * (length - side + 1)).long().view(-1, 1, 1, 1)
+        place = torch.arange(length).view(*(-1 if d == dimension else 1 for d in range(4)))
+        inside &= (place >= start) & (place < start + side)
+    return torch.where(inside.to(images.device), images[permutation.to(images.device)], images)
+
+
+#: mixers that need no network
+MIXERS: dict[str, Mixer] = {"mixup": mixup, "cutmix": cutmix}
+
+
+@torch.no_grad()
+def automix_mask(method: AutoMix, images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
+    """The share s_i (N, 1, H, W) that a Mix Block gives image i: from encoder k's features, in eval mode, whatever the batch.
+
+    ``rng`` is used by the ablation with random grids only. In training the features may come from the batch's BatchNorm statistics
+    (``method.k_mode=train``); here they come from the running ones, so a pair's mask does not depend on the other pairs.
+    """
+    encoder = method.inference_encoder()
+    with eval_mode(method):
+        z = features(encoder, images, method.layer)
+        seed = int(torch.randint(2**62, (), generator=rng))
+        return method.mask(z, PairDraw(lam, permutation), images.shape[2:], seed).float()
+
+
+def automix_mixer(method: Method) -> Mixer:
+    """The mixer of a trained `AutoMix`: plain MixUp within ``method.small_lam`` of 0 and 1, as in training.
+
+    Raises:
+        UserError: the method has no Mix Block.
+    """
+    block = mix_block_of(method)
+
+    def mixer(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
+        if min(lam, 1 - lam) <= block.options.small_lam and block.options.small_lam > 0:
+            return mixup(images, permutation, lam, rng)
+        return mix(images, images[permutation.to(images.device)], automix_mask(block, images, permutation, lam, rng))
+
+    return mixer
+
+
+def pair_mixer(method: PairMethod) -> Mixer:
+    """The mixer of any method that draws and then applies: its own draw with another λ and other partners, anew for every few pairs.
+
+    A box that the image's border clips leaves image i more than λ, as in training. Methods that mix features are shown by the mix of
+    their input. Saliency (PuzzleMix) is that of the class which the method's network predicts.
+    """
+
+    def mixer(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
+        partners, mixed = images[permutation.to(images.device)], []
+        with eval_mode(method):
+            for own, other in zip(images.split(PAIRS_A_DRAW), partners.split(PAIRS_A_DRAW), strict=True):
+                both, count = torch.cat([own, other]), len(own)
+                draw = method.draw(2 * count, (images.shape[2], images.shape[3]), rng, lam)
+                draw = replace(draw, permutation=torch.arange(2 * count).roll(count))
+                with torch.no_grad():
+                    mixed.append(method.apply_draw(both, method.encoder(both).argmax(dim=1), draw).images[:count])
+        return torch.cat(mixed)
+
+    return mixer
+
+
+def own_mixer(method: Method) -> Mixer | None:
+    """How ``method`` mixes, at a λ that is given; None where it has no such mix: vanilla and AugMix do not mix pairs, Co-Mixup and SuperMix
+    choose their shares themselves."""
+    if isinstance(method, AutoMix):
+        return automix_mixer(method)
+    if isinstance(method, (MixUp, CutMix)):
+        return mixup if isinstance(method, MixUp) else cutmix
+    return pair_mixer(method) if isinstance(method, PairMethod) else None
+
+
+def mix_block_of(method: Method) -> AutoMix:
+    """``method``, if it has a Mix Block; else a `UserError`."""
+    if not isinstance(method, AutoMix):
+        raise UserError(f"method '{type(method).__name__}' has no Mix Block; give the checkpoint of a run with method.name=automix")
+    return method
+
+
+def load_method(path: str | Path, device: str | torch.device = "cpu") -> tuple[Method, EncoderInfo]:
+    """The method of a training checkpoint, in eval mode, and what is known of its encoder: for using a trained Mix Block offline.
+
+    Raises:
+        UserError: the file is no training checkpoint of ours, or was written by a version that built the method otherwise.
+    """
+    path = Path(path)
+    method, info = method_of(checkpoint.read(path), path)
+    return method.to(device), info
+
+
+def method_of(content: Mapping[str, Any], source: Path) -> tuple[Method, EncoderInfo]:
+    """`load_method` of a checkpoint that is read already; ``source`` is its file, for messages."""
+    name = "?"
+    try:
+        info = EncoderInfo.from_dict(content["encoder"])
+        options = {key: value for key, value in content["config"]["method"].items() if key != "name"}
+        name = content["config"]["method"]["name"]
+        method = build_method(name, info.build(), options, info)
+        method.load_state_dict(content["model"] | content.get("model_extra", {}))
+    except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:  # hand-edited or of another version
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{source} does not fit the method '{name}' of this version ({reason}); use the version that wrote it") from error
+    return method.eval(), info
