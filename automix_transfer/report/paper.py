@@ -17,6 +17,7 @@ from automix_transfer.config import read_yaml
 from automix_transfer.errors import UserError
 
 FILE = Path(__file__).with_name("paper.yaml")
+ABLATIONS = Path(__file__).with_name("ablations.yaml")
 ATTRIBUTES = ("data", "encoder", "procedure", "epochs", "method", "variant", "metric")
 LOWER_IS_BETTER = ("fgsm_error", "params", "hours")
 METRICS = {"top1": "top-1", "corruption": "corruption", "fgsm_error": "FGSM error", "ap": "AP", "ap50": "AP50", "ap75": "AP75",
@@ -59,7 +60,7 @@ class PaperTable:
 
     @property
     def title(self) -> str:
-        return f"Table {self.name.removeprefix('table')}"
+        return f"Table {self.name.removeprefix('table')}" if self.name.startswith("table") else f"Figure {self.name.removeprefix('fig')}"
 
     def __iter__(self) -> Iterator[Cell]:
         return (cell for row in self.cells for cell in row)
@@ -80,21 +81,27 @@ def tables(file: Path = FILE) -> Mapping[str, PaperTable]:
     return {name: _table(file, name, content) for name, content in read_yaml(file).items()}
 
 
+@functools.cache
+def figures(file: Path = ABLATIONS) -> Mapping[str, PaperTable]:
+    """The ablations that the paper plots, ``fig9`` and ``fig10``, as tables without the paper's numbers."""
+    return {name: _table(file, name, content) for name, content in read_yaml(file)["figures"].items()}
+
+
 def table(name: str) -> PaperTable:
-    """A table by name or number: ``table1``, ``Table 1`` or ``1``.
+    """A table by name or number: ``table1``, ``Table 1`` or ``1``; or a figure, ``fig9`` or ``Figure 9``.
 
     Raises:
         UserError: there is no such table; the closest name is suggested.
     """
-    known = tables()
-    wanted = re.sub(r"[\s_.]+", "", str(name)).lower()
-    wanted = f"table{wanted}" if wanted.isdigit() else wanted
+    known = {**tables(), **figures()}
+    wanted = re.sub(r"[\s_.]+", "", str(name)).lower().replace("figure", "fig")
+    wanted = f"table{wanted}" if wanted.isdecimal() else wanted
     if wanted in known:
         return known[wanted]
     if wanted == "table12":
         raise UserError("Table 12 of the paper holds settings and no results; they are in pretrain/configs (pretrain/train.py --list)")
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    raise UserError(f"there is no table '{_shown(name)}' of results in the paper; "
+    raise UserError(f"there is no table or ablation '{_shown(name)}' of results in the paper; "
                     + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"))
 
 
@@ -106,7 +113,7 @@ def cell(table_name: str, *tokens: str | int) -> Cell:
     Raises:
         UserError: no cell or more than one has them.
     """
-    found = [each for each in table(table_name) if all(_has(each, str(token)) for token in tokens)]
+    found = [each for each in table(table_name) if all(has(each, str(token)) for token in tokens)]
     for name, usual in (("variant", None), ("metric", "top1")):
         narrowed = [each for each in found if each.attributes.get(name) == usual]
         found = narrowed if len(found) > 1 and narrowed else found
@@ -122,7 +129,8 @@ def same(attributes: Attributes) -> list[Cell]:
     return [each for each_table in tables().values() for each in each_table if each.key == key]
 
 
-def _has(each: Cell, token: str) -> bool:
+def has(each: Cell, token: str) -> bool:
+    """Whether a cell has an attribute that ``token`` names; ``100 epochs`` and ``100`` are its epochs."""
     wanted = token.strip().lower()
     epochs = re.fullmatch(r"(\d+) ?(epochs?|ep)", wanted)
     if epochs:

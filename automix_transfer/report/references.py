@@ -1,0 +1,203 @@
+"""Which recipe gives which cell: the heads of the recipes read against the paper's tables, and what the ablations change in them.
+
+A recipe's first line names its cell, e.g. ``# Table 1, CIFAR-100, R-18, automix: 82.04 % ...``. Where no recipe names a cell, one of the
+same experiment at another length serves with ``train.epochs=N``, and a variant of an ablation is its method's recipe with settings changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from automix_transfer.config import read_yaml
+from automix_transfer.errors import UserError
+from automix_transfer.mixing import METHODS, PRESETS
+from automix_transfer.report import paper
+from automix_transfer.training.settings import Experiment, flatten
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = (ROOT / "pretrain" / "configs", ROOT / "finegrained" / "configs")
+HEAD = re.compile(r"#\s*Tables? (\d+)\b[,: ]*(.*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of the paper (appendix A.1): our name of its layout, and how many images and classes it has."""
+
+    layout: str
+    train: int
+    test: int
+    classes: int
+
+
+SETS = {"CIFAR-10": DataSet("cifar10", 50_000, 10_000, 10), "CIFAR-100": DataSet("cifar100", 50_000, 10_000, 100),
+        "Tiny-ImageNet": DataSet("tiny_imagenet", 100_000, 10_000, 200), "ImageNet-1k": DataSet("imagefolder", 1_281_167, 50_000, 1000),
+        "CUB-200": DataSet("cub", 5_994, 5_794, 200), "FGVC-Aircraft": DataSet("aircraft", 6_667, 3_333, 100),
+        "iNat2017": DataSet("inaturalist2017", 579_184, 95_986, 5_089), "iNat2018": DataSet("inaturalist2018", 437_513, 24_426, 8_142),
+        "Places205": DataSet("places205", 2_448_873, 20_500, 205)}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The training of some cells: ``recipe`` with ``overrides``; ``attributes`` are the cells' without the metric, ``config`` is flat."""
+
+    attributes: paper.Attributes
+    recipe: Path
+    overrides: tuple[str, ...]
+    config: Mapping[str, Any]
+
+    @property
+    def key(self) -> tuple[tuple[str, Any], ...]:
+        return training_key(self.attributes)
+
+    @property
+    def data(self) -> DataSet | None:
+        return SETS.get(self.attributes.get("data", ""))
+
+
+def training_key(attributes: paper.Attributes) -> tuple[tuple[str, Any], ...]:
+    """What tells trainings apart: all attributes but the metric."""
+    return paper.key_of({name: value for name, value in attributes.items() if name != "metric"})
+
+
+@functools.cache
+def references(folders: tuple[Path, ...] = FOLDERS) -> Mapping[tuple[tuple[str, Any], ...], Reference]:
+    """The training of every cell that a recipe serves, by `training_key`; a recipe that names the cell wins over one that is adapted."""
+    found: dict[tuple[tuple[str, Any], ...], Reference] = {}
+    for recipe in recipes(folders):
+        config = plain_config(recipe)
+        cell = cell_of(head_of(recipe), str(config["method.name"]))
+        if cell is not None:
+            attributes = {name: value for name, value in cell.attributes.items() if name != "metric"}
+            found.setdefault(training_key(attributes), Reference(attributes, recipe, (), config))
+    named = list(found.values())
+    for cell in trainings():
+        plain = {name: value for name, value in cell.attributes.items() if name not in ("metric", "variant")}
+        base = found.get(training_key(plain)) or _other_length(plain, named)
+        changes = variant_of(cell.attributes)
+        if base is not None and changes is not None and training_key(cell.attributes) not in found:
+            overrides = (*base.overrides, *(f"{key}={_scalar(value)}" for key, value in changes.items()))
+            attributes = {name: value for name, value in cell.attributes.items() if name != "metric"}
+            found[training_key(attributes)] = Reference(attributes, base.recipe, overrides, plain_config(base.recipe, overrides))
+    return found
+
+
+def trainings() -> list[paper.Cell]:
+    """A cell of each training that the tables and ablations need; detection (Table 7) trains nothing of its own."""
+    cells = [cell for table in (*paper.tables().values(), *paper.figures().values()) for cell in table if "epochs" in cell.attributes]
+    plain_first = sorted(cells, key=lambda cell: "variant" in cell.attributes)
+    return list({training_key(cell.attributes): cell for cell in reversed(plain_first)}.values())[::-1]
+
+
+def variant_of(attributes: paper.Attributes) -> Mapping[str, Any] | None:
+    """The settings that a cell's variant changes: none for the method as it is; None where the method has no such variant."""
+    if "variant" not in attributes:
+        return {}
+    return read_yaml(paper.ABLATIONS)["variants"].get(attributes["variant"], {}).get(attributes["method"])
+
+
+def recipes(folders: Iterable[Path] = FOLDERS) -> list[Path]:
+    """Every recipe, in order; parts that others build on lie in folders of their own."""
+    return [file for folder in folders for file in sorted(folder.glob("*.yaml"))]
+
+
+def head_of(recipe: Path) -> str:
+    """The first line of a recipe, without its mark."""
+    try:
+        with recipe.open(encoding="utf-8") as file:
+            return file.readline().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def cell_of(head: str, method: str) -> paper.Cell | None:
+    """The cell that a recipe's first line names: what stands between its commas, as far as the table knows it, and the config's method.
+
+    None where it names no table of results, or not one cell.
+    """
+    match = HEAD.match(head)
+    if match is None or f"table{match[1]}" not in paper.tables():
+        return None
+    table = paper.tables()[f"table{match[1]}"]
+    words = [word.strip() for word in re.split(r"[,;:()]", match[2])]
+    known = [word for word in words if word and any(paper.has(cell, word) for cell in table)]
+    found = [cell for cell in table if cell.attributes.get("method") == method and all(paper.has(cell, word) for word in known)]
+    training = {training_key(cell.attributes): cell for cell in found if "variant" not in cell.attributes}
+    return next(iter(training.values())) if len(training) == 1 else None
+
+
+def plain_config(recipe: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe with its bases, the defaults and ``overrides`` as flat keys: quick and unchecked, `load_experiment` checks.
+
+    Raises:
+        UserError: a file that cannot be read, or that is based on itself.
+    """
+    given = flatten(_merged(recipe, ()))
+    for override in overrides:
+        key, _, text = override.partition("=")
+        given[key] = yaml.safe_load(text)
+    return with_defaults(given)
+
+
+def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings over the defaults of this version; those of the method are its own."""
+    name = str(given.get("method.name", "vanilla"))
+    defaults = dict(_defaults())
+    if name in METHODS:
+        defaults |= {f"method.{key}": value for key, value in asdict(METHODS[name][0]()).items()}
+        if "method.preset" in defaults:
+            preset = PRESETS / f"{given.get('method.preset', defaults['method.preset'])}.yaml"
+            defaults |= {f"method.{key}": value for key, value in read_yaml(preset).items()} if preset.is_file() else {}
+    return {**defaults, **given}
+
+
+@functools.cache
+def _defaults() -> Mapping[str, Any]:
+    return flatten(asdict(Experiment()))
+
+
+def _merged(file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    file = file.resolve()
+    if file in chain:
+        raise UserError(f"config file {file} is based on itself; remove it from 'base'")
+    content = dict(_read(file))
+    bases = content.pop("base", [])
+    result: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        _merge(result, _merged(file.parent / base, (*chain, file)))
+    return _merge(result, content)
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(file: Path) -> Mapping[str, Any]:
+    return read_yaml(file)
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in layer.items():
+        if isinstance(value, Mapping):
+            _merge(into.setdefault(key, {}), value)
+        else:
+            into[key] = value
+    return into
+
+
+def _other_length(attributes: paper.Attributes, named: Sequence[Reference]) -> Reference | None:
+    """A recipe that is this experiment but for its epochs, made as long as this one."""
+    rest = training_key({name: value for name, value in attributes.items() if name != "epochs"})
+    for reference in named:
+        if training_key({name: value for name, value in reference.attributes.items() if name != "epochs"}) == rest:
+            overrides = (*reference.overrides, f"train.epochs={attributes['epochs']}")
+            return Reference(attributes, reference.recipe, overrides, plain_config(reference.recipe, overrides))
+    return None
+
+
+def _scalar(value: Any) -> str:
+    """A value as an override has it: ``false``, ``0.5``, and text that reads as a number in quotes."""
+    return f"'{value}'" if isinstance(value, str) and value.replace(".", "").isdecimal() else yaml.safe_dump(value).split("\n")[0]
