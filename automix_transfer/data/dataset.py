@@ -52,7 +52,8 @@ class ClassificationDataset(Dataset):
         """The untransformed image of sample ``index``."""
         if self.listing.pixels is not None:
             return Image.fromarray(self.listing.pixels[index])
-        return cut_bottom(read_image(self.path(index)), self.listing.crop_bottom, self.path(index))
+        path, packed = self.path(index), self.listing.packed
+        return cut_bottom(read_image(path, packed.read(index) if packed else None), self.listing.crop_bottom, path)
 
     def add_views(self, count: int, make: Callable[[Image.Image], Any] | None) -> None:
         """From now on an item's image holds ``count`` views in its channels: itself, then ``make`` of the same crop, seeded for each view

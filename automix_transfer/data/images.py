@@ -43,19 +43,22 @@ class ImageFacts:
     digest: bytes
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     """The image in ``path`` as an upright PIL image of mode RGB; of an animation, the first frame.
+
+    Args:
+        content: its bytes, where they do not lie in a file of their own; ``path`` is then what messages call it.
 
     Raises:
         UserError: the file is missing, empty, truncated, damaged, no image, too large to be one, or of 32 bits a channel.
     """
-    return _decode(path, path)[0]
+    return _decode(path, path if content is None else BytesIO(content))[0]
 
 
-def decode_image(path: str | Path) -> tuple[Image.Image, ImageFacts]:
+def decode_image(path: str | Path, content: bytes | None = None) -> tuple[Image.Image, ImageFacts]:
     """`read_image` and what there is to say about the file."""
     try:
-        content = Path(path).read_bytes()
+        content = Path(path).read_bytes() if content is None else content
     except OSError as error:
         raise UserError(f"image {path} could not be read ({error.strerror}); restore it or remove it from the lists") from error
     image, mode, turned = _decode(path, BytesIO(content))
@@ -84,13 +87,13 @@ def _decode(path: str | Path, source: str | Path | BytesIO) -> tuple[Image.Image
     except MemoryError as error:
         raise UserError(f"image {path} does not fit into memory; shrink or remove it") from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, ValueError, ...
-        raise UserError(f"image {path} {_complaint(path, error)}; restore it from its source, remove it, "
+        raise UserError(f"image {path} {_complaint(path, source, error)}; restore it from its source, remove it, "
                         "or set data.on_bad_image=skip") from error
 
 
-def _complaint(path: str | Path, error: Exception) -> str:
+def _complaint(path: str | Path, source: str | Path | BytesIO, error: Exception) -> str:
     try:
-        if os.path.getsize(path) == 0:
+        if (source.getbuffer().nbytes if isinstance(source, BytesIO) else os.path.getsize(path)) == 0:
             return "is empty (0 bytes)"
     except OSError:
         pass

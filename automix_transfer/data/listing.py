@@ -10,8 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automix_transfer.data.problems import Problems
+from automix_transfer.errors import UserError
 
 Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where images lie inside larger files.
+
+    Attributes:
+        files: the larger files.
+        spans: (N, 3) int64: number of the file, first byte, bytes.
+    """
+
+    files: tuple[Path, ...]
+    spans: NDArray[np.int64]
+
+    def read(self, index: int) -> bytes:
+        """The bytes of image ``index``.
+
+        Raises:
+            UserError: the file cannot be read, or has become shorter.
+        """
+        number, offset, size = (int(value) for value in self.spans[index])
+        try:
+            with self.files[number].open("rb") as file:  # opened for each image: a thousand open files are more than most systems allow
+                file.seek(offset)
+                content = file.read(size)
+        except OSError as error:
+            raise UserError(f"{self.files[number]} could not be read ({error.strerror}); restore it") from error
+        if len(content) < size:
+            raise UserError(f"{self.files[number]} has become shorter since it was indexed; restore it and start again")
+        return content
 
 
 @dataclass(frozen=True)
@@ -25,6 +56,7 @@ class Listing:
         boxes: for each image its boxes (x0, y0, x1, y1) in pixels of the upright image; None where the layout has none.
         crop_bottom: rows to cut off the bottom of each image when it is read (the banner of Aircraft).
         pixels: (N, H, W, 3) uint8, where the images lie in a few files together; ``paths`` then say where: FILE/NUMBER.
+        packed: where the images lie in tar files; ``paths`` then say where: SHARD/MEMBER.
         notes: what the reader found worth saying, e.g. files that it left aside.
     """
 
@@ -34,6 +66,7 @@ class Listing:
     boxes: list[list[Box]] | None = None
     crop_bottom: int = 0
     pixels: NDArray[np.uint8] | None = None
+    packed: Packed | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -43,7 +76,8 @@ class Listing:
         """The images at ``indices``, in that order, with the same classes."""
         return replace(self, paths=[self.paths[i] for i in indices], labels=[self.labels[i] for i in indices],
                        boxes=None if self.boxes is None else [self.boxes[i] for i in indices],
-                       pixels=None if self.pixels is None else self.pixels[list(indices)])
+                       pixels=None if self.pixels is None else self.pixels[list(indices)],
+                       packed=None if self.packed is None else replace(self.packed, spans=self.packed.spans[list(indices)]))
 
 
 def read_lines(path: Path, columns: int, problems: Problems, *, separator: str | None = None, exact: bool = True,

@@ -15,6 +15,7 @@ from automix_transfer.data.layouts import imagefolder, tiny_imagenet
 from automix_transfer.data.layouts_lists import aircraft, cub
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.shards import shards
 from automix_transfer.errors import UserError
 
 # The splits that the check looks at unless told.
@@ -29,6 +30,7 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "inaturalist2017": ("train", "val"),
     "inaturalist2018": ("train", "val"),
     "places205": ("train", "val"),
+    "shards": ("train", "val"),
 }
 DATASETS: dict[str, Callable[[Path, str], Listing]] = {
     "imagefolder": imagefolder,
@@ -41,6 +43,7 @@ DATASETS: dict[str, Callable[[Path, str], Listing]] = {
     "inaturalist2017": inaturalist2017,
     "inaturalist2018": inaturalist2018,
     "places205": places205,
+    "shards": shards,
 }
 
 
@@ -57,8 +60,9 @@ def load_listing(config: DataConfig, split: str) -> Listing:
     if not config.root:
         raise UserError("data.root is empty; set it to the folder that holds the data set")
     root = Path(config.root).expanduser()
-    if config.dataset == "imagefolder":
-        listing = imagefolder(root, split, reference=config.train_split)
+    if config.dataset in ("imagefolder", "shards"):
+        reader = imagefolder if config.dataset == "imagefolder" else shards
+        listing = reader(root, split, reference=config.train_split)
     else:
         listing = DATASETS[config.dataset](root, split)
     if not config.crop_banner:
