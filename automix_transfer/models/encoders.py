@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -60,8 +61,9 @@ class EncoderInfo:
         return cls(**fields)
 
 
-def create_encoder(name: str, num_classes: int, stem: str = "imagenet", image_size: int | None = None, **options: Any) -> nn.Module:
-    """A randomly initialised encoder with a classifier of ``num_classes`` outputs.
+def create_encoder(name: str, num_classes: int, stem: str = "imagenet", image_size: int | None = None, *,
+                   weights: str | Path | None = None, which: str | None = None, classifier: str = "keep", **options: Any) -> nn.Module:
+    """An encoder with a classifier of ``num_classes`` outputs, randomly initialised or with the weights of a file.
 
     Args:
         name: ``resnet10_32`` (a ResNet of depth 10 with 32 to 256 channels, for CPUs), any timm model, e.g. ``resnet18``,
@@ -69,11 +71,24 @@ def create_encoder(name: str, num_classes: int, stem: str = "imagenet", image_si
             ``wrn_28_8`` (a wide ResNet of any depth 6n + 4 and any width).
         stem: ``cifar`` replaces the 7×7 convolution and the max-pool of a ResNet by a 3×3 convolution (appendix A.1).
         image_size: side of the images in pixels, for transformers that are built for one size; None: timm's.
+        weights: a torchvision or timm file, a checkpoint of ours or an export; every key must fit, or nothing is loaded.
+        which: the encoder of a checkpoint that holds several, ``k`` or ``q``; None: the one that inference uses.
+        classifier: ``keep`` loads the file's classifier too, ``new`` leaves it random, for other classes than the file's.
         options: passed to timm, e.g. ``drop_path_rate``.
 
     Raises:
-        UserError: unknown name or stem, a CIFAR stem for a network that is no ResNet, or a size that the network cannot have.
+        UserError: unknown name or stem, a CIFAR stem for a network that is no ResNet, a size that the network cannot have, or
+            weights that are not those of this network; see `load_into`.
     """
+    encoder = _random_encoder(name, num_classes, stem, image_size, **options)
+    if weights is not None:
+        from automix_transfer.models.weights import load_file  # which builds encoders too
+
+        load_file(encoder, weights, name, stem, which, classifier)
+    return encoder
+
+
+def _random_encoder(name: str, num_classes: int, stem: str, image_size: int | None, **options: Any) -> nn.Module:
     if stem not in STEMS:
         raise UserError(f"encoder stem '{stem}' is unknown; choose one of {', '.join(STEMS)}")
     if name == "resnet10_32":
@@ -96,9 +111,14 @@ def create_encoder(name: str, num_classes: int, stem: str = "imagenet", image_si
     return encoder
 
 
+def has_own_stem(name: str) -> bool:
+    """Whether the network is made for CIFAR, with a 3×3 convolution whatever ``stem`` says."""
+    return name.startswith(("cifar_resnet", "wrn_"))
+
+
 def plain_info(name: str, num_classes: int, stem: str = "imagenet") -> EncoderInfo:
     """What is known of an encoder whose file says nothing: timm's own input size, mean and std; ImageNet's for the others."""
-    if name.startswith(("cifar_resnet", "wrn_")):
+    if has_own_stem(name):
         return EncoderInfo(name, num_classes, "cifar", image_size=32)
     if not timm.is_model(name):
         return EncoderInfo(name, num_classes, stem)

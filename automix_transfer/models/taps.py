@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -27,25 +29,37 @@ def features(encoder: nn.Module, images: Tensor, layer: str) -> Tensor:
     Raises:
         UserError: ``layer`` does not exist, or its output is not a feature map.
     """
+    try:
+        with tapped(encoder, layer, stop=True) as found:
+            encoder.forward(images)  # not compiled, where the encoder is: a new hook would compile it anew in each step
+    except _Stop:
+        pass
+    return found[0]
+
+
+@contextmanager
+def tapped(encoder: nn.Module, layer: str, stop: bool = False) -> Iterator[list[Tensor]]:
+    """Within the block, each forward pass of ``encoder`` appends its feature map (N, C, h, w) at ``layer``, with its gradient.
+
+    Raises:
+        UserError: as `features`.
+    """
     found: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        found.append(output)
-        raise _Stop
+        if isinstance(output, Tensor) and output.ndim == 4 and getattr(encoder, "output_fmt", "") == "NHWC":  # timm's Swin transformers
+            output = output.permute(0, 3, 1, 2)
+        found.append(as_map(output, layer))
+        if stop:
+            raise _Stop
 
     handle = find_layer(encoder, layer).register_forward_hook(keep)
     try:
-        encoder.forward(images)  # not compiled, where the encoder is: a new hook would compile it anew in each step
-    except _Stop:
-        pass
+        yield found
     finally:
         handle.remove()
     if not found:
         raise UserError(f"feature layer '{layer}' did not run in {type(encoder).__name__}'s forward pass; choose a layer on its path")
-    output = found[0]
-    if isinstance(output, Tensor) and output.ndim == 4 and getattr(encoder, "output_fmt", "") == "NHWC":  # timm's Swin transformers
-        output = output.permute(0, 3, 1, 2)
-    return as_map(output, layer)
 
 
 def find_layer(encoder: nn.Module, layer: str) -> nn.Module:
@@ -72,20 +86,29 @@ def as_map(output: Tensor, layer: str) -> Tensor:
     return patches.transpose(1, 2).unflatten(2, (side, side))
 
 
-@torch.no_grad()
 def feature_channels(encoder: nn.Module, layer: str, image_size: int = 64) -> int:
     """Channels of the map at ``layer``, found with one forward pass of a blank image; no state changes.
 
     The image has the side that the network is built for, where it is built for one, else ``image_size``.
     """
     built_for = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
-    if built_for:
-        image_size = built_for[0]
+    return blank_map(encoder, layer, built_for[0] if built_for else image_size).shape[1]
+
+
+def feature_grid(encoder: nn.Module, layer: str, image_size: int) -> tuple[int, int]:
+    """(h, w) of the map at ``layer`` for images of this side, found as `feature_channels` does."""
+    height, width = blank_map(encoder, layer, image_size).shape[2:]
+    return height, width
+
+
+@torch.no_grad()
+def blank_map(encoder: nn.Module, layer: str, image_size: int) -> Tensor:
+    """The map of one blank image at ``layer``; no state changes."""
     parameter = next(encoder.parameters())
     training = {module: module.training for module in encoder.modules()}
     encoder.eval()
     try:
-        return features(encoder, torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype), layer).shape[1]
+        return features(encoder, torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype), layer)
     finally:
         for module, was in training.items():
             module.training = was

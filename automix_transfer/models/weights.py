@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch
-from automix_transfer.models.encoders import EncoderInfo, create_encoder, plain_info
+from automix_transfer.models.encoders import EncoderInfo, create_encoder, has_own_stem, plain_info
 
 CHECKPOINT_FORMAT = "automix_transfer/1"
 METADATA_KEY = "automix_transfer"  # of our safetensors files: JSON with format, encoder, which, step, source_sha256
@@ -122,6 +122,22 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep") ->
         for key, value in wanted.items():
             value.copy_(source[key])
     return LoadReport(len(wanted), len(target), tuple(notes))
+
+
+def load_file(encoder: nn.Module, path: str | Path, name: str, stem: str = "imagenet", which: str | None = None,
+              classifier: str = "keep") -> LoadReport:
+    """`load_into` of a file into the encoder called ``name``, which must be the one that the file names, if it names one.
+
+    Raises:
+        UserError: as `read_weights` and `load_into`; a file of another encoder or stem.
+    """
+    weights = read_weights(path, which)
+    info = weights.info
+    if info is not None and info.name != name:
+        raise UserError(f"{weights.source} holds encoder '{info.name}', not '{name}'; give that name or another file")
+    if info is not None and info.stem != stem and not has_own_stem(name):
+        raise UserError(f"{weights.source} holds encoder '{name}' with the {info.stem} stem, not the {stem} stem; give stem={info.stem}")
+    return load_into(encoder, weights, classifier)
 
 
 def load_encoder(path: str | Path, name: str | None = None, which: str | None = None,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.models import EncoderInfo, create_encoder, feature_layer, features
 from automix_transfer.models.encoders import plain_info
+from automix_transfer.models.table import PAPER_ENCODERS, encoder_taps, main, table
+
+from .files import assert_same, random_encoder, write_checkpoint
 
 
 @pytest.mark.parametrize(("name", "layers"), [
@@ -94,3 +99,70 @@ def test_what_is_known_of_an_encoder_without_a_file() -> None:
 def test_info_survives_primitive_types() -> None:
     info = EncoderInfo("resnet18", 3, class_names=("a", "b", "c"))
     assert EncoderInfo.from_dict(info.to_dict()) == info
+
+
+RESIDUAL = [(256, 4), (512, 8), (1024, 16), (2048, 32)]  # He et al., Table 1, and Xie et al., Table 1, at 224 pixels
+BASIC = [(64, 4), (128, 8), (256, 16), (512, 32)]
+HIERARCHICAL = [(96, 4), (192, 8), (384, 16), (768, 32)]  # Swin-T and ConvNeXt-T
+CHANNELS_AND_STRIDES = {
+    ("resnet18", "imagenet"): BASIC, ("resnet34", "imagenet"): BASIC, ("resnet50", "imagenet"): RESIDUAL,
+    ("resnet101", "imagenet"): RESIDUAL, ("resnext50_32x4d", "imagenet"): RESIDUAL, ("resnext101_32x4d", "imagenet"): RESIDUAL,
+    ("mobilenetv2_100", "imagenet"): [(24, 4), (32, 8), (96, 16), (320, 32)],
+    ("efficientnet_b0", "imagenet"): [(24, 4), (40, 8), (112, 16), (320, 32)], ("convnext_tiny", "imagenet"): HIERARCHICAL,
+    ("deit_small_patch16_224", "imagenet"): [(384, 16)] * 4, ("swin_tiny_patch4_window7_224", "imagenet"): HIERARCHICAL,
+    ("resnet18", "cifar"): [(c, s // 4) for c, s in BASIC], ("resnext50_32x4d", "cifar"): [(c, s // 4) for c, s in RESIDUAL],
+    ("wrn_28_8", "cifar"): [(16, 1), (128, 1), (256, 2), (512, 4)],
+}
+
+
+@pytest.mark.parametrize(("name", "stem", "size"), PAPER_ENCODERS)
+def test_taps_of_the_papers_encoders(name: str, stem: str, size: int) -> None:
+    taps = encoder_taps(name, stem, size)
+    assert [(tap.layer, tap.channels, tap.stride) for tap in taps] == \
+        [(layer, *expected) for layer, expected in enumerate(CHANNELS_AND_STRIDES[name, stem], start=1)]
+    assert all(tap.side * tap.stride == size for tap in taps)
+    assert [tap.layer for tap in taps if tap.auto] == [2 if name.startswith("deit") else 3]
+
+
+def test_taps_are_the_shapes_of_a_real_pass() -> None:
+    """The table is measured without content; the maps of real images have the same shapes, at any size."""
+    for name, stem, size in (("resnet18", "cifar", 40), ("mobilenetv2_100", "imagenet", 64), ("deit_tiny_patch16_224", "imagenet", 48),
+                             ("cifar_resnet8", "cifar", 32), ("torchvision/resnet18", "imagenet", 64)):
+        encoder = create_encoder(name, 10, stem, size).eval()
+        taps = encoder_taps(name, stem, size)
+        assert len(taps) == (3 if name == "cifar_resnet8" else 4)
+        for tap in taps:
+            assert features(encoder, torch.rand(1, 3, size, size), tap.module).shape == (1, tap.channels, tap.side, tap.side)
+
+
+def test_table_of_taps(capsys: pytest.CaptureFixture) -> None:
+    text = table([("cifar_resnet8", "cifar", 32), PAPER_ENCODERS[-1]])
+    assert text.splitlines()[2] == "wrn_28_8       cifar  32      conv1 16/1   block1 128/1  block2 256/2*  block3 512/4"
+    assert main(["resnet18", "--image-size", "64", "--stem", "cifar"]) == 0
+    assert "layer3 256/4*" in capsys.readouterr().out
+    with pytest.raises(UserError, match="has 0 known stages; give 1 to 4 or the name of a submodule"):
+        main(["torchvision/squeezenet1_1"])
+    with pytest.raises(UserError, match="--image-size 0"):
+        main(["resnet18", "--image-size", "0"])
+
+
+def test_weights_from_files(tmp_path: Path) -> None:
+    """Torchvision's and timm's files, our checkpoints and exports: everything fits, or nothing is loaded."""
+    source = random_encoder("resnet10_32", 4, "cifar")
+    torch.save(source.state_dict(), tmp_path / "plain.pth")
+    info = EncoderInfo("resnet10_32", 4, "cifar", 32)
+    ours = write_checkpoint(tmp_path / "last.pt", {"k": source, "q": random_encoder("resnet10_32", 4, "cifar", seed=1)}, info)
+    for path in (tmp_path / "plain.pth", ours):
+        assert_same(create_encoder("resnet10_32", 4, "cifar", weights=path), source)
+    assert not torch.equal(create_encoder("resnet10_32", 4, "cifar", weights=ours, which="q").fc.weight, source.fc.weight)
+    other = create_encoder("resnet10_32", 9, "cifar", weights=ours, classifier="new")
+    assert torch.equal(other.conv1.weight, source.conv1.weight) and other.fc.weight.shape == (9, 256)
+    for arguments, message in (
+            ((("resnet10_32", 9, "cifar"), ours), "only the classifier differs: load with classifier='new'"),
+            ((("resnet10_32", 4), ours), "with the cifar stem, not the imagenet stem"),
+            ((("resnet10_32", 4), tmp_path / "plain.pth"), r"1 of another shape \(conv1.weight"),
+            ((("resnet18", 4, "cifar"), ours), "holds encoder 'resnet10_32', not 'resnet18'"),
+            ((("resnet18", 4, "cifar"), tmp_path / "plain.pth"), "does not fit encoder"),
+            ((("resnet10_32", 4, "cifar"), tmp_path / "none.pth"), "does not exist")):
+        with pytest.raises(UserError, match=message):
+            create_encoder(*arguments[0], weights=arguments[1])
