@@ -1,4 +1,10 @@
-"""python -m automix_transfer.report page FOLDER -o report.html: one file to look at; table FOLDER: the numbers in the terminal."""
+"""What runs have measured, as a page, as tables and as figures; and the runs that a table of the paper needs.
+
+  python -m automix_transfer.report page runs/demo -o report.html         one file to look at
+  python -m automix_transfer.report tables runs/ --table table1           the paper's table, ours beside the paper's numbers
+  python -m automix_transfer.report plan table1 --data.root /data         the runs that it needs, their commands and times
+  python -m automix_transfer.report run table1 --data.root /data          runs or resumes them
+"""
 
 from __future__ import annotations
 
@@ -6,32 +12,49 @@ import argparse
 from pathlib import Path
 
 from automix_transfer.errors import UserError, run_script
+from automix_transfer.report.commands import add_tables
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m automix_transfer.report", description="Look at what a chain of runs has measured.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = argparse.ArgumentParser(prog="python -m automix_transfer.report", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_page(commands)
+    add_tables(commands)
+    add_table(commands)
+    args = parser.parse_args(arguments)
+    return args.call(args) or 0
+
+
+def add_page(commands: argparse._SubParsersAction) -> None:
     page = commands.add_parser("page", help="write one HTML file with tables, pictures and where every number comes from",
                                description="Write one HTML file that opens from disk and asks nothing of the network. It shows what "
                                            "FOLDER holds, and says what is missing.")
     page.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a demo, e.g. runs/demo, or of a single run")
     page.add_argument("-o", "--output", type=Path, default=None, metavar="FILE", help="default: FOLDER/report.html")
-    table = commands.add_parser("table", help="print the numbers of FOLDER/summary.json with their gains")
+    page.set_defaults(call=write_page)
+
+
+def write_page(args: argparse.Namespace) -> None:
+    from automix_transfer.report.page import build
+
+    print(f"written: {build(args.folder, args.output)}")
+
+
+def add_table(commands: argparse._SubParsersAction) -> None:
+    table = commands.add_parser("table", help="print the numbers of a demo's FOLDER/summary.json with their gains")
     table.add_argument("folder", type=Path, metavar="FOLDER")
-    args = parser.parse_args(arguments)
-    if args.command == "page":
-        from automix_transfer.report.page import build
+    table.set_defaults(call=print_summary)
 
-        print(f"written: {build(args.folder, args.output)}")
-    else:
-        from automix_transfer.io import read_json
-        from automix_transfer.report.table import print_table
 
-        summary = read_json(args.folder / "summary.json")
-        if not isinstance(summary, dict):
-            raise UserError(f"{args.folder / 'summary.json'} is not a JSON object; run the demo again to write it")
-        print_table(summary)
-    return 0
+def print_summary(args: argparse.Namespace) -> None:
+    from automix_transfer.io import read_json
+    from automix_transfer.report.table import print_table
+
+    summary = read_json(args.folder / "summary.json")
+    if not isinstance(summary, dict):
+        raise UserError(f"{args.folder / 'summary.json'} is not a JSON object; run the demo again to write it")
+    print_table(summary)
 
 
 if __name__ == "__main__":

@@ -63,29 +63,50 @@ class Reference:
 
 def training_key(attributes: paper.Attributes) -> tuple[tuple[str, Any], ...]:
     """What tells trainings apart: all attributes but the metric."""
-    return paper.key_of({name: value for name, value in attributes.items() if name != "metric"})
+    return paper.key_of(_without(attributes, "metric"))
+
+
+def _without(attributes: paper.Attributes, *names: str) -> paper.Attributes:
+    return {name: value for name, value in attributes.items() if name not in names}
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What the recipes offer: references by `training_key`, and a sentence for each recipe that cannot be read."""
+
+    references: Mapping[tuple[tuple[str, Any], ...], Reference]
+    problems: tuple[str, ...]
+
+    def of(self, attributes: paper.Attributes) -> Reference | None:
+        """The training of a cell, if a recipe serves it."""
+        return self.references.get(training_key(attributes))
 
 
 @functools.cache
-def references(folders: tuple[Path, ...] = FOLDERS) -> Mapping[tuple[tuple[str, Any], ...], Reference]:
-    """The training of every cell that a recipe serves, by `training_key`; a recipe that names the cell wins over one that is adapted."""
+def catalogue(folders: tuple[Path, ...] = FOLDERS) -> Catalogue:
+    """The training of every cell that a recipe serves; a recipe that names the cell wins over one that is adapted."""
     found: dict[tuple[tuple[str, Any], ...], Reference] = {}
+    problems: list[str] = []
     for recipe in recipes(folders):
-        config = plain_config(recipe)
+        try:
+            config = plain_config(recipe)
+        except UserError as error:
+            problems.append(str(error))
+            continue
         cell = cell_of(head_of(recipe), str(config["method.name"]))
         if cell is not None:
-            attributes = {name: value for name, value in cell.attributes.items() if name != "metric"}
+            attributes = _without(cell.attributes, "metric")
             found.setdefault(training_key(attributes), Reference(attributes, recipe, (), config))
     named = list(found.values())
     for cell in trainings():
-        plain = {name: value for name, value in cell.attributes.items() if name not in ("metric", "variant")}
+        plain = _without(cell.attributes, "metric", "variant")
         base = found.get(training_key(plain)) or _other_length(plain, named)
         changes = variant_of(cell.attributes)
         if base is not None and changes is not None and training_key(cell.attributes) not in found:
             overrides = (*base.overrides, *(f"{key}={_scalar(value)}" for key, value in changes.items()))
-            attributes = {name: value for name, value in cell.attributes.items() if name != "metric"}
+            attributes = _without(cell.attributes, "metric")
             found[training_key(attributes)] = Reference(attributes, base.recipe, overrides, plain_config(base.recipe, overrides))
-    return found
+    return Catalogue(found, tuple(problems))
 
 
 def trainings() -> list[paper.Cell]:
@@ -190,9 +211,9 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _other_length(attributes: paper.Attributes, named: Sequence[Reference]) -> Reference | None:
     """A recipe that is this experiment but for its epochs, made as long as this one."""
-    rest = training_key({name: value for name, value in attributes.items() if name != "epochs"})
+    rest = training_key(_without(attributes, "epochs"))
     for reference in named:
-        if training_key({name: value for name, value in reference.attributes.items() if name != "epochs"}) == rest:
+        if training_key(_without(reference.attributes, "epochs")) == rest:
             overrides = (*reference.overrides, f"train.epochs={attributes['epochs']}")
             return Reference(attributes, reference.recipe, overrides, plain_config(reference.recipe, overrides))
     return None
