@@ -28,6 +28,7 @@ METHODS: dict[str, tuple[float, list[str]]] = {
     "attentivemix": (2, ["method.cells=0", "method.alpha=0.2", "method.teacher_size=64", "method.teacher_layer=3"]),
     "saliencymix": (1.1, []), "fmix": (1, []), "resizemix": (1, []), "puzzlemix": (3, []), "comixup": (2.5, []), "supermix": (1, []),
     "augmix": (4, []), "alignmix": (1.2, []), "automix": (3, []),
+    "automix_openmixup": (3, ["method.preset=openmixup"]), "automix_fast": (1.5, ["method.preset=fast"]),
 }
 
 
@@ -62,10 +63,11 @@ def jobs_of(seed: int, options: argparse.Namespace) -> list[Job]:
     found = []
     for name in ["vanilla", *(n for n in options.methods if n != "vanilla")]:
         cost, extra = METHODS[name]
-        recipe = CONFIGS / f"tiny_imagenet_r18_{name}.yaml"
+        method = "automix" if name.startswith("automix") else name  # the rest of the name is a preset, or what was changed
+        recipe = CONFIGS / f"tiny_imagenet_r18_{method}.yaml"
         config = [str(recipe)] if recipe.exists() else [str(CONFIGS / "base" / "tiny_imagenet.yaml")]
         folder = options.output / f"{name}_{seed}"
-        said, needs = [f"method.name={name}", *common, *extra], []
+        said, needs = [f"method.name={method}", *common, *extra], []
         if name in ("attentivemix", "supermix"):
             needs = [f"vanilla {seed}"]
         if name == "attentivemix":

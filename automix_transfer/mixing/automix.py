@@ -2,14 +2,16 @@
 
 One step, with q the student, k its moving average and M the Mix Block:
 
-    z       = k(x) up to layer l                          no gradient
+    z       = k(x) up to layer l                          no gradient                      0.8 passes
     x_q     = M(z, λ_q, π_q)                              no gradient: q's losses must not reach M
     x_k     = M(z, λ_k, π_k)                              gradient to M only
-    loss    = CE(q(x)) + MCE(q(x_q), λ_q)                 classification: trains q
-            + MCE(k(x_k), λ_k) + ℓ_λ(mask_k, λ_k)         generation: trains M through the frozen k
+    loss    = MCE(q(x_q), λ_q) + CE(q(x))                 classification: trains q         3 + 3
+            + MCE(k(x_k), λ_k) + ℓ_λ(mask_k, λ_k)         generation: trains M through k   2
     update q and M;  k ← m·k + (1-m)·q                    Eq. 12
 
-It costs 8.8 encoder passes (forward, weight gradient and input gradient count one each) where a vanilla step costs 3.
+Passes count forward, weight gradient and input gradient as one each: 8.8 where a vanilla step has 3. The terms of the loss share no
+activations, so each one's graph is freed before the next is built: the memory of one pass of q, not of three (see `FreedLoss`).
+Options trade passes for exactness; `AutoMixOptions` names what each saves, and the preset ``fast`` combines some.
 """
 
 from __future__ import annotations
@@ -22,24 +24,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import Method, StepOutput
 from automix_transfer.mixing.draw import PairDraw, draw_pairs
+from automix_transfer.mixing.freed import FreedLoss
 from automix_transfer.mixing.heads import classify_with, copy_head, find_classifier
-from automix_transfer.mixing.losses import check_batch, check_loss, flat_mask_loss, label_loss, lam_loss, pair_loss
-from automix_transfer.mixing.mix_block import MixBlock, RandomGrids, mix
-from automix_transfer.mixing.mixup import check_alpha
-from automix_transfer.mixing.momentum import BUFFERS, momentum_at, momentum_update
-from automix_transfer.mixing.options import AutoMixOptions
-from automix_transfer.models.encoders import feature_layer
-from automix_transfer.models.taps import feature_channels, features
+from automix_transfer.mixing.losses import check_batch, flat_mask_loss, label_loss, lam_loss, pair_loss
+from automix_transfer.mixing.mix_block import MixBlock, Projected, RandomGrids, mix
+from automix_transfer.mixing.momentum import momentum_at, momentum_update
+from automix_transfer.mixing.offline import TrainedMixBlock
+from automix_transfer.mixing.options import AutoMixOptions, check_encoder, check_options
+from automix_transfer.models.encoders import EncoderInfo, feature_layer
+from automix_transfer.models.taps import feature_channels, features, tapped
 
-CHOICES = {
-    "mask": ("mix_block", "random_grids"), "lam_loss_schedule": ("linear", "cosine", "constant"), "lam_loss_over": ("mask", "batch"),
-    "heads": ("shared", "separate"), "pipeline": ("momentum", "joint"), "k_buffers": BUFFERS, "k_mode": ("train", "eval"),
-    "upsampling": ("nearest", "bilinear"),
-}
 LIVELINESS_PAIRS = 16  #: pairs a step whose mask at λ = 0.5 is looked at for the log
 
 
@@ -51,6 +49,10 @@ class AutoMixDraw:
     k: PairDraw
     skip_generator: bool
     scores_seed: int
+
+    def to(self, device: torch.device) -> AutoMixDraw:
+        """With the partners on ``device``."""
+        return dataclasses.replace(self, q=self.q.to(device), k=self.k.to(device))
 
 
 class AutoMix(Method):
@@ -68,6 +70,7 @@ class AutoMix(Method):
         super().__init__()
         self.options = options = dataclasses.replace(options or AutoMixOptions(), **overrides)
         check_options(options)
+        self.reads_layers = options.features_from == "q"
         self.layer = feature_layer(encoder, options.feature_layer)
         self.encoder_q = encoder
         self.head_q = copy_head(encoder) if options.heads == "separate" else None
@@ -75,11 +78,15 @@ class AutoMix(Method):
             self.encoder_k = copy.deepcopy(encoder).requires_grad_(False)
             self.head_k = copy.deepcopy(self.head_q).requires_grad_(False) if self.head_q is not None else None
         channels = feature_channels(encoder, self.layer)
-        self.mix_block: nn.Module = RandomGrids() if options.mask == "random_grids" else MixBlock(
-            channels, lam_embedding=options.lam_embedding, value=options.value, order=options.order, upsampling=options.upsampling,
-            init_std=options.init_std, similarity_std=options.similarity_std, lam_slope=options.lam_slope,
-            normalize=options.normalize)
+        self.trained = TrainedMixBlock(options.mix_block_weights) if options.mix_block_weights else None
+        self.mix_block: nn.Module = RandomGrids() if options.mask == "random_grids" else (
+            self.trained.mix_block if self.trained is not None else MixBlock.of(channels, options))
         self.progress, self.steps = 0.0, 0
+        self.info: EncoderInfo | None = None
+
+    def prepare(self, info: EncoderInfo) -> None:
+        self.info = info
+        check_encoder(self.options, self.encoder_q, self.layer, info.image_size)
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         check_batch(images, labels)
@@ -94,56 +101,109 @@ class AutoMix(Method):
 
     def momentum_step(self, images: Tensor, labels: Tensor, draw: AutoMixDraw) -> StepOutput:
         """Eq. 8 by the momentum pipeline."""
+        options, partners = self.options, draw.q.permutation
+        draw = draw.to(images.device)
+        loss = FreedLoss(self.parameters(), options.early_backward)
+        metrics: dict[str, Tensor] = {}
+        idle: list[nn.Module] = []  # what is trained, but not by this step
+        clean = part_of(len(images), options.clean_share if options.cross_entropy else 0.0)
+        if options.features_from == "q":
+            with tapped(self.encoder_q, self.layer) as found:
+                ce = label_loss(self.encoder_q(images), labels, options)
+            z = found[0].detach()
+            loss.add(ce)
+        else:
+            z = self.mask_features(images)
+        generates = self.generates(draw)
+        with torch.set_grad_enabled(generates and torch.is_grad_enabled()):
+            source = self.mix_block.project(z) if isinstance(self.mix_block, MixBlock) else z
         with torch.no_grad():
-            z = features(self.encoder_k, images, self.layer)
-            mask_q = self.mask(z, draw.q, images.shape[2:], draw.scores_seed)
-            if min(draw.q.lam, 1 - draw.q.lam) <= self.options.small_lam:
+            mask_q = self.mask(source, draw.q, images.shape[2:], draw.scores_seed)
+            if min(draw.q.lam, 1 - draw.q.lam) <= options.small_lam:
                 mask_q = torch.full_like(mask_q, draw.q.lam)
-            mixed_q = mix(images, images[draw.q.permutation.to(images.device)], mask_q)
+            mixed_q = mix(images, images[draw.q.permutation], mask_q)
 
-        loss, metrics = self.classification_loss(images, labels, mixed_q, draw.q)
-        if not draw.skip_generator and self.options.mask == "mix_block":
-            mask_k = self.mask(z, draw.k, images.shape[2:])
-            mixed_k = mix(images, images[draw.k.permutation.to(images.device)], mask_k)
-            logits_k = classify_with(self.encoder_k, self.head_k, mixed_k)
-            gen = pair_loss(logits_k, labels, labels[draw.k.permutation.to(labels.device)], draw.k.lam, self.options)
-            loss = loss + gen + self.mask_loss(mask_k, draw.k.lam)
+        mce = self.mixed_loss(mixed_q, labels, draw.q)
+        metrics["loss_mce"] = mce.detach()
+        loss.add(mce)
+        if options.features_from == "q":
+            metrics["loss_ce"] = ce.detach()
+        elif clean:
+            ce = label_loss(self.encoder_q(images[:clean]), labels[:clean], options)
+            metrics["loss_ce"] = ce.detach()
+            loss.add(ce)
+        elif self.head_q is not None:
+            idle.append(find_classifier(self.encoder_q))
+        if generates and isinstance(source, Projected):
+            gen, mask_k = self.generation_loss(images, labels, source, draw.k)
             metrics |= {"loss_gen": gen.detach(), "mask_error": mask_error(mask_k, draw.k.lam)}
-        elif self.options.mask == "mix_block":
-            loss = loss + unused(self.mix_block)
-        metrics["mask_std"] = self.liveliness(z, draw.q)
-        return StepOutput(loss, metrics, mixed=mixed_q, mask=mask_q, permutation=draw.q.permutation, lam=draw.q.lam)
+            loss.add(gen, self.mask_loss(mask_k, draw.k.lam))
+        elif any(p.requires_grad for p in self.mix_block.parameters()):
+            idle.append(self.mix_block)
+        metrics["mask_std"] = self.liveliness(source, draw.q)
+        total = sum((unused(module) for module in idle), loss.total())
+        return StepOutput(total, metrics, mixed=mixed_q, mask=mask_q, permutation=partners, lam=draw.q.lam)
 
     def joint_step(self, images: Tensor, labels: Tensor, draw: AutoMixDraw) -> StepOutput:
         """Table 10 without the momentum pipeline: one encoder, one draw, and the classifier's gradient reaches the Mix Block (Eq. 9)."""
+        partners, pairs = draw.q.permutation, draw.q.to(images.device)
         z = features(self.encoder_q, images, self.layer)
-        mask = self.mask(z, draw.q, images.shape[2:], draw.scores_seed)
-        mixed = mix(images, images[draw.q.permutation.to(images.device)], mask)
-        loss, metrics = self.classification_loss(images, labels, mixed, draw.q)
-        loss = loss + self.mask_loss(mask, draw.q.lam)
-        metrics |= {"mask_error": mask_error(mask, draw.q.lam), "mask_std": self.liveliness(z.detach(), draw.q)}
-        return StepOutput(loss, metrics, mixed=mixed.detach(), mask=mask.detach(), permutation=draw.q.permutation, lam=draw.q.lam)
-
-    def classification_loss(self, images: Tensor, labels: Tensor, mixed: Tensor, pairs: PairDraw) -> tuple[Tensor, dict[str, Tensor]]:
-        """ℓ_CE + ℓ_MCE^cls of Eq. 8, for q."""
-        logits = classify_with(self.encoder_q, self.head_q, mixed)
-        loss = mce = pair_loss(logits, labels, labels[pairs.permutation.to(labels.device)], pairs.lam, self.options)
+        source = self.mix_block.project(z) if isinstance(self.mix_block, MixBlock) else z
+        mask = self.mask(source, pairs, images.shape[2:], draw.scores_seed)
+        mixed = mix(images, images[pairs.permutation], mask)
+        loss = mce = self.mixed_loss(mixed, labels, pairs)
         metrics = {"loss_mce": mce.detach()}
         if self.options.cross_entropy:
             ce = label_loss(self.encoder_q(images), labels, self.options)
             loss, metrics["loss_ce"] = loss + ce, ce.detach()
         elif self.head_q is not None:
             loss = loss + unused(find_classifier(self.encoder_q))
-        return loss, metrics
+        loss = loss + self.mask_loss(mask, pairs.lam)
+        metrics |= {"mask_error": mask_error(mask, pairs.lam), "mask_std": self.liveliness(source, pairs)}
+        return StepOutput(loss, metrics, mixed=mixed.detach(), mask=mask.detach(), permutation=partners, lam=pairs.lam)
 
-    def mask(self, z: Tensor, pairs: PairDraw, size: torch.Size | tuple[int, ...], scores_seed: int = 0) -> Tensor:
-        """s_i (N, 1, H, W) for every image i and its partner, from the feature maps z (N, C, h, w) of the batch."""
-        z_j = z[pairs.permutation.to(z.device)]
+    def generates(self, draw: AutoMixDraw) -> bool:
+        """Whether the Mix Block learns in this step; drawn from the step's number, so that a resumed run goes on as it would have."""
+        learns = self.options.mask == "mix_block" and self.trained is None
+        return learns and not draw.skip_generator and self.steps % self.options.generator_every == 0
+
+    @torch.no_grad()
+    def mask_features(self, images: Tensor) -> Tensor:
+        """The feature maps (N, C, h, w) of images (N, 3, H, W) that masks are made from, with the network that the options name."""
+        if self.trained is not None:
+            return self.trained.features(shrunk(images, self.options.features_scale), self.info)
+        from_k = self.options.pipeline == "momentum" and self.options.features_from == "k"
+        return features(self.encoder_k if from_k else self.encoder_q, shrunk(images, self.options.features_scale), self.layer)
+
+    def mixed_loss(self, mixed: Tensor, labels: Tensor, pairs: PairDraw) -> Tensor:
+        """ℓ_MCE^cls of Eq. 8: q on mixed images (N, 3, H, W)."""
+        logits = classify_with(self.encoder_q, self.head_q, mixed)
+        return pair_loss(logits, labels, labels[pairs.permutation], pairs.lam, self.options)
+
+    def generation_loss(self, images: Tensor, labels: Tensor, source: Projected, pairs: PairDraw) -> tuple[Tensor, Tensor]:
+        """ℓ_MCE^gen of Eq. 8: k on images mixed by masks (n, 1, H, W) that are returned too, and that alone have a gradient."""
+        images = shrunk(images, self.options.generator_scale)
+        count = part_of(len(images), self.options.generator_share)
+        pairs = dataclasses.replace(pairs, permutation=pairs.permutation[:count])
+        mask = self.mask(source, pairs, images.shape[2:])
+        mixed = mix(images[:count], images[pairs.permutation], mask)
+        logits = classify_with(self.encoder_k, self.head_k, mixed)
+        return pair_loss(logits, labels[:count], labels[pairs.permutation], pairs.lam, self.options), mask
+
+    def mask(self, z: Tensor | Projected, pairs: PairDraw, size: torch.Size | tuple[int, ...], scores_seed: int = 0) -> Tensor:
+        """s_i (n, 1, H, W) for the first n images and their partners, from the feature maps z (N, C, h, w) of the batch, which may be
+        projected already; n is the number of partners."""
+        count, partners = len(pairs.permutation), pairs.permutation
         height_width = (int(size[0]), int(size[1]))
         if isinstance(self.mix_block, RandomGrids):
-            scores = torch.rand(len(z), z.shape[2] * z.shape[3], generator=torch.Generator().manual_seed(scores_seed))
-            return self.mix_block(z, z_j, pairs.lam, height_width, scores)
-        return self.mix_block(z, z_j, pairs.lam, height_width)
+            assert isinstance(z, Tensor)
+            scores = torch.rand(count, z.shape[2] * z.shape[3], generator=torch.Generator().manual_seed(scores_seed))
+            return self.mix_block(z[:count], z[:count], pairs.lam, height_width, scores)
+        assert isinstance(self.mix_block, MixBlock)
+        if isinstance(z, Tensor):
+            partners = partners.to(z.device, non_blocking=True)
+            z = self.mix_block.project(z)
+        return self.mix_block.pair_mask(z[:count], z[partners], pairs.lam, height_width)
 
     def mask_loss(self, mask: Tensor, lam: float) -> Tensor:
         """ℓ_λ of Eq. 7 with γ as of now, and the optional reward for variance."""
@@ -157,13 +217,12 @@ class AutoMix(Method):
         return loss
 
     @torch.no_grad()
-    def liveliness(self, z: Tensor, pairs: PairDraw) -> Tensor:
+    def liveliness(self, z: Tensor | Projected, pairs: PairDraw) -> Tensor:
         """Mean spatial standard deviation of a few masks at λ = 0.5; 0 is the trivial solution of Fig. 6."""
-        z_j = z[pairs.permutation[:LIVELINESS_PAIRS].to(z.device)]
-        if isinstance(self.mix_block, RandomGrids):
-            return z.new_tensor(0.5)  # half the cells are 1, half 0
-        mask = self.mix_block(z[:len(z_j)], z_j, 0.5, (z.shape[2], z.shape[3]))
-        return mask.flatten(1).std(dim=1, unbiased=False).mean()
+        if isinstance(z, Tensor):
+            return z.new_full((), 0.5)  # random grids: half the cells are 1, half 0
+        some = PairDraw(0.5, pairs.permutation[:LIVELINESS_PAIRS])
+        return self.mask(z, some, z.value.shape[2:]).flatten(1).std(dim=1, unbiased=False).mean()
 
     def after_step(self, progress: float) -> None:
         self.progress, self.steps = progress, self.steps + 1
@@ -208,21 +267,19 @@ def unused(module: nn.Module) -> Tensor:
     return 0 * torch.stack([p.sum() for p in module.parameters()]).sum()
 
 
+def part_of(count: int, share: float) -> int:
+    """How many of ``count`` images a share of them is: none, or at least two, which BatchNorm needs."""
+    return min(max(round(share * count), 2), count) if share else 0
+
+
+def shrunk(images: Tensor, scale: float) -> Tensor:
+    """Images (N, C, H, W) with ``scale`` times their sides, each pixel the mean of those it covers."""
+    if scale == 1:
+        return images
+    height, width = (max(round(side * scale), 1) for side in images.shape[2:])
+    return functional.interpolate(images, size=(height, width), mode="area")
+
+
 def mask_error(mask: Tensor, lam: float) -> Tensor:
     """Mean distance of the means of masks (N, 1, H, W) from λ, for the log."""
     return (mask.detach().mean(dim=(1, 2, 3)) - lam).abs().mean()
-
-
-def check_options(options: AutoMixOptions) -> None:
-    """Refuse values that mean nothing, naming the key and what it may be."""
-    for key, choices in CHOICES.items():
-        if getattr(options, key) not in choices:
-            raise UserError(f"method.{key}='{getattr(options, key)}' is unknown; choose one of {', '.join(choices)}")
-    check_alpha(options.alpha)
-    check_loss(options)
-    for key in ("momentum", "momentum_end", "momentum_hold", "skip_generator", "small_lam", "lam_loss_margin", "mask_std_floor"):
-        if not 0 <= getattr(options, key) <= 1:
-            raise UserError(f"method.{key} is {getattr(options, key)}; it must lie between 0 and 1")
-    for key in ("lam_loss_weight", "mask_variance_weight", "mask_std_weight", "mix_block_lr_scale", "init_std", "similarity_std"):
-        if not 0 <= getattr(options, key) < float("inf"):
-            raise UserError(f"method.{key} is {getattr(options, key)}; it must be 0 or more")

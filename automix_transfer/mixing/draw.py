@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,10 @@ class PairDraw:
 
     lam: float
     permutation: Tensor
+
+    def to(self, device: torch.device) -> PairDraw:
+        """With the partners on ``device``; a GPU is not waited for."""
+        return replace(self, permutation=self.permutation.to(device, non_blocking=True))
 
 
 def draw_pairs(count: int, alpha: float, rng: torch.Generator | None) -> PairDraw:

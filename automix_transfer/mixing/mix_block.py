@@ -6,15 +6,40 @@ Shape suffixes: N pairs, C channels, D = C // 2 embedding channels, I and J the 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from automix_transfer.errors import UserError
+from automix_transfer.mixing.precision import full_precision
+
+if TYPE_CHECKING:
+    from automix_transfer.mixing.options import AutoMixOptions
 
 VALUES = ("pair", "own")
 ORDERS = ("sigmoid_upsample", "upsample_sigmoid")
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Feature maps as the Mix Block reads them, before λ is known: W_P z (N, D, h, w) and W_Z z (N, 1, h, w), float32.
+
+    λ's column and the bias of either only shift them, so one projection of a batch serves both images of all its pairs, for every λ.
+    """
+
+    similarity: Tensor
+    value: Tensor
+
+    def __getitem__(self, chosen: Tensor | slice) -> Projected:
+        """Those of some images of the batch, e.g. of the partners."""
+        return Projected(self.similarity[chosen], self.value[chosen])
+
+    def detach(self) -> Projected:
+        """Without a gradient."""
+        return Projected(self.similarity.detach(), self.value.detach())
 
 
 class MixBlock(nn.Module):
@@ -58,6 +83,13 @@ class MixBlock(nn.Module):
                 self.w_z.weight[0, -1] = lam_slope
                 self.w_z.bias.fill_(-lam_slope / 2)  # type: ignore[union-attr]
 
+    @classmethod
+    def of(cls, channels: int, options: AutoMixOptions) -> MixBlock:
+        """The one that AutoMix's ``options`` describe."""
+        return cls(channels, lam_embedding=options.lam_embedding, value=options.value, order=options.order, upsampling=options.upsampling,
+                   init_std=options.init_std, similarity_std=options.similarity_std, lam_slope=options.lam_slope,
+                   normalize=options.normalize)
+
     def forward(self, z_i: Tensor, z_j: Tensor, lam: float, size: tuple[int, int]) -> Tensor:
         """The mask s_i (N, 1, H, W) in [0, 1], the share of image i in each pixel; s_j = 1 - s_i.
 
@@ -66,31 +98,54 @@ class MixBlock(nn.Module):
             lam: λ, the share of image i that the mask should have.
             size: (H, W) of the images.
         """
-        # The softmax over up to thousands of positions needs float32; under autocast the rest of the network does not.
-        with torch.autocast(z_i.device.type, enabled=False):
-            z_i, z_j = self.embed(z_i.float(), lam), self.embed(z_j.float(), 1 - lam)
-            attention_NIJ = self.similarity(z_i, z_j)
-            value_NJ1 = self.w_z(z_j if self.value == "pair" else z_i).flatten(2).transpose(1, 2)
-            logits = (attention_NIJ @ value_NJ1).transpose(1, 2).unflatten(2, z_i.shape[2:])
+        return self.pair_mask(self.project(z_i), self.project(z_j), lam, size)
+
+    def project(self, z: Tensor) -> Projected:
+        """What the masks of all pairs and of every λ share, from feature maps (N, C, h, w).
+
+        W_P, nearly all of the block's work, runs in autocast's precision where there is one; all that follows needs float32: a softmax
+        over up to thousands of positions whose exponents reach sqrt(D), and a λ of more than three digits.
+        """
+        with full_precision(z.device.type):
+            z = self.normalized(z.float())
+            value = functional.conv2d(z, self.columns(self.w_z)[0])
+        return Projected(functional.conv2d(z, self.columns(self.w_p)[0]).float(), value)
+
+    def pair_mask(self, i: Projected, j: Projected, lam: float, size: tuple[int, int]) -> Tensor:
+        """As `forward`, from projected features."""
+        with full_precision(i.value.device.type):
+            attention_NIJ = self.attention(i, j, lam)
+            value = j.value + self.shift(self.w_z, 1 - lam) if self.value == "pair" else i.value + self.shift(self.w_z, lam)
+            logits = (attention_NIJ @ value.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, i.value.shape[2:])
             if self.order == "sigmoid_upsample":
                 mask = self.upsample(torch.sigmoid(logits), size)
             else:
                 mask = torch.sigmoid(self.upsample(logits, size))
             return 1 - mask if self.value == "pair" else mask  # s_i = 1 - s_j
 
-    def embed(self, z: Tensor, share: float) -> Tensor:
-        """z^l_λ = concat(z^l, λ): (N, C + 1, h, w)."""
-        if self.normalize:
-            z = z - z.mean(dim=(2, 3), keepdim=True)
-            z = z / (z.square().sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True) + 1e-6).sqrt()
-        if not self.lam_embedding:
-            return z
-        return torch.cat([z, z.new_full((z.shape[0], 1, *z.shape[2:]), share)], dim=1)
-
-    def similarity(self, z_i: Tensor, z_j: Tensor) -> Tensor:
+    def attention(self, i: Projected, j: Projected, lam: float) -> Tensor:
         """Eq. 6: P (N, I, J), every row a distribution over z_j's positions; C(·) = sqrt(D)."""
-        query_NDI, key_NDJ = self.w_p(z_i).flatten(2), self.w_p(z_j).flatten(2)
+        query_NDI = (i.similarity + self.shift(self.w_p, lam)).flatten(2)
+        key_NDJ = (j.similarity + self.shift(self.w_p, 1 - lam)).flatten(2)
         return torch.softmax(query_NDI.transpose(1, 2) @ key_NDJ / math.sqrt(query_NDI.shape[1]), dim=-1)
+
+    def normalized(self, z: Tensor) -> Tensor:
+        """z (N, C, h, w) of spatial mean 0 and root mean square length 1, where the block normalises."""
+        if not self.normalize:
+            return z
+        z = z - z.mean(dim=(2, 3), keepdim=True)
+        return z / (z.square().sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True) + 1e-6).sqrt()
+
+    def columns(self, layer: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+        """The weights of ``layer`` for z^l and for λ in z^l_λ = concat(z^l, λ)."""
+        if not self.lam_embedding:
+            return layer.weight, None
+        return layer.weight[:, :-1], layer.weight[:, -1:]
+
+    def shift(self, layer: nn.Conv2d, share: float) -> Tensor:
+        """What λ's constant channel and the bias add to each output of ``layer``: (1, outputs, 1, 1)."""
+        column, bias = self.columns(layer)[1], layer.bias.view(1, -1, 1, 1)  # type: ignore[union-attr]
+        return bias if column is None else bias + share * column.view(1, -1, 1, 1)
 
     def upsample(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
         """U of Eq. 5: to the image's own H×W, whatever the encoder's stride and padding made of it."""
@@ -105,11 +160,10 @@ class RandomGrids(nn.Module):
         height, width = z_i.shape[2:]
         kept = round(lam * height * width)
         ranks = scores.argsort(dim=1, descending=True).argsort(dim=1)
-        grid = (ranks < kept).to(z_i.device, torch.float32).view(-1, 1, height, width)
+        grid = (ranks < kept).to(z_i.device, torch.float32, non_blocking=True).view(-1, 1, height, width)
         return functional.interpolate(grid, size=size, mode="nearest")
 
 
 def mix(images_i: Tensor, images_j: Tensor, mask: Tensor) -> Tensor:
     """Eq. 4: h_φ = s_i ⊙ x_i + (1 - s_i) ⊙ x_j, for images (N, C, H, W) and s_i (N, 1, H, W)."""
-    mask = mask.to(images_i.dtype)
-    return mask * images_i + (1 - mask) * images_j
+    return torch.lerp(images_j, images_i, mask.to(images_i.dtype))  # one pass over the images, and no copies of them

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 BUFFERS = ("own", "ema", "copy")
 
@@ -18,15 +18,23 @@ def momentum_update(encoder_k: nn.Module, encoder_q: nn.Module, m: float, buffer
     gathers from its own passes (the published code); ``ema`` moves them as Eq. 12 moves the parameters; ``copy`` takes q's.
     Integer buffers (counters) are copied unless they are k's own.
     """
-    for parameter, source in zip(encoder_k.parameters(), encoder_q.parameters(), strict=True):
-        parameter.lerp_(source, 1 - m)
+    move(list(encoder_k.parameters()), list(encoder_q.parameters()), m)
     if buffers == "own":
         return
-    for buffer, source_buffer in zip(encoder_k.buffers(), encoder_q.buffers(), strict=True):
-        if buffers == "ema" and buffer.is_floating_point():
-            buffer.lerp_(source_buffer, 1 - m)
-        else:
-            buffer.copy_(source_buffer)
+    pairs = list(zip(encoder_k.buffers(), encoder_q.buffers(), strict=True))
+    moved = [(own, other) for own, other in pairs if buffers == "ema" and own.is_floating_point()]
+    copied = [(own, other) for own, other in pairs if buffers == "copy" or not own.is_floating_point()]
+    move([own for own, _ in moved], [other for _, other in moved], m)
+    if copied:
+        torch._foreach_copy_([own for own, _ in copied], [other for _, other in copied])
+
+
+def move(own: list[Tensor], other: list[Tensor], m: float) -> None:
+    """own ← m·own + (1-m)·other, in place; on a GPU a few kernels for all tensors instead of one each."""
+    if len(own) != len(other):
+        raise ValueError(f"{len(own)} tensors cannot follow {len(other)}")
+    if own:
+        torch._foreach_lerp_(own, other, 1 - m)
 
 
 def momentum_at(progress: float, start: float, end: float, hold: float = 0.0) -> float:

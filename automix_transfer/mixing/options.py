@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from automix_transfer.mixing.losses import LossOptions
+from torch import nn
+
+from automix_transfer.errors import UserError
+from automix_transfer.mixing.checks import check_choice, check_range
+from automix_transfer.mixing.losses import LossOptions, check_loss
+from automix_transfer.mixing.mixup import check_alpha
+from automix_transfer.mixing.momentum import BUFFERS
+from automix_transfer.models.taps import feature_grid
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -14,7 +21,7 @@ PRESETS = Path(__file__).parent / "presets"
 class AutoMixOptions(LossOptions):
     """Options of `AutoMix`, besides those of the loss; ``method.*`` in a recipe."""
 
-    preset: str = "paper"  # values to start from: paper or openmixup (the two files in mixing/presets)
+    preset: str = "paper"  # values to start from: paper, openmixup or fast (the files in mixing/presets)
     alpha: float = 2.0  # λ ~ Beta(α, α), section 4.1
     feature_layer: str = "auto"  # l of Eq. 4: 1 to 4 (the last four stages, Table 11), a submodule's name, or auto: 3, see feature_layer
 
@@ -55,3 +62,76 @@ class AutoMixOptions(LossOptions):
     mix_block_lr_scale: float = 1.0  # times the run's learning rate
     mix_block_lr_end: float | None = None  # times mix_block_lr_scale · the run's rate at the end; None: as the run's schedule
     mix_block_weight_decay: float | None = 0.0  # None: as the run's; decay pulls W_P to the flat masks of the saddle
+
+    # Passes saved, of 8.8 (a vanilla step has 3). Defaults are the paper's; everything else is another method, to be compared with it
+    clean_share: float = 1.0  # q's CE on this share of the clean images: 3 → 3·share; 0: none (Table 10's "+MP" without "+CE")
+    generator_every: int = 1  # the Mix Block learns in every n-th step only: 2 → 2/n
+    generator_share: float = 1.0  # it learns from this share of the batch's pairs: 2 → 2·share
+    generator_scale: float = 1.0  # k classifies mixed images of this share of the side: 2 → 2·scale²
+    features_scale: float = 1.0  # masks are made from images of this share of the side, so they have as many fewer cells: 0.8 → 0.8·scale²
+    features_from: str = "k"  # or q: the features of q's clean pass, detached; nothing is left of the 0.8
+    mix_block_weights: str = ""  # an AutoMix checkpoint whose Mix Block and encoder k make the masks, frozen: 2 → 0; see TrainedMixBlock
+
+    # How it is computed, not what
+    early_backward: bool = True  # free each term's activations before the next is built; False: all at once, DDP's communication overlaps
+
+
+CHOICES = {
+    "mask": ("mix_block", "random_grids"), "lam_loss_schedule": ("linear", "cosine", "constant"), "lam_loss_over": ("mask", "batch"),
+    "heads": ("shared", "separate"), "pipeline": ("momentum", "joint"), "k_buffers": BUFFERS, "k_mode": ("train", "eval"),
+    "upsampling": ("nearest", "bilinear"), "features_from": ("k", "q"),
+}
+
+
+def check_options(options: AutoMixOptions) -> None:
+    """Refuse values that mean nothing, and options that exclude each other, naming the keys and what they may be."""
+    for key, choices in CHOICES.items():
+        check_choice(key, getattr(options, key), choices)
+    check_alpha(options.alpha)
+    check_loss(options)
+    for key in ("momentum", "momentum_end", "momentum_hold", "skip_generator", "small_lam", "lam_loss_margin", "mask_std_floor",
+                "clean_share"):
+        check_range(key, getattr(options, key), 0, 1)
+    for key in ("lam_loss_weight", "mask_variance_weight", "mask_std_weight", "mix_block_lr_scale", "init_std", "similarity_std"):
+        check_range(key, getattr(options, key))
+    for key in ("generator_share", "generator_scale", "features_scale"):
+        if not 0 < getattr(options, key) <= 1:
+            raise UserError(f"method.{key} is {getattr(options, key)}; it must be more than 0 and at most 1 (the paper)")
+    check_range("generator_every", options.generator_every, 1)
+    if options.features_from == "q" and not (options.cross_entropy and options.clean_share == 1 and options.features_scale == 1):
+        raise UserError("method.features_from=q takes the features of q's pass over all clean images at their full size; set "
+                        "method.cross_entropy=true, clean_share=1 and features_scale=1, or leave method.features_from=k")
+    altered = [key for key, plain in PASSES.items() if getattr(options, key) != plain]
+    if altered and options.pipeline == "joint":
+        raise UserError(f"method.{altered[0]} is of the momentum pipeline; set method.pipeline=momentum, or leave it at "
+                        f"{PASSES[altered[0]]!r}")
+    if options.mix_block_weights and (options.mask != "mix_block" or options.features_from != "k"):
+        raise UserError("method.mix_block_weights brings a Mix Block and the network for its features; leave method.mask=mix_block and "
+                        "method.features_from=k, or leave method.mix_block_weights empty")
+
+
+#: the options that save passes, at the paper's values
+PASSES = {"clean_share": 1.0, "generator_every": 1, "generator_share": 1.0, "generator_scale": 1.0, "features_scale": 1.0,
+          "features_from": "k", "mix_block_weights": ""}
+
+
+def check_encoder(options: AutoMixOptions, encoder: nn.Module, layer: str, image_size: int) -> None:
+    """Refuse smaller images where the encoder is built for one size, or where their feature map at ``layer`` has a single cell.
+
+    Raises:
+        UserError: names the option, the encoder and what goes.
+    """
+    for key in ("features_scale", "generator_scale"):
+        scale = getattr(options, key)
+        if scale == 1:
+            continue
+        side = max(round(image_size * scale), 1)
+        try:
+            cells = feature_grid(encoder, layer, side)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UserError(f"method.{key}={scale:g} gives images of {side} px, which {type(encoder).__name__} does not take (it is "
+                            f"built for {image_size} px); leave method.{key}=1, and save passes by method.generator_share or "
+                            "clean_share") from error
+        if key == "features_scale" and min(cells) < 2:
+            raise UserError(f"method.features_scale={scale:g} leaves masks of {cells[0]}x{cells[1]} cells at layer '{layer}' for images of "
+                            f"{image_size} px; raise it, or choose an earlier method.feature_layer")

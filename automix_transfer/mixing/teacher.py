@@ -20,26 +20,28 @@ class Teacher:
         UserError: no file is given, or it does not fit; see `load_encoder`.
     """
 
-    def __init__(self, weights: str, name: str = "", asked_by: str = "this method", instead: str = "mixup or cutmix") -> None:
+    def __init__(self, weights: str, name: str = "", asked_by: str = "this method", instead: str = "mixup or cutmix",
+                 which: str | None = None) -> None:
         if not weights:
             raise UserError(f"method.teacher_weights is empty, but {asked_by} needs a trained network; give the file of one, "
                             f"or choose a method that needs none, e.g. {instead}")
-        encoder, self.info = load_encoder(weights, name or None)
+        encoder, self.info = load_encoder(weights, name or None, which)
         self._network = (encoder.requires_grad_(False).eval(),)
 
     @property
     def network(self) -> nn.Module:
         return self._network[0]
 
-    def inputs(self, images: Tensor, info: EncoderInfo | None, side: int) -> Tensor:
-        """``images`` (N, 3, H, W), normalised as ``info`` says, in the teacher's normalisation and with its side in pixels."""
+    def inputs(self, images: Tensor, info: EncoderInfo | None, side: int | None) -> Tensor:
+        """``images`` (N, 3, H, W), normalised as ``info`` says, in the teacher's normalisation and with its side in pixels (None: as
+        they are)."""
         self.network.to(images.device)
         images = images.float()
         if info is not None and (info.mean, info.std) != (self.info.mean, self.info.std):
             mean, std, own_mean, own_std = (torch.tensor(v, device=images.device).view(-1, 1, 1)
                                             for v in (info.mean, info.std, self.info.mean, self.info.std))
             images = (images * std + mean - own_mean) / own_std
-        if images.shape[2:] != (side, side):
+        if side is not None and images.shape[2:] != (side, side):
             images = functional.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
         return images
 

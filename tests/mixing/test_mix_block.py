@@ -44,7 +44,7 @@ def test_mask_equals_equations_5_and_6_by_hand(value):
 
 def test_similarity_rows_are_distributions():
     block = lively()
-    rows = block.similarity(block.embed(torch.randn(2, 6, 3, 4), 0.5), block.embed(torch.randn(2, 6, 3, 4), 0.5)).sum(dim=-1)
+    rows = block.attention(block.project(torch.randn(2, 6, 3, 4)), block.project(torch.randn(2, 6, 3, 4)), 0.5).sum(dim=-1)
     assert torch.allclose(rows, torch.ones_like(rows))
 
 
