@@ -1,0 +1,6 @@
+"""python -m automix_transfer COMMAND: the same as automix-transfer COMMAND; torchrun starts it with -m."""
+
+from automix_transfer.cli import console
+
+if __name__ == "__main__":
+    console()
