@@ -40,8 +40,10 @@ class Job:
     keep: Callable[[str], bool] = field(default=lambda line: True)
 
 
-def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int) -> dict[str, float]:
+def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None = 1) -> dict[str, float]:
     """Run ``jobs``, at most ``parallel`` at a time, and return the seconds that each took (jobs done before are left out).
+
+    ``threads``: of each job; None leaves it to the job.
 
     Raises:
         UserError: a job failed; the others are stopped, and the message names its log and its last line.
@@ -59,7 +61,7 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int) -> dict[str, float]
             while ready and len(running) < parallel:
                 job = ready.pop(0)
                 waiting.remove(job)
-                running[job.name] = (_start(job, logs, lines), time.monotonic())
+                running[job.name] = (_start(job, logs, lines, threads), time.monotonic())
                 _say(job.name, f"started ({len(done)} of {len(jobs)} done)")
             job, line = lines.get()
             if line is not None:
@@ -81,8 +83,10 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int) -> dict[str, float]
     return seconds
 
 
-def _start(job: Job, logs: Path, lines: queue.Queue) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    if threads is not None:
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     process = subprocess.Popen(job.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
                                text=True, errors="replace", start_new_session=True)  # Ctrl-C comes to us; we stop the jobs
     threading.Thread(target=_pump, args=(job, process, logs, lines), daemon=True).start()

@@ -20,6 +20,8 @@ ALLOWED = {  # room -> rooms that it may import, besides itself and the base
     "localization": {"data", "models", "mixing", "training", "evaluation"},
     "detection": {"data", "models", "training", "export"},
     "report": {"data", "models", "mixing", "training", "export", "detection", "localization", "evaluation"},
+    "cli": set(),  # starts scripts, and imports none
+    "__main__": {"cli"},
     "doctor": {"training", "detection"},
     "demo": {"data", "models", "mixing", "training", "export", "detection", "localization", "evaluation", "report"},
 }

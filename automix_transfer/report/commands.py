@@ -12,17 +12,20 @@ from automix_transfer.errors import UserError
 
 FORMATS = ("text", "markdown", "latex", "csv", "json")
 TABLES = """
-Prints the paper's tables that the runs are about, in the paper's own form, ours beside the paper's numbers: the mean over trials (runs of
-the same settings and different seeds) of the median top-1 of the last 10 epochs, ± the standard deviation (n - 1), and the gain of AutoMix
-over the best of the others. Runs are known by their settings, never by their folders' names. Cells without runs stay empty.
+Prints the paper's tables that the runs are about, in the paper's own form,
+ours beside the paper's numbers: the mean over trials (runs of the same
+settings and other seeds) of the median top-1 of the last 10 epochs, ± the
+standard deviation (n - 1), and the gain of AutoMix over the best of the
+others. Runs are known by their settings, never by their folders' names.
 
-A figure that is not of the paper's experiment (fewer epochs or images, other settings, another version) has a footnote that says so, and
-is neither averaged nor compared with figures of other footnotes. Runs that have not finished, or whose files contradict each other, give
-no figure and are named.
+A figure that is not of the paper's experiment (fewer epochs or images, other
+settings, another version) has a footnote that says so, and is neither
+averaged nor compared with figures of other footnotes. Runs that have not
+finished, or whose files contradict each other, give no figure and are named.
 
-  python -m automix_transfer.report tables runs/                                 every table that has a run
-  python -m automix_transfer.report tables runs/ --table table1 --format latex -o table1.tex
-  python -m automix_transfer.report tables runs/ --table 14 --where              and which run, seed and commit each figure is from
+  report tables runs/                           every table that has a run
+  report tables runs/ --table 14 --where        where each figure is from
+  report tables runs/ --table table1 --format latex -o table1.tex
 """
 
 
@@ -99,3 +102,92 @@ def data_roots(given: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--data.root {text} names no folder; write DIR, or NAME=DIR for one data set, e.g. cifar100=/data/cifar")
         roots[name.lower()] = folder
     return roots
+
+
+PLAN = """
+Lists the runs that tables or ablations of the paper need, each as a command,
+with what is already done in --output and how long the rest takes on this
+machine: a few steps of each network and method are measured, and kept in
+OUTPUT/step_times.json.
+
+  report plan table1 --data.root cifar10=/data/c10 --data.root cifar100=...
+  report plan table2 --only R-50 "100 epochs" mixup,automix --trials 1
+  report plan table9 --no-measure               an ablation, without times
+  report plan table1 --scale 0.01               a hundredth of epochs and images
+"""
+RUN = """
+Runs or resumes what plan lists, one after another, with the same options.
+What is done is not done again; Ctrl-C keeps a checkpoint, and the same command
+goes on. --print writes the commands for a scheduler instead: one run a line,
+or with --print slurm an array script.
+"""
+
+
+def add_plan(commands: Any) -> None:
+    """The parsers of ``plan`` and ``run``, which take the same options."""
+    for name, text, call in (("plan", PLAN, plan), ("run", RUN, run)):
+        parser = commands.add_parser(name, help={"plan": "list the runs that a table needs, with commands and times",
+                                                 "run": "run or resume them, or print them for a scheduler"}[name],
+                                     description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("tables", nargs="+", metavar="TABLE", help="table1 to table11, table13, table14, fig9, fig10")
+        parser.add_argument("--data.root", dest="data_root", action="append", default=[], metavar="[NAME=]DIR",
+                            help="folder of the data; NAME= for one data set (cifar100, tiny_imagenet, ImageNet-1k, ...); may be repeated")
+        parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default: runs)")
+        parser.add_argument("--trials", type=int, default=3, metavar="N", help="seeds 0 to N-1 of each (default: 3, as the paper)")
+        parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
+                            help='only cells with all these words: "CIFAR-100" R-18 "100 epochs"; mixup,automix means either')
+        parser.add_argument("--scale", default="1", metavar="F", help="shrink epochs and images, marked: 0.01, or epochs=0.05,data=0.1")
+        parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings over every recipe's, e.g. data.workers=8")
+        parser.add_argument("--launcher", default="", metavar="COMMAND", help='starts trainings, e.g. "torchrun --nproc-per-node 8"')
+        parser.add_argument("--num-gpus", type=int, default=0, metavar="N", help="table7: GPUs of a detector (default: 0, the CPU)")
+        parser.add_argument("--corrupted", default="", metavar="DIR", help="table6: CIFAR-100-C as released (default: made here)")
+        parser.add_argument("--times", type=Path, metavar="FILE", help="where measured times are kept (default: OUTPUT/step_times.json)")
+        parser.add_argument("--no-measure", dest="measure", action="store_false", help="give only times that were measured before")
+        if name == "run":
+            parser.add_argument("--print", nargs="?", const="lines", choices=("lines", "slurm"), help="write the commands instead")
+            parser.add_argument("-o", dest="file", type=Path, metavar="FILE", help="with --print: write to FILE")
+        parser.set_defaults(call=call)
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Print the plan."""
+    from automix_transfer.report.run_plan import make_plan, plan_text
+
+    settings = plan_settings(args)
+    found, times = make_plan(args, settings, lambda line: print(line, file=sys.stderr, flush=True))
+    print(plan_text(found, times, settings.scale))
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
+    from automix_transfer.report.run_plan import make_plan, print_commands, run_plan, summary
+
+    args.measure = args.measure and not args.print
+    settings = plan_settings(args)
+    found, times = make_plan(args, settings, lambda line: print(line, file=sys.stderr, flush=True))
+    if args.print:
+        return print_commands(found, settings, args.tables, args.print, args.file)
+    print("\n".join(summary(found, times, settings.scale)), flush=True)
+    return run_plan(found, settings, args.tables)
+
+
+def plan_settings(args: argparse.Namespace) -> Any:
+    """What the options say, checked."""
+    import shlex
+
+    from automix_transfer.report.plan import Settings, parse_scale
+
+    if not 1 <= args.trials <= 100:
+        raise UserError(f"--trials {args.trials} must be from 1 to 100")
+    if args.num_gpus < 0:
+        raise UserError(f"--num-gpus {args.num_gpus} must be 0 or more")
+    wrong = [text for text in args.set if "=" not in text]
+    if wrong:
+        raise UserError(f"--set {wrong[0]} is not of the form key=value, e.g. --set data.workers=8")
+    try:
+        launcher = tuple(shlex.split(args.launcher))
+    except ValueError as error:
+        raise UserError(f"--launcher {args.launcher} has an open quote; close it") from error
+    return Settings(args.output, args.trials, parse_scale(args.scale), data_roots(args.data_root), launcher, tuple(args.set),
+                    args.corrupted, args.num_gpus)

@@ -60,8 +60,7 @@ def fill(table: PaperTable, measured: Measured) -> Filled:
     marks = tuple(dict.fromkeys(_told(cell.marks) for row in ours for cell in row if cell and cell.marks))
     columns = range(len(table.digits))
     gain = tuple(_gain(table, column, [row[column] for row in ours], notes) for column in columns)
-    printed = table.gain or tuple(None for _ in columns)
-    return Filled(table, ours, gain, printed, marks, tuple(dict.fromkeys([*notes, *_coverage(table, ours)])))
+    return Filled(table, ours, gain, table.gain or (None,) * len(columns), marks, tuple(dict.fromkeys([*notes, *_coverage(table, ours)])))
 
 
 def name_of(cell: Cell, table: PaperTable) -> str:

@@ -1,0 +1,250 @@
+"""The runs that a table or an ablation needs: a training for each cell and trial, and what is measured on it afterwards.
+
+Nothing here runs anything: `planned` turns cells into `PlannedRun`, each a list of commands as a user would type them, with the file that
+proves each done. `Scale` shrinks epochs and data by stated factors; `matching` sees that in the run's own settings and marks it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from automix_transfer.errors import UserError
+from automix_transfer.report import paper
+from automix_transfer.report.measured import SCHEDULES
+from automix_transfer.report.paper import Cell, PaperTable
+from automix_transfer.report.references import ROOT, Reference, catalogue
+from automix_transfer.report.tables import name_of
+
+DETECTORS = {"VOC": "voc_R50_C4_24k", "COCO": "coco_R50_C4_2x"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Factors of the epochs and of the training images of each class; 1 is the paper's."""
+
+    epochs: float = 1.0
+    data: float = 1.0
+
+    @property
+    def suffix(self) -> str:
+        """What tells folders of another scale apart."""
+        return "" if self == Scale() else f"-epochs{self.epochs:g}-data{self.data:g}"
+
+    def overrides(self, reference: Reference) -> list[str]:
+        """The settings of ``reference`` that this scale changes."""
+        config, changed = reference.config, []
+        epochs = int(config["train.epochs"])
+        fewer = max(1, round(epochs * self.epochs))
+        if fewer != epochs:
+            changed.append(f"train.epochs={fewer}")
+            if warmup := float(config.get("schedule.warmup_epochs") or 0):
+                changed.append(f"schedule.warmup_epochs={warmup * fewer / epochs:.4g}")
+        data = reference.data
+        if self.data != 1 and data is not None:
+            least = math.ceil(int(config["train.batch_size"]) / data.classes)  # a step needs a full batch
+            changed.append(f"data.limit_per_class={max(least, round(self.data * data.train / data.classes), 1)}")
+        return changed
+
+
+def parse_scale(text: str) -> Scale:
+    """``0.01``, or ``epochs=0.05,data=0.1``.
+
+    Raises:
+        UserError: no number in (0, 1], or another name.
+    """
+    values: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, number = part.partition("=")
+        name, number = (name.strip(), number) if equals else ("", name)
+        try:
+            factor = float(number)
+        except ValueError:
+            factor = math.nan
+        if name not in ("", "epochs", "data") or not 0 < factor <= 1:
+            raise UserError(f"--scale {text} is not a factor; write e.g. 0.01, or epochs=0.05,data=0.1, each above 0 and at most 1")
+        values |= {key: factor for key in ([name] if name else ["epochs", "data"])}
+    return Scale(**values)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command and the file that exists once it has succeeded."""
+
+    name: str
+    command: tuple[str, ...]
+    result: Path
+
+
+@dataclass
+class PlannedRun:
+    """One training, of one seed, with what is measured on it; ``cells`` are named in words."""
+
+    name: str
+    reference: Reference
+    seed: int
+    folder: Path
+    overrides: tuple[str, ...]
+    steps: list[Step]
+    cells: list[str]
+    state: str = "to do"  # or done, or how far it is
+    hours: float | None = None  # of what is left of the training, on this machine
+
+    @property
+    def done(self) -> bool:
+        return all(step.result.exists() for step in self.steps)
+
+
+@dataclass
+class Settings:
+    """What the user chose for all runs of a plan.
+
+    Attributes:
+        data_roots: a folder by data set, under the empty name for all.
+        launcher: what starts a training, e.g. torchrun with its arguments; empty: this Python.
+        known: folders of finished trainings that are the paper's, by training and seed, wherever they lie.
+    """
+
+    output: Path = Path("runs")
+    trials: int = 3
+    scale: Scale = field(default_factory=Scale)
+    data_roots: Mapping[str, str] = field(default_factory=dict)
+    launcher: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    corrupted: str = ""
+    num_gpus: int = 0
+    known: Mapping[tuple[Any, int | None], Path] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """``without``: cells that no recipe serves; ``roots_missing``: data sets that no --data.root was given for."""
+
+    runs: list[PlannedRun]
+    without: list[str]
+    roots_missing: list[str]
+
+
+def planned(tables: Sequence[PaperTable], settings: Settings, only: Sequence[str] = ()) -> Plan:
+    """The runs of all cells of ``tables`` that have every word of ``only`` (a word may be alternatives: ``mixup,automix``)."""
+    runs: dict[tuple[Any, ...], PlannedRun] = {}
+    without: list[str] = []
+    roots_missing: dict[str, None] = {}
+    cells = [(table, cell) for table in tables for cell in table if cell.value is not None or table.name.startswith("fig")]
+    chosen = [(table, cell) for table, cell in cells if all(_matches(cell, word) for word in only)]
+    if only and not chosen:
+        raise UserError(f"no cell of {', '.join(table.name for table in tables)} has {' and '.join(only)}; write words of its heads, e.g. "
+                        "--only CIFAR-100 R-18 mixup,automix")
+    for table, cell in chosen:
+        reference = _reference(cell)
+        if reference is None:
+            without.append(f"{table.title}, {name_of(cell, table)}")
+            continue
+        root = _root(reference, settings.data_roots)
+        if root is None:
+            roots_missing[_data_name(reference)] = None
+        for seed in range(settings.trials):
+            key = (reference.key, seed)
+            if key not in runs:
+                runs[key] = _training(reference, seed, settings, root)
+            run = runs[key]
+            run.cells.append(f"{table.title}, {name_of(cell, table)}")
+            known = {step.name for step in run.steps}
+            run.steps += [step for step in _measurements(cell, run, settings) if step.name not in known]
+    return Plan(list(runs.values()), without, list(roots_missing))
+
+
+def _matches(cell: Cell, word: str) -> bool:
+    return any(paper.has(cell, part) for part in word.split(",") if part.strip())
+
+
+def _reference(cell: Cell) -> Reference | None:
+    """The training of a cell; detection's backbones are those of Table 2 at 100 epochs."""
+    attributes = cell.attributes
+    if cell.table == "table7":
+        attributes = {"data": "ImageNet-1k", "encoder": "R-50", "procedure": "PyTorch", "epochs": 100, "method": attributes["method"]}
+    return catalogue().of(attributes)
+
+
+def _training(reference: Reference, seed: int, settings: Settings, root: str | None) -> PlannedRun:
+    variant = str(reference.attributes.get("variant", ""))
+    length = "".join(f"_{value.split('=')[1]}e" for value in reference.overrides if value.startswith("train.epochs="))
+    name = reference.recipe.stem + length + (f"_{re.sub(r'[^a-z0-9.]+', '_', variant.lower())}" if variant else "") + settings.scale.suffix
+    there = settings.known.get((reference.key, seed)) if settings.scale == Scale() and not settings.overrides else None
+    folder = there or settings.output / name / f"seed{seed}"
+    script = reference.recipe.parents[1] / "train.py"
+    overrides = (*reference.overrides, *settings.scale.overrides(reference), *settings.overrides)
+    place = root or f"DATA_{_data_name(reference).upper()}"
+    command = (*(settings.launcher or (python(),)), shown(script), "--resume", "--config-file", shown(reference.recipe),
+               f"data.root={place}", f"seed={seed}", f"output={folder}", *overrides)
+    return PlannedRun(name, reference, seed, folder, overrides, [Step("train", command, folder / "metrics.json")], [])
+
+
+def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Step]:
+    """What is measured on a training for a cell."""
+    metric, folder, checkpoint = cell.attributes["metric"], run.folder, run.folder / "last.pt"
+    if metric in ("corruption", "fgsm_error"):
+        corrupted = ("--corrupted", settings.corrupted) if settings.corrupted else ()
+        return [Step("evaluate", (python(), "-m", "automix_transfer.evaluation", "--run", str(folder), "--suite", "clean,corruption,fgsm",
+                                  *corrupted, "--output", str(folder / "evaluation.json")), folder / "evaluation.json")]
+    if metric == "maxboxacc":
+        root = next((part.partition("=")[2] for part in run.steps[0].command if part.startswith("data.root=")), "")
+        return [Step("localize", (python(), shown(ROOT / "wsol" / "evaluate.py"), "--dataset", "cub", "--root", root, "--checkpoint",
+                                  str(checkpoint), "--output", str(folder / "wsol.json")), folder / "wsol.json")]
+    if cell.table == "table7":
+        data, weights = cell.attributes["data"], folder / "backbone.pkl"
+        output = folder / f"detection_{data.lower()}"
+        iterations = _iterations(data, settings.scale)
+        return [Step("export", (python(), shown(ROOT / "pretrain" / "export.py"), "--checkpoint", str(checkpoint), "--to", "detectron2",
+                                "--output", str(weights)), weights),
+                Step(f"detect {data}", (python(), shown(ROOT / "detection" / "train_net.py"), "--resume", "--config-file",
+                                        shown(ROOT / "detection" / "configs" / f"{DETECTORS[data]}.yaml"), "--num-gpus",
+                                        str(settings.num_gpus), "MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(output), "SEED",
+                                        str(run.seed + 1), *iterations), output / "results.json")]
+    return []
+
+
+def _iterations(data: str, scale: Scale) -> list[str]:
+    """A detector's schedule, shrunk as the epochs are."""
+    if scale.epochs == 1:
+        return []
+    whole, shares = SCHEDULES[data][1], {"VOC": (0.75, 11 / 12), "COCO": (2 / 3, 8 / 9)}[data]
+    fewer = max(10, round(whole * scale.epochs))
+    return ["SOLVER.MAX_ITER", str(fewer), "SOLVER.STEPS", str(tuple(round(share * fewer) for share in shares))]
+
+
+def _root(reference: Reference, roots: Mapping[str, str]) -> str | None:
+    """The folder of a data set: by its name, the paper's or the layout's, or what was given for all."""
+    names = (_data_name(reference), str(reference.attributes["data"]).lower(), str(reference.config["data.dataset"]).lower())
+    return next((roots[name] for name in (*names, "") if name in roots), None)
+
+
+def _data_name(reference: Reference) -> str:
+    """What --data.root calls a data set: its layout's name, and ``imagenet`` for folders."""
+    layout = str(reference.config["data.dataset"])
+    return "imagenet" if layout == "imagefolder" else layout
+
+
+def python() -> str:
+    """The interpreter, as short as it may be written."""
+    return "python" if not sys.executable else shown(Path(sys.executable))
+
+
+def shown(path: Path) -> str:
+    """A path as a user would type it: relative to here, where it lies below."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def line_of(run: PlannedRun, steps: Iterable[Step] | None = None) -> str:
+    """The commands of what is left of a run on one line."""
+    left = [step for step in run.steps if not step.result.exists()] if steps is None else steps
+    return " && ".join(shlex.join(step.command) for step in left)
