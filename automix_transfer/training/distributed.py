@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from automix_transfer.errors import UserError
+from automix_transfer.training.settings import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,28 @@ def wrap(method: nn.Module, world: World, sync_batchnorm: bool = False) -> nn.Mo
     return DistributedDataParallel(method, device_ids=ids, broadcast_buffers=True)
 
 
+def shares(config: TrainConfig, world: World) -> str:
+    """How a step's images are dealt out, in words; empty where one process takes them in one pass."""
+    if world.size * config.accumulate == 1:
+        return ""
+    images = config.batch_size // (world.size * config.accumulate)
+    parts = [f"{number} {name}{'es' if number > 1 else ''}" for number, name in ((world.size, "process"), (config.accumulate, "pass"))]
+    return (f"a step is {config.batch_size} images = {parts[0]} x {parts[1]} x {images}, as train.batch_size says; BatchNorm's statistics "
+            f"and the draws of mixing are of {images} images")
+
+
 def agree(flag: int, world: World) -> int:
     """The largest ``flag`` over the ranks; over gloo on the CPU, so that no GPU has to be waited for."""
+    return int(largest(flag, world))
+
+
+def largest(value: float, world: World) -> float:
+    """The largest ``value`` over the ranks, over gloo."""
     if world.size == 1:
-        return flag
-    value = torch.tensor(flag)
-    dist.all_reduce(value, dist.ReduceOp.MAX)
-    return int(value)
+        return value
+    held = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(held, dist.ReduceOp.MAX)
+    return float(held)
 
 
 def sum_over_ranks(value: Tensor, world: World) -> Tensor:

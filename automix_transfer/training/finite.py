@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ SHOWN = 5
 
 
 class LossWatch:
-    """Collects each step's loss on its device and looks at them now and then, so that a GPU is not waited for at every step."""
+    """Collects each step's loss on its device and looks at them now and then, so that a GPU is not waited for at every step.
 
-    def __init__(self, folder: Path, dataset: ClassificationDataset, world: World) -> None:
-        self.folder, self.dataset, self.world = folder, dataset, world
+    ``settle`` is called before a message names the last good checkpoint: one that is being written counts.
+    """
+
+    def __init__(self, folder: Path, dataset: ClassificationDataset, world: World, settle: Callable[[], None] = lambda: None) -> None:
+        self.folder, self.dataset, self.world, self.settle = folder, dataset, world, settle
         self._waiting: list[tuple[int, Tensor, list[int]]] = []
         self._last: tuple[int, list[int]] = (0, [])
 
@@ -41,15 +45,22 @@ class LossWatch:
         self._waiting.clear()
         if bad is not None:
             agree(1, self.world)
+            self.settle()
             raise self._error(f"the loss became {float(bad[1])} at step {bad[0]}", bad[0], bad[2])
         if agree(0, self.world):
             raise UserError(f"the loss of another process is not a number at step {self._last[0]} or before; its message says more")
 
-    def check_weights(self, model: dict[str, Tensor]) -> None:
-        """A finite loss can have a gradient that is not: refuse to save such weights."""
-        bad = next((name for name, value in model.items() if value.is_floating_point() and not torch.isfinite(value).all()), None)
-        if bad is not None:
-            raise self._error(f"weights '{bad}' are not finite after step {self._last[0]}", *self._last)
+    def approval(self) -> Callable[[dict[str, Any]], None]:
+        """What refuses a checkpoint of this step whose weights are not finite: a finite loss can have a gradient that is not."""
+        step, indices = self._last
+
+        def approve(content: dict[str, Any]) -> None:
+            bad = next((name for name, value in content["model"].items() if value.is_floating_point()
+                        and not torch.isfinite(value).all()), None)
+            if bad is not None:
+                raise self._error(f"weights '{bad}' are not finite after step {step}", step, indices)
+
+        return approve
 
     def _error(self, what: str, step: int, indices: list[int]) -> UserError:
         paths = [str(self.dataset.path(index)) for index in indices]

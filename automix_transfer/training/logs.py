@@ -89,7 +89,7 @@ class Log:
             print(text, flush=True)
 
     def train(self, step: int, epoch: int, epochs: int, values: dict[str, float]) -> None:
-        """Log where an epoch stands: ``values`` has its mean loss and metrics so far, lr, images_per_s and data_share (waiting)."""
+        """Log where an epoch stands: ``values`` has its mean loss and metrics so far, lr, images_per_s and data_share (of waiting)."""
         if not self.main:
             return
         self._append({"kind": "train", "step": step, "epoch": epoch, **values})
@@ -111,7 +111,8 @@ class Log:
         write_text(self.folder / "log.csv", _csv(history))
         self._scalars("epoch", {k: v for k, v in row.items() if isinstance(v, float)}, row["step"])
         metrics = "  ".join(f"{key} {value:.2f}" for key, value in row.items() if key.startswith(("top1", "top5", "val_loss", "mask_")))
-        self.say(f"epoch {row['epoch']} done: loss {row['loss']:.3f}  {metrics}  ({row['images_per_s']:.0f} img/s)")
+        self.say(f"epoch {row['epoch']} done: loss {row['loss']:.3f}  {metrics}  "
+                 f"({row['images_per_s']:.0f} img/s, data {row['data_share']:.0%})")
 
     def picture(self, name: str, image: Any, step: int) -> None:
         """An (H, W, 3) uint8 picture for TensorBoard."""

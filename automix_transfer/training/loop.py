@@ -31,6 +31,7 @@ from automix_transfer.training.logs import Log
 from automix_transfer.training.pictures import mixed_grid, save_png
 from automix_transfer.training.results import epoch_row, evaluate_encoders, final_message, final_metrics, is_evaluated
 from automix_transfer.training.run_folder import command_line, prepare, refuse_overwriting
+from automix_transfer.training.saver import Saver
 from automix_transfer.training.settings import Experiment, check
 from automix_transfer.training.setup import Run, build_run
 from automix_transfer.training.signals import Interrupted, StopRequest
@@ -40,19 +41,22 @@ from automix_transfer.training.validation import autocast
 Batch = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W), labels (N,), sample indices (N,)
 
 
-def train(experiment: Experiment, resume: bool = False, dry_run: bool = False) -> dict[str, Any]:
+def train(experiment: Experiment, resume: bool = False, dry_run: bool = False,
+          world: distributed.World | None = None) -> dict[str, Any]:
     """Train as ``experiment`` says and return the final metrics, which are also in the run folder's ``metrics.json``.
 
     Args:
         resume: go on from the newest checkpoint in ``experiment.output`` that loads; where there is none, start and say so.
         dry_run: check the data, then one step, one batch of evaluation and one checkpoint in a temporary folder.
+        world: the processes, where the caller has joined them and will leave them; None: for this run only.
 
     Raises:
         UserError: bad input, a loss that is not finite, a full disk.
         Interrupted: SIGINT or SIGTERM came; the checkpoint is written.
     """
     check(experiment)
-    world = distributed.start(experiment.train.device)
+    joined = world is None
+    world = world or distributed.start(experiment.train.device)
     temporary = tempfile.mkdtemp(prefix="automix_transfer_") if dry_run else None
     try:
         if temporary is not None:
@@ -71,7 +75,8 @@ def train(experiment: Experiment, resume: bool = False, dry_run: bool = False) -
                             f"{command_line(resume=True)}") from error
         raise
     finally:
-        distributed.stop(world)
+        if joined:
+            distributed.stop(world)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -80,10 +85,11 @@ def fit(run: Run, found: str = "", max_steps: int | None = None, max_eval_batche
     """The loop. ``max_steps`` of an epoch and ``max_eval_batches`` cut it short for a rehearsal."""
     config, at, world, method = run.experiment.train, run.at, run.world, run.method
     log = Log(run.folder, world.main, at.step, at.epoch, run.total_steps)
-    watch, timer = LossWatch(run.folder, run.train_set, world), Timer(at.step)
+    saver, timer = Saver(run.folder), Timer(at.step)
+    watch = LossWatch(run.folder, run.train_set, world, saver.settle)
     watch_every = 1 if world.device.type == "cpu" else config.log_every  # reading a loss makes the CPU wait for the GPU
-    log.say("\n".join(filter(None, [*run.notes, found])))
-    with StopRequest(impatient=world.size == 1) as stop, log:
+    log.say("\n".join(filter(None, [*run.notes, distributed.shares(config, world), found])))
+    with StopRequest(impatient=world.size == 1) as stop, log, saver:
         while at.epoch < config.epochs:
             method.train()
             timer.start_epoch(at.step)
@@ -101,28 +107,31 @@ def fit(run: Run, found: str = "", max_steps: int | None = None, max_eval_batche
                 if at.step % watch_every == 0:
                     watch.check()
                 if at.step % config.log_every == 0 or at.step == last_step:
-                    log.train(at.step, at.epoch + 1, config.epochs,
-                              {**at.averages.means(), "lr": lr, **timer.row(at.step, config.batch_size)})
-                stop_if_asked(run, stop, watch, timer)
+                    speed = timer.row(at.step, config.batch_size)
+                    speed["data_share"] = distributed.largest(speed["data_share"], world)  # all wait for the slowest
+                    log.train(at.step, at.epoch + 1, config.epochs, {**at.averages.means(), "lr": lr, **speed})
+                    log.say(timer.hint(run.experiment.data.workers))
+                saver.look()
+                stop_if_asked(run, stop, watch, timer, saver)
                 if config.save_every_steps and at.step % config.save_every_steps == 0 and at.step != last_step:
-                    save(run, watch, timer)
+                    save(run, watch, timer, saver)
 
-            images_per_s = timer.epoch_rate(at.step, config.batch_size)
+            speed = timer.epoch(at.step, config.batch_size)
             if at.epoch + 1 in config.picture_epochs and output is not None and world.main:
                 picture = mixed_grid(images, output, run.info.mean, run.info.std, config.picture_count)
                 save_png(run.folder / "pictures" / f"epoch_{at.epoch + 1:04d}.png", picture)
                 log.picture("mixed samples", picture, at.step)
             evaluated = is_evaluated(run, at.epoch + 1)
             metrics = evaluate_encoders(run, max_eval_batches, stop=lambda: stop.number > 0) if evaluated else {}
-            stop_if_asked(run, stop, watch, timer)  # the epoch does not count yet: a resumed run evaluates it again
+            stop_if_asked(run, stop, watch, timer, saver)  # the epoch does not count yet: a resumed run evaluates it again
             at.epoch += 1
-            row = epoch_row(run, metrics, images_per_s)
+            row = epoch_row(run, metrics, speed)
             at.history.append(row)
             best = metrics.get("top1", -1.0) > at.best.get("top1", -1.0)
             at.best = row if best else at.best
             at.averages.reset()
             log.epoch(row, at.history)
-            save(run, watch, timer, best)
+            save(run, watch, timer, saver, best)
     metrics = final_metrics(run)
     if world.main:
         write_json(run.folder / "metrics.json", metrics)
@@ -140,7 +149,7 @@ def step_batches(run: Run, timer: Timer, max_steps: int | None = None) -> Iterat
     for _ in range(left):
         begun = time.monotonic()
         passes = list(islice(batches, accumulate))
-        timer.waiting += time.monotonic() - begun
+        timer.waited(time.monotonic() - begun)
         yield passes
 
 
@@ -177,20 +186,19 @@ def update(run: Run) -> None:
     run.optimizer.zero_grad(set_to_none=True)
 
 
-def save(run: Run, watch: LossWatch, timer: Timer, best: bool = False) -> None:
-    """A checkpoint, once every loss so far is known to be finite."""
+def save(run: Run, watch: LossWatch, timer: Timer, saver: Saver, best: bool = False) -> None:
+    """A checkpoint, once every loss so far is known to be finite; the training goes on while it is written."""
     watch.check()
     run.at.seconds += timer.lap()
     if run.world.main:
-        content = run.content()
-        watch.check_weights(content["model"])
-        checkpoint.save(run.folder, content, best)
+        saver.save(run.content(), best, watch.approval())
 
 
-def stop_if_asked(run: Run, stop: StopRequest, watch: LossWatch, timer: Timer) -> None:
+def stop_if_asked(run: Run, stop: StopRequest, watch: LossWatch, timer: Timer, saver: Saver) -> None:
     """Write a checkpoint and raise `Interrupted` if a signal has come to any of the processes."""
     if number := distributed.agree(stop.number, run.world):
-        save(run, watch, timer)
+        save(run, watch, timer, saver)
+        saver.wait()
         raise Interrupted(number, f"stopped after step {run.at.step}; {run.folder / checkpoint.LAST} is written; "
                                   f"go on with: {command_line(resume=True)}")
 

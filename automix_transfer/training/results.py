@@ -38,10 +38,10 @@ def evaluate_encoders(run: Run, max_batches: int | None = None, stop: Callable[[
     return metrics
 
 
-def epoch_row(run: Run, metrics: dict[str, float], images_per_s: float) -> dict[str, Any]:
-    """One row of the history: the epoch's mean losses and, where it was evaluated, its accuracies."""
+def epoch_row(run: Run, metrics: dict[str, float], speed: dict[str, float]) -> dict[str, Any]:
+    """One row of the history: the epoch's mean losses, where it was evaluated its accuracies, and how fast it was."""
     return {"epoch": run.at.epoch, "step": run.at.step, "lr": run.optimizer.param_groups[0]["lr"], **run.at.averages.means(), **metrics,
-            "images_per_s": round(images_per_s, 1)}
+            **speed}
 
 
 def final_metrics(run: Run) -> dict[str, Any]:
@@ -56,6 +56,12 @@ def final_metrics(run: Run) -> dict[str, Any]:
             "epochs": run.at.epoch, "steps": run.at.step, "seconds": round(run.at.seconds, 1)}
 
 
+def of_each_encoder(metrics: dict[str, Any]) -> dict[str, str]:
+    """The final metrics' key of each encoder's accuracy: ``{"k": "top1_k_last", ...}``, empty where there is only one encoder."""
+    keys = (key for key in metrics if key.startswith("top1_") and key.endswith("_last") and key != "top1_last")
+    return {key[len("top1_"):-len("_last")]: key for key in keys}
+
+
 def final_message(metrics: dict[str, Any]) -> str:
     """What the run ends with, for people."""
     if "top1_last" not in metrics:
@@ -63,9 +69,7 @@ def final_message(metrics: dict[str, Any]) -> str:
     text = (f"finished: top-1 {metrics['top1_last']:.2f} % (median of the last {metrics['median_epochs']} epochs "
             f"{metrics['top1_median']:.2f}, best {metrics['top1_best']:.2f} in epoch {metrics['top1_best_epoch']}), "
             f"{metrics['seconds']:.0f} s")
-    others = {key.split("_")[1]: value for key, value in metrics.items() if key.startswith("top1_") and key.count("_") == 2
-              and key.endswith("_last")}
-    ahead = {name: value for name, value in others.items() if value > metrics["top1_last"] + AHEAD}
+    ahead = {name: metrics[key] for name, key in of_each_encoder(metrics).items() if metrics[key] > metrics["top1_last"] + AHEAD}
     for name, value in ahead.items():
         text += (f"\nencoder {name} is ahead of the one for inference: {value:.2f} against {metrics['top1_last']:.2f}; "
                  f"the moving average may still lag behind in a run this short")

@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
+
+STARVING = 0.2  # share of the time waited for data above which a run is told so
+PATIENCE = 30.0  # seconds of an epoch before it is judged
 
 
 class Timer:
-    """Measures the log's rows, epochs, and the time between checkpoints. ``waiting`` is added to by who waits for the loader."""
+    """Measures the log's rows, epochs, and the time between checkpoints. ``clock`` gives seconds."""
 
-    def __init__(self, step: int) -> None:
-        self.waiting = 0.0
-        self._lap = time.monotonic()
+    def __init__(self, step: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._lap = clock()
+        self._said = False
         self.start_epoch(step)
 
     def start_epoch(self, step: int) -> None:
         """Begin an epoch at ``step``, or what is left of it."""
-        self._epoch = self._row = (time.monotonic(), step)
-        self.waiting = 0.0
+        self._epoch = self._row = (self.clock(), step)
+        self._row_waits = self._epoch_waits = 0.0
+        self._first: float | None = None  # when the first batch was there: starting the loader's workers is no starving
+
+    def waited(self, seconds: float) -> None:
+        """Note that the loader was waited for."""
+        self._row_waits += seconds
+        if self._first is None:
+            self._first = self.clock()
+        else:
+            self._epoch_waits += seconds
 
     def row(self, step: int, batch_size: int) -> dict[str, float]:
-        """``images_per_s`` (all processes) and ``data_share`` in [0, 1] since the last call."""
-        now, (before, first) = time.monotonic(), self._row
+        """``images_per_s`` (all processes) and ``data_share`` in [0, 1], this process's waiting for data, since the last call."""
+        now, (before, first) = self.clock(), self._row
         seconds = max(now - before, 1e-9)
-        rates = {"images_per_s": (step - first) * batch_size / seconds, "data_share": min(self.waiting / seconds, 1.0)}
-        self._row, self.waiting = (now, step), 0.0
+        rates = {"images_per_s": (step - first) * batch_size / seconds, "data_share": min(self._row_waits / seconds, 1.0)}
+        self._row, self._row_waits = (now, step), 0.0
         return rates
 
-    def epoch_rate(self, step: int, batch_size: int) -> float:
-        """Images a second since the epoch's start, evaluation not counted if called before it."""
-        before, first = self._epoch
-        return (step - first) * batch_size / max(time.monotonic() - before, 1e-9)
+    def epoch(self, step: int, batch_size: int) -> dict[str, float]:
+        """As `row`, since the epoch's start without the first batch; evaluation is not counted if called before it."""
+        now, (before, first) = self.clock(), self._epoch
+        return {"images_per_s": round((step - first) * batch_size / max(now - before, 1e-9), 1), "data_share": round(self._share(now), 3)}
+
+    def hint(self, workers: int) -> str:
+        """One sentence, once, if the epoch so far spent more than a fifth of its time on waiting for data; else nothing."""
+        now = self.clock()
+        share = self._share(now)
+        if self._said or share <= STARVING or now - self._epoch[0] < PATIENCE:
+            return ""
+        self._said = True
+        return (f"hint: {share:.0%} of the time goes into waiting for images; raise data.workers (now {workers} a process; this machine "
+                f"has {os.cpu_count()} cores), or put the data on a faster disk or into shards (python -m automix_transfer.data.pack)")
 
     def lap(self) -> float:
         """Seconds since the last call."""
-        now = time.monotonic()
+        now = self.clock()
         seconds, self._lap = now - self._lap, now
         return seconds
+
+    def _share(self, now: float) -> float:
+        return 0.0 if self._first is None else min(self._epoch_waits / max(now - self._first, 1e-9), 1.0)

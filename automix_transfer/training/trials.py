@@ -1,0 +1,80 @@
+"""The same training with several seeds, as the paper reports it: for each the median top-1 of the last 10 epochs, then mean ± std."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from automix_transfer.errors import UserError
+from automix_transfer.io import write_json
+from automix_transfer.training import distributed
+from automix_transfer.training.loop import train
+from automix_transfer.training.results import of_each_encoder
+from automix_transfer.training.run_folder import refuse_overwriting
+from automix_transfer.training.settings import Experiment
+
+FIGURES = ("top1_median", "top1_last", "top1_best", "top5_last", "seconds")
+RULE = "mean and standard deviation (n - 1) over the trials; top1_median is the median of a trial's last epochs"
+
+
+def run_trials(experiment: Experiment, count: int, resume: bool = False, dry_run: bool = False) -> dict[str, Any]:
+    """Train with the seeds ``seed``, ``seed + 1``, ... into ``output/trial_0``, ``output/trial_1``, ..., one after the other.
+
+    Each trial is a run like any other. With ``resume`` finished ones only give their figures and one that was stopped goes on.
+    After each, ``output/trials.json`` holds all figures so far. A dry run is one of the first trial.
+
+    Raises:
+        UserError: as `train`; without ``resume``, any trial's folder that holds a checkpoint, before anything is trained.
+        Interrupted: as `train`.
+    """
+    if count < 1:
+        raise UserError(f"--trials {count} must be at least 1")
+    trials = [replace(experiment, seed=experiment.seed + number, output=str(Path(experiment.output) / f"trial_{number}"))
+              for number in range(count)]
+    if not resume:
+        for trial in trials:
+            refuse_overwriting(Path(trial.output))
+    world = distributed.start(experiment.train.device)
+    try:
+        if dry_run:
+            return train(trials[0], resume, dry_run=True, world=world)
+        found: list[dict[str, Any]] = []
+        for number, trial in enumerate(trials):
+            if world.main:
+                print(f"trial {number + 1} of {count}: seed {trial.seed}, {trial.output}", flush=True)
+            found.append(train(trial, resume, world=world))
+            summary = summarize(found, [trial.seed for trial in trials], count)
+            if world.main:
+                write_json(Path(experiment.output) / "trials.json", summary)
+        if world.main:
+            print(message(summary), flush=True)
+        return summary
+    finally:
+        distributed.stop(world)
+
+
+def summarize(metrics: Sequence[dict[str, Any]], seeds: Sequence[int], wanted: int) -> dict[str, Any]:
+    """``{"top1_median": {"mean", "std", "values"}, ...}`` of the trials' final metrics; std is None for one trial.
+
+    Every encoder's last accuracy (``top1_k_last``, ...) is summarized where there are several.
+    """
+    names = [name for name in (*FIGURES, *of_each_encoder(metrics[0]).values()) if name in metrics[0]]
+    figures = {name: [row[name] for row in metrics] for name in names}
+    return {"trials": len(metrics), "wanted": wanted, "seeds": list(seeds[:len(metrics)]), "rule": RULE,
+            "median_epochs": metrics[0].get("median_epochs"), "epochs": metrics[0]["epochs"],
+            **{name: {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None, "values": values}
+               for name, values in figures.items()}}
+
+
+def message(summary: dict[str, Any]) -> str:
+    """What all trials end with, for people."""
+    count, top1 = summary["trials"], summary.get("top1_median")
+    if top1 is None:
+        return f"{count} trials finished"
+    spread = f"{top1['mean']:.2f}" + (f" ± {top1['std']:.2f}" if top1["std"] is not None else "")
+    each = ", ".join(f"{value:.2f}" for value in top1["values"])
+    return (f"{count} trial{'s' if count > 1 else ''}: top-1 {spread} % (median of the last {summary['median_epochs']} epochs, "
+            f"then mean ± std over the seeds {', '.join(map(str, summary['seeds']))}: {each})")
