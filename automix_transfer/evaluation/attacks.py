@@ -39,7 +39,7 @@ def fgsm(network: nn.Module, pixels: Tensor, labels: Tensor, indices: Tensor | N
 
 
 def signed_step(pixels: Tensor, gradient: Tensor, epsilon: float) -> Tensor:
-    """FGSM's step along a gradient that is known already; the gradient to the normalised image has the same signs."""
+    """FGSM's step along a gradient that is known already."""
     return (pixels + epsilon * gradient.sign()).clamp(0, 1)
 
 

@@ -60,7 +60,7 @@ def confusion_figures(probs: ArrayLike, labels: ArrayLike, indices: ArrayLike, p
 
     seen = of_K > 0
     return {
-        "images": len(labels_N), "top1": 100 * float(hits_K.sum()) / len(labels_N),
+        "images": len(labels_N), "top1": 100 * float((predicted_N == labels_N).mean()),
         "mean_class_top1": 100 * float(np.mean(hits_K[seen] / of_K[seen])),
         "pairs": [{"true": t, "predicted": p, "count": n, "of": int(of_K[t]), "share": n / int(of_K[t]), "examples": shown(t, p),
                    "predicted_examples": shown(p, p)} for t, p, n in confused[:pairs]],

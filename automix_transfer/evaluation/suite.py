@@ -68,7 +68,7 @@ def evaluate_suite(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Te
             images, batch_labels = images.to(device), batch_labels.to(device)
             pixels = network.pixels_of(images) if attacked_hits or names else images
             if "fgsm" in attacked_hits:
-                gradient, clean = gradient_of(encoder, images, batch_labels)
+                gradient, clean = gradient_of(network, pixels, batch_labels)  # the same image to 1e-7: its logits are the clean ones
                 attacked_hits["fgsm"] += recognised(network, signed_step(pixels, gradient, options.epsilon), batch_labels)
             else:
                 clean = encoder(images).float()
