@@ -1,7 +1,7 @@
 """Checkpoints: complete, never half-written, and never replaced by one that has not been verified to load.
 
-``last.pt`` is the newest, ``previous.pt`` the one before it, ``best.pt`` the one with the best accuracy. They are separate names
-of immutable files, so ``best.pt`` costs no second write (a hard link).
+``last.pt`` is the newest, ``previous.pt`` the one before it, ``best.pt`` the one with the best accuracy, ``epoch_NNNN.pt`` those of
+``train.keep_epochs``. They are separate names of immutable files, so ``best.pt`` costs no second write (a hard link).
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ def save(folder: Path, content: dict[str, Any], best: bool = False) -> None:
         new.unlink(missing_ok=True)
     if best:
         _name(last, folder / BEST)
+    keep = content.get("config", {}).get("train", {}).get("keep_epochs", ())
+    kept = folder / f"epoch_{content.get('epoch', 0):04d}.pt"
+    if content.get("epoch") in keep and not kept.exists():  # a later save, within the next epoch, is not that epoch's end
+        _name(last, kept)
     sync_folder(folder)
 
 

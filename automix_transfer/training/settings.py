@@ -73,6 +73,7 @@ class TrainConfig:
     eval_batch_size: int = 0  # images a pass of evaluation and process; 0: as in training
     picture_epochs: list[int] = field(default_factory=list)  # after these epochs (from 1), pictures of mixed samples and masks
     picture_count: int = 8  # samples in a picture
+    keep_epochs: list[int] = field(default_factory=list)  # after these epochs (from 1), the checkpoint also stays as epoch_NNNN.pt
     overfit_batches: int = 0  # train and evaluate on this many batches only, without augmentation: the loss must go to 0
 
 
@@ -94,6 +95,7 @@ class Experiment:
 FREE_ON_RESUME = {
     "output", "encoder.weights", "data.root", "data.workers", "train.device", "train.log_every", "train.save_every_steps",
     "train.eval_every_epochs", "train.eval_batch_size", "train.picture_epochs", "train.picture_count",
+    "train.keep_epochs",
 }
 
 

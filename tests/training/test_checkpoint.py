@@ -30,6 +30,13 @@ def test_rotation_and_best(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt", "previous.pt"]
 
 
+def test_chosen_epochs_stay_as_they_ended(tmp_path: Path) -> None:
+    for step, epoch in ((10, 1), (15, 1), (20, 2), (30, 3)):
+        checkpoint.save(tmp_path, {**content(step), "epoch": epoch, "config": {"train": {"keep_epochs": [1, 3]}}})
+    kept = {path.name: load_torch(path)["step"] for path in tmp_path.glob("epoch_*.pt")}
+    assert kept == {"epoch_0001.pt": 10, "epoch_0003.pt": 30}
+
+
 def test_rotation_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EPERM, "no links here")
