@@ -1,0 +1,45 @@
+"""Run folders as training leaves them, without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from automix_transfer import __version__
+from automix_transfer.report.references import Reference, plain_config
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """``{"train.epochs": 1}`` -> ``{"train": {"epochs": 1}}``."""
+    result: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        inner = result
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return result
+
+
+def write_trained(folder: Path, reference: Reference, top1: float, seed: int = 0, overrides: Sequence[str] = (),
+                  images: int | None = None, version: str = __version__, **metrics: Any) -> Path:
+    """A finished run of ``reference`` with ``overrides`` whose last epochs have ``top1``; ``images`` an epoch, by default all."""
+    config = plain_config(reference.recipe, [*reference.overrides, f"seed={seed}", f"output={folder}", *overrides])
+    epochs, batch = int(config["train.epochs"]), int(config["train.batch_size"])
+    assert reference.data is not None
+    steps = epochs * ((images or reference.data.train) // batch)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(nested(config)))
+    content = {"top1_median": top1, "median_epochs": min(10, max(1, epochs // 2)), "epochs": epochs, "steps": steps, "seconds": 3600.0}
+    (folder / "metrics.json").write_text(json.dumps({**content, **metrics}))
+    start = {"commit": COMMIT, "changed": False, "packages": {"automix_transfer": version}}
+    (folder / "run.json").write_text(json.dumps({"seed": seed, "starts": [start]}))
+    rows = "".join(f"{epoch},{epoch * 10},{top1}\n" for epoch in range(max(1, epochs - 14), epochs + 1))
+    (folder / "log.csv").write_text(f"epoch,step,top1\n{rows}")
+    return folder
