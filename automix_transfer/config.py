@@ -125,7 +125,7 @@ def _merge(config: Any, layer: DictConfig, source: str) -> Any:
         hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known)}"
         raise UserError(f"{source}: unknown config key '{key}'; {hint}")
     try:
-        return OmegaConf.merge(config, layer)
+        return OmegaConf.unsafe_merge(config, layer)  # neither is used again, so nothing has to be copied first
     except OmegaConfBaseException as error:
         full_key = getattr(error, "full_key", None)
         wanted = _wanted_type(config, full_key)

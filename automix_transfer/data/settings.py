@@ -21,6 +21,7 @@ class DataConfig:
     Attributes:
         dataset: a name of `registry.DATASETS`; ``python -m automix_transfer.data.check --help`` shows each layout.
         root: the folder that holds it.
+        classes: how many the data set must have, as a recipe says for its own; another number is refused. 0: any.
         train_split, val_split: CUB: train, test (val means the same); Tiny-ImageNet: train, val; Aircraft: train, val, trainval,
             test; folders: any folder's name.
         image_size: side of the square images that the encoder sees, in pixels.
@@ -48,6 +49,7 @@ class DataConfig:
 
     dataset: str = "imagefolder"
     root: str = MISSING
+    classes: int = 0
     train_split: str = "train"
     val_split: str = "val"
     image_size: int = 224
@@ -84,8 +86,8 @@ def validate(config: DataConfig) -> None:
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
             raise UserError(f"data.{name}={getattr(config, name)} is not known; choose one of {', '.join(allowed)}")
-    for name, low in {"image_size": 1, "resize": 0, "pad": 0, "workers": 0, "limit_classes": 0, "limit_per_class": 0, "repeats": 1,
-                      "test_size": 0}.items():
+    for name, low in {"classes": 0, "image_size": 1, "resize": 0, "pad": 0, "workers": 0, "limit_classes": 0, "limit_per_class": 0,
+                      "repeats": 1, "test_size": 0}.items():
         if getattr(config, name) < low:
             raise UserError(f"data.{name}={getattr(config, name)} must be at least {low}")
     for name, length in {"scale": 2, "ratio": 2, "mean": 3, "std": 3}.items():

@@ -30,6 +30,15 @@ class EncoderConfig:
 
 
 @dataclass
+class EmaConfig:
+    """A moving average of the weights beside those that are trained (EMA in Table 12), see `Averaged`."""
+
+    decay: float = 0.0  # m of a step, e.g. 0.99996 (DeiT's, for 375,000 steps); 0: no average
+    inference: bool = True  # the average is the encoder for inference: evaluated first, exported
+    warmup: bool = False  # m = min(decay, t / (t + 9)) after t steps, for short runs
+
+
+@dataclass
 class OptimizerConfig:
     """The optimizer; ``lr`` is the peak rate for ``train.batch_size`` images a step."""
 
@@ -86,6 +95,7 @@ class Experiment:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
     method: dict[str, Any] = field(default_factory=lambda: {"name": "vanilla"})  # name, and the options of that method
+    ema: EmaConfig = field(default_factory=EmaConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -138,9 +148,21 @@ def check(experiment: Experiment) -> None:
     for key, (number, minimum) in least.items():
         if not number >= minimum:  # also refuses NaN
             raise UserError(f"config key '{key}' is {number}; it must be at least {minimum}")
+    if not 0 <= experiment.ema.decay < 1:
+        raise UserError(f"config key 'ema.decay' is {experiment.ema.decay}; it must be at least 0 and less than 1, e.g. 0.9999")
     if schedule.warmup_epochs >= train.epochs and schedule.warmup_epochs > 0:
         raise UserError(f"config key 'schedule.warmup_epochs' is {schedule.warmup_epochs}; "
                         f"it must be less than train.epochs={train.epochs}")
+
+
+def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved experiment, flat; a setting that is newer than it has its default, which is what it was trained with."""
+    flat = flatten(saved)
+    method = [f"method.{key}={flat[f'method.{key}']}" for key in ("name", "preset") if f"method.{key}" in flat]
+    try:
+        return flatten(asdict(load_experiment(overrides=["data.root=.", *method]))) | flat
+    except UserError:  # a method that is no longer there
+        return flat
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

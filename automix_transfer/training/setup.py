@@ -17,6 +17,7 @@ from automix_transfer.data.loader import ImageLoader, TrainLoader, eval_loader, 
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import Method, build_method
+from automix_transfer.mixing.average import Averaged
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.weights import load_into, read_weights
 from automix_transfer.rng import derive_generator, reseed_globals
@@ -150,6 +151,8 @@ def build_model(experiment: Experiment, classes: list[str], load_weights: bool =
         note = f"weights from {config.weights}: {load_into(encoder, weights, config.classifier)}"
     options = {key: value for key, value in experiment.method.items() if key != "name"}
     method = build_method(experiment.method["name"], encoder, options)
+    if experiment.ema.decay:
+        method = Averaged(method, **asdict(experiment.ema))
     method.prepare(info)
     if experiment.train.compile and method.reads_layers:
         raise UserError(f"train.compile=true does not go with method.name={experiment.method['name']}, which works on features inside "
@@ -166,6 +169,10 @@ def build_data(experiment: Experiment) -> tuple[ClassificationDataset, Classific
     """Training and validation sets; with ``train.overfit_batches`` both are the same few batches, without augmentation."""
     data, train = experiment.data, experiment.train
     train_set = train_dataset(data, experiment.seed)
+    found = len(train_set.classes)
+    if data.classes and not data.limit_classes and found != data.classes:
+        raise UserError(f"data.root={data.root} holds {found} classes, but this recipe is for {data.classes} (data.classes); give the root "
+                        f"of its own data set, or say data.classes={found} to train on this one")
     if train.overfit_batches:
         count = min(train.overfit_batches * train.batch_size, len(train_set))
         chosen = torch.randperm(len(train_set), generator=derive_generator(experiment.seed, "overfit"))[:count].tolist()
@@ -189,6 +196,9 @@ def choose_kernels(deterministic: bool) -> None:
 
 def pass_size(batch_size: int, processes: int, accumulate: int) -> int:
     """Images that one process sees at a time."""
+    if batch_size < processes * accumulate:
+        raise UserError(f"train.batch_size={batch_size} is less than one image for each of {processes} processes times "
+                        f"train.accumulate={accumulate}; start fewer processes, or raise it to a multiple of {processes * accumulate}")
     if batch_size % (processes * accumulate):
         raise UserError(f"train.batch_size={batch_size} does not divide into {processes} processes times train.accumulate={accumulate}; "
                         f"choose a multiple of {processes * accumulate}")

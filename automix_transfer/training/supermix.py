@@ -58,7 +58,7 @@ def write_supermix(experiment: Experiment, teacher_file: str, folder: Path, coun
     mixing = {key: value for key, value in asdict(options).items() if not hasattr(PLAIN, key)}  # the loss is of training
     plan = {"format": FORMAT, "classes": list(dataset.classes), "options": mixing, "teacher": file_hash(Path(teacher_file)),
             "seed": experiment.seed, "count": count, "batch_size": size, "images": len(dataset),
-            "data": {key: value for key, value in asdict(experiment.data).items() if key not in ("workers", "mixed")}}
+            "data": {key: value for key, value in asdict(experiment.data).items() if key not in ("workers", "mixed", "classes")}}
     prepare(folder, plan)
     if (folder / ABOUT).exists():
         print(f"{folder} is finished: {len(read_json(folder / ABOUT)['files'])} mixed images", flush=True)
