@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from automix_transfer.errors import UserError
 from automix_transfer.training.loop import evaluate_only, train
+from automix_transfer.training.recipes import list_recipes
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.training.signals import Interrupted
+from automix_transfer.training.trials import run_trials
 
 EPILOG = """
 overrides are key=value pairs over the config file, for example
@@ -18,6 +22,9 @@ A config file may begin with "base: other.yaml"; what is set later wins. Unknown
 
 on several GPUs:  torchrun --nproc-per-node 8 {prog} --config-file ...
 train.batch_size stays the number of images a step, over all of them; train.accumulate=2 fits it into half the memory.
+on several hosts, by SLURM, or restarted when a process dies: the scripts in pretrain/cluster/.
+--trials 3 trains with the seeds seed, seed+1 and seed+2 into trial_0, trial_1 and trial_2 of output=..., and writes trials.json there:
+the mean and standard deviation of the trials' median top-1, as the paper reports it.
 
 a run's folder (output=...) holds last.pt, previous.pt and best.pt, config.yaml and run.json (how it was run), log.csv (an epoch
 a row), log.jsonl (everything), tensorboard/, pictures/ and metrics.json.
@@ -35,21 +42,30 @@ def main(description: str, configs: Path, defaults: Sequence[Path] = ()) -> int:
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.epilog = EPILOG.replace("{prog}", parser.prog)
-    parser.add_argument("--list", action="store_true", help="print the recipes in configs/ beside this script, with the paper's numbers")
+    parser.add_argument("--list", action="store_true", help="print the recipes in configs/ beside this script, with the paper's numbers; "
+                        "words after it choose among them, e.g. --list cifar100 automix")
     parser.add_argument("--config-file", metavar="YAML", help="the recipe")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output=..., or start if there is none")
     parser.add_argument("--eval-only", action="store_true", help="only evaluate: the checkpoint in output=..., or encoder.weights=FILE")
     parser.add_argument("--dry-run", action="store_true", help="check the data, then one batch through everything in a temporary folder")
+    parser.add_argument("--trials", type=int, metavar="N", help="train (or resume) N times, each with the next seed, and report mean ± std")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the config file")
     arguments = parser.parse_intermixed_args()
     if arguments.list:
-        print(recipes(configs))
+        try:
+            print(list_recipes(configs, arguments.overrides), flush=True)
+        except BrokenPipeError:  # "| head" has seen enough; the interpreter must not flush again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if arguments.trials is not None and arguments.eval_only:
+        raise UserError("--trials trains and --eval-only does not; to evaluate one trial leave --trials out and give output=FOLDER/trial_0")
     files = [*defaults, *([Path(arguments.config_file)] if arguments.config_file else [])]
     experiment = load_experiment(files, arguments.overrides)
     try:
         if arguments.eval_only:
             evaluate_only(experiment)
+        elif arguments.trials is not None:
+            run_trials(experiment, arguments.trials, arguments.resume, arguments.dry_run)
         else:
             train(experiment, resume=arguments.resume, dry_run=arguments.dry_run)
     except Interrupted as interrupted:
@@ -59,12 +75,3 @@ def main(description: str, configs: Path, defaults: Sequence[Path] = ()) -> int:
         print("interrupted; what was saved before is untouched", file=sys.stderr)
         return 130
     return 0
-
-
-def recipes(configs: Path) -> str:
-    """A line a recipe: its file, and what the first line of its head says of it."""
-    files = sorted(configs.glob("*.yaml"))
-    width = max((len(file.name) for file in files), default=0)
-    heads = [file.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip() for file in files]
-    rows = (f"  {file.name:<{width}}  {head}" for file, head in zip(files, heads, strict=True))
-    return "\n".join([f"{len(files)} recipes in {configs}:", *rows])

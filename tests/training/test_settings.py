@@ -6,21 +6,7 @@ import pytest
 
 from automix_transfer.config import to_yaml
 from automix_transfer.errors import UserError
-from automix_transfer.mixing import METHODS
-from automix_transfer.training.cli import recipes
 from automix_transfer.training.settings import flatten, load_experiment
-
-ROOT = Path(__file__).parents[2]
-RECIPES = sorted([*(ROOT / "pretrain" / "configs").glob("*.yaml"), *(ROOT / "finegrained" / "configs").glob("*.yaml")])
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_loads(recipe: Path) -> None:
-    experiment = load_experiment([recipe], ["data.root=somewhere"])
-    named = [name for name in METHODS if name in recipe.stem]
-    if named:  # the longest: comixup is not mixup
-        assert experiment.method["name"] == max(named, key=len)
-    assert f"{recipe.parent.parent.name}/configs/{recipe.name}" in recipe.read_text().replace("\\\n#   ", "")  # its own command
 
 
 def test_method_options_are_those_of_the_method() -> None:
@@ -60,11 +46,3 @@ def test_root_is_asked_for() -> None:
 
 def test_flatten() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": 3}) == {"a.b": 1, "a.c.d": [2], "e": 3}
-
-
-@pytest.mark.parametrize("room", ["pretrain", "finegrained"])
-def test_the_list_of_recipes_shows_each_with_its_head(room: str) -> None:
-    configs = ROOT / room / "configs"
-    lines = recipes(configs).splitlines()
-    assert len(lines) == 1 + len(list(configs.glob("*.yaml"))) and all(len(line.split(".yaml", 1)[1].strip()) > 20 for line in lines[1:])
-    assert any("Table " in line for line in lines) and not any("#" in line for line in lines)
