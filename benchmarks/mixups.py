@@ -14,7 +14,9 @@ import argparse
 import csv
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import read_json, write_json
@@ -22,7 +24,7 @@ from automix_transfer.jobs import Job, run_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "pretrain" / "configs"
-#: rough cost in vanilla's; method -> what its run says beside the recipe
+#: method -> its rough cost in vanilla's, and what its run says beside the recipe; {output} and {seed} are filled in
 METHODS: dict[str, tuple[float, list[str]]] = {
     "vanilla": (1, []), "mixup": (1, []), "cutmix": (1, []), "mixup_cutmix": (1, ["method.smoothing=0"]), "manifoldmix": (1, []),
     "attentivemix": (2, ["method.cells=0", "method.alpha=0.2", "method.teacher_size=64", "method.teacher_layer=3"]),
@@ -52,8 +54,8 @@ def main() -> None:
     table(options)
 
 
-def jobs_of(seed: int, options: argparse.Namespace) -> list[Job]:
-    """The runs of one seed; vanilla first, because others use it."""
+def jobs_of(seed: int, options: argparse.Namespace, methods: Mapping[str, tuple[float, list[str]]] = METHODS) -> list[Job]:
+    """The runs of one seed; vanilla first, because others use it. A run that names another one's folder waits for it."""
     common = [f"data.root={options.data}", f"data.limit_per_class={options.per_class}", "data.workers=0", "data.scale=[0.35,1.0]",
               "encoder.name=resnet10_32", "encoder.stem=imagenet", "optimizer.lr=0.1", "schedule.warmup_epochs=1", "train.batch_size=50",
               f"train.epochs={options.epochs}", "train.channels_last=true", "train.eval_batch_size=250",
@@ -62,12 +64,13 @@ def jobs_of(seed: int, options: argparse.Namespace) -> list[Job]:
     vanilla = options.output / f"vanilla_{seed}"
     found = []
     for name in ["vanilla", *(n for n in options.methods if n != "vanilla")]:
-        cost, extra = METHODS[name]
+        cost, extra = methods[name][0], [text.format(output=options.output, seed=seed) for text in methods[name][1]]
         method = "automix" if name.startswith("automix") else name  # the rest of the name is a preset, or what was changed
         recipe = CONFIGS / f"tiny_imagenet_r18_{method}.yaml"
         config = [str(recipe)] if recipe.exists() else [str(CONFIGS / "base" / "tiny_imagenet.yaml")]
         folder = options.output / f"{name}_{seed}"
-        said, needs = [f"method.name={method}", *common, *extra], []
+        said = [f"method.name={method}", *common, *extra]
+        needs = [f"{other} {seed}" for other in methods if any(f"={options.output / f'{other}_{seed}'}/" in text for text in extra)]
         if name in ("attentivemix", "supermix"):
             needs = [f"vanilla {seed}"]
         if name == "attentivemix":
@@ -86,9 +89,9 @@ def jobs_of(seed: int, options: argparse.Namespace) -> list[Job]:
     return found
 
 
-def table(options: argparse.Namespace) -> None:
-    """Mean and standard deviation over the seeds, the best first, and milliseconds a step."""
-    rows = []
+def table(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Mean and standard deviation over the seeds, the best first, and milliseconds a step; the rows are also in table.json."""
+    rows: list[dict[str, Any]] = []
     for name in dict.fromkeys(["vanilla", *options.methods]):
         runs = [options.output / f"{name}_{seed}" for seed in options.seeds]
         metrics = [read_json(run / "metrics.json") for run in runs]
@@ -105,6 +108,7 @@ def table(options: argparse.Namespace) -> None:
     for row in rows:
         spread = f" ± {row['std']:.2f}" if row["std"] is not None else ""
         print(f"| {row['method']} | {row['top1']:.2f}{spread} | {row['ms_a_step']:.0f} |")
+    return rows
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ class AutoMix(Method):
         self.head_q = copy_head(encoder) if options.heads == "separate" else None
         if options.pipeline == "momentum":
             self.encoder_k = copy.deepcopy(encoder).requires_grad_(False)
+            self.encoder_k.train(options.k_mode == "train")
             self.head_k = copy.deepcopy(self.head_q).requires_grad_(False) if self.head_q is not None else None
         channels = feature_channels(encoder, self.layer)
         self.trained = TrainedMixBlock(options.mix_block_weights) if options.mix_block_weights else None

@@ -7,17 +7,17 @@ encoder that the block came with.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from automix_transfer.config import load_config
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch
 from automix_transfer.mixing.mix_block import MixBlock
-from automix_transfer.mixing.options import AutoMixOptions
+from automix_transfer.mixing.options import AutoMixOptions, check_options
 from automix_transfer.mixing.teacher import Teacher
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
 from automix_transfer.models.taps import feature_channels
@@ -70,8 +70,13 @@ def read_mix_block(path: str) -> tuple[AutoMixOptions, dict[str, Tensor]]:
     if not state:
         raise UserError(f"method.mix_block_weights={path} was trained without a Mix Block (method.mask={method.get('mask')}); "
                         "give another one")
-    known = {field.name for field in dataclasses.fields(AutoMixOptions)}
-    options = {key: value for key, value in method.items() if key in known}
+    options = {key: value for key, value in method.items() if key != "name"}
     if options.get("mix_block_weights"):
         raise UserError(f"method.mix_block_weights={path} took its Mix Block from {options['mix_block_weights']}; give that file")
-    return AutoMixOptions(**options), state
+    try:
+        read = load_config(AutoMixOptions, values=options, section="method.")
+        check_options(read)
+    except UserError as error:
+        raise UserError(f"method.mix_block_weights={path} holds options that mean nothing here ({error}); it is damaged or of another "
+                        "version, give another one") from error
+    return read, state
