@@ -37,10 +37,9 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
     """
     if args.run is not None:
         run = open_run(args.run)
-        encoders = run.method.encoders()
-        if args.which is not None and args.which not in encoders:
-            raise UserError(f"{run.file} holds no encoder '{args.which}'; choose one of {', '.join(encoders)}")
-        encoder, info, weights = encoders[args.which] if args.which else run.method.inference_encoder(), run.info, run.file
+        if args.which is not None and args.which not in run.encoders:
+            raise UserError(f"{run.file} holds no encoder '{args.which}'; choose one of {', '.join(run.encoders)}")
+        encoder, info, weights = run.encoders[args.which] if args.which else run.encoder, run.info, run.file
         config = run_config(args, run.data)
     else:
         (encoder, info), weights = load_encoder(args.weights, args.encoder, args.which), args.weights

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import AutoMix, CutMix, Method, MixUp, build_method
+from automix_transfer.mixing.average import method_state
 from automix_transfer.mixing.draw import PairDraw
 from automix_transfer.mixing.mix_block import mix
 from automix_transfer.mixing.mixup import apply_mixup
@@ -142,7 +143,7 @@ def method_of(content: Mapping[str, Any], source: Path) -> tuple[Method, Encoder
         options = {key: value for key, value in content["config"]["method"].items() if key != "name"}
         name = content["config"]["method"]["name"]
         method = build_method(name, info.build(), options, info)
-        method.load_state_dict(content["model"] | content.get("model_extra", {}))
+        method.load_state_dict(method_state(content["model"] | content.get("model_extra", {})))
     except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:  # hand-edited or of another version
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{source} does not fit the method '{name}' of this version ({reason}); use the version that wrote it") from error

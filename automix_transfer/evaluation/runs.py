@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from automix_transfer.config import load_config
 from automix_transfer.data.dataset import ClassificationDataset, eval_dataset
@@ -17,6 +19,8 @@ from automix_transfer.mixing import Method
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.training import checkpoint
 
+AVERAGE = "average."  #: where the moving average of `mixing.average` lies in a checkpoint
+
 
 @dataclass(frozen=True)
 class Run:
@@ -26,6 +30,7 @@ class Run:
         file: the checkpoint; ``folder`` is the run's.
         name: ``method.name``.
         label: what tells it apart from the other runs of a figure.
+        encoders: every network of the checkpoint, a moving average of the weights included, the one for inference first.
         data: as it was validated on.
         history: a row for each epoch done.
         config: the experiment, as the checkpoint holds it.
@@ -35,6 +40,7 @@ class Run:
     name: str
     label: str
     method: Method = field(repr=False)
+    encoders: dict[str, nn.Module] = field(repr=False)
     info: EncoderInfo = field(repr=False)
     data: DataConfig = field(repr=False)
     step: int
@@ -45,6 +51,11 @@ class Run:
     @property
     def folder(self) -> Path:
         return self.file.parent
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network that is evaluated and exported."""
+        return next(iter(self.encoders.values()))
 
     def about(self) -> dict[str, Any]:
         """Where its figures come from, for files."""
@@ -72,10 +83,22 @@ def open_run(path: str | Path) -> Run:
         data = load_config(DataConfig, values=content["config"]["data"], section="data.")
         name, step, epoch = str(content["config"]["method"]["name"]), int(content["step"]), int(content["epoch"])
         history = [dict(row) for row in content.get("history", [])]
-    except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} does not say on which data it was trained ({(str(error).splitlines() or ['?'])[0]}); "
+        encoders = encoders_of(content, method, info)
+    except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} does not say what was trained, and on which data ({(str(error).splitlines() or ['?'])[0]}); "
                         "use the version that wrote it") from error
-    return Run(path, name, path.parent.resolve().name, method, info, data, step, epoch, history, content["config"])
+    return Run(path, name, path.parent.resolve().name, method, encoders, info, data, step, epoch, history, content["config"])
+
+
+def encoders_of(content: Mapping[str, Any], method: Method, info: EncoderInfo) -> dict[str, nn.Module]:
+    """The method's encoders and the moving average of the weights beside it, in the order of the checkpoint."""
+    found = dict(method.encoders())
+    average = {key.removeprefix(AVERAGE): value for key, value in content["model"].items() if key.startswith(AVERAGE)}
+    if average:
+        found["ema"] = info.build().eval()
+        found["ema"].load_state_dict(average)
+    order = [name for name in content["encoders"] if name in found]
+    return {name: found[name] for name in [*order, *(name for name in found if name not in order)]}
 
 
 def open_runs(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[Run]:

@@ -73,7 +73,7 @@ def look(run: Run, images: Tensor, permutation: Tensor, mixer: Mixer, lam: float
          seed: int) -> tuple[Tensor, Tensor, Tensor, list[NDArray[np.float64]], dict[str, Any]]:
     """Mixed images (n, 3, H, W) of the first half of ``images``, the two top classes (n, 2) and their probabilities, their maps as two
     arrays (n, H, W) in [0, 1], and how the maps were made."""
-    encoder, size = run.method.inference_encoder(), images.shape[2]
+    encoder, size = run.encoder, images.shape[2]
     mixed = mixer(images, permutation, lam, derive_generator(seed, "picture"))[:len(images) // 2]
     with eval_mode(encoder):
         probs, top = encoder(mixed).float().softmax(dim=1).topk(2, dim=1)

@@ -76,15 +76,12 @@ def pairs_sheet(folder: Path, pairs: Sequence[Mapping[str, Any]], name: str) -> 
     for pair in pairs:
         wrong = [example(folder, file) for file in pair["examples"][:most[0]]]
         right = [example(folder, file) for file in pair.get("predicted_examples", [])[:most[1]]]
-        cells = [*wrong, *[None] * (most[0] - len(wrong) + 1), *right, *[None] * (most[1] - len(right))]
+        cells = [*wrong, *[None] * (most[0] - len(wrong)), *right, *[None] * (most[1] - len(right))]
         label = (f"{broken(class_name(pair['true']))}\ntaken for\n{broken(class_name(pair['predicted']))}\n"
                  f"{pair['count']} of {pair['of']} ({100 * pair['count'] / pair['of']:.0f} %)")
         rows.append((label, cells))
-    columns = [""] * (most[0] + 1 + most[1])
-    columns[(most[0] - 1) // 2] = "confused images"
-    if most[1]:
-        columns[most[0] + 1 + (most[1] - 1) // 2] = "the class they were taken for"
-    return sheet(rows, columns, f"Most confused pairs of classes, {name}", side=SIDE)
+    return sheet(rows, title=f"Most confused pairs of classes, {name}", note="left: images that were confused; right: images of the class "
+                 "that they were taken for, which were recognised", side=SIDE, column_breaks=(most[0],))
 
 
 def broken(text: str, width: int = 24) -> str:

@@ -21,7 +21,7 @@ from automix_transfer.progress import Progress
 from automix_transfer.report.figures_common import Asked, Shown, automix_runs, counted, open_shown, title_of
 from automix_transfer.report.figures_sheet import WIDTH, Cell, Picture, drawn, save_parts, sheet, write_numbers
 from automix_transfer.report.pictures import shares
-from automix_transfer.report.style import DPI, INK, SPARE, colour, subplots
+from automix_transfer.report.style import DPI, INK, SPARE, colour, shown, subplots
 from automix_transfer.rng import reseed_globals
 from automix_transfer.training.settings import Experiment
 from automix_transfer.training.setup import build_model
@@ -178,7 +178,7 @@ def wrapped(text: str, width: int = 14) -> str:
 def health_plot(numbers: Sequence[dict[str, Any]]) -> Figure:
     """For each run: standard deviation within its masks, and its last validation top-1."""
     figure, (alive, right) = subplots(1000 / DPI, 1.0 + 0.32 * (len(numbers) + 1), 2)
-    names = ["MixUp (trivial)", *(str(row["label"]) for row in numbers)]
+    names = ["MixUp (trivial)", *(shown(str(row["label"])) for row in numbers)]
     inks = [SPARE[0], *(colour(str(row["label"]), k + 1) for k, row in enumerate(numbers))]
     spreads = [0.0, *(row["masks"]["spatial_std"] for row in numbers)]
     alive.barh(range(len(names)), spreads, color=inks, height=0.6)
@@ -193,7 +193,7 @@ def health_plot(numbers: Sequence[dict[str, Any]]) -> Figure:
         axis.grid(axis="y", visible=False)
         for place, value in enumerate(values):
             axis.annotate("not trained" if value is None else form.format(value), (value or 0, place), xytext=(5, 0),
-                          textcoords="offset points", va="center", fontsize=8)
+                          textcoords="offset points", va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     return figure
 
 

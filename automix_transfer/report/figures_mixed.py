@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixed import mixed_accuracy, shuffled_batches
 from automix_transfer.evaluation.mixers import Mixer
-from automix_transfer.evaluation.runs import Run
 from automix_transfer.progress import Progress
 from automix_transfer.report.figures_common import OWN, Asked, Shown, counted, mixers_of, open_shown, title_of
 from automix_transfer.report.figures_sheet import Cell, Picture, drawn, save_parts, sheet, write_numbers
-from automix_transfer.report.style import DPI, colour, marker, subplots
+from automix_transfer.report.style import DPI, colour, marker, shown, subplots
 
 LAMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 STRIP = (0.0, 0.3, 0.7, 1.0)  #: λ of the pictures, as in the paper
@@ -38,25 +37,26 @@ def fig4(asked: Asked) -> Path:
     progress, accuracy = Progress("accuracy on mixed samples", "batches"), {}
     for number, run in enumerate(runs):
         some = counted(batches, progress, number * len(batches), len(runs) * len(batches), run.label)
-        accuracy[run.label] = [row.to_dict() for row in mixed_accuracy(run.method.inference_encoder(), some, mixers[run.label], lams,
+        accuracy[run.label] = [row.to_dict() for row in mixed_accuracy(run.encoder, some, mixers[run.label], lams,
                                                                        asked.seed)]
     own = asked.mixed_by == OWN
     caption = ("Do networks recognise both images of a mixed sample (Fig. 4)? " + (
         "Each network on mixed samples of the kind it was trained on" if own else f"All networks on the samples of {asked.mixed_by}")
         + "; the same pairs and λ for all, pairs of one class are left out.")
-    strips = strip_sheet(found, runs if own else runs[:1], mixers, asked.seed)
+    kinds = {title_of(run): mixers[run.label] for run in runs} if own else {shown(asked.mixed_by): mixers[runs[0].label]}
+    strips = strip_sheet(found, kinds, asked.seed)
     save_parts(asked.output, [strips, accuracy_plot(accuracy, {run.label: title_of(run) for run in runs})])
     write_numbers(asked.output, "fig4", caption, {**found.about(), "numbers": {
         "samples": sum(len(batch[0]) for batch in batches), "seed": asked.seed, "mixed_by": asked.mixed_by, "by_run": accuracy}})
     return asked.output
 
 
-def strip_sheet(found: Shown, runs: Sequence[Run], mixers: Mapping[str, Mixer], seed: int) -> Picture:
-    """A method in a row: every pair from image j (λ = 0) to image i (λ = 1)."""
+def strip_sheet(found: Shown, kinds: Mapping[str, Mixer], seed: int) -> Picture:
+    """A kind of mixing in a row: every pair from image j (λ = 0) to image i (λ = 1)."""
     rows = []
-    for run in runs:
-        mixed = [found.pairs.mixed(mixers[run.label], lam, seed) for lam in STRIP]
-        rows.append((title_of(run), [Cell(mixed[at][pair]) for pair in range(len(found.pairs)) for at in range(len(STRIP))]))
+    for name, mixer in kinds.items():
+        mixed = [found.pairs.mixed(mixer, lam, seed) for lam in STRIP]
+        rows.append((name, [Cell(mixed[at][pair]) for pair in range(len(found.pairs)) for at in range(len(STRIP))]))
     columns = [f"λ = {lam:g}" for _ in range(len(found.pairs)) for lam in STRIP]
     return sheet(rows, columns, "Mixed samples at different λ, the share of image i",
                  column_breaks=range(len(STRIP), len(columns), len(STRIP)))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from automix_transfer.io import save_torch
 from automix_transfer.mixing import build_method
+from automix_transfer.mixing.average import Averaged
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.rng import reseed_globals
 from automix_transfer.training.checkpoint import FORMAT, encoder_prefixes, split_state
@@ -35,8 +36,9 @@ def write_images(root: Path, each: int = 6) -> Path:
 
 
 def write_run(folder: Path, data: Path, method: str, seed: int = 0, epoch: int = 1, name: str = "last.pt",
-              **options: Any) -> dict[str, Any]:
-    """Write ``folder/name`` and return its content; the network's weights are those at the start of a run with ``seed``."""
+              ema: bool = False, **options: Any) -> dict[str, Any]:
+    """Write ``folder/name`` and return its content; the network's weights are those at the start of a run with ``seed``.
+    With ``ema`` a moving average lies beside them, for inference."""
     experiment = Experiment(seed=seed, method={"name": method, **options})
     experiment.encoder.name, experiment.data.root = "resnet10_32", str(data)
     experiment.data.image_size, experiment.data.test_crop_ratio = SIDE, 1.0
@@ -48,6 +50,11 @@ def write_run(folder: Path, data: Path, method: str, seed: int = 0, epoch: int =
         with torch.no_grad():
             for parameter in built.parameters():
                 parameter.mul_(1 + 0.01 * epoch)
+    if ema:
+        built = Averaged(built, 0.5)
+        with torch.no_grad():
+            for parameter in built.average.parameters():
+                parameter.mul_(1.5)
     content = {"format": FORMAT, "encoder": info.to_dict(), "encoders": encoder_prefixes(built), **split_state(built),
                "config": asdict(experiment), "step": 10 * epoch, "epoch": epoch, "history": [{"epoch": epoch, "top1": 30.0 + epoch}]}
     save_torch(folder / name, content)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics.functional import mean_squared_error
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from automix_transfer.evaluation import calibration as c
@@ -61,6 +62,22 @@ def test_brier_and_nll_by_their_definitions(seed: int) -> None:
     brier = sum((p - (k == y)) ** 2 for row, y in zip(probs, labels, strict=True) for k, p in enumerate(row)) / 50
     assert c.brier_score(probs, labels) == pytest.approx(brier)
     assert c.negative_log_likelihood(logits, labels) == pytest.approx(-sum(math.log(probs[i, y]) for i, y in enumerate(labels)) / 50)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_others_are_those_of_torchmetrics(seed: int) -> None:
+    """Brier: K times the mean squared error of probabilities. Adaptive ECE: each part of equal size is one bin. NLL: cross-entropy."""
+    logits, labels = random_case(seed, count=203)
+    probs, targets = c.probabilities(logits), torch.tensor(labels)
+    one_hot = torch.nn.functional.one_hot(targets, probs.shape[1]).double()
+    assert c.brier_score(probs, labels) == pytest.approx(probs.shape[1] * float(mean_squared_error(torch.tensor(probs), one_hot)), abs=1e-6)
+    cross_entropy = float(torch.nn.functional.cross_entropy(torch.tensor(logits), targets))
+    assert c.negative_log_likelihood(logits, labels) == pytest.approx(cross_entropy)
+    order, total = np.argsort(probs.max(1), kind="stable"), 0.0
+    for part in np.array_split(order, 15):
+        one = multiclass_calibration_error(torch.tensor(probs[part]), targets[part], probs.shape[1], n_bins=1, norm="l1")
+        total += 100 * float(one) * len(part) / len(labels)
+    assert c.adaptive_calibration_error(probs, labels, 15) == pytest.approx(total, abs=2e-4)  # of 100; theirs sums in float32
 
 
 def test_a_perfect_and_a_perfectly_wrong_network() -> None:

@@ -12,12 +12,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from automix_transfer.data.dataset import eval_dataset
+from automix_transfer.data.loader import eval_loader
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.__main__ import main
+from automix_transfer.evaluation.accuracy import accuracy
 from automix_transfer.evaluation.attacks import OfPixels, fgsm, pgd
+from automix_transfer.evaluation.runs import open_run
 from automix_transfer.evaluation.suite import SuiteOptions, evaluate_suite
 from automix_transfer.models import create_encoder
 from automix_transfer.rng import derive_generator
+from evaluation.small_runs import write_images, write_run
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -81,6 +86,24 @@ def test_the_suite_counts_what_a_loop_counts(network: OfPixels, batch) -> None:
     assert 0 <= found["pgd_error"] <= 100 and sum(row["count"] for row in found["reliability"]) == 6
 
 
+def test_clean_images_are_classified_once(network: OfPixels, batch) -> None:
+    """With FGSM two passes a batch: the clean one, which the gradient comes from, and the attacked images. The figures stay the same."""
+    pixels, labels, indices = batch
+    loader = [((pixels - network.mean) / network.std, labels, indices)] * 3
+    calls: list[int] = []
+    handle = network.encoder.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        with_attack = evaluate_suite(network.encoder, loader, MEAN, STD, SuiteOptions(("clean", "calibration", "fgsm")))
+        assert len(calls) == 2 * 3
+        without = evaluate_suite(network.encoder, loader, MEAN, STD, SuiteOptions(("clean", "calibration", "confusion")))
+        assert len(calls) == 3 * 3
+    finally:
+        handle.remove()
+    assert with_attack["top1"] == without["top1"] == without["confusion"]["top1"]
+    assert with_attack["ece15"] == pytest.approx(without["ece15"], abs=1e-4)
+    assert with_attack["nll"] == pytest.approx(without["nll"], abs=1e-5)
+
+
 def test_broken_logits_and_options_are_refused(batch) -> None:
     images, labels, indices = batch
     encoder = create_encoder("cifar_resnet8", 4)
@@ -131,6 +154,37 @@ def test_a_mistake_is_one_sentence(files: Path, change: list[str], words: str) -
     with pytest.raises(UserError, match=words) as error:
         main([*command, *change])
     assert "\n" not in str(error.value)
+
+
+def test_a_moving_average_is_what_is_evaluated(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", each=2)
+    content = write_run(tmp_path / "ema", data, "mixup", ema=True)
+    run = open_run(tmp_path / "ema")
+    assert list(run.encoders) == ["ema", "encoder"] and run.encoder is run.encoders["ema"] and not run.encoder.training
+    for name, prefix in content["encoders"].items():
+        state = run.encoders[name].state_dict()
+        assert all(torch.equal(value, content["model"][prefix + key]) for key, value in state.items())
+    assert not torch.equal(run.encoders["ema"].fc.weight, run.encoders["encoder"].fc.weight)
+
+
+def test_a_run_is_evaluated_as_it_was_validated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_images(tmp_path / "data", each=3)
+    write_run(tmp_path / "run", data, "automix")
+    assert main(["--run", str(tmp_path / "run"), "--suite", "clean"]) == 0
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    run = open_run(tmp_path / "run")
+    expected = accuracy(run.method.inference_encoder(), eval_loader(eval_dataset(run.data), 4))
+    assert found["top1"] == pytest.approx(expected["top1"]) and found["images"] == 9
+    assert found["about"]["run"] == str(tmp_path / "run") and found["about"]["data"] == str(data) and "commit" in found["about"]
+    assert main(["--run", str(tmp_path / "run"), "--which", "q", "--suite", "clean", "--output", str(tmp_path / "q.json")]) == 0
+    for more, words in ((["--which", "z"], "holds no encoder 'z'"), (["--encoder", "resnet18"], "leave --encoder out"),
+                        (["--data", str(tmp_path / "none")], "give their folder with --data"),
+                        (["--device", "cuda:99"], "--device cuda:99"),
+                        (["--weights", "x.pt"], "give one of them")):
+        with pytest.raises(UserError, match=words):
+            main(["--run", str(tmp_path / "run"), *more])
+    with pytest.raises(UserError, match="give --output"):
+        main(["--weights", "x.pt", "--data", str(data), "--suite", "confusion"])
 
 
 def test_another_number_of_classes(files: Path, tmp_path: Path) -> None:
