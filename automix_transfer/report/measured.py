@@ -53,7 +53,10 @@ def measure(folders: Sequence[Path], say: Callable[[str], None] = lambda line: N
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} does not exist or is not a folder; give folders of runs, e.g. runs/")
-    found = collect(folders)
+    try:
+        found = collect(folders)
+    except UserError:  # there is nothing in them, which is no mistake here
+        found = Found(list(folders))
     by_bucket: dict[tuple[str, ...], list[Reference]] = {}
     for reference in catalogue().references.values():
         by_bucket.setdefault(bucket_of(reference.config), []).append(reference)

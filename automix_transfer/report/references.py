@@ -84,7 +84,7 @@ class Catalogue:
 
 @functools.cache
 def catalogue(folders: tuple[Path, ...] = FOLDERS) -> Catalogue:
-    """The training of every cell that a recipe serves; a recipe that names the cell wins over one that is adapted."""
+    """The training of every cell that a recipe of ``folders`` serves; a recipe that names the cell wins over one that is adapted."""
     found: dict[tuple[tuple[str, Any], ...], Reference] = {}
     problems: list[str] = []
     for recipe in recipes(folders):
