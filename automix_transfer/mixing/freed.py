@@ -38,9 +38,10 @@ class FreedLoss:
         walked = self.early and not in_float16(device) and any(term.requires_grad for term in terms)
         if walked:
             with full_precision(device):  # each backward operation takes its forward operation's precision
-                found = torch.autograd.grad([term for term in terms if term.requires_grad], self.parameters, allow_unused=True)
-            for number, new in enumerate(found):  # not in place: two parameters may have been given one tensor
-                old = self.gradients[number]
+                found = list(torch.autograd.grad([term for term in terms if term.requires_grad], self.parameters, allow_unused=True))
+            for number in reversed(range(len(found))):
+                old, new = self.gradients[number], found.pop()  # each is let go once it is added
+                # not in place: two parameters may have been given one tensor
                 self.gradients[number] = old if new is None else new if old is None else old + new
         for term in terms:
             term = term.detach() if walked else term
