@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from automix_transfer.errors import UserError
+from automix_transfer.mixing import build_method
+from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.report import paper
 from automix_transfer.report.collect import Found, collect
 from automix_transfer.report.matching import Match, match
 from automix_transfer.report.references import Reference, catalogue
@@ -115,11 +121,31 @@ def _of_training(run: Trained, matched: Match | None) -> list[Measurement]:
     if matched is None or run.top1 is None:
         return []
 
-    def figure(metric: str, value: float) -> Measurement:
+    def figure(metric: str, value: float, *more: str) -> Measurement:
         return Measurement({**matched.reference.attributes, "metric": metric}, value, run.path, run.path / "metrics.json", run.seed,
-                           run.commit, run.given, matched.marks)
+                           run.commit, run.given, (*matched.marks, *more))
 
-    return [figure("top1", run.top1), *([figure("hours", run.hours)] if run.hours else [])]
+    counted = paper.same({**matched.reference.attributes, "metric": "params"})  # Table 11 alone
+    return [figure("top1", run.top1),
+            *([figure("hours", run.hours, *([f"on {run.device}"] if run.device else []))] if run.hours else []),
+            *([figure("params", millions_of(matched.reference))] if counted else [])]
+
+
+@lru_cache(maxsize=64)
+def _millions(key: tuple[tuple[str, Any], ...]) -> float:
+    reference = catalogue().references[key]
+    config = reference.config
+    info = EncoderInfo(str(config["encoder.name"]), reference.data.classes if reference.data else 10, str(config["encoder.stem"]),
+                       int(config["data.image_size"]))
+    options = {name.removeprefix("method."): value for name, value in config.items() if name.startswith("method.")}
+    with torch.device("meta"):  # shapes only, no memory and no random numbers
+        method = build_method(options.pop("name"), info.build(), options, info)
+    return sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad) / 1e6
+
+
+def millions_of(reference: Reference) -> float:
+    """Trained parameters of a reference's network and Mix Block, in millions; the momentum encoder is not trained."""
+    return _millions(reference.key)
 
 
 def _of_evaluation(path: Path, content: Mapping[str, Any], links: Links, problems: list[str]) -> Iterator[Measurement]:

@@ -55,6 +55,7 @@ class Trained:
     epochs: int = 0
     hours: float | None = None
     commit: str = ""
+    device: str = ""
     planned: Mapping[str, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     oddities: list[str] = field(default_factory=list)
@@ -118,6 +119,7 @@ def _start(run: Trained, about: Mapping[str, Any]) -> None:
         return
     commit = str(rows[-1].get("commit") or "")
     run.commit = commit[:10] + ("+" if commit and rows[-1].get("changed") else "")
+    run.device = short(rows[-1].get("device") or "")
     versions = {str(row["packages"].get("automix_transfer")) for row in rows if isinstance(row.get("packages"), dict)}
     others = sorted(versions - {__version__, "None"})
     run.oddities += [f"made by version {short(others[0])}"] if others else []

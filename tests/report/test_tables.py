@@ -153,16 +153,26 @@ def test_robustness_localization_and_detection_lead_back_to_their_training(tmp_p
     assert shown(seven, "COCO", "ap", "automix") is None
 
 
+def test_table_11_counts_parameters_and_hours(tmp_path: Path) -> None:
+    write_trained(tmp_path / "m", reference("Tiny-ImageNet", "R-18", "mixup"), 63.0, seconds=7200.0)
+    write_trained(tmp_path / "a", reference("R-18", "l2", table="table11"), 67.0)
+    filled = fill(paper.table("11"), measure([tmp_path]))
+    assert round(shown(filled, "mixup", "R-18", "params").mean, 2) == 11.27 == paper.cell("11", "mixup", "R-18", "params").value
+    assert shown(filled, "mixup", "R-18", "hours").mean == 2.0 and shown(filled, "l2", "R-18").mean == 67.0
+    assert 11.27 < shown(filled, "l2", "R-18", "params").mean < 11.30  # the Mix Block besides
+
+
 @pytest.fixture(scope="module")
 def some(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("some")
-    for number, trained in enumerate(catalogue().references.values()):
+    for number, trained in enumerate(list(catalogue().references.values())[::4]):
         write_trained(folder / str(number), trained, 50 + number % 40, number % 2, ["optimizer.lr=0.3"] if number % 3 == 0 else [])
     return folder
 
 
 def test_every_form_of_every_table(some: Path) -> None:
-    for filled in with_runs(measure([some])):
+    every = with_runs(measure([some]))
+    for filled in every:
         text = render.to_text(filled, 80)
         assert all(len(line) <= 80 for line in text.splitlines() if not line.startswith("  ")), filled.table.name
         assert max(map(len, text.splitlines())) <= 100
@@ -180,8 +190,8 @@ def test_every_form_of_every_table(some: Path) -> None:
         assert body.isascii() and not re.search(r"(?<!\\)[%#]", body), filled.table.name
         for cell in where(filled):  # what is printed is what was measured
             assert f"{cell['mean']:.4f}" in render.to_csv(filled)
-    found = json.loads(render.to_json(with_runs(measure([some]))))
-    assert {table["table"] for table in found} >= {"table1", "table2", "table5"}
+    found = json.loads(render.to_json(every))
+    assert {table["table"] for table in found} == {filled.table.name for filled in every} and len(found) > 8
 
 
 def test_latex_escapes() -> None:
@@ -230,7 +240,7 @@ VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | 
                       lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(file=st.sampled_from(FILES), key=st.integers(0, 50), value=VALUES, cut=st.integers(0, 400), how=st.integers(0, 2))
 def test_folders_damaged_by_hand_are_sentences(tmp_path_factory: pytest.TempPathFactory, file: str, key: int, value: object, cut: int,
                                                how: int) -> None:
