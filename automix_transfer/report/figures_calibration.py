@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation.__main__ import EVALUATION
 from automix_transfer.evaluation.__main__ import main as evaluate
 from automix_transfer.io import read_json
-from automix_transfer.report.figures_common import Asked, is_finite
+from automix_transfer.report.figures_common import Asked, is_finite, label_title, labels_of
 from automix_transfer.report.figures_sheet import drawn, save_parts, write_numbers
-from automix_transfer.report.style import DPI, INK, NAMES, colour, marker, shown
+from automix_transfer.report.style import DPI, INK, colour, marker
 
 FIELDS = ("low", "high", "count", "confidence", "accuracy")
 KEYS = ("images", "top1", "ece10", "ece15", "adaptive_ece15", "brier", "nll")
@@ -61,14 +60,8 @@ def evaluation_of(path: Path, data: Path | None = None) -> Path:
 
 
 def read_reliability(files: Sequence[Path], labels: Sequence[str] = ()) -> list[Reliability]:
-    """The outputs with labels that tell them apart: ``labels``, else the folder's name in which each lies, else the file's."""
-    if labels and len(labels) != len(files):
-        raise UserError(f"--labels gives {len(labels)} names for {len(files)} files; give one for each")
-    folders = [file.resolve().parent.name if file.name == EVALUATION else file.stem for file in files]
-    names = list(labels) or (folders if len(set(folders)) == len(files) else [str(file) for file in files])
-    if len(set(names)) < len(names):
-        raise UserError(f"'{Counter(names).most_common(1)[0][0]}' is given twice; give each file and each label once")
-    return [_read(file, name) for file, name in zip(files, names, strict=True)]
+    """The outputs, with labels that tell them apart."""
+    return [_read(file, name) for file, name in zip(files, labels_of(files, labels), strict=True)]
 
 
 def _read(file: Path, label: str) -> Reliability:
@@ -102,7 +95,7 @@ def reliability_plot(rows: Sequence[Reliability]) -> Figure:
         for position, row in enumerate(rows):
             axes[0].plot([100 * b["confidence"] for b in row.bins], [100 * b["accuracy"] for b in row.bins],
                          color=colour(row.label, position), marker=marker(row.label, position), markersize=4, linewidth=1.6,
-                         label=title_of(row))
+                         label=label_title(row.label))
         axes[0].set_title("All together")
         axes[0].legend(fontsize=7.5, loc="upper left")
     for position, (axis, row) in enumerate(zip(axes[int(together):], rows, strict=False)):
@@ -119,11 +112,6 @@ def _bars(axis: Axes, row: Reliability, ink: str) -> None:
              linewidth=0.5)
     ece = f"ECE {row.values['ece15']:.2f} %" if "ece15" in row.values else ""
     top = f"top-1 {row.values['top1']:.2f} %" if "top1" in row.values else ""
-    axis.set_title(title_of(row))
+    axis.set_title(label_title(row.label))
     axis.text(4, 95, "\n".join(filter(None, (ece, top))), va="top", fontsize=8.5, color=INK,
               bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5})
-
-
-def title_of(row: Reliability) -> str:
-    """A label for people: a method's own spelling."""
-    return shown(row.label) if row.label in NAMES else row.label

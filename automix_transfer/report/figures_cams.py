@@ -18,7 +18,7 @@ from automix_transfer.evaluation.runs import Run
 from automix_transfer.localization.cam import ClassActivation
 from automix_transfer.localization.maps import score_map
 from automix_transfer.report.figures_common import OWN, Asked, mixers_of, open_shown, title_of
-from automix_transfer.report.figures_sheet import RIGHT, WRONG, Cell, Picture, class_name, save_parts, sheet, write_numbers
+from automix_transfer.report.figures_sheet import RIGHT, WIDTH, WRONG, Cell, Picture, class_name, save_parts, sheet, write_numbers
 from automix_transfer.rng import derive_generator
 from automix_transfer.training.validation import eval_mode
 
@@ -59,8 +59,8 @@ def fig3(asked: Asked) -> Path:
         rows += list(zip(("image i,\nmixed", "image j,\n1st class", "2nd class"), block, strict=True))
         numbers.append({"lam": asked.lam, "by_run": by_run})
     kind = "samples of its own method" if asked.mixed_by == OWN else f"samples of {asked.mixed_by}"
-    part = sheet(rows, ["", *(title_of(run) for run in runs)], "What each network sees in mixed samples", side=150,
-                 breaks=range(3, len(rows), 3), column_breaks=(1,))
+    part = sheet(rows, ["", *(title_of(run) for run in runs)], "What each network sees in mixed samples",
+                 side=max(96, min(190, (WIDTH - 110) // (len(runs) + 1) - 6)), breaks=range(3, len(rows), 3), column_breaks=(1,))
     caption = (f"Class activation maps of the two top classes on mixed samples at λ = {asked.lam:g} (Fig. 3), each network on {kind}; the "
                "same pairs for all. ✓: the class is one of the pair's two. Bright: where the evidence for the class lies.")
     write_numbers(asked.output, "fig3", caption, {**found.about(), "numbers": {"seed": asked.seed, "mixed_by": asked.mixed_by,

@@ -15,6 +15,8 @@ FIGURES = {
     "fig6": ("figures_masks", "fig6", "trivial against learned masks, with each run's accuracy"),
     "fig7": ("figures_masks", "fig7", "the same pairs through one training: start, checkpoints kept in its folder, end"),
     "fig8": ("figures_calibration", "fig8", "reliability diagrams (runs, or outputs of the evaluation)"),
+    "robustness": ("figures_robustness", "robustness", "top-1 under corruption by severity and kind, errors under attack (outputs of the "
+                   "evaluation)"),
     "fig12": ("figures_masks", "fig12", "AutoMix's samples and masks for many pairs, and by λ"),
     "fig13": ("figures_masks", "fig12", "as fig12, with --seed 1: other pairs"),
     "confusion": ("figures_confusion", "confusion", "the most confused classes of one run with example images, and accuracy by class"),
@@ -29,6 +31,7 @@ examples:
   python -m automix_transfer.report figure fig4 --runs runs/mixup runs/cutmix runs/automix -o fig4.png
   python -m automix_transfer.report figure fig8 --runs runs/vanilla runs/automix -o fig8.png
   python -m automix_transfer.report figure fig7 --runs runs/automix --data /data/imagenet -o fig7.png
+  python -m automix_transfer.report figure robustness --runs resnet20.json resnet56.json -o robustness.png
   python -m automix_transfer.report figure confusion --runs runs/cub_automix -o runs/cub_automix/confusion.png
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
+from automix_transfer.evaluation.__main__ import EVALUATION
 from automix_transfer.evaluation.mixers import MIXERS, Mixer, own_mixer
 from automix_transfer.evaluation.runs import Run, common_data, open_runs
 from automix_transfer.mixing import AutoMix
@@ -70,8 +72,28 @@ def open_shown(asked: Asked, pairs: int) -> Shown:
 
 
 def title_of(run: Run) -> str:
-    """A run's label for people: a method's own spelling."""
-    return shown(run.label) if run.label in NAMES else run.label
+    """A run's label for people."""
+    return label_title(run.label)
+
+
+def label_title(label: str) -> str:
+    """A label for people: a method's own spelling."""
+    return shown(label) if label in NAMES else label
+
+
+def labels_of(files: Sequence[Path], labels: Sequence[str] = ()) -> list[str]:
+    """What tells outputs of the evaluation apart: ``labels``, else the folder's name in which each lies, else the file's.
+
+    Raises:
+        UserError: another number of labels, or one twice.
+    """
+    if labels and len(labels) != len(files):
+        raise UserError(f"--labels gives {len(labels)} names for {len(files)} files; give one for each")
+    folders = [file.resolve().parent.name if file.name == EVALUATION else file.stem for file in files]
+    names = list(labels) or (folders if len(set(folders)) == len(files) else [str(file) for file in files])
+    if len(set(names)) < len(names):
+        raise UserError(f"'{Counter(names).most_common(1)[0][0]}' is given twice; give each file and each label once")
+    return names
 
 
 def automix_runs(runs: Sequence[Run]) -> list[tuple[Run, AutoMix]]:

@@ -41,10 +41,10 @@ def fig12(asked: Asked) -> Path:
     parts: list[Picture] = []
     numbers: dict[str, Any] = {}
     for run, method in automix_runs(found.runs):
-        name = f"{title_of(run)}: " if len(found.runs) > 1 else ""
+        name = title_of(run)
         masks, mixed = found.pairs.masks(method, asked.lam, asked.seed), found.pairs.mixed(automix_mixer(method), asked.lam, asked.seed)
         parts.append(sheet([*originals(found), ("mask", mask_cells(masks)), ("mixed", [Cell(image) for image in mixed])],
-                           title=f"{name}samples at λ = {asked.lam:g}", note=LEGEND))
+                           title=f"{name}'s samples at λ = {asked.lam:g}", note=LEGEND))
         some = found.pairs.first(3)
         by_lam = [(some.masks(method, lam, asked.seed), some.mixed(automix_mixer(method), lam, asked.seed)) for lam in lams]
         rows: list[tuple[str, list[Cell | None]]] = []
@@ -52,7 +52,7 @@ def fig12(asked: Asked) -> Path:
             ends = Cell(some.pixels(some.images_j)[pair]), Cell(some.pixels(some.images_i)[pair])
             rows += [("mask", [None, *(mask_cells(masks)[pair] for masks, _ in by_lam), None]),
                      ("mixed", [ends[0], *(Cell(mixed[pair]) for _, mixed in by_lam), ends[1]])]
-        parts.append(sheet(rows, ["image j", *(f"λ = {lam:g}" for lam in lams), "image i"], f"{name}from image j to image i", side=102,
+        parts.append(sheet(rows, ["image j", *(f"λ = {lam:g}" for lam in lams), "image i"], f"{name} from image j to image i", side=102,
                            breaks=range(2, len(rows), 2)))
         numbers[run.label] = {"at_lam": {"lam": asked.lam, "masks": of_masks(masks)},
                               "by_lam": [{"lam": lam, "masks": of_masks(masks)} for lam, (masks, _) in zip(lams, by_lam, strict=True)]}

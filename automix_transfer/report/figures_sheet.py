@@ -101,7 +101,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Cell | None]]], columns: Sequence[s
 
 def fitted(text: str, pixels: int) -> str:
     """``text`` cut to about ``pixels`` at the size of a cell's line."""
-    most = max(4, int(pixels / 8.1))
+    most = max(4, int(pixels / 7.5))
     return text if len(text) <= most else text[:most - 1].rstrip() + "…"
 
 

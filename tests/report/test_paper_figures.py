@@ -133,6 +133,22 @@ def test_fig8_and_confusion_evaluate_what_was_not(runs: Path, tmp_path: Path) ->
     figure("confusion", [tmp_path / "mixup" / "confusion.json"], tmp_path / "grey.png")
 
 
+def test_robustness_of_several_outputs(tmp_path: Path) -> None:
+    names = ("fog", "snow", "contrast")
+    for number, name in enumerate(("a", "b")):
+        corruption = {kind: [90.0 - 10 * s - number for s in range(5)] for kind in names[number:]}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"top1": 95.0, "fgsm_error": 80.0, "corruption": corruption,
+                                                           "corruption_made": "generated"}))
+    found = figure("robustness", [tmp_path / "a.json", tmp_path / "b.json"], tmp_path / "r.png")
+    assert found["corruptions"] == ["snow", "contrast"] and "generated" in found["caption"]
+    assert [row["mean_by_severity"] for row in found["numbers"]] == [[90, 80, 70, 60, 50], [89, 79, 69, 59, 49]]
+    (tmp_path / "c.json").write_text(json.dumps({"corruption": {"rain": [1, 2, 3, 4, 5]}}))
+    for file, words in (("c.json", "different corruptions"), ("bad.json", "holds no accuracies under corruption")):
+        (tmp_path / "bad.json").write_text('{"corruption": {"fog": [1, null]}}')
+        with pytest.raises(UserError, match=words):
+            main(["figure", "robustness", "--runs", str(tmp_path / "a.json"), str(tmp_path / file), "-o", str(tmp_path / "x.png")])
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (["fig4", "--runs", "nowhere"], "nowhere does not exist"), (["fig4", "--runs", "data"], "holds no last.pt"),
     (["fig4", "--runs", "vanilla"], "no run mixes pairs"), (["fig12", "--runs", "mixup"], "no Mix Block"),
