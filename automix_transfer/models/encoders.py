@@ -148,6 +148,11 @@ def feature_layer(encoder: nn.Module, layer: int | str) -> str:
     stages = [item["module"] for item in taps][-4:]
     if not stages and hasattr(encoder, "layer4"):  # torchvision's ResNets
         stages = ["layer1", "layer2", "layer3", "layer4"]
+    if not stages:
+        inside = [name for name, module in encoder.named_modules() if name.count(".") == 1 and any(True for _ in module.parameters())]
+        some = f"; it has {', '.join(inside[::-(-len(inside) // 12)])}" if inside else ""
+        raise UserError(f"the stages of {type(encoder).__name__} are not known, so it has no layer {number}; name a submodule that gives a "
+                        f"feature map instead, e.g. feature_layer={(inside or ['features'])[len(inside) * 2 // 3]}{some}")
     if not 1 <= number <= len(stages):
         raise UserError(f"feature layer {number} does not exist in {type(encoder).__name__}, which has {len(stages)} known stages; "
                         "give 1 to 4 or the name of a submodule")

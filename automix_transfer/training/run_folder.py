@@ -51,7 +51,9 @@ def refuse_overwriting(folder: Path) -> None:
 
 def refuse_changes(source: str, saved: dict[str, Any], now: dict[str, Any]) -> None:
     """A resumed run must train what was begun: the first setting that differs is named in a `UserError`."""
-    before, after = with_defaults(saved), flatten(now)
+    before, after = flatten(saved), flatten(now)
+    if not before.keys() >= after.keys():
+        before = with_defaults(saved)
     for key in [*after, *(k for k in before if k not in after)]:
         if key not in FREE_ON_RESUME and before.get(key) != after.get(key):
             raise UserError(f"{source} was trained with {key}={before.get(key)}, but now {key}={after.get(key)}: that is another training; "
@@ -59,10 +61,10 @@ def refuse_changes(source: str, saved: dict[str, Any], now: dict[str, Any]) -> N
 
 
 def command_line(resume: bool = False) -> str:
-    """The command that started this process, torchrun included; with ``resume`` the one that goes on."""
+    """The command that started this process, torchrun included; with ``resume`` the one that goes on. Under srun it is that of a task."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     start = ["python"]
-    if size > 1:
+    if size > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
         local = os.environ.get("LOCAL_WORLD_SIZE", str(size))
         nodes = size // max(int(local), 1)
         start = ["torchrun", *([f"--nnodes={nodes}"] if nodes > 1 else []), f"--nproc-per-node={local}"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from automix_transfer.errors import UserError
+from automix_transfer.evaluation.mixers import load_method
 from automix_transfer.export import export
 from automix_transfer.io import load_torch
 from automix_transfer.models.weights import load_encoder
@@ -75,3 +76,11 @@ def test_a_checkpoint_from_before_a_setting_existed_had_its_default(experiment: 
     changed = {**now, "ema": {**now["ema"], "decay": 0.9}}
     with pytest.raises(UserError, match="ema.decay=0.0, but now ema.decay=0.9"):
         refuse_changes("it", before, changed)
+
+
+def test_the_method_of_a_run_with_an_average_is_the_method(experiment: Make, tmp_path: Path) -> None:
+    """What figures and offline mixing read."""
+    train(experiment("ema.decay=0.5", "train.epochs=1", "method.name=automix"))
+    method, _ = load_method(tmp_path / "run" / "last.pt")
+    model = load_torch(tmp_path / "run" / "last.pt")["model"]
+    assert torch.equal(method.state_dict()["encoder_k.fc.weight"], model["method.encoder_k.fc.weight"])
