@@ -96,8 +96,8 @@ def read_trained(path: Path) -> Trained:
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> tuple[Mapping[str, Any], list[str], str]:
     """(flat config over the defaults, its keys that this version does not know, digest); the same text is parsed once."""
-    if text.count("[") + text.count("{") > 1000 or "\t" in text:
-        raise ValueError("no config of ours")
+    if text.count("[") + text.count("{") > 1000 or any(line.count("- ") + line.count("? ") > 100 for line in text.splitlines()):
+        raise ValueError("nested more deeply than any config; the parser in C would end the interpreter")
     content = yaml.load(text, Loader=_Loader)
     if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
         raise ValueError("not a mapping")

@@ -104,8 +104,10 @@ def test_runs_that_cannot_be_believed_are_left_out_with_a_sentence(tmp_path: Pat
     (tmp_path / "no_number" / "metrics.json").write_text(json.dumps({**metrics, "top1_median": float("nan")}))
     (tmp_path / "no_config" / "config.yaml").unlink()
     (tmp_path / "damaged" / "config.yaml").write_bytes(b"\xff\xfe: [")
+    write_trained(tmp_path / "deep", AUTOMIX, 80.0)
+    (tmp_path / "deep" / "config.yaml").write_text("- " * 200_000)
     measured = measure([tmp_path])
-    assert not measured.figures and len(measured.problems) == 6
+    assert not measured.figures and len(measured.problems) == 7
     told = "\n".join(measured.problems)
     for sentence in ("unfinished has not finished (800 of 800 epochs)", "metrics.json says 95.00, but log.csv gives 80.00",
                      "is of 400 epochs, config.yaml of 800", "no median top-1", "is missing or damaged"):
