@@ -23,7 +23,6 @@ from automix_transfer.mixing.mix_block import mix
 from automix_transfer.mixing.mixup import apply_mixup
 from automix_transfer.mixing.pairs import PairMethod
 from automix_transfer.models.encoders import EncoderInfo
-from automix_transfer.models.taps import features
 from automix_transfer.training import checkpoint
 from automix_transfer.training.validation import eval_mode
 
@@ -58,14 +57,14 @@ MIXERS: dict[str, Mixer] = {"mixup": mixup, "cutmix": cutmix}
 
 @torch.no_grad()
 def automix_mask(method: AutoMix, images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
-    """The share s_i (N, 1, H, W) that a Mix Block gives image i: from encoder k's features, in eval mode, whatever the batch.
+    """The share s_i (N, 1, H, W) that a Mix Block gives image i: from the features that it was trained on, encoder k's unless its options
+    say otherwise, in eval mode, whatever the batch.
 
     ``rng`` is used by the ablation with random grids only. In training the features may come from the batch's BatchNorm statistics
     (``method.k_mode=train``); here they come from the running ones, so a pair's mask does not depend on the other pairs.
     """
-    encoder = method.inference_encoder()
     with eval_mode(method):
-        z = features(encoder, images, method.layer)
+        z = method.mask_features(images)
         seed = int(torch.randint(2**62, (), generator=rng))
         return method.mask(z, PairDraw(lam, permutation), images.shape[2:], seed).float()
 

@@ -99,7 +99,7 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, options: LossOptions) 
 
 def pair_targets(labels: Tensor, partner_labels: Tensor, lam: float | Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
     """Soft labels (N, K): λ of y_i and 1-λ of y_j, each smoothed by ε; every row sums to 1."""
-    share = torch.as_tensor(lam, dtype=torch.float32, device=labels.device).reshape(-1, 1)
+    share = lam.float().reshape(-1, 1) if isinstance(lam, Tensor) else lam  # a number stays on the CPU: a GPU would be waited for
     one_i, one_j = (functional.one_hot(y, classes).float() for y in (labels, partner_labels))
     return (1 - smoothing) * (share * one_i + (1 - share) * one_j) + smoothing / classes
 

@@ -115,7 +115,7 @@ class NeverWait(TorchDispatchMode):
 
 @pytest.mark.parametrize("options", [
     {}, {"preset": "openmixup"}, {"preset": "fast"}, {"mask": "random_grids"}, {"pipeline": "joint"}, {"features_from": "q"},
-    {"early_backward": False}, {"smoothing": 0.1}, {"mask_variance_weight": 2.0, "generator_scale": 0.5},
+    {"early_backward": False}, {"smoothing": 0.1, "loss": "bce"}, {"mask_variance_weight": 2.0, "generator_scale": 0.5},
 ])
 def test_a_step_never_waits_for_the_device(options: dict[str, Any]) -> None:
     """Tensors without data have no values to wait for: reading one raises by itself, copying one is caught here."""
