@@ -100,11 +100,12 @@ def severity_plot(rows: Sequence[Robustness], names: Sequence[str]) -> Figure:
 @drawn
 def corruption_plot(rows: Sequence[Robustness], names: Sequence[str]) -> Figure:
     """Mean over severities of each corruption."""
-    figure, (axis,) = subplots(1130 / DPI, 3.0)
+    figure, (axis,) = subplots(1130 / DPI, 3.3)
     for position, row in enumerate(rows):
         axis.plot(range(len(names)), [float(np.mean(row.corruption[name])) for name in names], color=colour(row.label, position),
                   marker=marker(row.label, position), linewidth=0.8, linestyle=":", markersize=6)
     axis.set(title="Top-1 by corruption, mean of five severities (%)", ylim=(0, 100))
-    axis.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names], fontsize=7, rotation=45 if len(names) > 19 else 0)
+    axis.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8, rotation=35, ha="right",
+                    rotation_mode="anchor")
     axis.margins(x=0.02)
     return figure

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import nn
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from automix_transfer.data.dataset import eval_dataset
 from automix_transfer.data.loader import eval_loader
@@ -18,9 +19,10 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation.__main__ import main
 from automix_transfer.evaluation.accuracy import accuracy
 from automix_transfer.evaluation.attacks import OfPixels, fgsm, pgd
+from automix_transfer.evaluation.corruptions import corrupt
 from automix_transfer.evaluation.runs import open_run
 from automix_transfer.evaluation.suite import SuiteOptions, evaluate_suite
-from automix_transfer.models import create_encoder
+from automix_transfer.models import create_encoder, load_encoder
 from automix_transfer.rng import derive_generator
 from evaluation.small_runs import write_images, write_run
 
@@ -199,3 +201,52 @@ def test_the_fixed_network_on_real_images(shared: Path, shared_data, tmp_path: P
           str(shared_data("cifar10-test")), "--limit", "1000", "--output", str(tmp_path / "out.json"), "--suite", "clean,calibration"])
     found = json.loads((tmp_path / "out.json").read_text())
     assert abs(found["top1"] - 91.73) < 2 and abs(found["ece15"] - 5.32) < 2
+
+
+def test_the_fixed_network_against_plain_loops(shared: Path, shared_data, tmp_path: Path) -> None:
+    """25 real images, one by one: FGSM, PGD and two corruptions by loops that share nothing with the suite but `corrupt`, whose formulas
+    have tests of their own; top-1 and ECE by torchmetrics."""
+    weights, data = shared / "weights" / "cifar10_resnet20.th", shared_data("cifar10-test")
+    assert main(["--encoder", "cifar_resnet20", "--weights", str(weights), "--data", str(data), "--limit", "25", "--pgd-steps", "3",
+                 "--suite", "clean,calibration,fgsm,pgd,corruption", "--corruptions", "fog,impulse_noise", "--batch-size", "16",
+                 "--output", str(tmp_path / "out.json")]) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    encoder, info = load_encoder(weights, "cifar_resnet20")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (info.mean, info.std))
+    files = sorted((file for file in data.glob("test/*/*.png")), key=lambda file: (file.parent.name, file.name))[::400]
+    names = sorted({file.parent.name for file in files})
+    labels, logits, hits = [names.index(file.parent.name) for file in files], [], {}
+
+    def recognised(pixels: torch.Tensor, label: int) -> bool:
+        return int(encoder(((pixels - mean) / std)[None]).argmax()) == label
+
+    def gradient(pixels: torch.Tensor, label: int) -> torch.Tensor:
+        pixels = pixels.clone().requires_grad_()
+        return torch.autograd.grad(F.cross_entropy(encoder(((pixels - mean) / std)[None]), torch.tensor([label])), pixels)[0]
+
+    for place, (file, label) in enumerate(zip(files, labels, strict=True)):
+        image = np.asarray(Image.open(file).convert("RGB"))
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1) / 255
+        with torch.no_grad():
+            logits.append(encoder(((pixels - mean) / std)[None])[0])
+        marks = {"fgsm": recognised((pixels + 8 / 255 * gradient(pixels, label).sign()).clamp(0, 1), label)}
+        noise = 2 * torch.rand(pixels.shape, generator=derive_generator(0, "pgd", place)) - 1
+        moved = (pixels + 8 / 255 * noise).clamp(0, 1)
+        for _ in range(3):
+            moved = moved + 2 / 255 * gradient(moved, label).sign()
+            moved = (pixels + (moved - pixels).clamp(-8 / 255, 8 / 255)).clamp(0, 1)
+        marks["pgd"] = recognised(moved, label)
+        for name in ("fog", "impulse_noise"):
+            for severity in range(1, 6):
+                noisy = torch.from_numpy(corrupt(image[None], name, severity, [place])[0]).permute(2, 0, 1) / 255
+                marks[f"{name} {severity}"] = recognised(noisy, label)
+        for key, right in marks.items():
+            hits[key] = hits.get(key, 0) + right
+    rows, targets = torch.stack(logits), torch.tensor(labels)
+    assert found["top1"] == pytest.approx(100 * float(multiclass_accuracy(rows, targets, 10, average="micro")), abs=1e-4)
+    ece = float(multiclass_calibration_error(rows.softmax(1), targets, 10, n_bins=15, norm="l1"))
+    assert found["ece15"] == pytest.approx(100 * ece, abs=1e-3)
+    for name in ("fgsm", "pgd"):  # one image of 25 may turn on a gradient's rounding
+        assert found[f"{name}_error"] == pytest.approx(100 - 4 * hits[name], abs=4)
+    for name in ("fog", "impulse_noise"):
+        assert found["corruption"][name] == pytest.approx([4 * hits[f"{name} {severity}"] for severity in range(1, 6)])
