@@ -51,7 +51,8 @@ def load_listing(config: DataConfig, split: str) -> Listing:
     """The images of one split, with the limits of ``config``; list files are validated line by line, no image is read.
 
     Raises:
-        UserError: unknown data set, missing or empty root, missing split, a class without images, or errors in the list files.
+        UserError: unknown data set, missing or empty root, missing split, a class without images, errors in the list files, or another
+            number of classes than ``config.classes``.
     """
     if config.dataset not in DATASETS:
         close = difflib.get_close_matches(config.dataset, DATASETS, n=1)
@@ -65,6 +66,10 @@ def load_listing(config: DataConfig, split: str) -> Listing:
         listing = reader(root, split, reference=config.train_split)
     else:
         listing = DATASETS[config.dataset](root, split)
+    found = len(listing.classes)
+    if config.classes and not config.limit_classes and found != config.classes:
+        raise UserError(f"data.root={root} holds {found} classes, but this recipe is for {config.classes} (data.classes); give the root "
+                        f"of its own data set, or say data.classes={found} to train on this one")
     if not config.crop_banner:
         listing = replace(listing, crop_bottom=0)
     return limit(listing, config.limit_classes, config.limit_per_class if split == config.train_split else 0)

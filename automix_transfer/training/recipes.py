@@ -47,7 +47,7 @@ class Recipe:
 def read_recipe(file: Path) -> Recipe:
     """What the head of ``file`` (its first lines, which begin with #) says."""
     lines = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.startswith("#"):
             break
         lines.append(line.removeprefix("#").strip())

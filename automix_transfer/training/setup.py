@@ -169,10 +169,6 @@ def build_data(experiment: Experiment) -> tuple[ClassificationDataset, Classific
     """Training and validation sets; with ``train.overfit_batches`` both are the same few batches, without augmentation."""
     data, train = experiment.data, experiment.train
     train_set = train_dataset(data, experiment.seed)
-    found = len(train_set.classes)
-    if data.classes and not data.limit_classes and found != data.classes:
-        raise UserError(f"data.root={data.root} holds {found} classes, but this recipe is for {data.classes} (data.classes); give the root "
-                        f"of its own data set, or say data.classes={found} to train on this one")
     if train.overfit_batches:
         count = min(train.overfit_batches * train.batch_size, len(train_set))
         chosen = torch.randperm(len(train_set), generator=derive_generator(experiment.seed, "overfit"))[:count].tolist()

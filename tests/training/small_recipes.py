@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "cifar100": lambda root: write_python(CIFAR100, root), "inaturalist2017": lambda root: trees.inaturalist(root, 2017),
     "inaturalist2018": lambda root: trees.inaturalist(root, 2018), "places205": trees.places,
 }
-BATCH = 4
+BATCH = 2
 
 
 @functools.cache
@@ -75,6 +76,30 @@ class SmallRecipes:
         return folder
 
 
-def key_of(small: Experiment) -> str:
-    """Equal for recipes that are the same once they are small: those of other lengths, and those of data of one layout."""
-    return json.dumps(asdict(small), sort_keys=True)
+def kind_of(recipe: Path) -> tuple[str, ...]:
+    """Procedure, encoder, method and own settings, read from the file itself: recipes of one kind differ in numbers only.
+
+    A look at the text, so that tests can be named by it without resolving everything; `same_when_small` is the proof.
+    """
+    text = recipe.read_text(encoding="utf-8")
+    bases = re.findall(r"[\w/.]+\.yaml", text.split("base:")[1].splitlines()[0])
+    if "/" not in bases[0]:
+        return kind_of(recipe.parent / bases[0])
+    parts = [f"{Path(base).parent.name}/{Path(base).stem}" for base in bases if "data/" not in base]
+    plain_sgd = ("cifar_800e", "tiny_400e", "pytorch_100e", "pytorch_300e", "finetune")
+    parts = ["plain SGD" if part.split("/")[1] in plain_sgd else part for part in parts]
+    own = re.findall(r"^(?!#|base|\w+:$|  (?:alpha|picture_epochs|feature_layer|epochs|root|classes): )(.+)", text, re.M)
+    return (*parts, *own)
+
+
+def same_when_small(whole: Experiment) -> str:
+    """Equal for recipes that differ in numbers only: one encoder, method and set of ingredients."""
+    values = asdict(whole)
+    for section, keys in (
+            ("data", ("dataset", "classes", "train_split", "val_split", "mean", "std", "workers", "image_size", "crop", "pad", "scale",
+                      "resize", "test_crop_ratio", "interpolation")),
+            ("train", ("epochs", "batch_size", "picture_epochs", "channels_last")), ("optimizer", ("lr", "weight_decay")),
+            ("method", ("alpha", "feature_layer"))):
+        for key in keys:
+            values[section].pop(key, None)
+    return json.dumps(values, sort_keys=True)
