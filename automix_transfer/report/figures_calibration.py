@@ -76,10 +76,10 @@ def _read(file: Path, label: str) -> Reliability:
 
 @drawn
 def reliability_plot(rows: Sequence[Reliability]) -> Figure:
-    """All runs as lines in one plot, then a panel for each with its bars and gaps; four panels a line."""
+    """All runs as lines in one plot, then a panel for each with its bars and gaps; three panels a line, four in a square."""
     together = len(rows) > 1
     panels = len(rows) + int(together)
-    columns = min(panels, 3)
+    columns = 2 if panels == 4 else min(panels, 3)
     lines = -(-panels // columns)
     figure = Figure(figsize=(1130 / DPI if columns > 1 else 560 / DPI, (390 if columns == 3 else 520) * lines / DPI), dpi=DPI,
                     layout="constrained", facecolor="white")
