@@ -18,9 +18,10 @@ from automix_transfer.errors import UserError
 from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.report import paper
+from automix_transfer.report.catalogue import catalogue
 from automix_transfer.report.collect import Found, collect
 from automix_transfer.report.matching import Match, match
-from automix_transfer.report.references import Reference, catalogue
+from automix_transfer.report.references import Reference
 from automix_transfer.report.trained import Trained, bucket_of, is_number, read_trained, short
 
 SCHEDULES = {"VOC": ("voc_2007_test", 24_000, 4_952), "COCO": ("coco_2017_val", 180_000, 5_000)}  # test set, iterations, its images

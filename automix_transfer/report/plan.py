@@ -17,9 +17,10 @@ from typing import Any
 
 from automix_transfer.errors import UserError
 from automix_transfer.report import paper
+from automix_transfer.report.catalogue import catalogue
 from automix_transfer.report.measured import SCHEDULES
 from automix_transfer.report.paper import Cell, PaperTable
-from automix_transfer.report.references import ROOT, Reference, catalogue
+from automix_transfer.report.references import ROOT, Reference
 from automix_transfer.report.tables import name_of
 
 DETECTORS = {"VOC": "voc_R50_C4_24k", "COCO": "coco_R50_C4_2x"}
@@ -175,7 +176,10 @@ def _reference(cell: Cell) -> Reference | None:
 def _training(reference: Reference, seed: int, settings: Settings, root: str | None) -> PlannedRun:
     variant = str(reference.attributes.get("variant", ""))
     length = "".join(f"_{value.split('=')[1]}e" for value in reference.overrides if value.startswith("train.epochs="))
-    name = reference.recipe.stem + length + (f"_{re.sub(r'[^a-z0-9.]+', '_', variant.lower())}" if variant else "") + settings.scale.suffix
+    stem = reference.recipe.stem
+    if any(override.startswith("method.name=") for override in reference.overrides):  # MixUp's recipe by another method
+        stem = stem.replace("mixup", reference.attributes["method"])
+    name = stem + length + (f"_{re.sub(r'[^a-z0-9.]+', '_', variant.lower())}" if variant else "") + settings.scale.suffix
     there = settings.known.get((reference.key, seed)) if settings.scale == Scale() and not settings.overrides else None
     folder = there or settings.output / name / f"seed{seed}"
     script = reference.recipe.parents[1] / "train.py"

@@ -1,7 +1,6 @@
-"""Which recipe gives which cell: the heads of the recipes read against the paper's tables, and what the ablations change in them.
+"""The recipes read against the paper's tables: which cell each names, and what it sets.
 
-A recipe's first line names its cell, e.g. ``# Table 1, CIFAR-100, R-18, automix: 82.04 % ...``. Where no recipe names a cell, one of the
-same experiment at another length serves with ``train.epochs=N``, and a variant of an ablation is its method's recipe with settings changed.
+A recipe's first line names its cell, e.g. ``# Table 1, CIFAR-100, R-18, automix: 82.04 % ...``.
 """
 
 from __future__ import annotations
@@ -63,64 +62,12 @@ class Reference:
 
 def training_key(attributes: paper.Attributes) -> tuple[tuple[str, Any], ...]:
     """What tells trainings apart: all attributes but the metric."""
-    return paper.key_of(_without(attributes, "metric"))
+    return paper.key_of(without(attributes, "metric"))
 
 
-def _without(attributes: paper.Attributes, *names: str) -> paper.Attributes:
+def without(attributes: paper.Attributes, *names: str) -> paper.Attributes:
+    """The attributes but for those of ``names``."""
     return {name: value for name, value in attributes.items() if name not in names}
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """What the recipes offer: references by `training_key`, and a sentence for each recipe that cannot be read."""
-
-    references: Mapping[tuple[tuple[str, Any], ...], Reference]
-    problems: tuple[str, ...]
-
-    def of(self, attributes: paper.Attributes) -> Reference | None:
-        """The training of a cell, if a recipe serves it."""
-        return self.references.get(training_key(attributes))
-
-
-@functools.cache
-def catalogue(folders: tuple[Path, ...] = FOLDERS) -> Catalogue:
-    """The training of every cell that a recipe of ``folders`` serves; a recipe that names the cell wins over one that is adapted."""
-    found: dict[tuple[tuple[str, Any], ...], Reference] = {}
-    problems: list[str] = []
-    for recipe in recipes(folders):
-        try:
-            config = plain_config(recipe)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        cell = cell_of(head_of(recipe), str(config["method.name"]))
-        if cell is not None:
-            attributes = _without(cell.attributes, "metric")
-            found.setdefault(training_key(attributes), Reference(attributes, recipe, (), config))
-    named = list(found.values())
-    for cell in trainings():
-        plain = _without(cell.attributes, "metric", "variant")
-        base = found.get(training_key(plain)) or _other_length(plain, named)
-        changes = variant_of(cell.attributes)
-        if base is not None and changes is not None and training_key(cell.attributes) not in found:
-            overrides = (*base.overrides, *(f"{key}={_scalar(value)}" for key, value in changes.items()))
-            attributes = _without(cell.attributes, "metric")
-            found[training_key(attributes)] = Reference(attributes, base.recipe, overrides, plain_config(base.recipe, overrides))
-    return Catalogue(found, tuple(problems))
-
-
-def trainings() -> list[paper.Cell]:
-    """A cell of each training that the tables and ablations need; detection (Table 7) trains nothing of its own."""
-    cells = [cell for table in (*paper.tables().values(), *paper.figures().values()) for cell in table if "epochs" in cell.attributes]
-    plain_first = sorted(cells, key=lambda cell: "variant" in cell.attributes)
-    return list({training_key(cell.attributes): cell for cell in reversed(plain_first)}.values())[::-1]
-
-
-def variant_of(attributes: paper.Attributes) -> Mapping[str, Any] | None:
-    """The settings that a cell's variant changes: none for the method as it is; None where the method has no such variant."""
-    if "variant" not in attributes:
-        return {}
-    return read_yaml(paper.ABLATIONS)["variants"].get(attributes["variant"], {}).get(attributes["method"])
 
 
 def recipes(folders: Iterable[Path] = FOLDERS) -> list[Path]:
@@ -207,18 +154,3 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
         else:
             into[key] = value
     return into
-
-
-def _other_length(attributes: paper.Attributes, named: Sequence[Reference]) -> Reference | None:
-    """A recipe that is this experiment but for its epochs, made as long as this one."""
-    rest = training_key(_without(attributes, "epochs"))
-    for reference in named:
-        if training_key(_without(reference.attributes, "epochs")) == rest:
-            overrides = (*reference.overrides, f"train.epochs={attributes['epochs']}")
-            return Reference(attributes, reference.recipe, overrides, plain_config(reference.recipe, overrides))
-    return None
-
-
-def _scalar(value: Any) -> str:
-    """A value as an override has it: ``false``, ``0.5``, and text that reads as a number in quotes."""
-    return f"'{value}'" if isinstance(value, str) and value.replace(".", "").isdecimal() else yaml.safe_dump(value).split("\n")[0]

@@ -20,10 +20,11 @@ from PIL import Image
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo
-from automix_transfer.report import measured, paper, plan, references, times
+from automix_transfer.report import measured, paper, plan, times
 from automix_transfer.report.__main__ import main
+from automix_transfer.report.catalogue import alpha_of, catalogue, variant_of
 from automix_transfer.report.plan import Scale, Settings, parse_scale, planned
-from automix_transfer.report.references import catalogue, plain_config, training_key, variant_of
+from automix_transfer.report.references import plain_config, training_key
 from automix_transfer.training.settings import flatten, load_experiment
 
 from .folders import write_trained
@@ -64,6 +65,25 @@ def test_the_ablations_of_tables_9_to_11_are_all_there() -> None:
                 assert catalogue().of(cell.attributes) is not None, cell
     configs = [catalogue().of(cell.attributes) for row in paper.table("9").cells for cell in row[:1]]
     assert len({json.dumps(reference.config, sort_keys=True, default=str) for reference in configs if reference}) == 4
+
+
+def test_every_cell_has_a_recipe_but_those_that_the_library_does_not_offer() -> None:
+    """Adapted recipes have appendix A.1's α as the shipped ones have, options that their methods know, and a folder of their own."""
+    tables = [paper.table(str(number)) for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14)]
+    found = planned([*tables, *paper.figures().values()], Settings(trials=1))
+    assert found.without == ["Table 4, Swin-T, TransMix†"]
+    assert all("MixUp" in cell or "CutMix" in cell for cell in planned([paper.table("10")], Settings()).without)
+    assert len({run.folder for run in found.runs}) == len(found.runs)
+    checked = set()
+    for reference in catalogue().references.values():
+        alpha = alpha_of(reference.attributes)
+        assert alpha is None or float(reference.config["method.alpha"]) == alpha, reference.recipe.name
+        assert reference.config["method.name"] == reference.attributes["method"]
+        kind = (reference.attributes["method"], reference.attributes["procedure"])
+        if any(override.startswith("method.name=") for override in reference.overrides) and kind not in checked:
+            checked.add(kind)
+            load_experiment([reference.recipe], [*reference.overrides, "data.root=."])
+    assert len(checked) > 10
 
 
 def test_plain_configs_are_what_training_reads() -> None:
@@ -146,7 +166,7 @@ def tiny_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "from pathlib import Path\nfrom automix_transfer.errors import run_script\nfrom automix_transfer.training.cli import main\n"
         "run_script(lambda: main('test', Path(__file__).parent / 'configs'))\n")
     for module in (plan, measured):
-        monkeypatch.setattr(module, "catalogue", lambda: references.catalogue((configs,)))
+        monkeypatch.setattr(module, "catalogue", lambda: catalogue((configs,)))
     return tmp_path
 
 
@@ -237,6 +257,6 @@ def test_mistakes_are_one_sentence(arguments: list[str], sentence: str, tmp_path
 def test_a_recipe_that_cannot_be_read_is_told_and_the_others_serve(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text("# Table 1, CIFAR-10, R-18, vanilla: 95 %\nmethod: {name: vanilla}\n")
     (tmp_path / "bad.yaml").write_text("# Table 1, CIFAR-10, R-18, mixup: 95 %\nbase: nowhere.yaml\n")
-    found = references.catalogue((tmp_path,))
+    found = catalogue((tmp_path,))
     assert len(found.problems) == 1 and "nowhere.yaml does not exist" in found.problems[0]
     assert training_key(paper.cell("1", "CIFAR-10", "R-18", "vanilla").attributes) in found.references

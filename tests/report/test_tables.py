@@ -18,8 +18,9 @@ from automix_transfer.config import to_yaml
 from automix_transfer.errors import UserError
 from automix_transfer.report import paper, render
 from automix_transfer.report.__main__ import main
+from automix_transfer.report.catalogue import catalogue
 from automix_transfer.report.measured import Measured, measure
-from automix_transfer.report.references import Reference, catalogue
+from automix_transfer.report.references import Reference
 from automix_transfer.report.tables import fill, where, with_runs
 from automix_transfer.training.settings import load_experiment
 
