@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -91,11 +92,16 @@ def command_of(given: Sequence[str]) -> tuple[list[str], str]:
 
 def show_help(command: Sequence[str], name: str) -> int:
     """The script's own help, under this program's name."""
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": os.environ.get("COLUMNS", "100")})
+    columns = str(shutil.get_terminal_size((80, 24)).columns)  # the script's output is a pipe
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": columns})
     target = command[1] if command[1] != "-m" else command[2]
-    text = done.stdout
+    usage, blank, rest = done.stdout.partition("\n\n")
     for written in (f"usage: {Path(target).name}", f"usage: python -m {target}"):
-        text = text.replace(written, f"usage: automix-transfer {name}", 1)
+        if usage.startswith(written):
+            ours = f"usage: automix-transfer {name}"
+            usage = (ours + usage.removeprefix(written)).replace("\n" + " " * max(0, len(written) - len(ours)), "\n")
+            usage = usage.replace("\n", "\n" + " " * max(0, len(ours) - len(written)))
+    text = usage + blank + rest
     print(text, end="")
     print(done.stderr, end="", file=sys.stderr)
     return done.returncode

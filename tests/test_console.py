@@ -69,3 +69,5 @@ def test_exit_codes_and_help_are_the_scripts() -> None:
     assert missing.returncode == 2 and "nowhere.yaml does not exist" in missing.stderr and "Traceback" not in missing.stderr
     helped = run("doctor", "--help")
     assert helped.returncode == 0 and helped.stdout.startswith("usage: automix-transfer doctor")
+    first, second = helped.stdout.splitlines()[:2]
+    assert not second.strip() or second.index("[") == first.index("[")
