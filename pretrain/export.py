@@ -37,8 +37,8 @@ def main() -> int:
                                        for suffix in dict.fromkeys(SUFFIXES.values())))
     parser.add_argument("--encoder", metavar="NAME",
                         help="where the file does not say what it holds: resnet50, any timm name, torchvision/NAME")
-    parser.add_argument("--which", metavar="k|q",
-                        help="the encoder of a checkpoint with two; default k, the one the paper evaluates (the momentum encoder)")
+    parser.add_argument("--which", metavar="k|q|ema",
+                        help="the encoder of a checkpoint with several; default the one for inference (AutoMix: k, the momentum encoder)")
     parser.add_argument("--num-classes", type=int, metavar="N", help="fail unless the file's classifier has N outputs")
     args = parser.parse_args()
     proof = export(args.checkpoint, args.to, args.output, args.encoder, args.which, args.num_classes)
