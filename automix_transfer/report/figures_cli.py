@@ -13,12 +13,13 @@ FIGURES = {
     "fig3": ("figures_cams", "fig3", "what each network sees in the same mixed pairs: maps of its two top classes"),
     "fig4": ("figures_mixed", "fig4", "mixed samples by λ, and top-1 and top-2 accuracy on them"),
     "fig6": ("figures_masks", "fig6", "trivial against learned masks, with each run's accuracy"),
-    "fig7": ("figures_masks", "fig7", "the same pairs through one training: start, checkpoints kept in its folder, end"),
+    "fig7": ("figures_masks", "fig7", "the same pairs through one training: start, checkpoints in its folder\n"
+             "             (train.keep_epochs=[1,2,5] keeps them), end"),
     "fig8": ("figures_calibration", "fig8", "reliability diagrams (runs, or outputs of the evaluation)"),
-    "robustness": ("figures_robustness", "robustness", "top-1 under corruption by severity and kind, errors under attack (outputs of the "
-                   "evaluation)"),
     "fig12": ("figures_masks", "fig12", "AutoMix's samples and masks for many pairs, and by λ"),
     "fig13": ("figures_masks", "fig12", "as fig12, with --seed 1: other pairs"),
+    "robustness": ("figures_robustness", "robustness", "top-1 under corruption by severity and kind, errors under attack (outputs of the "
+                   "evaluation)"),
     "confusion": ("figures_confusion", "confusion", "the most confused classes of one run with example images, and accuracy by class"),
 }
 DESCRIPTION = """Draw a figure of the paper from trained runs. All runs of a figure get the same images and the same λ. Beside FILE.png,

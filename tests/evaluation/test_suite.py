@@ -17,13 +17,14 @@ from automix_transfer.data.dataset import eval_dataset
 from automix_transfer.data.loader import eval_loader
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.__main__ import main
-from automix_transfer.evaluation.accuracy import accuracy
 from automix_transfer.evaluation.attacks import OfPixels, fgsm, pgd
 from automix_transfer.evaluation.corruptions import corrupt
 from automix_transfer.evaluation.runs import open_run
 from automix_transfer.evaluation.suite import SuiteOptions, evaluate_suite
 from automix_transfer.models import create_encoder, load_encoder
 from automix_transfer.rng import derive_generator
+from automix_transfer.training.distributed import World
+from automix_transfer.training.validation import evaluate
 from evaluation.small_runs import write_images, write_run
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -175,7 +176,7 @@ def test_a_run_is_evaluated_as_it_was_validated(tmp_path: Path, capsys: pytest.C
     assert main(["--run", str(tmp_path / "run"), "--suite", "clean"]) == 0
     found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     run = open_run(tmp_path / "run")
-    expected = accuracy(run.method.inference_encoder(), eval_loader(eval_dataset(run.data), 4))
+    expected = evaluate(run.encoder, eval_loader(eval_dataset(run.data), 4), World(0, 1, torch.device("cpu")))
     assert found["top1"] == pytest.approx(expected["top1"]) and found["images"] == 9
     assert found["about"]["run"] == str(tmp_path / "run") and found["about"]["data"] == str(data) and "commit" in found["about"]
     assert main(["--run", str(tmp_path / "run"), "--which", "q", "--suite", "clean", "--output", str(tmp_path / "q.json")]) == 0

@@ -3,7 +3,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from automix_transfer.evaluation.accuracy import class_accuracy
 from automix_transfer.training.distributed import World
 from automix_transfer.training.validation import eval_mode, evaluate
 
@@ -26,13 +25,6 @@ def test_counts_by_hand_with_an_uneven_last_batch() -> None:
     assert found["top1"] == 100 * sum(int(order[i, 0] == labels[i]) for i in range(23)) / 23
     assert found["top5"] == 100 * sum(int(labels[i] in order[i, :5]) for i in range(23)) / 23
     assert abs(found["loss"] - float(nn.functional.cross_entropy(logits, labels))) < 1e-6
-
-
-def test_class_accuracy_by_hand() -> None:
-    batches = [(torch.eye(4)[[0, 0, 1]], torch.tensor([0, 1, 1]), None), (torch.eye(4)[[3]], torch.tensor([3]), None)]
-    found = class_accuracy(Given(), batches, ["a", "b", "c", "d"], CPU)
-    assert (found["a"], found["b"], found["d"]) == ((100.0, 1), (50.0, 2), (100.0, 1))
-    assert found["c"][0] != found["c"][0] and found["c"][1] == 0
 
 
 def test_fewer_than_five_classes() -> None:
