@@ -110,3 +110,55 @@ def test_random_grids_cover_lam_of_the_cells():
 def test_unknown_option_names_the_choices(option):
     with pytest.raises(UserError, match="choose one of"):
         MixBlock(4, **option)
+
+
+@pytest.mark.parametrize("lam_embedding", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_one_projection_of_a_batch_serves_all_pairs(lam_embedding, normalize):
+    """Masks and gradients are those of convolutions over concat(z, λ), for each image of each pair apart."""
+    block, other = (lively(lam_embedding=lam_embedding, normalize=normalize, value="own") for _ in range(2))
+    z, permutation = torch.randn(5, 6, 3, 4), torch.tensor([3, 0, 4, 2, 1])
+
+    def by_concatenation(z_i, z_j, lam):
+        embedded = [torch.cat([block.normalized(z), torch.full_like(z[:, :1], share)], dim=1) if lam_embedding else block.normalized(z)
+                    for z, share in ((z_i, lam), (z_j, 1 - lam))]
+        query, key = (block.w_p(e).flatten(2) for e in embedded)
+        attention = torch.softmax(query.transpose(1, 2) @ key / math.sqrt(3), dim=-1)
+        logits = attention @ block.w_z(embedded[0]).flatten(2).transpose(1, 2)
+        return torch.sigmoid(logits.transpose(1, 2).unflatten(2, (3, 4)))
+
+    weight = torch.randn(5, 1, 3, 4)
+    first = [by_concatenation(z, z[permutation], lam) for lam in (0.2, 0.7)]
+    (first[0] * weight + first[1]).sum().backward()
+    projected = other.project(z)
+    second = [other.pair_mask(projected, projected[permutation], lam, (3, 4)) for lam in (0.2, 0.7)]
+    (second[0] * weight + second[1]).sum().backward()
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(first, second, strict=True))
+    for a, b in zip(block.parameters(), other.parameters(), strict=True):
+        assert a.grad.abs().sum() > 0 and torch.allclose(a.grad, b.grad, atol=1e-5)
+    few = other.pair_mask(projected[:2], projected[permutation[:2]], 0.2, (3, 4))
+    assert torch.allclose(few, second[0][:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_projection_is_in_half_precision_and_nothing_else(dtype):
+    torch.manual_seed(0)
+    block = MixBlock(64, init_std=3.0)
+    z = torch.randn(4, 64, 5, 5, requires_grad=True)
+    expected = block(z, z.flip(0), 0.301, (5, 5))
+    with torch.autocast("cpu", dtype=dtype):
+        projected = block.project(z)
+        mask = block.pair_mask(projected, block.project(z.flip(0)), 0.301, (5, 5))
+    assert torch.equal(projected.similarity, projected.similarity.to(dtype).float())  # W_P's outputs are rounded
+    assert mask.dtype == projected.value.dtype == torch.float32 and not torch.equal(projected.value, projected.value.to(dtype).float())
+    assert expected.std() > 0.05 and (mask - expected).abs().max() < 0.05
+    mask.sum().backward()
+    assert torch.isfinite(z.grad).all() and block.w_p.weight.grad.abs().sum() > 0
+
+
+def test_mixing_gives_the_images_back_where_the_mask_is_one_or_zero():
+    x_i, x_j = torch.randn(2, 2, 3, 4, 4)
+    assert torch.equal(mix(x_i, x_j, torch.ones(2, 1, 4, 4)), x_i) and torch.equal(mix(x_i, x_j, torch.zeros(2, 1, 4, 4)), x_j)
+    mask = torch.rand(2, 1, 4, 4, requires_grad=True)
+    (mix(x_i, x_j, mask) * x_i).sum().backward()
+    assert torch.allclose(mask.grad, ((x_i - x_j) * x_i).sum(dim=1, keepdim=True), atol=1e-5)
