@@ -32,6 +32,14 @@ def test_killed_and_resumed_is_bit_equal(experiment, tmp_path: Path, method: str
     assert (Path(killed.output) / "log.csv").read_text().count("\n") == 5
 
 
+def test_an_approximation_that_counts_its_steps_resumes_to_the_same_bits(experiment, tmp_path: Path) -> None:
+    killed = experiment("method.name=automix", "method.preset=fast", "method.generator_every=3", *RANDOM)
+    whole = replace(killed, output=str(tmp_path / "whole"))
+    finish(whole)
+    assert kill_and_resume(killed, seed=3, total=STEPS) >= 1
+    assert_same_run(Path(whole.output), Path(killed.output))
+
+
 def test_workers_do_not_change_the_result(experiment, tmp_path: Path) -> None:
     train(experiment(*RANDOM, f"output={tmp_path / 'a'}"))
     train(experiment(*RANDOM, f"output={tmp_path / 'b'}", "data.workers=1"))
