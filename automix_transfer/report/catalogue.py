@@ -23,7 +23,6 @@ from automix_transfer.report.references import (
     SETS,
     Reference,
     cell_of,
-    head_of,
     plain_config,
     recipes,
     training_key,
@@ -55,7 +54,7 @@ def catalogue(folders: tuple[Path, ...] = FOLDERS) -> Catalogue:
         except UserError as error:
             problems.append(str(error))
             continue
-        cell = cell_of(head_of(recipe), str(config["method.name"]))
+        cell = cell_of(recipe)
         if cell is not None:
             attributes = without(cell.attributes, "metric")
             found.setdefault(training_key(attributes), Reference(attributes, recipe, (), config))

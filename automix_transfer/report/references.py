@@ -1,12 +1,11 @@
 """The recipes read against the paper's tables: which cell each names, and what it sets.
 
-A recipe's first line names its cell, e.g. ``# Table 1, CIFAR-100, R-18, automix: 82.04 % ...``.
+A recipe's first line names its cell, e.g. ``# Table 1, CIFAR-100, R-18, automix: 82.04 % top-1 ...``; see `training.recipes`.
 """
 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from automix_transfer.config import read_yaml
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import METHODS, PRESETS
 from automix_transfer.report import paper
+from automix_transfer.training.recipes import read_recipe
 from automix_transfer.training.settings import Experiment, flatten
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (ROOT / "pretrain" / "configs", ROOT / "finegrained" / "configs")
-HEAD = re.compile(r"#\s*Tables? (\d+)\b[,: ]*(.*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,27 +74,17 @@ def recipes(folders: Iterable[Path] = FOLDERS) -> list[Path]:
     return [file for folder in folders for file in sorted(folder.glob("*.yaml"))]
 
 
-def head_of(recipe: Path) -> str:
-    """The first line of a recipe, without its mark."""
+def cell_of(recipe: Path) -> paper.Cell | None:
+    """The cell that a recipe's head names; None where it names no table of results, or not one cell of it."""
     try:
-        with recipe.open(encoding="utf-8") as file:
-            return file.readline().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def cell_of(head: str, method: str) -> paper.Cell | None:
-    """The cell that a recipe's first line names: what stands between its commas, as far as the table knows it, and the config's method.
-
-    None where it names no table of results, or not one cell.
-    """
-    match = HEAD.match(head)
-    if match is None or f"table{match[1]}" not in paper.tables():
+        head = read_recipe(recipe)
+    except OSError:
         return None
-    table = paper.tables()[f"table{match[1]}"]
-    words = [word.strip() for word in re.split(r"[,;:()]", match[2])]
-    known = [word for word in words if word and any(paper.has(cell, word) for cell in table)]
-    found = [cell for cell in table if cell.attributes.get("method") == method and all(paper.has(cell, word) for word in known)]
+    table = paper.tables().get(f"table{head.table}")
+    if table is None:
+        return None
+    known = [word for word in head.cell if any(paper.has(cell, word) for cell in table)]
+    found = [cell for cell in table if cell.attributes.get("method") == head.method and all(paper.has(cell, word) for word in known)]
     training = {training_key(cell.attributes): cell for cell in found if "variant" not in cell.attributes}
     return next(iter(training.values())) if len(training) == 1 else None
 
