@@ -197,4 +197,4 @@ def test_the_list_shows_every_recipe_with_its_number(room: str) -> None:
 def test_words_choose_from_the_list() -> None:
     text = list_recipes(ROOT / "pretrain" / "configs", ["ImageNet", "r50", "automix", "a3"])
     assert text.startswith("1 of ") and "imagenet_r50_automix_rsb_a3.yaml  78.44  ImageNet-1k, R-50, RSB A3, 100 epochs, automix" in text
-    assert list_recipes(ROOT / "pretrain" / "configs", ["nothing"]).startswith("0 of ")
+    assert list_recipes(ROOT / "pretrain" / "configs", ["no such words"]).startswith("0 of ")
