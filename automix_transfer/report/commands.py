@@ -132,6 +132,8 @@ def add_plan(commands: Any) -> None:
         parser.add_argument("tables", nargs="+", metavar="TABLE", help="table1 to table11, table13, table14, fig9, fig10")
         parser.add_argument("--data.root", dest="data_root", action="append", default=[], metavar="[NAME=]DIR",
                             help="folder of the data; NAME= for one data set (cifar100, tiny_imagenet, ImageNet-1k, ...); may be repeated")
+        parser.add_argument("--weights", action="append", default=[], metavar="NAME=FILE",
+                            help="what fine-tuning starts from, by encoder: R-18=resnet18.pth; teacher=FILE: AttentiveMix's")
         parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default: runs)")
         parser.add_argument("--trials", type=int, default=3, metavar="N", help="seeds 0 to N-1 of each (default: 3, as the paper)")
         parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
@@ -176,7 +178,8 @@ def plan_settings(args: argparse.Namespace) -> Any:
     """What the options say, checked."""
     import shlex
 
-    from automix_transfer.report.plan import Settings, parse_scale
+    from automix_transfer.report.plan import Settings
+    from automix_transfer.report.scale import parse_scale
 
     if not 1 <= args.trials <= 100:
         raise UserError(f"--trials {args.trials} must be from 1 to 100")
@@ -189,5 +192,9 @@ def plan_settings(args: argparse.Namespace) -> Any:
         launcher = tuple(shlex.split(args.launcher))
     except ValueError as error:
         raise UserError(f"--launcher {args.launcher} has an open quote; close it") from error
-    return Settings(args.output, args.trials, parse_scale(args.scale), data_roots(args.data_root), launcher, tuple(args.set),
+    nameless = [text for text in args.weights if not all(text.partition("=")[::2])]
+    if nameless:
+        raise UserError(f"--weights {nameless[0]} is not of the form NAME=FILE, e.g. R-18=resnet18.pth")
+    weights = {name.lower(): file for name, _, file in (text.partition("=") for text in args.weights)}
+    return Settings(args.output, args.trials, parse_scale(args.scale), data_roots(args.data_root), weights, launcher, tuple(args.set),
                     args.corrupted, args.num_gpus)

@@ -6,7 +6,6 @@ proves each done. `Scale` shrinks epochs and data by stated factors; `matching` 
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 import sys
@@ -21,57 +20,10 @@ from automix_transfer.report.catalogue import catalogue
 from automix_transfer.report.measured import SCHEDULES
 from automix_transfer.report.paper import Cell, PaperTable
 from automix_transfer.report.references import ROOT, Reference
+from automix_transfer.report.scale import Scale
 from automix_transfer.report.tables import name_of
 
 DETECTORS = {"VOC": "voc_R50_C4_24k", "COCO": "coco_R50_C4_2x"}
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Factors of the epochs and of the training images of each class; 1 is the paper's."""
-
-    epochs: float = 1.0
-    data: float = 1.0
-
-    @property
-    def suffix(self) -> str:
-        """What tells folders of another scale apart."""
-        return "" if self == Scale() else f"-epochs{self.epochs:g}-data{self.data:g}"
-
-    def overrides(self, reference: Reference) -> list[str]:
-        """The settings of ``reference`` that this scale changes."""
-        config, changed = reference.config, []
-        epochs = int(config["train.epochs"])
-        fewer = max(1, round(epochs * self.epochs))
-        if fewer != epochs:
-            changed.append(f"train.epochs={fewer}")
-            if warmup := float(config.get("schedule.warmup_epochs") or 0):
-                changed.append(f"schedule.warmup_epochs={warmup * fewer / epochs:.4g}")
-        data = reference.data
-        if self.data != 1 and data is not None:
-            least = math.ceil(int(config["train.batch_size"]) / data.classes)  # a step needs a full batch
-            changed.append(f"data.limit_per_class={max(least, round(self.data * data.train / data.classes), 1)}")
-        return changed
-
-
-def parse_scale(text: str) -> Scale:
-    """``0.01``, or ``epochs=0.05,data=0.1``.
-
-    Raises:
-        UserError: no number in (0, 1], or another name.
-    """
-    values: dict[str, float] = {}
-    for part in text.split(","):
-        name, equals, number = part.partition("=")
-        name, number = (name.strip(), number) if equals else ("", name)
-        try:
-            factor = float(number)
-        except ValueError:
-            factor = math.nan
-        if name not in ("", "epochs", "data") or not 0 < factor <= 1:
-            raise UserError(f"--scale {text} is not a factor; write e.g. 0.01, or epochs=0.05,data=0.1, each above 0 and at most 1")
-        values |= {key: factor for key in ([name] if name else ["epochs", "data"])}
-    return Scale(**values)
 
 
 @dataclass(frozen=True)
@@ -108,6 +60,7 @@ class Settings:
 
     Attributes:
         data_roots: a folder by data set, under the empty name for all.
+        weights: files that trainings start from: by encoder for fine-tuning, and ``teacher`` for AttentiveMix.
         launcher: what starts a training, e.g. torchrun with its arguments; empty: this Python.
         known: folders of finished trainings that are the paper's, by training and seed, wherever they lie.
     """
@@ -116,6 +69,7 @@ class Settings:
     trials: int = 3
     scale: Scale = field(default_factory=Scale)
     data_roots: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
     launcher: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     corrupted: str = ""
@@ -125,11 +79,12 @@ class Settings:
 
 @dataclass
 class Plan:
-    """``without``: cells that no recipe serves; ``roots_missing``: data sets that no --data.root was given for."""
+    """``without``: cells that no recipe serves; ``roots_missing``, ``weights_missing``: what no --data.root or --weights was given for."""
 
     runs: list[PlannedRun]
     without: list[str]
     roots_missing: list[str]
+    weights_missing: list[str]
 
 
 def planned(tables: Sequence[PaperTable], settings: Settings, only: Sequence[str] = ()) -> Plan:
@@ -137,6 +92,7 @@ def planned(tables: Sequence[PaperTable], settings: Settings, only: Sequence[str
     runs: dict[tuple[Any, ...], PlannedRun] = {}
     without: list[str] = []
     roots_missing: dict[str, None] = {}
+    weights_missing: dict[str, None] = {}
     cells = [(table, cell) for table in tables for cell in table if cell.value is not None or table.name.startswith("fig")]
     chosen = [(table, cell) for table, cell in cells if all(_matches(cell, word) for word in only)]
     if only and not chosen:
@@ -150,6 +106,7 @@ def planned(tables: Sequence[PaperTable], settings: Settings, only: Sequence[str
         root = _root(reference, settings.data_roots)
         if root is None:
             roots_missing[_data_name(reference)] = None
+        weights_missing |= {name: None for name in _weights(reference) if name.lower() not in settings.weights}
         for seed in range(settings.trials):
             key = (reference.key, seed)
             if key not in runs:
@@ -158,7 +115,7 @@ def planned(tables: Sequence[PaperTable], settings: Settings, only: Sequence[str
             run.cells.append(f"{table.title}, {name_of(cell, table)}")
             known = {step.name for step in run.steps}
             run.steps += [step for step in _measurements(cell, run, settings) if step.name not in known]
-    return Plan(list(runs.values()), without, list(roots_missing))
+    return Plan(list(runs.values()), without, list(roots_missing), list(weights_missing))
 
 
 def _matches(cell: Cell, word: str) -> bool:
@@ -183,7 +140,8 @@ def _training(reference: Reference, seed: int, settings: Settings, root: str | N
     there = settings.known.get((reference.key, seed)) if settings.scale == Scale() and not settings.overrides else None
     folder = there or settings.output / name / f"seed{seed}"
     script = reference.recipe.parents[1] / "train.py"
-    overrides = (*reference.overrides, *settings.scale.overrides(reference), *settings.overrides)
+    weights = [f"{key}={settings.weights.get(name.lower(), f'WEIGHTS_{name.upper()}')}" for name, key in _weights(reference).items()]
+    overrides = (*reference.overrides, *settings.scale.overrides(reference), *weights, *settings.overrides)
     place = root or f"DATA_{_data_name(reference).upper()}"
     command = (*(settings.launcher or (python(),)), shown(script), "--resume", "--config-file", shown(reference.recipe),
                f"data.root={place}", f"seed={seed}", f"output={folder}", *overrides)
@@ -227,6 +185,12 @@ def _root(reference: Reference, roots: Mapping[str, str]) -> str | None:
     """The folder of a data set: by its name, the paper's or the layout's, or what was given for all."""
     names = (_data_name(reference), str(reference.attributes["data"]).lower(), str(reference.config["data.dataset"]).lower())
     return next((roots[name] for name in (*names, "") if name in roots), None)
+
+
+def _weights(reference: Reference) -> dict[str, str]:
+    """The files that a training starts from: what --weights calls each, and the setting that names it."""
+    needed = {str(reference.attributes["encoder"]): "encoder.weights"} if reference.attributes["procedure"] == "fine-tuning" else {}
+    return {**needed, **({"teacher": "method.teacher_weights"} if reference.attributes["method"] == "attentivemix" else {})}
 
 
 def _data_name(reference: Reference) -> str:

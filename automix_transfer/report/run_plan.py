@@ -17,8 +17,9 @@ from automix_transfer.io import write_json, write_text
 from automix_transfer.jobs import Job, run_jobs
 from automix_transfer.report import paper
 from automix_transfer.report.measured import measure
-from automix_transfer.report.plan import Plan, PlannedRun, Scale, Settings, line_of, planned
+from automix_transfer.report.plan import Plan, PlannedRun, Settings, line_of, planned
 from automix_transfer.report.references import training_key
+from automix_transfer.report.scale import Scale
 from automix_transfer.report.times import StepTimes
 from automix_transfer.report.trained import PLANNED, read_trained
 from automix_transfer.training.settings import load_experiment
@@ -111,7 +112,8 @@ def summary(plan: Plan, times: StepTimes, scale: Scale) -> list[str]:
     states = [run.state for run in plan.runs]
     done, untouched, damaged = (states.count(name) for name in ("done", "to do", "damaged"))
     begun = len(states) - done - untouched - damaged
-    lines = [f"{len(plan.runs)} runs: {done} done, {begun} begun, {untouched} to do" + (f", {damaged} damaged" if damaged else "") + "."]
+    broken = f", {damaged} damaged" if damaged else ""
+    lines = [f"{counted(len(plan.runs))}: {done} done, {begun} begun, {untouched} to do{broken}."]
     known = [run.hours for run in plan.runs if run.hours is not None]
     unknown = sum(run.hours is None for run in plan.runs)
     if sum(known) > 0:
@@ -125,7 +127,14 @@ def summary(plan: Plan, times: StepTimes, scale: Scale) -> list[str]:
     if plan.roots_missing:
         lines.append(f"Give --data.root for {', '.join(plan.roots_missing)}: DIR for all, or NAME=DIR for each "
                      f"(--data.root {plan.roots_missing[0]}=/data/{plan.roots_missing[0]}).")
+    if plan.weights_missing:
+        lines.append(f"Give --weights NAME=FILE for {', '.join(plan.weights_missing)}: what these trainings start from.")
     return [*lines, *times.problems]
+
+
+def counted(runs: int) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{runs} run{'' if runs == 1 else 's'}"
 
 
 def hours_text(hours: float) -> str:
@@ -154,7 +163,7 @@ def run_plan(plan: Plan, settings: Settings, tables: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
-    print(f"all {len(plan.runs)} runs are done; python -m automix_transfer.report tables {settings.output} --table {tables[0]}")
+    print(f"done: {counted(len(plan.runs))}; python -m automix_transfer.report tables {settings.output} --table {tables[0]}")
     return 0
 
 
@@ -197,5 +206,9 @@ def check(plan: Plan) -> None:
     if missing and left:
         raise UserError(f"the folder of {', '.join(missing)} is not known; give --data.root DIR, or --data.root NAME=DIR for each, "
                         f"e.g. --data.root {missing[0]}=/data/{missing[0]}")
+    if plan.weights_missing and left:
+        name = plan.weights_missing[0]
+        raise UserError(f"the weights of {', '.join(plan.weights_missing)} are not known, which trainings start from; give --weights "
+                        f"{name}=FILE, e.g. torchvision's")
     for run in {run.name: run for run in left}.values():
         load_experiment([run.reference.recipe], [*run.overrides, "data.root=."])

@@ -28,7 +28,7 @@ from automix_transfer.training.settings import FREE_ON_RESUME, flatten
 PLANNED = "planned.json"  # what `report run` writes beside a run: the cell that it is for, and by what it was shrunk
 #: settings that do not change what is trained: where, how fast, how often it is saved
 FREE = FREE_ON_RESUME | {"seed", "train.channels_last", "train.compile", "train.deterministic", "train.accumulate", "train.sync_batchnorm",
-                         "data.on_bad_image", "data.classes", "method.preset"}
+                         "data.on_bad_image", "data.classes", "method.preset", "method.teacher_weights"}
 ROUNDING = 0.006  # log.csv and metrics.json may be rounded
 BIGGEST = 1_000_000  # bytes of a config.yaml or of the end of a log.csv that are read
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

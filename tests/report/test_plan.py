@@ -21,8 +21,9 @@ from automix_transfer.errors import UserError
 from automix_transfer.report import measured, paper, plan, times
 from automix_transfer.report.__main__ import main
 from automix_transfer.report.catalogue import alpha_of, catalogue, variant_of
-from automix_transfer.report.plan import Scale, Settings, parse_scale, planned
+from automix_transfer.report.plan import Settings, planned
 from automix_transfer.report.references import plain_config, training_key
+from automix_transfer.report.scale import Scale, parse_scale
 from automix_transfer.training.settings import flatten, load_experiment
 from automix_transfer.training.setup import build_model
 
@@ -111,6 +112,15 @@ def test_a_plan_is_what_the_table_needs() -> None:
     assert missing.roots_missing == ["tiny_imagenet"]
 
 
+def test_weights_that_trainings_start_from_are_asked_for(tmp_path: Path) -> None:
+    options = ["run", "table5", "--only", "CUB-200", "R-18", "automix", "--data.root", "/d", "--output", str(tmp_path), "--print"]
+    with pytest.raises(UserError, match="weights of R-18 are not known"):
+        main(options)
+    assert main([*options, "--weights", "R-18=r18.pth", "--trials", "1", "-o", str(tmp_path / "lines")]) == 0
+    assert "encoder.weights=r18.pth" in shlex.split((tmp_path / "lines").read_text())
+    assert planned([paper.table("4")], Settings(trials=1), ["Swin-T", "attentivemix"]).weights_missing == ["teacher"]
+
+
 def test_what_is_measured_after_training_is_planned_too() -> None:
     steps = {table: [step.name for step in planned([paper.table(table)], Settings(trials=1), words).runs[0].steps]
              for table, words in (("6", ["automix"]), ("7", ["automix"]), ("8", ["automix", "R-18"]))}
@@ -174,7 +184,7 @@ def test_a_plan_runs_is_shown_and_is_not_run_again(tiny_recipes: Path, capfd: py
                "--scale", "epochs=0.0025,data=0.002", "--data.root", f"cifar10={root}"]
     assert main(["run", *options]) == 0
     out = capfd.readouterr().out
-    assert "1 runs: 0 done, 0 begun, 1 to do." in out and "all 1 runs are done" in out
+    assert "1 run: 0 done, 0 begun, 1 to do." in out and "done: 1 run;" in out
     assert main(["tables", str(output), "--table", "1", "--format", "csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capfd.readouterr().out)))
     vanilla = next(row for row in rows if row[""] == "Vanilla")
@@ -244,6 +254,7 @@ def test_times_are_measured_once(tiny_recipes: Path, capsys: pytest.CaptureFixtu
     (["run", "table1", "--only", "CIFAR-10", "R-18", "vanilla", "--no-measure"], "the folder of cifar10 is not known"),
     (["run", "table1", "--only", "CIFAR-10", "R-18", "vanilla", "--data.root", "/d", "--set", "train.epoch=3", "--no-measure"],
      "did you mean 'epochs'"),
+    (["plan", "table1", "--weights", "R-18"], "NAME=FILE"),
     (["plan", "table1", "--data.root", "cifar10="], "names no folder"), (["plan", "table1", "--launcher", "torchrun '"], "open quote"),
 ])
 def test_mistakes_are_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
