@@ -79,6 +79,11 @@ def example_pairs(dataset: ClassificationDataset, info: EncoderInfo, count: int 
     Raises:
         UserError: the data set has fewer pairs.
     """
+    return pairs_of(dataset, info, choose_pairs(dataset, count, seed))
+
+
+def choose_pairs(dataset: ClassificationDataset, count: int, seed: int) -> list[tuple[int, int]]:
+    """The indices of `example_pairs`: (i, j) of each."""
     order = torch.randperm(len(dataset), generator=derive_generator(seed, "example pairs")).tolist()
     labels = dataset.labels
     chosen: list[tuple[int, int]] = []
@@ -90,6 +95,11 @@ def example_pairs(dataset: ClassificationDataset, info: EncoderInfo, count: int 
     if len(chosen) < count:
         raise UserError(f"the data set of {len(dataset)} images has {len(chosen)} pairs of two classes, but {count} are to be drawn; "
                         "ask for fewer")
+    return chosen
+
+
+def pairs_of(dataset: ClassificationDataset, info: EncoderInfo, chosen: Sequence[tuple[int, int]]) -> Pairs:
+    """The images of chosen pairs."""
     images = [torch.stack([dataset[index][0] for index in side]) for side in zip(*chosen, strict=True)]
     return Pairs(images[0], images[1], info.mean, info.std)
 
