@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from automix_transfer.data.images import read_image
-from automix_transfer.data.listing import Listing
+from automix_transfer.data.listing import Listing, Paths
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.transforms import eval_transform, split_at_tensor, train_transform
@@ -36,17 +35,15 @@ class ClassificationDataset(Dataset):
         self.listing, self.transform, self.seed = listing, transform, seed
         self.classes = listing.classes
         self.labels = np.asarray(listing.labels, dtype=np.int64)
-        # One buffer instead of a million path objects: touching an object in a forked worker copies its memory page.
-        encoded = [os.fsencode(path) for path in listing.paths]
-        self._ends = np.cumsum([0, *map(len, encoded)])
-        self._names = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        paths = listing.paths
+        self._paths = paths if isinstance(paths, Paths) else Paths(str(path) for path in paths)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def path(self, index: int) -> Path:
         """The file of sample ``index``."""
-        return Path(os.fsdecode(self._names[self._ends[index]:self._ends[index + 1]].tobytes()))
+        return Path(self._paths.name(index))
 
     def read(self, index: int) -> Image.Image:
         """The untransformed image of sample ``index``."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from automix_transfer.data.images import is_image_name
-from automix_transfer.data.listing import Box, Listing, parse_box, read_lines
+from automix_transfer.data.listing import Box, Listing, Paths, parse_box, read_lines
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
@@ -25,7 +25,7 @@ def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
     if unknown:
         raise UserError(f"{folder} has {len(unknown)} class folder(s) that {root / reference} has not, e.g. '{unknown[0]}'; "
                         "both splits must use the same class names")
-    paths: list[Path] = []
+    paths: list[str] = []
     labels: list[int] = []
     problems, aside = Problems(str(folder)), 0
     for label, name in enumerate(names):
@@ -41,7 +41,7 @@ def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
     notes = [f"{aside} files in {folder} are no images by their names and were left aside"] if aside else []
     if len(here) < len(names):
         notes.append(f"{folder} has images of {len(here)} of the {len(names)} classes")
-    return Listing(paths, labels, names, notes=tuple(notes))
+    return Listing(Paths(paths), labels, names, notes=tuple(notes))
 
 
 def tiny_imagenet(root: Path, split: str) -> Listing:
@@ -71,7 +71,7 @@ def _tiny_train(root: Path, classes: list[str], problems: Problems) -> Listing:
         if not folder.is_dir():
             problems.add(folder, f"the folder of class '{wnid}' in wnids.txt is missing")
             continue
-        images, _ = images_below(folder)
+        images = [Path(name) for name in images_below(folder)[0]]
         if not images:
             problems.add(folder, "the class folder holds no image")
         paths += images
@@ -158,12 +158,12 @@ def class_names(folder: Path, layout: str) -> list[str]:
     return names
 
 
-def images_below(folder: Path) -> tuple[list[Path], int]:
+def images_below(folder: Path) -> tuple[list[str], int]:
     """The image files in and below ``folder`` in torchvision's order, and the number of visible files of other kinds."""
-    images: list[Path] = []
+    images: list[str] = []
     others = 0
     for place, _, names in sorted(os.walk(folder, followlinks=True)):
         chosen = [name for name in sorted(names) if is_image_name(name)]
         others += sum(not name.startswith(".") for name in names) - len(chosen)
-        images += [Path(place, name) for name in chosen]
+        images += [f"{place}{os.sep}{name}" for name in chosen]
     return images, others

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,36 @@ from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
 Box = tuple[float, float, float, float]
+
+
+class Paths(Sequence[Path]):
+    """File names in one buffer. As a list of `Path` those of ImageNet take 15 s and 300 MB to make, and a worker that only looks at one
+    copies its memory page."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        text = "\0".join(names).encode("utf-8", errors="surrogateescape")
+        self._text = np.frombuffer(text, dtype=np.uint8)
+        ends = np.flatnonzero(self._text == 0)  # no file name holds a zero
+        self._starts = np.concatenate([[0], ends + 1]) if text else np.zeros(0, np.int64)
+        self._ends = np.append(ends, len(text)) if text else np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def name(self, index: int) -> str:
+        """File ``index`` as text."""
+        return self._text[self._starts[index]:self._ends[index]].tobytes().decode("utf-8", errors="surrogateescape")
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [Path(self.name(number)) for number in range(*index.indices(len(self)))]
+        return Path(self.name(index))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return f"Paths of {len(self)} files"
 
 
 @dataclass(frozen=True)
@@ -60,7 +91,7 @@ class Listing:
         notes: what the reader found worth saying, e.g. files that it left aside.
     """
 
-    paths: list[Path]
+    paths: Sequence[Path]
     labels: list[int]
     classes: list[str]
     boxes: list[list[Box]] | None = None

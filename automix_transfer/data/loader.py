@@ -40,18 +40,19 @@ class EpochBatches(Sampler[Batch]):
     def __len__(self) -> int:
         return max(0, self.batches_per_epoch - self.start_batch)
 
-    def order(self) -> Batch:
-        """All samples of the epoch in order. With R repeats: R copies of each image beside each other, cut to the epoch's length."""
-        indices: list[int] = torch.randperm(self.size, generator=derive_generator(self.seed, "order", self.epoch)).tolist()
-        copies: list[tuple[int, ...]] = [(copy,) for copy in range(self.repeats)] if self.repeats > 1 else [()]
-        distinct = indices[:-(-self.size // self.repeats)]
-        return [(self.epoch, index, *copy) for index in distinct for copy in copies][:self.size]
-
     def __iter__(self) -> Iterator[Batch]:
-        order = self.order()
+        """One permutation of numbers is all that an epoch costs; batches that are skipped are never made. With R repeats: R copies of each
+        image beside each other, cut to the epoch's length."""
+        order = torch.randperm(self.size, generator=derive_generator(self.seed, "order", self.epoch))
         for batch in range(self.start_batch, self.batches_per_epoch):
             start = (batch * self.world_size + self.rank) * self.batch_size
-            yield order[start:start + self.batch_size]
+            if self.repeats == 1:
+                yield [(self.epoch, index) for index in order[start:start + self.batch_size].tolist()]
+            else:
+                places = [divmod(place, self.repeats) for place in range(start, start + self.batch_size)]
+                first, end = places[0][0], places[-1][0] + 1
+                indices = order[first:end].tolist()
+                yield [(self.epoch, indices[image - first], copy) for image, copy in places]
 
 
 class ImageLoader(DataLoader):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from automix_transfer.data.cache import cache_file
 from automix_transfer.data.images import is_image_name
 from automix_transfer.data.layouts import require_folder
-from automix_transfer.data.listing import Listing, Packed
+from automix_transfer.data.listing import Listing, Packed, Paths
 from automix_transfer.data.problems import Problems
 from automix_transfer.data.tar import TarError, members
 from automix_transfer.errors import UserError
@@ -79,8 +79,8 @@ def shards(root: Path, split: str, reference: str = "train") -> Listing:
     elif labels.max() >= len(words):
         raise UserError(f"the shards of {split} at {root} have label {labels.max()}, but there are {len(words)} classes "
                         f"({listed if listed.is_file() else f'from {reference}'}); correct the labels or the list of classes")
-    paths = [files[number] / name for number, name in zip(index.spans[:, 0].tolist(), index.names, strict=True)]
-    return Listing(paths, labels.tolist(), words, packed=Packed(tuple(files), index.spans))
+    paths = (f"{files[number]}/{name}" for number, name in zip(index.spans[:, 0].tolist(), index.names, strict=True))
+    return Listing(Paths(paths), labels.tolist(), words, packed=Packed(tuple(files), index.spans))
 
 
 def shard_files(root: Path, split: str) -> list[Path]:
