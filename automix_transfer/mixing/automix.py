@@ -24,10 +24,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from automix_transfer.mixing.base import Method, StepOutput
-from automix_transfer.mixing.draw import PairDraw, draw_pairs
+from automix_transfer.mixing.draw import AutoMixDraw, PairDraw, draw_pairs
 from automix_transfer.mixing.freed import FreedLoss
 from automix_transfer.mixing.heads import classify_with, copy_head, find_classifier
 from automix_transfer.mixing.losses import check_batch, flat_mask_loss, label_loss, lam_loss, pair_loss
@@ -35,24 +34,11 @@ from automix_transfer.mixing.mix_block import MixBlock, Projected, RandomGrids, 
 from automix_transfer.mixing.momentum import momentum_at, momentum_update
 from automix_transfer.mixing.offline import TrainedMixBlock
 from automix_transfer.mixing.options import AutoMixOptions, check_encoder, check_options
+from automix_transfer.mixing.partial import part_of, shrunk
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
 from automix_transfer.models.taps import feature_channels, features, tapped
 
 LIVELINESS_PAIRS = 16  #: pairs a step whose mask at λ = 0.5 is looked at for the log
-
-
-@dataclasses.dataclass(frozen=True)
-class AutoMixDraw:
-    """λ and partners for q's samples and for k's (Algorithm 1), whether the generator is skipped, and scores for random grids."""
-
-    q: PairDraw
-    k: PairDraw
-    skip_generator: bool
-    scores_seed: int
-
-    def to(self, device: torch.device) -> AutoMixDraw:
-        """With the partners on ``device``."""
-        return dataclasses.replace(self, q=self.q.to(device), k=self.k.to(device))
 
 
 class AutoMix(Method):
@@ -266,19 +252,6 @@ class AutoMix(Method):
 def unused(module: nn.Module) -> Tensor:
     """A zero that depends on every parameter of ``module``: DDP waits for the gradient of each, in every step."""
     return 0 * torch.stack([p.sum() for p in module.parameters()]).sum()
-
-
-def part_of(count: int, share: float) -> int:
-    """How many of ``count`` images a share of them is: none, or at least two, which BatchNorm needs."""
-    return min(max(round(share * count), 2), count) if share else 0
-
-
-def shrunk(images: Tensor, scale: float) -> Tensor:
-    """Images (N, C, H, W) with ``scale`` times their sides, each pixel the mean of those it covers."""
-    if scale == 1:
-        return images
-    height, width = (max(round(side * scale), 1) for side in images.shape[2:])
-    return functional.interpolate(images, size=(height, width), mode="area")
 
 
 def mask_error(mask: Tensor, lam: float) -> Tensor:

@@ -7,20 +7,17 @@ encoder that the block came with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from automix_transfer.config import load_config
 from automix_transfer.errors import UserError
-from automix_transfer.io import load_torch
 from automix_transfer.mixing.mix_block import MixBlock
 from automix_transfer.mixing.options import AutoMixOptions, check_options
 from automix_transfer.mixing.teacher import Teacher
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
 from automix_transfer.models.taps import feature_channels
+from automix_transfer.models.weights import read_method_part
 
 
 class TrainedMixBlock:
@@ -58,15 +55,10 @@ class TrainedMixBlock:
 
 def read_mix_block(path: str) -> tuple[AutoMixOptions, dict[str, Tensor]]:
     """The options and the Mix Block's tensors of an AutoMix checkpoint."""
-    content = load_torch(path)
-    config = content.get("config") if isinstance(content, Mapping) else None
-    method: Any = config.get("method") if isinstance(config, Mapping) else None
-    model: Any = content.get("model") if isinstance(content, Mapping) else None
-    if not isinstance(method, Mapping) or method.get("name") != "automix" or not isinstance(model, Mapping):
-        raise UserError(f"method.mix_block_weights={path} is no training checkpoint of AutoMix; give last.pt of a run with "
+    method, state = read_method_part(path, "mix_block.")
+    if method.get("name") != "automix":
+        raise UserError(f"method.mix_block_weights={path} is of method '{method.get('name')}'; give last.pt of a run with "
                         "method.name=automix")
-    state = {str(key).removeprefix("mix_block."): value for key, value in model.items()
-             if str(key).startswith("mix_block.") and isinstance(value, Tensor)}
     if not state:
         raise UserError(f"method.mix_block_weights={path} was trained without a Mix Block (method.mask={method.get('mask')}); "
                         "give another one")

@@ -88,6 +88,22 @@ def read_weights(path: str | Path, which: str | None = None) -> Weights:
     return Weights(state, None, str(path), None, "state_dict", notes=notes)
 
 
+def read_method_part(path: str | Path, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a training checkpoint of ours says of its method (``config.method``), and the method's tensors whose keys start with
+    ``prefix``, without it.
+
+    Raises:
+        UserError: missing, damaged or foreign file.
+    """
+    content = load_torch(path)
+    config = content.get("config") if isinstance(content, Mapping) else None
+    method = config.get("method") if isinstance(config, Mapping) else None
+    if not isinstance(method, Mapping) or content.get("format") != CHECKPOINT_FORMAT:
+        raise UserError(f"{path} is not a training checkpoint of format {CHECKPOINT_FORMAT}; give last.pt of a run")
+    model = _tensors(Path(path), content.get("model"), "field 'model'")
+    return dict(method), {key.removeprefix(prefix): value for key, value in model.items() if key.startswith(prefix)}
+
+
 def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep") -> LoadReport:
     """Copy ``weights`` into ``encoder``, in place; nothing is changed unless everything fits.
 

@@ -8,8 +8,7 @@ from torch import nn
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import AutoMix, AutoMixOptions, build_method, load_options
-from automix_transfer.mixing.automix import AutoMixDraw
-from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.draw import AutoMixDraw, PairDraw
 from automix_transfer.mixing.momentum import momentum_at, momentum_update
 from automix_transfer.models import create_encoder
 

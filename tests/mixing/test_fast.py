@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.io import save_torch
 from automix_transfer.mixing import AutoMix, build_method, load_options
-from automix_transfer.mixing.automix import AutoMixDraw, part_of, shrunk
-from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.draw import AutoMixDraw, PairDraw
 from automix_transfer.mixing.offline import TrainedMixBlock
+from automix_transfer.mixing.partial import part_of, shrunk
 from automix_transfer.models import create_encoder
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.taps import features
@@ -240,8 +240,8 @@ def test_a_mix_block_that_read_q_is_given_q(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"config": {"method": {"name": "mixup"}}}, "no training checkpoint of AutoMix"), ({"config": 3}, "no training checkpoint of AutoMix"),
-    ({"model": {}}, "without a Mix Block"), ({"model": None}, "no training checkpoint"), ({"format": "other"}, "format"),
+    ({"config": {"method": {"name": "mixup"}}}, "is of method 'mixup'"), ({"config": 3}, "not a training checkpoint"),
+    ({"model": {"x": torch.zeros(1)}}, "without a Mix Block"), ({"model": None}, "not a state dict"), ({"format": "other"}, "format"),
     ({"encoder": {"name": "resnet10_32"}}, "field 'encoder'"),
 ])
 def test_other_files_are_refused_in_one_sentence(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
