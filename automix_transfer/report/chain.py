@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +92,7 @@ def number(values: Any, *keys: str) -> float | None:
         if not isinstance(values, Mapping) or key not in values:
             return None
         values = values[key]
-    usable = isinstance(values, (int, float)) and not isinstance(values, bool) and math.isfinite(values)
+    usable = isinstance(values, (int, float)) and not isinstance(values, bool) and abs(values) < 1e300  # neither NaN nor infinite
     return float(values) if usable else None
 
 

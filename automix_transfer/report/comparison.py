@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,13 +14,13 @@ from automix_transfer import __version__
 from automix_transfer.io import atomic_write, write_json, write_text
 from automix_transfer.localization.pictures import grid, to_png
 from automix_transfer.report.embed import Embedder
-from automix_transfer.report.page import environment
+from automix_transfer.report.html import environment
+from automix_transfer.report.runs import Points, points, read_metrics
 from automix_transfer.report.style import INK, SPARE, colour, marker, save, styled, subplots
 from automix_transfer.training.run_folder import git_commit
 
 HEADLINE = ("AP", "AP50", "AP75")
 SIDE, THRESHOLD = 260, 0.3
-Points = tuple[list[float], list[float]]
 
 
 def build(folder: Path, comparison: Mapping[str, Any], data_root: Path | None = None, class_names: Path | None = None,
@@ -60,25 +58,6 @@ def runs_of(folder: Path, comparison: Mapping[str, Any], name: str) -> dict[str,
     """Seed -> run folder of a row."""
     row = next(row for row in comparison["rows"] if row["name"] == name)
     return {seed: folder / "runs" / row["folder"] / f"seed{seed}" for seed in row["runs"]}
-
-
-def read_metrics(run: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """Detectron2's ``metrics.json`` (a JSON object a line) by iteration; of an iteration that a resumed run did again, the last."""
-    file = run / "metrics.json"
-    found: dict[int, dict[str, Any]] = {}
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        problems.append(f"{file} could not be read ({error.strerror}), so its run is not among the curves")
-        return []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:  # a killed run leaves half a line
-            continue
-        if isinstance(row, dict) and isinstance(row.get("iteration"), int):
-            found[row["iteration"]] = {**found.get(row["iteration"], {}), **row}
-    return [found[iteration] for iteration in sorted(found)]
 
 
 def extra_figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -139,15 +118,6 @@ def curves_figure(path: Path, histories: Mapping[str, Mapping[str, Sequence[Mapp
         if axis.lines:
             axis.legend(fontsize=8)
     return save(figure, path)
-
-
-def points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
-    """Iterations (from 1) and values of the rows that have a finite ``key``."""
-    # Detectron2 files the evaluation after the last iteration, which trained, under the next
-    last = max((row["iteration"] for row in rows if "total_loss" in row), default=math.inf)
-    found = [(min(row["iteration"], last) + 1.0, float(row[key])) for row in rows
-             if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])]
-    return [x for x, _ in found], [y for _, y in found]
 
 
 def mean_curve(lines: Sequence[Points]) -> Points:

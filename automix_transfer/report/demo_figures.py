@@ -13,8 +13,9 @@ from automix_transfer.evaluation.mixed import MIXERS, automix_mixer, load_method
 from automix_transfer.io import read_json, write_json
 from automix_transfer.mixing import AutoMix, Method
 from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.report import slider
 from automix_transfer.report.figures import curves_figure, masks_figure, mixed_accuracy_figure
-from automix_transfer.report.pictures import example_pairs, lam_figure, lam_frames, methods_figure
+from automix_transfer.report.pictures import example_pairs, lam_figure, methods_figure
 from automix_transfer.report.runs import read_history
 
 LAMS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -39,7 +40,8 @@ def draw_figures(output: Path, data: Path, automix: tuple[Method, EncoderInfo], 
     pairs = example_pairs(dataset, info, count=6 if len(dataset) >= 2 * LEAST else 3, seed=seed)
     methods_figure(figures / "methods.png", pairs, method)
     lam_figure(figures / "by_lambda.png", pairs, method)
-    lam_frames(figures, pairs, method)
+    strips = slider.render(method, info, dataset, count=4 if len(dataset) >= 2 * LEAST else 2, seed=seed, root=data / "imagenet")
+    slider.write(figures / "slider", strips, {"source": "pretrain/automix", "data": str(data / "imagenet"), "seed": seed})
 
     # every network and λ is a pass over the samples: five λ take half a minute on one core
     batches = list(shuffled_batches(dataset, 64, seed, min(samples, len(dataset))))

@@ -23,7 +23,7 @@ from automix_transfer.localization.pipeline import Source
 from automix_transfer.localization.pxap import read_mask
 from automix_transfer.localization.sources import read_target
 from automix_transfer.localization.writing import Results, plot
-from automix_transfer.report.page import environment
+from automix_transfer.report.html import environment
 from automix_transfer.training.run_folder import git_commit
 
 HEIGHT = 240  #: pixels of a picture's height

@@ -1,184 +1,208 @@
-"""The report: one HTML file with everything inside, from a folder of runs. What is there is shown, what is not is said."""
+"""The report: one HTML file with everything inside, from folders of runs. What is there is shown, what is not is said."""
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
+from markupsafe import Markup
 
 from automix_transfer import __version__
-from automix_transfer.errors import UserError
 from automix_transfer.io import write_text
-from automix_transfer.report import chain
-from automix_transfer.report.embed import Embedder, Picture
-from automix_transfer.report.runs import read_optional, read_run
+from automix_transfer.report import chain, sections
+from automix_transfer.report.collect import File, Found, collect
+from automix_transfer.report.curves import curve_data, first_series, gather_curves
+from automix_transfer.report.embed import Embedder
+from automix_transfer.report.gallery import gallery, groups_of_shots, plots_beside, run_pictures, slider_views
+from automix_transfer.report.html import environment
+from automix_transfer.report.plot import line_plot
+from automix_transfer.report.runs import RunFolder, differences, read_run
 
-#: figure -> its heading; in this order, wherever they exist
-FIGURES = {"methods": "The same pairs under every method", "by_lambda": "AutoMix from image j to image i",
-           "curves": "Learning curves", "mixed_accuracy": "Are both images recognised?", "masks": "Is the Mix Block alive?",
-           "cams": "Class activation maps", "detections": "Detections"}
-FRAME = "by_lambda_"  # + λ in percent + .png
-RUN_FILES = ("run.json", "metrics.json", "log.csv")
-DETECTOR_FILES = ("last_checkpoint", "model_final.pth")  # of a run of Detectron2, whose figures stand in the tables
+DETAILS = 40  #: runs whose config, command and pictures are folded out; of further ones the table says what they differ in
+LONG = 30  #: rows from which a table gets pages and a filter
+RENDERED = 2  #: runs of AutoMix whose λ slider is drawn here, where no command has drawn one
 
 
 @dataclass
-class Figure:
-    """A picture of ``figures/`` with its heading and sentence."""
+class Row:
+    """A run of the table: ``differs`` is what its config has that most others have not."""
 
     name: str
-    heading: str
-    caption: str
-    picture: Picture
+    run: RunFolder
+    method: str
+    encoder: str
+    data: str
+    differs: list[str]
+    speed: float | None
+    pictures: list[Any] = field(default_factory=list)
 
 
-def build(folder: str | Path, output: str | Path | None = None) -> Path:
-    """Write the report of ``folder`` to ``output`` (default: ``folder/report.html``), atomically, and return its path.
+@dataclass
+class Chain:
+    """A ``summary.json`` with its tables; ``prefix`` leads from the page's folder to the chain's."""
+
+    file: File
+    prefix: str
+    pretrained: list[chain.Pretrained]
+    comparisons: list[chain.Comparison]
+    notes: list[str]
+    seconds: dict[str, float]
+    settings: dict[str, Any]
+    commit: str
+
+    @property
+    def own(self) -> chain.Pretrained | None:
+        """AutoMix's row."""
+        return next((row for row in self.pretrained if row.method == "automix"), None)
+
+
+def build(folders: str | Path | Sequence[str | Path], output: str | Path | None = None, render: bool = True) -> Path:
+    """Write the report of ``folders`` to ``output`` (default: ``report.html`` in the first), atomically, and return its path.
+
+    Args:
+        folders: of a demo, of runs, of results; one or several.
+        render: whether mixed samples are drawn for runs of AutoMix that have no λ slider yet (seconds for each, `RENDERED` at most).
 
     Raises:
-        UserError: ``folder`` does not exist or holds nothing that a report could show; ``output`` cannot be written.
+        UserError: a folder does not exist, none holds anything that a report could show, or ``output`` cannot be written.
     """
-    folder = Path(folder)
-    output = Path(output) if output is not None else folder / "report.html"
-    content = gather(folder)
-    write_text(output, template().render(content))
+    paths = [Path(folders)] if isinstance(folders, (str, Path)) else [Path(folder) for folder in folders]
+    output = Path(output) if output is not None else paths[0] / "report.html"
+    write_text(output, environment().get_template("page.html.j2").render(gather(paths, render)))
     return output
 
 
-def template() -> Template:
-    """The page's template."""
-    return environment().get_template("page.html.j2")
-
-
-@cache
-def environment() -> Environment:
-    """Where the pages' templates and their filters are; templates are compiled once a process."""
-    found = Environment(loader=PackageLoader("automix_transfer", "report"), autoescape=select_autoescape(["html", "j2"]),
-                        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"percent": chain.percent, "signed": partial(chain.percent, signed=True), "method": chain.method_name,
-                        "clock": clock, "anchor": anchor, "compact": compact}
-    return found
-
-
-def gather(folder: Path) -> dict[str, Any]:
+def gather(folders: Sequence[Path], render: bool = True) -> dict[str, Any]:
     """Everything that the template shows."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} does not exist or is not a folder; give the folder of a demo or of a run, e.g. runs/demo")
-    missing: list[str] = []
-    embedder = Embedder(missing)
-    summary_file = folder / "summary.json"
-    summary: dict[str, Any] = {}
-    if summary_file.exists():
-        summary = read_optional(summary_file, missing)
-        missing += chain.missing(summary) if summary else []
-    runs = [read_run(path) for path in run_folders(folder)]
-    detections = {path.parent.name: read_optional(path, missing) for path in sorted(folder.glob("detection/*/results.json"))}
-    wsol = {path.stem: read_optional(path, missing) for path in sorted(folder.glob("wsol/*.json"))}
-    proofs = {path.name: read_optional(path, missing) for path in sorted(folder.glob("export/*.proof.json"))}
-    if not (summary or runs or detections or wsol or proofs or any(folder.glob("figures/*.png"))):
-        raise UserError(f"{folder} holds no run, summary.json or figures, so there is nothing to report; "
-                        "give the folder of a demo or of a run")
-    if not summary_file.exists():
-        missing.append(f"{summary_file} does not exist, so there are no tables of the chain: it is written when the demo has finished")
-    if not proofs:
-        missing.append(f"{folder / 'export'} has no proof of an export")
-
-    frames, figures = _figures(folder / "figures", embedder, missing, chain_expected=bool(summary))
-    pictures = {run.path: [(path.stem.replace("_", " "), embedder.embed(path)) for path in _few(run.pictures)] for run in runs}
-    plots = [(path.stem, embedder.embed(path)) for path in sorted(folder.glob("wsol/*.png"))]
-    missing += [problem for run in runs for problem in run.problems]
-    if not (summary.get("commit") or len({run.commit for run in runs if run.commit}) == 1):
-        silent = sorted([*folder.glob("detection/*/results.json"), *folder.glob("wsol/*.json")])
-        missing += [f"{path} names no commit of its own" for path in silent]
-    start = next((run.start for run in reversed(runs) if run.start), {})
-    versions = summary.get("versions") if isinstance(summary.get("versions"), dict) else start.get("packages")
-    names = {run.path: _relative(run.path, folder) for run in runs}
-    # A file without a commit of its own has that of the chain, where the summary or all runs agree on one
-    commits = {run.commit for run in runs if run.commit}
-    commit = str(summary.get("commit") or "")[:10] or (commits.pop() if len(commits) == 1 else "")
-    return {
-        "title": folder.resolve().name, "folder": str(folder), "version": __version__, "written": time.strftime("%Y-%m-%d %H:%M"),
-        "summary": summary, "pretrained": chain.pretrained(summary), "comparisons": chain.comparisons(summary), "commit": commit,
-        "device": str(start.get("device") or ""), "figures": figures, "frames": frames, "runs": runs, "pictures": pictures, "plots": plots,
-        "names": names, "commit_of": {names[run.path]: run.commit for run in runs},
-        "anchors": {*names.values(), *(f"detection/{name}" for name in detections), *(f"wsol/{name}.json" for name in wsol)},
-        "detections": detections, "wsol": wsol, "proofs": proofs, "missing": _unique(_relative_text(m, folder) for m in missing),
-        "notes": [str(note) for note in summary.get("notes") or []] if isinstance(summary.get("notes") or [], list) else [],
-        "seconds": {key: value for key, value in (summary.get("seconds") or {}).items() if chain.number(value) is not None}
-        if isinstance(summary.get("seconds"), dict) else {},
-        "settings": summary.get("settings") if isinstance(summary.get("settings"), dict) else {},
-        "versions": versions if isinstance(versions, dict) else {},
-    }
+    found = collect(folders)
+    problems = found.problems
+    rows = run_rows(found)
+    chains = [_chain(file, found, problems) for file in found.of("summary")]
+    embedder = Embedder(problems)
+    evaluated = sections.evaluations(found.of("evaluation"))
+    automix = [row.run.path for row in rows if row.method == "automix"][:RENDERED] if render else []
+    sliders = slider_views(found, embedder, automix)
+    shots = groups_of_shots(found, embedder)
+    confused = [(one, _examples(one, embedder)) for one in sections.confusions(found.of("confusion"))]
+    lines = gather_curves([(row.name, row.run) for row in rows], [(found.name(path), path) for path in found.detectors], problems)
+    curves = curve_data(lines, problems)
+    series = first_series(curves)
+    mixed = [(file, sections.mixed_plots(file.content)) for file in found.of("mixed")]
+    replaced = {"curves"} if series else set()
+    replaced |= {"mixed_accuracy", "masks"} if any(plots for _, plots in mixed) else set()
+    replaced |= {group.path.parent.name for group in shots}
+    figures = gallery(found, embedder, replaced, expected=bool(chains))
+    thresholds = plots_beside(found.of("localization"), embedder)
+    for row in rows[:DETAILS]:
+        row.pictures = run_pictures(row.run.pictures, embedder)
+    for row in rows:
+        problems += row.run.problems
+    start = next((row.run.start for row in reversed(rows) if row.run.start), {})
+    commits = {row.run.commit for row in rows if row.run.commit} | {one.commit for one in chains if one.commit}
+    versions = next((one.file.content["versions"] for one in chains if isinstance(one.file.content.get("versions"), dict)), None)
+    content = {
+        "folders": [str(folder) for folder in found.folders], "version": __version__, "written": time.strftime("%Y-%m-%d %H:%M"),
+        "title": found.folders[0].resolve().name if len(found.folders) == 1 else f"{len(found.folders)} folders",
+        "chains": chains, "rows": rows, "details": rows[:DETAILS], "long": LONG, "commits": sorted(commits),
+        "device": str(start.get("device") or ""), "versions": versions or _dict(start.get("packages")),
+        "sliders": sliders, "shots": shots, "figures": figures, "thresholds": thresholds, "mixed": mixed,
+        "curves": curves, "static": _static(curves, series), "series": series,
+        "evaluated": evaluated, "measures": sections.measures_of(evaluated), "reliability": sections.reliability_plot(evaluated),
+        "severity": sections.severity_plot(evaluated), "corruptions": sections.corruption_rows([e for e in evaluated if e.corruption]),
+        "confused": confused, "steps": [(file, sections.step_rows(file)) for file in found.of("steps")],
+        "speeds": [row for row in rows if row.speed is not None],
+        "compared": [(file, sections.comparison_rows(file)) for file in found.of("comparison")],
+        "detections": found.of("detection"), "localizations": found.of("localization"), "proofs": found.of("proof"),
+        "common": _common(rows),
+        "proof": next((file.content for file in sorted(found.of("proof"), key=lambda f: f.content.get("kind") != "detectron2")), None)}
+    return content | _provenance(content, found) | {"missing": list(dict.fromkeys(_short(text, found) for text in problems))}
 
 
-def run_folders(folder: Path) -> list[Path]:
-    """Folders of runs of `training` in ``folder``, itself included, at most two levels down, without detectors; in the chain's order."""
-    candidates = [folder, *folder.glob("*/"), *folder.glob("*/*/")]
-    found = [path for path in candidates if any((path / name).is_file() for name in RUN_FILES)
-             and not any((path / name).exists() for name in DETECTOR_FILES)]
-    order = ("pretrain", "finegrained", "vanilla", "mixup", "cutmix", "automix")
-
-    def place(path: Path) -> tuple[Any, ...]:
-        return tuple((order.index(part) if part in order else len(order), part) for part in path.relative_to(folder).parts)
-
-    return sorted(found, key=place)
-
-
-def _figures(folder: Path, embedder: Embedder, missing: list[str],
-             chain_expected: bool) -> tuple[list[tuple[float, Picture]], list[Figure]]:
-    captions = read_optional(folder / "captions.json", []) if (folder / "captions.json").exists() else {}
-    files = {path.stem: path for path in sorted(folder.glob("*.png"))}
-    steps = {name: int(name.removeprefix(FRAME)) for name in files if name.startswith(FRAME) and name.removeprefix(FRAME).isdigit()}
-    frames = [(steps[name] / 100, picture) for name in sorted(steps, key=lambda n: steps[n]) if (picture := embedder.embed(files[name]))]
-    figures = []
-    for name in [*FIGURES, *(name for name in files if name not in FIGURES and name not in steps)]:
-        if name in files:
-            if picture := embedder.embed(files[name]):
-                heading = FIGURES.get(name, name.replace("_", " ").capitalize())
-                figures.append(Figure(name, heading, str(captions.get(name, "")), picture))
-        elif chain_expected and name != "by_lambda":
-            missing.append(f"{folder / name}.png does not exist")
-    if chain_expected and not frames:
-        missing.append(f"{folder} has no {FRAME}000.png and so on, so there is no slider")
-    return frames, figures
+def run_rows(found: Found) -> list[Row]:
+    """The table of runs, in the chain's order."""
+    runs = [read_run(path) for path in found.runs]
+    rows = []
+    for run, differs in zip(runs, differences([run.config for run in runs]), strict=True):
+        values = run.settings
+        speeds = sorted(row["images_per_s"] for row in run.history if "images_per_s" in row)
+        shown = [f"{key} {value}" for key, value in differs.items()]
+        rows.append(Row(found.name(run.path), run, values.get("method.name", ""), values.get("encoder.name", ""),
+                        values.get("data.dataset", ""), shown, speeds[len(speeds) // 2] if speeds else None))
+    return rows
 
 
-def clock(seconds: Any) -> str:
-    """Seconds for people."""
-    value = chain.number(seconds)
-    if value is None:
-        return "–"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s" if minutes else f"{value:.1f} s"
+def _chain(file: File, found: Found, problems: list[str]) -> Chain:
+    content = file.content
+    folder = found.name(file.path.parent)
+    inside = file.path.parent not in found.folders or len(found.folders) > 1
+    problems += [f"{folder + '/' if inside else ''}{text}" for text in (chain.missing(content) if content else [])]
+    notes, seconds = content.get("notes"), _dict(content.get("seconds"))
+    return Chain(file, f"{folder}/" if inside else "", chain.pretrained(content), chain.comparisons(content),
+                 [str(note) for note in notes] if isinstance(notes, list) else [],
+                 {key: value for key, value in seconds.items() if chain.number(value) is not None}, _dict(content.get("settings")),
+                 str(content.get("commit") or "")[:10])
 
 
-def anchor(name: Any) -> str:
-    """A name as an HTML id."""
-    return "run-" + "".join(c if c.isalnum() else "-" for c in str(name))
+def _provenance(content: dict[str, Any], found: Found) -> dict[str, Any]:
+    """Where a number comes from: names that have a place on the page, and the commit of each."""
+    commit_of = {row.name: row.run.commit for row in content["rows"]}
+    anchors = {row.name for row in content["details"]} | {file.name for kind in ("localization", "evaluation") for file in found.of(kind)}
+    anchors |= {found.name(file.path.parent) for file in found.of("detection")}
+    for one in content["chains"]:
+        if not one.commit:  # what has no commit of its own has that of its chain's runs, where they agree
+            inside = {commit for name, commit in commit_of.items() if commit and name.startswith(one.prefix)}
+            one.commit = inside.pop() if len(inside) == 1 else ""
+        if not one.commit:
+            silent = [*found.of("detection"), *found.of("localization")]
+            found.problems += [f"{file.path} names no commit of its own" for file in silent]
+    commit_of |= {file.name: _commit(file) for kind in ("evaluation", "confusion") for file in found.of(kind)}
+    run_of = {file.name: _run_of(file, content["rows"]) for kind in ("evaluation", "localization", "confusion") for file in found.of(kind)}
+    return {"commit_of": commit_of, "anchors": anchors, "run_of": run_of}
 
 
-def compact(value: Any) -> str:
-    """A value of a JSON file on one line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _commit(file: File) -> str:
+    """The commit of the code that measured a file's numbers, as `RunFolder.commit`."""
+    about = _dict(file.content.get("about"))
+    commit = about.get("commit") if isinstance(about.get("commit"), str) else ""
+    return commit[:10] + ("+" if commit and about.get("changed") else "") if commit else ""
 
 
-def _few(pictures: list[Path], count: int = 3) -> list[Path]:
-    """The last pictures of a run: hundreds would fill the page."""
-    return pictures[-count:]
+def _run_of(file: File, rows: Sequence[Row]) -> str:
+    """The run whose weights were measured, by the path that the file names or the folder that it lies in; empty if unknown."""
+    about = _dict(file.content.get("about"))
+    weights = str(file.content.get("checkpoint") or about.get("weights") or about.get("checkpoint") or "")
+    for row in rows:
+        inside = row.run.path in (file.path.parent, Path(weights).parent) or f"/{weights}".endswith(f"/{row.name}/{Path(weights).name}")
+        if inside and (weights or row.run.path == file.path.parent):
+            return row.name
+    return ""
 
 
-def _relative(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder)) if path != folder else path.resolve().name
+def _examples(one: sections.Confusion, embedder: Embedder, pairs: int = 8, each: int = 3) -> list[dict[str, Any]]:
+    """The first cards of confused pairs with their pictures."""
+    folder = one.file.path.parent
+    return [card | {side: [picture for name in card[side][:each] if (picture := embedder.embed(folder / name))]
+                    for side in ("examples", "taken_for")} for card in one.cards[:pairs]]
 
 
-def _relative_text(text: str, folder: Path) -> str:
-    return text.replace(f"{folder}/", "")
+def _static(curves: dict[str, Any], series: list[Any]) -> Markup | None:
+    if not series:
+        return None
+    quantity = curves["quantities"][0]
+    return line_plot(series, f"{quantity['name']} of {', '.join(one.name for one in series)}", quantity["x"], quantity["name"])
 
 
-def _unique(sentences: Any) -> list[str]:
-    return list(dict.fromkeys(sentences))
+def _common(rows: Sequence[Row]) -> str:
+    """A config in full, where not all runs are folded out: what the table's differences refer to."""
+    return next((row.run.config for row in rows if row.run.config), "") if len(rows) > DETAILS else ""
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _short(text: str, found: Found) -> str:
+    return text.replace(f"{found.folders[0]}/", "") if len(found.folders) == 1 else text

@@ -28,7 +28,6 @@ from automix_transfer.rng import derive_generator
 SHARES = colormaps["PuOr_r"]  # 0: purple, 1: orange, white between; told apart by colour-blind eyes
 COLOUR_I, COLOUR_J = "#b35806", "#542788"  # its two ends, dark enough for text
 GAP = 4
-FRAMES = tuple(tenth / 10 for tenth in range(11))  #: λ of the slider's frames
 Cells = NDArray[np.uint8]  # (n, H, W, 3)
 
 
@@ -121,13 +120,6 @@ def lam_figure(path: Path, pairs: Pairs, automix: Method, lams: Sequence[float] 
     for mask, mix, left, right, nothing in zip(masks, mixes, *ends, blank, strict=True):
         rows += [("mask", np.concatenate([nothing, mask, nothing])), ("mixed", np.concatenate([left, mix, right]))]
     return save(_sheet(rows, "", ["image j", *(f"λ = {lam:g}" for lam in lams), "image i"], cell=96), path)
-
-
-def lam_frames(folder: Path, pairs: Pairs, automix: Method, lams: Sequence[float] = FRAMES, count: int = 4) -> list[Path]:
-    """``by_lambda_000.png`` to ``by_lambda_100.png`` (λ in percent): all methods on the same pairs, for the page's slider; one size."""
-    some, block = pairs.first(count), _mix_block(automix)  # few and large enough for a phone
-    return [save(_sheet(_methods(some, block, lam), f"λ = {lam:.2f}", cell=112), folder / f"by_lambda_{round(100 * lam):03d}.png")
-            for lam in lams]
 
 
 def shares(masks: NDArray[np.float64]) -> Cells:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
+
+Points = tuple[list[float], list[float]]
 
 
 @dataclass
@@ -23,6 +29,11 @@ class RunFolder:
     seed: int | None = None
     pictures: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The config, flat."""
+        return settings(self.config)
 
     @property
     def commit(self) -> str:
@@ -61,9 +72,11 @@ def read_history(path: Path, problems: list[str] | None = None) -> list[dict[str
                 numbers = {}
                 for key, value in row.items():
                     try:
-                        numbers[key] = float(value)
+                        number = float(value)
                     except (TypeError, ValueError):
                         continue
+                    if key and math.isfinite(number):
+                        numbers[key] = number
                 if "epoch" in numbers:
                     rows.append(numbers)
     except (OSError, UnicodeDecodeError, csv.Error):
@@ -73,9 +86,67 @@ def read_history(path: Path, problems: list[str] | None = None) -> list[dict[str
     return rows
 
 
+def read_metrics(run: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Detectron2's ``metrics.json`` (a JSON object a line) by iteration; of an iteration that a resumed run did again, the last."""
+    file = run / "metrics.json"
+    found: dict[int, dict[str, Any]] = {}
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        problems.append(f"{file} could not be read ({error.strerror}), so its run is not among the curves")
+        return []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:  # a killed run leaves half a line
+            continue
+        if isinstance(row, dict) and isinstance(row.get("iteration"), int):
+            found[row["iteration"]] = {**found.get(row["iteration"], {}), **row}
+    return [found[iteration] for iteration in sorted(found)]
+
+
+def points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
+    """Iterations (from 1) and values of the rows that have a finite ``key``."""
+    # Detectron2 files the evaluation after the last iteration, which trained, under the next
+    last = max((row["iteration"] for row in rows if "total_loss" in row), default=math.inf)
+    found = [(min(row["iteration"], last) + 1.0, float(row[key])) for row in rows
+             if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])]
+    return [x for x, _ in found], [y for _, y in found]
+
+
 def read_optional(path: Path, problems: list[str]) -> dict[str, Any]:
     """A JSON object, or an empty one and a sentence in ``problems``."""
     return _mapping(path, problems)
+
+
+def settings(config: str) -> dict[str, str]:
+    """``data.image_size`` -> ``64``: the settings of a config.yaml as we write them; lines that a hand has damaged are passed over."""
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in config.splitlines():
+        text = line.strip()
+        depth = (len(line) - len(line.lstrip())) // 2
+        if text.startswith("- ") and above:
+            name = ".".join(above)
+            found[name] = f"{found[name]}, {text[2:]}" if name in found else text[2:]
+            continue
+        key, colon, value = text.partition(":")
+        if not colon or not key or key.startswith("#"):
+            continue
+        above = [*above[:depth], key]
+        if value.strip():
+            found[".".join(above)] = value.strip()
+    return found
+
+
+def differences(configs: Sequence[str], own: Sequence[str] = ("output",)) -> list[dict[str, str]]:
+    """For each config, its settings that are not what most of them have; an absent one is "–". Settings named in ``own`` say nothing."""
+    flat = [settings(config) for config in configs]
+    usual = {}
+    for key in dict.fromkeys(key for one in flat for key in one):
+        usual[key] = Counter(one.get(key, "–") for one in flat if one).most_common(1)[0][0]
+    return [{key: one.get(key, "–") for key, value in usual.items() if one and key not in own and one.get(key, "–") != value}
+            for one in flat]
 
 
 def _mapping(path: Path, problems: list[str], reason: str = "") -> dict[str, Any]:
@@ -87,4 +158,13 @@ def _mapping(path: Path, problems: list[str], reason: str = "") -> dict[str, Any
     if not isinstance(found, dict):
         problems.append(f"{path} is not a JSON object")
         return {}
-    return found
+    return tame(found)
+
+
+def tame(value: Any, depth: int = 0) -> Any:
+    """``value`` with None for what no page can show: NaN, infinities, whole numbers of hundreds of digits, and hundreds of brackets."""
+    if isinstance(value, dict):
+        return {key: tame(item, depth + 1) for key, item in value.items()} if depth < 40 else None
+    if isinstance(value, list):
+        return [tame(item, depth + 1) for item in value] if depth < 40 else None
+    return None if isinstance(value, (int, float)) and not abs(value) < 1e300 else value

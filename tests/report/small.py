@@ -61,10 +61,54 @@ def write_demo(root: Path) -> Path:
         {"kind": "detectron2", "file": "backbone.pkl", "encoder": {"name": "resnet10_32"}, "which": "k", "matched": 60, "total": 60,
          "largest_difference": 0.0, "source": "last.pt", "step": 800}))
     figures = root / "figures"
-    for k, percent in enumerate((0, 50, 100)):
-        picture(figures / f"by_lambda_{percent:03d}.png", seed=k)
+    write_slider(figures / "slider")
     for name in ("methods", "curves", "extra_one"):
         picture(figures / f"{name}.png")
     (figures / "mixed_accuracy.png").write_bytes(b"\x89PNG\r\n\x1a\n but not really")
     (figures / "captions.json").write_text(json.dumps({"methods": "The same <pairs>."}))
+    picture(figures / "cams" / "a.png")
+    cards = [{"pictures": [{"file": file, "word": "map"}], "text": text} for file, text in (("a.png", "IoU 0.61"), ("gone.png", "gone"))]
+    shots = {"heading": "Where it <looks>", "caption": "Maps.", "source": "wsol/automix.json", "cards": cards}
+    (figures / "cams" / "shots.json").write_text(json.dumps(shots))
+    write_evaluations(root)
+    (root / "steps.json").write_text(json.dumps({"setting": {"encoder": "resnet18", "size": "32", "batch": "100"}, "hardware": "CPU",
+                                                 "steps": {"mixup": {"seconds": 0.1, "ratio": 1.0, "passes": 2.7, "floor": 3.0},
+                                                           "automix": {"seconds": 0.3, "ratio": 3.0, "passes": 8.8, "floor": 8.8}}}))
     return root
+
+
+def write_slider(folder: Path, lams: tuple[float, ...] = (0.0, 0.5, 1.0)) -> None:
+    """Two pairs, two rows; frames of 8 pixels with a border of 2."""
+    colours = np.linspace(0, 255, len(lams)).astype(np.uint8)
+    rows = {}
+    for name in ("mixup", "automix"):
+        rows[name] = [f"{name}_{k}.png" for k in range(2)]
+        for file in rows[name]:
+            strip = np.repeat(colours, 12)[:, None, None] * np.ones((1, 8, 3), np.uint8)
+            picture(folder / file)
+            Image.fromarray(strip.astype(np.uint8)).save(folder / file)
+    images = {side: [f"{side}_{k}.png" for k in range(2)] for side in "ij"}
+    for file in (*images["i"], *images["j"]):
+        picture(folder / file, 8, 12)
+    seen = {"automix": [[[round(1 - lam, 2), lam] for lam in lams]] * 2}
+    (folder / "slider.json").write_text(json.dumps({
+        "lams": list(lams), "height": 8, "width": 8, "pad": 2, "rows": rows, "images": images,
+        "classes": [["disc", "star"], ["star", "kite"]], "seen": seen, "source": "pretrain/automix"}))
+
+
+def write_evaluations(root: Path) -> None:
+    """Outputs of the evaluation in two run folders, and the confused pairs of one."""
+    for shift, name in enumerate(("vanilla", "automix")):
+        bins = [{"low": k / 3, "high": (k + 1) / 3, "count": k, "confidence": (k + 0.5) / 3, "accuracy": (k + shift / 2) / 3}
+                for k in range(3)]
+        content = {"images": 480, "top1": 61.25 + shift, "ece15": 7.5, "fgsm_error": 88.0, "nll": 1.25, "reliability": bins,
+                   "corruption": {"fog": [50.0, 40.0, 30.0], "contrast": [45.0, 35.0 + shift, 25.0]}, "corruption_made": "generated",
+                   "about": {"weights": f"runs/x/pretrain/{name}/last.pt", "data": "datasets/imagenet", "commit": COMMIT, "changed": False}}
+        (root / "pretrain" / name / "evaluation.json").write_text(json.dumps(content))
+    folder = root / "finegrained" / "cub_automix"
+    picture(folder / "confusion" / "1.png")
+    (folder / "confusion.json").write_text(json.dumps({
+        "images": 240, "top1": 61.5, "mean_class_top1": 60.0,
+        "pairs": [{"true": "Wren <small>", "predicted": "Finch", "count": 7, "of": 20, "share": 0.35, "examples": ["confusion/1.png"],
+                   "predicted_examples": ["confusion/gone.png"]}],
+        "per_class": [{"name": "Finch", "n": 20, "top1": 70.0}, {"name": "Kiwi", "n": 0, "top1": None}]}))

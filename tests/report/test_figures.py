@@ -13,7 +13,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
 from automix_transfer.report.figures import curves_figure, gains_figure, masks_figure, mixed_accuracy_figure
-from automix_transfer.report.pictures import Pairs, example_pairs, lam_figure, lam_frames, methods_figure, shares
+from automix_transfer.report.pictures import Pairs, example_pairs, lam_figure, methods_figure, shares
 
 INFO = EncoderInfo("resnet10_32", 3, image_size=32)
 
@@ -46,9 +46,6 @@ def test_pictures_of_methods(tmp_path, pairs, automix):
 
 def test_pictures_by_lam(tmp_path, pairs, automix):
     assert size(lam_figure(tmp_path / "by_lambda.png", pairs, automix, lams=(0, 0.5, 1), count=2))[0] > 5 * 96
-    files = lam_frames(tmp_path, pairs, automix, lams=(0, 0.3, 1))
-    assert [file.name for file in files] == ["by_lambda_000.png", "by_lambda_030.png", "by_lambda_100.png"]
-    assert len({size(file) for file in files}) == 1
 
 
 def test_cells_are_drawn_pixel_for_pixel(tmp_path, pairs, automix):

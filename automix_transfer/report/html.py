@@ -1,0 +1,61 @@
+"""The pages' templates and their filters."""
+
+from __future__ import annotations
+
+import json
+from functools import cache, partial
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from automix_transfer.report import chain
+
+
+@cache
+def environment() -> Environment:
+    """Where the templates are; they are compiled once a process."""
+    found = Environment(loader=PackageLoader("automix_transfer", "report"), autoescape=select_autoescape(["html", "j2"]),
+                        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.filters |= {"percent": chain.percent, "signed": partial(chain.percent, signed=True), "method": chain.method_name,
+                      "clock": clock, "anchor": anchor, "compact": compact, "script": script, "tiny": tiny,
+                      "class": class_name}
+    return found
+
+
+def clock(seconds: Any) -> str:
+    """Seconds for people."""
+    value = chain.number(seconds)
+    if value is None:
+        return "–"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s" if minutes else f"{value:.1f} s"
+
+
+def tiny(value: Any) -> str:
+    """A small number in two digits."""
+    found = chain.number(value)
+    return "–" if found is None else f"{found:.2g}"
+
+
+def class_name(name: Any) -> str:
+    """A class for people: ``001.Black_footed_Albatross`` without number and underscores."""
+    text = str(name)
+    number, point, rest = text.partition(".")
+    return (rest if point and number.isdigit() and rest else text).replace("_", " ")
+
+
+def anchor(name: Any) -> str:
+    """A name as an HTML id, another for another name."""
+    return "run-" + "".join(c if c.isascii() and c.isalnum() else "-" if c in "/._- " else f"_{ord(c):x}_" for c in str(name))
+
+
+def compact(value: Any) -> str:
+    """A value of a JSON file on one line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def script(value: Any) -> Markup:
+    """JSON that can stand in a script element."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))

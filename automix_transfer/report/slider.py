@@ -1,0 +1,170 @@
+"""The λ slider: the same pairs mixed by several methods at every λ, drawn beforehand, so that the page only moves pictures.
+
+A picture is a strip: one frame a λ, from 0 (image j) to 1 (image i), one below the other. ``slider.json`` says what the strips show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from automix_transfer.data.dataset import ClassificationDataset
+from automix_transfer.errors import UserError
+from automix_transfer.evaluation.mixed import MIXERS, automix_mask
+from automix_transfer.io import write_json
+from automix_transfer.mixing import AutoMix, Method
+from automix_transfer.mixing.fmix import FMixOptions, apply_fmix, draw_fmix
+from automix_transfer.mixing.mix_block import mix
+from automix_transfer.mixing.pairs import MixDraw
+from automix_transfer.mixing.puzzlemix import PuzzleMixDraw, PuzzleMixOptions, apply_puzzlemix
+from automix_transfer.mixing.resizemix import ResizeMixOptions, apply_resizemix, draw_resizemix
+from automix_transfer.mixing.saliency import input_saliency
+from automix_transfer.mixing.saliencymix import SaliencyMixOptions, apply_saliencymix
+from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.report.collect import SLIDER
+from automix_transfer.report.examples import save_webp
+from automix_transfer.report.pictures import Pairs, choose_pairs, pairs_of, shares
+from automix_transfer.rng import derive_generator
+from automix_transfer.training.validation import eval_mode
+
+LAMS = tuple(k / 20 for k in range(21))
+PAD = 2  #: rows of a frame's border repeated above and below it, so that scaling does not let its neighbours shine through
+SIDE = 128  #: pixels of a frame at most
+MASK = "automix_mask"
+#: row of the page -> (its heading, what it does)
+ROWS = {"mixup": ("MixUp", "blends"), "cutmix": ("CutMix", "pastes a box"), "resizemix": ("ResizeMix", "pastes all of j, made small"),
+        "fmix": ("FMix", "cuts by low-frequency noise"), "saliencymix": ("SaliencyMix", "pastes around j's salient point"),
+        "puzzlemix": ("PuzzleMix", "moves and keeps salient blocks"), MASK: ("AutoMix, mask", "orange: i, purple: j"),
+        "automix": ("AutoMix", "has learned what to show of each")}
+
+
+@dataclass
+class Strips:
+    """Strips of all rows: row -> (pairs, λ, H, W, 3) uint8; of the plain images: (pairs, H, W, 3); what the network sees in the mixes:
+    row -> (pairs, λ, 2), its probabilities of the classes of image i and image j."""
+
+    rows: dict[str, NDArray[np.uint8]]
+    images_i: NDArray[np.uint8]
+    images_j: NDArray[np.uint8]
+    classes: list[tuple[str, str]]
+    seen: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+def render(method: Method, info: EncoderInfo, dataset: ClassificationDataset, count: int = 4, seed: int = 0,
+           lams: tuple[float, ...] = LAMS, root: str | Path = "") -> Strips:
+    """Mix ``count`` pairs of ``dataset`` at every λ: seconds on one core. Places that a method draws are the same for every λ.
+
+    ``root``: of the data set, for the names of ImageNet's classes.
+
+    Raises:
+        UserError: the method has no Mix Block, or the data set has too few pairs of two classes.
+    """
+    if not isinstance(method, AutoMix):
+        raise UserError(f"method '{type(method).__name__}' has no Mix Block, so it has no slider; give a run of method.name=automix")
+    chosen = choose_pairs(dataset, count, seed)
+    pairs = pairs_of(dataset, info, chosen)
+    encoder = method.inference_encoder()
+    labels = torch.tensor([[int(dataset.labels[k]) for k in pair] for pair in chosen])
+    mixers = mixers_of(method, pairs, seed)
+    frames: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in mixers}
+    seen: dict[str, list[NDArray[np.float64]]] = {name: [] for name in mixers if name != MASK}
+    with eval_mode(method), torch.no_grad():
+        for lam in lams:
+            for name, mixer in mixers.items():
+                mixed = mixer(lam)[:count]
+                if name == MASK:
+                    frames[name].append(shares(mixed[:, 0].double().numpy()))
+                    continue
+                frames[name].append(pairs.pixels(mixed))
+                seen[name].append(encoder(mixed).softmax(dim=1).gather(1, labels).double().numpy())
+    words = synset_words(Path(root))
+    names = [(words.get(dataset.classes[a], dataset.classes[a]), words.get(dataset.classes[b], dataset.classes[b]))
+             for a, b in labels.tolist()]
+    return Strips({name: np.stack(several, axis=1) for name, several in frames.items()}, pairs.pixels(pairs.images_i),
+                  pairs.pixels(pairs.images_j), names, {name: np.stack(values, axis=1) for name, values in seen.items()})
+
+
+def synset_words(root: Path) -> dict[str, str]:
+    """``n01440764`` -> ``tench``, from ImageNet's LOC_synset_mapping.txt, where it lies in ``root``."""
+    try:
+        lines = (root / "LOC_synset_mapping.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return {wnid: words if len(words) <= 24 else words.split(",")[0] for wnid, _, words in (line.partition(" ") for line in lines) if words}
+
+
+def mixers_of(method: AutoMix, pairs: Pairs, seed: int) -> dict[str, Callable[[float], Tensor]]:
+    """Row -> λ -> mixed images (2n, 3, H, W), of the first n with image i first; the mask's row gives (2n, 1, H, W)."""
+    images, partners = pairs.images, pairs.permutation
+    size = (images.shape[2], images.shape[3])
+    mean, std = tuple(pairs.mean), tuple(pairs.std)
+    encoder = method.inference_encoder()
+    saliency = input_saliency(encoder, images, encoder(images).argmax(dim=1)).detach()
+    blocks = next((b for b in (8, 4, 2) if not (size[0] % b or size[1] % b)), 1)
+
+    def rng() -> torch.Generator:
+        return derive_generator(seed, "picture")
+
+    masks: dict[float, Tensor] = {}
+
+    def mask(lam: float) -> Tensor:
+        if lam not in masks:
+            masks[lam] = automix_mask(method, images, partners, lam, rng()).cpu()
+        return masks[lam]
+
+    def resize(lam: float) -> Tensor:
+        draw = draw_resizemix(2, size, ResizeMixOptions(), rng(), lam)
+        return apply_resizemix(images, dataclasses.replace(draw, permutation=partners)).images
+
+    def fmix(lam: float) -> Tensor:
+        options = FMixOptions()
+        return apply_fmix(images, dataclasses.replace(draw_fmix(2, size, options, rng(), lam), permutation=partners), options).images
+
+    def puzzle(lam: float) -> Tensor:
+        return apply_puzzlemix(images, PuzzleMixDraw(lam, partners, True, blocks), saliency, PuzzleMixOptions(), mean, std).images
+
+    return {"mixup": lambda lam: MIXERS["mixup"](images, partners, lam, rng()),
+            "cutmix": lambda lam: MIXERS["cutmix"](images, partners, lam, rng()),
+            "resizemix": resize, "fmix": fmix,
+            "saliencymix": lambda lam: apply_saliencymix(images, MixDraw(lam, partners, True), SaliencyMixOptions(), mean, std).images,
+            "puzzlemix": puzzle, MASK: mask, "automix": lambda lam: mix(images, images[partners], mask(lam))}
+
+
+def write(folder: Path, strips: Strips, about: dict[str, Any], lams: tuple[float, ...] = LAMS) -> Path:
+    """Write the strips as WebP into ``folder`` and ``slider.json`` last; returns it. ``about``: where network and images are from."""
+    rows, height, width = {}, 0, 0
+    for name, pictures in strips.rows.items():
+        rows[name] = [f"{name}_{k}.webp" for k in range(len(pictures))]
+        for file, frames in zip(rows[name], pictures, strict=True):
+            height, width = _save(folder / file, frames)
+    ends = {}
+    for side, images in (("i", strips.images_i), ("j", strips.images_j)):
+        ends[side] = [f"image_{side}_{k}.webp" for k in range(len(images))]
+        for file, image in zip(ends[side], images, strict=True):
+            _save(folder / file, image[None])
+    seen = {name: [[[round(float(p), 4) for p in at] for at in pair] for pair in values] for name, values in strips.seen.items()}
+    write_json(folder / SLIDER, {"lams": list(lams), "height": height, "width": width, "pad": PAD, "rows": rows, "images": ends,
+                                 "classes": [list(pair) for pair in strips.classes], "seen": seen, **about})
+    return folder / SLIDER
+
+
+def _save(path: Path, frames: NDArray[np.uint8]) -> tuple[int, int]:
+    """Frames (λ, H, W, 3) one below the other, each with its border repeated; returns a frame's height and width in the file."""
+    count, height, width = frames.shape[:3]
+    if max(height, width) > SIDE:
+        scale = SIDE / max(height, width)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        frames = np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames])
+        count, height, width = frames.shape[:3]
+    padded = np.pad(frames, ((0, 0), (PAD, PAD), (0, 0), (0, 0)), mode="edge")
+    save_webp(path, padded.reshape(count * (height + 2 * PAD), width, 3), 84)
+    return height, width
