@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,34 @@ def start(experiment: Experiment, resume: bool = True) -> BaseProcess:
 def _train(experiment: Experiment, resume: bool) -> None:
     multiprocessing.set_start_method("fork", force=True)  # a child of a fork server would start its loader's workers from another one
     train(experiment, resume)
+
+
+def start_ranks(experiment: Experiment, size: int = 2, resume: bool = True,
+                work: Callable[[Experiment, bool], object] = train) -> list[BaseProcess]:
+    """As torchrun would: ``work(experiment, resume)`` on each of ``size`` ranks."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = []
+    for rank in range(size):
+        environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
+                       "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        processes.append(CONTEXT.Process(target=_on_rank, args=(environment, work, experiment, resume)))
+        processes[-1].start()
+    return processes
+
+
+def _on_rank(environment: dict[str, str], work: Callable[[Experiment, bool], object], experiment: Experiment, resume: bool) -> None:
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    work(experiment, resume)
+
+
+def finish_ranks(processes: list[BaseProcess], codes: tuple[int, ...] = (0, 0)) -> None:
+    """Wait for all ranks; their exit codes are ``codes``."""
+    for process in processes:
+        process.join(600)
+    assert tuple(process.exitcode for process in processes) == codes
 
 
 def finish(experiment: Experiment) -> None:

@@ -13,12 +13,13 @@ from automix_transfer.data.dataset import eval_dataset, train_dataset
 from automix_transfer.data.loader import eval_loader, train_loader
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch, read_json
-from automix_transfer.training.distributed import World
+from automix_transfer.training.distributed import World, shares
 from automix_transfer.training.loop import train
+from automix_transfer.training.settings import TrainConfig
 from automix_transfer.training.setup import build_run
 from automix_transfer.training.validation import evaluate
 
-from .processes import assert_same_run
+from .processes import assert_same_run, finish_ranks, start_ranks
 from .tiny import FAST
 
 # Each rank trains a run to its end, then the same run again, which a SIGTERM to rank 1 alone stops in step 4 and which is then resumed.
@@ -96,3 +97,32 @@ def test_two_ranks_see_what_one_process_sees(experiment) -> None:
         return [sorted(index for part in parts for index in part[2].tolist()) for parts in zip(*loaders, strict=True)]
 
     assert steps(1) == steps(2)
+
+
+def test_two_processes_train_what_one_trains(experiment, tmp_path: Path) -> None:
+    """Without BatchNorm and draws in the step the same network up to the order of float32 sums, in any division of the batch."""
+    plain = ("encoder.name=test_convnext", "train.epochs=2", "optimizer.lr=0.1")
+    runs = {"one": experiment(*plain, f"output={tmp_path / 'one'}"),
+            "passes": experiment(*plain, f"output={tmp_path / 'passes'}", "train.accumulate=4"),
+            "both": experiment(*plain, f"output={tmp_path / 'both'}", "train.accumulate=2")}
+    ranks = start_ranks(runs["both"])
+    train(runs["one"])
+    train(runs["passes"])
+    finish_ranks(ranks)
+    found = {name: load_torch(tmp_path / name / "last.pt") for name in runs}
+    start = build_run(experiment(*plain), World(0, 1, torch.device("cpu"))).method.state_dict()
+    for name in ("passes", "both"):
+        for key, value in found["one"]["model"].items():
+            moved = (value - start[key]).abs().max()
+            assert (found[name]["model"][key] - value).abs().max() <= 1e-4 * moved + 1e-7, (name, key)
+        for ours, theirs in zip(found[name]["history"], found["one"]["history"], strict=True):
+            assert ours["top1"] == theirs["top1"] and ours["val_loss"] == pytest.approx(theirs["val_loss"], abs=1e-5)
+            if name == "passes":  # the training loss that is logged is that of the first process's images
+                assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+
+
+def test_how_a_step_is_dealt_out_is_said() -> None:
+    config, cpu = TrainConfig(batch_size=256, accumulate=4), torch.device("cpu")
+    assert shares(config, World(0, 2, cpu)).startswith("a step is 256 images = 2 processes x 4 passes x 32, as train.batch_size says; ")
+    assert "= 1 process x 4 passes x 64" in shares(config, World(0, 1, cpu))
+    assert shares(TrainConfig(batch_size=256), World(0, 1, cpu)) == ""
