@@ -30,6 +30,7 @@ class ClassificationDataset(Dataset):
     """
 
     views: int = 1
+    decoder: str = "pil"  # see `read_image`
 
     def __init__(self, listing: Listing, transform: Callable[[Image.Image], Any], seed: int = 0) -> None:
         self.listing, self.transform, self.seed = listing, transform, seed
@@ -50,7 +51,7 @@ class ClassificationDataset(Dataset):
         if self.listing.pixels is not None:
             return Image.fromarray(self.listing.pixels[index])
         path, packed = self.path(index), self.listing.packed
-        return cut_bottom(read_image(path, packed.read(index) if packed else None), self.listing.crop_bottom, path)
+        return cut_bottom(read_image(path, packed.read(index) if packed else None, self.decoder), self.listing.crop_bottom, path)
 
     def add_views(self, count: int, make: Callable[[Image.Image], Any] | None) -> None:
         """From now on an item's image holds ``count`` views in its channels: itself, then ``make`` of the same crop, seeded for each view
@@ -87,16 +88,22 @@ def train_dataset(config: DataConfig, seed: int = 0) -> ClassificationDataset:
 
     With ``config.mixed`` images that were mixed offline come with it, and labels are soft; see `WithMixed`.
     """
+    listing, transform = _usable(config, config.train_split), train_transform(config)
     if config.mixed:
         from automix_transfer.data.mixed import WithMixed  # a subclass of the class above
 
-        return WithMixed(_usable(config, config.train_split), train_transform(config), config.mixed, seed)
-    return ClassificationDataset(_usable(config, config.train_split), train_transform(config), seed)
+        dataset: ClassificationDataset = WithMixed(listing, transform, config.mixed, seed)
+    else:
+        dataset = ClassificationDataset(listing, transform, seed)
+    dataset.decoder = config.decoder
+    return dataset
 
 
 def eval_dataset(config: DataConfig, split: str | None = None) -> ClassificationDataset:
     """A split (default: ``config.val_split``) with the testing transform."""
-    return ClassificationDataset(_usable(config, split or config.val_split), eval_transform(config))
+    dataset = ClassificationDataset(_usable(config, split or config.val_split), eval_transform(config))
+    dataset.decoder = config.decoder
+    return dataset
 
 
 def _usable(config: DataConfig, split: str) -> Listing:

@@ -13,7 +13,9 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from automix_transfer.errors import UserError
 
@@ -43,16 +45,17 @@ class ImageFacts:
     digest: bytes
 
 
-def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
+def read_image(path: str | Path, content: bytes | None = None, decoder: str = "pil") -> Image.Image:
     """The image in ``path`` as an upright PIL image of mode RGB; of an animation, the first frame.
 
     Args:
         content: its bytes, where they do not lie in a file of their own; ``path`` is then what messages call it.
+        decoder: ``pil``, or ``torchvision`` for the JPEGs that its decoder reads as Pillow does.
 
     Raises:
         UserError: the file is missing, empty, truncated, damaged, no image, too large to be one, or of 32 bits a channel.
     """
-    return _decode(path, path if content is None else BytesIO(content))[0]
+    return _decode(path, path if content is None else BytesIO(content), decoder)[0]
 
 
 def decode_image(path: str | Path, content: bytes | None = None) -> tuple[Image.Image, ImageFacts]:
@@ -66,13 +69,16 @@ def decode_image(path: str | Path, content: bytes | None = None) -> tuple[Image.
     return image, ImageFacts(image.width, image.height, mode, turned, digest)
 
 
-def _decode(path: str | Path, source: str | Path | BytesIO) -> tuple[Image.Image, str, bool]:
+def _decode(path: str | Path, source: str | Path | BytesIO, decoder: str = "pil") -> tuple[Image.Image, str, bool]:
     try:
         with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            image.load()
-            mode, rgb = image.mode, _to_rgb(image, path)
+            rgb = _by_torchvision(image, source) if decoder == "torchvision" else None
+            if rgb is None:
+                image.load()
+                rgb = _to_rgb(image, path)
+            mode = image.mode
             upright = _upright(rgb, image)
             return upright, mode, upright is not rgb
     except UserError:
@@ -89,6 +95,18 @@ def _decode(path: str | Path, source: str | Path | BytesIO) -> tuple[Image.Image
     except Exception as error:  # decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, ValueError, ...
         raise UserError(f"image {path} {_complaint(path, source, error)}; restore it from its source, remove it, "
                         "or set data.on_bad_image=skip") from error
+
+
+def _by_torchvision(image: Image.Image, source: str | Path | BytesIO) -> Image.Image | None:
+    """The pixels of an 8-bit RGB JPEG that is open but not decoded; None for other files, and for those that its decoder refuses."""
+    if image.format != "JPEG" or image.mode != "RGB":
+        return None
+    content = source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes()
+    try:
+        pixels = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    except RuntimeError:  # damaged or truncated: Pillow says how
+        return None
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def _complaint(path: str | Path, source: str | Path | BytesIO, error: Exception) -> str:
