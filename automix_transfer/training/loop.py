@@ -167,6 +167,9 @@ def one_pass(run: Run, batch: Batch, number: int, last: bool) -> tuple[Tensor, S
             with autocast(device, config.precision):
                 output: StepOutput = run.model(images, labels, rng)
             run.scaler.scale(output.loss / config.accumulate).backward()
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(f"the GPU has no memory for {len(images)} images a pass; give train.accumulate={2 * config.accumulate}: a step "
+                        f"stays {config.batch_size} images, dealt to twice as many passes") from error
     except ValueError as error:
         if "more than 1 value per channel" in str(error):
             raise UserError(f"BatchNorm cannot work with {len(images)} image a pass (train.batch_size={config.batch_size} over "

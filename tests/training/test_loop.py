@@ -217,3 +217,12 @@ def test_message_says_when_another_encoder_is_ahead() -> None:
                "top1_q_last": 50.6, "seconds": 1.0}
     assert "encoder q is ahead" in final_message(metrics)
     assert "ahead" not in final_message(metrics | {"top1_q_last": 50.4})
+
+
+def test_too_little_memory_names_the_remedy(experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("automix_transfer.mixing.vanilla.Vanilla.forward", full)
+    with pytest.raises(UserError, match="no memory for 8 images a pass; give train.accumulate=2: a step stays 8 images"):
+        train(experiment())
