@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ HEADINGS = {"methods": "The same pairs under every method", "by_lambda": "AutoMi
             "mixed_accuracy": "Are both images recognised?", "masks": "Is the Mix Block alive?", "cams": "Class activation maps",
             "detections": "Detections"}
 EXPECTED = ("methods", "curves", "mixed_accuracy", "masks", "cams", "detections")  #: of a finished demo, as picture or as something better
+SMALL = 96  #: pixels of a side up to which a slider has every λ: a frame costs a forward pass of each of the pairs and methods
 OLD_FRAME = "by_lambda_"  #: pictures of the slider of version 0.1.0
 
 
@@ -66,6 +68,7 @@ def slider_views(found: Found, embedder: Embedder, runs: Sequence[Path]) -> list
     if found.of("slider"):
         return views
     for run in runs:
+        print(f"drawing mixed samples of {run} (--no-mixes leaves them out)", file=sys.stderr, flush=True)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path = draw_slider(run, Path(folder))
@@ -87,7 +90,9 @@ def draw_slider(run: Path, folder: Path, root: Path | None = None) -> Path:
 
     opened = open_run(run)
     dataset = common_data([opened], root)
-    return slider.write(folder, slider.render(opened.method, opened.info, dataset, root=root or opened.data.root), opened.about())
+    lams = slider.LAMS if opened.info.image_size <= SMALL else slider.LAMS[::2]
+    strips = slider.render(opened.method, opened.info, dataset, lams=lams, root=root or opened.data.root)
+    return slider.write(folder, strips, opened.about(), lams)
 
 
 def _view(file: File, embedder: Embedder) -> SliderView | None:

@@ -23,7 +23,7 @@ from automix_transfer.report.runs import RunFolder, differences, read_run
 
 DETAILS = 40  #: runs whose config, command and pictures are folded out; of further ones the table says what they differ in
 LONG = 30  #: rows from which a table gets pages and a filter
-RENDERED = 2  #: runs of AutoMix whose λ slider is drawn here, where no command has drawn one
+RENDERED = 1  #: runs of AutoMix whose λ slider is drawn here, where no command has drawn one
 
 
 @dataclass
