@@ -22,6 +22,15 @@ import torch
 from automix_transfer.errors import UserError
 
 
+def _umask() -> int:
+    """The process's umask. It can only be read by setting it, which other threads would see; so this is done once, on import."""
+    os.umask(mask := os.umask(0))
+    return mask
+
+
+UMASK = _umask()
+
+
 def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Call ``write(file)`` on a temporary file beside ``path``, sync it, and rename it onto ``path``.
 
@@ -37,9 +46,7 @@ def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile makes files that only their owner can read
+        temporary.chmod(0o666 & ~UMASK)  # NamedTemporaryFile makes files that only their owner can read
         os.replace(temporary, path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its own zip writer
