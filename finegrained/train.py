@@ -12,4 +12,4 @@ from automix_transfer.training.cli import main
 CONFIGS = Path(__file__).parent / "configs"
 
 if __name__ == "__main__":
-    run_script(lambda: main(__doc__, CONFIGS, defaults=[CONFIGS / "base" / "real.yaml"]))
+    run_script(lambda: main(__doc__, CONFIGS, defaults=[CONFIGS / "procedures" / "finetune.yaml"]))
