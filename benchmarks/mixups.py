@@ -67,7 +67,7 @@ def jobs_of(seed: int, options: argparse.Namespace, methods: Mapping[str, tuple[
         cost, extra = methods[name][0], [text.format(output=options.output, seed=seed) for text in methods[name][1]]
         method = "automix" if name.startswith("automix") else name  # the rest of the name is a preset, or what was changed
         recipe = CONFIGS / f"tiny_imagenet_r18_{method}.yaml"
-        config = [str(recipe)] if recipe.exists() else [str(CONFIGS / "base" / "tiny_imagenet.yaml")]
+        config = [str(recipe if recipe.exists() else CONFIGS / "tiny_imagenet_r18_vanilla.yaml")]
         folder = options.output / f"{name}_{seed}"
         said = [f"method.name={method}", *common, *extra]
         needs = [f"{other} {seed}" for other in methods if any(f"={options.output / f'{other}_{seed}'}/" in text for text in extra)]
