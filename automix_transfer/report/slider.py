@@ -30,6 +30,7 @@ from automix_transfer.mixing.resizemix import ResizeMixOptions, apply_resizemix,
 from automix_transfer.mixing.saliency import input_saliency
 from automix_transfer.mixing.saliencymix import SaliencyMixOptions, apply_saliencymix
 from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.progress import Progress
 from automix_transfer.report.collect import SLIDER
 from automix_transfer.report.examples import save_webp
 from automix_transfer.report.pictures import Pairs, choose_pairs, pairs_of, shares
@@ -74,11 +75,12 @@ def render(method: Method, info: EncoderInfo, dataset: ClassificationDataset, co
     pairs = pairs_of(dataset, info, chosen)
     encoder = method.inference_encoder()
     labels = torch.tensor([[int(dataset.labels[k]) for k in pair] for pair in chosen])
-    mixers = mixers_of(method, pairs, seed)
+    mixers, progress = mixers_of(method, pairs, seed), Progress("mixing for the slider", "λ")
     frames: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in mixers}
     seen: dict[str, list[NDArray[np.float64]]] = {name: [] for name in mixers if name != MASK}
     with eval_mode(method), torch.no_grad():
-        for lam in lams:
+        for number, lam in enumerate(lams):
+            progress(number, len(lams))
             for name, mixer in mixers.items():
                 mixed = mixer(lam)[:count]
                 if name == MASK:
