@@ -28,7 +28,8 @@ from automix_transfer.mixing.options import AutoMixOptions
 CANDIDATES = {
     "generator on 1/4": "generator_share=0.25", "generator every 4th": "generator_every=4", "generator at half size": "generator_scale=0.5",
     "features at half size": "features_scale=0.5", "features of q": "features_from=q", "clean on 1/4": "clean_share=0.25",
-    "no clean": "clean_share=0", "trained Mix Block": "mix_block_weights={output}/automix_{seed}/last.pt",
+    "mixed on 1/2": "mixed_share=0.5", "no clean": "clean_share=0",
+    "trained Mix Block": "mix_block_weights={output}/automix_{seed}/last.pt",
 }
 #: name as a folder's -> rough cost and overrides, as in mixups.METHODS
 VARIANTS: dict[str, tuple[float, list[str]]] = {

@@ -110,7 +110,7 @@ class AutoMix(Method):
                 mask_q = torch.full_like(mask_q, draw.q.lam)
             mixed_q = mix(images, images[draw.q.permutation], mask_q)
 
-        mce = self.mixed_loss(mixed_q, labels, draw.q)
+        mce = self.mixed_loss(mixed_q, labels, draw.q, part_of(len(images), options.mixed_share))
         metrics["loss_mce"] = mce.detach()
         loss.add(mce)
         if options.features_from == "q":
@@ -162,10 +162,11 @@ class AutoMix(Method):
         from_k = self.options.pipeline == "momentum" and self.options.features_from == "k"
         return features(self.encoder_k if from_k else self.encoder_q, shrunk(images, self.options.features_scale), self.layer)
 
-    def mixed_loss(self, mixed: Tensor, labels: Tensor, pairs: PairDraw) -> Tensor:
-        """ℓ_MCE^cls of Eq. 8: q on mixed images (N, 3, H, W)."""
-        logits = classify_with(self.encoder_q, self.head_q, mixed)
-        return pair_loss(logits, labels, labels[pairs.permutation], pairs.lam, self.options)
+    def mixed_loss(self, mixed: Tensor, labels: Tensor, pairs: PairDraw, count: int | None = None) -> Tensor:
+        """ℓ_MCE^cls of Eq. 8: q on the last ``count`` of the mixed images (N, 3, H, W); None: on all of them."""
+        first = 0 if count is None else len(mixed) - count  # the clean share takes the first images, so that each is looked at
+        logits = classify_with(self.encoder_q, self.head_q, mixed[first:])
+        return pair_loss(logits, labels[first:], labels[pairs.permutation][first:], pairs.lam, self.options)
 
     def generation_loss(self, images: Tensor, labels: Tensor, source: Projected, pairs: PairDraw) -> tuple[Tensor, Tensor]:
         """ℓ_MCE^gen of Eq. 8: k on images mixed by masks (n, 1, H, W) that are returned too, and that alone have a gradient."""

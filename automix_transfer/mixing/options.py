@@ -64,6 +64,7 @@ class AutoMixOptions(LossOptions):
     mix_block_weight_decay: float | None = 0.0  # None: as the run's; decay pulls W_P to the flat masks of the saddle
 
     # Passes saved, of 8.8 (a vanilla step has 3). Defaults are the paper's; everything else is another method, to be compared with it
+    mixed_share: float = 1.0  # q's MCE on this share of the mixed images, the last ones: 3 → 3·share
     clean_share: float = 1.0  # q's CE on this share of the clean images: 3 → 3·share; 0: none (Table 10's "+MP" without "+CE")
     generator_every: int = 1  # the Mix Block learns in every n-th step only: 2 → 2/n
     generator_share: float = 1.0  # it learns from this share of the batch's pairs: 2 → 2·share
@@ -94,7 +95,7 @@ def check_options(options: AutoMixOptions) -> None:
         check_range(key, getattr(options, key), 0, 1)
     for key in ("lam_loss_weight", "mask_variance_weight", "mask_std_weight", "mix_block_lr_scale", "init_std", "similarity_std"):
         check_range(key, getattr(options, key))
-    for key in ("generator_share", "generator_scale", "features_scale"):
+    for key in ("mixed_share", "generator_share", "generator_scale", "features_scale"):
         if not 0 < getattr(options, key) <= 1:
             raise UserError(f"method.{key} is {getattr(options, key)}; it must be more than 0 and at most 1 (the paper)")
     check_range("generator_every", options.generator_every, 1)
@@ -111,8 +112,8 @@ def check_options(options: AutoMixOptions) -> None:
 
 
 #: the options that save passes, at the paper's values
-PASSES = {"clean_share": 1.0, "generator_every": 1, "generator_share": 1.0, "generator_scale": 1.0, "features_scale": 1.0,
-          "features_from": "k", "mix_block_weights": ""}
+PASSES = {"mixed_share": 1.0, "clean_share": 1.0, "generator_every": 1, "generator_share": 1.0, "generator_scale": 1.0,
+          "features_scale": 1.0, "features_from": "k", "mix_block_weights": ""}
 
 
 def check_encoder(options: AutoMixOptions, encoder: nn.Module, layer: str, image_size: int) -> None:

@@ -73,7 +73,8 @@ CANDIDATES: dict[str, tuple[dict[str, Any], Callable[[float], tuple[float, float
     "features at half size": ({"features_scale": 0.5}, lambda z: (1, 1, z / 4, 2)),
     "generator's passes at half size": ({"features_scale": 0.5, "generator_scale": 0.5}, lambda z: (1, 1, z / 4, 0.5)),
     "q's features": ({"features_from": "q"}, lambda z: (1, 1, 0, 2)),
-    "fast": ({"preset": "fast"}, lambda z: (1, 0, z, 0.5)),
+    "mixed on half": ({"mixed_share": 0.5}, lambda z: (0.5, 1, z, 2)),
+    "fast": ({"preset": "fast"}, lambda z: (0.5, 0.5, z, 0.5)),
 }
 
 

@@ -16,6 +16,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import save_torch
 from automix_transfer.mixing import AutoMix, build_method, load_options
 from automix_transfer.mixing.draw import AutoMixDraw, PairDraw
+from automix_transfer.mixing.losses import mixup_cross_entropy
 from automix_transfer.mixing.offline import TrainedMixBlock
 from automix_transfer.mixing.partial import part_of, shrunk
 from automix_transfer.models import create_encoder
@@ -101,6 +102,17 @@ def test_a_clean_share_sees_the_first_images_alone() -> None:
     expected = nn.functional.cross_entropy(method.encoder_q(images[:2]), labels[:2])
     assert metrics["loss_ce"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert "loss_ce" not in method_of(clean_share=0.0).momentum_step(other, labels, fixed_draw()).metrics
+
+
+def test_a_mixed_share_sees_the_last_mixes_alone() -> None:
+    images, labels = batch()
+    method, draw = method_of(mixed_share=0.5).eval(), fixed_draw()
+    output = method.momentum_step(images, labels, draw)
+    half, pairs = len(images) // 2, draw.q
+    logits = method.encoder_q(output.mixed[half:])
+    expected = mixup_cross_entropy(logits, labels[half:], labels[pairs.permutation][half:], pairs.lam)
+    assert output.metrics["loss_mce"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert len(output.mixed) == len(images)  # all are drawn in pictures
 
 
 @pytest.mark.parametrize("count, share, expected", [(8, 0, 0), (8, 0.01, 2), (8, 0.25, 2), (8, 0.5, 4), (8, 1, 8), (2, 0.1, 2),
@@ -269,7 +281,8 @@ def test_damaged_mix_blocks_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"clean_share": 1.5}, "method.clean_share"), ({"clean_share": float("nan")}, "method.clean_share"),
+    ({"clean_share": 1.5}, "method.clean_share"), ({"mixed_share": 0.0}, "method.mixed_share"),
+    ({"clean_share": float("nan")}, "method.clean_share"),
     ({"generator_every": 0}, "method.generator_every"), ({"generator_every": 1.5}, "generator_every"),
     ({"generator_share": 0}, "method.generator_share"), ({"generator_scale": 2}, "method.generator_scale"),
     ({"features_scale": -1}, "method.features_scale"), ({"features_scale": float("nan")}, "method.features_scale"),
