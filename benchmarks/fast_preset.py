@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 import torch
-from mixups import METHODS, jobs_of, table
+from mixups import METHODS, arguments, jobs_of, table
 from step_time import count_passes, make_step
 
 from automix_transfer.config import load_config
@@ -41,15 +41,8 @@ FOLDERS = {**{name: name for name in VARIANTS}, **dict(zip(CANDIDATES, list(VARI
 
 def main() -> None:
     """Run what is missing, then print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, metavar="DIR", help="Tiny-ImageNet, or a part of it, as released")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser = arguments(__doc__)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), metavar="NAME", help=f"default: all of {', '.join(FOLDERS)}")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--per-class", type=int, default=80, help="training images of each class (default %(default)s)")
-    parser.add_argument("--parallel", type=int, default=2)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every run")
     options = parser.parse_intermixed_args()
     unknown = [name for name in options.variants if name not in FOLDERS]
     if unknown:

@@ -36,15 +36,8 @@ METHODS: dict[str, tuple[float, list[str]]] = {
 
 def main() -> None:
     """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, metavar="DIR", help="Tiny-ImageNet, or a part of it, as released")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser = arguments(__doc__)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--per-class", type=int, default=75, help="training images of each class (default %(default)s)")
-    parser.add_argument("--parallel", type=int, default=2)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every run")
     options = parser.parse_intermixed_args()
     unknown = [name for name in options.methods if name not in METHODS]
     if unknown:
@@ -52,6 +45,19 @@ def main() -> None:
     jobs = [job for seed in options.seeds for job in jobs_of(seed, options)]
     run_jobs(jobs, options.output / "logs", options.parallel)
     table(options)
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a comparison: data, seeds and length; what is compared is for the caller to add."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, metavar="DIR", help="Tiny-ImageNet, or a part of it, as released")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--per-class", type=int, default=80, help="training images of each class (default %(default)s)")
+    parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every run; not right after a list such as --seeds 0 1")
+    return parser
 
 
 def jobs_of(seed: int, options: argparse.Namespace, methods: Mapping[str, tuple[float, list[str]]] = METHODS) -> list[Job]:
