@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 
 import torch
 from mixups import METHODS, arguments, jobs_of, table
