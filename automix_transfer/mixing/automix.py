@@ -31,7 +31,7 @@ from automix_transfer.mixing.freed import FreedLoss
 from automix_transfer.mixing.heads import classify_with, copy_head, find_classifier
 from automix_transfer.mixing.losses import check_batch, flat_mask_loss, label_loss, lam_loss, pair_loss
 from automix_transfer.mixing.mix_block import MixBlock, Projected, RandomGrids, mix
-from automix_transfer.mixing.momentum import momentum_at, momentum_update
+from automix_transfer.mixing.momentum import momentum_at, momentum_update, warmed_up
 from automix_transfer.mixing.offline import TrainedMixBlock
 from automix_transfer.mixing.options import AutoMixOptions, check_encoder, check_options
 from automix_transfer.mixing.partial import part_of, shrunk
@@ -110,7 +110,8 @@ class AutoMix(Method):
                 mask_q = torch.full_like(mask_q, draw.q.lam)
             mixed_q = mix(images, images[draw.q.permutation], mask_q)
 
-        mce = self.mixed_loss(mixed_q, labels, draw.q, part_of(len(images), options.mixed_share))
+        # the clean share takes the first images and this one the last, so that halves look at every image
+        mce = self.mixed_loss(mixed_q[len(images) - part_of(len(images), options.mixed_share):], labels, draw.q)
         metrics["loss_mce"] = mce.detach()
         loss.add(mce)
         if options.features_from == "q":
@@ -162,10 +163,10 @@ class AutoMix(Method):
         from_k = self.options.pipeline == "momentum" and self.options.features_from == "k"
         return features(self.encoder_k if from_k else self.encoder_q, shrunk(images, self.options.features_scale), self.layer)
 
-    def mixed_loss(self, mixed: Tensor, labels: Tensor, pairs: PairDraw, count: int | None = None) -> Tensor:
-        """ℓ_MCE^cls of Eq. 8: q on the last ``count`` of the mixed images (N, 3, H, W); None: on all of them."""
-        first = 0 if count is None else len(mixed) - count  # the clean share takes the first images, so that each is looked at
-        logits = classify_with(self.encoder_q, self.head_q, mixed[first:])
+    def mixed_loss(self, mixed: Tensor, labels: Tensor, pairs: PairDraw) -> Tensor:
+        """ℓ_MCE^cls of Eq. 8: q on mixed images (n, 3, H, W), the last n of the batch that ``labels`` (N,) and ``pairs`` are of."""
+        first = len(labels) - len(mixed)
+        logits = classify_with(self.encoder_q, self.head_q, mixed)
         return pair_loss(logits, labels[first:], labels[pairs.permutation][first:], pairs.lam, self.options)
 
     def generation_loss(self, images: Tensor, labels: Tensor, source: Projected, pairs: PairDraw) -> tuple[Tensor, Tensor]:
@@ -218,7 +219,7 @@ class AutoMix(Method):
             return
         m = momentum_at(progress, self.options.momentum, self.options.momentum_end, self.options.momentum_hold)
         if self.options.momentum_warmup:
-            m = min(m, self.steps / (self.steps + 9))
+            m = warmed_up(m, self.steps)
         momentum_update(self.encoder_k, self.encoder_q, m, self.options.k_buffers)
         if self.head_q is not None and self.head_k is not None:
             momentum_update(self.head_k, self.head_q, m)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.mixing.base import Method, StepOutput
-from automix_transfer.mixing.momentum import momentum_update
+from automix_transfer.mixing.momentum import momentum_update, warmed_up
 from automix_transfer.models.encoders import EncoderInfo
 
 
@@ -50,7 +50,7 @@ class Averaged(Method):
     def after_step(self, progress: float) -> None:
         self.method.after_step(progress)
         self.steps += 1
-        m = min(self.decay, self.steps / (self.steps + 9)) if self.warmup else self.decay
+        m = warmed_up(self.decay, self.steps) if self.warmup else self.decay
         momentum_update(self.average, self.trained, m, buffers="ema")
 
     def encoders(self) -> dict[str, nn.Module]:
