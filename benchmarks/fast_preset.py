@@ -14,11 +14,12 @@ import argparse
 import re
 
 import torch
-from mixups import METHODS, arguments, jobs_of, table
+from comparison import choose
+from mixups import METHODS, arguments, jobs_of, results
 from step_time import count_passes, make_step
 
 from automix_transfer.config import load_config
-from automix_transfer.errors import UserError, run_script
+from automix_transfer.errors import run_script
 from automix_transfer.io import write_json
 from automix_transfer.jobs import run_jobs
 from automix_transfer.mixing.options import AutoMixOptions
@@ -43,14 +44,11 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), metavar="NAME", help=f"default: all of {', '.join(FOLDERS)}")
     options = parser.parse_intermixed_args()
-    unknown = [name for name in options.variants if name not in FOLDERS]
-    if unknown:
-        raise UserError(f"--variants '{unknown[0]}' is unknown; choose from {', '.join(FOLDERS)}")
-    options.methods = list(dict.fromkeys(FOLDERS[name] for name in options.variants))
+    options.methods = [FOLDERS[name] for name in choose(options.variants, FOLDERS, "--variants")]
     if "automix_trained_mix_block" in options.methods:
         options.methods = list(dict.fromkeys(["automix", *options.methods]))
     run_jobs([job for seed in options.seeds for job in jobs_of(seed, options, VARIANTS)], options.output / "logs", options.parallel)
-    rows = table(options)
+    rows = results(options)
     passes = {name: passes_of(name, options) for name in dict.fromkeys(["vanilla", *options.methods])}
     write_json(options.output / "passes.json", passes)
     shown = {folder: name for name, folder in FOLDERS.items()}

@@ -11,15 +11,14 @@ seed, and trained for half of the epochs, because its data set has up to twice t
 from __future__ import annotations
 
 import argparse
-import csv
-import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from automix_transfer.errors import UserError, run_script
-from automix_transfer.io import read_json, write_json
+from comparison import choose, compare
+
+from automix_transfer.errors import run_script
 from automix_transfer.jobs import Job, run_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,12 +38,10 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME")
     options = parser.parse_intermixed_args()
-    unknown = [name for name in options.methods if name not in METHODS]
-    if unknown:
-        raise UserError(f"--methods {unknown[0]} is unknown; choose from {', '.join(METHODS)}")
+    options.methods = choose(options.methods, METHODS, "--methods")
     jobs = [job for seed in options.seeds for job in jobs_of(seed, options)]
     run_jobs(jobs, options.output / "logs", options.parallel)
-    table(options)
+    results(options)
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
@@ -95,26 +92,10 @@ def jobs_of(seed: int, options: argparse.Namespace, methods: Mapping[str, tuple[
     return found
 
 
-def table(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Mean and standard deviation over the seeds, the best first, and milliseconds a step; the rows are also in table.json."""
-    rows: list[dict[str, Any]] = []
-    for name in dict.fromkeys(["vanilla", *options.methods]):
-        runs = [options.output / f"{name}_{seed}" for seed in options.seeds]
-        metrics = [read_json(run / "metrics.json") for run in runs]
-        speeds = [float(row["images_per_s"]) for run in runs for row in csv.DictReader((run / "log.csv").open(encoding="utf-8"))]
-        for key in (key for key in ("top1_last", "top1_q_last") if key in metrics[0]):
-            values = [one[key] for one in metrics]
-            rows.append({"method": name if key == "top1_last" else f"{name}, encoder q", "top1": statistics.mean(values),
-                         "std": statistics.stdev(values) if len(values) > 1 else None, "ms_a_step": 1000 * 50 / statistics.median(speeds)})
-    rows.sort(key=lambda row: -row["top1"])
-    setting = {"seeds": options.seeds, "epochs": options.epochs, "per_class": options.per_class}
-    write_json(options.output / "table.json", {**setting, "rows": rows})
-    print(f"| method | top-1 (%), {len(options.seeds)} seed{'s' if len(options.seeds) > 1 else ''} | ms a step of 50 |")
-    print("| --- | --- | --- |")
-    for row in rows:
-        spread = f" ± {row['std']:.2f}" if row["std"] is not None else ""
-        print(f"| {row['method']} | {row['top1']:.2f}{spread} | {row['ms_a_step']:.0f} |")
-    return rows
+def results(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The runs' accuracies as printed and written by `compare`."""
+    setting = {"epochs": options.epochs, "per_class": options.per_class, "overrides": options.overrides}
+    return compare(options.output, ["vanilla", *options.methods], options.seeds, batch=50, setting=setting)
 
 
 if __name__ == "__main__":

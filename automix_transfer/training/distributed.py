@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from automix_transfer.errors import UserError
 from automix_transfer.training.settings import TrainConfig
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,15 @@ def sum_over_ranks(value: Tensor, world: World) -> Tensor:
     if world.size > 1:
         dist.all_reduce(value)
     return value
+
+
+def gather(value: T, world: World) -> list[T]:
+    """What each rank holds, by rank; any object that can be pickled, over gloo."""
+    if world.size == 1:
+        return [value]
+    found: list[Any] = [None] * world.size
+    dist.all_gather_object(found, value)
+    return found
 
 
 def broadcast_buffers(method: nn.Module, world: World) -> None:

@@ -10,7 +10,8 @@ import io
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,21 @@ from torch import Tensor
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_text
 
+#: what this process has found, in the order of the steps -> what every process has, by rank
+Share = Callable[[list[tuple[str, float]]], list[list[tuple[str, float]]]]
+
 
 class Averages:
-    """Running means of an epoch's metrics. Values stay on the device until they are asked for; sums are part of the checkpoint."""
+    """Running means of an epoch's metrics over all processes' images. Values stay on the device until they are asked for.
 
-    def __init__(self, sums: Mapping[str, list[float]] | None = None) -> None:
-        self.sums = {name: list(pair) for name, pair in (sums or {}).items()}  # name -> [sum, count]
+    Attributes:
+        share: how a process hears of the others' values; a single one hears its own.
+        sums: name -> [sum, number], equal in all processes; part of the checkpoint.
+    """
+
+    def __init__(self, sums: Mapping[str, list[float]] | None = None, share: Share | None = None) -> None:
+        self.sums = {name: list(pair) for name, pair in (sums or {}).items()}
+        self.share = share or (lambda found: [found])
         self._waiting: list[tuple[str, Tensor]] = []
 
     def add(self, values: Mapping[str, Tensor]) -> None:
@@ -32,12 +42,14 @@ class Averages:
         self._waiting += [(name, value.detach()) for name, value in values.items()]
 
     def flush(self) -> None:
-        """Fetch what still lies on the device."""
-        for name, value in self._waiting:
-            pair = self.sums.setdefault(name, [0.0, 0])
-            pair[0] += float(value)
-            pair[1] += 1
+        """Fetch what still lies on the devices; every process must call it at the same step."""
+        found = self.share([(name, float(value)) for name, value in self._waiting])
         self._waiting.clear()
+        # One at a time, step by step: the sum's last bit must not depend on when it was fetched, or a resumed run would differ.
+        for name, value in filter(None, chain.from_iterable(zip_longest(*found))):
+            pair = self.sums.setdefault(name, [0.0, 0])
+            pair[0] += value
+            pair[1] += 1
 
     def means(self) -> dict[str, float]:
         """The mean of each metric since `reset`."""

@@ -193,6 +193,7 @@ def save(run: Run, watch: LossWatch, timer: Timer, saver: Saver, best: bool = Fa
     """A checkpoint, once every loss so far is known to be finite; the training goes on while it is written."""
     watch.check()
     run.at.seconds += timer.lap()
+    run.at.averages.flush()
     if run.world.main:
         saver.save(run.content(), best, watch.approval())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.weights import load_into, read_weights
 from automix_transfer.rng import derive_generator, reseed_globals
 from automix_transfer.training import checkpoint
-from automix_transfer.training.distributed import World, wrap
+from automix_transfer.training.distributed import World, gather, wrap
 from automix_transfer.training.logs import Averages
 from automix_transfer.training.optimizers import build_optimizer
 from automix_transfer.training.run_folder import refuse_changes
@@ -70,8 +71,7 @@ class Run:
         return self.steps_per_epoch * self.experiment.train.epochs
 
     def content(self) -> dict[str, Any]:
-        """The complete checkpoint: primitives and tensors only."""
-        self.at.averages.flush()
+        """The complete checkpoint: primitives and tensors only. ``at.averages`` must have been flushed, in all processes."""
         return {"format": checkpoint.FORMAT, "encoder": self.info.to_dict(), "encoders": checkpoint.encoder_prefixes(self.method),
                 **checkpoint.split_state(self.method), "config": asdict(self.experiment), "step": self.at.step, "epoch": self.at.epoch,
                 "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "best": self.at.best,
@@ -112,7 +112,7 @@ def build_run(experiment: Experiment, world: World, content: dict[str, Any] | No
     if train.compile:
         for encoder in method.encoders().values():
             encoder.compile()
-    at = Position()
+    at = Position(averages=Averages(share=partial(gather, world=world)))
     if content is not None:
         samples = [len(train_set), len(eval_set)]
         if content["encoder"] != info.to_dict() or content["samples"] != samples:
@@ -124,8 +124,8 @@ def build_run(experiment: Experiment, world: World, content: dict[str, Any] | No
         except RuntimeError as error:
             raise UserError(f"{source} does not fit the method '{experiment.method['name']}' of this version; "
                             "use the version that wrote it") from error
-        at = Position(content["step"], content["epoch"], content["history"], content["best"], Averages(content["averages"]),
-                      content["seconds"])
+        at = Position(content["step"], content["epoch"], content["history"], content["best"],
+                      Averages(content["averages"], at.averages.share), content["seconds"])
     optimizer = build_optimizer(experiment.optimizer, method)
     scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
     if content is not None:

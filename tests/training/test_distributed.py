@@ -116,9 +116,8 @@ def test_two_processes_train_what_one_trains(experiment, tmp_path: Path) -> None
             moved = (value - start[key]).abs().max()
             assert (found[name]["model"][key] - value).abs().max() <= 1e-4 * moved + 1e-7, (name, key)
         for ours, theirs in zip(found[name]["history"], found["one"]["history"], strict=True):
-            assert ours["top1"] == theirs["top1"] and ours["val_loss"] == pytest.approx(theirs["val_loss"], abs=1e-5)
-            if name == "passes":  # the training loss that is logged is that of the first process's images
-                assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+            assert ours["top1"] == theirs["top1"] and ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-4)
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)  # of the images of all processes
 
 
 def test_how_a_step_is_dealt_out_is_said() -> None:
