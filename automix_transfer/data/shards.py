@@ -164,8 +164,9 @@ def _images(file: Path, problems: Problems) -> list[tuple[str, int, int, int | s
     """(member, offset, bytes, label) of each image of one shard; the label is a number, or the name of the folder it lies in."""
     images: list[tuple[str, int, int]] = []
     numbers: dict[str, tuple[int, int]] = {}
+    links: list[str] = []
     try:
-        for name, offset, size in members(file):
+        for name, offset, size in members(file, links):
             name = name.removeprefix("./")
             if is_image_name(PurePosixPath(name).name):
                 images.append((name, offset, size))
@@ -178,11 +179,17 @@ def _images(file: Path, problems: Problems) -> list[tuple[str, int, int, int | s
     except OSError as error:
         problems.add(file, f"could not be read ({error.strerror})")
         return []
+    for name in links:
+        if is_image_name(PurePosixPath(name).name) or name.endswith(".cls"):
+            problems.add(file, f"'{name}' is a link without bytes; pack files (GNU tar: --dereference --hard-dereference)")
     found: list[tuple[str, int, int, int | str]] = []
+    seen: dict[str, str] = {}
     for name, offset, size in images:
         key = _key(name)
         if key in numbers:
-            if key in labels:
+            if seen.setdefault(key, name) != name:  # which of the two is the sample's is not ours to guess
+                problems.add(file, f"sample '{key}' has two images, '{seen[key]}' and '{name}'; pack one")
+            elif key in labels:
                 found.append((name, offset, size, labels[key]))
         elif numbers or "/" not in name:
             problems.add(file, f"image '{name}' has no label ({PurePosixPath(key).name}.cls, or a class folder)")

@@ -18,8 +18,11 @@ class TarError(Exception):
     """The file is no sound tar file; the message says what is wrong, without the file's name."""
 
 
-def members(path: Path) -> Iterator[tuple[str, int, int]]:
+def members(path: Path, links: list[str] | None = None) -> Iterator[tuple[str, int, int]]:
     """(name, offset of its bytes, number of bytes) of each regular file in the tar file ``path``, in order.
+
+    Args:
+        links: gets the names of hard and soft links, which have no bytes: GNU tar writes a file's second name as one.
 
     Raises:
         TarError: no tar file, a damaged or a truncated one.
@@ -50,6 +53,8 @@ def members(path: Path) -> Iterator[tuple[str, int, int]]:
             if kind in (b"x", b"L"):
                 name, size = _extended(file, kind, size, name)
             else:
+                if kind in (b"1", b"2") and links is not None:
+                    links.append(name or _name(header))
                 if kind in (b"0", b"\0", b"7"):
                     yield name or _name(header), position, size
                 if kind != b"g":  # settings for all members: none that matters here

@@ -57,6 +57,8 @@ class AutoMix(Method):
         self.options = options = dataclasses.replace(options or AutoMixOptions(), **overrides)
         check_options(options)
         self.reads_layers = options.features_from == "q"
+        if options.pipeline == "momentum" and options.k_mode == "train" and options.skip_generator:
+            self.uneven_passes = f"skip_generator={options.skip_generator:g}"
         self.layer = feature_layer(encoder, options.feature_layer)
         self.encoder_q = encoder
         self.head_q = copy_head(encoder) if options.heads == "separate" else None

@@ -31,6 +31,7 @@ class Averaged(Method):
         super().__init__()
         self.method, self.decay, self.inference, self.warmup, self.steps = method, decay, inference, warmup, 0
         self.views, self.reads_layers, self.soft_labels = method.views, method.reads_layers, method.soft_labels
+        self.uneven_passes = method.uneven_passes
         self.average = copy.deepcopy(self.trained).requires_grad_(False)
 
     @property

@@ -41,11 +41,13 @@ class Method(nn.Module):
     Attributes:
         views: views of each image that a batch must hold, beside each other in the channels: (N, 3·views, H, W).
         reads_layers: the method changes or reads features on their way through the encoder, by hooks that a compiled network passes over.
+        uneven_passes: the option, as ``key=value``, by which processes may take different numbers of passes in a step; empty if none.
         soft_labels: labels may also be distributions (N, K), as a data set that was mixed offline gives them.
     """
 
     views: int = 1
     reads_layers: bool = False
+    uneven_passes: str = ""
     soft_labels: bool = False
 
     def prepare(self, info: EncoderInfo) -> None:

@@ -144,6 +144,9 @@ class CoMixup(SingleEncoderMethod):
         for key in ("beta", "gamma", "eta", "tau", "clean_weight"):
             check_range(key, getattr(options, key))
 
+        if options.clean_weight and options.probability < 1:
+            self.uneven_passes = f"probability={options.probability:g}"
+
     def prepare(self, info: EncoderInfo) -> None:
         self.classes = info.num_classes
         check_blocks("blocks", [self.options.blocks], (info.image_size, info.image_size))

@@ -27,11 +27,10 @@ def classify_with(encoder: nn.Module, head: nn.Linear | None, images: Tensor) ->
     if head is None:
         return encoder(images)
 
-    def replace(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
-        return head(inputs[0])
-
-    handle = find_classifier(encoder).register_forward_hook(replace)
+    own = find_classifier(encoder)
+    name = next(name for name, module in encoder.named_modules() if module is own)
+    encoder.set_submodule(name, head)  # not by a hook: a compiled encoder would pass it over
     try:
         return encoder(images)
     finally:
-        handle.remove()
+        encoder.set_submodule(name, own)

@@ -102,6 +102,9 @@ def check_options(options: AutoMixOptions) -> None:
     if options.features_from == "q" and not (options.cross_entropy and options.clean_share == 1 and options.features_scale == 1):
         raise UserError("method.features_from=q takes the features of q's pass over all clean images at their full size; set "
                         "method.cross_entropy=true, clean_share=1 and features_scale=1, or leave method.features_from=k")
+    if options.pipeline == "momentum" and (options.k_buffers, options.k_mode) == ("own", "eval"):
+        raise UserError("method.k_buffers=own leaves k's BatchNorm statistics to its own passes, and with method.k_mode=eval they would "
+                        "stay as they began; set method.k_mode=train, or method.k_buffers=ema or copy")
     altered = [key for key, plain in PASSES.items() if getattr(options, key) != plain]
     if altered and options.pipeline == "joint":
         raise UserError(f"method.{altered[0]} is of the momentum pipeline; set method.pipeline=momentum, or leave it at "

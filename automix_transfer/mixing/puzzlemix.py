@@ -175,6 +175,8 @@ class PuzzleMix(PairMethod):
         for key in ("beta", "eta", "transport_strength", "transport_size", "clean_weight"):
             check_range(key, getattr(options, key))
         check_blocks("blocks", options.blocks)
+        if options.clean_weight and options.probability < 1:
+            self.uneven_passes = f"probability={options.probability:g}"
 
     def check_size(self, size: tuple[int, int]) -> None:
         check_blocks("blocks", self.options.blocks, size)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from automix_transfer.mixing.losses import PLAIN, LossOptions, summed_loss
+from automix_transfer.mixing.precision import in_float16
 
 
 def input_saliency(encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -31,12 +32,15 @@ def saliency_with_loss(encoder: nn.Module, images: Tensor, labels: Tensor, optio
     """Saliency (N, H, W) as above, but in the encoder's own mode, and the mean loss of the clean images, which may be trained on.
 
     One backward pass gives both: the loss's gradients for the weights are kept and come back as a term that is linear in the weights,
-    so three passes and not four.
+    so three passes and not four. Under float16 autocast it is four, for there those gradients need the scaler's factor on their whole way.
     """
     weights = [p for p in encoder.parameters() if p.requires_grad]
     with torch.enable_grad():
         inputs = images.detach().requires_grad_(True)
         loss = summed_loss(encoder(inputs).float(), labels, options)
+        if in_float16(images.device.type):
+            (gradient,) = torch.autograd.grad(loss, inputs, retain_graph=True)
+            return gradient.float().square().mean(dim=1).sqrt(), loss / len(images)
         gradient, *for_weights = torch.autograd.grad(loss, [inputs, *weights], allow_unused=True)
         linear = torch.stack([(p.float() * (g.float() / len(images))).sum() for p, g in zip(weights, for_weights, strict=True)
                               if g is not None]).sum()

@@ -158,5 +158,5 @@ class SuperMix(SingleEncoderMethod):
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         logits = self.encoder(images)
         soft = labels.ndim == 2
-        loss = target_loss(logits, labels.to(logits.dtype), self.options) if soft else label_loss(logits, labels, self.options)
+        loss = target_loss(logits.float(), labels.float(), self.options) if soft else label_loss(logits, labels, self.options)
         return StepOutput(loss, {"loss_mce": loss.detach()})

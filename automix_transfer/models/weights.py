@@ -8,8 +8,9 @@ Whatever is not taken exactly as it lies in the file (a prefix, a classifier, a 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,11 @@ def read_method_part(path: str | Path, prefix: str) -> tuple[dict[str, Any], dic
     return dict(method), {key.removeprefix(prefix): value for key, value in model.items() if key.startswith(prefix)}
 
 
-def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep") -> LoadReport:
+def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep", name: str = "") -> LoadReport:
     """Copy ``weights`` into ``encoder``, in place; nothing is changed unless everything fits.
 
     Args:
+        name: what messages call the encoder; without it as the file does, or by its class.
         classifier: ``keep`` wants the file's classifier too; ``new`` leaves the encoder's as it is (random), for another task.
 
     Raises:
@@ -130,7 +132,8 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep") ->
         target = {key: value for key, value in target.items() if key not in counters}
         wanted = {key: value for key, value in wanted.items() if key not in counters}
         notes.append(f"{len(counters)} BN step counters (num_batches_tracked) are not in the file and stay as they are")
-    _check(encoder, weights, source, wanted, heads)
+    name = name or (weights.info.name if weights.info else type(encoder).__name__)
+    _check(name, weights, source, wanted, heads)
     changed = sorted({str(value.dtype).removeprefix("torch.") for key, value in source.items() if value.dtype != target[key].dtype})
     if changed:
         notes.append(f"converted from {', '.join(changed)} to the encoder's precision")
@@ -141,11 +144,14 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep") ->
 
 
 def load_file(encoder: nn.Module, path: str | Path, name: str, stem: str = "imagenet", which: str | None = None,
-              classifier: str = "keep") -> LoadReport:
+              classifier: str = "keep", classes: Sequence[str] = ()) -> LoadReport:
     """`load_into` of a file into the encoder called ``name``, which must be the one that the file names, if it names one.
 
+    Args:
+        classes: what the outputs are to mean; a classifier that is kept must mean the same, if the file says what it means.
+
     Raises:
-        UserError: as `read_weights` and `load_into`; a file of another encoder or stem.
+        UserError: as `read_weights` and `load_into`; a file of another encoder, stem or classes.
     """
     weights = read_weights(path, which)
     info = weights.info
@@ -153,7 +159,13 @@ def load_file(encoder: nn.Module, path: str | Path, name: str, stem: str = "imag
         raise UserError(f"{weights.source} holds encoder '{info.name}', not '{name}'; give that name or another file")
     if info is not None and info.stem != stem and not has_own_stem(name):
         raise UserError(f"{weights.source} holds encoder '{name}' with the {info.stem} stem, not the {stem} stem; give stem={info.stem}")
-    return load_into(encoder, weights, classifier)
+    report = load_into(encoder, weights, classifier, name)
+    theirs = info.class_names if info is not None and classifier == "keep" else ()
+    if theirs and classes and tuple(theirs) != tuple(classes):
+        at, pair = next((i, pair) for i, pair in enumerate(zip_longest(theirs, classes, fillvalue="none")) if pair[0] != pair[1])
+        raise UserError(f"class {at} of {weights.source} is '{pair[0]}', but that of the data is '{pair[1]}'; give data whose classes have "
+                        "the same names and order, or encoder.classifier=new")
+    return report
 
 
 def load_encoder(path: str | Path, name: str | None = None, which: str | None = None,
@@ -201,10 +213,8 @@ def classifier_prefixes(encoder: nn.Module) -> tuple[str, ...]:
     return tuple(f"{name}." for name in names)
 
 
-def _check(encoder: nn.Module, weights: Weights, source: Mapping[str, Tensor], target: Mapping[str, Tensor],
-           heads: tuple[str, ...]) -> None:
+def _check(name: str, weights: Weights, source: Mapping[str, Tensor], target: Mapping[str, Tensor], heads: tuple[str, ...]) -> None:
     """Raise one `UserError` unless keys, shapes and types of ``source`` and ``target`` are the same."""
-    name = weights.info.name if weights.info else type(encoder).__name__
     missing = [key for key in target if key not in source]
     unexpected = [key for key in source if key not in target]
     shared = [key for key in target if key in source]
@@ -214,8 +224,15 @@ def _check(encoder: nn.Module, weights: Weights, source: Mapping[str, Tensor], t
         details = [f"{len(missing)} missing ({_few(missing)})" if missing else "",
                    f"{len(unexpected)} unexpected ({_few(unexpected)})" if unexpected else "",
                    f"{len(shapes)} of another shape ({_few(_shape_of(key, source, target) for key in shapes)})" if shapes else ""]
-        if all(key.startswith(heads) for key in odd) and heads:
-            remedy = "only the classifier differs: load with classifier='new' to start a new one, or give the file's number of classes"
+        body = [key for key in odd if not key.startswith(heads)] if heads else odd
+        if not body:
+            remedy = ("only the classifier differs: start a new one (encoder.classifier=new; in Python classifier='new'), or give data "
+                      "of as many classes as the file has")
+        elif body == ["conv1.weight"]:
+            other = "cifar" if source["conv1.weight"].shape[2:] == (3, 3) else "imagenet"
+            remedy = f"only the stem differs: give encoder.stem={other} (in Python stem='{other}')"
+        elif all("pos_embed" in key or "relative_position" in key for key in body):
+            remedy = "only its positions differ, so it was trained on images of another size: give that size (data.image_size)"
         elif any(key.startswith(prefix) for prefix in PREFIXES for key in unexpected):
             some = next(prefix for prefix in PREFIXES for key in unexpected if key.startswith(prefix))
             count = sum(key.startswith(some) for key in source)

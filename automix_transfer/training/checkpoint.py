@@ -37,8 +37,10 @@ def split_state(method: Method) -> dict[str, Any]:
             "model_extra": {k: v for k, v in state.items() if not isinstance(v, torch.Tensor)}}
 
 
-def save(folder: Path, content: dict[str, Any], best: bool = False) -> None:
+def save(folder: Path, content: dict[str, Any], best: bool = False, trusted: bool = False) -> None:
     """Write ``last.pt`` and keep what was there as ``previous.pt``; with ``best`` also under the name ``best.pt``.
+
+    What was there must load, or it does not take the place of a ``previous.pt`` that does; ``trusted``: it was written by this process.
 
     Raises:
         UserError: the disk is full or the file does not read back; ``last.pt`` is then still the old one.
@@ -49,7 +51,7 @@ def save(folder: Path, content: dict[str, Any], best: bool = False) -> None:
         read = load_torch(new)
         if read.get("step") != content["step"] or read.get("model", {}).keys() != content["model"].keys():
             raise UserError(f"{new} does not read back as it was written; check the disk, {last} is untouched")
-        if last.exists():
+        if last.exists() and (trusted or loads(last)):
             _name(last, folder / PREVIOUS)
         os.replace(new, last)
     finally:
@@ -57,9 +59,9 @@ def save(folder: Path, content: dict[str, Any], best: bool = False) -> None:
     if best:
         _name(last, folder / BEST)
     keep = content.get("config", {}).get("train", {}).get("keep_epochs", ())
-    kept = folder / f"epoch_{content.get('epoch', 0):04d}.pt"
-    if content.get("epoch") in keep and not kept.exists():  # a later save, within the next epoch, is not that epoch's end
-        _name(last, kept)
+    ends = [row["step"] for row in content.get("history", ())]
+    if content.get("epoch") in keep and content["step"] in ends[-1:]:  # not within the next epoch
+        _name(last, folder / f"epoch_{content['epoch']:04d}.pt")
     sync_folder(folder)
 
 
@@ -94,6 +96,15 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not wanted <= content.keys() or content["format"] != FORMAT:
         raise UserError(f"{path} is not a training checkpoint of format {FORMAT}; to start from other weights give encoder.weights={path}")
     return content
+
+
+def loads(path: Path) -> bool:
+    """Whether ``path`` is a checkpoint that can be resumed from."""
+    try:
+        read(path)
+    except UserError:
+        return False
+    return True
 
 
 def _name(source: Path, target: Path) -> None:

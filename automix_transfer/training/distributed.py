@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -73,8 +74,8 @@ def wrap(method: nn.Module, world: World, sync_batchnorm: bool = False) -> nn.Mo
     """The method behind DistributedDataParallel, or itself in a single process. Train through what is returned."""
     if world.size == 1:
         return method
-    if sync_batchnorm and world.device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    if sync_batchnorm:
+        convert_sync_batchnorm(method)  # timm's: torch's loses the activation of layers that are norm and activation in one
     ids = [world.device.index] if world.device.type == "cuda" else None
     return DistributedDataParallel(method, device_ids=ids, broadcast_buffers=True)
 

@@ -33,7 +33,7 @@ from automix_transfer.training.results import epoch_row, evaluate_encoders, fina
 from automix_transfer.training.run_folder import command_line, prepare, refuse_overwriting
 from automix_transfer.training.saver import Saver
 from automix_transfer.training.settings import Experiment, check
-from automix_transfer.training.setup import Run, build_run
+from automix_transfer.training.setup import Run, build_evaluation, build_run
 from automix_transfer.training.signals import Interrupted, StopRequest
 from automix_transfer.training.timing import Timer
 from automix_transfer.training.validation import autocast
@@ -122,7 +122,8 @@ def fit(run: Run, found: str = "", max_steps: int | None = None, max_eval_batche
                 save_png(run.folder / "pictures" / f"epoch_{at.epoch + 1:04d}.png", picture)
                 log.picture("mixed samples", picture, at.step)
             evaluated = is_evaluated(run, at.epoch + 1)
-            metrics = evaluate_encoders(run, max_eval_batches, stop=lambda: stop.number > 0) if evaluated else {}
+            metrics = evaluate_encoders(method, run.eval_batches, world, config.precision, max_eval_batches,
+                                        stop=lambda: stop.number > 0) if evaluated else {}
             stop_if_asked(run, stop, watch, timer, saver)  # the epoch does not count yet: a resumed run evaluates it again
             at.epoch += 1
             row = epoch_row(run, metrics, speed)
@@ -238,8 +239,8 @@ def evaluate_only(experiment: Experiment) -> dict[str, float]:
             if content is None:
                 raise UserError(f"--eval-only found no checkpoint in {experiment.output}; "
                                 "give output=FOLDER of a run, or encoder.weights=FILE")
-        run = build_run(experiment, world, content)
-        metrics = evaluate_encoders(run)
+        method, batches = build_evaluation(experiment, world, content)
+        metrics = evaluate_encoders(method, batches, world, experiment.train.precision)
         if world.main:
             print(weights or found, *(f"{name} {value:.3f}" for name, value in metrics.items()), sep="\n")
         return metrics

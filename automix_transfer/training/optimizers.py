@@ -15,17 +15,19 @@ def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
     """SGD, AdamW or LAMB; each group carries ``lr_scale`` and ``lr_end`` for the schedule.
 
     Every group of the method is split in two, weights and one-dimensional parameters (norms, biases), so that the latter can go
-    without weight decay. The paper decays everything with SGD; DeiT and RSB leave norms and biases out.
+    without weight decay, as can what timm says of its networks (class token, position embedding, tables of relative positions). The
+    paper decays everything with SGD; DeiT and RSB leave these out.
     """
     decay_all = config.decay_norm_and_bias == "yes" or (config.decay_norm_and_bias == "auto" and config.name == "sgd")
     betas = (config.betas[0], config.betas[1])
+    exempt = undecayed(method)
     groups: list[dict[str, Any]] = []
     for group in method.parameter_groups():
         decay = config.weight_decay if group.get("weight_decay") is None else group["weight_decay"]
         rates = {"lr_scale": float(group.get("lr_scale", 1.0)), "lr_end": group.get("lr_end")}
         parameters = [parameter for _, parameter in group["params"]]
-        weights = [p for p in parameters if decay_all or p.ndim > 1]
-        others = [p for p in parameters if not (decay_all or p.ndim > 1)]
+        weights = [p for p in parameters if decay_all or (p.ndim > 1 and id(p) not in exempt)]
+        others = [p for p in parameters if not (decay_all or (p.ndim > 1 and id(p) not in exempt))]
         groups += [{"params": weights, "weight_decay": decay, **rates}] if weights else []
         groups += [{"params": others, "weight_decay": 0.0, **rates}] if others else []
     if config.name == "sgd":
@@ -36,3 +38,14 @@ def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
 
     # max_grad_norm=None: timm clips at 1.0 unless told otherwise, and the recipe (RSB A2/A3) has no clipping.
     return Lamb(groups, lr=config.lr, betas=betas, eps=max(config.eps, 1e-6), max_grad_norm=None)
+
+
+def undecayed(method: Method) -> set[int]:
+    """ids of the parameters that the method's encoders want without weight decay: timm's ``no_weight_decay()``."""
+    found: set[int] = set()
+    for module in method.modules():
+        ask = getattr(module, "no_weight_decay", None)
+        if callable(ask):
+            own = dict(module.named_parameters())
+            found |= {id(own[name]) for name in ask() if name in own}
+    return found

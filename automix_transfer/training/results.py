@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from automix_transfer.training.distributed import broadcast_buffers
+from automix_transfer.data.loader import ImageLoader
+from automix_transfer.mixing import Method
+from automix_transfer.training.distributed import World, broadcast_buffers
 from automix_transfer.training.setup import Run
 from automix_transfer.training.validation import evaluate
 
@@ -24,13 +26,14 @@ def is_evaluated(run: Run, epoch: int) -> bool:
     return epoch % config.eval_every_epochs == 0 or epoch > config.epochs - median_epochs(config.epochs)
 
 
-def evaluate_encoders(run: Run, max_batches: int | None = None, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+def evaluate_encoders(method: Method, batches: ImageLoader, world: World, precision: str, max_batches: int | None = None,
+                      stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
     """``top1``, ``top5`` and ``val_loss`` of the encoder for inference; ``top1_<name>`` of each where there are several. See `evaluate`."""
-    broadcast_buffers(run.method, run.world)
-    encoders = run.method.encoders()
+    broadcast_buffers(method, world)
+    encoders = method.encoders()
     metrics: dict[str, float] = {}
     for name, encoder in encoders.items():
-        found = evaluate(encoder, run.eval_batches, run.world, run.experiment.train.precision, max_batches, stop)
+        found = evaluate(encoder, batches, world, precision, max_batches, stop)
         if not metrics:
             metrics = {"top1": found["top1"], "top5": found["top5"], "val_loss": found["loss"]}
         if len(encoders) > 1:

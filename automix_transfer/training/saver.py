@@ -27,6 +27,7 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._copy: Any = None
+        self._trusted = False  # whether last.pt is of this process
 
     def save(self, content: dict[str, Any], best: bool = False, approve: Callable[[dict[str, Any]], None] = lambda copy: None) -> None:
         """Copy ``content`` and begin to write it; waits for the one before, should that still be under way.
@@ -65,7 +66,8 @@ class Saver:
     def _write(self, copy: dict[str, Any], best: bool, approve: Callable[[dict[str, Any]], None]) -> None:
         try:
             approve(copy)
-            checkpoint.save(self.folder, copy, best)
+            checkpoint.save(self.folder, copy, best, self._trusted)
+            self._trusted = True
         except BaseException as error:  # raised in the loop
             self._failure = error
 

@@ -150,6 +150,11 @@ def check(experiment: Experiment) -> None:
             raise UserError(f"config key '{key}' is {number}; it must be at least {minimum}")
     if not 0 <= experiment.ema.decay < 1:
         raise UserError(f"config key 'ema.decay' is {experiment.ema.decay}; it must be at least 0 and less than 1, e.g. 0.9999")
+    if train.overfit_batches and experiment.data.mixed:
+        raise UserError("train.overfit_batches takes real images only; leave data.mixed empty and choose method.name=vanilla for it")
+    if schedule.warmup_epochs > 0 and schedule.warmup_lr > optimizer.lr:
+        raise UserError(f"config key 'schedule.warmup_lr' is {schedule.warmup_lr:g}, but the warm-up rises from it to optimizer.lr="
+                        f"{optimizer.lr:g}; lower it, or set schedule.warmup_epochs=0")
     if schedule.warmup_epochs >= train.epochs and schedule.warmup_epochs > 0:
         raise UserError(f"config key 'schedule.warmup_epochs' is {schedule.warmup_epochs}; "
                         f"it must be less than train.epochs={train.epochs}")

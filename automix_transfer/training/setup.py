@@ -20,7 +20,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.mixing import Method, build_method
 from automix_transfer.mixing.average import Averaged
 from automix_transfer.models.encoders import EncoderInfo
-from automix_transfer.models.weights import load_into, read_weights
+from automix_transfer.models.weights import load_file
 from automix_transfer.rng import derive_generator, reseed_globals
 from automix_transfer.training import checkpoint
 from automix_transfer.training.distributed import World, gather, wrap
@@ -94,6 +94,8 @@ def build_run(experiment: Experiment, world: World, content: dict[str, Any] | No
                             f"but there are {world.size}")
     train_set, eval_set = build_data(experiment)
     size = pass_size(train.batch_size, world.size, train.accumulate)
+    if train.sync_batchnorm and world.size > 1 and world.device.type == "cpu":
+        raise UserError(f"train.sync_batchnorm=true works on GPUs only, and these {world.size} processes are on the CPU; set it to false")
     train_batches = train_loader(train_set, size, experiment.seed, rank=world.rank, world_size=world.size,
                                  workers=experiment.data.workers, repeats=experiment.data.repeats)
     eval_batches = eval_loader(eval_set, train.eval_batch_size or size, world.rank, world.size, experiment.data.workers)
@@ -101,21 +103,63 @@ def build_run(experiment: Experiment, world: World, content: dict[str, Any] | No
     if steps_per_epoch == 0:
         raise UserError(f"the training split has {len(train_set):,} images, fewer than train.batch_size={train.batch_size}; lower it")
 
-    choose_kernels(train.deterministic)
-    reseed_globals(experiment.seed, "initial weights")
-    method, info, note = build_model(experiment, train_set.classes, load_weights=content is None)
+    method, info, note = build_method_on(world, experiment, train_set.classes, content, [len(train_set), len(eval_set)])
     train_set.add_views(method.views, method.view_transform())
     notes += [note] if note else []
-    method.to(world.device)
-    if train.channels_last:
-        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if train.compile:
         for encoder in method.encoders().values():
             encoder.compile()
     at = Position(averages=Averages(share=partial(gather, world=world)))
     if content is not None:
-        samples = [len(train_set), len(eval_set)]
-        if content["encoder"] != info.to_dict() or content["samples"] != samples:
+        at = Position(content["step"], content["epoch"], content["history"], content["best"],
+                      Averages(content["averages"], at.averages.share), content["seconds"])
+    optimizer = build_optimizer(experiment.optimizer, method)
+    scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
+    if content is not None:
+        try:
+            optimizer.load_state_dict(content["optimizer"])
+        except ValueError as error:  # other groups of parameters
+            raise UserError(f"{source} does not fit the optimizer of this version; use the version that wrote it") from error
+        scaler.load_state_dict(content["scaler"])
+    rates = LearningRates(optimizer, experiment.schedule, train.epochs, experiment.optimizer.lr)
+    return Run(experiment, world, info, method, wrap(method, world, train.sync_batchnorm), optimizer, rates, scaler, train_set,
+               train_batches, eval_batches, steps_per_epoch, at, notes)
+
+
+def build_evaluation(experiment: Experiment, world: World, content: dict[str, Any] | None = None) -> tuple[Method, ImageLoader]:
+    """The method and the validation images alone, for ``--eval-only``: no training images are needed.
+
+    Raises:
+        UserError: as `build_run`.
+    """
+    if content is not None:
+        refuse_changes(f"the checkpoint in {experiment.output}", content["config"], asdict(experiment))
+    train = experiment.train
+    eval_set = build_data(experiment)[1] if train.overfit_batches else eval_dataset(experiment.data)
+    size = train.eval_batch_size or pass_size(train.batch_size, world.size, train.accumulate)
+    loader = eval_loader(eval_set, size, world.rank, world.size, experiment.data.workers)
+    return build_method_on(world, experiment, list(eval_set.classes), content, [len(eval_set)])[0], loader
+
+
+def build_method_on(world: World, experiment: Experiment, classes: list[str], content: dict[str, Any] | None,
+                    samples: list[int]) -> tuple[Method, EncoderInfo, str]:
+    """`build_model` on its device, at its beginning or as ``content`` left it.
+
+    Args:
+        samples: numbers of training and validation images; of validation images alone where nothing is trained.
+
+    Raises:
+        UserError: as `build_model`; a checkpoint of other data or of another version.
+    """
+    choose_kernels(experiment.train.deterministic)
+    reseed_globals(experiment.seed, "initial weights")
+    method, info, note = build_model(experiment, classes, load_weights=content is None)
+    method.to(world.device)
+    if experiment.train.channels_last:
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if content is not None:
+        source = f"the checkpoint in {experiment.output}"
+        if content["encoder"] != info.to_dict() or content["samples"][-len(samples):] != samples:
             before = f"training and validation images {content['samples']}, {content['encoder'].get('num_classes')} classes"
             raise UserError(f"{source} was trained on other data ({before}) than data.root={experiment.data.root} holds "
                             f"({samples}, {info.num_classes} classes) or with another input; give the same data")
@@ -124,16 +168,7 @@ def build_run(experiment: Experiment, world: World, content: dict[str, Any] | No
         except RuntimeError as error:
             raise UserError(f"{source} does not fit the method '{experiment.method['name']}' of this version; "
                             "use the version that wrote it") from error
-        at = Position(content["step"], content["epoch"], content["history"], content["best"],
-                      Averages(content["averages"], at.averages.share), content["seconds"])
-    optimizer = build_optimizer(experiment.optimizer, method)
-    scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
-    if content is not None:
-        optimizer.load_state_dict(content["optimizer"])
-        scaler.load_state_dict(content["scaler"])
-    rates = LearningRates(optimizer, experiment.schedule, train.epochs, experiment.optimizer.lr)
-    return Run(experiment, world, info, method, wrap(method, world, train.sync_batchnorm), optimizer, rates, scaler, train_set,
-               train_batches, eval_batches, steps_per_epoch, at, notes)
+    return method, info, note
 
 
 def build_model(experiment: Experiment, classes: list[str], load_weights: bool = True) -> tuple[Method, EncoderInfo, str]:
@@ -147,8 +182,8 @@ def build_model(experiment: Experiment, classes: list[str], load_weights: bool =
         raise UserError(f"encoder '{config.name}' does not take encoder.drop_path={config.drop_path}; set it to 0") from error
     note = ""
     if config.weights and load_weights:
-        weights = read_weights(config.weights, config.which or None)
-        note = f"weights from {config.weights}: {load_into(encoder, weights, config.classifier)}"
+        report = load_file(encoder, config.weights, config.name, config.stem, config.which or None, config.classifier, classes)
+        note = f"weights from {config.weights}: {report}"
     options = {key: value for key, value in experiment.method.items() if key != "name"}
     method = build_method(experiment.method["name"], encoder, options)
     if experiment.ema.decay:
@@ -157,6 +192,10 @@ def build_model(experiment: Experiment, classes: list[str], load_weights: bool =
     if experiment.train.compile and method.reads_layers:
         raise UserError(f"train.compile=true does not go with method.name={experiment.method['name']}, which works on features inside "
                         "the network; set train.compile=false, or choose a method that mixes images, e.g. mixup_cutmix or puzzlemix")
+    if experiment.train.sync_batchnorm and method.uneven_passes:
+        key = method.uneven_passes.partition("=")[0]
+        raise UserError(f"train.sync_batchnorm=true needs the same passes in all processes, but method.{method.uneven_passes} draws them "
+                        f"in each; set method.{key}={0 if key == 'skip_generator' else 1}, or train.sync_batchnorm=false")
     if bool(data.mixed) != method.soft_labels:
         raise UserError(f"method.name={experiment.method['name']} does not take the soft labels of data.mixed={data.mixed}; use "
                         "method.name=supermix, or leave data.mixed empty" if data.mixed else

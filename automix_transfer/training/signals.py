@@ -19,6 +19,7 @@ class Interrupted(Exception):
 class StopRequest:
     """While it is entered, SIGINT and SIGTERM only set ``number``; loader workers inherit that, so Ctrl-C does not kill them mid-batch.
 
+    Inside another one it takes over what the other has been asked, and hands on what it was asked itself.
     A second Ctrl-C interrupts at once, for a step that hangs; not under torchrun, which passes on what the terminal has already sent.
     """
 
@@ -35,8 +36,16 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
             self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        if outer := self._outer():
+            self.number = outer.number
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if outer := self._outer():
+            outer.number = self.number
+
+    def _outer(self) -> StopRequest | None:
+        owner = getattr(self._before.get(signal.SIGTERM), "__self__", None)
+        return owner if isinstance(owner, StopRequest) else None

@@ -13,8 +13,9 @@ from automix_transfer.io import write_json
 from automix_transfer.training import distributed
 from automix_transfer.training.loop import train
 from automix_transfer.training.results import of_each_encoder
-from automix_transfer.training.run_folder import refuse_overwriting
+from automix_transfer.training.run_folder import command_line, refuse_overwriting
 from automix_transfer.training.settings import Experiment
+from automix_transfer.training.signals import Interrupted, StopRequest
 
 FIGURES = ("top1_median", "top1_last", "top1_best", "top5_last", "seconds")
 RULE = "mean and standard deviation (n - 1) over the trials; top1_median is the median of a trial's last epochs"
@@ -42,13 +43,16 @@ def run_trials(experiment: Experiment, count: int, resume: bool = False, dry_run
         if dry_run:
             return train(trials[0], resume, dry_run=True, world=world)
         found: list[dict[str, Any]] = []
-        for number, trial in enumerate(trials):
-            if world.main:
-                print(f"trial {number + 1} of {count}: seed {trial.seed}, {trial.output}", flush=True)
-            found.append(train(trial, resume, world=world))
-            summary = summarize(found, [trial.seed for trial in trials], count)
-            if world.main:
-                write_json(Path(experiment.output) / "trials.json", summary)
+        with StopRequest(impatient=world.size == 1) as stop:
+            for number, trial in enumerate(trials):
+                if asked := distributed.agree(stop.number, world):  # while the trial before was writing its last file
+                    raise Interrupted(asked, f"stopped after {number} of {count} trials; go on with: {command_line(resume=True)}")
+                if world.main:
+                    print(f"trial {number + 1} of {count}: seed {trial.seed}, {trial.output}", flush=True)
+                found.append(train(trial, resume, world=world))
+                summary = summarize(found, [trial.seed for trial in trials], count)
+                if world.main:
+                    write_json(Path(experiment.output) / "trials.json", summary)
         if world.main:
             print(message(summary), flush=True)
         return summary

@@ -174,6 +174,7 @@ def test_shards_are_cut_by_size(packed: tuple[Path, Path], tmp_path: Path, monke
     ({"a.png": b"", "b.png": b"", "a.cls": b"1"}, "image 'b.png' has no label"),
     ({"a.png": b"", "a.cls": b"cat"}, "'a.cls' is 'cat', no class number"),
     ({"a.png": b"", "a.cls": b"1" * 30}, "no class number"),
+    ({"a.png": b"", "a.mask.png": b"", "a.cls": b"1"}, "sample 'a' has two images, 'a.png' and 'a.mask.png'"),
     ({"a.png": b""}, "image 'a.png' has no label"),
     ({"a.txt": b""}, "hold no image"),
     ({"c/a.png": b"", "b.png": b"", "b.cls": b"0"}, "image 'c/a.png' has no label"),
@@ -182,6 +183,21 @@ def test_bad_shards_are_one_sentence(tmp_path: Path, files: dict[str, bytes], me
     write(tmp_path / "train-0.tar", files)
     with pytest.raises(UserError, match=message):
         shards(tmp_path, "train")
+
+
+def test_links_are_not_passed_over(tmp_path: Path) -> None:
+    """GNU tar stores a second name of the same file as a link without bytes."""
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.png").write_bytes(png())
+    for kind, link in (("hard", Path.hardlink_to), ("soft", Path.symlink_to)):
+        second = tmp_path / "cat" / "b.png"
+        link(second, tmp_path / "cat" / "a.png")
+        with tarfile.open(tmp_path / f"train-{kind}.tar", "w") as tar:
+            tar.add(tmp_path / "cat", "cat")
+        second.unlink()
+        with pytest.raises(UserError, match=r"train-\w+.tar: .*'cat/\w.png' is a link without bytes.*--hard-dereference"):
+            shards(tmp_path, "train")
+        (tmp_path / f"train-{kind}.tar").unlink()
 
 
 def test_bad_roots_are_one_sentence(tmp_path: Path) -> None:

@@ -193,6 +193,25 @@ def test_the_clean_loss_trains_as_if_it_had_been_computed_alone() -> None:
     assert saliency.shape == (4, SIZE, SIZE)
 
 
+def test_the_clean_loss_in_float16_goes_through_the_scaler() -> None:
+    """Small gradients, which float16 loses unless the loss was scaled before they were taken."""
+    encoder, images, labels = tiny_resnet().train(), torch.randn(4, 3, SIZE, SIZE), torch.tensor([0, 1, 2, 2])
+
+    def gradients(loss: torch.Tensor, scale: float) -> list[torch.Tensor]:
+        encoder.zero_grad()
+        (scale * loss).backward()
+        return [p.grad / scale for p in encoder.parameters()]
+
+    with torch.no_grad():
+        encoder.fc.weight *= 1e-6  # the features' gradients below float16's least number
+    exact = gradients(torch.nn.functional.cross_entropy(encoder(images), labels), 1.0)
+    with torch.autocast("cpu", torch.float16):
+        _, loss = saliency_with_loss(encoder, images, labels)
+    found = gradients(loss, 2.0**14)
+    for one, other in zip(found, exact, strict=True):
+        assert (one - other).norm() <= 0.25 * other.norm() + 1e-12
+
+
 def test_the_saliency_pass_leaves_no_trace() -> None:
     method = tiny_method("puzzlemix").train()
     before = {name: value.clone() for name, value in method.named_buffers()}

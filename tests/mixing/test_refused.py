@@ -76,6 +76,10 @@ def test_what_does_not_fit_is_named(name: str, values: dict[str, Any], encoder: 
     (["method.name=supermix"], "trains on images that were mixed before; .*supermix.py.*data.mixed=FOLDER.*puzzlemix"),
     (["method.name=mixup", "data.mixed=somewhere"], "mixup does not take the soft labels of data.mixed=somewhere; .*name=supermix"),
     (["method.name=transmix"], "class token"),
+    (["method.name=automix", "method.k_buffers=own"], "k_buffers=own .* method.k_mode=eval .*; set method.k_mode=train"),
+    (["method.name=automix", "method.preset=openmixup", "method.skip_generator=0.2", "train.sync_batchnorm=true"],
+     "method.skip_generator=0.2 .*; set method.skip_generator=0"),
+    (["method.name=comixup", "method.probability=0.5", "train.sync_batchnorm=true"], "method.probability=0.5 .*; set method.probability=1"),
     (["method.name=manifoldmix", "train.compile=true"], "compile=true does not go with method.name=manifoldmix.*puzzlemix"),
 ])
 def test_a_run_is_refused_before_it_begins(overrides: list[str], words: str) -> None:

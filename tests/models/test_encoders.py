@@ -150,6 +150,7 @@ def test_weights_from_files(tmp_path: Path) -> None:
     """Torchvision's and timm's files, our checkpoints and exports: everything fits, or nothing is loaded."""
     source = random_encoder("resnet10_32", 4, "cifar")
     torch.save(source.state_dict(), tmp_path / "plain.pth")
+    torch.save(create_encoder("deit_tiny_patch16_224", 4, img_size=64).state_dict(), tmp_path / "large.pth")
     info = EncoderInfo("resnet10_32", 4, "cifar", 32)
     ours = write_checkpoint(tmp_path / "last.pt", {"k": source, "q": random_encoder("resnet10_32", 4, "cifar", seed=1)}, info)
     for path in (tmp_path / "plain.pth", ours):
@@ -158,9 +159,10 @@ def test_weights_from_files(tmp_path: Path) -> None:
     other = create_encoder("resnet10_32", 9, "cifar", weights=ours, classifier="new")
     assert torch.equal(other.conv1.weight, source.conv1.weight) and other.fc.weight.shape == (9, 256)
     for arguments, message in (
-            ((("resnet10_32", 9, "cifar"), ours), "only the classifier differs: load with classifier='new'"),
+            ((("resnet10_32", 9, "cifar"), ours), "only the classifier differs: start a new one .encoder.classifier=new;"),
             ((("resnet10_32", 4), ours), "with the cifar stem, not the imagenet stem"),
-            ((("resnet10_32", 4), tmp_path / "plain.pth"), r"1 of another shape \(conv1.weight"),
+            ((("resnet10_32", 4), tmp_path / "plain.pth"), r"1 of another shape \(conv1.weight.*encoder.stem=cifar"),
+            ((("deit_tiny_patch16_224", 4), tmp_path / "large.pth"), r"1 of another shape \(pos_embed.*images of another size.*image_size"),
             ((("resnet18", 4, "cifar"), ours), "holds encoder 'resnet10_32', not 'resnet18'"),
             ((("resnet18", 4, "cifar"), tmp_path / "plain.pth"), "does not fit encoder"),
             ((("resnet10_32", 4, "cifar"), tmp_path / "none.pth"), "does not exist")):

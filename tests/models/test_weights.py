@@ -126,7 +126,7 @@ def test_new_classifier_leaves_the_old_one_random(tmp_path: Path) -> None:
     assert torch.equal(target.linear.weight, head)
     assert torch.equal(target.conv1.weight, source.conv1.weight)
     assert report.total - report.matched == 2
-    with pytest.raises(UserError, match="only the classifier differs: load with classifier='new'"):
+    with pytest.raises(UserError, match="only the classifier differs: start a new one .encoder.classifier=new;"):
         load_into(target, read_weights(tmp_path / "x.pth"))
     with pytest.raises(UserError, match="choose keep .* or new"):
         load_into(target, read_weights(tmp_path / "x.pth"), classifier="maybe")

@@ -20,7 +20,7 @@ from automix_transfer.training.loop import train
 
 def content(step: int) -> dict:
     return {"format": checkpoint.FORMAT, "encoder": {}, "encoders": {}, "model": {"w": torch.full((1000,), float(step))}, "config": {},
-            "step": step, "epoch": 0}
+            "step": step, "epoch": 0, "history": []}
 
 
 def test_rotation_and_best(tmp_path: Path) -> None:
@@ -31,10 +31,23 @@ def test_rotation_and_best(tmp_path: Path) -> None:
 
 
 def test_chosen_epochs_stay_as_they_ended(tmp_path: Path) -> None:
+    (tmp_path / "epoch_0001.pt").write_bytes(b"of a run before, or damaged")
     for step, epoch in ((10, 1), (15, 1), (20, 2), (30, 3)):
-        checkpoint.save(tmp_path, {**content(step), "epoch": epoch, "config": {"train": {"keep_epochs": [1, 3]}}})
+        checkpoint.save(tmp_path, {**content(step), "epoch": epoch, "history": [{"step": 10 * number} for number in range(1, epoch + 1)],
+                                   "config": {"train": {"keep_epochs": [1, 3]}}})
     kept = {path.name: load_torch(path)["step"] for path in tmp_path.glob("epoch_*.pt")}
     assert kept == {"epoch_0001.pt": 10, "epoch_0003.pt": 30}
+
+
+def test_a_damaged_last_does_not_replace_a_previous_that_loads(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoint.save(tmp_path, content(step))
+    damaged = tmp_path / "last.pt"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    checkpoint.save(tmp_path, content(2))
+    assert [load_torch(tmp_path / name)["step"] for name in ("last.pt", "previous.pt")] == [2, 1]
+    checkpoint.save(tmp_path, content(3), trusted=True)
+    assert [load_torch(tmp_path / name)["step"] for name in ("last.pt", "previous.pt")] == [3, 2]
 
 
 def test_rotation_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from automix_transfer.data.dataset import eval_dataset, train_dataset
 from automix_transfer.data.loader import eval_loader, train_loader
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch, read_json
+from automix_transfer.mixing.vanilla import Vanilla
+from automix_transfer.models import create_encoder
+from automix_transfer.training import distributed
 from automix_transfer.training.distributed import World, shares
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import TrainConfig
@@ -118,6 +122,23 @@ def test_two_processes_train_what_one_trains(experiment, tmp_path: Path) -> None
         for ours, theirs in zip(found[name]["history"], found["one"]["history"], strict=True):
             assert ours["top1"] == theirs["top1"] and ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-4)
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)  # of the images of all processes
+
+
+def test_sync_batchnorm_keeps_the_activations_behind_the_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm's norms with an activation in them, which torch's own conversion drops."""
+    monkeypatch.setattr(distributed, "DistributedDataParallel", lambda method, **_: method)
+    method, images = Vanilla(create_encoder("efficientnet_b0", 4)).eval(), torch.randn(2, 3, 64, 64)
+    before = method.encoder(images)
+    parameters = list(method.parameters())
+    distributed.wrap(method, World(0, 2, torch.device("cpu")), sync_batchnorm=True)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in method.modules())
+    assert torch.equal(method.encoder(images), before)
+    assert all(one is other for one, other in zip(method.parameters(), parameters, strict=True))  # the optimizer holds them
+
+
+def test_sync_batchnorm_on_cpus_is_refused(experiment) -> None:
+    with pytest.raises(UserError, match="sync_batchnorm=true works on GPUs only, and these 2 processes"):
+        build_run(experiment("train.sync_batchnorm=true"), World(0, 2, torch.device("cpu")))
 
 
 def test_how_a_step_is_dealt_out_is_said() -> None:

@@ -78,7 +78,7 @@ def test_fine_tuning_starts_from_weights(experiment, tmp_path: Path) -> None:
     method, _, note = setup.build_model(settings, ["a", "b"])
     assert torch.equal(method.state_dict()["encoder.layer4.0.conv2.weight"], source["encoder_q.layer4.0.conv2.weight"])
     assert "fc" in note and "random" in note and method.state_dict()["encoder.fc.weight"].shape[0] == 2
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UserError, match="holds encoder 'resnet10_32', not 'resnet18'"):
         train(replace(settings, encoder=replace(settings.encoder, name="resnet18")))
 
 
@@ -146,13 +146,45 @@ def test_channels_last_resumes_to_the_same_bits(experiment, tmp_path: Path) -> N
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_compiled(experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path of torch.compile, with the backend that needs no C++ compiler; the numbers stay those of eager mode."""
+@pytest.mark.parametrize("heads", ["shared", "separate"])
+def test_compiled(experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, heads: str) -> None:
+    """The path of torch.compile, with the backend that needs no C++ compiler; the weights stay those of eager mode."""
     real = nn.Module.compile
-    eager = train(experiment("method.name=automix", "train.epochs=1"))
+    settings = ("method.name=automix", f"method.heads={heads}", "train.epochs=1")
+    train(experiment(*settings))
     monkeypatch.setattr(nn.Module, "compile", lambda self: real(self, backend="eager"))
-    compiled = train(experiment("method.name=automix", "train.epochs=1", "train.compile=true", f"output={experiment().output}_compiled"))
-    assert compiled["top1_last"] == eager["top1_last"]
+    train(experiment(*settings, "train.compile=true", f"output={tmp_path / 'compiled'}"))
+    eager, compiled = (load_torch(tmp_path / name / "last.pt")["model"] for name in ("run", "compiled"))
+    assert eager.keys() == compiled.keys() and all(torch.allclose(eager[key], compiled[key], atol=1e-6) for key in eager)
+
+
+def test_eval_only_needs_no_training_images(experiment, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    import shutil
+
+    metrics = train(experiment("method.name=automix"))
+    shutil.copytree(images / "val", tmp_path / "images" / "val")
+    for weights in ("", f"encoder.weights={experiment().output}/last.pt"):
+        found = evaluate_only(experiment("method.name=automix", f"data.root={tmp_path / 'images'}", *filter(None, [weights])))
+        assert found["top1"] == metrics["top1_last"]
+
+
+def test_classes_of_weights_that_are_kept_must_be_the_datas(experiment, images: Path, tmp_path: Path) -> None:
+    import shutil
+
+    train(experiment())
+    for split in ("train", "val"):
+        for number in range(3):
+            shutil.copytree(images / split / f"class_{number}", tmp_path / "other" / split / f"class_{(number + 1) % 3 + 1}")
+    weights = f"encoder.weights={experiment().output}/last.pt"
+    with pytest.raises(UserError, match=r"class 0 of .*last.pt is 'class_0', but that of the data is 'class_1'; .*same names"):
+        evaluate_only(experiment(weights, f"data.root={tmp_path / 'other'}"))
+
+
+def test_weights_of_another_encoder_are_refused(experiment) -> None:
+    train(experiment("encoder.name=tf_efficientnet_lite0"))
+    weights = f"encoder.weights={experiment().output}/last.pt"
+    with pytest.raises(UserError, match="holds encoder 'tf_efficientnet_lite0', not 'efficientnet_lite0'"):
+        train(experiment("encoder.name=efficientnet_lite0", weights, "output=elsewhere"))
 
 
 class Diverges(Vanilla):

@@ -6,9 +6,13 @@ import math
 
 import pytest
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import nn
 
+from automix_transfer.mixing.average import Averaged
 from automix_transfer.mixing.base import Method
+from automix_transfer.mixing.vanilla import Vanilla
+from automix_transfer.models import create_encoder
 from automix_transfer.training.optimizers import build_optimizer
 from automix_transfer.training.schedule import LearningRates, build_schedule
 from automix_transfer.training.settings import OptimizerConfig, ScheduleConfig
@@ -62,6 +66,17 @@ def test_weight_decay_of_norms_and_biases(name: str, setting: str, skipped: bool
     assert decay[id(method.encoder[1].weight)] == (0.0 if skipped else 0.1)
     assert decay[id(method.extra.weight)] == 0.0
     assert len(decay) == len(list(method.parameters()))
+
+
+@pytest.mark.parametrize("name", ["deit_small_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_weight_decay_of_what_timm_leaves_out(name: str) -> None:
+    """As timm divides the parameters for its own optimizers; behind a moving average of the weights too."""
+    encoder = create_encoder(name, 4)
+    theirs = param_groups_weight_decay(encoder, 0.05, no_weight_decay_list=encoder.no_weight_decay())
+    expected = {group["weight_decay"]: {id(p) for p in group["params"]} for group in theirs}
+    for method in (Vanilla(encoder), Averaged(Vanilla(encoder), 0.99)):
+        ours = build_optimizer(OptimizerConfig(name="adamw", weight_decay=0.05), method).param_groups
+        assert {group["weight_decay"]: {id(p) for p in group["params"]} for group in ours} == expected
 
 
 def test_lamb_does_not_clip() -> None:

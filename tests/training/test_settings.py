@@ -39,6 +39,15 @@ def test_bad_values_are_named(override: str, named: str) -> None:
         load_experiment(overrides=["data.root=x", override])
 
 
+@pytest.mark.parametrize(("overrides", "named"), [
+    (["schedule.warmup_epochs=2", "schedule.warmup_lr=0.5"], "schedule.warmup_lr' is 0.5.*optimizer.lr=0.1"),
+    (["train.overfit_batches=1", "data.mixed=somewhere", "method.name=supermix"], "overfit_batches takes real images only"),
+])
+def test_values_that_do_not_go_together_are_named(overrides: list[str], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        load_experiment(overrides=["data.root=x", *overrides])
+
+
 def test_root_is_asked_for() -> None:
     with pytest.raises(UserError, match="data.root"):
         load_experiment()

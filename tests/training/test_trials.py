@@ -17,7 +17,7 @@ from automix_transfer.io import load_torch, read_json
 from automix_transfer.training import loop
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import Experiment
-from automix_transfer.training.signals import Interrupted
+from automix_transfer.training.signals import Interrupted, StopRequest
 from automix_transfer.training.trials import message, run_trials, summarize
 
 from .processes import assert_same_run, finish_ranks, start_ranks
@@ -75,6 +75,31 @@ def test_trials_on_two_processes(experiment, tmp_path: Path) -> None:
     (tmp_path / "run" / "trials.json").unlink()
     finish_ranks(start_ranks(settings, work=two))
     assert read_json(tmp_path / "run" / "trials.json") == summary
+
+
+def test_a_signal_during_the_last_file_of_a_trial_stops_the_next(experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = loop.final_metrics
+
+    def final_metrics(run):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(run)
+
+    monkeypatch.setattr(loop, "final_metrics", final_metrics)
+    with pytest.raises(Interrupted, match="stopped after 1 of 3 trials; go on with: .* --resume") as stopped:
+        run_trials(experiment("train.epochs=1"), 3)
+    assert stopped.value.code == 143
+    assert (tmp_path / "run" / "trial_0" / "metrics.json").exists() and not (tmp_path / "run" / "trial_1").exists()
+
+
+def test_what_one_request_hears_the_other_hears() -> None:
+    with StopRequest() as outer:
+        with StopRequest() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert (inner.number, outer.number) == (signal.SIGTERM, signal.SIGTERM)
+        with StopRequest() as second:
+            assert second.number == signal.SIGTERM
+    with StopRequest() as alone:
+        assert alone.number == 0
 
 
 def test_a_later_folder_is_looked_at_before_anything_is_trained(experiment, tmp_path: Path) -> None:
