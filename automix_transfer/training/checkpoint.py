@@ -59,7 +59,7 @@ def save(folder: Path, content: dict[str, Any], best: bool = False, trusted: boo
     if best:
         _name(last, folder / BEST)
     keep = content.get("config", {}).get("train", {}).get("keep_epochs", ())
-    ends = [row["step"] for row in content.get("history", ())]
+    ends = [row.get("step") for row in content.get("history", ())]
     if content.get("epoch") in keep and content["step"] in ends[-1:]:  # not within the next epoch
         _name(last, folder / f"epoch_{content['epoch']:04d}.pt")
     sync_folder(folder)
