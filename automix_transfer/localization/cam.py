@@ -16,6 +16,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.localization.layers import find_classifier, gradient_map_layer, keep_leaf, linear_map_layer
 from automix_transfer.localization.map_formulas import GRADIENT_FORMULAS, METHODS, cam
 from automix_transfer.localization.strides import set_output_stride
+from automix_transfer.models.taps import as_map
 
 _MASKS_A_PASS = 64  # of Score-CAM: masked images a forward pass
 
@@ -52,10 +53,10 @@ class ClassActivation:
         self.encoder, self.method = encoder.eval(), method
         if method == "cam":
             self.classifier = find_classifier(self.encoder)[1]
-            self._map_layer = linear_map_layer(self.encoder, self.classifier, image_size)
+            map_layer = linear_map_layer(self.encoder, self.classifier, image_size)
         else:
-            self._map_layer = gradient_map_layer(self.encoder, image_size, layer)
-        self.layer, self.map_shape = self._map_layer.name, self._map_layer.shape
+            map_layer = gradient_map_layer(self.encoder, image_size, layer)
+        self.layer, self.map_shape = map_layer.name, map_layer.shape
         self.stride = round(image_size / self.map_shape[0])
         if output_stride is not None and self.stride != output_stride:
             raise UserError(f"{type(encoder).__name__} reaches an output stride of {self.stride}, not {output_stride}, at {image_size} px; "
@@ -74,11 +75,11 @@ class ClassActivation:
             handle.remove()
         logits = scores.detach().float()
         classes = logits.argmax(1) if labels is None else labels
-        features = self._map_layer.read(found[-1].detach()).float()
+        features = as_map(found[-1].detach(), self.layer, self.encoder).float()
         if formula:
             # Rows of a batch do not meet in eval mode, so the gradient of the sum is each image's own
             gradient = torch.autograd.grad(scores.gather(1, classes[:, None]).sum(), found[-1])[0]
-            return formula(features, self._map_layer.read(gradient).float()), logits
+            return formula(features, as_map(gradient, self.layer, self.encoder).float()), logits
         if self.method == "cam":
             return cam(features, self.classifier.weight[classes].float()), logits
         return torch.stack([self._score_cam(*item) for item in zip(images, features, classes, strict=True)]), logits

@@ -30,21 +30,6 @@ class MapLayer:
     name: str
     shape: tuple[int, int]
 
-    def read(self, output: Tensor) -> Tensor:
-        """The layer's output as (N, C, h, w)."""
-        return as_maps(output, self.name)
-
-
-def as_maps(output: Tensor, name: str) -> Tensor:
-    """A layer's output as (N, C, h, w). Images are square, so maps are, which tells (N, h, w, C) from (N, C, h, w).
-
-    Raises:
-        UserError: it is no map.
-    """
-    if isinstance(output, Tensor) and output.ndim == 4 and output.shape[1] == output.shape[2] != output.shape[3]:
-        return output.permute(0, 3, 1, 2)
-    return as_map(output, name)
-
 
 def find_classifier(encoder: nn.Module) -> tuple[str, nn.Linear]:
     """Name and module of the encoder's final linear layer.
@@ -73,10 +58,12 @@ def linear_map_layer(encoder: nn.Module, classifier: nn.Linear, image_size: int)
     pooled: list[Tensor] = []
 
     def look(name: str, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim in (3, 4):
-            maps = as_maps(output, name)
-            if maps.shape[1] == classifier.in_features:
-                seen.append((MapLayer(name, (maps.shape[2], maps.shape[3])), maps.mean((2, 3))))
+        try:
+            maps = as_map(output, name, encoder)
+        except UserError:  # the other layers are looked at all the same
+            return
+        if maps.shape[1] == classifier.in_features:
+            seen.append((MapLayer(name, (maps.shape[2], maps.shape[3])), maps.mean((2, 3))))
 
     hooks: list[Any] = [module.register_forward_hook(lambda _m, _i, output, name=name: look(name, output))
                         for name, module in encoder.named_modules() if name]
@@ -117,7 +104,7 @@ def gradient_map_layer(encoder: nn.Module, image_size: int, name: str | None = N
         hook = find_layer(encoder, candidate).register_forward_hook(keep_leaf(found))
         with torch.no_grad():
             scores = run_on_noise(encoder, image_size, [hook])
-        maps = as_maps(found[-1], candidate) if found else torch.zeros(1, 1, 1, 1)
+        maps = as_map(found[-1], candidate, encoder) if found else torch.zeros(1, 1, 1, 1)
         shape = (maps.shape[2], maps.shape[3])
         if not found or not scores.requires_grad:
             reason = "it does not run"
@@ -125,7 +112,7 @@ def gradient_map_layer(encoder: nn.Module, image_size: int, name: str | None = N
             reason = f"its map has a single cell at {image_size} px"
         else:
             gradient = torch.autograd.grad(scores.sum(), found[-1], allow_unused=True)[0]
-            if gradient is not None and as_maps(gradient, candidate).abs().sum((0, 1)).count_nonzero() > 1:
+            if gradient is not None and as_map(gradient, candidate, encoder).abs().sum((0, 1)).count_nonzero() > 1:
                 return MapLayer(candidate, shape)
             reason = "the scores do not depend on its places"
     raise UserError(f"{type(encoder).__name__}'s layer '{names[-1]}' gives no map ({reason}); name an earlier one with --map-layer, or "

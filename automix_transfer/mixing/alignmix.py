@@ -16,7 +16,7 @@ from automix_transfer.mixing.manifoldmix import mix_features
 from automix_transfer.mixing.pairs import MixDraw, Mixed, PairMethod, PairOptions, draw_mix, partners_of
 from automix_transfer.mixing.sinkhorn import sinkhorn
 from automix_transfer.models.encoders import feature_layer
-from automix_transfer.models.taps import feature_channels
+from automix_transfer.models.taps import channel_axis, feature_channels
 
 
 @dataclass
@@ -48,7 +48,7 @@ def draw_alignmix(count: int, options: AlignMixOptions, rng: torch.Generator | N
 
 
 def apply_alignmix(features: Tensor, draw: AlignMixDraw, options: AlignMixOptions) -> Tensor:
-    """λ·A + (1-λ)·A'Rᵀ, or λ·AR + (1-λ)·A', for feature maps A (N, C, h, w); R (N, M, M) from Sinkhorn, without gradient.
+    """λ·A + (1-λ)·A'Rᵀ, or λ·AR + (1-λ)·A', for feature maps A (N, C, h, w) or (N, C, M); R (N, M, M) from Sinkhorn, without gradient.
 
     R's columns sum to 1, its rows nearly.
     """
@@ -93,7 +93,12 @@ class AlignMix(PairMethod):
     def step(self, images: Tensor, labels: Tensor, draw: AlignMixDraw) -> StepOutput:
         if not draw.align:
             return super().step(images, labels, draw)
-        with replaced_output(self.encoder, self.layer, lambda features: apply_alignmix(features, draw, self.options)):
+
+        def align(output: Tensor) -> Tensor:
+            axis = channel_axis(output, self.layer, self.encoder)
+            return apply_alignmix(output.movedim(axis, 1), draw, self.options).movedim(1, axis)
+
+        with replaced_output(self.encoder, self.layer, align):
             logits = self.encoder(images)
         loss = pair_loss(logits, labels, partners_of(labels, draw), draw.lam, self.options)
         return StepOutput(loss, {"loss_mce": loss.detach()}, permutation=draw.permutation, lam=draw.lam)

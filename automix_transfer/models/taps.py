@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from timm.models.hiera import Hiera
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
@@ -24,7 +25,7 @@ class _Stop(Exception):
 def features(encoder: nn.Module, images: Tensor, layer: str) -> Tensor:
     """The feature map (N, C, h, w) of ``encoder`` at submodule ``layer``; the layers behind it do not run.
 
-    Token outputs (N, T, C) of vision transformers become maps: prefix tokens are dropped, patches laid out row by row.
+    Token outputs (N, T, C) of vision transformers become maps, and maps with the channels last have them first; see `as_map`.
 
     Raises:
         UserError: ``layer`` does not exist, or its output is not a feature map.
@@ -47,9 +48,7 @@ def tapped(encoder: nn.Module, layer: str, stop: bool = False) -> Iterator[list[
     found: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and getattr(encoder, "output_fmt", "") == "NHWC":  # timm's Swin transformers
-            output = output.permute(0, 3, 1, 2)
-        found.append(as_map(output, layer))
+        found.append(as_map(output, layer, encoder))
         if stop:
             raise _Stop
 
@@ -72,18 +71,49 @@ def find_layer(encoder: nn.Module, layer: str) -> nn.Module:
     raise UserError(f"feature layer '{layer}' does not exist in {type(encoder).__name__}; for example: {', '.join(close)}")
 
 
-def as_map(output: Tensor, layer: str) -> Tensor:
-    """A layer's output as a map (N, C, h, w): maps as they are, (N, T, C) tokens without their prefix tokens, folded to a square."""
+def as_map(output: Tensor, layer: str, encoder: nn.Module) -> Tensor:
+    """The output of ``encoder``'s submodule ``layer`` as a map (N, C, h, w): maps with their channels first, (N, T, C) tokens without
+    their prefix tokens, laid out row by row to a square; Hiera's, which lie window by window, by its own rule.
+
+    Raises:
+        UserError: it is no map, or tokens whose places are not known.
+    """
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise UserError(f"feature layer '{layer}' gives {shape}, not a feature map (N, C, h, w) or tokens (N, T, C); "
                         "choose an earlier layer")
     if output.ndim == 4:
-        return output
-    tokens = output.shape[1]
+        return output.movedim(channel_axis(output, layer, encoder), 1)
+    if isinstance(encoder, Hiera):
+        block = layer.removeprefix("blocks.")
+        if not block.isdigit():
+            raise UserError(f"feature layer '{layer}' gives tokens in the order of Hiera's windows, which is known for whole blocks only; "
+                            "choose one of those, e.g. blocks.9")
+        return encoder.reroll(output, int(block)).permute(0, 3, 1, 2)
+    tokens, prefix = output.shape[1], getattr(encoder, "num_prefix_tokens", 1)
     side = math.isqrt(tokens)
+    if tokens - side * side not in (0, prefix):
+        raise UserError(f"feature layer '{layer}' gives {tokens} tokens, which are no square of patches behind {prefix} prefix tokens; "
+                        "give square images, or choose another layer")
     patches = output[:, tokens - side * side:]  # class and distillation tokens come first
     return patches.transpose(1, 2).unflatten(2, (side, side))
+
+
+def channel_axis(output: Tensor, layer: str, encoder: nn.Module) -> int:
+    """Where a layer's output has its channels: 1 in maps (N, C, h, w); -1 in tokens (N, T, C) and in maps (N, h, w, C), as Swin, SamViT
+    and VOLO have them.
+
+    timm says how many channels its stages have. Elsewhere images are square, so maps are; a cube is what timm says of the network.
+    """
+    if output.ndim == 3:
+        return -1
+    first, middle, last = output.shape[1:]
+    channels = [stage["num_chs"] for stage in getattr(encoder, "feature_info", []) if stage["module"] == layer]
+    if first != last and channels and channels[0] in (first, last):
+        return 1 if channels[0] == first else -1
+    if (first == middle) != (middle == last):
+        return 1 if middle == last else -1
+    return -1 if getattr(encoder, "output_fmt", "") == "NHWC" else 1
 
 
 def feature_channels(encoder: nn.Module, layer: str, image_size: int = 64) -> int:

@@ -149,6 +149,17 @@ def test_maps_of_any_stage(name, layer):
     assert maps.shape == (1, 7, 7) and maps.count_nonzero()
 
 
+def test_maps_of_hiera_are_in_the_order_of_the_image():
+    """Its tokens lie window by window until the last pooling."""
+    torch.manual_seed(0)
+    net = create_encoder("hiera_tiny_224", 5, image_size=64).eval()
+    nn.init.normal_(net.head.fc.weight)  # 0 at the start
+    image = torch.randn(3, 64, 64)
+    maps, _ = ClassActivation(net, 64, method="gradcam", layer="blocks.2")(image[None], torch.tensor([1]))
+    a, g = (net.reroll(x[None], 2)[0].permute(2, 0, 1) for x in features_and_gradient(net, "blocks.2", image, 1))
+    torch.testing.assert_close(maps[0], gradcam(a, g), rtol=1e-4, atol=1e-8)
+
+
 @pytest.mark.parametrize("name, layer", [("resnet18", "layer4"), ("tf_efficientnet_lite0", "bn2"), ("regnety_002", "final_conv")])
 def test_the_layer_is_found(name, layer):
     for method in ("cam", "gradcam"):

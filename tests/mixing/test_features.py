@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from automix_transfer.errors import UserError
-from automix_transfer.mixing.alignmix import AlignMixDraw, AlignMixOptions, apply_alignmix
+from automix_transfer.mixing.alignmix import AlignMix, AlignMixDraw, AlignMixOptions, apply_alignmix
 from automix_transfer.mixing.attention import class_attention
 from automix_transfer.mixing.attentivemix import AttentiveMixOptions, apply_attentivemix, attentive_mask
 from automix_transfer.mixing.draw import PairDraw
@@ -23,6 +23,7 @@ from automix_transfer.mixing.mixup_cutmix import SwitchDraw
 from automix_transfer.mixing.pairs import MixDraw
 from automix_transfer.mixing.sinkhorn import sinkhorn
 from automix_transfer.mixing.transmix import attention_share
+from automix_transfer.models import create_encoder
 from automix_transfer.models.taps import features
 from tests.mixing.methods import SIZE, batch, tiny_method, tiny_resnet, tiny_vit
 
@@ -120,6 +121,18 @@ def test_alignment_mixes_the_last_map_and_lets_gradients_through() -> None:
     assert output.mixed is None and all(p.grad is not None and torch.isfinite(p.grad).all() for p in method.parameters())
     one = method.step(images, labels, AlignMixDraw(1.0, draw.permutation, True, True, True)).loss
     assert torch.allclose(one, functional.cross_entropy(method.encoder(images), labels), atol=1e-5)
+
+
+def test_alignment_moves_places_where_a_network_has_its_channels_last() -> None:
+    torch.manual_seed(0)
+    encoder = create_encoder("swin_tiny_patch4_window7_224", 5, image_size=56).eval()
+    method = AlignMix(encoder)
+    images, labels = batch(method, count=2, size=(56, 56))
+    draw = AlignMixDraw(0.4, torch.tensor([1, 0]), True, True, True)
+    mixed = apply_alignmix(features(encoder, images, method.layer), draw, method.options)
+    logits = encoder.forward_head(encoder.norm(mixed.permute(0, 2, 3, 1)))
+    expected = 0.4 * functional.cross_entropy(logits, labels) + 0.6 * functional.cross_entropy(logits, labels[draw.permutation])
+    assert torch.allclose(method.step(images, labels, draw).loss, expected, atol=1e-6)
 
 
 # TransMix

@@ -74,9 +74,42 @@ def test_a_transformer_is_built_for_the_size_of_its_images() -> None:
     assert EncoderInfo("swin_tiny_patch4_window7_224", 5, image_size=56).build()(torch.zeros(1, 3, 56, 56)).shape == (1, 5)
 
 
-def test_maps_of_swin_are_channels_first() -> None:
+@pytest.mark.parametrize(("name", "size"), [
+    ("test_resnet", 64), ("convnext_atto", 64), ("swin_tiny_patch4_window7_224", 56), ("vit_tiny_patch16_224", 64),
+    ("deit_tiny_distilled_patch16_224", 64), ("hiera_tiny_224", 64), ("samvit_base_patch16", 64), ("volo_d1_224", 64),
+    ("coatnet_nano_rw_224", 64),
+])
+def test_maps_are_those_that_timm_gives(name: str, size: int) -> None:
+    """Every value at its place and in its channel, whether the network computes with channels first or last, tokens or windows."""
+    torch.manual_seed(0)
+    encoder = create_encoder(name, 3, image_size=size).eval()
+    layers = [feature_layer(encoder, number) for number in (1, 2, 3, 4)]
+    images = torch.randn(1, 3, size, size)
+    with torch.no_grad():
+        expected = encoder.forward_intermediates(images, indices=[[stage["module"] for stage in encoder.feature_info].index(layer)
+                                                                  for layer in layers], intermediates_only=True)
+        for layer, wanted in zip(layers, expected, strict=True):
+            found = features(encoder, images, layer)
+            assert found.shape == wanted.shape and torch.allclose(found, wanted, atol=1e-5), layer
+
+
+def test_maps_of_other_layers_have_their_channels_first() -> None:
+    """Inside a stage, and where timm says nothing, squares tell places from channels."""
     encoder = create_encoder("swin_tiny_patch4_window7_224", 5, image_size=56).eval()
-    assert features(encoder, torch.zeros(1, 3, 56, 56), feature_layer(encoder, "auto")).shape == (1, 384, 4, 4)
+    images = torch.zeros(1, 3, 56, 56)
+    assert features(encoder, images, "patch_embed.proj").shape == (1, 96, 14, 14)  # channels first in a network that has them last
+    assert features(encoder, images, "layers.1.blocks.0").shape == (1, 192, 7, 7)
+    assert features(create_encoder("torchvision/swin_t", 5).eval(), images, "features.3").shape == (1, 192, 7, 7)
+    assert [(tap.channels, tap.stride) for tap in encoder_taps("samvit_base_patch16", image_size=64)] == [(768, 16)] * 4
+    assert features(create_encoder("resnet10_32", 5).eval(), torch.zeros(1, 3, 128, 96), "layer1").shape == (1, 32, 32, 24)
+
+
+def test_tokens_whose_places_are_not_known_are_refused() -> None:
+    with pytest.raises(UserError, match="'blocks.1.norm1' gives tokens in the order of Hiera's windows.*e.g. blocks.9"):
+        features(create_encoder("hiera_tiny_224", 5, image_size=64).eval(), torch.zeros(1, 3, 64, 64), "blocks.1.norm1")
+    with pytest.raises(UserError, match="'blocks.0' gives 33 tokens, which are no square of patches behind 1 prefix tokens; give square"):
+        encoder = create_encoder("vit_tiny_patch16_224", 5, image_size=64, dynamic_img_size=True).eval()
+        features(encoder, torch.zeros(1, 3, 64, 128), "blocks.0")
 
 
 def test_unknown_names_are_answered_with_close_ones() -> None:
