@@ -101,7 +101,10 @@ def _random_encoder(name: str, num_classes: int, stem: str, image_size: int | No
     elif name.startswith("torchvision/"):
         encoder = _torchvision_model(name.removeprefix("torchvision/"), num_classes, **options)
     elif timm.is_model(name):
-        encoder = timm.create_model(name, pretrained=False, num_classes=num_classes, **size_option(name, image_size), **options)
+        size = size_option(name, image_size)
+        if size:  # so that the network says what it is built for
+            options["pretrained_cfg_overlay"] = {"input_size": (3, image_size, image_size)}
+        encoder = timm.create_model(name, pretrained=False, num_classes=num_classes, **size, **options)
     else:
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "give a timm model name, e.g. resnet50"

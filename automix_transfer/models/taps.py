@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
 
+SMALL = 64  #: side in pixels of a blank image for networks of any size
+
 
 class _Stop(Exception):
     """Raised by the hook to leave the forward pass once the tapped layer has run."""
@@ -116,13 +118,31 @@ def channel_axis(output: Tensor, layer: str, encoder: nn.Module) -> int:
     return -1 if getattr(encoder, "output_fmt", "") == "NHWC" else 1
 
 
-def feature_channels(encoder: nn.Module, layer: str, image_size: int = 64) -> int:
+def feature_channels(encoder: nn.Module, layer: str) -> int:
     """Channels of the map at ``layer``, found with one forward pass of a blank image; no state changes.
 
-    The image has the side that the network is built for, where it is built for one, else ``image_size``.
+    The image is small, which costs little, or has the network's own side where the network does not take a small one.
+
+    Raises:
+        UserError: as `features`, or the network takes neither.
     """
-    built_for = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
-    return blank_map(encoder, layer, built_for[0] if built_for else image_size).shape[1]
+    own = own_size(encoder)
+    for image_size in (SMALL, own):
+        try:
+            return blank_map(encoder, layer, image_size).shape[1]
+        except (AssertionError, RuntimeError, ValueError) as error:
+            refusal = error
+    reason = (str(refusal).splitlines() or [type(refusal).__name__])[0]
+    raise UserError(f"{type(encoder).__name__} takes images neither of {SMALL} px nor of {own} px up to feature layer '{layer}' "
+                    f"({reason}), so the channels there are not known; choose another encoder.name, or build it for another "
+                    "data.image_size") from refusal
+
+
+def own_size(encoder: nn.Module) -> int:
+    """The side in pixels that a network is built for, by its patches or by what timm says of it; 224 where neither is known."""
+    patches = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
+    config = getattr(encoder, "pretrained_cfg", None) or {}
+    return (patches or config.get("input_size") or (224,))[-1]
 
 
 def feature_grid(encoder: nn.Module, layer: str, image_size: int) -> tuple[int, int]:

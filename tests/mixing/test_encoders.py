@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from automix_transfer.mixing import AutoMix
-from automix_transfer.models import create_encoder
+from automix_transfer.errors import UserError
+from automix_transfer.mixing import AutoMix, build_method
+from automix_transfer.models import create_encoder, feature_layer
+from automix_transfer.models.taps import feature_channels
 
 
 @pytest.mark.parametrize(("name", "stem", "size", "layer", "cells"), [
@@ -37,6 +39,29 @@ def test_two_steps_of_automix(name: str, stem: str, size: int, layer: str, cells
     changed = {key for key, value in method.named_parameters() if not torch.equal(value, before[key])}
     assert any(key.startswith("mix_block") for key in changed) and any(key.startswith("encoder_q") for key in changed)
     assert any(key.startswith("encoder_k") for key in changed)
+
+
+@pytest.mark.parametrize(("name", "size", "channels"), [
+    ("hiera_tiny_224", 224, 384), ("coatnet_nano_rw_224", 160, 256), ("levit_128s", None, 384), ("volo_d1_224", None, 384),
+    ("test_maxvit", None, 96), ("gcvit_xxtiny", None, 256), ("torchvision/vit_b_16", None, 768),
+])
+def test_channels_of_networks_that_take_one_size(name: str, size: int | None, channels: int) -> None:
+    """They are found at the size that the network was built for, and finding them changes nothing."""
+    with torch.device("meta" if name in ("volo_d1_224", "torchvision/vit_b_16") else "cpu"):
+        encoder = create_encoder(name, 3, image_size=size)
+    before, state = {key: value.clone() for key, value in encoder.state_dict().items()}, torch.get_rng_state()
+    layer = "encoder.layers.encoder_layer_5" if name.startswith("torchvision") else feature_layer(encoder, "auto")
+    assert feature_channels(encoder, layer) == channels
+    assert encoder.training and torch.equal(torch.get_rng_state(), state)
+    assert all(value.is_meta or torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+
+
+def test_a_network_that_takes_no_image_is_named() -> None:
+    encoder = create_encoder("resnet10_32", 3)
+    encoder.layer2[0].conv1 = torch.nn.Conv2d(7, 64, 3)
+    with pytest.raises(UserError, match="ResNet takes images neither of 64 px nor of 224 px up to feature layer 'layer3' .*7 channels.*"
+                                        "encoder.name"):
+        build_method("automix", encoder, {})
 
 
 def test_compiled_encoders_are_compiled_once_for_each_use() -> None:
