@@ -99,7 +99,8 @@ def places205(root: Path, split: str) -> Listing:
     missing = sorted(set(range(max(names, default=-1) + 1)) - set(names))
     if missing:
         problems.add(root, f"no image has label {missing[0]}, so it has no name")
-    here = next((root / place for place in PLACES_IMAGES if rows[split] and (root / place / rows[split][0][0]).is_file()), root)
+    tops = {PurePosixPath(name).parts[0] for name, _ in rows[split]}  # a, b, ...; images themselves may be missing
+    here = max((root / place for place in PLACES_IMAGES), key=lambda folder: sum((folder / top).is_dir() for top in tops))
     paths = _below(here, [name for name, _ in rows[split]], problems)
     problems.raise_if_any(_RESTORE)
     return Listing(paths, [label for _, label in rows[split]], [names[label] for label in sorted(names)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,15 @@ def test_places(tmp_path: Path, images: str) -> None:
     train, val = places205(tmp_path, "train"), places205(tmp_path, "val")
     assert train.classes == val.classes == ["a/scene_0", "a/scene_1", "a/scene_2"]
     assert (train.labels, val.labels) == ([0, 1, 2, 0, 1, 2], [0, 1, 2]) and all(path.is_file() for path in train.paths + val.paths)
+
+
+@pytest.mark.parametrize("images", ["data/vision/torralba/deeplearning/images256", "images256"])
+def test_a_missing_first_image_of_places_is_the_only_one(tmp_path: Path, images: str) -> None:
+    first = trees.places(tmp_path, images) / images / "a/scene_0/train_0.jpg"
+    first.unlink()
+    with pytest.raises(UserError, match=re.escape(f"{first}: the image is missing")) as error:
+        places205(tmp_path, "train")
+    assert str(error.value).count("image is missing") == 1
 
 
 @pytest.mark.parametrize(("line", "words"), [
