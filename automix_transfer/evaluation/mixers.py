@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from automix_transfer.errors import UserError
-from automix_transfer.mixing import AutoMix, CutMix, Method, MixUp, build_method
+from automix_transfer.mixing import NEVER_READ, AutoMix, CutMix, Method, MixUp, build_method
 from automix_transfer.mixing.average import method_state
 from automix_transfer.mixing.draw import PairDraw
 from automix_transfer.mixing.mix_block import mix
 from automix_transfer.mixing.mixup import apply_mixup
-from automix_transfer.mixing.pairs import PairMethod
+from automix_transfer.mixing.pairs import CoinMethod
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.training import checkpoint
 from automix_transfer.training.validation import eval_mode
@@ -85,7 +85,7 @@ def automix_mixer(method: Method) -> Mixer:
     return mixer
 
 
-def pair_mixer(method: PairMethod) -> Mixer:
+def pair_mixer(method: CoinMethod) -> Mixer:
     """The mixer of any method that draws and then applies: its own draw with another λ and other partners, anew for every few pairs.
 
     A box that the image's border clips leaves image i more than λ, as in training. Methods that mix features are shown by the mix of
@@ -113,7 +113,7 @@ def own_mixer(method: Method) -> Mixer | None:
         return automix_mixer(method)
     if isinstance(method, (MixUp, CutMix)):
         return mixup if isinstance(method, MixUp) else cutmix
-    return pair_mixer(method) if isinstance(method, PairMethod) else None
+    return pair_mixer(method) if isinstance(method, CoinMethod) else None
 
 
 def mix_block_of(method: Method) -> AutoMix:
@@ -139,8 +139,8 @@ def method_of(content: Mapping[str, Any], source: Path) -> tuple[Method, Encoder
     name = "?"
     try:
         info = EncoderInfo.from_dict(content["encoder"])
-        options = {key: value for key, value in content["config"]["method"].items() if key != "name"}
         name = content["config"]["method"]["name"]
+        options = {key: value for key, value in content["config"]["method"].items() if key != "name" and (name, key) not in NEVER_READ}
         method = build_method(name, info.build(), options, info)
         method.load_state_dict(method_state(content["model"] | content.get("model_extra", {})))
     except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:  # hand-edited or of another version

@@ -31,8 +31,8 @@ from automix_transfer.mixing.transmix import TransMix, TransMixOptions
 from automix_transfer.mixing.vanilla import Vanilla, VanillaOptions
 from automix_transfer.models.encoders import EncoderInfo
 
-__all__ = ["METHODS", "AutoMix", "AutoMixOptions", "CutMix", "Method", "MixBlock", "MixUp", "StepOutput", "Vanilla", "build_method",
-           "load_options"]
+__all__ = ["METHODS", "NEVER_READ", "AutoMix", "AutoMixOptions", "CutMix", "Method", "MixBlock", "MixUp", "StepOutput", "Vanilla",
+           "build_method", "load_options"]
 
 #: name -> (the class of its options, the method)
 METHODS: dict[str, tuple[type, Callable[..., Method]]] = {
@@ -53,6 +53,9 @@ METHODS: dict[str, tuple[type, Callable[..., Method]]] = {
     "transmix": (TransMixOptions, TransMix),
     "automix": (AutoMixOptions, AutoMix),
 }
+
+#: (method, option) that was accepted once and never read: new recipes are refused, the files of old runs name it still
+NEVER_READ = {("mixup_cutmix", "alpha"), ("transmix", "alpha")}
 
 
 def load_options(name: str, values: Mapping[str, Any] | None = None) -> Any:

@@ -11,17 +11,16 @@ from automix_transfer.errors import UserError
 from automix_transfer.mixing.boxes import Box, box_masks, box_share, centred_box, cut_side
 from automix_transfer.mixing.checks import check_choice, check_range
 from automix_transfer.mixing.draw import draw_beta
-from automix_transfer.mixing.pairs import MixDraw, Mixed, PairMethod, PairOptions, blend, partners_of, paste
+from automix_transfer.mixing.pairs import CoinMethod, CoinOptions, MixDraw, Mixed, blend, partners_of, paste
 
 PARTNERS = ("flip", "random")
 
 
 @dataclass
-class MixUpCutMixOptions(PairOptions):
+class MixUpCutMixOptions(CoinOptions):
     """Options of `MixUpCutMix`; the defaults are DeiT's. RSB A2 and A3: mixup_alpha 0.1, smoothing 0, loss bce.
 
     Attributes:
-        alpha: not used; the two below are.
         mixup_alpha, cutmix_alpha: λ of MixUp and of CutMix; 0 leaves that one out.
         switch_probability: of CutMix, where both are there.
         partner: ``flip``: sample i meets sample N-1-i, as in timm (batches are shuffled); or a ``random`` permutation.
@@ -68,7 +67,7 @@ def apply_switch(images: Tensor, draw: SwitchDraw) -> Mixed:
     return Mixed(paste(images, partners, mask), mask, draw.lam)
 
 
-class MixUpCutMix(PairMethod):
+class MixUpCutMix(CoinMethod):
     """Eq. 2, or a binary cross-entropy, on MixUp or CutMix samples; one draw a batch."""
 
     options: MixUpCutMixOptions

@@ -18,16 +18,18 @@ from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD, Encode
 
 
 @dataclass
-class PairOptions(LossOptions):
-    """Options of every method that mixes pairs, besides those of the loss.
+class CoinOptions(LossOptions):
+    """Options of every method that mixes pairs, besides those of the loss. ``probability``: of mixing a batch; the other batches are
+    trained on as they are."""
 
-    Attributes:
-        alpha: λ ~ Beta(α, α).
-        probability: of mixing a batch; the other batches are trained on as they are.
-    """
+    probability: float = 1.0
+
+
+@dataclass
+class PairOptions(CoinOptions):
+    """Options of the methods with one λ. ``alpha``: λ ~ Beta(α, α)."""
 
     alpha: float = 1.0
-    probability: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,15 @@ def paste(images: Tensor, partners: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask > 0.5, images, partners)
 
 
-class PairMethod(SingleEncoderMethod):
+class CoinMethod(SingleEncoderMethod):
     """Draws, applies, classifies. A subclass says what is drawn and how it is applied."""
 
-    def __init__(self, encoder: nn.Module, options: PairOptions) -> None:
+    options: CoinOptions
+
+    def __init__(self, encoder: nn.Module, options: CoinOptions) -> None:
         super().__init__(encoder)
         self.options = options
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
-        check_alpha(options.alpha)
         check_range("probability", options.probability, 0, 1)
         check_loss(options)
 
@@ -90,7 +93,7 @@ class PairMethod(SingleEncoderMethod):
 
     def draw(self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None) -> Any:
         """Everything random of one step, for ``count`` images of ``size`` (H, W); ``lam`` replaces the λ that would be drawn."""
-        return draw_mix(count, self.options, rng, lam)
+        raise NotImplementedError
 
     def apply_draw(self, images: Tensor, labels: Tensor, draw: Any) -> Mixed:
         """Mix: a function of the images, the labels, the draw, and of what the encoder says about the images."""
@@ -111,6 +114,19 @@ class PairMethod(SingleEncoderMethod):
         mixed = self.apply_draw(images, labels, draw)
         loss = pair_loss(self.encoder(mixed.images), labels, labels[draw.permutation.to(labels.device)], mixed.lam, self.options)
         return pair_output(loss, mixed, draw)
+
+
+class PairMethod(CoinMethod):
+    """With λ ~ Beta(α, α)."""
+
+    options: PairOptions
+
+    def __init__(self, encoder: nn.Module, options: PairOptions) -> None:
+        super().__init__(encoder, options)
+        check_alpha(options.alpha)
+
+    def draw(self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None) -> Any:
+        return draw_mix(count, self.options, rng, lam)
 
 
 def pair_output(loss: Tensor, mixed: Mixed, draw: PairDraw) -> StepOutput:

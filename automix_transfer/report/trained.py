@@ -23,7 +23,7 @@ import yaml
 from automix_transfer import __version__
 from automix_transfer.report.references import with_defaults
 from automix_transfer.report.runs import read_optional
-from automix_transfer.training.settings import FREE_ON_RESUME, flatten
+from automix_transfer.training.settings import FREE_ON_RESUME, as_read
 
 PLANNED = "planned.json"  # what `report run` writes beside a run: the cell that it is for, and by what it was shrunk
 #: settings that do not change what is trained: where, how fast, how often it is saved
@@ -103,7 +103,7 @@ def _parse(text: str) -> tuple[Mapping[str, Any], list[str], str]:
         raise ValueError("not a mapping")
     if not all(isinstance(content.get(section), dict) for section in ("method", "train", "data")):
         raise ValueError("sections are missing")
-    given = flatten(content)
+    given = as_read(content)
     config = with_defaults(given)
     known = with_defaults({"method.name": given.get("method.name", "vanilla")})
     relevant = {key: value for key, value in given.items() if key not in FREE}

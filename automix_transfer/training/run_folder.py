@@ -20,7 +20,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json, write_text
 from automix_transfer.training import checkpoint
 from automix_transfer.training.distributed import World
-from automix_transfer.training.settings import FREE_ON_RESUME, Experiment, flatten, with_defaults
+from automix_transfer.training.settings import FREE_ON_RESUME, Experiment, as_read, flatten, with_defaults
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "fvcore", "omegaconf")
 
@@ -51,7 +51,7 @@ def refuse_overwriting(folder: Path) -> None:
 
 def refuse_changes(source: str, saved: dict[str, Any], now: dict[str, Any]) -> None:
     """A resumed run must train what was begun: the first setting that differs is named in a `UserError`."""
-    before, after = flatten(saved), flatten(now)
+    before, after = as_read(saved), flatten(now)
     if not before.keys() >= after.keys():
         before = with_defaults(saved)
     for key in [*after, *(k for k in before if k not in after)]:

@@ -14,7 +14,7 @@ from typing import Any
 from automix_transfer.config import load_config
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
-from automix_transfer.mixing import load_options
+from automix_transfer.mixing import NEVER_READ, load_options
 
 
 @dataclass
@@ -162,12 +162,18 @@ def check(experiment: Experiment) -> None:
 
 def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A saved experiment, flat; a setting that is newer than it has its default, which is what it was trained with."""
-    flat = flatten(saved)
+    flat = as_read(saved)
     method = [f"method.{key}={flat[f'method.{key}']}" for key in ("name", "preset") if f"method.{key}" in flat]
     try:
         return flatten(asdict(load_experiment(overrides=["data.root=.", *method]))) | flat
     except UserError:  # a method that is no longer there
         return flat
+
+
+def as_read(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved experiment, flat, without the options that its method accepted and never read: it was trained as if they were not there."""
+    flat = flatten(saved)
+    return {key: value for key, value in flat.items() if (str(flat.get("method.name")), key.removeprefix("method.")) not in NEVER_READ}
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+
 import pytest
 import torch
 
-from automix_transfer.evaluation.mixers import PAIRS_A_DRAW, own_mixer
+from automix_transfer.evaluation.mixers import PAIRS_A_DRAW, method_of, own_mixer
 from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.rng import derive_generator
@@ -55,3 +58,10 @@ def test_automix_mixes_by_its_own_block() -> None:
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     mixed = mixer_of("automix", init_std=1.0)(images, torch.tensor([1, 0, 3, 2]), 0.5, derive_generator(0, "test"))
     assert mixed.shape == images.shape and not torch.allclose(mixed, (images + images[[1, 0, 3, 2]]) / 2, atol=1e-2)
+
+
+def test_old_checkpoints_name_an_alpha_that_was_never_read() -> None:
+    method = build_method("mixup_cutmix", INFO.build(), {}, INFO)
+    content = {"encoder": INFO.to_dict(), "config": {"method": {"name": "mixup_cutmix", **asdict(method.options), "alpha": 1.0}},
+               "model": method.state_dict()}
+    assert method_of(content, Path("last.pt"))[0].options == method.options

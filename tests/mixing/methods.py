@@ -17,7 +17,7 @@ from automix_transfer.models import create_encoder
 
 CLASSES, SIZE = 5, 32
 EVERY = list(METHODS)
-#: methods whose draw and apply are those of `PairMethod`
+#: methods whose draw and apply are those of `CoinMethod`
 PAIRED = ["mixup_cutmix", "manifoldmix", "attentivemix", "saliencymix", "fmix", "resizemix", "puzzlemix", "alignmix", "transmix"]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from automix_transfer.mixing import METHODS
-from automix_transfer.mixing.pairs import PairMethod
+from automix_transfer.mixing.pairs import CoinMethod
 from tests.mixing.methods import EVERY, PAIRED, SIZE, batch, tiny_method
 
 
@@ -66,7 +66,7 @@ def test_a_batch_of_two_of_one_class_under_autocast(name: str) -> None:
 def test_lam_of_one_gives_the_image_back(name: str) -> None:
     """λ → 1: the image, its own label. Not for methods whose shares come from saliency: PuzzleMix, and AttentiveMix with λ's cells."""
     method = tiny_method(name, **({"cells": 0} if name == "attentivemix" else {"layers": [0]} if name == "manifoldmix" else {}))
-    assert isinstance(method, PairMethod)
+    assert isinstance(method, CoinMethod)
     images, labels = batch(method)
     draw = method.draw(6, (SIZE, SIZE), rng(), lam=1.0)
     mixed = method.apply_draw(images, labels, draw)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from automix_transfer.config import to_yaml
 from automix_transfer.errors import UserError
-from automix_transfer.training.settings import flatten, load_experiment
+from automix_transfer.training.run_folder import refuse_changes
+from automix_transfer.training.settings import flatten, load_experiment, with_defaults
 
 
 def test_method_options_are_those_of_the_method() -> None:
@@ -21,6 +23,20 @@ def test_method_options_are_those_of_the_method() -> None:
         load_experiment(overrides=[*root, "method.name=mixupp"])
     with pytest.raises(UserError, match="section .method.*alpha"):
         load_experiment(overrides=[*root, "method.name=mixup", "method.alpha=large"])
+
+
+@pytest.mark.parametrize("name", ["mixup_cutmix", "transmix"])
+def test_alpha_of_methods_that_have_two(name: str) -> None:
+    """It was accepted and never read, so it is refused now, and old checkpoints that name it can still be resumed."""
+    now = load_experiment(overrides=["data.root=x", f"method.name={name}"])
+    with pytest.raises(UserError, match="unknown config key 'alpha'; did you mean 'mixup_alpha'"):
+        load_experiment(overrides=["data.root=x", f"method.name={name}", "method.alpha=0.2"])
+    old = asdict(now) | {"method": {**now.method, "alpha": 0.2}}
+    refuse_changes("it", old, asdict(now))
+    assert with_defaults(old) == flatten(asdict(now))
+    with pytest.raises(UserError, match="method.alpha=0.2, but now method.alpha=1.0"):
+        plain = load_experiment(overrides=["data.root=x", "method.name=mixup"])
+        refuse_changes("it", asdict(plain) | {"method": {**plain.method, "alpha": 0.2}}, asdict(plain))
 
 
 def test_written_config_reads_back(tmp_path: Path) -> None:
