@@ -28,6 +28,7 @@ from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.weights import classifier_prefixes
 
 INSTALL = "make setup, or: python detection/install_detectron2.py"
+OVERLAY_MARK = "# Detectron2 settings that belong to "  # how an overlay begins; what begins otherwise is not ours to replace
 RENAMES = ((r"^(?!layer)", "stem."), (r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}."), (r"\bbn(\d)\.", r"conv\1.norm."),
            (r"\bdownsample\.0\.", "shortcut."), (r"\bdownsample\.1\.", "shortcut.norm."))
 
@@ -101,14 +102,23 @@ def overlay(info: EncoderInfo, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _overlay_text(source: Source, file: str, settings: dict[str, Any]) -> str:
-    lines = [f"Detectron2 settings that belong to {file}: without them its weights load and compute other features.",
-             f"Encoder {source.info.name}" + (f", {source.which}" if source.which else "")
+    lines = [f"Encoder {source.info.name}" + (f", {source.which}" if source.which else "")
              + (f", step {source.step}" if source.step is not None else "") + f"; source sha256 {source.sha256}"]
     if "BACKBONE" in settings["MODEL"]:
         lines += ["A network of basic blocks: for FPN. Detectron2's own C4 heads build res5 of bottlenecks, into which these weights load",
                   "in part and by shape; a C4 detector needs MODEL.BACKBONE.NAME build_automix_resnet_backbone and MODEL.ROI_HEADS.NAME",
                   "BasicRes5ROIHeadsExtraNorm, both of automix_transfer.detection."]
-    return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(settings, sort_keys=False)
+    head = f"{OVERLAY_MARK}{file}: without them its weights load and compute other features.\n"
+    return head + "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(settings, sort_keys=False)
+
+
+def is_overlay(path: Path) -> bool:
+    """Whether ``path`` is an overlay that an export wrote, by its first line."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(len(OVERLAY_MARK)) == OVERLAY_MARK.encode()
+    except OSError:
+        return False
 
 
 def _prover() -> Any:

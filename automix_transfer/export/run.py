@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from automix_transfer.errors import UserError
-from automix_transfer.export.detectron2 import export_detectron2
+from automix_transfer.export.detectron2 import export_detectron2, is_overlay
 from automix_transfer.export.proof import PACKAGES, TOLERANCE, Loaded, Proof, check_keys, compare, proof_sizes, sha256_of, versions_of
 from automix_transfer.export.safetensors import export_safetensors
 from automix_transfer.export.source import Source, open_source
@@ -80,17 +80,24 @@ def _check_request(checkpoint: Path, kind: str, output: Path) -> None:
     if output.suffix != SUFFIXES[kind]:
         raise UserError(f"--output {output} must end in {SUFFIXES[kind]} for {kind}, which goes by the suffix; "
                         f"for example {output.with_suffix(SUFFIXES[kind]) if output.name else 'x' + SUFFIXES[kind]}")
-    if output.is_dir():
-        raise UserError(f"--output {output} is a folder; give a file name")
+    overlay = output.with_suffix(".yaml") if kind == "detectron2" else None
+    for file in filter(None, (output, overlay, _proof_file(output))):  # all of them, or what was moved first would stay behind
+        if file.is_dir():
+            raise UserError(f"--output {output} is a folder; give a file name" if file == output else
+                            f"{file}, which --output {output} is written with, is a folder; choose another name for --output")
     if output.exists() and checkpoint.exists() and output.samefile(checkpoint):
         raise UserError(f"--output {output} is the source itself; choose another name")
+    free = output.with_stem(f"{output.stem}_{kind}")
+    if overlay is not None and overlay.exists() and not is_overlay(overlay):
+        raise UserError(f"{overlay} is no overlay that an export wrote and would be overwritten; choose another name for --output, "
+                        f"e.g. {free}")
     old = _proof_file(output)
     if old.exists():
         about = read_json(old)
         other = about.get("file") if isinstance(about, dict) else None
         if other != output.name and isinstance(other, str) and (output.parent / Path(other).name).exists():
             raise UserError(f"{old} is the proof of {other} and would be overwritten; choose another name for --output, "
-                            f"e.g. {output.with_stem(f'{output.stem}_{kind}')}")
+                            f"e.g. {free}")
 
 
 def _proof_file(output: Path) -> Path:

@@ -15,9 +15,11 @@ from models.files import automix_checkpoint, random_encoder, write_checkpoint
 from automix_transfer.errors import UserError
 from automix_transfer.export import detectron2 as exporter
 from automix_transfer.export import export
+from automix_transfer.export import run as run_module
 from automix_transfer.export.detectron2 import detectron2_name, detectron2_state, overlay
-from automix_transfer.export.source import RESNETS
+from automix_transfer.export.source import RESNETS, Source
 from automix_transfer.models import EncoderInfo, create_encoder
+from automix_transfer.models.weights import LoadReport
 
 CONFIGS = Path(__file__).resolve().parents[2] / "detection" / "configs"
 
@@ -145,6 +147,28 @@ def test_other_encoders_are_sent_to_the_timm_backbone(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "last.pt", {"encoder": random_encoder("convnext_atto", 3)}, info)
     with pytest.raises(UserError, match="MODEL.BACKBONE.NAME timm_fpn/convnext_atto"):
         export(path, "detectron2", tmp_path / "x.pkl")
+
+
+def test_a_yaml_of_somebody_else_is_not_overwritten(tmp_path: Path, narrow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before anything is computed, with or without Detectron2; an overlay of an earlier export is ours to replace."""
+    monkeypatch.setattr(run_module, "open_source", lambda *_: pytest.fail("the source was opened"))
+    (tmp_path / "x.yaml").write_text("MODEL: {META_ARCHITECTURE: mine}\n")
+    with pytest.raises(UserError, match=r"x.yaml is no overlay .* choose another name for --output, e.g. .*x_detectron2.pkl"):
+        export(narrow[0], "detectron2", tmp_path / "x.pkl")
+    assert (tmp_path / "x.yaml").read_text() == "MODEL: {META_ARCHITECTURE: mine}\n" and os.listdir(tmp_path) == ["x.yaml"]
+    source = Source(narrow[1]["k"], EncoderInfo("resnet10_32", 5), narrow[0], "0" * 64, "k", 7, LoadReport(0, 0, ()))
+    (tmp_path / "x.yaml").write_text(exporter._overlay_text(source, "x.pkl", {"MODEL": {}}))
+    with pytest.raises(pytest.fail.Exception, match="the source was opened"):  # which comes after all refusals
+        export(narrow[0], "detectron2", tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("name", ["x.yaml", "x.proof.json"])
+def test_a_folder_in_the_way_leaves_nothing_behind(tmp_path: Path, narrow, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(run_module, "open_source", lambda *_: pytest.fail("the source was opened"))
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"{name}, which --output .*x.pkl is written with, is a folder; choose another name"):
+        export(narrow[0], "detectron2", tmp_path / "x.pkl")
+    assert os.listdir(tmp_path) == [name]
 
 
 def _set(*keys: str, value: Any):
