@@ -26,6 +26,12 @@ from automix_transfer.localization.map_formulas import METHODS
 from automix_transfer.localization.metrics import default_thresholds
 
 SPLITS = {"cub": "test", "tiny_imagenet": "val"}  # data sets with boxes, and the split that is reported
+#: of options that not every run has: filled in where they apply, so that one that was given and does not is noticed
+DEFAULTS = {"method": "cam", "cam_class": "ground-truth", "image_size": 224, "batch_size": 32, "device": "auto", "examples": 8}
+#: options by what they need: without it they would change nothing, and a result would seem to be of settings that it is not of
+NEEDS = {"checkpoint": ("encoder", "which", "method", "map_layer", "output_stride", "cam_class", "image_size", "batch_size", "device"),
+         "scoremaps": ("raw_maps", "threshold_scoremaps"), "dataset": ("root", "split", "threshold_split"),
+         "metadata": ("images", "masks", "threshold_metadata"), "threshold_metadata": ("threshold_scoremaps",), "output": ("examples",)}
 
 
 def arguments() -> argparse.Namespace:
@@ -49,23 +55,24 @@ def arguments() -> argparse.Namespace:
     choice.add_argument("--threshold-metadata", type=Path, metavar="DIR", help="choose it on the images of these metadata files")
     choice.add_argument("--threshold-scoremaps", type=Path, metavar="DIR", help="their score maps (default: --scoremaps)")
     how = parser.add_argument_group("how (the defaults are the reference's)")
-    how.add_argument("--method", default="cam", choices=METHODS, help="class map; cam needs a linear head after pooling (default cam)")
+    how.add_argument("--method", choices=METHODS, help=f"class map; cam needs a linear head after pooling (default {DEFAULTS['method']})")
     how.add_argument("--map-layer", metavar="NAME", help="layer of the map, for the other methods (default: the last that has one)")
     how.add_argument("--output-stride", type=int, default=None, choices=(32, 16, 8),
                      help="pixels of the image per cell of the map; the reference's ResNets have 16 (default: the encoder's own)")
-    how.add_argument("--cam-class", default="ground-truth", choices=("ground-truth", "predicted"),
-                     help="class whose map is taken; 'predicted' for encoders trained on other classes")
-    how.add_argument("--image-size", type=int, default=224,
-                     help="side of the encoder's input; images are resized straight to a square (default 224)")
+    how.add_argument("--cam-class", choices=("ground-truth", "predicted"),
+                     help=f"class whose map is taken; 'predicted' for encoders trained on other classes (default {DEFAULTS['cam_class']})")
+    how.add_argument("--image-size", type=int,
+                     help=f"side of the encoder's input; images are resized straight to a square (default {DEFAULTS['image_size']})")
     how.add_argument("--map-size", type=int, default=224, help="side of the maps that boxes are taken from (default 224)")
     how.add_argument("--interval", type=float, default=0.001, help="step of the thresholds (default 0.001: 1,000 thresholds)")
-    how.add_argument("--batch-size", type=int, default=32)
+    how.add_argument("--batch-size", type=int, help=f"images that the encoder sees at once (default {DEFAULTS['batch_size']})")
     how.add_argument("--workers", type=int, default=None, help="threads (default: all cores)")
-    how.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
+    how.add_argument("--device", help=f"cpu, cuda or auto (default {DEFAULTS['device']})")
     out = parser.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="FILE.json")
     out.add_argument("--save-maps", type=Path, metavar="DIR", help="write every score map as DIR/<image id>.npy")
-    out.add_argument("--examples", type=int, default=8, help="best, median and worst images on the page, of each (default 8; 0: no page)")
+    out.add_argument("--examples", type=int,
+                     help=f"best, median and worst images on the page, of each (default {DEFAULTS['examples']}; 0: no page)")
     return parser.parse_args()
 
 
@@ -88,17 +95,25 @@ def check(args: argparse.Namespace) -> None:
         missing = "--scoremaps needs --metadata DIR" if args.scoremaps else "--checkpoint needs --dataset NAME and --root DIR"
         raise UserError(f"{missing}, or the other way to name the images (not both): --metadata DIR with image_ids.txt, class_labels.txt, "
                         "image_sizes.txt and localization.txt, or --dataset NAME --root DIR")
-    needs = ((args.dataset, "root", "dataset"), (args.checkpoint and args.metadata, "images", "checkpoint with --metadata"),
-             (args.threshold_split, "dataset", "threshold-split"), (args.threshold_metadata, "metadata", "threshold-metadata"),
-             (args.threshold_scoremaps, "threshold_metadata", "threshold-scoremaps"))
-    for given, other, name in needs:
-        if given is not None and given is not False and getattr(args, other) is None:
-            raise UserError(f"--{name} needs --{other.replace('_', '-')}")
+    if args.dataset is not None and args.root is None:
+        raise UserError("--dataset needs --root DIR, the folder of the data set")
+    if args.checkpoint is not None and args.metadata is not None and args.images is None:
+        raise UserError("--checkpoint with --metadata needs --images DIR, the images that the metadata names")
+    for need, options in NEEDS.items():
+        for option in options:
+            if getattr(args, option) not in (None, False) and getattr(args, need) is None:  # no examples (0) are none anyway
+                name, other = (text.replace("_", "-") for text in (option, need))
+                raise UserError(f"--{name} needs --{other}, without which it changes nothing; leave --{name} out, or give --{other}")
+    if args.examples and args.metadata is not None and args.images is None:
+        raise UserError("--examples with --metadata needs --images DIR, which the page shows; leave --examples out, or give --images")
 
 
 def main() -> None:
     args = arguments()
     check(args)
+    for name, value in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     from automix_transfer.localization.evaluate import Chosen, evaluate
     from automix_transfer.localization.pipeline import print_progress
     from automix_transfer.localization.sources import FolderMaps
@@ -106,7 +121,8 @@ def main() -> None:
 
     target_set, other_set = targets(args)
     about: dict[str, object] = {key: str(value) for key in ("dataset", "root", "metadata") if (value := getattr(args, key)) is not None}
-    about["split"] = target_set.name
+    if args.dataset is not None:
+        about["split"] = target_set.name  # metadata files do not say which split they are of
     if args.scoremaps is not None:
         source = FolderMaps(args.scoremaps, args.map_size, args.raw_maps)
         other_source = FolderMaps(args.threshold_scoremaps or args.scoremaps, args.map_size, args.raw_maps)

@@ -25,7 +25,7 @@ def read_metadata(folder: Path, masks: Path | None = None) -> TargetSet:
 
     Raises:
         UserError: files or lines missing, malformed or contradictory, ids or paths that lead out of a folder, masks that are missing or no
-            images; all are named with their line.
+            images; all are named with their line. Or ``masks`` is given and boxes are there.
     """
     if not folder.is_dir():
         raise UserError(f"metadata folder {folder} does not exist; it holds {', '.join(METADATA_FILES)}")
@@ -49,6 +49,9 @@ def read_metadata(folder: Path, masks: Path | None = None) -> TargetSet:
         sizes = _one_per_image(folder / "image_sizes.txt", ids, problems, 2, "<image id>,<width>,<height>", smallest=1)
         boxes = _boxes(folder / "localization.txt", ids, sizes, problems)
         problems.raise_if_any(_RESTORE)
+        if masks is not None:
+            raise UserError(f"{folder / 'localization.txt'} has boxes and names no mask files, so --masks {masks} would not be used; "
+                            "leave it out")
         targets = [Target(image_id, labels[image_id][0], tuple(boxes[image_id]), (sizes[image_id][0], sizes[image_id][1]))
                    for image_id in ids]
     classes = [str(label) for label in range(max(target.label for target in targets) + 1)]

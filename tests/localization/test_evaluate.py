@@ -348,6 +348,39 @@ def test_bad_arguments(monkeypatch, capsys, tmp_path, arguments, word):
     assert word in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option, need", [
+    *(((option, value), "checkpoint") for option, value in (
+        ("encoder", "resnet50"), ("which", "q"), ("method", "gradcam"), ("map-layer", "layer4"), ("output-stride", "16"),
+        ("cam-class", "predicted"), ("image-size", "64"), ("batch-size", "4"), ("device", "cpu"))),
+    *(((option, "x"), "dataset") for option in ("root", "split")), (("examples", "2"), "output"),
+    (("examples", "2", "--output", "x.json"), "images")])
+def test_options_that_do_not_apply_to_score_maps_are_refused(cub, tmp_path, monkeypatch, capsys, option, need):
+    """Or the result would seem to be of a split or a method that it is not of."""
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "--scoremaps", "m", "--metadata", cub / "metadata", f"--{option[0]}", *option[1:]) == 2
+    error = capsys.readouterr().err
+    assert f"--{option[0]} " in error and f"needs --{need}" in error and f"leave --{option[0]} out" in error and error.count("\n") == 1
+
+
+def test_options_of_score_maps_and_metadata_need_them(cub, tmp_path, monkeypatch, capsys):
+    for option, need in (("raw-maps", "scoremaps"), ("images", "metadata"), ("masks", "metadata")):
+        assert run(monkeypatch, *from_weights(cub, tmp_path / "x.json", f"--{option}", *([] if option == "raw-maps" else ["x"]))) == 2
+        assert f"--{option} needs --{need}" in capsys.readouterr().err
+    write_maps(tmp_path / "maps", cub / "metadata")
+    arguments = ("--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", SIZE, "--output", tmp_path / "x.json")
+    assert run(monkeypatch, *arguments, "--masks", "nowhere") == 2
+    assert "localization.txt has boxes and names no mask files, so --masks nowhere would not be used" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--examples", 0) == 0
+    assert {"dataset", "root", "split", "which", "cam_class"}.isdisjoint(numbers(tmp_path / "x.json"))  # only what was used
+
+
+def test_help_says_every_default(monkeypatch, capsys):
+    assert run(monkeypatch, "--help") == 0
+    words = " ".join(capsys.readouterr().out.split())
+    for default in ("cam)", "ground-truth)", "224)", "32)", "auto)", "8; 0: no page)"):
+        assert f"(default {default}" in words
+
+
 def test_pictures():
     image = np.full((30, 40, 3), 128, dtype=np.uint8)
     picture = overlay(image, np.eye(7), (2, 3, 20, 20), [[5, 5, 39, 29]], "IoU 0.5")
