@@ -10,6 +10,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.localization.targets import Target, TargetSet, image_size
 
 METADATA_FILES = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
+MAX_LABEL = 99_999  # every class up to the largest takes memory; a subset of a data set may have few images and high labels
 _RESTORE = "restore the metadata files from their source"
 
 
@@ -38,7 +39,7 @@ def read_metadata(folder: Path, masks: Path | None = None) -> TargetSet:
             problems.add(folder / "image_ids.txt", f"id '{image_id[:60]}' stands twice", line)
         else:
             ids[image_id] = None
-    labels = _one_per_image(folder / "class_labels.txt", ids, problems, 1, "<image id>,<class number from 0>", smallest=0)
+    labels = _one_per_image(folder / "class_labels.txt", ids, problems, 1, "<image id>,<class number from 0>", 0, MAX_LABEL)
     if _has_masks(folder / "localization.txt"):
         if masks is None:
             raise UserError(f"{folder / 'localization.txt'} names mask files; say which folder their paths start from (--masks DIR)")
@@ -46,7 +47,7 @@ def read_metadata(folder: Path, masks: Path | None = None) -> TargetSet:
         problems.raise_if_any(_RESTORE)
         targets = [Target(image_id, labels[image_id][0], masks=tuple(found[image_id][0]), ignore=found[image_id][1]) for image_id in ids]
     else:
-        sizes = _one_per_image(folder / "image_sizes.txt", ids, problems, 2, "<image id>,<width>,<height>", smallest=1)
+        sizes = _one_per_image(folder / "image_sizes.txt", ids, problems, 2, "<image id>,<width>,<height>", 1)
         boxes = _boxes(folder / "localization.txt", ids, sizes, problems)
         problems.raise_if_any(_RESTORE)
         if masks is not None:
@@ -73,7 +74,8 @@ def _has_masks(path: Path) -> bool:
     return first.count(",") == 2
 
 
-def _one_per_image(path: Path, ids: dict[str, None], problems: Problems, numbers: int, form: str, smallest: int) -> dict[str, list[int]]:
+def _one_per_image(path: Path, ids: dict[str, None], problems: Problems, numbers: int, form: str, smallest: int,
+                   largest: int | None = None) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for line, (image_id, *fields) in read_lines(path, 1 + numbers, problems, separator=",", form=form):
         texts = [field.strip() for field in fields]
@@ -82,8 +84,9 @@ def _one_per_image(path: Path, ids: dict[str, None], problems: Problems, numbers
             problems.add(path, f"id '{image_id[:60]}' is not in image_ids.txt", line)
         elif image_id in found:
             problems.add(path, f"id '{image_id[:60]}' stands twice", line)
-        elif min(values) < smallest:
-            problems.add(path, f"'{','.join(fields)[:60]}' must be whole numbers of at least {smallest}", line)
+        elif min(values) < smallest or (largest is not None and max(values) > largest):
+            most = "" if largest is None else f" and at most {largest}"
+            problems.add(path, f"'{','.join(fields)[:60]}' must be whole numbers of at least {smallest}{most}", line)
         else:
             found[image_id] = values
     _complain_about_absent(path, ids, found, problems)

@@ -305,6 +305,7 @@ def test_raw_maps_of_any_size(cub, tmp_path, monkeypatch):
     ("image_ids.txt", "001.Bird0/unknown.png", "have no line"),
     ("class_labels.txt", "001.Bird0/Bird_1.png,one", "whole numbers"),
     ("class_labels.txt", "001.Bird0/Bird_1.png,-1", "whole numbers"),
+    ("class_labels.txt", "001.Bird0/Bird_1.png,100000", "at most 99999"),  # a name a class: 999999999 would take all memory
     ("class_labels.txt", "001.Bird0/Bird_9.png,0", "is not in image_ids.txt"),
     ("image_sizes.txt", "001.Bird0/Bird_1.png,40", "is not of the form"),
     ("image_sizes.txt", "001.Bird0/Bird_1.png,0,30", "at least 1"),
