@@ -36,11 +36,13 @@ def gaussian_map(size: int = MAP_SIZE) -> NDArray[np.float64]:
     """The centre-box baseline as a score map: an isotropic Gaussian at the centre, sigma a quarter of the side, scaled to [0, 1].
 
     Thresholds sweep its level sets from the centre to the whole image, so its size is chosen as every method's is. Sigma only decides
-    which threshold belongs to which size.
+    which threshold belongs to which size. Up to a side of 2 all pixels are equally far from the centre, and the map is zero, as
+    `score_map` has constant ones.
     """
     offset = (np.arange(size) - (size - 1) / 2) / (size / 4)
     values = np.exp(-0.5 * (offset[:, None] ** 2 + offset[None] ** 2))
-    return np.zeros_like(values) if size == 1 else (values - values.min()) / (values - values.min()).max()
+    values -= values.min()
+    return values if size <= 2 else values / values.max()
 
 
 def map_path(root: Path, image_id: str) -> Path:

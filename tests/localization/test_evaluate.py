@@ -363,6 +363,13 @@ def test_options_that_do_not_apply_to_score_maps_are_refused(cub, tmp_path, monk
     assert f"--{option[0]} " in error and f"needs --{need}" in error and f"leave --{option[0]} out" in error and error.count("\n") == 1
 
 
+def test_maps_of_two_pixels_have_a_centre_box(cub, tmp_path, monkeypatch):
+    write_maps(tmp_path / "maps", cub / "metadata", (2, 2))
+    assert run(monkeypatch, "--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", 2, "--output",
+               tmp_path / "x.json") == 0
+    assert 0 <= numbers(tmp_path / "x.json")["center_box"]["MaxBoxAcc"] <= 100
+
+
 def test_options_of_score_maps_and_metadata_need_them(cub, tmp_path, monkeypatch, capsys):
     for option, need in (("raw-maps", "scoremaps"), ("images", "metadata"), ("masks", "metadata")):
         assert run(monkeypatch, *from_weights(cub, tmp_path / "x.json", f"--{option}", *([] if option == "raw-maps" else ["x"]))) == 2

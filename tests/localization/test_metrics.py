@@ -55,3 +55,6 @@ def test_the_centre_box_grows_from_the_centre_to_the_whole_image():
     sides = [box[2] - box[0] for box in boxes]
     assert sides[0] < 12 < sides[1] < 50 and boxes[2] == [0, 0, 63, 63]
     assert all(box[0] == box[1] and box[2] == box[3] for box in boxes)
+    for side in (1, 2):  # all pixels are at one distance: 0 / 0, if it were scaled
+        assert gaussian_map(side).tolist() == [[0.0] * side] * side
+    assert gaussian_map(3).min() == 0 and gaussian_map(3).max() == 1
