@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -17,10 +18,21 @@ class UserError(Exception):
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's ``main`` and exit with its code; a `UserError` is printed as one line and exits with 2."""
+    """Run a script's ``main`` and exit with its code; a `UserError` is printed as one line and exits with 2.
+
+    So is an `OSError` that names a file: names that are too long or folders that may not be entered can show at any first look at a path.
+    One without a file says too little, and keeps its traceback.
+    """
     try:
         code = main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = EXIT_USER_ERROR
+    except OSError as error:
+        names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]
+        if not names or not error.strerror:  # an HTTPError's file is its address, and it has no `strerror`
+            raise
+        print(f"error: {' -> '.join(names)} cannot be used ({error.strerror}); correct the path or its permissions, or choose another one",
+              file=sys.stderr)
         code = EXIT_USER_ERROR
     sys.exit(code or 0)

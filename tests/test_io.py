@@ -3,6 +3,8 @@
 import errno
 import os
 import pickle
+from email.message import Message
+from urllib.error import HTTPError
 
 import pytest
 import torch
@@ -76,6 +78,30 @@ def test_scripts_exit_with_2_and_one_line(capsys):
     with pytest.raises(SystemExit) as caught:
         run_script(fails)
     assert caught.value.code == 2 and capsys.readouterr().err == "error: field x of y.yaml is wrong; set it to z\n"
+
+
+@pytest.mark.parametrize(("number", "files", "shown"), [
+    (errno.ENAMETOOLONG, ("a" * 300,), "a" * 300), (errno.EACCES, (b"x/y.pt",), "x/y.pt"), (errno.EXDEV, ("x", None, "y"), "x -> y")])
+def test_the_systems_word_on_a_file_is_one_line(capsys, number, files, shown):
+    def fails():
+        raise OSError(number, os.strerror(number), *files)
+
+    with pytest.raises(SystemExit) as caught:
+        run_script(fails)
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.count("\n") == 1
+    assert error.startswith(f"error: {shown} cannot be used ({os.strerror(number)}); ")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EPIPE, "Broken pipe"), OSError("no number"), OSError(errno.EBADF, "Bad descriptor", 7),
+                                   HTTPError("https://host/x", 404, "Not Found", Message(), None)])
+def test_a_failure_that_names_no_file_keeps_its_traceback(error):
+    def fails():
+        raise error
+
+    with pytest.raises(OSError) as caught:
+        run_script(fails)
+    assert caught.value is error
 
 
 def test_randomness_depends_on_its_coordinates_alone():

@@ -50,6 +50,10 @@ def test_weights(script, voc, tmp_path, weights, words):
     refused(script("--config-file", FPN, "--num-gpus", "0", "--data-root", voc, *QUICK, "MODEL.WEIGHTS", file), *words)
 
 
+def test_a_config_whose_name_is_too_long(script):
+    refused(script("--config-file", "x" * 300, "--num-gpus", "0"), "x" * 300, "File name too long")
+
+
 @pytest.mark.parametrize(("options", "words"), [
     (["--num-gpus", "4096"], ["--num-gpus 4096", "this machine has"]),
     (["--num-gpus", "-1"], ["--num-gpus -1"]),

@@ -41,6 +41,14 @@ def test_mistakes_exit_with_2_and_one_line(tmp_path: Path, monkeypatch: pytest.M
     assert not output.exists()
 
 
+def test_names_that_are_too_long_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "source.pth").write_bytes(b"")
+    for file, output in (("source.pth", "x" * 300 + ".pth"), ("x" * 300, "x.pth")):
+        assert run(monkeypatch, "--checkpoint", tmp_path / file, "--to", "timm", "--output", tmp_path / output) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and "x" * 300 in error and "File name too long" in error and error.count("\n") == 1
+
+
 def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--help") == 0
     printed = capsys.readouterr().out

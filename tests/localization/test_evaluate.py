@@ -370,6 +370,15 @@ def test_maps_of_two_pixels_have_a_centre_box(cub, tmp_path, monkeypatch):
     assert 0 <= numbers(tmp_path / "x.json")["center_box"]["MaxBoxAcc"] <= 100
 
 
+def test_an_output_whose_name_is_too_long_is_one_line(cub, tmp_path, monkeypatch, capsys):
+    write_maps(tmp_path / "maps", cub / "metadata", (2, 2))
+    for length in (300, 255, 246):  # with what is written beside it, shorter names than the longest do not fit
+        output = tmp_path / ("x" * (length - len(".json")) + ".json")
+        assert run(monkeypatch, "--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", 2, "--output", output) == 2
+        error = capsys.readouterr().err
+        assert "(File name too long)" in error and error.startswith("error: ") and error.count("error: ") == 1, error
+
+
 def test_options_of_score_maps_and_metadata_need_them(cub, tmp_path, monkeypatch, capsys):
     for option, need in (("raw-maps", "scoremaps"), ("images", "metadata"), ("masks", "metadata")):
         assert run(monkeypatch, *from_weights(cub, tmp_path / "x.json", f"--{option}", *([] if option == "raw-maps" else ["x"]))) == 2
