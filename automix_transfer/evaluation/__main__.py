@@ -32,7 +32,7 @@ from automix_transfer.errors import UserError, run_script
 from automix_transfer.evaluation.arguments import parse
 from automix_transfer.evaluation.attacks import OfPixels
 from automix_transfer.evaluation.confusion import write_confusion
-from automix_transfer.evaluation.corrupted import relative_error, released_accuracies, summarize
+from automix_transfer.evaluation.corrupted import check_baseline, relative_error, released_accuracies, released_names, summarize
 from automix_transfer.evaluation.inputs import open_inputs
 from automix_transfer.evaluation.output import about, confusion_table, read_baseline, table
 from automix_transfer.evaluation.suite import evaluate_suite
@@ -49,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     inputs = open_inputs(args)
     config, dataset = inputs.config, inputs.dataset
     output = args.output or (inputs.weights.parent / EVALUATION if args.run is not None else None)
+
+    # what does not fit is said before the evaluation, which can take hours, and not behind it
+    names = options.corruptions if args.corrupted is None else released_names(args.corrupted, config, dataset.classes)
+    if baseline is not None:
+        check_baseline(baseline, names)
 
     begin, progress = time.monotonic(), Progress()
     loader = eval_loader(dataset, args.batch_size, workers=args.workers)

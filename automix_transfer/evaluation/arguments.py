@@ -66,6 +66,9 @@ def check(args: argparse.Namespace, parts: Sequence[str]) -> None:
         raise UserError(f"--run {args.run} says itself which encoder it holds; leave --encoder out")
     if args.corrupted is not None and ("corruption" not in parts or not args.corrupted.is_dir()):
         raise UserError(f"--corrupted {args.corrupted} must be a folder, and --suite must name corruption")
+    if args.corrupted is not None and args.limit:
+        raise UserError(f"--limit {args.limit} chooses clean images and cannot choose the same of --corrupted {args.corrupted}; "
+                        "leave one of the two out")
     for name in ("batch_size", "image_size"):
         value = getattr(args, name)
         if value is not None and value < 1:

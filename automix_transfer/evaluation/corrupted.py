@@ -21,6 +21,7 @@ from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES, STANDARD, corrupt
 
+LABELS = "labels.npy"  #: the file by which a set is CIFAR-C
 Accuracies = dict[str, list[float]]  #: name -> top-1 in percent at severities 1 to 5
 
 
@@ -59,13 +60,23 @@ def relative_error(accuracies: Mapping[str, Sequence[float]], baseline: Mapping[
     """
     ratios = []
     for name, values in accuracies.items():
+        check_baseline(baseline, [name], len(values))
+        ratios.append(sum(100 - value for value in values) / sum(100 - value for value in baseline[name]))
+    return 100 * float(np.mean(ratios))
+
+
+def check_baseline(baseline: Mapping[str, Any], names: Iterable[str], severities: int = len(SEVERITIES)) -> None:
+    """Raise a `UserError` unless something can be relative to the baseline's accuracies under every corruption of ``names``."""
+    for name in names:
         theirs = baseline.get(name)
-        if not isinstance(theirs, Sequence) or len(theirs) != len(values) or not all(isinstance(v, (int, float)) for v in theirs):
-            raise UserError(f"the baseline has no accuracies under '{name}' at {len(values)} severities; measure it with the same suite")
+        if not isinstance(theirs, list | tuple) or len(theirs) != severities or not all(_is_percent(value) for value in theirs):
+            raise UserError(f"the baseline has no accuracies under '{name}' at {severities} severities; measure it with the same suite")
         if sum(100 - value for value in theirs) <= 0:
             raise UserError(f"the baseline makes no error under '{name}', so nothing can be relative to it; choose another")
-        ratios.append(sum(100 - value for value in values) / sum(100 - value for value in theirs))
-    return 100 * float(np.mean(ratios))
+
+
+def _is_percent(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= 100  # JSON can hold NaN, which is in no range
 
 
 def released_accuracies(network: nn.Module, folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int,
@@ -73,11 +84,12 @@ def released_accuracies(network: nn.Module, folder: Path, config: DataConfig, cl
     """Accuracies on every corruption that the released set in ``folder`` holds.
 
     Raises:
-        UserError: no such set, or one of its files is damaged or of another size.
+        UserError: as `released_names`; classes of ImageNet-C that are not those of the clean images.
     """
     device = next(network.parameters()).device
     accuracies: Accuracies = {}
-    sets = _cifar_c(folder, batch_size) if (folder / "labels.npy").is_file() else _imagenet_c(folder, config, classes, batch_size)
+    sets = (_cifar_c(folder, config, classes, batch_size) if (folder / LABELS).is_file() else
+            _imagenet_c(folder, config, classes, batch_size))
     with torch.no_grad():
         for name, batches in sets:
             hits = [0, 0]
@@ -89,11 +101,21 @@ def released_accuracies(network: nn.Module, folder: Path, config: DataConfig, cl
     return accuracies
 
 
+def released_names(folder: Path, config: DataConfig, classes: Sequence[str]) -> list[str]:
+    """The corruptions that the released set in ``folder`` holds, in the order of `NAMES`; no image is classified for it.
+
+    Raises:
+        UserError: no such set; a file of CIFAR-C that is damaged, or has other classes or images of another size than the network is given.
+    """
+    return list(_cifar_files(folder, config, classes)[1]) if (folder / LABELS).is_file() else _imagenet_names(folder)
+
+
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
-def _cifar_c(folder: Path, batch_size: int) -> Iterator[tuple[str, Batches]]:
-    labels = _array(folder / "labels.npy", 1)
+def _cifar_files(folder: Path, config: DataConfig, classes: Sequence[str]) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """The labels (5N,), and by corruption the images (5N, H, W, 3), checked against each other and against the network's input."""
+    labels = _array(folder / LABELS, 1)
     names = [name for name in NAMES if (folder / f"{name}.npy").is_file()]
     if not names:
         raise UserError(f"{folder} has labels.npy but none of {', '.join(NAMES[:3])}, ... as .npy; "
@@ -103,6 +125,19 @@ def _cifar_c(folder: Path, batch_size: int) -> Iterator[tuple[str, Batches]]:
         if images.dtype != np.uint8 or len(images) != len(labels) or images.shape[3] != 3 or len(images) % len(SEVERITIES):
             raise UserError(f"{folder / name}.npy is {images.dtype} {images.shape}; expected uint8 ({len(labels)}, H, W, 3), "
                             "five severities one after the other; restore it from the released archive")
+        side = config.test_size or config.image_size
+        if images.shape[1:3] != (side, side):  # they are classified as they are released
+            raise UserError(f"{folder / name}.npy holds images of {images.shape[2]} x {images.shape[1]} pixels, which are not resized, but "
+                            f"the network is given {side}; give --image-size {images.shape[1]}, or leave --corrupted out")
+    if not len(labels) or (labels.min(), labels.max()) != (0, len(classes) - 1):
+        found = f"labels {labels.min()} to {labels.max()}" if len(labels) else "no label"
+        raise UserError(f"{folder / LABELS} has {found}, but the network has {len(classes)} classes, 0 to {len(classes) - 1}; "
+                        "give the released set of the network's own data set")
+    return labels, files
+
+
+def _cifar_c(folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int) -> Iterator[tuple[str, Batches]]:
+    labels, files = _cifar_files(folder, config, classes)
     share = len(labels) // len(SEVERITIES)
     for name, images in files.items():
         for severity in SEVERITIES:
@@ -125,13 +160,17 @@ def _array(file: Path, dimensions: int) -> NDArray[Any]:
     return array
 
 
-def _imagenet_c(folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int) -> Iterator[tuple[str, Batches]]:
+def _imagenet_names(folder: Path) -> list[str]:
     names = [name for name in NAMES if all((folder / name / str(severity)).is_dir() for severity in SEVERITIES)]
     if not names:
         raise UserError(f"{folder} holds no corruption: expected <name>.npy and labels.npy (CIFAR-C), or <name>/<severity 1 to 5>/<class>/ "
                         "(ImageNet-C)")
+    return names
+
+
+def _imagenet_c(folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int) -> Iterator[tuple[str, Batches]]:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
-    for name in names:
+    for name in _imagenet_names(folder):
         for severity in SEVERITIES:
             where = DataConfig(**{**vars(config), "dataset": "imagefolder", "root": str(folder / name), "train_split": str(severity),
                                   "val_split": str(severity), "test_crop_ratio": 1.0})  # its images are cut already

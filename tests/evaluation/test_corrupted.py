@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from automix_transfer.errors import UserError
+from automix_transfer.evaluation import __main__ as evaluation
 from automix_transfer.evaluation.__main__ import main
 from automix_transfer.evaluation.corrupted import relative_error, summarize
 from automix_transfer.evaluation.corruptions import NAMES, STANDARD, corrupt
@@ -74,6 +75,20 @@ def test_relative_to_a_baseline(files: Path, tmp_path: Path) -> None:
         relative_error({"fog": [90]}, {"fog": [100]})
 
 
+@pytest.mark.parametrize("row", [None, [50.0] * 4, 5, [50.0, 50.0, 50.0, 50.0, "x"], [float("nan")] * 5, [-1.0] * 5, "abcde"])
+@pytest.mark.parametrize("released", [False, True])
+def test_a_baseline_that_does_not_fit_is_noticed_before_the_evaluation(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row,
+                                                                       released: bool) -> None:
+    content = {name: [50.0] * 5 for name in MADE}
+    content["fog"] = row
+    (tmp_path / "base.json").write_text(json.dumps({"corruption": content}))
+    for name in ("evaluate_suite", "released_accuracies"):
+        monkeypatch.setattr(evaluation, name, lambda *_: pytest.fail("the evaluation was started"))
+    with pytest.raises(UserError, match="no accuracies under 'fog' at 5"):
+        run(files, tmp_path / "out.json", "--baseline", str(tmp_path / "base.json"),
+            *(["--corrupted", str(files / "cifar")] if released else []))
+
+
 def test_means_are_given_where_all_corruptions_are_there() -> None:
     assert "corruption_top1_15" not in summarize({"fog": [1.0] * 5}, "x")
     figures = summarize({name: [float(number)] * 5 for number, name in enumerate(NAMES)}, "x")
@@ -86,6 +101,10 @@ def test_means_are_given_where_all_corruptions_are_there() -> None:
     (lambda d: np.save(d / "fog.npy", np.zeros((40, 32, 32, 3))), "fog.npy is float64"),
     (lambda d: np.save(d / "fog.npy", np.zeros((39, 32, 32, 3), np.uint8)), "expected uint8 \\(40"),
     (lambda d: np.save(d / "fog.npy", np.array([{}]), allow_pickle=True), "fog.npy could not be read"),
+    (lambda d: np.save(d / "labels.npy", np.arange(40) % 5), "has labels 0 to 4, but the network has 4 classes, 0 to 3"),
+    (lambda d: np.save(d / "labels.npy", np.arange(40) % 2), "has labels 0 to 1, but"),
+    (lambda d: np.save(d / "labels.npy", np.arange(40) % 4 - 1), "has labels -1 to 2, but"),
+    (lambda d: [np.save(f, np.load(f)[:0]) for f in d.glob("*.npy")], "has no label, but"),
     (lambda d: (d / "labels.npy").unlink(), "holds no corruption"),
     (lambda d: [file.unlink() for file in d.glob("*_*.npy")] + [(d / n).unlink() for n in ("fog.npy", "contrast.npy")], "none of gaussian"),
 ])
@@ -102,6 +121,8 @@ def test_damaged_sets(files: Path, tmp_path: Path, change, words: str) -> None:
 def test_options_that_do_not_fit(files: Path, tmp_path: Path) -> None:
     for more, words in ((["--corruptions", "rain"], "'rain' is unknown"), (["--corrupted", str(tmp_path / "none")], "must be a folder"),
                         (["--corrupted", str(files / "cifar"), "--suite", "clean"], "must name corruption"),
+                        (["--corrupted", str(files / "cifar"), "--image-size", "16"], "of 32 x 32 pixels.*network is given 16"),
+                        (["--corrupted", str(files / "cifar"), "--limit", "4"], "--limit 4 .* leave one"),
                         (["--baseline", str(tmp_path / "none.json")], "none.json does not exist")):
         with pytest.raises(UserError, match=words):
             run(files, tmp_path / "out.json", *more)
