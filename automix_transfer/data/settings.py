@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from automix_transfer.config import MISSING
@@ -102,8 +103,10 @@ def validate(config: DataConfig) -> None:
         raise UserError(f"data.scale={list(config.scale)} must be two shares of the image's area, 0 < smallest <= largest <= 1")
     if not 0 < config.ratio[0] <= config.ratio[1]:
         raise UserError(f"data.ratio={list(config.ratio)} must be two aspect ratios, 0 < smallest <= largest")
-    if min(config.std) <= 0:
-        raise UserError(f"data.std={list(config.std)} must be positive")
+    if not all(math.isfinite(value) for value in config.mean):
+        raise UserError(f"data.mean={list(config.mean)} must be three finite numbers")
+    if not all(0 < value < math.inf for value in config.std):
+        raise UserError(f"data.std={list(config.std)} must be positive and finite")
     if not 0 < config.test_crop_ratio <= 1:
         raise UserError(f"data.test_crop_ratio={config.test_crop_ratio} must be in (0, 1]")
     if not 0 <= config.erasing <= 1:

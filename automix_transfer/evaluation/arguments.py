@@ -69,10 +69,10 @@ def check(args: argparse.Namespace, parts: Sequence[str]) -> None:
     if args.corrupted is not None and args.limit:
         raise UserError(f"--limit {args.limit} chooses clean images and cannot choose the same of --corrupted {args.corrupted}; "
                         "leave one of the two out")
-    for name in ("batch_size", "image_size"):
+    for name, most in {"batch_size": 1_000_000, "image_size": 10_000}.items():
         value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
+        if value is not None and not 1 <= value <= most:
+            raise UserError(f"--{name.replace('_', '-')} {value} must be from 1 to {most}")
     if args.limit < 0 or args.workers < 0:
         raise UserError("--limit and --workers must be 0 or more")
     if args.output is not None and args.output.suffix != ".json":

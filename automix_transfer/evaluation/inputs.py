@@ -63,7 +63,8 @@ def data_config(args: argparse.Namespace, info: EncoderInfo) -> DataConfig:
     """The data as the encoder wants them; what the command line says wins."""
     timms = timm.get_pretrained_cfg(info.name) if args.encoder and timm.is_model(info.name) else None
     size = args.image_size or info.image_size
-    ratio = args.test_crop_ratio or (timms.crop_pct if timms else 1.0 if size <= 64 else 0.875)
+    usual = timms.crop_pct if timms else 1.0 if size <= 64 else 0.875
+    ratio = usual if args.test_crop_ratio is None else args.test_crop_ratio  # 0 is refused with the other settings of the data
     interpolation = args.interpolation or (timms.interpolation if timms and timms.interpolation in INTERPOLATIONS else "bilinear")
     root, split = args.data, args.split
     if args.dataset is None:

@@ -127,6 +127,8 @@ def check_options(options: SuiteOptions) -> None:
     for name, value in (("epsilon", options.epsilon), ("pgd-step-size", options.pgd_step_size)):
         if not 0 < value <= 1:
             raise UserError(f"--{name} {value} must be a radius in pixels of range [0, 1], e.g. 8/255")
+    if "corruption" in options.parts and not options.corruptions:
+        raise UserError(f"--corruptions is empty, so --suite corruption would measure nothing; choose from {', '.join(NAMES)}")
     for name in options.corruptions:
         check(name, 1)
     if options.pgd_steps < 1:

@@ -151,6 +151,10 @@ def test_the_command(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     (["--output", "x.txt"], "must end in .json"),
     (["--data", "nowhere"], "--data nowhere is no folder"), (["--split", "val"], "has no folder 'val'"), (["--limit", "-1"], "--limit"),
     (["--encoder", "cifar_resnet14"], "missing"), (["--weights", "nothing.pth"], "nothing.pth"), (["--std", "0", "1", "1"], "std"),
+    (["--std", "inf", "1", "1"], "std=.inf, 1.0, 1.0. must be positive and finite"), (["--std", "1", "nan", "1"], "std"),
+    (["--mean", "0", "nan", "1"], "mean=.0.0, nan, 1.0. must be three finite"), (["--test-crop-ratio", "0"], "crop_ratio=0.0 must be in"),
+    (["--batch-size", "9" * 20], "--batch-size 9{20} must be from 1 to"), (["--image-size", "9" * 20], "--image-size 9{20} must be"),
+    (["--suite", "corruption", "--corruptions", ","], "--corruptions is empty"),
 ])
 def test_a_mistake_is_one_sentence(files: Path, change: list[str], words: str) -> None:
     command = ["--encoder", "cifar_resnet8", "--weights", str(files / "net.pth"), "--data", str(files / "data")]
