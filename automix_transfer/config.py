@@ -20,7 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from automix_transfer.errors import UserError
 
-__all__ = ["MISSING", "load_config", "read_yaml", "to_yaml"]
+__all__ = ["MISSING", "DuplicateKey", "UniqueKeyLoader", "load_config", "parse_yaml", "read_yaml", "to_yaml"]
 
 Schema = TypeVar("Schema")
 
@@ -52,18 +52,58 @@ def load_config(schema: type[Schema], files: Sequence[str | Path] = (), override
     return result  # type: ignore[return-value]  # to_object returns an instance of the schema
 
 
+class DuplicateKey(yaml.MarkedYAMLError):
+    """A key that stands twice in one mapping; as text, the rest of a sentence that begins with what holds it."""
+
+    def __init__(self, key: str, first: yaml.Mark, second: yaml.Mark) -> None:
+        super().__init__(problem_mark=second)
+        self.key, self.lines = key, (first.line + 1, second.line + 1)
+
+    def __str__(self) -> str:
+        return f"has the key '{_shown(self.key)}' twice in one mapping, at lines {self.lines[0]} and {self.lines[1]}; make one of the two"
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which takes the last of several equal keys in silence, with an error instead: YAML forbids them.
+
+    Keys are compared as they are written, before ``<<`` is merged in: a mapping's own key over a merged one is no duplicate.
+    """
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node] | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        found: dict[tuple[str, str], yaml.Mark] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":  # several merges lose nothing
+                first = found.setdefault((key.tag, key.value), key.start_mark)
+                if first is not key.start_mark:
+                    raise DuplicateKey(key.value, first, key.start_mark)
+        return node
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text, without tags that run code.
+
+    Raises:
+        DuplicateKey: a mapping has a key twice.
+        yaml.YAMLError, ValueError, RecursionError: it is not YAML.
+    """
+    return yaml.load(text, Loader=UniqueKeyLoader)
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """Read one YAML mapping, without following ``base``.
 
     Raises:
-        UserError: the file is missing, is not YAML, or is not a mapping; the message names the line.
+        UserError: the file is missing, is not YAML, is not a mapping, or has a key twice; the message names the line.
     """
     try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+        value = parse_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"config file {file} does not exist") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"config file {file} could not be read as UTF-8 text ({_first_line(error)})") from error
+    except DuplicateKey as error:
+        raise UserError(f"config file {file} {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -86,10 +126,12 @@ def _override_layer(override: str) -> Any:
     if not equals or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", key):
         raise UserError(f"override '{_shown(override)}' is not of the form key=value, e.g. train.epochs=10")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
         for part in reversed(key.split(".")):
             value = {part: value}
         return OmegaConf.create(value)
+    except DuplicateKey as error:
+        raise UserError(f"override '{_shown(override)}' {error}") from error
     except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"override '{_shown(override)}' has a value that is not valid YAML; quote it") from error
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from automix_transfer.config import MISSING, load_config, to_yaml
+from automix_transfer.config import MISSING, load_config, read_yaml, to_yaml
 from automix_transfer.errors import UserError
 
 
@@ -61,6 +61,29 @@ def test_wrong_files_are_one_sentence_that_names_the_file(tmp_path, text, words)
     with pytest.raises(UserError, match=words) as caught:
         load_config(Whole, [tmp_path / "top.yaml"], ["root=x"])
     assert ".yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("root: x\npart: {size: 4}\nroot: y", "top.yaml has the key 'root' twice in one mapping, at lines 1 and 3"),
+    ("part:\n  size: 4\nfree: {x: 1}\npart:\n  name: b", "'part' twice in one mapping, at lines 1 and 4"),
+    ("part:\n  size: 4\n  name: b\n  'size': 5", "'size' twice in one mapping, at lines 2 and 4"),
+    ("free: &a {x: 1, x: 1}", "'x' twice in one mapping, at lines 1 and 1"),
+])
+def test_a_key_twice_is_refused(tmp_path, text, words):
+    (tmp_path / "top.yaml").write_text(text)
+    with pytest.raises(UserError, match=words) as caught:
+        load_config(Whole, [tmp_path / "top.yaml"], ["root=x"])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="override 'free={x: 1, x: 2}' has the key 'x' twice"):
+        load_config(Whole, [], ["root=x", "free={x: 1, x: 2}"])
+
+
+def test_merge_keys_are_no_duplicates(tmp_path):
+    (tmp_path / "merged.yaml").write_text("a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, z: 4}\nd: {<<: [*b, *a], y: 5}\n"
+                                          "e: {<<: *a, <<: *b}\n")
+    found = read_yaml(tmp_path / "merged.yaml")
+    assert found["b"] == {"x": 3, "y": 2} and found["c"] == {"x": 3, "y": 2, "z": 4} and found["d"] == {"x": 3, "y": 5}
+    assert set(found["e"]) == {"x", "y"}
 
 
 def test_not_text(tmp_path):
