@@ -9,16 +9,17 @@ config file or the command line sets to another value is an error that names bot
 from __future__ import annotations
 
 import difflib
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from automix_transfer.config import read_yaml
+from automix_transfer.config import DuplicateKey, parse_yaml, read_yaml
 from automix_transfer.detection.backbone import BASIC_BLOCKS
 from automix_transfer.detection.encoder_weights import input_settings, is_encoder_file
 from automix_transfer.detection.loader import SAMPLERS
@@ -189,11 +190,25 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+class _UniqueKeys(CfgNode):
+    """Reads config files and their ``_BASE_`` as `CfgNode` does, but a key that stands twice in a mapping is an error."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        with super()._open_cfg(filename) as file:
+            text = file.read()
+        try:
+            parse_yaml(text)
+        except DuplicateKey as error:
+            raise UserError(f"config file {filename} {error}") from error
+        return io.StringIO(text)
+
+
 def _merge_file(cfg: CfgNode, file: Path) -> set[str]:
     if not str(file) or not file.is_file():
         raise UserError(f"config file {file} does not exist; give --config-file, e.g. detection/configs/voc_R50_C4_24k.yaml")
     try:
-        flat = flatten(CfgNode.load_yaml_with_base(str(file)))  # follows _BASE_; refuses YAML tags that run code
+        flat = flatten(_UniqueKeys.load_yaml_with_base(str(file)))  # follows _BASE_; refuses YAML tags that run code
     except FileNotFoundError as error:
         raise UserError(f"config file {file}: its _BASE_ {error.filename} does not exist") from error
     except (yaml.YAMLError, AttributeError, TypeError, ValueError, UnicodeDecodeError, RecursionError) as error:
