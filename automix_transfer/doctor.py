@@ -17,7 +17,7 @@ import torch
 
 from automix_transfer import __version__
 from automix_transfer.errors import run_script
-from automix_transfer.io import write_json
+from automix_transfer.io import expand_home, write_json
 from automix_transfer.training.run_folder import git_commit, version
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python-headless", "scipy", "numba", "fvcore", "omegaconf",
@@ -72,7 +72,7 @@ def detectron2() -> str:
 
 def data_roots(roots: Sequence[Path]) -> list[Path]:
     """The folders to look into, each once."""
-    usual = [Path(os.environ["DETECTRON2_DATASETS"]).expanduser()] if os.environ.get("DETECTRON2_DATASETS") else []
+    usual = [expand_home(os.environ["DETECTRON2_DATASETS"])] if os.environ.get("DETECTRON2_DATASETS") else []
     return list(dict.fromkeys([*roots, *usual, Path("datasets")]))
 
 

@@ -22,6 +22,11 @@ import torch
 from automix_transfer.errors import UserError
 
 
+def expand_home(path: str | Path) -> Path:
+    """``path`` with the home folder for ``~``; where there is no such user it stays as it is, and Path.expanduser would raise."""
+    return Path(os.path.expanduser(path))
+
+
 def _umask() -> int:
     """The process's umask. It can only be read by setting it, which other threads would see; so this is done once, on import."""
     os.umask(mask := os.umask(0))

@@ -23,6 +23,12 @@ def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d2", "report.json"]
 
 
+def test_the_home_of_nobody_is_no_such_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", "~nosuchuser/x")
+    root, *_ = doctor.data_roots([])
+    assert str(root) == "~nosuchuser/x" and doctor.found(root) == ["no such folder"]
+
+
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(doctor, "version", lambda name: None)

@@ -21,7 +21,7 @@ from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.images import read_image
 from automix_transfer.data.listing import Listing
 from automix_transfer.errors import UserError
-from automix_transfer.io import read_json
+from automix_transfer.io import expand_home, read_json
 
 FORMAT = "automix_transfer/mixed/1"
 ABOUT, SOFT_LABELS, IMAGES = "mixed.json", "soft_labels.npy", "images"
@@ -58,7 +58,7 @@ class WithMixed(ClassificationDataset):
     """The images of ``listing``, then the mixed ones of ``folder``; labels are soft."""
 
     def __init__(self, listing: Listing, transform: Callable[[Image.Image], Any], folder: str | Path, seed: int = 0) -> None:
-        files, self.soft = read_mixed(Path(folder).expanduser(), listing.classes)
+        files, self.soft = read_mixed(expand_home(folder), listing.classes)
         self.real = len(listing)
         labels = [*listing.labels, *(int(row) for row in self.soft.argmax(axis=1))]
         super().__init__(replace(listing, paths=[*listing.paths, *files], labels=labels, boxes=None), transform, seed)

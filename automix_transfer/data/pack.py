@@ -30,15 +30,19 @@ def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES)
     """Write ``output/SPLIT-000000.tar``, ..., each of at most about ``megabytes`` of images, and ``output/classes.txt``.
 
     Raises:
-        UserError: images that are no files of their own, other classes than those packed before, a full disk, an image that is gone.
+        UserError: images that are no files of their own, class names that are not UTF-8, other classes than those packed before, a full
+            disk, an image that is gone.
     """
     if listing.pixels is not None or listing.packed is not None:
         raise UserError("its images are packed already, in a few files; use the data set as it is")
     if listing.crop_bottom:
         raise UserError("its images have a banner that is cut off when they are read, which shards cannot say; use the data set as it is")
     names = "".join(f"{' '.join(name.split())}\n" for name in listing.classes)
+    odd_name = next((name for name in listing.classes if not _is_utf8(name)), None)
+    if odd_name is not None:
+        raise UserError(f"the name of class {odd_name!a} is not UTF-8, which {CLASSES} is written in; rename its folder")
     known = output / CLASSES
-    if known.is_file() and known.read_text(encoding="utf-8") != names:
+    if known.is_file() and known.read_text(encoding="utf-8", errors="surrogateescape") != names:  # other bytes are other names, too
         raise UserError(f"{known} lists other classes than this split has; choose another --output")
     write_text(known, names)
     sizes = [_size(path) for path in listing.paths]
@@ -53,6 +57,14 @@ def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES)
     if odd:
         raise UserError(f"{output} also holds {len(odd)} shards of another packing, e.g. {odd[0].name}; remove them")
     return shards
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a folder's bytes that are no text are lone surrogates
+        return False
+    return True
 
 
 def _size(path: Path) -> int:

@@ -17,6 +17,7 @@ from automix_transfer.data.listing import Listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.shards import shards
 from automix_transfer.errors import UserError
+from automix_transfer.io import expand_home
 
 # The splits that the check looks at unless told.
 SPLITS: dict[str, tuple[str, ...]] = {
@@ -60,7 +61,7 @@ def load_listing(config: DataConfig, split: str) -> Listing:
                         + f"Choose one of {', '.join(DATASETS)}")
     if not config.root:
         raise UserError("data.root is empty; set it to the folder that holds the data set")
-    root = Path(config.root).expanduser()
+    root = expand_home(config.root)
     if config.dataset in ("imagefolder", "shards"):
         reader = imagefolder if config.dataset == "imagefolder" else shards
         listing = reader(root, split, reference=config.train_split)

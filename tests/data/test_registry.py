@@ -125,6 +125,8 @@ def test_missing_and_empty_roots(dataset, tmp_path):
 def test_unknown_data_set():
     with pytest.raises(UserError, match="did you mean 'tiny_imagenet'"):
         load("tiny-imagenet", Path("."), "train")
+    with pytest.raises(UserError, match="~nosuchuser/x"):  # a home that nobody has
+        load_listing(DataConfig(root="~nosuchuser/x"), "train")
     with pytest.raises(UserError, match="data.root is empty"):
         load_listing(DataConfig(dataset="cub", root=""), "train")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 import tarfile
@@ -150,12 +151,28 @@ def test_packing_goes_on_and_refuses_what_it_cannot_pack(packed: tuple[Path, Pat
     trees.save_image(root / "train" / "class_9" / "x.png")
     with pytest.raises(UserError, match="other classes"):
         pack.main(arguments)
+    shutil.rmtree(root / "train" / "class_9")
+    (output / "classes.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(UserError, match="classes.txt lists other classes"):
+        pack.main(arguments)
+    assert (output / "classes.txt").read_bytes() == b"caf\xe9\n"
     with pytest.raises(UserError, match="--megabytes 0"):
         pack.main([*arguments, "--megabytes", "0"])
     monkeypatch.setattr(sys, "argv", ["pack"])
     trees.cub(root / "cub")
     pack.main(["--dataset", "cub", "--root", str(root / "cub"), "--output", str(output / "cub")])
     assert shards(output / "cub", "test").classes == ["001.Bird_0", "002.Bird_1", "003.Bird_2"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems refuse such names")
+def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
+    root = trees.folders(tmp_path / "folders", classes=2, images=1)
+    for split in ("train", "val"):
+        (root / split / "class_1").rename(root / split / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match=r"class 'caf\\udce9' is not UTF-8.*rename its folder") as error:
+        pack.main(["--dataset", "imagefolder", "--root", str(root), "--output", str(tmp_path / "shards")])
+    str(error.value).encode()  # can be printed
+    assert not (tmp_path / "shards").exists()
 
 
 def test_shards_are_cut_by_size(packed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
