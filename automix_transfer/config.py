@@ -69,7 +69,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
     Keys are compared as they are written, before ``<<`` is merged in: a mapping's own key over a merged one is no duplicate.
     """
 
-    def compose_mapping_node(self, anchor: dict[Any, yaml.Node] | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         found: dict[tuple[str, str], yaml.Mark] = {}
         for key, _ in node.value:

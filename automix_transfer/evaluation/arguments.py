@@ -26,7 +26,8 @@ def parse(description: str, arguments: Sequence[str] | None) -> tuple[argparse.N
     data.add_argument("--data", type=Path, metavar="DIR", help="folder of class folders, or a data set's root (default: the run's)")
     data.add_argument("--dataset", choices=list(DATASETS), help="native layout of --data (default: class folders, or the run's)")
     data.add_argument("--split", help="with --dataset: the split (default: its test or validation split, or the run's)")
-    data.add_argument("--limit", type=int, default=0, metavar="N", help="only N images, spread evenly over the set (0: all)")
+    data.add_argument("--limit", type=int, default=0, metavar="N",
+                      help="only N images, spread evenly over the set (0: all); not with --corrupted")
     how = parser.add_argument_group("input (defaults are the run's or the encoder's)")
     how.add_argument("--image-size", type=int, metavar="PIXELS")
     how.add_argument("--test-crop-ratio", type=float, metavar="R",
