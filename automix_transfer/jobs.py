@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from automix_transfer.errors import UserError
 
@@ -43,7 +45,8 @@ class Job:
 def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None = 1) -> dict[str, float]:
     """Run ``jobs``, at most ``parallel`` at a time, and return the seconds that each took (jobs done before are left out).
 
-    ``threads``: of each job; None leaves it to the job.
+    ``threads``: of each job; None leaves it to the job. SIGTERM and Ctrl-C end the jobs too: training saves itself, and the same command
+    goes on.
 
     Raises:
         UserError: a job failed; the others are stopped, and the message names its log and its last line.
@@ -55,6 +58,8 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
     running: dict[str, tuple[subprocess.Popen, float]] = {}
     seconds: dict[str, float] = {}
     lines: queue.Queue[tuple[Job, str | None]] = queue.Queue()
+    main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    before = signal.signal(signal.SIGTERM, _leave) if main else None
     try:
         while waiting or running:
             ready = [job for job in waiting if done.issuperset(job.needs)]
@@ -80,7 +85,13 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
             process.terminate()  # training jobs write a checkpoint on SIGTERM
         for process, _ in running.values():
             process.wait()
+        if main:
+            signal.signal(signal.SIGTERM, before)
     return seconds
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # by way of `finally`, which ends the jobs: they have sessions of their own and would go on
 
 
 def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> subprocess.Popen:

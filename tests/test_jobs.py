@@ -1,5 +1,6 @@
 """Jobs side by side: order, what is done stays done, and a failure names its log."""
 
+import signal
 import sys
 
 import pytest
@@ -31,3 +32,15 @@ def test_a_failed_job_stops_the_chain_and_names_its_log(tmp_path):
     with pytest.raises(UserError, match=r"'bad' failed with exit code 3 \(the reason\).*bad\.log"):
         run_jobs(jobs, tmp_path / "logs", parallel=2)
     assert not (tmp_path / "after.done").exists()
+
+
+def test_sigterm_ends_the_jobs_too(tmp_path):
+    """Jobs are sessions of their own, so they would go on, and the same command would start them a second time."""
+    seen = tmp_path / "seen"
+    wait = ("import os, pathlib, signal, sys, time\n"
+            f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(seen)!r}).touch(), sys.exit(0)))\n"
+            "os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        run_jobs([job(tmp_path, "long", code=wait)], tmp_path / "logs", parallel=1)
+    assert ended.value.code == 143 and seen.exists() and signal.getsignal(signal.SIGTERM) == before
