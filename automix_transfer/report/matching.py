@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from automix_transfer.report.references import Reference, training_key
-from automix_transfer.report.trained import FREE, Trained, is_whole, short
+from automix_transfer.report.trained import FREE, START, Trained, is_whole, short
 
 #: settings that shrinking changes; they are told in epochs and images
-SCALED = {"train.epochs", "schedule.warmup_epochs", "data.limit_per_class", "data.limit_classes"}
+SCALED = {"train.epochs", "schedule.warmup_epochs", "data.limit_per_class"}
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,31 @@ def match(run: Trained, by_bucket: Mapping[tuple[str, ...], list[Reference]]) ->
 
 
 def _marks(run: Trained, reference: Reference, differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    marks = []
+    marks, told = [], set()
     if "train.epochs" in differing:
         ours, theirs = differing["train.epochs"]
         marks.append(f"{short(ours)} of {short(theirs)} epochs")
-    marks += _image_mark(run, reference)
-    rest = {key: pair for key, pair in differing.items() if key not in SCALED or (not marks and key != "train.epochs")}
-    if reference.attributes.get("procedure") == "fine-tuning" and not run.config.get("encoder.weights"):
-        marks.append("from random weights instead of ImageNet's")
+        told |= {"train.epochs", "schedule.warmup_epochs"}
+    if reference.data is not None and is_whole(classes := differing.get("data.limit_classes", (None,))[0]):
+        told.add("data.limit_classes")  # another task, not fewer images of the same
+        marks += [f"{classes} of {reference.data.classes:,} classes"] if 0 < classes < reference.data.classes else []
+    if images := _image_mark(run, reference):
+        marks += images
+        told.add("data.limit_per_class")
+    marks += _start_mark(run, reference)
+    rest = {key: pair for key, pair in differing.items() if key not in told}
     if rest:
         shown = ", ".join(f"{key}={short(ours)} (recipe: {short(theirs)})" for key, (ours, theirs) in sorted(rest.items())[:3])
         marks.append(shown + (f" and {len(rest) - 3} more settings" if len(rest) > 3 else ""))
     return marks + run.oddities
+
+
+def _start_mark(run: Trained, reference: Reference) -> list[str]:
+    """What the run starts from, where the paper's starts from something else."""
+    weights = " ".join(str(run.config.get("encoder.weights") or "").split())
+    if reference.attributes.get("procedure") == "fine-tuning":
+        return [] if weights else ["from random weights instead of ImageNet's"]
+    return [f"starts from {weights if len(weights) <= 100 else '...' + weights[-97:]}"] if weights else []
 
 
 def _image_mark(run: Trained, reference: Reference) -> list[str]:
@@ -64,7 +77,8 @@ def _image_mark(run: Trained, reference: Reference) -> list[str]:
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    keys = [key for key in {**theirs, **ours} if key not in FREE]
+    free = FREE if ours.get("encoder.weights") else FREE.union(START)  # without a file it does not matter how it would be read
+    keys = [key for key in {**theirs, **ours} if key not in free]
     return {key: (ours.get(key), theirs.get(key)) for key in keys if not _equal(ours.get(key), theirs.get(key))}
 
 

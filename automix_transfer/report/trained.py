@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+import shlex
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ PLANNED = "planned.json"  # what `report run` writes beside a run: the cell that
 #: settings that do not change what is trained: where, how fast, how often it is saved
 FREE = FREE_ON_RESUME | {"seed", "train.channels_last", "train.compile", "train.deterministic", "train.accumulate", "train.sync_batchnorm",
                          "data.on_bad_image", "data.classes", "method.preset", "method.teacher_weights"}
+#: what a training starts from: nothing without a file, but with one it is another experiment, though a resumed run needs no file
+START = ("encoder.weights", "encoder.which", "encoder.classifier")
 ROUNDING = 0.006  # log.csv and metrics.json may be rounded
 BIGGEST = 1_000_000  # bytes of a config.yaml or of the end of a log.csv that are read
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -40,7 +43,8 @@ class Trained:
 
     Attributes:
         config: flat, with this version's defaults for what it does not say.
-        given: a digest of the config but for the seed and the output; runs with the same are trials of one experiment.
+        given: a digest of the config but for the seed and the output, with the weights that it started from; runs with the same are
+            trials of one experiment.
         top1: median of the last epochs in percent; None where it cannot be believed.
         faults: why it has no figure, a sentence each.
         oddities: what is odd without making it useless.
@@ -86,6 +90,7 @@ def read_trained(path: Path) -> Trained:
     seed = about.get("seed")
     run.seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
     _start(run, about)
+    _weights(run, about)
     planned = path / PLANNED
     run.planned = read_optional(planned, run.oddities) if planned.is_file() else {}
     if run.config:
@@ -106,7 +111,7 @@ def _parse(text: str) -> tuple[Mapping[str, Any], list[str], str]:
     given = as_read(content)
     config = with_defaults(given)
     known = with_defaults({"method.name": given.get("method.name", "vanilla")})
-    relevant = {key: value for key, value in given.items() if key not in FREE}
+    relevant = {key: value for key, value in given.items() if key not in FREE and key not in START}
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return config, [key for key in given if key not in known], digest
 
@@ -123,6 +128,22 @@ def _start(run: Trained, about: Mapping[str, Any]) -> None:
     versions = {str(row["packages"].get("automix_transfer")) for row in rows if isinstance(row.get("packages"), dict)}
     others = sorted(versions - {__version__, "None"})
     run.oddities += [f"made by version {short(others[0])}"] if others else []
+
+
+def _weights(run: Trained, about: Mapping[str, Any]) -> None:
+    """What the training started from, as part of `Trained.given`. The command of its first start has the last word: one that goes on
+    from a checkpoint may leave the file out or name another, and ``config.yaml`` is that of the last start."""
+    starts = about.get("starts")
+    command = starts[0].get("command") if isinstance(starts, list) and starts and isinstance(starts[0], dict) else None
+    try:
+        words = shlex.split(command)[::-1] if isinstance(command, str) else []
+    except ValueError:  # an open quote
+        words = []
+    first = next((word.partition("=")[2] for word in words if word.startswith(f"{START[0]}=")), None)
+    if run.config and first is not None:
+        run.config = {**run.config, START[0]: first}
+    if run.config.get(START[0]):
+        run.given += "".join(f" {run.config.get(key)}" for key in START)
 
 
 def _metrics(run: Trained) -> None:

@@ -88,6 +88,38 @@ def test_what_is_not_the_papers_experiment_is_marked_and_never_mixed_in(tmp_path
     assert "about 5,000 of 50,000 images" in text and "trained alike" in text
 
 
+def test_what_a_run_starts_from_is_part_of_the_experiment(tmp_path: Path) -> None:
+    """Weights that the recipe does not start from are marked, also where only the first of a run's starts names them."""
+    write_trained(tmp_path / "scratch", AUTOMIX, 82.0, 0, ["encoder.which=q"])  # without a file it does not matter how it would be read
+    for seed, name in ((1, "one"), (2, "other")):
+        write_trained(tmp_path / name, AUTOMIX, 86.0 + seed, seed, [f"encoder.weights=/w/{name}.pth"])
+    resumed = write_trained(tmp_path / "resumed", VANILLA, 85.0)
+    (resumed / "run.json").write_text(json.dumps({"seed": 0, "starts": [{"command": "python train.py 'encoder.weights=/w/a b.pth'"}, {}]}))
+    filled = table1(tmp_path)
+    found = shown(filled, "CIFAR-100", "R-18", "automix")
+    assert (found.mean, len(found.trials), found.marks) == (82.0, 1, ())
+    assert shown(filled, "CIFAR-100", "R-18", "vanilla").marks == ("starts from /w/a b.pth",)
+    assert {note.split("(")[1].split(";")[0] for note in filled.notes if "also there" in note} == {"starts from /w/one.pth",
+                                                                                                  "starts from /w/other.pth"}
+    bird = reference("CUB-200", "R-18", "automix", table="table5")
+    for seed, options in enumerate((["encoder.weights=a.pth"], ["encoder.weights=a.pth"], ["encoder.weights=b.pth"],
+                                    ["encoder.weights=a.pth", "encoder.which=q"])):
+        write_trained(tmp_path / f"bird{seed}", bird, 80.0 + seed, seed, options)
+    found = shown(fill(paper.table("5"), measure([tmp_path])), "CUB-200", "R-18", "automix")
+    assert (found.mean, len(found.trials), found.marks) == (80.5, 2, ())
+
+
+def test_fewer_classes_are_not_fewer_images(tmp_path: Path) -> None:
+    write_trained(tmp_path / "classes", AUTOMIX, 95.0, 0, ["data.limit_classes=10"], images=5_000)
+    write_trained(tmp_path / "images", MIXUP, 60.0, 0, ["data.limit_per_class=50"], images=5_000)
+    write_trained(tmp_path / "all", VANILLA, 78.0, 0, ["data.limit_classes=100"])
+    filled = table1(tmp_path)
+    automix, mixup, vanilla = (shown(filled, "CIFAR-100", "R-18", method).marks for method in ("automix", "mixup", "vanilla"))
+    assert automix == ("10 of 100 classes", "about 5,000 of 50,000 images")
+    assert mixup == ("about 5,000 of 50,000 images",) and vanilla == ()
+    assert all(gain is None for gain in filled.gain)
+
+
 def test_a_shrunk_run_belongs_to_the_cell_that_it_was_planned_for(tmp_path: Path) -> None:
     folder = write_trained(tmp_path / "a", AUTOMIX, 30.0, 0, ["train.epochs=8"])
     assert shown(table1(tmp_path), "CIFAR-100", "R-18", "automix") is None  # 8 epochs are nearer to 200: Table 14
@@ -132,7 +164,7 @@ def test_robustness_localization_and_detection_lead_back_to_their_training(tmp_p
     bird = reference("CUB-200", "R-18", "automix", table="table5")
     backbone = reference("R-50", "100 epochs", "automix", table="table2")
     for name, trained in (("robust", robust), ("bird", bird), ("backbone", backbone)):
-        write_trained(tmp_path / name, trained, 80.0, overrides=["encoder.weights=r18.pth"])
+        write_trained(tmp_path / name, trained, 80.0, overrides=["encoder.weights=r18.pth"] if name == "bird" else [])
     about = {"weights": str(tmp_path / "robust" / "last.pt"), "epsilon": 8 / 255, "limit": 0}
     (tmp_path / "robust" / "evaluation.json").write_text(json.dumps(
         {"top1": 80.0, "images": 10_000, "fgsm_error": 55.5, "corruption_top1_19": 58.25, "corruption_made": "generated", "about": about}))
