@@ -79,15 +79,15 @@ def _image_mark(run: Trained, reference: Reference) -> list[str]:
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     free = FREE if ours.get("encoder.weights") else FREE.union(START)  # without a file it does not matter how it would be read
     keys = [key for key in {**theirs, **ours} if key not in free]
-    return {key: (ours.get(key), theirs.get(key)) for key in keys if not _equal(ours.get(key), theirs.get(key))}
+    return {key: (ours.get(key), theirs.get(key)) for key in keys if not equal(ours.get(key), theirs.get(key))}
 
 
-def _equal(one: Any, other: Any) -> bool:
+def equal(one: Any, other: Any) -> bool:
     """Equal as settings: 1 and 1.0 and the text 1.0e-4, lists item by item."""
     if one == other:
         return True
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_equal, one, other))
+        return len(one) == len(other) and all(map(equal, one, other))
     try:
         return not isinstance(one, bool) and not isinstance(other, bool) and float(one) == float(other)
     except (TypeError, ValueError, OverflowError):

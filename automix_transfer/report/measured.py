@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
+from automix_transfer.data.registry import SPLITS
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.report import paper
 from automix_transfer.report.catalogue import catalogue
 from automix_transfer.report.collect import Found, collect
-from automix_transfer.report.matching import Match, match
+from automix_transfer.report.matching import Match, equal, match
 from automix_transfer.report.references import Reference
 from automix_transfer.report.trained import Trained, bucket_of, is_number, read_trained, short
 
@@ -155,9 +156,7 @@ def _of_evaluation(path: Path, content: Mapping[str, Any], links: Links, problem
     if linked is None:
         return
     run, matched = linked
-    marks = list(matched.marks)
-    if about.get("limit"):
-        marks.append(f"on {short(content.get('images'))} test images")
+    marks = [*matched.marks, *_otherwise(about, content.get("images"), run.config, matched.reference)]
     if is_number(content.get("corruption_top1_19")):
         made = [] if content.get("corruption_made") != "generated" else ["corruptions made here, not the released files"]
         yield from _figure(path, "corruption", content["corruption_top1_19"], run, matched, [*marks, *made], problems)
@@ -165,6 +164,32 @@ def _of_evaluation(path: Path, content: Mapping[str, Any], links: Links, problem
         epsilon = about.get("epsilon")
         other = [] if is_number(epsilon) and abs(epsilon - 8 / 255) < 1e-6 else [f"FGSM with ε = {short(epsilon)}"]
         yield from _figure(path, "fgsm_error", content["fgsm_error"], run, matched, [*marks, *other], problems)
+
+
+def _otherwise(about: Mapping[str, Any], images: Any, config: Mapping[str, Any], reference: Reference) -> list[str]:
+    """How an evaluation differs from one of the whole test set as the run was validated on it, a mark each; what it does not say of
+    itself is a difference too."""
+    dataset, size = config.get("data.dataset"), config.get("data.test_size") or config.get("data.image_size")
+    validated = {"dataset": dataset, "split": _split(dataset, config.get("data.val_split")), "image_size": size,
+                 **{key: config.get(f"data.{key}") for key in ("test_crop_ratio", "interpolation", "mean", "std")}}
+    given = {**about, "split": _split(about.get("dataset"), about.get("split"))}
+    silent = [key for key in validated if about.get(key) is None]
+    marks = [f"evaluated with {key} {short(given[key])} instead of {short(value)}" for key, value in validated.items()
+             if key not in silent and not equal(given[key], value)]
+    marks += [f"evaluated without saying its {', '.join(silent)}"] if silent else []
+    ours = "encoder" if config.get("method.name") != "automix" else "q" if config.get("method.pipeline") == "joint" else "k"
+    inference = "ema" if config.get("ema.decay") and config.get("ema.inference") else ours
+    if about.get("which") not in (None, inference):
+        marks.append(f"evaluated with encoder {short(about['which'])} instead of {inference}")
+    if reference.data is not None and images != reference.data.test:
+        marks.append(f"evaluated on {short(images)} images instead of {reference.data.test:,}")
+    return marks
+
+
+def _split(dataset: Any, split: Any) -> Any:
+    """A split by the name that its data set has for it: where there is no ``val``, that is ``test``."""
+    known = SPLITS.get(dataset, ()) if isinstance(dataset, str) else ()
+    return "test" if split == "val" and "test" in known and "val" not in known else split
 
 
 def _of_localization(path: Path, content: Mapping[str, Any], links: Links, problems: list[str]) -> Iterator[Measurement]:

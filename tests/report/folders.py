@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from automix_transfer import __version__
-from automix_transfer.report.references import Reference, plain_config
+from automix_transfer.report.references import SETS, Reference, plain_config
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -25,6 +25,17 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(part, {})
         inner[last] = value
     return result
+
+
+def write_evaluation(run: Path, figures: dict[str, Any], **about: Any) -> Path:
+    """``evaluation.json`` of the figures of a run's test set, as the run was validated; ``about`` wins."""
+    data = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    images = SETS[{"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[data["dataset"]]].test
+    said = {"weights": str(run / "last.pt"), "which": None, "dataset": data["dataset"], "split": "test", "limit": 0,
+            "image_size": data["test_size"] or data["image_size"], "epsilon": 8 / 255,
+            **{key: data[key] for key in ("test_crop_ratio", "interpolation", "mean", "std")}}
+    (run / "evaluation.json").write_text(json.dumps({"images": images, **figures, "about": {**said, **about}}))
+    return run / "evaluation.json"
 
 
 def write_trained(folder: Path, reference: Reference, top1: float, seed: int = 0, overrides: Sequence[str] = (),

@@ -24,7 +24,7 @@ from automix_transfer.report.references import Reference
 from automix_transfer.report.tables import fill, where, with_runs
 from automix_transfer.training.settings import load_experiment
 
-from .folders import write_trained
+from .folders import write_evaluation, write_trained
 
 
 def reference(*tokens: str, table: str = "table1") -> Reference:
@@ -165,9 +165,7 @@ def test_robustness_localization_and_detection_lead_back_to_their_training(tmp_p
     backbone = reference("R-50", "100 epochs", "automix", table="table2")
     for name, trained in (("robust", robust), ("bird", bird), ("backbone", backbone)):
         write_trained(tmp_path / name, trained, 80.0, overrides=["encoder.weights=r18.pth"] if name == "bird" else [])
-    about = {"weights": str(tmp_path / "robust" / "last.pt"), "epsilon": 8 / 255, "limit": 0}
-    (tmp_path / "robust" / "evaluation.json").write_text(json.dumps(
-        {"top1": 80.0, "images": 10_000, "fgsm_error": 55.5, "corruption_top1_19": 58.25, "corruption_made": "generated", "about": about}))
+    write_evaluation(tmp_path / "robust", {"top1": 80.0, "fgsm_error": 55.5, "corruption_top1_19": 58.25, "corruption_made": "generated"})
     (tmp_path / "wsol.json").write_text(json.dumps(
         {"MaxBoxAcc": 50.0, "MaxBoxAccV2": 54.5, "n_images": 5_794, "checkpoint": "elsewhere/bird/last.pt"}))
     (tmp_path / "backbone" / "backbone.proof.json").write_text(json.dumps(
@@ -186,6 +184,25 @@ def test_robustness_localization_and_detection_lead_back_to_their_training(tmp_p
     found = shown(seven, "VOC", "automix")
     assert found.mean == 82.5 and found.marks == ("12000 of 24,000 iterations",)
     assert shown(seven, "COCO", "ap", "automix") is None
+
+
+@pytest.mark.parametrize(("about", "images", "marks"), [
+    ({"which": "k", "split": "val"}, 10_000, ()),  # CIFAR's val is its test, and k is what AutoMix is evaluated by
+    ({"split": "train", "which": "q"}, 50_000, ("evaluated with split train instead of test", "evaluated with encoder q instead of k",
+                                                "evaluated on 50000 images instead of 10,000")),
+    ({"image_size": 64, "mean": [0, 0, 0], "test_crop_ratio": 0.5}, 10_000,
+     ("evaluated with image_size 64 instead of 32", "evaluated with test_crop_ratio 0.5 instead of 1.0",
+      "evaluated with mean [0, 0, 0] instead of [0.5071, 0.4867, 0.4408]")),
+    ({"dataset": "imagefolder", "std": None, "limit": 100}, 100,
+     ("evaluated with dataset imagefolder instead of cifar100", "evaluated without saying its std",
+      "evaluated on 100 images instead of 10,000")),
+])
+def test_an_evaluation_that_is_not_the_papers_is_marked(tmp_path: Path, about: dict[str, object], images: int,
+                                                        marks: tuple[str, ...]) -> None:
+    run = write_trained(tmp_path / "a", reference("automix", "RX-50", table="table6"), 80.0)
+    write_evaluation(run, {"fgsm_error": 55.5, "images": images}, **about)
+    filled = fill(paper.table("6"), measure([tmp_path]))
+    assert shown(filled, "automix", "fgsm_error").marks == marks and shown(filled, "automix", "top1").marks == ()
 
 
 def test_table_11_counts_parameters_and_hours(tmp_path: Path) -> None:
@@ -282,8 +299,7 @@ def test_folders_damaged_by_hand_are_sentences(tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("damaged")
     write_trained(folder, AUTOMIX, 80.0)
     (folder / "planned.json").write_text(json.dumps({"attributes": dict(AUTOMIX.attributes)}))
-    (folder / "evaluation.json").write_text(json.dumps({"images": 5, "fgsm_error": 50.0, "corruption_top1_19": 5.0, "about": {
-        "weights": str(folder / "last.pt"), "epsilon": 8 / 255, "limit": 0}}))
+    write_evaluation(folder, {"fgsm_error": 50.0, "corruption_top1_19": 5.0})
     (folder / "wsol.json").write_text(json.dumps({"MaxBoxAcc": 5.0, "MaxBoxAccV2": 5.0, "n_images": 5,
                                                   "checkpoint": str(folder / "last.pt")}))
     (folder / "results.json").write_text(json.dumps({"AP": 5.0, "AP50": 5.0, "AP75": None, "detector": "x", "data": "voc_2007_test",
