@@ -28,7 +28,7 @@ class Job:
     Attributes:
         name: short; the prefix of its output.
         command: as a user would type it.
-        result: file that exists once the job has succeeded.
+        result: file that exists once the job has succeeded; where that alone proves nothing, ``proves`` looks into it.
         needs: names of jobs that must be done first.
         minutes: rough cost; of the jobs that could start, the longest chain starts first.
         keep: which lines of its output are shown; all of them go to ``<log folder>/<name>.log``.
@@ -40,6 +40,7 @@ class Job:
     needs: Sequence[str] = ()
     minutes: float = 1.0
     keep: Callable[[str], bool] = field(default=lambda line: True)
+    proves: Callable[[Path], bool] = Path.exists
 
 
 def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None = 1) -> dict[str, float]:
@@ -53,7 +54,7 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
     """
     logs.mkdir(parents=True, exist_ok=True)
     rank = {job.name: _longest(job, jobs) for job in jobs}
-    done = {job.name for job in jobs if job.result.exists()}
+    done = {job.name for job in jobs if job.proves(job.result)}
     waiting = sorted((job for job in jobs if job.name not in done), key=lambda job: -rank[job.name])
     running: dict[str, tuple[subprocess.Popen, float]] = {}
     seconds: dict[str, float] = {}

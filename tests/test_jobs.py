@@ -26,6 +26,14 @@ def test_jobs_wait_for_what_they_need_and_are_not_repeated(tmp_path, capsys):
     assert set(run_jobs(jobs, tmp_path / "logs", parallel=2)) == {"last"}
 
 
+def test_a_file_may_be_looked_into_for_whether_a_job_is_done(tmp_path):
+    one = job(tmp_path, "one")
+    one.proves = lambda file: file.exists() and file.read_text() == ""
+    one.result.write_text("another command's")
+    assert set(run_jobs([one], tmp_path, parallel=1)) == {"one"}
+    assert run_jobs([one], tmp_path, parallel=1) == {}
+
+
 def test_a_failed_job_stops_the_chain_and_names_its_log(tmp_path):
     jobs = [job(tmp_path, "bad", code="print('the reason'); raise SystemExit(3)"), job(tmp_path, "after", ["bad"]),
             job(tmp_path, "long", code="import time; time.sleep(60)")]

@@ -14,7 +14,8 @@
 
 --data is a folder of class folders, or a folder that holds one as test/ or val/; class folders in alphabetical order are classes
 0, 1, ... of the network. With --dataset it is the root of a data set in its native layout.
-Prints a table and writes it, with all that it was made from, to --output. Several outputs in one plot:
+Prints a table and writes it, with all that it was made from, to --output; parts that the file holds already and --suite does not name
+stay in it, if they are of the same network, images and settings. Several outputs in one plot:
 python -m automix_transfer.report figure fig8 (calibration) or robustness.
 """
 
@@ -34,6 +35,7 @@ from automix_transfer.evaluation.attacks import OfPixels
 from automix_transfer.evaluation.confusion import write_confusion
 from automix_transfer.evaluation.corrupted import check_baseline, relative_error, released_accuracies, released_names, summarize
 from automix_transfer.evaluation.inputs import open_inputs
+from automix_transfer.evaluation.kept import kept_parts
 from automix_transfer.evaluation.output import about, confusion_table, read_baseline, table
 from automix_transfer.evaluation.suite import evaluate_suite
 from automix_transfer.io import read_json, write_json
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     inputs = open_inputs(args)
     config, dataset = inputs.config, inputs.dataset
     output = args.output or (inputs.weights.parent / EVALUATION if args.run is not None else None)
+    kept = kept_parts(output, options.parts, about(args, inputs, options, device, 0.0)) if output is not None else {}
 
     # what does not fit is said before the evaluation, which can take hours, and not behind it
     names = options.corruptions if args.corrupted is None else released_names(args.corrupted, config, dataset.classes)
@@ -80,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(confusion_table(read_json(written)))
         print(f"written: {written}")
     if output is not None:
-        write_json(output, {**figures, "about": source})
+        source |= {"kept": kept.pop("kept")} if kept else {}
+        write_json(output, {**kept, **figures, "about": source})
         print(f"written: {output}")
     return 0
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,26 @@ from automix_transfer.report.catalogue import catalogue
 from automix_transfer.report.measured import SCHEDULES
 from automix_transfer.report.paper import Cell, PaperTable
 from automix_transfer.report.references import ROOT, Reference
+from automix_transfer.report.runs import read_optional
 from automix_transfer.report.scale import Scale
 from automix_transfer.report.tables import name_of
+from automix_transfer.report.trained import is_number
 
 DETECTORS = {"VOC": "voc_R50_C4_24k", "COCO": "coco_R50_C4_2x"}
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command and the file that exists once it has succeeded."""
+    """A command and the file that exists once it has succeeded; ``proves`` looks into a file that other commands write too."""
 
     name: str
     command: tuple[str, ...]
     result: Path
+    proves: Callable[[Path], bool] = Path.exists
+
+    @property
+    def done(self) -> bool:
+        return self.proves(self.result)
 
 
 @dataclass
@@ -51,7 +59,7 @@ class PlannedRun:
 
     @property
     def done(self) -> bool:
-        return all(step.result.exists() for step in self.steps)
+        return all(step.done for step in self.steps)
 
 
 @dataclass
@@ -154,7 +162,8 @@ def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Step]
     if metric in ("corruption", "fgsm_error"):
         corrupted = ("--corrupted", settings.corrupted) if settings.corrupted else ()
         return [Step("evaluate", (python(), "-m", "automix_transfer.evaluation", "--run", str(folder), "--suite", "clean,corruption,fgsm",
-                                  *corrupted, "--output", str(folder / "evaluation.json")), folder / "evaluation.json")]
+                                  *corrupted, "--output", str(folder / "evaluation.json")), folder / "evaluation.json",
+                     partial(_robustness, corrupted=settings.corrupted))]
     if metric == "maxboxacc":
         root = next((part.partition("=")[2] for part in run.steps[0].command if part.startswith("data.root=")), "")
         return [Step("localize", (python(), shown(ROOT / "wsol" / "evaluate.py"), "--dataset", "cub", "--root", root, "--checkpoint",
@@ -170,6 +179,14 @@ def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Step]
                                         str(settings.num_gpus), "MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(output), "SEED",
                                         str(run.seed + 1), *iterations), output / "results.json")]
     return []
+
+
+def _robustness(file: Path, corrupted: str = "") -> bool:
+    """Whether an evaluation holds Table 6's figures; it may have been of other parts, or on other corruptions than ``corrupted``."""
+    content = read_optional(file, []) if file.is_file() else {}
+    made = content.get("corruption_made")
+    return (all(is_number(content.get(key)) for key in ("corruption_top1_19", "fgsm_error"))
+            and (not corrupted or (isinstance(made, str) and Path(made) == Path(corrupted))))
 
 
 def _iterations(data: str, scale: Scale) -> list[str]:
@@ -214,5 +231,5 @@ def shown(path: Path) -> str:
 
 def line_of(run: PlannedRun, steps: Iterable[Step] | None = None) -> str:
     """The commands of what is left of a run on one line."""
-    left = [step for step in run.steps if not step.result.exists()] if steps is None else steps
+    left = [step for step in run.steps if not step.done] if steps is None else steps
     return " && ".join(shlex.join(step.command) for step in left)

@@ -60,7 +60,7 @@ def _look(run: PlannedRun, times: StepTimes) -> None:
     if (run.folder / "metrics.json").exists():
         trained = read_trained(run.folder)
         finished = epochs
-        left = [step.name for step in run.steps if not step.result.exists()]
+        left = [step.name for step in run.steps if not step.done]
         run.state = "damaged" if trained.faults else f"trained, to do: {', '.join(left)}" if left else "done"
     elif (run.folder / "log.csv").exists() or (run.folder / "last.pt").exists():
         finished = _epochs_done(run.folder)
@@ -154,7 +154,8 @@ def run_plan(plan: Plan, settings: Settings, tables: Sequence[str]) -> int:
         if run.state == "damaged":
             raise UserError(f"{read_trained(run.folder).faults[0]}; remove {run.folder} to run it again")
         names = [f"{run.name} seed{run.seed} {step.name}" for step in run.steps]
-        jobs += [Job(name, list(step.command), step.result, names[:k], (run.hours or 1) * 60 if k == 0 else 1.0)
+        jobs += [Job(name, list(step.command), step.result, names[:k], (run.hours or 1) * 60 if k == 0 else 1.0,
+                     proves=step.proves)
                  for k, (name, step) in enumerate(zip(names, run.steps, strict=True))]
         write_plan(run, settings, tables)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or a killed plan would leave its run behind, training on

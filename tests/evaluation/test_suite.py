@@ -194,6 +194,24 @@ def test_a_run_is_evaluated_as_it_was_validated(tmp_path: Path, capsys: pytest.C
         main(["--weights", "x.pt", "--data", str(data), "--suite", "confusion"])
 
 
+def test_parts_that_an_output_holds_already_stay_or_it_is_not_written_over(tmp_path: Path) -> None:
+    data, run = write_images(tmp_path / "data", each=1), tmp_path / "run"
+    write_run(run, data, "vanilla")
+    for suite in ("calibration", "fgsm", "clean"):
+        assert main(["--run", str(run), "--suite", suite]) == 0
+    found = json.loads((run / "evaluation.json").read_text())
+    assert {"nll", "reliability", "fgsm_error", "top1"} <= set(found) and "kept" not in found and found["about"]["suite"] == ["clean"]
+    assert set(found["about"]["kept"]) == {"calibration", "fgsm"} and "commit" in found["about"]["kept"]["fgsm"]
+    for change, words in ((["--image-size", "16"], "image_size is 32 and now 16"), (["--limit", "2"], "limit is 0 and now 2")):
+        with pytest.raises(UserError, match=f"holds calibration, fgsm, which .* {words}; give another --output") as error:
+            main(["--run", str(run), "--suite", "clean", *change])
+        assert "\n" not in str(error.value)
+    assert json.loads((run / "evaluation.json").read_text()) == found
+    assert main(["--run", str(run), "--suite", "clean,calibration,fgsm", "--limit", "2"]) == 0  # everything is measured anew
+    found = json.loads((run / "evaluation.json").read_text())
+    assert found["images"] == 2 and "kept" not in found["about"]
+
+
 def test_another_number_of_classes(files: Path, tmp_path: Path) -> None:
     torch.save(create_encoder("cifar_resnet8", 5).state_dict(), tmp_path / "five.pth")
     with pytest.raises(UserError, match="has 5 classes, but .* has 4 class folders"):

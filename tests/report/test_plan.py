@@ -27,7 +27,7 @@ from automix_transfer.report.scale import Scale, parse_scale
 from automix_transfer.training.settings import flatten, load_experiment
 from automix_transfer.training.setup import build_model
 
-from .folders import write_trained
+from .folders import write_evaluation, write_trained
 
 ABLATIONS = [cell for table in (*map(paper.table, ("9", "10", "11")), *paper.figures().values()) for cell in table
              if "variant" in cell.attributes and variant_of(cell.attributes) is not None]
@@ -127,6 +127,21 @@ def test_what_is_measured_after_training_is_planned_too() -> None:
     assert steps == {"6": ["train", "evaluate"], "7": ["train", "export", "detect VOC", "detect COCO"], "8": ["train", "localize"]}
     [run] = planned([paper.table("7")], Settings(trials=1, scale=Scale(0.01, 1)), ["automix", "VOC"]).runs
     assert "SOLVER.MAX_ITER 240 SOLVER.STEPS '(180, 220)'" in shlex.join(run.steps[-1].command)
+
+
+def test_an_evaluation_of_something_else_does_not_prove_table_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["plan", "table6", "--only", "automix", "--trials", "1", "--output", str(tmp_path), "--no-measure"]
+    reference = catalogue().of(paper.cell("6", "automix", "fgsm_error").attributes)
+    assert reference is not None
+    folder = write_trained(tmp_path / "a", reference, 80.0)
+    figures = {"fgsm_error": 55.0, "corruption_top1_19": 50.0, "corruption_made": "generated"}
+    for content, more, state in (({"top1": 80.0}, [], "trained, to do: evaluate"), (figures, [], "done"),
+                                 (figures, ["--corrupted", "/c"], "trained, to do: evaluate"),
+                                 ({**figures, "corruption_made": "/c"}, ["--corrupted", "/c/"], "done"),
+                                 ({**figures, "fgsm_error": None}, [], "trained, to do: evaluate")):
+        write_evaluation(folder, content)
+        assert main([*options, *more]) == 0
+        assert f"seed 0: {state}" in capsys.readouterr().out
 
 
 def test_scale() -> None:
