@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,17 +94,30 @@ def terminal_width() -> int:
 
 
 def data_roots(given: Sequence[str]) -> dict[str, str]:
-    """``[NAME=]DIR`` of each --data.root; the empty name is for every data set."""
+    """``[NAME=]DIR`` of each --data.root; the empty name is for every data set.
+
+    Raises:
+        UserError: no folder, or a name of no data set of the tables.
+    """
+    from automix_transfer.report.references import SETS
+
+    known = list(dict.fromkeys(["imagenet", *(data.layout for data in SETS.values()), *map(str.lower, SETS)]))
     roots = {}
     for text in given:
         name, equals, folder = text.partition("=")
         name, folder = (name, folder) if equals and "/" not in name else ("", text)
         if not folder:
             raise UserError(f"--data.root {text} names no folder; write DIR, or NAME=DIR for one data set, e.g. cifar100=/data/cifar")
+        if name and name.lower() not in known:
+            close = difflib.get_close_matches(name.lower(), known, n=1)
+            raise UserError(f"--data.root {text} names no data set of the tables; "
+                            + (f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}, or write ./{text} for a folder"))
         roots[name.lower()] = folder
     return roots
 
 
+#: settings that each run has its own of, and what says them
+OWN_OPTION = {"output": "--output DIR", "seed": "--trials N", "data.root": "--data.root DIR"}
 PLAN = """
 Lists the runs that tables or ablations of the paper need, each as a command,
 with what is already done in --output and how long the rest takes on this
@@ -188,6 +202,12 @@ def plan_settings(args: argparse.Namespace) -> Any:
     wrong = [text for text in args.set if "=" not in text]
     if wrong:
         raise UserError(f"--set {wrong[0]} is not of the form key=value, e.g. --set data.workers=8")
+    for text in args.set:
+        key = text.partition("=")[0].strip()
+        if key in OWN_OPTION:
+            raise UserError(f"--set {text} would be the same for all runs; give {OWN_OPTION[key]} instead")
+        if "." not in key:
+            raise UserError(f"--set {text} names no setting; write SECTION.KEY=VALUE, e.g. --set data.workers=8")
     try:
         launcher = tuple(shlex.split(args.launcher))
     except ValueError as error:

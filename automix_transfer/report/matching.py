@@ -31,7 +31,7 @@ def match(run: Trained, by_bucket: Mapping[tuple[str, ...], list[Reference]]) ->
     if isinstance(planned, Mapping):
         chosen = [reference for reference in candidates if reference.key == training_key(planned)]
         candidates = chosen or candidates
-    scored = [(_differences(run.config, reference.config), reference) for reference in candidates]
+    scored = [(differences(run.config, reference.config), reference) for reference in candidates]
     differing, reference = min(scored, key=lambda pair: (len([key for key in pair[0] if key not in SCALED]),
                                                          _distance(run.config, pair[1].config)))
     return Match(reference, tuple(_marks(run, reference, differing)))
@@ -76,7 +76,9 @@ def _image_mark(run: Trained, reference: Reference) -> list[str]:
     return [f"about {round(steps * batch):,} of {data.train:,} images"]
 
 
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """(ours, theirs) of every setting that changes what is trained and is not the same in both flat configs; the file that a training
+    starts from is left to the caller."""
     free = FREE if ours.get("encoder.weights") else FREE.union(START)  # without a file it does not matter how it would be read
     keys = [key for key in {**theirs, **ours} if key not in free]
     return {key: (ours.get(key), theirs.get(key)) for key in keys if not equal(ours.get(key), theirs.get(key))}

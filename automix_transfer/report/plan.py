@@ -26,6 +26,7 @@ from automix_transfer.report.scale import Scale
 from automix_transfer.report.tables import name_of
 from automix_transfer.report.trained import is_number
 
+UNKNOWN_WEIGHTS = "WEIGHTS_"  # begins the name that stands for a file that --weights did not give
 DETECTORS = {"VOC": "voc_R50_C4_24k", "COCO": "coco_R50_C4_2x"}
 
 
@@ -54,7 +55,8 @@ class PlannedRun:
     overrides: tuple[str, ...]
     steps: list[Step]
     cells: list[str]
-    state: str = "to do"  # or done, or how far it is
+    state: str = "to do"  # or done, damaged, trained otherwise, or how far it is
+    faults: list[str] = field(default_factory=list)  # why what is there cannot be gone on with
     hours: float | None = None  # of what is left of the training, on this machine
 
     @property
@@ -148,7 +150,7 @@ def _training(reference: Reference, seed: int, settings: Settings, root: str | N
     there = settings.known.get((reference.key, seed)) if settings.scale == Scale() and not settings.overrides else None
     folder = there or settings.output / name / f"seed{seed}"
     script = reference.recipe.parents[1] / "train.py"
-    weights = [f"{key}={settings.weights.get(name.lower(), f'WEIGHTS_{name.upper()}')}" for name, key in _weights(reference).items()]
+    weights = [f"{key}={settings.weights.get(name.lower(), UNKNOWN_WEIGHTS + name.upper())}" for name, key in _weights(reference).items()]
     overrides = (*reference.overrides, *settings.scale.overrides(reference), *weights, *settings.overrides)
     place = root or f"DATA_{_data_name(reference).upper()}"
     command = (*(settings.launcher or (python(),)), shown(script), "--resume", "--config-file", shown(reference.recipe),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -16,12 +17,13 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import write_json, write_text
 from automix_transfer.jobs import Job, run_jobs
 from automix_transfer.report import paper
+from automix_transfer.report.matching import differences
 from automix_transfer.report.measured import measure
-from automix_transfer.report.plan import Plan, PlannedRun, Settings, line_of, planned
-from automix_transfer.report.references import training_key
+from automix_transfer.report.plan import UNKNOWN_WEIGHTS, Plan, PlannedRun, Settings, line_of, planned
+from automix_transfer.report.references import plain_config, training_key
 from automix_transfer.report.scale import Scale
 from automix_transfer.report.times import StepTimes
-from automix_transfer.report.trained import PLANNED, read_trained
+from automix_transfer.report.trained import PLANNED, Trained, read_trained, short
 from automix_transfer.training.settings import load_experiment
 
 SLURM = """#!/bin/bash
@@ -46,6 +48,9 @@ def make_plan(args: argparse.Namespace, settings: Settings, say: Callable[[str],
         settings.known = {(training_key(figure.attributes), figure.seed): figure.run for figure in found.figures
                           if figure.attributes["metric"] == "top1" and not figure.marks}
     plan = planned(tables, settings, args.only)
+    if settings.overrides:  # they are the user's, so each recipe has to take them before anything is made of them
+        for run in {run.name: run for run in plan.runs}.values():
+            load_experiment([run.reference.recipe], [*run.overrides, "data.root=."])
     times = StepTimes(args.times or settings.output / "step_times.json", args.measure, say)
     for run in plan.runs:
         _look(run, times)
@@ -54,24 +59,38 @@ def make_plan(args: argparse.Namespace, settings: Settings, say: Callable[[str],
 
 def _look(run: PlannedRun, times: StepTimes) -> None:
     """How far a run is, from its folder."""
-    config = run.reference.config
-    epochs = next((int(part.partition("=")[2]) for part in run.overrides if part.startswith("train.epochs=")), int(config["train.epochs"]))
+    config = plain_config(run.reference.recipe, run.overrides)
+    epochs = int(float(config["train.epochs"]))
     finished = 0
     if (run.folder / "metrics.json").exists():
         trained = read_trained(run.folder)
         finished = epochs
         left = [step.name for step in run.steps if not step.done]
-        run.state = "damaged" if trained.faults else f"trained, to do: {', '.join(left)}" if left else "done"
+        otherwise = [] if trained.faults else _otherwise(trained, config)
+        run.faults = trained.faults + otherwise
+        run.state = ("damaged" if trained.faults else "trained otherwise" if otherwise else
+                     f"trained, to do: {', '.join(left)}" if left else "done")
     elif (run.folder / "log.csv").exists() or (run.folder / "last.pt").exists():
         finished = _epochs_done(run.folder)
         run.state = f"epoch {finished} of {epochs}"
-    if run.state in ("done", "damaged"):
+    if run.state == "done" or run.faults:
         run.hours = 0.0
         return
     data = run.reference.data
-    limit = next((int(part.partition("=")[2]) for part in run.overrides if part.startswith("data.limit_per_class=")), 0)
+    limit = int(float(config["data.limit_per_class"]))
     images = min(data.train, limit * data.classes) if data and limit else data.train if data else 0
     run.hours = times.hours(run.reference, epochs - finished, images)
+
+
+def _otherwise(trained: Trained, config: Mapping[str, Any]) -> list[str]:
+    """A sentence where a finished training has other settings, or started from another file, than ``config`` would train with."""
+    different = differences(trained.config, config)
+    ours, theirs = (str(each.get("encoder.weights") or "") for each in (trained.config, config))
+    if not theirs.startswith(UNKNOWN_WEIGHTS) and (ours or theirs) and os.path.abspath(ours) != os.path.abspath(theirs):
+        different["encoder.weights"] = ours, theirs
+    shown = [f"{key}={short(ours)} instead of {short(theirs)}" for key, (ours, theirs) in sorted(different.items())]
+    more = f" and {len(shown) - 2} more settings" if len(shown) > 2 else ""
+    return [f"{trained.path} was trained with {', '.join(shown[:2])}{more}; give another --output"] if shown else []
 
 
 def _epochs_done(folder: Path) -> int:
@@ -89,17 +108,17 @@ def plan_text(plan: Plan, times: StepTimes, scale: Scale) -> str:
         if run.name != previous:
             lines += ["", f"{run.name}: {'; '.join(dict.fromkeys(run.cells))}"]
             previous = run.name
-        mark = "x" if run.state == "done" else "!" if run.state == "damaged" else " " if run.state == "to do" else "."
+        mark = "x" if run.state == "done" else "!" if run.faults else " " if run.state == "to do" else "."
         lines.append(f"[{mark}] seed {run.seed}: {run.state}{_time(run, times)}")
-        if run.state == "damaged":
-            lines += [f"    {fault}" for fault in read_trained(run.folder).faults]
+        if run.faults:
+            lines += [f"    {fault}" for fault in run.faults]
         elif run.state != "done":
             lines.append(f"    {line_of(run)}")
     return "\n".join([*lines, "", *summary(plan, times, scale)]).lstrip("\n")
 
 
 def _time(run: PlannedRun, times: StepTimes) -> str:
-    if run.state in ("done", "damaged"):
+    if run.state == "done" or run.faults:
         return ""
     if run.hours is not None:
         return f", about {hours_text(run.hours)}"
@@ -110,9 +129,9 @@ def _time(run: PlannedRun, times: StepTimes) -> str:
 def summary(plan: Plan, times: StepTimes, scale: Scale) -> list[str]:
     """Counts, hours and what is missing, as sentences."""
     states = [run.state for run in plan.runs]
-    done, untouched, damaged = (states.count(name) for name in ("done", "to do", "damaged"))
-    begun = len(states) - done - untouched - damaged
-    broken = f", {damaged} damaged" if damaged else ""
+    done, untouched, damaged, other = (states.count(name) for name in ("done", "to do", "damaged", "trained otherwise"))
+    begun = len(states) - done - untouched - damaged - other
+    broken = (f", {damaged} damaged" if damaged else "") + (f", {other} trained otherwise" if other else "")
     lines = [f"{counted(len(plan.runs))}: {done} done, {begun} begun, {untouched} to do{broken}."]
     known = [run.hours for run in plan.runs if run.hours is not None]
     unknown = sum(run.hours is None for run in plan.runs)
@@ -151,8 +170,6 @@ def run_plan(plan: Plan, settings: Settings, tables: Sequence[str]) -> int:
     check(plan)
     jobs: list[Job] = []
     for run in plan.runs:
-        if run.state == "damaged":
-            raise UserError(f"{read_trained(run.folder).faults[0]}; remove {run.folder} to run it again")
         names = [f"{run.name} seed{run.seed} {step.name}" for step in run.steps]
         jobs += [Job(name, list(step.command), step.result, names[:k], (run.hours or 1) * 60 if k == 0 else 1.0,
                      proves=step.proves)
@@ -180,7 +197,7 @@ def write_plan(run: PlannedRun, settings: Settings, tables: Sequence[str]) -> No
 def print_commands(plan: Plan, settings: Settings, tables: Sequence[str], kind: str, output: Path | None) -> int:
     """What is left for a scheduler: one command a line, or a SLURM array."""
     check(plan)
-    left = [run for run in plan.runs if run.state not in ("done", "damaged")]
+    left = [run for run in plan.runs if run.state != "done"]
     for run in left:
         write_plan(run, settings, tables)
     commands = [line_of(run) for run in left]
@@ -200,9 +217,12 @@ def check(plan: Plan) -> None:
     """Everything that can be known to be wrong before the first run starts.
 
     Raises:
-        UserError: data whose folder is not named, or a setting that a recipe refuses.
+        UserError: a finished run that is damaged or of other settings, data whose folder is not named, or a setting that a recipe refuses.
     """
-    left = [run for run in plan.runs if run.state not in ("done", "damaged")]
+    for run in plan.runs:
+        if run.faults:
+            raise UserError(f"{run.faults[0]}{';' if run.state == 'damaged' else ', or'} remove {run.folder} to run it again")
+    left = [run for run in plan.runs if run.state != "done"]
     missing = plan.roots_missing
     if missing and left:
         raise UserError(f"the folder of {', '.join(missing)} is not known; give --data.root DIR, or --data.root NAME=DIR for each, "

@@ -246,6 +246,51 @@ def test_what_is_done_elsewhere_counts(tiny_recipes: Path, capsys: pytest.Captur
     assert "3 runs: 0 done" in capsys.readouterr().out
 
 
+def test_a_finished_run_of_other_settings_is_not_done(tiny_recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether --set changed the settings now or when it was trained; settings that change nothing of what is trained do not count."""
+    output = tiny_recipes / "runs"
+    reference = plan.catalogue().of(paper.cell("1", "CIFAR-10", "R-18", "vanilla").attributes)
+    assert reference is not None
+    folder = write_trained(output / "cifar10_r18_vanilla" / "seed0", reference, 95.0)
+    options = ["table1", "--only", "CIFAR-10", "R-18", "vanilla", "--trials", "1", "--output", str(output), "--data.root", "/d",
+               "--no-measure"]
+    for more in ([], ["--set", "data.workers=8"], ["--set", "optimizer.lr=5.0", f"optimizer.lr={reference.config['optimizer.lr']}"]):
+        assert main(["plan", *options, *more]) == 0
+        assert "[x] seed 0: done" in capsys.readouterr().out
+    other = ["--set", "optimizer.lr=5.0", "encoder.weights=w.pth"]
+    assert main(["plan", *options, *other]) == 0
+    text = capsys.readouterr().out
+    assert "[!] seed 0: trained otherwise\n" in text and "1 run: 0 done, 0 begun, 0 to do, 1 trained otherwise." in text
+    told = f"{folder} was trained with encoder.weights= instead of w.pth, optimizer.lr=0.1 instead of 5.0; give another --output"
+    assert f"    {told}\n" in text
+    for command in (["run", *options, *other], ["run", *options, *other, "--print"]):
+        with pytest.raises(UserError) as error:
+            main(command)
+        assert str(error.value) == f"{told}, or remove {folder} to run it again"
+    write_trained(folder, reference, 95.0, 0, ["optimizer.lr=5.0"])
+    with pytest.raises(UserError, match="was trained with optimizer.lr=5.0 instead of 0.1"):
+        main(["run", *options])
+
+
+def test_fine_tuning_from_other_weights_is_not_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["plan", "table5", "--only", "CUB-200", "R-18", "automix", "--trials", "1", "--output", str(tmp_path), "--no-measure"]
+    reference = catalogue().of(paper.cell("5", "CUB-200", "R-18", "automix").attributes)
+    assert reference is not None
+    write_trained(tmp_path / "a", reference, 80.0, 0, ["encoder.weights=/w/a.pth"])
+    for weights, state in (([], "done"), (["--weights", "R-18=/w/../w/a.pth"], "done"),
+                           (["--weights", "R-18=/w/b.pth"], "trained otherwise")):
+        assert main([*options, *weights]) == 0
+        assert f"seed 0: {state}" in capsys.readouterr().out
+
+
+def test_the_last_of_a_setting_counts(tiny_recipes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(times.StepTimes, "hours", lambda self, reference, epochs, images: asked.append((epochs, images)))
+    assert main(["plan", "table1", "--only", "CIFAR-10", "R-18", "vanilla", "--trials", "1", "--output", str(tiny_recipes), "--scale",
+                 "0.01", "--set", "train.epochs=70", "train.epochs=60", "data.limit_per_class=7", "data.limit_per_class=9"]) == 0
+    assert asked == [(60, 90)]
+
+
 def test_times_are_measured_once(tiny_recipes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["plan", "table1", "--only", "CIFAR-10", "R-18", "vanilla,mixup", "--trials", "1", "--output", str(tiny_recipes / "runs")]
     assert main(options) == 0
@@ -270,6 +315,13 @@ def test_times_are_measured_once(tiny_recipes: Path, capsys: pytest.CaptureFixtu
     (["run", "table1", "--only", "CIFAR-10", "R-18", "vanilla", "--data.root", "/d", "--set", "train.epoch=3", "--no-measure"],
      "did you mean 'epochs'"),
     (["plan", "table1", "--weights", "R-18"], "NAME=FILE"),
+    (["plan", "table1", "--only", "CIFAR-10", "--set", "train.epochs=abc"], "'train.epochs' has a value of the wrong type"),
+    (["plan", "table1", "--only", "CIFAR-10", "--set", "train.epochs=["], "not valid YAML"),
+    (["plan", "table1", "--set", "output=x", "seed=7"], "--set output=x .* give --output DIR"),
+    (["plan", "table1", "--set", "seed=7"], "give --trials N"), (["plan", "table1", "--set", "data.root=x"], "give --data.root DIR"),
+    (["plan", "table1", "--set", "data={root: x}"], "SECTION.KEY=VALUE"),
+    (["plan", "table1", "--data.root", "/d", "--data.root", "cifr100=/c"], "did you mean cifar100"),
+    (["plan", "table1", "--data.root", "x=y"], "or write ./x=y for a folder"),
     (["plan", "table1", "--data.root", "cifar10="], "names no folder"), (["plan", "table1", "--launcher", "torchrun '"], "open quote"),
 ])
 def test_mistakes_are_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
