@@ -48,8 +48,8 @@ def make_plan(args: argparse.Namespace, settings: Settings, say: Callable[[str],
         settings.known = {(training_key(figure.attributes), figure.seed): figure.run for figure in found.figures
                           if figure.attributes["metric"] == "top1" and not figure.marks}
     plan = planned(tables, settings, args.only)
-    if settings.overrides:  # they are the user's, so each recipe has to take them before anything is made of them
-        for run in {run.name: run for run in plan.runs}.values():
+    if settings.overrides:  # before anything is made of them; one recipe of a method tells keys and types, `check` asks all
+        for run in {run.reference.attributes["method"]: run for run in plan.runs}.values():
             load_experiment([run.reference.recipe], [*run.overrides, "data.root=."])
     times = StepTimes(args.times or settings.output / "step_times.json", args.measure, say)
     for run in plan.runs:
