@@ -38,11 +38,16 @@ def kept_parts(output: Path, parts: Sequence[str], source: Mapping[str, Any]) ->
     held = {part: keys for part, keys in held.items() if keys}
     if not held:
         return {}
-    about = content.get("about") if isinstance(content.get("about"), dict) else {}
+    about = _mapping(content.get("about"))
     other = next((key for key in SAME if about.get(key) != source.get(key)), None)
     if other is not None:
         raise UserError(f"{output} holds {', '.join(held)}, which this --suite would overwrite and cannot be joined with, as its {other} "
                         f"is {about.get(other)} and now {source.get(other)}; give another --output")
-    before = about.get("kept") if isinstance(about.get("kept"), dict) else {}
+    before = _mapping(about.get("kept"))
     made = {key: about[key] for key in SOURCE if key in about}
     return {**{key: content[key] for keys in held.values() for key in keys}, "kept": {part: before.get(part, made) for part in held}}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """``value`` where it is an object; a file may have been edited."""
+    return value if isinstance(value, dict) else {}
