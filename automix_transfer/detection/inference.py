@@ -66,10 +66,12 @@ def load_run(folder: str | Path, checkpoint: str | None = None, device: str = "c
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder / 'config.yaml'} does not exist; give the OUTPUT_DIR of a detection/train_net.py")
     file = _checkpoint(folder, checkpoint)
-    options = ["MODEL.WEIGHTS", str(file), "MODEL.DEVICE", device, "SOLVER.AMP.ENABLED", "False"]
+    options = ["MODEL.WEIGHTS", str(file), "MODEL.DEVICE", device, "SOLVER.AMP.ENABLED", "False", "SOLVER.REFERENCE_WORLD_SIZE", "0"]
     if device != "cpu" and not torch.cuda.is_available():
         raise UserError(f"--device {device}, but this machine has no GPU that torch can use; give --device cpu")
-    cfg, _ = load_config(folder / "config.yaml", options, num_gpus=0 if device == "cpu" else 1, resume=True)
+    # Not as a resumed run: the OUTPUT_DIR in the file is where the run was trained, and another run may lie there now.
+    cfg, _ = load_config(folder / "config.yaml", options, num_gpus=0 if device == "cpu" else 1)
+    cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
     categories = _categories(folder, cfg)
     model = build_model(cfg).eval()

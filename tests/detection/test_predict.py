@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from automix_transfer.errors import UserError
@@ -158,6 +159,22 @@ def test_last_checkpoint_where_training_did_not_end(run, tmp_path):
     (folder / "model_final.pth").rename(folder / "model_0000003.pth")
     (folder / "last_checkpoint").write_text("model_0000003.pth")
     assert load_run(folder).checkpoint.name == "model_0000003.pth"
+
+
+def test_settings_are_the_runs_own(run, tmp_path, monkeypatch):
+    """Another run lies by now where this one was trained, as its config.yaml still says; nothing of that one is taken."""
+    from automix_transfer.detection.inference import load_run
+
+    monkeypatch.chdir(tmp_path)
+    folder, other = (Path(shutil.copytree(run, tmp_path / name)) for name in ("mine", "other"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["OUTPUT_DIR"] = "other"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    config["INPUT"]["MIN_SIZE_TEST"], config["MODEL"]["PIXEL_MEAN"], config["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] = 32, [0.0, 0.0, 0.0], 5
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    detector, whole = load_run(folder), load_run(run)
+    assert detector.cfg.OUTPUT_DIR == str(folder) and detector.cfg.INPUT.MIN_SIZE_TEST == 64
+    assert detector.cfg.MODEL == whole.cfg.MODEL.clone() | {"WEIGHTS": detector.cfg.MODEL.WEIGHTS}
 
 
 def test_drawing():
