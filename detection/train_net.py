@@ -14,7 +14,8 @@ Recipes are made for 8 GPUs; with fewer, 2 images a GPU stay, and the rate and t
 --resume goes on with the same images in the same order, or starts where there is no checkpoint; settings that are not repeated are the
 run's own.
 The output folder holds config.yaml, metrics.json, TensorBoard events, last_checkpoint and model_final.pth as Detectron2 has them,
-model_best.pth where TEST.EVAL_PERIOD is set, and results.json and results.csv with AP, AP50 and AP75.
+model_best.pth where TEST.EVAL_PERIOD is set, and results.json and results.csv with AP, AP50 and AP75; --eval-only writes them as
+results_eval.json and results_eval.csv, since results.json says that a run was trained to its end.
 
 Exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIGTERM (a checkpoint was written; --resume goes on).
 """

@@ -1,7 +1,7 @@
 """Several backbones in one detector over several seeds: which runs there are, what is checked before the first, and how they are started.
 
 A comparison is a folder: ``runs/<row>/seed<k>`` are run folders of detection/train_net.py, each started as a process of its own. A run
-whose ``results.json`` exists is done; one that was killed goes on from its last checkpoint. ``inputs.json`` in each says what it was
+whose ``results.json`` exists is done, and must have all its iterations; one that was killed goes on from its last checkpoint. ``inputs.json`` in each says what it was
 started with (the whole config and a digest of the weights), so that runs of different settings never stand in one table.
 """
 
@@ -192,6 +192,19 @@ def _refuse_other_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
     for key, value in wanted["config"].items():
         if config.get(key) != value:
             raise UserError(f"{folder} was started with {key} {config.get(key)}, but now it is {value}; {remedy}")
+    _refuse_unfinished(folder, wanted["config"]["SOLVER.MAX_ITER"])
+
+
+def _refuse_unfinished(folder: Path, iterations: int) -> None:
+    """``results.json`` passes for a finished run, but a run that was gone on with by hand may have fewer or more iterations."""
+    file = folder / "results.json"
+    if not file.is_file():
+        return
+    results = read_json(file)
+    found = results.get("iterations") if isinstance(results, dict) else None
+    if found != iterations:
+        raise UserError(f"{file} has the figures of {'an unknown number of' if found is None else found} iterations, but this comparison's "
+                        f"runs have {iterations}; remove the folder {folder} to run it again")
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What an evaluation leaves: a table on the screen, ``results.csv`` for every class, and ``results.json``."""
+"""What an evaluation leaves: a table on the screen, ``results.csv`` for every class, and ``results.json``.
+
+The latter says that a run is done; so `--eval-only`, of a run that may be unfinished, writes ``results_eval.csv`` and ``.json``.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,17 @@ from automix_transfer.io import write_json, write_text
 
 HEADLINE = ("AP", "AP50", "AP75")
 RULES = {"bbox": "", "segm": "masks, COCO rule", "bbox_area": "area rule", "bbox_11point": "11-point rule"}
+TRAINED, EVALUATED = "results", "results_eval"  # the files of a run that was trained to its end, and of an evaluation alone
 ALL = "(all)"  # the row of the means in results.csv
 
 
-def summarize(cfg: CfgNode, measured: Mapping[str, Any], loaded: str | None) -> dict[str, Any]:
+def summarize(cfg: CfgNode, measured: Mapping[str, Any], loaded: str | None, iterations: int | None) -> dict[str, Any]:
     """AP, AP50 and AP75 of the first test set in percent, every other figure, each class's, and what they are figures of.
 
     Args:
         measured: what Detectron2's ``test`` returns: task -> figure -> value, below data set names where there are several.
         loaded: what was loaded, in words; None for a detector that went on from its own checkpoint.
+        iterations: that the detector was trained for; None where its file does not say.
     """
     by_set = dict(measured) if len(cfg.DATASETS.TEST) > 1 else {name: measured for name in cfg.DATASETS.TEST}
     first = by_set.get(cfg.DATASETS.TEST[0], {}) if cfg.DATASETS.TEST else {}
@@ -33,7 +38,7 @@ def summarize(cfg: CfgNode, measured: Mapping[str, Any], loaded: str | None) -> 
         **{key: _number(first.get("bbox", {}).get(key)) for key in HEADLINE},
         "rule": rule_of(first), "data": short_name(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None,
         "detector": describe(cfg),
-        "weights": cfg.MODEL.WEIGHTS, "loaded": loaded, "iterations": cfg.SOLVER.MAX_ITER,
+        "weights": cfg.MODEL.WEIGHTS, "loaded": loaded, "iterations": iterations,
         "batch": cfg.SOLVER.IMS_PER_BATCH, "seed": cfg.SEED,
         "metrics": {short_name(name): {task: {key: _number(value) for key, value in figures.items() if "-" not in key}
                                        for task, figures in tasks.items()} for name, tasks in by_set.items()},
@@ -65,8 +70,8 @@ def objects_of(name: str) -> dict[str, int]:
     return count
 
 
-def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
-    """Write ``results.csv`` and then ``results.json``, whose existence says that the run is done."""
+def write_results(folder: str | Path, results: Mapping[str, Any], stem: str = TRAINED) -> None:
+    """Write ``results.csv`` and then ``results.json``, whose existence says that the run is done; or another ``stem`` for both."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     keys = _columns(results)
@@ -78,8 +83,8 @@ def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
             writer.writerow([data, rule, ALL, sum(objects.values()), *(_cell(figures.get(key)) for key in keys)])
             for name, found in results["per_class"][data][task].items():
                 writer.writerow([data, rule, name, objects.get(name, ""), *(_cell(found.get(key)) for key in keys)])
-    write_text(Path(folder) / "results.csv", text.getvalue())
-    write_json(Path(folder) / "results.json", results)
+    write_text(Path(folder) / f"{stem}.csv", text.getvalue())
+    write_json(Path(folder) / f"{stem}.json", results)
 
 
 def write_categories(cfg: CfgNode) -> None:

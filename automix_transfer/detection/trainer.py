@@ -25,7 +25,7 @@ from automix_transfer.detection.coco_evaluation import ENGINES, check_engine
 from automix_transfer.detection.config import flatten, load_config, logger, saved_config
 from automix_transfer.detection.datasets import check_builtin, check_masks, class_names_of, register_folder
 from automix_transfer.detection.engine import BEST_METRIC, Trainer
-from automix_transfer.detection.results import summarize, table, write_categories, write_results
+from automix_transfer.detection.results import EVALUATED, TRAINED, summarize, table, write_categories, write_results
 from automix_transfer.detection.schedule import refuse_changes
 from automix_transfer.detection.weights_check import load_weights
 from automix_transfer.errors import UserError
@@ -105,7 +105,8 @@ def prepare(arguments: Namespace) -> CfgNode:
 
 
 def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
-    """Train (or with ``eval_only`` load) and evaluate; writes ``results.json`` in the output folder and returns what is in it."""
+    """Train (or with ``eval_only`` load) and evaluate; returns what it writes in the output folder: ``results.json`` of a run that was
+    trained to its end, ``results_eval.json`` of an evaluation alone, which must not make an unfinished run look done."""
     file = Path(cfg.OUTPUT_DIR) / "config.yaml"
     before = file.read_text() if arguments.eval_only and file.is_file() else None
     default_setup(cfg, arguments)
@@ -123,10 +124,11 @@ def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
             found = latest(cfg.OUTPUT_DIR)
             assert found is not None  # `prepare` has seen it
             restore(model, found[1], found[0])
-            logger.info(f"evaluating {found[0]}")
-            loaded = None
+            loaded, iterations = None, int(found[1]["trainer"]["iteration"]) + 1
+            logger.info(f"evaluating {found[0]}, of iteration {iterations}")
         else:
             loaded = load_weights(model, cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.NAME)
+            iterations = loaded.iterations
             logger.info(str(loaded))
         measured: Mapping[str, Any] = Trainer.test(cfg, model)
     else:
@@ -134,11 +136,13 @@ def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
         trainer.resume_or_load(resume=arguments.resume)
         trainer.train()
         loaded, measured = trainer.loaded, trainer.results()
+        iterations = max(trainer.start_iter, trainer.max_iter)  # a resumed run may be past a smaller SOLVER.MAX_ITER already
     if not comm.is_main_process():
         return {}
-    results = summarize(cfg, measured, str(loaded) if loaded else None)
-    write_results(cfg.OUTPUT_DIR, results)
-    logger.info(f"results.csv and results.json in {cfg.OUTPUT_DIR}\n\n{table(results)}\n")
+    results = summarize(cfg, measured, str(loaded) if loaded else None, iterations)
+    name = EVALUATED if arguments.eval_only else TRAINED
+    write_results(cfg.OUTPUT_DIR, results, name)
+    logger.info(f"{name}.csv and {name}.json in {cfg.OUTPUT_DIR}\n\n{table(results)}\n")
     figures = "  ".join(f"{key} {'-' if results[key] is None else format(results[key], '.2f')}" for key in ("AP", "AP50", "AP75"))
     logger.info(f"{results['detector']} on {results['data']}: {figures}  ({results['rule']})")
     return results

@@ -30,13 +30,17 @@ EXPORT = "pretrain/export.py --to detectron2"
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did: ``matched`` of the ``total`` keys of ``part`` came from ``source``; ``note`` says what else is to be known."""
+    """What a load did: ``matched`` of the ``total`` keys of ``part`` came from ``source``; ``note`` says what else is to be known.
+
+    ``iterations`` are those that a detector was trained for, where its file says so.
+    """
 
     source: str
     part: str
     matched: int
     total: int
     note: str = ""
+    iterations: int | None = None
 
     def __str__(self) -> str:
         if not self.source:
@@ -181,7 +185,8 @@ def _load_detector(model: nn.Module, path: Path) -> LoadReport:
         raise UserError(f"{path} is not a detector of this config: {', '.join(details)}; "
                         "use the config.yaml that lies beside it, and the same classes")
     model.load_state_dict({key: value for key, value in source.items() if key in target}, strict=False)
-    return LoadReport(str(path), "detector", len(target), len(target))
+    last = content.get("iteration")
+    return LoadReport(str(path), "detector", len(target), len(target), iterations=last + 1 if isinstance(last, int) else None)
 
 
 def _remedy(source: Mapping[str, Tensor], wanted: Mapping[str, str], shapes: bool) -> str:

@@ -102,6 +102,24 @@ def test_runs_of_other_settings_never_stand_in_one_table(tmp_path, voc, r10):
         check(foreign)
 
 
+@pytest.mark.parametrize(("content", "words"), [
+    ('{"AP": 1.0, "iterations": 1}', "figures of 1 iterations, but this comparison's runs have 2; remove the folder"),
+    ('{"AP": 1.0}', "an unknown number of iterations"),
+    ("[1]", "an unknown number of iterations"),
+])
+def test_runs_that_are_not_finished_never_pass_for_done(tmp_path, voc, content, words):
+    from automix_transfer.detection.compare import Row, check
+
+    plan = plan_of(tmp_path, [Row("random", "")], data_root=voc)
+    folder = plan.folder(plan.rows[0], 1)
+    (inputs,) = (item for path, item in check(plan).items() if path == folder)
+    write_run(folder, 1.0, 1)
+    (folder / "inputs.json").write_text(json.dumps(inputs))
+    (folder / "results.json").write_text(content)
+    with pytest.raises(UserError, match=words):
+        check(plan)
+
+
 def test_what_rows_differ_in(tmp_path, voc, r10):
     from automix_transfer.detection.compare import Row, check, differences
 

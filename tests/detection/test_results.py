@@ -28,11 +28,12 @@ def test_files(voc, tmp_path):
     from automix_transfer.detection.results import summarize, write_results
 
     data = register_folder(voc)
-    results = summarize(config(data, tmp_path), measured(), "all of it")
+    results = summarize(config(data, tmp_path), measured(), "all of it", 9)
     write_results(tmp_path, results)
     written = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
     assert (written["AP"], written["AP50"], written["AP75"]) == (40, 60, 30)
-    assert written["rule"] == "11-point rule" and written["loaded"] == "all of it" and written["images"] == {"VOC2007:test": 4}
+    assert written["rule"] == "11-point rule" and written["loaded"] == "all of it" and written["iterations"] == 9
+    assert written["images"] == {"VOC2007:test": 4}
     assert written["objects"] == {"VOC2007:test": {"circle": 2, "square": 2}}
     assert written["per_class"]["VOC2007:test"]["bbox_area"]["square"] == {"AP": 31, "AP50": 51, "AP75": 31}
     assert written["per_class"]["VOC2007:test"]["bbox"]["circle"]["AP75"] is None
@@ -49,7 +50,7 @@ def test_table(voc, tmp_path):
     from automix_transfer.detection.datasets import register_folder
     from automix_transfer.detection.results import summarize, table
 
-    text = table(summarize(config(register_folder(voc), tmp_path), measured(), None))
+    text = table(summarize(config(register_folder(voc), tmp_path), measured(), None, 9))
     lines = [line.split() for line in text.splitlines()]
     assert ["11-point", "rule", "(headline)", "40.00", "60.00", "30.00"] in lines and ["area", "rule", "41.00", "61.00", "31.00"] in lines
     assert ["circle", "2", "50.00", "70.00", "–"] in lines
@@ -65,7 +66,7 @@ def test_coco_and_several_test_sets(coco, tmp_path):
     cfg.DATASETS.TEST = (*data.test, *data.train)
     figures = {"AP": 10.0, "AP50": 20.0, "AP75": 5.0, "APs": 1.0, "AR100": 30.0, "AP-circle": 10.0, "AP50-circle": 20.0, "AP75-circle": 5.0}
     by_set = {name: {"bbox": {key: value + k for key, value in figures.items()}} for k, name in enumerate(cfg.DATASETS.TEST)}
-    results = summarize(cfg, by_set, None)
+    results = summarize(cfg, by_set, None, 9)
     assert results["AP"] == 10 and results["rule"] == "COCO rule" and list(results["metrics"]) == ["coco:val2017", "coco:train2017"]
     write_results(tmp_path, results)
     assert "coco:train2017,COCO rule,circle,2,11.0000,21.0000,6.0000,," in (tmp_path / "results.csv").read_text()
@@ -79,7 +80,7 @@ def test_no_figures_at_all(voc, tmp_path):
     from automix_transfer.detection.datasets import register_folder
     from automix_transfer.detection.results import summarize, table, write_results
 
-    results = summarize(config(register_folder(voc), tmp_path), {}, None)
+    results = summarize(config(register_folder(voc), tmp_path), {}, None, 9)
     write_results(tmp_path, results)
     assert results["AP"] is None and json.loads((tmp_path / "results.json").read_text())["AP50"] is None
     assert table(results) is not None

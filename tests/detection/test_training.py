@@ -68,10 +68,14 @@ def test_command_line_resumes_and_evaluates(voc, tmp_path, script):
                            capture_output=True, text=True)
     assert first.returncode == 0, first.stderr[-2000:]
     assert "training from scratch" in first.stdout
-    before, config = json.loads((tmp_path / "results.json").read_text()), (tmp_path / "config.yaml").read_text()
-    code, out, error, _ = script(*base, "--eval-only", *QUICK, "MODEL.WEIGHTS", tmp_path / "model_final.pth", output=tmp_path)
+    before, config = (tmp_path / "results.json").read_text(), (tmp_path / "config.yaml").read_text()
+    (tmp_path / "results.json").unlink()  # as if it had been killed
+    code, out, error, _ = script(*base, "--eval-only", *QUICK, "SOLVER.MAX_ITER", "50", "MODEL.WEIGHTS", tmp_path / "model_final.pth",
+                                 output=tmp_path)
     assert code == 0, error
-    assert json.loads((tmp_path / "results.json").read_text())["AP"] == before["AP"]
+    evaluated = json.loads((tmp_path / "results_eval.json").read_text())
+    assert evaluated["AP"] == json.loads(before)["AP"] and evaluated["iterations"] == 2 and (tmp_path / "results_eval.csv").is_file()
+    assert not (tmp_path / "results.json").exists(), "an evaluation does not make a run look finished"
     assert (tmp_path / "config.yaml").read_text() == config
     code, out, error, files = script(*base, "--resume", "SOLVER.MAX_ITER", "3", "TEST.EVAL_PERIOD", "3", "DATALOADER.NUM_WORKERS", "1",
                                      output=tmp_path)
@@ -79,6 +83,8 @@ def test_command_line_resumes_and_evaluates(voc, tmp_path, script):
     assert "resumed from" in out and "after iteration 2" in out and {"model_best.pth", "best.json"} <= set(files)
     code, out, error, _ = script(*base, "--eval-only", "--resume", output=tmp_path)
     assert code == 0 and "evaluating" in out, error
+    written = [json.loads((tmp_path / f"{name}.json").read_text())["iterations"] for name in ("results", "results_eval")]
+    assert written == [3, 3]
 
 
 def test_help_teaches(script):
