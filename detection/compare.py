@@ -62,11 +62,12 @@ def main() -> int:
     plan = compare.Plan(arguments.output, arguments.config_file, rows, seeds, arguments.data_root, arguments.class_names,
                         arguments.coco_evaluator, arguments.num_gpus, tuple(arguments.opts))
     inputs = compare.check(plan)
-    jobs = compare.jobs(plan, inputs)
+    jobs = compare.jobs(plan)
     done = sum(job.result.exists() for job in jobs)
     print(f"{len(plan.rows)} rows x {len(plan.seeds)} seeds: {len(jobs)} runs checked, {done} of them done before", flush=True)
     if arguments.check_only:
         return 0
+    compare.write_inputs(inputs)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or a killed comparison would leave its runs behind, training on
     try:
         run_jobs(jobs, plan.output / "logs", arguments.jobs or (1 if arguments.num_gpus else max(1, min(os.cpu_count() or 1, 4))))

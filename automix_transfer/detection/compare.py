@@ -119,13 +119,18 @@ def check(plan: Plan) -> dict[Path, dict[str, Any]]:
     return inputs
 
 
-def jobs(plan: Plan, inputs: Mapping[Path, Mapping[str, Any]]) -> list[Job]:
-    """A job for each run, seed by seed, so that an interrupted comparison has whole seeds; writes each run's ``inputs.json``."""
+def write_inputs(inputs: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Note in each run folder what it is started with, just before the first run starts: a check alone leaves nothing there."""
+    for folder, content in inputs.items():
+        write_json(folder / "inputs.json", content)
+
+
+def jobs(plan: Plan) -> list[Job]:
+    """A job for each run, seed by seed, so that an interrupted comparison has whole seeds."""
     found = []
     for seed in plan.seeds:
         for row in plan.rows:
             folder = plan.folder(row, seed)
-            write_json(folder / "inputs.json", inputs[folder])
             found.append(Job(f"{row.folder} seed {seed}", command(plan, row, seed), folder / "results.json", keep=is_progress))
     return found
 
@@ -180,15 +185,17 @@ def _digest(weights: str) -> str | None:
 
 def _refuse_other_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
     file = folder / "inputs.json"
+    if not (folder / "results.json").exists() and not (folder / "last_checkpoint").exists():
+        return  # not begun, or killed before its first checkpoint: it starts from the beginning, whatever it was to be before
     if not file.is_file():
-        if (folder / "results.json").exists() or (folder / "last_checkpoint").exists():
-            raise UserError(f"{folder} holds a run that this comparison did not start; choose another --output")
-        return
+        raise UserError(f"{folder} holds a run that this comparison did not start; choose another --output")
     before = read_json(file)
     remedy = "choose another --output, or remove that folder to run it again"
+    if not isinstance(before, dict) or not isinstance(before.get("config"), dict):
+        raise UserError(f"{file} does not say what {folder} was started with; {remedy}")
     if before.get("weights_sha256") != wanted["weights_sha256"]:
         raise UserError(f"{folder} was trained from other weights than {wanted['weights'] or RANDOM} holds now; {remedy}")
-    config = before.get("config", {})
+    config = before["config"]
     for key, value in wanted["config"].items():
         if config.get(key) != value:
             raise UserError(f"{folder} was started with {key} {config.get(key)}, but now it is {value}; {remedy}")

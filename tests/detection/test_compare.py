@@ -76,19 +76,21 @@ def test_everything_is_checked_before_the_first_run(tmp_path, voc, r10):
 
 
 def test_runs_of_other_settings_never_stand_in_one_table(tmp_path, voc, r10):
-    from automix_transfer.detection.compare import Row, check, command, jobs
+    from automix_transfer.detection.compare import Row, check, command, jobs, write_inputs
 
     weights = tmp_path / "w.pkl"
     weights.write_bytes(r10.read_bytes())
     weights.with_suffix(".yaml").write_bytes(r10.with_suffix(".yaml").read_bytes())
     plan = plan_of(tmp_path, [Row("r10", str(weights))], data_root=voc)
-    made = jobs(plan, check(plan))
+    made = jobs(plan)
+    write_inputs(check(plan))
     assert [job.name for job in made] == ["r10 seed 1", "r10 seed 2"] and "--resume" not in made[0].command
     more = plan_of(tmp_path, [Row("r10", str(weights)), Row("random", "")], seeds=(1, 2, 3), data_root=voc)
-    assert len(jobs(more, check(more))) == 6  # rows and seeds may be added
+    assert len(jobs(more)) == len(check(more)) == 6  # rows and seeds may be added
+    longer = plan_of(tmp_path, plan.rows, data_root=voc, overrides=(*QUICK, "SOLVER.MAX_ITER", "7"))
+    check(longer)  # no run is begun yet, so none holds other settings
     (plan.folder(plan.rows[0], 1) / "last_checkpoint").write_text("model_0000001.pth")
     assert "--resume" in command(plan, plan.rows[0], 1) and "--resume" not in command(plan, plan.rows[0], 2)
-    longer = plan_of(tmp_path, plan.rows, data_root=voc, overrides=(*QUICK, "SOLVER.MAX_ITER", "7"))
     with pytest.raises(UserError, match="started with SOLVER.MAX_ITER 2, but now it is 7"):
         check(longer)
     overlay = weights.with_suffix(".yaml")
@@ -96,6 +98,11 @@ def test_runs_of_other_settings_never_stand_in_one_table(tmp_path, voc, r10):
     with pytest.raises(UserError, match="trained from other weights"):
         check(plan)
     overlay.write_bytes(r10.with_suffix(".yaml").read_bytes())
+    noted = plan.folder(plan.rows[0], 1) / "inputs.json"
+    for content in ("[]", "{}", '{"config": []}'):
+        noted.write_text(content)
+        with pytest.raises(UserError, match="inputs.json does not say what .* was started with"):
+            check(plan)
     foreign = plan_of(tmp_path, plan.rows, data_root=voc, output=tmp_path / "foreign")
     write_run(foreign.folder(plan.rows[0], 1), 1.0, 1)
     with pytest.raises(UserError, match="did not start"):
@@ -181,6 +188,10 @@ def test_runs_resumes_and_reports(tmp_path, voc, r10, monkeypatch, capsys):
     command = [str(SCRIPT), "--weights", "random", f"R-10={r10}", "--seeds", "2,", "--data-root", str(voc),
                "--config-file", str(CONFIGS / "embedded_R10_FPN.yaml"), "--images", "2", "--jobs", "1", "--output", str(tmp_path / "out"),
                *QUICK]
+    monkeypatch.setattr(sys, "argv", [*command[:1], "--check-only", *command[1:], "SOLVER.MAX_ITER", "5"])
+    assert runpy.run_path(str(SCRIPT))["main"]() == 0
+    assert not (tmp_path / "out" / "runs").exists(), "a check starts nothing"
+    capsys.readouterr()
     monkeypatch.setattr(sys, "argv", command)
     assert runpy.run_path(str(SCRIPT))["main"]() == 0
     shown = capsys.readouterr().out
