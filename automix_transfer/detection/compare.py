@@ -1,8 +1,9 @@
 """Several backbones in one detector over several seeds: which runs there are, what is checked before the first, and how they are started.
 
 A comparison is a folder: ``runs/<row>/seed<k>`` are run folders of detection/train_net.py, each started as a process of its own. A run
-whose ``results.json`` exists is done, and must have all its iterations; one that was killed goes on from its last checkpoint. ``inputs.json`` in each says what it was
-started with (the whole config and a digest of the weights), so that runs of different settings never stand in one table.
+whose ``results.json`` exists is done, and must have all its iterations; one that was killed goes on from its last checkpoint.
+``inputs.json`` in each says what it was started with (the whole config and a digest of the weights), so that runs of different settings
+never stand in one table.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automix_transfer.detection.config import find_overlay, flatten
+from automix_transfer.detection.config import MAX_SEED, find_overlay, flatten
 from automix_transfer.detection.trainer import check_weights, prepare
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json
@@ -25,6 +26,7 @@ from automix_transfer.jobs import Job
 
 RANDOM = "random"
 TRAIN_NET = Path(__file__).resolve().parents[2] / "detection" / "train_net.py"
+MOST_SEEDS = 1000  # that are asked for by their number; more is a slip
 PLACES = {"OUTPUT_DIR", "MODEL.WEIGHTS", "SEED"}  #: keys in which runs of one comparison differ by design
 
 
@@ -88,11 +90,14 @@ def parse_rows(values: Sequence[str]) -> tuple[Row, ...]:
 def parse_seeds(text: str) -> tuple[int, ...]:
     """``3`` is the seeds 1, 2, 3; ``5,7`` is these two; a single seed 5 is ``5,``."""
     try:
-        seeds = tuple(int(part) for part in text.split(",") if part.strip()) if "," in text else tuple(range(1, int(text) + 1))
+        numbers = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise UserError(f"--seeds {text} must be a number of seeds (3 is 1, 2, 3) or a list of them (5,7,9)") from error
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise UserError(f"--seeds {text} must be at least one seed, none of them twice or negative")
+    if "," not in text and numbers and numbers[0] > MOST_SEEDS:
+        raise UserError(f"--seeds {text} is a number of seeds, at most {MOST_SEEDS}; a single seed has a comma behind it (5,)")
+    seeds = numbers if "," in text else tuple(range(1, max(numbers, default=0) + 1))
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) > MAX_SEED:
+        raise UserError(f"--seeds {text} must be at least one seed, none of them twice, negative or above {MAX_SEED}")
     return seeds
 
 

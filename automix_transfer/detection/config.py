@@ -11,13 +11,17 @@ from __future__ import annotations
 import difflib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
+from detectron2.layers import get_norm
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
 from automix_transfer.config import DuplicateKey, parse_yaml, read_yaml
 from automix_transfer.detection.backbone import BASIC_BLOCKS
@@ -33,6 +37,18 @@ logger = logging.getLogger("detectron2.automix_transfer")  # a child of Detectro
 
 OUR_BACKBONES = ("build_automix_resnet_backbone", "build_automix_resnet_fpn_backbone")
 BOTTLENECK_RES5 = ("Res5ROIHeads", "Res5ROIHeadsExtraNorm")
+MAX_SEED = 2**31 - 1  # NumPy takes 32 bits, and every process adds its rank
+#: key -> lowest and highest value that train what they say; MAX_ITER 0 is for an evaluation alone, and `trainer.prepare` refuses the rest
+RANGES: dict[str, tuple[int, float]] = {
+    "SOLVER.IMS_PER_BATCH": (1, math.inf), "SOLVER.MAX_ITER": (0, math.inf), "SOLVER.CHECKPOINT_PERIOD": (1, math.inf),
+    "SOLVER.WARMUP_ITERS": (0, math.inf), "SOLVER.BASE_LR": (0, math.inf), "SOLVER.MOMENTUM": (0, math.inf),
+    "SOLVER.WEIGHT_DECAY": (0, math.inf), "DATALOADER.NUM_WORKERS": (0, math.inf),
+    "SEED": (0, MAX_SEED),  # -1 draws a seed that no resumed run could know
+}
+CHOICES = {"SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"), "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+           "DATALOADER.SAMPLER_TRAIN": SAMPLERS}
+REGISTRIES = {"MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY, "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+              "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY}
 NORM_KEYS = ("MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "MODEL.ROI_BOX_HEAD.NORM", "MODEL.ROI_MASK_HEAD.NORM", "MODEL.SEM_SEG_HEAD.NORM")
 
 
@@ -62,14 +78,15 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), num_gpus
         resume: go on with the run in OUTPUT_DIR, whose settings hold where nothing is said; where it has no checkpoint, start.
 
     Raises:
-        UserError: a missing or malformed file, an unknown key, a wrong type, a contradiction between config and weights, or a
-            combination that would train something else than it says.
+        UserError: a missing or malformed file, an unknown key, a wrong type, a value out of its range, a contradiction between config
+            and weights, or a combination that would train something else than it says.
     """
     cfg = default_config()
     explicit = _merge_file(cfg, Path(config_file))
     recipe = cfg.clone()
     typed = _merge_overrides(cfg, overrides)
     explicit |= typed
+    check_values(cfg)
     saved = saved_config(cfg.OUTPUT_DIR) if resume else None
     resume = saved is not None
     if "MODEL.WEIGHTS" not in explicit and not resume:
@@ -88,8 +105,6 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), num_gpus
     scaled = scale_schedule(cfg, recipe, typed, max(1, num_gpus * num_machines)) if saved is None else ""
     if scaled:
         logger.info(scaled)
-    if cfg.SEED < 0:
-        raise UserError(f"SEED is {cfg.SEED}, which draws a seed that no resumed run could know; give SEED a number of 0 or more")
     if saved is not None:
         of_data = ("MODEL.ROI_HEADS.NUM_CLASSES", "DATASETS.TRAIN", "DATASETS.TEST")
         kept = [key for key in take_saved(cfg, saved, typed) if key in explicit and key not in of_data]
@@ -100,8 +115,7 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), num_gpus
     if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % max(1, num_gpus * num_machines):
         raise UserError(f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {num_gpus * num_machines} GPUs cannot share evenly; "
                         "give a multiple of their number")
-    if cfg.DATALOADER.SAMPLER_TRAIN not in SAMPLERS:
-        raise UserError(f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN} is unknown; use one of {', '.join(SAMPLERS)}")
+    check_names(cfg)
     check_architecture(cfg, from_scratch=not cfg.MODEL.WEIGHTS and not resume)
     return cfg, explicit
 
@@ -135,6 +149,49 @@ def apply_settings(cfg: CfgNode, wanted: Mapping[str, Any], explicit: set[str], 
         _set(cfg, key, value, str(source))
     if wanted:
         logger.info(f"weights overlay {source}: " + ", ".join(f"{key} {_show(value)}" for key, value in wanted.items()))
+
+
+def check_values(cfg: CfgNode) -> None:
+    """Refuse numbers and words that Detectron2 trips over in the middle of its work, or trains nothing with."""
+    for key, (lowest, highest) in RANGES.items():
+        value = _get(cfg, key, key)
+        if not lowest <= value <= highest:  # NaN, too
+            raise UserError(f"{key} is {value}; give a number " + (f"of {lowest} or more" if highest == math.inf else
+                                                                    f"from {lowest} to {highest}"))
+    for key, names in CHOICES.items():
+        value = _get(cfg, key, key)
+        if value not in names:
+            raise UserError(f"{key} {value} is unknown; use one of {', '.join(names)}")
+    steps = cfg.SOLVER.STEPS
+    if not all(type(step) is int and step >= 0 for step in steps) or list(steps) != sorted(steps):
+        raise UserError(f"SOLVER.STEPS is {_show(steps)}; give iterations in ascending order, e.g. SOLVER.STEPS (18000,22000)")
+
+
+def check_names(cfg: CfgNode) -> None:
+    """Refuse names of parts and norms that Detectron2 does not know; those of timm's networks, `check_name` has seen."""
+    for key, registry in REGISTRIES.items():
+        name = _get(cfg, key, key)
+        if name not in registry:
+            close = difflib.get_close_matches(name, [known for known, _ in registry], n=3)
+            raise UserError(f"{key} {name} is unknown; " + (f"did you mean {', '.join(close)}?" if close else
+                                                            "leave it out for that of the config file (detection/configs/)"))
+    for key in NORM_KEYS:
+        name = _get(cfg, key, key)
+        try:
+            get_norm(name, 32)
+        except KeyError as error:
+            raise UserError(f"{key} {name} is unknown; use one of BN, SyncBN, FrozenBN, GN, or '' for none") from error
+
+
+@contextmanager
+def model_errors() -> Iterator[None]:
+    """What Detectron2 raises while it builds a model from settings that do not go together, as one `UserError`."""
+    try:
+        yield
+    except (LookupError, AssertionError, ValueError) as error:
+        reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split())[:200])))
+        raise UserError(f"Detectron2 cannot build the model of this config ({reason}); let the keys IN_FEATURES, OUT_FEATURES and NAME "
+                        "of MODEL fit each other, or leave them out") from error
 
 
 def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:
@@ -211,6 +268,9 @@ def _merge_file(cfg: CfgNode, file: Path) -> set[str]:
         flat = flatten(_UniqueKeys.load_yaml_with_base(str(file)))  # follows _BASE_; refuses YAML tags that run code
     except FileNotFoundError as error:
         raise UserError(f"config file {file}: its _BASE_ {error.filename} does not exist") from error
+    except OSError as error:
+        raise UserError(f"config file {file}: {error.filename} could not be read ({error.strerror}); give a file, as its _BASE_, "
+                        "too, that can be read") from error
     except (yaml.YAMLError, AttributeError, TypeError, ValueError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"config file {file} is not a valid Detectron2 config{f' at line {mark.line + 1}' if mark else ''} "
@@ -235,6 +295,8 @@ def _merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> set[str]:
 def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
     _get(cfg, key, source)
     try:
+        if value is None and _get(default_config(), key, source) is not None:  # yacs takes None for any type
+            raise TypeError("None")
         cfg.merge_from_list([key, value])
     except (ValueError, AssertionError, KeyError, TypeError, AttributeError) as error:
         wanted = type(_get(cfg, key, source)).__name__

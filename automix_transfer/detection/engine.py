@@ -29,7 +29,7 @@ from torch import nn
 
 from automix_transfer.detection.checkpoints import BEST_RECORD, BestCheckpoint, SafeCheckpointer, latest, restore
 from automix_transfer.detection.coco_evaluation import ENGINES
-from automix_transfer.detection.config import logger
+from automix_transfer.detection.config import logger, model_errors
 from automix_transfer.detection.evaluation import build_evaluator
 from automix_transfer.detection.loader import TrainLoader, train_loader
 from automix_transfer.detection.timm_backbone import encoder_name, is_layer_normed
@@ -48,6 +48,11 @@ class Trainer(DefaultTrainer):
     iter: int
     coco_evaluator = ENGINES[0]
     best_metric = BEST_METRIC
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        with model_errors():
+            return super().build_model(cfg)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -33,7 +33,7 @@ def scale_schedule(cfg: CfgNode, recipe: CfgNode, typed: set[str], world: int) -
     solver, reference, batch = cfg.SOLVER, cfg.SOLVER.REFERENCE_WORLD_SIZE, recipe.SOLVER.IMS_PER_BATCH
     if reference == 0:
         return ""
-    if reference < 0 or batch % reference:
+    if reference < 0 or batch < 1 or batch % reference:
         raise UserError(f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, which does not divide SOLVER.IMS_PER_BATCH {batch}; set it to the "
                         "number of GPUs that the schedule was made for, or to 0 to leave the schedule as it is")
     if "SOLVER.IMS_PER_BATCH" not in typed:

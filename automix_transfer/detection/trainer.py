@@ -22,7 +22,7 @@ from detectron2.utils.logger import setup_logger
 
 from automix_transfer.detection.checkpoints import latest, restore
 from automix_transfer.detection.coco_evaluation import ENGINES, check_engine
-from automix_transfer.detection.config import flatten, load_config, logger, saved_config
+from automix_transfer.detection.config import flatten, load_config, logger, model_errors, saved_config
 from automix_transfer.detection.datasets import check_builtin, check_masks, class_names_of, register_folder
 from automix_transfer.detection.engine import BEST_METRIC, Trainer
 from automix_transfer.detection.results import EVALUATED, TRAINED, summarize, table, write_categories, write_results
@@ -67,6 +67,8 @@ def prepare(arguments: Namespace) -> CfgNode:
     arguments.notes = []
     with _collected_notes(arguments.notes):
         cfg, _ = load_config(arguments.config_file, arguments.opts, arguments.num_gpus, arguments.num_machines, arguments.resume)
+    if cfg.SOLVER.MAX_ITER < 1 and not arguments.eval_only:
+        raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, which trains nothing; give a number of 1 or more, or --eval-only")
     resume = arguments.resume and saved_config(cfg.OUTPUT_DIR) is not None
     if arguments.eval_only and not arguments.resume and not str(cfg.MODEL.WEIGHTS).endswith((".pth", ".pt")):
         raise UserError(f"--eval-only evaluates a trained detector, but MODEL.WEIGHTS is '{cfg.MODEL.WEIGHTS}'; "
@@ -118,6 +120,7 @@ def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
     Trainer.best_metric = getattr(arguments, "best_metric", BEST_METRIC)
     if comm.is_main_process():
         write_categories(cfg)
+    iterations: int | None  # that the detector is trained for; None where its file does not say
     if arguments.eval_only:
         model = Trainer.build_model(cfg)
         if arguments.resume:
@@ -154,7 +157,9 @@ def check_weights(cfg: CfgNode, arguments: Namespace) -> None:
         cpu = cfg.clone()
         cpu.defrost()
         cpu.MODEL.DEVICE = "cpu"
-        load_weights(build_model(cpu), cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.NAME)
+        with model_errors():
+            model = build_model(cpu)
+        load_weights(model, cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.NAME)
 
 
 def _check_run_folder(cfg: CfgNode, arguments: Namespace) -> None:

@@ -76,6 +76,8 @@ def test_options(script, voc, options, words):
     (["MODEL.MASK_ON", "True"], ["segmentations"]),
     (["MODEL.WEIGHTS", "detectron2://ImageNetPretrained/MSRA/R-50.pkl"], ["is an address", "download the file"]),
     (["DATALOADER.SAMPLER_TRAIN", "NoSampler"], ["NoSampler is unknown"]),
+    (["SOLVER.MAX_ITER", "0"], ["SOLVER.MAX_ITER is 0", "--eval-only"]),
+    (["MODEL.FPN.IN_FEATURES", "['res9']"], ["cannot build the model", "res9", "IN_FEATURES"]),
 ])
 def test_settings(script, voc, overrides, words):
     refused(script("--config-file", FPN, "--num-gpus", "0", "--data-root", voc, *QUICK, "MODEL.WEIGHTS", "", *overrides), *words)

@@ -48,7 +48,7 @@ def test_seeds():
     from automix_transfer.detection.compare import parse_seeds
 
     assert parse_seeds("3") == (1, 2, 3) and parse_seeds("5,7") == (5, 7) and parse_seeds("5,") == (5,)
-    for text in ("0", "-1", "x", "1,1", "1,-2", ",", "1.5"):
+    for text in ("0", "-1", "x", "1,1", "1,-2", ",", "1.5", "", "1001", "99999999999999999999", "1,99999999999999999999"):
         with pytest.raises(UserError, match="--seeds"):
             parse_seeds(text)
 

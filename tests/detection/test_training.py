@@ -70,7 +70,7 @@ def test_command_line_resumes_and_evaluates(voc, tmp_path, script):
     assert "training from scratch" in first.stdout
     before, config = (tmp_path / "results.json").read_text(), (tmp_path / "config.yaml").read_text()
     (tmp_path / "results.json").unlink()  # as if it had been killed
-    code, out, error, _ = script(*base, "--eval-only", *QUICK, "SOLVER.MAX_ITER", "50", "MODEL.WEIGHTS", tmp_path / "model_final.pth",
+    code, out, error, _ = script(*base, "--eval-only", *QUICK, "SOLVER.MAX_ITER", "0", "MODEL.WEIGHTS", tmp_path / "model_final.pth",
                                  output=tmp_path)
     assert code == 0, error
     evaluated = json.loads((tmp_path / "results_eval.json").read_text())
