@@ -25,6 +25,7 @@ from automix_transfer.detection.coco_evaluation import ENGINES, check_engine
 from automix_transfer.detection.config import flatten, load_config, logger, model_errors, saved_config
 from automix_transfer.detection.datasets import check_builtin, check_masks, class_names_of, register_folder
 from automix_transfer.detection.engine import BEST_METRIC, Trainer
+from automix_transfer.detection.evaluation import check_metric
 from automix_transfer.detection.results import EVALUATED, TRAINED, summarize, table, write_categories, write_results
 from automix_transfer.detection.schedule import refuse_changes
 from automix_transfer.detection.weights_check import load_weights
@@ -100,6 +101,9 @@ def prepare(arguments: Namespace) -> CfgNode:
             check_builtin(name)
         if cfg.MODEL.MASK_ON and not arguments.eval_only:
             check_masks(cfg)
+    metric = getattr(arguments, "best_metric", BEST_METRIC)
+    if metric != BEST_METRIC and not arguments.eval_only:  # the default, of several test sets, is only said not to be there
+        check_metric(cfg, metric)
     _check_writable(cfg.OUTPUT_DIR)
     _check_run_folder(cfg, arguments)
     cfg.freeze()

@@ -36,7 +36,7 @@ class VOCEvaluator(DatasetEvaluator):
     def __init__(self, dataset_name: str):
         metadata = MetadataCatalog.get(dataset_name)
         self.classes: list[str] = list(metadata.thing_classes)
-        self.rule = RULES[0] if metadata.year == 2007 else RULES[1]
+        self.tasks = tasks_of(metadata.year)
         self.truth = ground_truth(DatasetCatalog.get(dataset_name), len(self.classes))
         self.reset()
 
@@ -59,14 +59,20 @@ class VOCEvaluator(DatasetEvaluator):
         curves = {name: precision_recall(detections[label], self.truth[label]) for label, name in enumerate(self.classes)}
         seen = {name: curve for name, curve in curves.items() if curve is not None}
         results: dict[str, dict[str, float]] = OrderedDict()
-        for rule in sorted(RULES, key=lambda rule: rule != self.rule):
+        for rule, task in self.tasks.items():
             ap = {name: np.array([100 * average_precision(recall, precision, rule) for recall, precision in curve])
                   for name, curve in seen.items()}
             figures = _figures(np.mean(list(ap.values()), axis=0)) if ap else {}
             for name, values in ap.items():
                 figures |= {f"{key}-{name}": value for key, value in _figures(values).items()}
-            results["bbox" if rule == self.rule else f"bbox_{rule.replace('-', '')}"] = figures
+            results[task] = figures
         return results
+
+
+def tasks_of(year: int) -> dict[str, str]:
+    """Rule -> what its figures are called in the results of a data set of ``year``; first the headline's, ``bbox``."""
+    headline, other = RULES if year == 2007 else RULES[::-1]
+    return {headline: "bbox", other: f"bbox_{other.replace('-', '')}"}
 
 
 def _figures(by_threshold: np.ndarray) -> dict[str, float]:

@@ -62,6 +62,9 @@ def test_a_config_whose_name_is_too_long(script):
     (["--num-gpus", "0", "--eval-only"], ["--eval-only", "model_final.pth"]),
     (["--num-gpus", "0", "--eval-only", "--resume"], ["holds no checkpoint"]),
     (["--num-gpus", "0", "--coco-evaluator", "nosuch"], ["nosuch"]),
+    (["--num-gpus", "0", "--best-metric", "nope"], ["--best-metric nope", "bbox/AP50", "bbox_area/AP", "-square for a class"]),
+    (["--num-gpus", "0", "--best-metric", "bbox/AP50-squere"], ["did you mean bbox/AP50-square?"]),
+    (["--num-gpus", "0", "--best-metric", "segm/AP"], ["--best-metric segm/AP"]),
 ])
 def test_options(script, voc, options, words):
     refused(script("--config-file", FPN, *options, "--data-root", voc, *QUICK, "MODEL.WEIGHTS", ""), *words)

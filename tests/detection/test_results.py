@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from automix_transfer.errors import UserError
 from detection.tiny import CONFIGS
 
 
@@ -73,6 +74,25 @@ def test_coco_and_several_test_sets(coco, tmp_path):
     assert "APs" in table(results) and "AR100" not in table(results)
     write_categories(cfg)
     assert json.loads((tmp_path / "categories.json").read_text()) == [{"id": 3, "name": "circle"}, {"id": 7, "name": "square"}]
+
+
+def test_names_of_metrics(voc, coco, tmp_path):
+    """As they are logged; ``--best-metric`` takes any of them."""
+    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.evaluation import check_metric, metrics_of
+
+    data = register_folder(voc)
+    cfg = config(data, tmp_path)
+    assert sorted(metrics_of(cfg)) == sorted(f"{task}/{key}" for task, figures in measured().items() for key in figures)
+    cfg.DATASETS.TEST = (*data.test, *data.train)
+    assert f"{data.train[0]}/bbox/AP50-square" in metrics_of(cfg) and "bbox/AP" not in metrics_of(cfg)
+    cfg = config(register_folder(coco), tmp_path)
+    for metric in ("bbox/APs", "bbox/AR100", "bbox/AP75-circle"):
+        check_metric(cfg, metric)
+    with pytest.raises(UserError, match="--best-metric segm/AP is nothing"):
+        check_metric(cfg, "segm/AP")
+    cfg.MODEL.MASK_ON = True
+    check_metric(cfg, "segm/AP")
 
 
 def test_no_figures_at_all(voc, tmp_path):
