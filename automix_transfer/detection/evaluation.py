@@ -47,7 +47,9 @@ def metrics_of(cfg: CfgNode) -> list[str]:
     found: list[str] = []
     for data in cfg.DATASETS.TEST:
         metadata = MetadataCatalog.get(data)
-        kind, figures = metadata.get("evaluator_type", "unknown"), CLASS_FIGURES
+        kind = metadata.get("evaluator_type", "unknown")
+        tasks: tuple[str, ...]
+        figures: tuple[str, ...] = CLASS_FIGURES
         if kind == "pascal_voc":
             tasks = tuple(tasks_of(metadata.year).values())
         elif kind == "coco":
