@@ -95,6 +95,9 @@ def check(args: argparse.Namespace) -> None:
         missing = "--scoremaps needs --metadata DIR" if args.scoremaps else "--checkpoint needs --dataset NAME and --root DIR"
         raise UserError(f"{missing}, or the other way to name the images (not both): --metadata DIR with image_ids.txt, class_labels.txt, "
                         "image_sizes.txt and localization.txt, or --dataset NAME --root DIR")
+    if args.save_maps is not None and args.save_maps.resolve() in [folder.resolve() for folder in (args.scoremaps, args.threshold_scoremaps)
+                                                                   if folder is not None]:
+        raise UserError(f"--save-maps {args.save_maps} is the folder of the score maps, which would be overwritten; give another one")
     if args.dataset is not None and args.root is None:
         raise UserError("--dataset needs --root DIR, the folder of the data set")
     if args.checkpoint is not None and args.metadata is not None and args.images is None:

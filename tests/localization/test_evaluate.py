@@ -339,6 +339,7 @@ def test_bad_metadata_is_named_with_its_line(cub, tmp_path, file, line, word):
     (("--checkpoint", "x.pt", "--examples", "-1"), "--examples"),
     (("--checkpoint", "x.pt", "--dataset", "cub", "--metadata", "m"), "not both"),
     (("--checkpoint", "x.pt", "--dataset", "cub"), "--dataset needs --root"),
+    (("--scoremaps", "m", "--metadata", "m", "--raw-maps", "--save-maps", "./m"), "would be overwritten"),
     (("--scoremaps", "m", "--metadata", "m", "--threshold-split", "train"), "--threshold-split needs --dataset"),
     (("--scoremaps", "m", "--metadata", "m", "--threshold-scoremaps", "m"), "--threshold-scoremaps needs --threshold-metadata"),
     (("--scoremaps", "m", "--metadata", "m", "--threshold-metadata", "m", "--threshold", "0.2"), "give one of them"),
