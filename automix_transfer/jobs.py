@@ -81,6 +81,9 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
             done.add(job.name)
             seconds[job.name] = time.monotonic() - begun
             _say(job.name, f"done in {seconds[job.name]:.0f} s ({len(done)} of {len(jobs)})")
+    except SystemExit:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        raise
     finally:
         for process, _ in running.values():
             process.terminate()  # training jobs write a checkpoint on SIGTERM

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -68,7 +67,6 @@ def main() -> int:
     if arguments.check_only:
         return 0
     compare.write_inputs(inputs)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or a killed comparison would leave its runs behind, training on
     try:
         run_jobs(jobs, plan.output / "logs", arguments.jobs or (1 if arguments.num_gpus else max(1, min(os.cpu_count() or 1, 4))))
     except KeyboardInterrupt:

@@ -42,7 +42,7 @@ def test_a_failed_job_stops_the_chain_and_names_its_log(tmp_path):
     assert not (tmp_path / "after.done").exists()
 
 
-def test_sigterm_ends_the_jobs_too(tmp_path):
+def test_sigterm_ends_the_jobs_too(tmp_path, capsys):
     """Jobs are sessions of their own, so they would go on, and the same command would start them a second time."""
     seen = tmp_path / "seen"
     wait = ("import os, pathlib, signal, sys, time\n"
@@ -52,3 +52,4 @@ def test_sigterm_ends_the_jobs_too(tmp_path):
     with pytest.raises(SystemExit) as ended:
         run_jobs([job(tmp_path, "long", code=wait)], tmp_path / "logs", parallel=1)
     assert ended.value.code == 143 and seen.exists() and signal.getsignal(signal.SIGTERM) == before
+    assert "the same command goes on" in capsys.readouterr().err

@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     inputs = open_inputs(args)
     config, dataset = inputs.config, inputs.dataset
     output = args.output or (inputs.weights.parent / EVALUATION if args.run is not None else None)
-    kept = kept_parts(output, options.parts, about(args, inputs, options, device, 0.0)) if output is not None else {}
+    source = about(args, inputs, options, device)
+    kept = kept_parts(output, options.parts, source) if output is not None else {}
 
     # what does not fit is said before the evaluation, which can take hours, and not behind it
     names = options.corruptions if args.corrupted is None else released_names(args.corrupted, config, dataset.classes)
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if baseline is not None:
         figures["corruption_relative_error"] = relative_error(figures["corruption"], baseline)
 
-    source = about(args, inputs, options, device, time.monotonic() - begin)
+    source["seconds"] = round(time.monotonic() - begin, 1)
     confusion = figures.pop("confusion", None)
     if confusion is not None:
         figures["mean_class_top1"] = confusion["mean_class_top1"]

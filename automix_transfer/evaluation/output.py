@@ -32,8 +32,8 @@ def read_baseline(path: Path, parts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def about(args: argparse.Namespace, inputs: Inputs, options: SuiteOptions, device: torch.device, seconds: float) -> dict[str, Any]:
-    """What the figures were made from."""
+def about(args: argparse.Namespace, inputs: Inputs, options: SuiteOptions, device: torch.device) -> dict[str, Any]:
+    """What the figures are made from."""
     config = inputs.config
     return {"encoder": inputs.info.name, "weights": str(inputs.weights), "weights_sha256": digest(inputs.weights),
             "run": args.run and str(args.run), "which": args.which, "data": str(args.data or config.root), "dataset": config.dataset,
@@ -41,7 +41,7 @@ def about(args: argparse.Namespace, inputs: Inputs, options: SuiteOptions, devic
             "test_crop_ratio": config.test_crop_ratio, "interpolation": config.interpolation, "mean": list(config.mean),
             "std": list(config.std), "suite": list(options.parts), "epsilon": options.epsilon, "pgd_steps": options.pgd_steps,
             "pgd_step_size": options.pgd_step_size, "seed": options.seed, "device": str(device),
-            "baseline": args.baseline and str(args.baseline), "torch": torch.__version__, **git_commit(), "seconds": round(seconds, 1)}
+            "baseline": args.baseline and str(args.baseline), "torch": torch.__version__, **git_commit()}
 
 
 def digest(file: Path) -> str:

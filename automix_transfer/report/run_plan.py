@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -175,7 +174,6 @@ def run_plan(plan: Plan, settings: Settings, tables: Sequence[str]) -> int:
                      proves=step.proves)
                  for k, (name, step) in enumerate(zip(names, run.steps, strict=True))]
         write_plan(run, settings, tables)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or a killed plan would leave its run behind, training on
     try:
         run_jobs(jobs, settings.output / "logs", 1, threads=None)
     except KeyboardInterrupt:
