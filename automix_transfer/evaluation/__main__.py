@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                  lambda done: progress(done, len(dataset)))
     if args.corrupted is not None:
         network = OfPixels(encoder, config.mean, config.std).to(device).eval()
-        accuracies = released_accuracies(network, args.corrupted, config, dataset.classes, args.batch_size, to_stderr)
-        figures |= summarize(accuracies, str(args.corrupted))
+        accuracies, images = released_accuracies(network, args.corrupted, config, dataset.classes, args.batch_size, to_stderr)
+        figures |= summarize(accuracies, str(args.corrupted), images)
     if baseline is not None:
         figures["corruption_relative_error"] = relative_error(figures["corruption"], baseline)
 

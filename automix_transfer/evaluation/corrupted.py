@@ -43,9 +43,10 @@ def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
 
 
-def summarize(accuracies: Accuracies, made: str) -> dict[str, Any]:
-    """The table, its mean over the benchmark's 15 and over the paper's 19 corruptions where all of them are there, and how it was made."""
-    figures: dict[str, Any] = {"corruption": accuracies, "corruption_made": made}
+def summarize(accuracies: Accuracies, made: str, images: int) -> dict[str, Any]:
+    """The table, its mean over the benchmark's 15 and over the paper's 19 corruptions where all of them are there, how it was made, and
+    of how many images under each corruption at each severity."""
+    figures: dict[str, Any] = {"corruption": accuracies, "corruption_made": made, "corruption_images": images}
     for names in (STANDARD, NAMES):
         if all(name in accuracies for name in names):
             figures[f"corruption_top1_{len(names)}"] = float(np.mean([accuracies[name] for name in names]))
@@ -80,14 +81,15 @@ def _is_percent(value: Any) -> bool:
 
 
 def released_accuracies(network: nn.Module, folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int,
-                        progress: Callable[[str], None] = lambda line: None) -> Accuracies:
-    """Accuracies on every corruption that the released set in ``folder`` holds.
+                        progress: Callable[[str], None] = lambda line: None) -> tuple[Accuracies, int]:
+    """Accuracies on every corruption that the released set in ``folder`` holds, and on how many images each (the fewest, if they differ).
 
     Raises:
         UserError: as `released_names`; classes of ImageNet-C that are not those of the clean images.
     """
     device = next(network.parameters()).device
     accuracies: Accuracies = {}
+    counts = []
     sets = (_cifar_c(folder, config, classes, batch_size) if (folder / LABELS).is_file() else
             _imagenet_c(folder, config, classes, batch_size))
     with torch.no_grad():
@@ -97,8 +99,9 @@ def released_accuracies(network: nn.Module, folder: Path, config: DataConfig, cl
                 hits[0] += int((network(pixels.to(device)).argmax(dim=1).cpu() == labels).sum())
                 hits[1] += len(labels)
             accuracies.setdefault(name, []).append(100 * hits[0] / max(hits[1], 1))
+            counts.append(hits[1])
             progress(f"{name}, severity {len(accuracies[name])}: {accuracies[name][-1]:.2f} %")
-    return accuracies
+    return accuracies, min(counts, default=0)
 
 
 def released_names(folder: Path, config: DataConfig, classes: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from automix_transfer.data.registry import SPLITS
 from automix_transfer.data.settings import INTERPOLATIONS, DataConfig
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.runs import open_run
-from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.encoders import EncoderInfo, check_size
 from automix_transfer.models.weights import load_encoder
 
 
@@ -48,6 +48,7 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
         raise UserError(f"the data of {weights}, {config.root}, are not there; give their folder with --data")
     dataset = open_data(config, args.limit)
     check_classes(info, dataset, weights, config.root)
+    check_size(encoder, info.name, config.test_size or config.image_size, "--image-size")
     return Inputs(encoder, info, weights, config, dataset)
 
 

@@ -12,7 +12,8 @@ from automix_transfer.io import read_json
 #: part of the suite -> the figures that it gives
 FIGURES = {"clean": ("top1", "top5"), "calibration": ("ece10", "ece15", "adaptive_ece15", "brier", "nll", "reliability"),
            "confusion": ("mean_class_top1",), "fgsm": ("fgsm_error",), "pgd": ("pgd_error",),
-           "corruption": ("corruption", "corruption_made", "corruption_top1_15", "corruption_top1_19", "corruption_relative_error")}
+           "corruption": ("corruption", "corruption_made", "corruption_images", "corruption_top1_15", "corruption_top1_19",
+                          "corruption_relative_error")}
 #: what two suites of one file must share: the network, its images, and how they are attacked and corrupted
 SAME = ("weights_sha256", "which", "data", "dataset", "split", "limit", "image_size", "test_crop_ratio", "interpolation", "mean", "std",
         "epsilon", "pgd_steps", "pgd_step_size", "seed")

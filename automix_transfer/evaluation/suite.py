@@ -88,7 +88,7 @@ def evaluate_suite(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Te
     all_logits, all_labels = torch.cat(logits).numpy(), torch.cat(labels).numpy()
     figures = {"images": done, **clean_figures(all_logits, all_labels, options.parts),
                **{f"{name}_error": 100 - 100 * count / done for name, count in attacked_hits.items()},
-               **(summarize(dict(zip(names, (100 * hits / done).tolist(), strict=True)), "generated") if names else {})}
+               **(summarize(dict(zip(names, (100 * hits / done).tolist(), strict=True)), "generated", done) if names else {})}
     if "confusion" in options.parts:
         figures["confusion"] = confusion_figures(calibration.probabilities(all_logits), all_labels, torch.cat(places).numpy())
     return figures

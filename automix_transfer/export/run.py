@@ -95,7 +95,9 @@ def _check_request(checkpoint: Path, kind: str, output: Path) -> None:
     if old.exists():
         about = read_json(old)
         other = about.get("file") if isinstance(about, dict) else None
-        if other != output.name and isinstance(other, str) and (output.parent / Path(other).name).exists():
+        if not isinstance(other, str):
+            raise UserError(f"{old} is no proof that an export wrote and would be overwritten; choose another name for --output, e.g. {free}")
+        if other != output.name and (output.parent / Path(other).name).exists():
             raise UserError(f"{old} is the proof of {other} and would be overwritten; choose another name for --output, "
                             f"e.g. {free}")
 

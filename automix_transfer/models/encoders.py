@@ -20,6 +20,7 @@ from torch import nn
 from automix_transfer.errors import UserError
 from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from automix_transfer.models.cifar_resnet import cifar_resnet
+from automix_transfer.models.taps import blank_image, evaluating
 from automix_transfer.models.wide_resnet import wide_resnet
 
 STEMS = ("imagenet", "cifar")
@@ -160,6 +161,26 @@ def feature_layer(encoder: nn.Module, layer: int | str) -> str:
         raise UserError(f"feature layer {number} does not exist in {type(encoder).__name__}, which has {len(stages)} known stages; "
                         "give 1 to 4 or the name of a submodule")
     return stages[number - 1]
+
+
+@torch.no_grad()
+def check_size(encoder: nn.Module, name: str, image_size: int, key: str) -> None:
+    """One blank image of this side through the whole network, so that a size which it does not take is refused before the first step,
+    and one for testing before the first epoch is over. Costs an inference of one image.
+
+    Args:
+        name, key: what the message calls the encoder and the setting of its size.
+
+    Raises:
+        UserError: the network does not take such images.
+    """
+    try:
+        with evaluating(encoder):
+            encoder(blank_image(encoder, image_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"encoder '{name}' does not take images of {key}={image_size} ({reason}); "
+                        f"its own size is {plain_info(name, 0).image_size}") from error
 
 
 def size_option(name: str, image_size: int | None) -> dict[str, Any]:

@@ -154,11 +154,23 @@ def feature_grid(encoder: nn.Module, layer: str, image_size: int) -> tuple[int, 
 @torch.no_grad()
 def blank_map(encoder: nn.Module, layer: str, image_size: int) -> Tensor:
     """The map of one blank image at ``layer``; no state changes."""
+    with evaluating(encoder):
+        return features(encoder, blank_image(encoder, image_size), layer)
+
+
+def blank_image(encoder: nn.Module, image_size: int) -> Tensor:
+    """One black image (1, 3, s, s) where the network is and in its precision."""
     parameter = next(encoder.parameters())
+    return torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
+
+
+@contextmanager
+def evaluating(encoder: nn.Module) -> Iterator[None]:
+    """Within the block all modules are in evaluation mode; behind it each is in its own again."""
     training = {module: module.training for module in encoder.modules()}
     encoder.eval()
     try:
-        return features(encoder, torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype), layer)
+        yield
     finally:
         for module, was in training.items():
             module.training = was

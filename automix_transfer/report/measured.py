@@ -156,14 +156,18 @@ def _of_evaluation(path: Path, content: Mapping[str, Any], links: Links, problem
     if linked is None:
         return
     run, matched = linked
-    marks = [*matched.marks, *_otherwise(about, content.get("images"), run.config, matched.reference)]
+
+    def marks(images: Any) -> list[str]:
+        return [*matched.marks, *_otherwise(about, images, run.config, matched.reference)]
+
     if is_number(content.get("corruption_top1_19")):
+        images = content.get("corruption_images", content.get("images"))  # a released set has a size of its own
         made = [] if content.get("corruption_made") != "generated" else ["corruptions made here, not the released files"]
-        yield from _figure(path, "corruption", content["corruption_top1_19"], run, matched, [*marks, *made], problems)
+        yield from _figure(path, "corruption", content["corruption_top1_19"], run, matched, [*marks(images), *made], problems)
     if is_number(content.get("fgsm_error")):
         epsilon = about.get("epsilon")
         other = [] if is_number(epsilon) and abs(epsilon - 8 / 255) < 1e-6 else [f"FGSM with ε = {short(epsilon)}"]
-        yield from _figure(path, "fgsm_error", content["fgsm_error"], run, matched, [*marks, *other], problems)
+        yield from _figure(path, "fgsm_error", content["fgsm_error"], run, matched, [*marks(content.get("images")), *other], problems)
 
 
 def _otherwise(about: Mapping[str, Any], images: Any, config: Mapping[str, Any], reference: Reference) -> list[str]:

@@ -19,7 +19,7 @@ from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import Method, build_method
 from automix_transfer.mixing.average import Averaged
-from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.encoders import EncoderInfo, check_size
 from automix_transfer.models.weights import load_file
 from automix_transfer.rng import derive_generator, reseed_globals
 from automix_transfer.training import checkpoint
@@ -180,6 +180,9 @@ def build_model(experiment: Experiment, classes: list[str], load_weights: bool =
         encoder = info.build(**options)
     except TypeError as error:
         raise UserError(f"encoder '{config.name}' does not take encoder.drop_path={config.drop_path}; set it to 0") from error
+    for key, size in {"data.image_size": data.image_size, "data.test_size": data.test_size}.items():
+        if size:
+            check_size(encoder, config.name, size, key)
     note = ""
     if config.weights and load_weights:
         report = load_file(encoder, config.weights, config.name, config.stem, config.which or None, config.classifier, classes)

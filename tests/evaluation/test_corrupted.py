@@ -53,10 +53,16 @@ def run(files: Path, output: Path, *more: str) -> dict:
 
 def test_made_and_released_are_counted_the_same(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = run(files, tmp_path / "made.json")
-    assert made["corruption_made"] == "generated" and "under corruption (generated)" in capsys.readouterr().out
+    assert made["corruption_made"] == "generated" and "under corruption (generated, 8 images each)" in capsys.readouterr().out
     for kind in ("cifar", "imagenet"):
         released = run(files, tmp_path / f"{kind}.json", "--corrupted", str(files / kind))
         assert released["corruption"] == made["corruption"] and released["corruption_made"] == str(files / kind)
+        assert released["corruption_images"] == made["corruption_images"] == 8
+    for file in (files / "cifar").iterdir():  # a released set has a size of its own
+        (tmp_path / "half").mkdir(exist_ok=True)
+        np.save(tmp_path / "half" / file.name, np.load(file)[::2])
+    half = run(files, tmp_path / "half.json", "--corrupted", str(tmp_path / "half"))
+    assert (half["images"], half["corruption_images"]) == (8, 4)
     encoder, info = load_encoder(files / "net.pth", "cifar_resnet8")
     images, labels = np.load(files / "cifar" / "fog.npy")[16:24], torch.arange(8) // 2
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
@@ -90,8 +96,8 @@ def test_a_baseline_that_does_not_fit_is_noticed_before_the_evaluation(files: Pa
 
 
 def test_means_are_given_where_all_corruptions_are_there() -> None:
-    assert "corruption_top1_15" not in summarize({"fog": [1.0] * 5}, "x")
-    figures = summarize({name: [float(number)] * 5 for number, name in enumerate(NAMES)}, "x")
+    assert "corruption_top1_15" not in summarize({"fog": [1.0] * 5}, "x", 7)
+    figures = summarize({name: [float(number)] * 5 for number, name in enumerate(NAMES)}, "x", 7)
     assert figures["corruption_top1_15"] == 7 and figures["corruption_top1_19"] == 9 and len(STANDARD) == 15
 
 

@@ -260,3 +260,7 @@ def test_the_proof_of_another_file_is_not_overwritten(narrow, tmp_path: Path) ->
         export(path, "timm", tmp_path / "x.pth")
     export(path, "safetensors", tmp_path / "x.safetensors", which="q")  # its own proof is
     assert json.loads((tmp_path / "x.proof.json").read_text())["which"] == "q"
+    (tmp_path / "y.proof.json").write_text('{"theorem": "not ours"}')
+    with pytest.raises(UserError, match="y.proof.json is no proof that an export wrote and would be overwritten; .*y_safetensors"):
+        export(path, "safetensors", tmp_path / "y.safetensors")
+    assert not (tmp_path / "y.safetensors").exists()

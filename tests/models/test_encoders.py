@@ -9,7 +9,7 @@ import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.models import EncoderInfo, create_encoder, feature_layer, features
-from automix_transfer.models.encoders import plain_info
+from automix_transfer.models.encoders import check_size, plain_info
 from automix_transfer.models.table import PAPER_ENCODERS, encoder_taps, main, table
 
 from .files import assert_same, random_encoder, write_checkpoint
@@ -121,6 +121,15 @@ def test_unknown_names_are_answered_with_close_ones() -> None:
         create_encoder("resnet18", 10, stem="tiny")
     with pytest.raises(UserError, match="has no CIFAR stem"):
         create_encoder("tf_efficientnet_lite0", 10, stem="cifar")
+
+
+@pytest.mark.parametrize(("name", "size", "own"), [("levit_128s", 200, 224), ("maxvit_tiny_rw_224", 200, 224), ("vgg11", 16, 224),
+                                                   ("crossvit_tiny_240", 224, 240)])
+def test_sizes_that_a_network_does_not_take(name: str, size: int, own: int) -> None:
+    encoder = create_encoder(name, 5, image_size=size).train()
+    with pytest.raises(UserError, match=rf"encoder '{name}' does not take images of data.test_size={size} \(.+\); its own size is {own}$"):
+        check_size(encoder, name, size, "data.test_size")
+    assert all(module.training for module in encoder.modules())
 
 
 def test_what_is_known_of_an_encoder_without_a_file() -> None:

@@ -60,6 +60,17 @@ def test_an_encoder_whose_taps_are_unknown(tmp_path: Path) -> None:
         build("encoder.name=resnet10_32", "method.feature_layer=layer9")
 
 
+@pytest.mark.parametrize(("encoder", "sizes", "named"), [
+    ("levit_128s", ["data.image_size=200", "data.test_size=224"], "data.image_size=200"),
+    ("swin_tiny_patch4_window7_224", ["data.image_size=64", "data.test_size=48"], "data.test_size=48"),
+])
+def test_image_sizes_that_the_encoder_does_not_take(encoder: str, sizes: list[str], named: str, tmp_path: Path) -> None:
+    """Before the first step, and not in the evaluation behind the first epoch."""
+    experiment = recipe("imagenet_r50_mixup_100e.yaml", tmp_path, f"encoder.name={encoder}", *sizes)
+    with pytest.raises(UserError, match=f"encoder '{encoder}' does not take images of {named}"):
+        build_model(experiment, ["a", "b"])
+
+
 def test_the_divergence_of_augmix_takes_no_binary_cross_entropy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="method.loss=bce does not go with augmix.*method.loss=ce"):
         build_model(recipe("imagenet_r50_mixup_100e.yaml", tmp_path, "method={name: augmix, loss: bce, alpha: 1.0}"), ["a", "b"])
