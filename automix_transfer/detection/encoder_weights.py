@@ -18,7 +18,8 @@ from automix_transfer.errors import UserError
 from automix_transfer.export.proof import Row, compare, module_taps, proof_sizes
 from automix_transfer.io import load_torch
 from automix_transfer.models.encoders import EncoderInfo, plain_info
-from automix_transfer.models.weights import read_weights, rebuild
+from automix_transfer.models.weights import rebuild
+from automix_transfer.models.weights_file import read_weights
 
 
 def is_encoder_file(path: str | Path) -> bool:

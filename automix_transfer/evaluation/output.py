@@ -61,7 +61,8 @@ def table(result: dict[str, Any]) -> str:
         if key in result:
             lines.append(f"  {name:<26}{result[key]:>9.4f}" if key in NOT_PERCENT else f"  {name:<26}{result[key]:>8.2f} %")
     if "corruption" in result:
-        lines.append(f"  top-1 under corruption ({result['corruption_made']}, {result['corruption_images']:,} images each), severities 1 to 5 and their mean:")
+        lines.append(f"  top-1 under corruption ({result['corruption_made']}, {result['corruption_images']:,} images each), "
+                     "severities 1 to 5 and their mean:")
         lines += [f"    {name:<20}" + "".join(f"{value:>8.2f}" for value in (*values, sum(values) / len(values)))
                   for name, values in result["corruption"].items()]
     return "\n".join(lines)

@@ -96,7 +96,8 @@ def _check_request(checkpoint: Path, kind: str, output: Path) -> None:
         about = read_json(old)
         other = about.get("file") if isinstance(about, dict) else None
         if not isinstance(other, str):
-            raise UserError(f"{old} is no proof that an export wrote and would be overwritten; choose another name for --output, e.g. {free}")
+            raise UserError(f"{old} is no proof that an export wrote and would be overwritten; choose another name for --output, "
+                            f"e.g. {free}")
         if other != output.name and (output.parent / Path(other).name).exists():
             raise UserError(f"{old} is the proof of {other} and would be overwritten; choose another name for --output, "
                             f"e.g. {free}")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from automix_transfer.export.proof import Loaded, layers_of, module_taps, same_values
 from automix_transfer.export.source import Source
 from automix_transfer.io import atomic_write
-from automix_transfer.models.weights import CHECKPOINT_FORMAT, METADATA_KEY, read_weights
+from automix_transfer.models.weights_file import CHECKPOINT_FORMAT, METADATA_KEY, read_weights
 
 
 def export_safetensors(source: Source, output: Path) -> Loaded:

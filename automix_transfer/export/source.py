@@ -9,7 +9,8 @@ from torch import nn
 
 from automix_transfer.errors import UserError
 from automix_transfer.models.encoders import EncoderInfo
-from automix_transfer.models.weights import LoadReport, read_weights, rebuild
+from automix_transfer.models.weights import LoadReport, rebuild
+from automix_transfer.models.weights_file import read_weights
 
 # timm's and torchvision's ResNet family: (torchvision's block, blocks a stage, groups, width a group). The keys are the same in both.
 RESNETS: dict[str, tuple[str, tuple[int, ...], int, int]] = {

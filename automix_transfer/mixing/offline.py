@@ -17,7 +17,7 @@ from automix_transfer.mixing.options import AutoMixOptions, check_options
 from automix_transfer.mixing.teacher import Teacher
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
 from automix_transfer.models.taps import feature_channels
-from automix_transfer.models.weights import read_method_part
+from automix_transfer.models.weights_file import read_method_part
 
 
 class TrainedMixBlock:

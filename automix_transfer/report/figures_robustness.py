@@ -17,7 +17,8 @@ from automix_transfer.report.figures_common import Asked, is_finite, label_title
 from automix_transfer.report.figures_sheet import drawn, save_parts, write_numbers
 from automix_transfer.report.style import DPI, colour, marker, subplots
 
-KEYS = ("images", "top1", "corruption_images", "corruption_top1_15", "corruption_top1_19", "corruption_relative_error", "fgsm_error", "pgd_error")
+KEYS = ("images", "top1", "corruption_images", "corruption_top1_15", "corruption_top1_19", "corruption_relative_error", "fgsm_error",
+        "pgd_error")
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def test_a_difference_in_features_is_an_error(tmp_path, monkeypatch):
 
 def test_the_checkpoint_says_how_to_feed_it(checkpoint):
     from automix_transfer.detection.config import load_config
-    from automix_transfer.models.weights import read_weights
+    from automix_transfer.models.weights_file import read_weights
 
     def load(*overrides):
         name = ["MODEL.BACKBONE.NAME", "timm_fpn/convnext_atto"]
