@@ -25,6 +25,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import warnings
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,9 @@ from typing import Any
 from automix_transfer.errors import UserError
 
 INSTALL = "python detection/install_detectron2.py"
+#: what today's torch says of Detectron2's own lines, once a process; its users can do nothing about it
+_FOREIGN_WARNINGS = ((r"`torch\.jit\.script` is deprecated", FutureWarning),
+                     (r"torch\.meshgrid: in an upcoming release, it will be required to pass the indexing argument", UserWarning))
 _NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": str}  # removed in NumPy 1.24; 2.0 has bool again
 
 
@@ -57,6 +61,8 @@ def apply() -> None:
     import numpy
     import PIL.Image
 
+    for message, category in _FOREIGN_WARNINGS:
+        warnings.filterwarnings("ignore", message, category)
     for name, kind in _NUMPY_ALIASES.items():
         if name not in vars(numpy):
             setattr(numpy, name, kind)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib
 import pickle
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +123,7 @@ def is_overlay(path: Path) -> bool:
 def _prover() -> Any:
     """`automix_transfer.detection.proof`, asked for here because only that folder may import Detectron2."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # Detectron2 scripts a function on import, which torch has deprecated
-            return importlib.import_module("automix_transfer.detection.proof")
+        return importlib.import_module("automix_transfer.detection.proof")
     except ImportError as error:
         raise UserError("Detectron2 is not installed or does not import, so an export to it cannot be proven and is not written; "
                         f"install it ({INSTALL})") from error
