@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Bits depend on the order of sums, so on the threads: one in every process, also those that tests start, whoever starts the tests.
+# Before anything imports torch, which reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 # The same examples in every run, so that a change is what makes a test fail; raise max_examples by hand to search further.
