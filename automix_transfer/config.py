@@ -18,7 +18,7 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, first_line
 
 __all__ = ["MISSING", "DuplicateKey", "UniqueKeyLoader", "load_config", "parse_yaml", "read_yaml", "to_yaml"]
 
@@ -48,7 +48,7 @@ def load_config(schema: type[Schema], files: Sequence[str | Path] = (), override
         raise UserError(f"config key '{error.full_key}' has no value; set it in the file or as an override, "
                         f"e.g. {error.full_key}=VALUE") from error
     except OmegaConfBaseException as error:
-        raise UserError(f"config: {_first_line(error)}") from error
+        raise UserError(f"config: {first_line(error)}") from error
     return result  # type: ignore[return-value]  # to_object returns an instance of the schema
 
 
@@ -101,7 +101,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"config file {file} does not exist") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"config file {file} could not be read as UTF-8 text ({_first_line(error)})") from error
+        raise UserError(f"config file {file} could not be read as UTF-8 text ({first_line(error)})") from error
     except DuplicateKey as error:
         raise UserError(f"config file {file} {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -155,7 +155,7 @@ def _layers(file: Path, chain: tuple[Path, ...]) -> list[tuple[Path, DictConfig]
     try:
         return [*layers, (file, OmegaConf.create(value))]
     except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"config file {file}: {_first_line(error)}") from error
+        raise UserError(f"config file {file}: {first_line(error)}") from error
 
 
 def _merge(config: Any, layer: DictConfig, source: str) -> Any:
@@ -171,7 +171,7 @@ def _merge(config: Any, layer: DictConfig, source: str) -> Any:
     except OmegaConfBaseException as error:
         full_key = getattr(error, "full_key", None)
         wanted = _wanted_type(config, full_key)
-        raise UserError(f"{source}: config key '{full_key}' has a value of the wrong type ({_first_line(error)})"
+        raise UserError(f"{source}: config key '{full_key}' has a value of the wrong type ({first_line(error)})"
                         + (f"; expected {wanted}" if wanted else "")) from error
 
 
@@ -199,7 +199,3 @@ def _wanted_type(config: Any, key: str | None) -> str | None:
         kind = found.default_factory if callable(found.default_factory) else found.type  # type: ignore[assignment]
         last = found
     return str(last.type) if key else None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -17,6 +17,11 @@ class UserError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, as a part of one sentence: its first line, or its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and exit with its code; a `UserError` is printed as one line and exits with 2.
 

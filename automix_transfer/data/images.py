@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, first_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 # Decoders of pixels only: Pillow would also open EPS, which runs Ghostscript.
@@ -119,8 +119,7 @@ def _complaint(path: str | Path, source: str | Path | BytesIO, error: Exception)
         return "is not an image, or is damaged at its start"
     if "truncated" in str(error).lower():
         return "is truncated"
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"is damaged ({reason[:120]})"
+    return f"is damaged ({first_line(error)[:120]})"
 
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:

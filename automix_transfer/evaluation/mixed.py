@@ -26,8 +26,8 @@ from automix_transfer.evaluation.mixers import (
     mixup,
 )
 from automix_transfer.mixing import Method
+from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.rng import derive_generator
-from automix_transfer.training.validation import eval_mode
 
 __all__ = ["LAMS", "MIXERS", "MaskStatistics", "MixedAccuracy", "Mixer", "automix_mask", "automix_mixer", "cutmix", "draw_partners",
            "load_method", "mask_statistics", "mixed_accuracy", "mixup", "shuffled_batches"]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, first_line
 from automix_transfer.mixing import NEVER_READ, AutoMix, CutMix, Method, MixUp, build_method
 from automix_transfer.mixing.average import method_state
 from automix_transfer.mixing.draw import PairDraw
@@ -23,8 +23,8 @@ from automix_transfer.mixing.mix_block import mix
 from automix_transfer.mixing.mixup import apply_mixup
 from automix_transfer.mixing.pairs import CoinMethod
 from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.training import checkpoint
-from automix_transfer.training.validation import eval_mode
 
 Mixer = Callable[[Tensor, Tensor, float, torch.Generator], Tensor]
 PAIRS_A_DRAW = 8  #: of `pair_mixer`; a method that draws one box or mask a batch then shows many of them
@@ -144,6 +144,6 @@ def method_of(content: Mapping[str, Any], source: Path) -> tuple[Method, Encoder
         method = build_method(name, info.build(), options, info)
         method.load_state_dict(method_state(content["model"] | content.get("model_extra", {})))
     except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:  # hand-edited or of another version
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{source} does not fit the method '{name}' of this version ({reason}); use the version that wrote it") from error
+        raise UserError(f"{source} does not fit the method '{name}' of this version ({first_line(error)}); "
+                        "use the version that wrote it") from error
     return method.eval(), info

@@ -19,7 +19,7 @@ from automix_transfer.evaluation.attacks import OfPixels, gradient_of, pgd, sign
 from automix_transfer.evaluation.confusion import confusion_figures
 from automix_transfer.evaluation.corrupted import corrupted_hits, summarize
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES, check
-from automix_transfer.training.validation import eval_mode
+from automix_transfer.models.eval_mode import eval_mode
 
 PARTS = ("clean", "calibration", "confusion", "fgsm", "pgd", "corruption")
 

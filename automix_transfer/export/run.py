@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, first_line
 from automix_transfer.export.detectron2 import export_detectron2, is_overlay
 from automix_transfer.export.proof import PACKAGES, TOLERANCE, Loaded, Proof, check_keys, compare, proof_sizes, sha256_of, versions_of
 from automix_transfer.export.safetensors import export_safetensors
@@ -65,8 +65,7 @@ def _prove(source: Source, kind: str, draft: Path, output: Path) -> Proof:
     except UserError as error:
         raise UserError(str(error).replace(str(draft.parent), str(output.parent))) from error
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{output}: {kind} could not load the export of encoder '{source.info.name}' ({reason}), "
+        raise UserError(f"{output}: {kind} could not load the export of encoder '{source.info.name}' ({first_line(error)}), "
                         "so nothing was written") from error
     return Proof(kind, output.name, sha256_of(draft), str(source.path), source.sha256, source.info.to_dict(), source.which, source.step,
                  loaded.target.replace("FILE", f"'{output.name}'"), loaded.matched, loaded.total, TOLERANCE,

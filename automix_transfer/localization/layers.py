@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, first_line
 from automix_transfer.models.encoders import feature_layer
 from automix_transfer.models.taps import as_map, find_layer
 
@@ -143,8 +143,8 @@ def run_on_noise(encoder: nn.Module, image_size: int, hooks: list[Any]) -> Tenso
     try:
         return encoder(noise)
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{type(encoder).__name__} does not run on {image_size} px images ({reason}); set --image-size") from error
+        raise UserError(f"{type(encoder).__name__} does not run on {image_size} px images ({first_line(error)}); "
+                        "set --image-size") from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from automix_transfer.mixing.losses import PLAIN, LossOptions, summed_loss
 from automix_transfer.mixing.precision import in_float16
+from automix_transfer.models.eval_mode import eval_mode
 
 
 def input_saliency(encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -15,16 +16,10 @@ def input_saliency(encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor
 
     Costs two passes. The loss is summed, not averaged, so that a larger batch does not push gradients under half precision's least number.
     """
-    modes = {module: module.training for module in encoder.modules()}
-    encoder.eval()
-    try:
-        with torch.enable_grad():
-            inputs = images.detach().requires_grad_(True)
-            loss = functional.cross_entropy(encoder(inputs).float(), labels, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, inputs)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with eval_mode(encoder), torch.enable_grad():
+        inputs = images.detach().requires_grad_(True)
+        loss = functional.cross_entropy(encoder(inputs).float(), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, inputs)
     return gradient.float().square().mean(dim=1).sqrt()
 
 

@@ -17,10 +17,11 @@ import torchvision
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, first_line
 from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from automix_transfer.models.cifar_resnet import cifar_resnet
-from automix_transfer.models.taps import blank_image, evaluating
+from automix_transfer.models.eval_mode import eval_mode
+from automix_transfer.models.taps import blank_image
 from automix_transfer.models.wide_resnet import wide_resnet
 
 STEMS = ("imagenet", "cifar")
@@ -175,11 +176,10 @@ def check_size(encoder: nn.Module, name: str, image_size: int, key: str) -> None
         UserError: the network does not take such images.
     """
     try:
-        with evaluating(encoder):
+        with eval_mode(encoder):
             encoder(blank_image(encoder, image_size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"encoder '{name}' does not take images of {key}={image_size} ({reason}); "
+        raise UserError(f"encoder '{name}' does not take images of {key}={image_size} ({first_line(error)}); "
                         f"its own size is {plain_info(name, 0).image_size}") from error
 
 

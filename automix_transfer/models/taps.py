@@ -15,7 +15,8 @@ import torch
 from timm.models.hiera import Hiera
 from torch import Tensor, nn
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, first_line
+from automix_transfer.models.eval_mode import eval_mode
 
 SMALL = 64  #: side in pixels of a blank image for networks of any size
 
@@ -132,9 +133,8 @@ def feature_channels(encoder: nn.Module, layer: str) -> int:
             return blank_map(encoder, layer, image_size).shape[1]
         except (AssertionError, RuntimeError, ValueError) as error:
             refusal = error
-    reason = (str(refusal).splitlines() or [type(refusal).__name__])[0]
     raise UserError(f"{type(encoder).__name__} takes images neither of {SMALL} px nor of {own} px up to feature layer '{layer}' "
-                    f"({reason}), so the channels there are not known; choose another encoder.name, or build it for another "
+                    f"({first_line(refusal)}), so the channels there are not known; choose another encoder.name, or build it for another "
                     "data.image_size") from refusal
 
 
@@ -154,7 +154,7 @@ def feature_grid(encoder: nn.Module, layer: str, image_size: int) -> tuple[int, 
 @torch.no_grad()
 def blank_map(encoder: nn.Module, layer: str, image_size: int) -> Tensor:
     """The map of one blank image at ``layer``; no state changes."""
-    with evaluating(encoder):
+    with eval_mode(encoder):
         return features(encoder, blank_image(encoder, image_size), layer)
 
 
@@ -162,15 +162,3 @@ def blank_image(encoder: nn.Module, image_size: int) -> Tensor:
     """One black image (1, 3, s, s) where the network is and in its precision."""
     parameter = next(encoder.parameters())
     return torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
-
-
-@contextmanager
-def evaluating(encoder: nn.Module) -> Iterator[None]:
-    """Within the block all modules are in evaluation mode; behind it each is in its own again."""
-    training = {module: module.training for module in encoder.modules()}
-    encoder.eval()
-    try:
-        yield
-    finally:
-        for module, was in training.items():
-            module.training = was

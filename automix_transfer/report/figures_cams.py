@@ -17,10 +17,10 @@ from automix_transfer.evaluation.mixers import Mixer
 from automix_transfer.evaluation.runs import Run
 from automix_transfer.localization.cam import ClassActivation
 from automix_transfer.localization.maps import score_map
+from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.report.figures_common import OWN, Asked, mixers_of, open_shown, title_of
 from automix_transfer.report.figures_sheet import RIGHT, WIDTH, WRONG, Cell, Picture, class_name, save_parts, sheet, write_numbers
 from automix_transfer.rng import derive_generator
-from automix_transfer.training.validation import eval_mode
 
 CELLS = 7  #: a map should have at least so many a side, as a ResNet's has at 224 pixels
 HEAT = colormaps["magma"]

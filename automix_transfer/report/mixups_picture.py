@@ -25,11 +25,11 @@ from automix_transfer.mixing.resizemix import ResizeMixOptions, apply_resizemix,
 from automix_transfer.mixing.saliency import input_saliency
 from automix_transfer.mixing.saliencymix import SaliencyMixOptions, apply_saliencymix
 from automix_transfer.mixing.supermix import SuperMixDraw, SuperMixOptions, optimise_masks
+from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.models.taps import features
 from automix_transfer.report.pictures import Cells, Pairs, _sheet, shares
 from automix_transfer.report.style import save
 from automix_transfer.rng import derive_generator
-from automix_transfer.training.validation import eval_mode
 
 LAM = 0.5
 LAST_MAP = "layer3"  #: of the small encoder: 4×4 cells at 64 px, where its last has 2×2

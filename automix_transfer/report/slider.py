@@ -30,12 +30,12 @@ from automix_transfer.mixing.resizemix import ResizeMixOptions, apply_resizemix,
 from automix_transfer.mixing.saliency import input_saliency
 from automix_transfer.mixing.saliencymix import SaliencyMixOptions, apply_saliencymix
 from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.progress import Progress
 from automix_transfer.report.collect import SLIDER
 from automix_transfer.report.examples import save_webp
 from automix_transfer.report.pictures import Pairs, choose_pairs, pairs_of, shares
 from automix_transfer.rng import derive_generator
-from automix_transfer.training.validation import eval_mode
 
 LAMS = tuple(k / 20 for k in range(21))
 PAD = 2  #: rows of a frame's border repeated above and below it, so that scaling does not let its neighbours shine through

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.training.distributed import World, sum_over_ranks
 
 
@@ -38,18 +38,6 @@ def evaluate(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Any]], w
     totals = sum_over_ranks(device_totals.cpu(), world)
     count = max(float(totals[0]), 1.0)
     return {"top1": 100 * float(totals[1]) / count, "top5": 100 * float(totals[2]) / count, "loss": float(totals[3]) / count}
-
-
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule has the mode it had, which ``module.train()`` would not give back."""
-    modes = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, mode in modes.items():
-            child.training = mode
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

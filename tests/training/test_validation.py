@@ -3,8 +3,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.training.distributed import World
-from automix_transfer.training.validation import eval_mode, evaluate
+from automix_transfer.training.validation import evaluate
 
 CPU = World(0, 1, torch.device("cpu"))
 
