@@ -89,7 +89,7 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
         return [python, str(ROOT / "detection" / "train_net.py"), "--resume", "--config-file", str(DETECTOR), "--num-gpus", "0",
                 "--data-root", str(data / "VOC2007"), "OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", weights, "SEED", "1", *short]
 
-    jobs = [Job("data", [python, "-m", "automix_transfer.data.synthetic", "--out", str(data), *(["--scale", "0.1"] if smoke else [])],
+    jobs = [Job("data", [python, "-m", "automix_transfer.synthetic.write", "--out", str(data), *(["--scale", "0.1"] if smoke else [])],
                 data / "coco" / "synthetic.json", minutes=0.5)]  # the set that is written last
     for method in METHODS:
         run = f"pretrain/{method}"
@@ -129,12 +129,12 @@ def _progress(line: str) -> bool:
 
 def finish(output: Path, data: Path, smoke: bool, parallel: int, seconds: dict[str, float], total: float) -> None:
     """Figures, ``summary.json``, the table and the page."""
-    from automix_transfer.evaluation.mixed import load_method
-    from automix_transfer.report.demo_figures import draw_figures
-    from automix_transfer.report.examples import cam_shots, detection_shots, write_shots
+    from automix_transfer.evaluation.mixed_samples import load_method
+    from automix_transfer.figures.demo_figures import draw_figures
+    from automix_transfer.report.cards import cam_shots, detection_shots, write_shots
     from automix_transfer.report.page import build
-    from automix_transfer.report.table import chain_table
-    from automix_transfer.training.run_folder import git_commit
+    from automix_transfer.training.record.run_folder import git_commit
+    from automix_transfer.transfer.chain_table import chain_table
 
     print("measuring mixed samples and drawing figures", flush=True)
     automix = load_method(output / "pretrain" / "automix" / "last.pt")

@@ -18,7 +18,7 @@ import torch
 from automix_transfer import __version__
 from automix_transfer.errors import run_script
 from automix_transfer.io import expand_home, write_json
-from automix_transfer.training.run_folder import git_commit, version
+from automix_transfer.training.record.run_folder import git_commit, version
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python-headless", "scipy", "numba", "fvcore", "omegaconf",
             "safetensors", "pycocotools", "hotcoco", "tensorboard")

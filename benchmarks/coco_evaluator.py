@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500, help="images (default 500; COCO's val2017 has 5,000)")
     args = parser.parse_args()
     compatibility.require()
-    from automix_transfer.detection.coco_evaluation import ENGINES, figures, match
+    from automix_transfer.detection.scores.coco_evaluation import ENGINES, figures, match
 
     truth, found = scenes(args.images)
     seconds, results = {}, {}

@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args()
     compatibility.require()
-    from automix_transfer.detection.results import table
+    from automix_transfer.detection.scores.results import table
     from automix_transfer.detection.trainer import run
     from automix_transfer.io import read_json
 

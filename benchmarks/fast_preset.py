@@ -22,7 +22,7 @@ from automix_transfer.config import load_config
 from automix_transfer.errors import run_script
 from automix_transfer.io import write_json
 from automix_transfer.jobs import run_jobs
-from automix_transfer.mixing.options import AutoMixOptions
+from automix_transfer.mixing.automix.options import AutoMixOptions
 
 #: name -> what it changes in AutoMix, one saving a row
 CANDIDATES = {

@@ -34,9 +34,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import write_json
 from automix_transfer.mixing import METHODS, Method, build_method
-from automix_transfer.mixing.comixup import CoMixupOptions, draw_comixup, solve_shares
-from automix_transfer.mixing.puzzlemix import PuzzleMixDraw, PuzzleMixOptions, solve_masks
-from automix_transfer.mixing.saliency import block_shares
+from automix_transfer.mixing.methods.comixup import CoMixupOptions, draw_comixup, solve_shares
+from automix_transfer.mixing.methods.puzzlemix import PuzzleMixDraw, PuzzleMixOptions, solve_masks
+from automix_transfer.mixing.parts.saliency import block_shares
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
 from automix_transfer.training.validation import autocast
 

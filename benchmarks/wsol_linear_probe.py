@@ -26,7 +26,7 @@ from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import run_script
 from automix_transfer.io import save_torch
-from automix_transfer.localization.layers import find_classifier
+from automix_transfer.localization.maps.layers import find_classifier
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.models.weights_file import CHECKPOINT_FORMAT
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from automix_transfer.data.registry import DATASETS
 from automix_transfer.errors import run_script
 from automix_transfer.localization.evaluate import evaluate
+from automix_transfer.localization.maps.sources import EncoderMaps
 from automix_transfer.localization.pipeline import print_progress
-from automix_transfer.localization.sources import EncoderMaps
 from automix_transfer.localization.targets import targets_of
 from automix_transfer.models.weights import load_encoder
 

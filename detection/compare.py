@@ -48,10 +48,10 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     arguments = parser().parse_args()
     compatibility.require()
-    from automix_transfer.detection import compare
-    from automix_transfer.detection.comparison import collect
+    from automix_transfer.detection.comparing import compare
+    from automix_transfer.detection.comparing.collected import collect
     from automix_transfer.jobs import run_jobs
-    from automix_transfer.report.comparison import build
+    from automix_transfer.report.comparison_page import build
 
     if arguments.jobs is not None and (arguments.jobs < 1 or (arguments.num_gpus and arguments.jobs > 1)):
         raise UserError(f"--jobs {arguments.jobs} must be at least 1, and 1 with --num-gpus: runs would share the GPUs")

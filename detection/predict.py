@@ -39,8 +39,8 @@ def main() -> int:
     compatibility.require()
     import torch
 
-    from automix_transfer.detection.inference import load_run
-    from automix_transfer.detection.predict import find_images, predict
+    from automix_transfer.detection.showing.inference import load_run
+    from automix_transfer.detection.showing.predict import find_images, predict
 
     images = find_images(arguments.images)
     detector = load_run(arguments.run, arguments.checkpoint, arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -7,7 +7,7 @@ python pretrain/train.py --config-file pretrain/configs/cifar100_r18_supermix.ya
 """
 
 from automix_transfer.errors import run_script
-from automix_transfer.training.supermix import main
+from automix_transfer.training.supermix_writer import main
 
 if __name__ == "__main__":
     run_script(lambda: main(__doc__))

@@ -22,8 +22,8 @@ import sys
 from pathlib import Path
 
 from automix_transfer.errors import UserError, run_script
-from automix_transfer.localization.map_formulas import METHODS
-from automix_transfer.localization.metrics import default_thresholds
+from automix_transfer.localization.maps.map_formulas import METHODS
+from automix_transfer.localization.scores.metrics import default_thresholds
 
 SPLITS = {"cub": "test", "tiny_imagenet": "val"}  # data sets with boxes, and the split that is reported
 #: of options that not every run has: filled in where they apply, so that one that was given and does not is noticed
@@ -118,8 +118,8 @@ def main() -> None:
         if getattr(args, name) is None:
             setattr(args, name, value)
     from automix_transfer.localization.evaluate import Chosen, evaluate
+    from automix_transfer.localization.maps.sources import FolderMaps
     from automix_transfer.localization.pipeline import print_progress
-    from automix_transfer.localization.sources import FolderMaps
     from automix_transfer.localization.writing import table, write_results
 
     target_set, other_set = targets(args)
@@ -178,7 +178,7 @@ def targets(args: argparse.Namespace):
 
 def encoder_maps(args: argparse.Namespace):
     """Class maps of the checkpoint's encoder."""
-    from automix_transfer.localization.sources import EncoderMaps, choose_device
+    from automix_transfer.localization.maps.sources import EncoderMaps, choose_device
     from automix_transfer.models.weights import load_encoder
 
     device = choose_device(args.device)

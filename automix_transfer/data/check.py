@@ -19,18 +19,18 @@ from itertools import combinations
 from pathlib import Path
 
 from automix_transfer.data.cache import cache_file
-from automix_transfer.data.cars import CARS_LAYOUT
-from automix_transfer.data.cifar import CIFAR10, CIFAR100
 from automix_transfer.data.dataset import cut_bottom
 from automix_transfer.data.images import ImageFacts, decode_image
-from automix_transfer.data.large_scale import INAT_LAYOUT, PLACES_LAYOUT
-from automix_transfer.data.layouts import FOLDER_LAYOUT, TINY_LAYOUT
-from automix_transfer.data.layouts_lists import AIRCRAFT_LAYOUT, CUB_LAYOUT
+from automix_transfer.data.layouts.cars import CARS_LAYOUT
+from automix_transfer.data.layouts.cifar import CIFAR10, CIFAR100
+from automix_transfer.data.layouts.folders import FOLDER_LAYOUT, TINY_LAYOUT
+from automix_transfer.data.layouts.large_scale import INAT_LAYOUT, PLACES_LAYOUT
+from automix_transfer.data.layouts.lists import AIRCRAFT_LAYOUT, CUB_LAYOUT
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.problems import ListError, Problems
 from automix_transfer.data.registry import DATASETS, SPLITS, load_listing
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.data.shards import SHARD_LAYOUT
+from automix_transfer.data.shards.index import SHARD_LAYOUT
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import write_json
 from automix_transfer.progress import Progress

@@ -90,7 +90,7 @@ def train_dataset(config: DataConfig, seed: int = 0) -> ClassificationDataset:
     """
     listing, transform = _usable(config, config.train_split), train_transform(config)
     if config.mixed:
-        from automix_transfer.data.mixed import WithMixed  # a subclass of the class above
+        from automix_transfer.data.mixed_offline import WithMixed  # a subclass of the class above
 
         dataset: ClassificationDataset = WithMixed(listing, transform, config.mixed, seed)
     else:

@@ -17,8 +17,8 @@ from typing import IO
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.registry import DATASETS, SPLITS, load_listing
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.data.shards import CLASSES
-from automix_transfer.data.tar import BLOCK
+from automix_transfer.data.shards.index import CLASSES
+from automix_transfer.data.shards.tar import BLOCK
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import atomic_write, write_text
 from automix_transfer.progress import Progress

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from automix_transfer.data.cars import cars
-from automix_transfer.data.cifar import cifar10, cifar100
-from automix_transfer.data.large_scale import inaturalist2017, inaturalist2018, places205
-from automix_transfer.data.layouts import imagefolder, tiny_imagenet
-from automix_transfer.data.layouts_lists import aircraft, cub
+from automix_transfer.data.layouts.cars import cars
+from automix_transfer.data.layouts.cifar import cifar10, cifar100
+from automix_transfer.data.layouts.folders import imagefolder, tiny_imagenet
+from automix_transfer.data.layouts.large_scale import inaturalist2017, inaturalist2018, places205
+from automix_transfer.data.layouts.lists import aircraft, cub
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.data.shards import shards
+from automix_transfer.data.shards.index import shards
 from automix_transfer.errors import UserError
 from automix_transfer.io import expand_home
 

@@ -8,4 +8,5 @@ from automix_transfer.detection import compatibility
 
 if compatibility.available():
     compatibility.apply()
-    from automix_transfer.detection import backbone, roi_heads, timm_backbone  # noqa: F401  (they register what configs name)
+    # They register what configs name.
+    from automix_transfer.detection.networks import backbone, roi_heads, timm_backbone  # noqa: F401

@@ -24,12 +24,12 @@ from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
 from automix_transfer.config import DuplicateKey, parse_yaml, read_yaml
-from automix_transfer.detection.backbone import BASIC_BLOCKS
-from automix_transfer.detection.encoder_weights import input_settings, is_encoder_file
+from automix_transfer.detection.linear_scaling import same, scale_schedule, take_saved
 from automix_transfer.detection.loader import SAMPLERS
-from automix_transfer.detection.schedule import same, scale_schedule, take_saved
-from automix_transfer.detection.timm_backbone import check_name, encoder_name
-from automix_transfer.detection.weights_check import implied_settings
+from automix_transfer.detection.networks.backbone import BASIC_BLOCKS
+from automix_transfer.detection.networks.timm_backbone import check_name, encoder_name
+from automix_transfer.detection.weights.encoder_weights import input_settings, is_encoder_file
+from automix_transfer.detection.weights.weights_check import implied_settings
 from automix_transfer.errors import UserError
 from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 

@@ -21,8 +21,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_codec
 
-from automix_transfer.data.coco import categories_of_coco, read_coco
-from automix_transfer.data.voc import read_voc
+from automix_transfer.data.detection.coco import categories_of_coco, read_coco
+from automix_transfer.data.detection.voc import read_voc
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
 

@@ -28,12 +28,12 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from automix_transfer.detection.checkpoints import BEST_RECORD, BestCheckpoint, SafeCheckpointer, latest, restore
-from automix_transfer.detection.coco_evaluation import ENGINES
 from automix_transfer.detection.config import logger, model_errors
-from automix_transfer.detection.evaluation import build_evaluator
 from automix_transfer.detection.loader import TrainLoader, train_loader
-from automix_transfer.detection.timm_backbone import encoder_name, is_layer_normed
-from automix_transfer.detection.weights_check import LoadReport, load_weights
+from automix_transfer.detection.networks.timm_backbone import encoder_name, is_layer_normed
+from automix_transfer.detection.scores.coco_evaluation import ENGINES
+from automix_transfer.detection.scores.evaluation import build_evaluator
+from automix_transfer.detection.weights.weights_check import LoadReport, load_weights
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_text
 from automix_transfer.training.signals import Interrupted, StopRequest

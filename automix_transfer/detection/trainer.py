@@ -21,14 +21,14 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from automix_transfer.detection.checkpoints import latest, restore
-from automix_transfer.detection.coco_evaluation import ENGINES, check_engine
 from automix_transfer.detection.config import flatten, load_config, logger, model_errors, saved_config
 from automix_transfer.detection.datasets import check_builtin, check_masks, class_names_of, register_folder
 from automix_transfer.detection.engine import BEST_METRIC, Trainer
-from automix_transfer.detection.evaluation import check_metric
-from automix_transfer.detection.results import EVALUATED, TRAINED, summarize, table, write_categories, write_results
-from automix_transfer.detection.schedule import refuse_changes
-from automix_transfer.detection.weights_check import load_weights
+from automix_transfer.detection.linear_scaling import refuse_changes
+from automix_transfer.detection.scores.coco_evaluation import ENGINES, check_engine
+from automix_transfer.detection.scores.evaluation import check_metric
+from automix_transfer.detection.scores.results import EVALUATED, TRAINED, summarize, table, write_categories, write_results
+from automix_transfer.detection.weights.weights_check import load_weights
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_text
 

@@ -13,7 +13,7 @@ from automix_transfer.data.dataset import ClassificationDataset, eval_dataset
 from automix_transfer.data.registry import SPLITS
 from automix_transfer.data.settings import INTERPOLATIONS, DataConfig
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.runs import open_run
+from automix_transfer.evaluation.opened import open_run
 from automix_transfer.models.encoders import EncoderInfo, check_size
 from automix_transfer.models.weights import load_encoder
 

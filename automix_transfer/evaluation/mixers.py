@@ -17,14 +17,14 @@ from torch import Tensor
 
 from automix_transfer.errors import UserError, first_line
 from automix_transfer.mixing import NEVER_READ, AutoMix, CutMix, Method, MixUp, build_method
+from automix_transfer.mixing.automix.mix_block import mix
 from automix_transfer.mixing.average import method_state
 from automix_transfer.mixing.draw import PairDraw
-from automix_transfer.mixing.mix_block import mix
-from automix_transfer.mixing.mixup import apply_mixup
+from automix_transfer.mixing.methods.mixup import apply_mixup
 from automix_transfer.mixing.pairs import CoinMethod
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.eval_mode import eval_mode
-from automix_transfer.training import checkpoint
+from automix_transfer.training.record import checkpoint
 
 Mixer = Callable[[Tensor, Tensor, float, torch.Generator], Tensor]
 PAIRS_A_DRAW = 8  #: of `pair_mixer`; a method that draws one box or mask a batch then shows many of them

@@ -14,7 +14,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation.inputs import Inputs
 from automix_transfer.evaluation.suite import SuiteOptions
 from automix_transfer.io import read_json
-from automix_transfer.training.run_folder import git_commit
+from automix_transfer.training.record.run_folder import git_commit
 
 SHOWN = {"top1": "top-1", "top5": "top-5", "mean_class_top1": "top-1, mean over classes", "ece10": "ECE, 10 bins", "ece15": "ECE, 15 bins",
          "adaptive_ece15": "adaptive ECE, 15 bins", "corruption_top1_15": "top-1, 15 corruptions",

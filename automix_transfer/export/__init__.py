@@ -1,6 +1,9 @@
-"""Checkpoint -> torchvision, timm, safetensors, Detectron2: each a file with a key table, and a proof."""
+"""Checkpoint -> torchvision, timm, safetensors: each a file with a key table, and a proof.
+
+Detectron2's exporter is in `automix_transfer.detection.weights.exporter`.
+"""
 
 from automix_transfer.export.proof import Proof
-from automix_transfer.export.run import EXPORTERS, SUFFIXES, export
+from automix_transfer.export.run import EXPORTERS, Exporter, export
 
-__all__ = ["EXPORTERS", "SUFFIXES", "Proof", "export"]
+__all__ = ["EXPORTERS", "Exporter", "Proof", "export"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from automix_transfer.errors import UserError, first_line
-from automix_transfer.export.detectron2 import export_detectron2, is_overlay
 from automix_transfer.export.proof import PACKAGES, TOLERANCE, Loaded, Proof, check_keys, compare, proof_sizes, sha256_of, versions_of
 from automix_transfer.export.safetensors import export_safetensors
 from automix_transfer.export.source import Source, open_source
@@ -16,27 +16,47 @@ from automix_transfer.export.timm import export_timm
 from automix_transfer.export.torchvision import export_torchvision
 from automix_transfer.io import read_json, sync_folder, write_json
 
-EXPORTERS: dict[str, Callable[[Source, Path], Loaded]] = {
-    "torchvision": export_torchvision, "timm": export_timm, "safetensors": export_safetensors, "detectron2": export_detectron2}
-SUFFIXES = {"torchvision": ".pth", "timm": ".pth", "safetensors": ".safetensors", "detectron2": ".pkl"}
+
+@dataclass(frozen=True)
+class Exporter:
+    """A kind of export.
+
+    Attributes:
+        write: writes the file and says how it is loaded back into the target's own network.
+        suffix: of the file, e.g. ``.pth``.
+        beside: suffix of a second file that is written beside it, and what knows one that an export wrote; None where there is none.
+    """
+
+    write: Callable[[Source, Path], Loaded]
+    suffix: str
+    beside: tuple[str, Callable[[Path], bool]] | None = None
+
+
+#: kind -> exporter; Detectron2's is in `automix_transfer.detection.weights.exporter`, which adds itself to a copy of this table
+EXPORTERS = {"torchvision": Exporter(export_torchvision, ".pth"), "timm": Exporter(export_timm, ".pth"),
+             "safetensors": Exporter(export_safetensors, ".safetensors")}
 
 
 def export(checkpoint: str | Path, kind: str, output: str | Path, encoder_name: str | None = None, which: str | None = None,
-           num_classes: int | None = None) -> Proof:
+           num_classes: int | None = None, kinds: Mapping[str, Exporter] = EXPORTERS) -> Proof:
     """Export the encoder in ``checkpoint`` to ``output``, with its proof beside it (x.pth -> x.proof.json).
 
     Args:
         checkpoint: a checkpoint or export of ours, or a plain state dict of torchvision or timm.
-        kind: a key of `EXPORTERS`.
+        kind: a key of ``kinds``.
         encoder_name: needed where the file does not say which encoder it holds.
         which: ``k`` or ``q`` of a checkpoint with both; ``None`` takes the one that inference uses.
         num_classes: checked against the file's classifier where given.
+        kinds: the table of exporters; `automix_transfer.detection.weights.exporter.EXPORTERS` has Detectron2's too.
 
     Raises:
         UserError: anything wrong with the source, or an export that cannot be proven; then nothing is written.
     """
     checkpoint, output = Path(checkpoint), Path(output)
-    _check_request(checkpoint, kind, output)
+    if kind not in kinds:
+        raise UserError(f"export kind '{kind}' is unknown; choose one of {', '.join(kinds)}")
+    exporter = kinds[kind]
+    _check_request(checkpoint, kind, exporter, output)
     source = open_source(checkpoint, _sha256(checkpoint), encoder_name, which, num_classes)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +65,7 @@ def export(checkpoint: str | Path, kind: str, output: str | Path, encoder_name: 
         raise UserError(f"{output.parent} cannot be written ({error.strerror}); choose another folder for --output") from error
     with folder as name:
         draft = Path(name) / output.name
-        proof = _prove(source, kind, draft, output)
+        proof = _prove(source, kind, exporter, draft, output)
         write_json(_proof_file(draft), proof.to_dict())
         try:
             for file in sorted(Path(name).iterdir(), key=lambda file: file.name == output.name):  # the file itself comes last
@@ -56,10 +76,10 @@ def export(checkpoint: str | Path, kind: str, output: str | Path, encoder_name: 
     return proof
 
 
-def _prove(source: Source, kind: str, draft: Path, output: Path) -> Proof:
+def _prove(source: Source, kind: str, exporter: Exporter, draft: Path, output: Path) -> Proof:
     """Write ``draft`` and prove it; whatever the target framework raises on it means that it is not proven."""
     try:
-        loaded = EXPORTERS[kind](source, draft)
+        loaded = exporter.write(source, draft)
         check_keys(loaded)
         rows = compare(loaded.source_taps, loaded.target_taps, proof_sizes(source.encoder, source.info.image_size))
     except UserError as error:
@@ -73,13 +93,11 @@ def _prove(source: Source, kind: str, draft: Path, output: Path) -> Proof:
                  versions_of((*PACKAGES, *loaded.packages)))
 
 
-def _check_request(checkpoint: Path, kind: str, output: Path) -> None:
-    if kind not in EXPORTERS:
-        raise UserError(f"export kind '{kind}' is unknown; choose one of {', '.join(EXPORTERS)}")
-    if output.suffix != SUFFIXES[kind]:
-        raise UserError(f"--output {output} must end in {SUFFIXES[kind]} for {kind}, which goes by the suffix; "
-                        f"for example {output.with_suffix(SUFFIXES[kind]) if output.name else 'x' + SUFFIXES[kind]}")
-    overlay = output.with_suffix(".yaml") if kind == "detectron2" else None
+def _check_request(checkpoint: Path, kind: str, exporter: Exporter, output: Path) -> None:
+    if output.suffix != exporter.suffix:
+        raise UserError(f"--output {output} must end in {exporter.suffix} for {kind}, which goes by the suffix; "
+                        f"for example {output.with_suffix(exporter.suffix) if output.name else 'x' + exporter.suffix}")
+    overlay = output.with_suffix(exporter.beside[0]) if exporter.beside else None
     for file in filter(None, (output, overlay, _proof_file(output))):  # all of them, or what was moved first would stay behind
         if file.is_dir():
             raise UserError(f"--output {output} is a folder; give a file name" if file == output else
@@ -87,7 +105,7 @@ def _check_request(checkpoint: Path, kind: str, output: Path) -> None:
     if output.exists() and checkpoint.exists() and output.samefile(checkpoint):
         raise UserError(f"--output {output} is the source itself; choose another name")
     free = output.with_stem(f"{output.stem}_{kind}")
-    if overlay is not None and overlay.exists() and not is_overlay(overlay):
+    if overlay is not None and exporter.beside and overlay.exists() and not exporter.beside[1](overlay):
         raise UserError(f"{overlay} is no overlay that an export wrote and would be overwritten; choose another name for --output, "
                         f"e.g. {free}")
     old = _proof_file(output)

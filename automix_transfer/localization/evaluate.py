@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automix_transfer.errors import UserError
-from automix_transfer.localization.box_results import BoxResults, summarize_boxes
-from automix_transfer.localization.box_task import BoxTask
-from automix_transfer.localization.mask_results import summarize_masks
-from automix_transfer.localization.mask_task import MaskTask
-from automix_transfer.localization.metrics import default_thresholds
 from automix_transfer.localization.pipeline import Progress, Source, Task, measure_all, open_records
+from automix_transfer.localization.scores.box_results import BoxResults, summarize_boxes
+from automix_transfer.localization.scores.box_task import BoxTask
+from automix_transfer.localization.scores.mask_results import summarize_masks
+from automix_transfer.localization.scores.mask_task import MaskTask
+from automix_transfer.localization.scores.metrics import default_thresholds
 from automix_transfer.localization.targets import TargetSet
 from automix_transfer.localization.writing import Results
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from automix_transfer.localization import maps
-from automix_transfer.localization.box_task import BoxTask
-from automix_transfer.localization.mask_task import MaskTask
+from automix_transfer.localization.maps import score_maps as maps
+from automix_transfer.localization.maps.sources import EncoderMaps, FolderMaps
 from automix_transfer.localization.records import Records
-from automix_transfer.localization.sources import EncoderMaps, FolderMaps
+from automix_transfer.localization.scores.box_task import BoxTask
+from automix_transfer.localization.scores.mask_task import MaskTask
 from automix_transfer.localization.targets import TargetSet
 from automix_transfer.progress import Progress as Lines
 

@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from automix_transfer.io import atomic_write, write_json, write_text
-from automix_transfer.localization.box_results import V1, BoxResults
-from automix_transfer.localization.mask_results import MaskResults
+from automix_transfer.localization.scores.box_results import V1, BoxResults
+from automix_transfer.localization.scores.mask_results import MaskResults
 
 Results = BoxResults | MaskResults
 

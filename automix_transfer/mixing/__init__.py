@@ -10,25 +10,25 @@ from torch import nn
 
 from automix_transfer.config import load_config
 from automix_transfer.errors import UserError
-from automix_transfer.mixing.alignmix import AlignMix, AlignMixOptions
-from automix_transfer.mixing.attentivemix import AttentiveMix, AttentiveMixOptions
-from automix_transfer.mixing.augmix import AugMix, AugMixOptions
-from automix_transfer.mixing.automix import AutoMix
+from automix_transfer.mixing.automix.mix_block import MixBlock
+from automix_transfer.mixing.automix.options import PRESETS, AutoMixOptions
+from automix_transfer.mixing.automix.step import AutoMix
 from automix_transfer.mixing.base import Method, StepOutput
-from automix_transfer.mixing.comixup import CoMixup, CoMixupOptions
-from automix_transfer.mixing.cutmix import CutMix, CutMixOptions
-from automix_transfer.mixing.fmix import FMix, FMixOptions
-from automix_transfer.mixing.manifoldmix import ManifoldMix, ManifoldMixOptions
-from automix_transfer.mixing.mix_block import MixBlock
-from automix_transfer.mixing.mixup import MixUp, MixUpOptions
-from automix_transfer.mixing.mixup_cutmix import MixUpCutMix, MixUpCutMixOptions
-from automix_transfer.mixing.options import PRESETS, AutoMixOptions
-from automix_transfer.mixing.puzzlemix import PuzzleMix, PuzzleMixOptions
-from automix_transfer.mixing.resizemix import ResizeMix, ResizeMixOptions
-from automix_transfer.mixing.saliencymix import SaliencyMix, SaliencyMixOptions
-from automix_transfer.mixing.supermix import SuperMix, SuperMixOptions
-from automix_transfer.mixing.transmix import TransMix, TransMixOptions
-from automix_transfer.mixing.vanilla import Vanilla, VanillaOptions
+from automix_transfer.mixing.methods.alignmix import AlignMix, AlignMixOptions
+from automix_transfer.mixing.methods.attentivemix import AttentiveMix, AttentiveMixOptions
+from automix_transfer.mixing.methods.augmix import AugMix, AugMixOptions
+from automix_transfer.mixing.methods.comixup import CoMixup, CoMixupOptions
+from automix_transfer.mixing.methods.cutmix import CutMix, CutMixOptions
+from automix_transfer.mixing.methods.fmix import FMix, FMixOptions
+from automix_transfer.mixing.methods.manifoldmix import ManifoldMix, ManifoldMixOptions
+from automix_transfer.mixing.methods.mixup import MixUp, MixUpOptions
+from automix_transfer.mixing.methods.mixup_cutmix import MixUpCutMix, MixUpCutMixOptions
+from automix_transfer.mixing.methods.puzzlemix import PuzzleMix, PuzzleMixOptions
+from automix_transfer.mixing.methods.resizemix import ResizeMix, ResizeMixOptions
+from automix_transfer.mixing.methods.saliencymix import SaliencyMix, SaliencyMixOptions
+from automix_transfer.mixing.methods.supermix import SuperMix, SuperMixOptions
+from automix_transfer.mixing.methods.transmix import TransMix, TransMixOptions
+from automix_transfer.mixing.methods.vanilla import Vanilla, VanillaOptions
 from automix_transfer.models.encoders import EncoderInfo
 
 __all__ = ["METHODS", "NEVER_READ", "AutoMix", "AutoMixOptions", "CutMix", "Method", "MixBlock", "MixUp", "StepOutput", "Vanilla",

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from automix_transfer.mixing.automix.momentum import momentum_update, warmed_up
 from automix_transfer.mixing.base import Method, StepOutput
-from automix_transfer.mixing.momentum import momentum_update, warmed_up
 from automix_transfer.models.encoders import EncoderInfo
 
 

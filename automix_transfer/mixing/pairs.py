@@ -12,8 +12,8 @@ from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import check_range
 from automix_transfer.mixing.draw import PairDraw, draw_beta
 from automix_transfer.mixing.losses import LossOptions, check_batch, check_loss, label_loss, pair_loss
-from automix_transfer.mixing.mixup import check_alpha
-from automix_transfer.mixing.vanilla import SingleEncoderMethod
+from automix_transfer.mixing.methods.mixup import check_alpha
+from automix_transfer.mixing.methods.vanilla import SingleEncoderMethod
 from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD, EncoderInfo
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from automix_transfer.report.collect import is_finite
 from automix_transfer.report.plot import Series
-from automix_transfer.report.runs import RunFolder, points, read_metrics
+from automix_transfer.runs.collect import is_finite
+from automix_transfer.runs.folder import RunFolder, points, read_metrics
 
 #: quantity -> (what it is, in which group it is offered); the order in which they are offered, and dropped from the end
 QUANTITIES = {

@@ -11,9 +11,9 @@ from typing import Any
 
 from automix_transfer.errors import UserError
 from automix_transfer.report import slider
-from automix_transfer.report.collect import SLIDER, File, Found, is_finite
 from automix_transfer.report.embed import Embedder, Picture
-from automix_transfer.report.runs import read_optional
+from automix_transfer.runs.collect import SLIDER, File, Found, is_finite
+from automix_transfer.runs.folder import read_optional
 
 #: figure of a demo -> its heading; in this order, wherever they exist
 HEADINGS = {"methods": "The same pairs under every method", "by_lambda": "AutoMix from image j to image i", "curves": "Learning curves",
@@ -85,7 +85,7 @@ def draw_slider(run: Path, folder: Path, root: Path | None = None) -> Path:
     Raises:
         UserError: no checkpoint, another method, or its data are not there.
     """
-    from automix_transfer.evaluation.runs import common_data, open_run
+    from automix_transfer.evaluation.opened import common_data, open_run
 
     opened = open_run(run)
     dataset = common_data([opened], root)

@@ -9,13 +9,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from automix_transfer.report import chain
+from automix_transfer.transfer import chain
 
 
 @cache
 def environment() -> Environment:
     """Where the templates are; they are compiled once a process."""
-    found = Environment(loader=PackageLoader("automix_transfer", "report"), autoescape=select_autoescape(["html", "j2"]),
+    found = Environment(loader=PackageLoader("automix_transfer", "report/templates"), autoescape=select_autoescape(["html", "j2"]),
                         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     found.filters |= {"percent": chain.percent, "signed": partial(chain.percent, signed=True), "method": chain.method_name,
                       "clock": clock, "anchor": anchor, "compact": compact, "script": script, "tiny": tiny,

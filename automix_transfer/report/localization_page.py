@@ -16,15 +16,15 @@ from PIL import Image
 
 from automix_transfer import __version__
 from automix_transfer.io import write_text
-from automix_transfer.localization.box_results import BoxImage, BoxResults
-from automix_transfer.localization.mask_results import MaskImage
-from automix_transfer.localization.pictures import outline, overlay
+from automix_transfer.localization.maps.sources import read_target
+from automix_transfer.localization.overlays import outline, overlay
 from automix_transfer.localization.pipeline import Source
-from automix_transfer.localization.pxap import read_mask
-from automix_transfer.localization.sources import read_target
+from automix_transfer.localization.scores.box_results import BoxImage, BoxResults
+from automix_transfer.localization.scores.mask_results import MaskImage
+from automix_transfer.localization.scores.pxap import read_mask
 from automix_transfer.localization.writing import Results, plot
 from automix_transfer.report.html import environment
-from automix_transfer.training.run_folder import git_commit
+from automix_transfer.training.record.run_folder import git_commit
 
 HEIGHT = 240  #: pixels of a picture's height
 GROUPS = ("Best", "Median", "Worst")

@@ -12,14 +12,15 @@ from markupsafe import Markup
 
 from automix_transfer import __version__
 from automix_transfer.io import write_text
-from automix_transfer.report import chain, sections
-from automix_transfer.report.collect import File, Found, collect
+from automix_transfer.report import sections
 from automix_transfer.report.curves import curve_data, first_series, gather_curves
 from automix_transfer.report.embed import Embedder
 from automix_transfer.report.gallery import gallery, groups_of_shots, plots_beside, run_pictures, slider_views
 from automix_transfer.report.html import environment
 from automix_transfer.report.plot import line_plot
-from automix_transfer.report.runs import RunFolder, differences, read_run
+from automix_transfer.runs.collect import File, Found, collect
+from automix_transfer.runs.folder import RunFolder, differences, read_run
+from automix_transfer.transfer import chain
 
 DETAILS = 40  #: runs whose config, command and pictures are folded out; of further ones the table says what they differ in
 LONG = 30  #: rows from which a table gets pages and a filter

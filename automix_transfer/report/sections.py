@@ -9,10 +9,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from automix_transfer.report.chain import number
-from automix_transfer.report.collect import File, is_finite
+from automix_transfer.figures.style import shown
 from automix_transfer.report.plot import Series, line_plot
-from automix_transfer.report.style import shown
+from automix_transfer.runs.collect import File, is_finite
+from automix_transfer.transfer.chain import number
 
 PLOTTED = 12  #: networks in one plot; more cannot be told apart
 #: key of an evaluation's output -> heading; in percent but for Brier and NLL

@@ -19,23 +19,23 @@ from torch import Tensor
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.mixed import MIXERS, automix_mask
+from automix_transfer.evaluation.mixed_samples import MIXERS, automix_mask
+from automix_transfer.figures.samples import Pairs, choose_pairs, pairs_of, shares
 from automix_transfer.io import write_json
 from automix_transfer.mixing import AutoMix, Method
-from automix_transfer.mixing.fmix import FMixOptions, apply_fmix, draw_fmix
-from automix_transfer.mixing.mix_block import mix
+from automix_transfer.mixing.automix.mix_block import mix
+from automix_transfer.mixing.methods.fmix import FMixOptions, apply_fmix, draw_fmix
+from automix_transfer.mixing.methods.puzzlemix import PuzzleMixDraw, PuzzleMixOptions, apply_puzzlemix
+from automix_transfer.mixing.methods.resizemix import ResizeMixOptions, apply_resizemix, draw_resizemix
+from automix_transfer.mixing.methods.saliencymix import SaliencyMixOptions, apply_saliencymix
 from automix_transfer.mixing.pairs import MixDraw
-from automix_transfer.mixing.puzzlemix import PuzzleMixDraw, PuzzleMixOptions, apply_puzzlemix
-from automix_transfer.mixing.resizemix import ResizeMixOptions, apply_resizemix, draw_resizemix
-from automix_transfer.mixing.saliency import input_saliency
-from automix_transfer.mixing.saliencymix import SaliencyMixOptions, apply_saliencymix
+from automix_transfer.mixing.parts.saliency import input_saliency
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.progress import Progress
-from automix_transfer.report.collect import SLIDER
-from automix_transfer.report.examples import save_webp
-from automix_transfer.report.pictures import Pairs, choose_pairs, pairs_of, shares
+from automix_transfer.report.cards import save_webp
 from automix_transfer.rng import derive_generator
+from automix_transfer.runs.collect import SLIDER
 
 LAMS = tuple(k / 20 for k in range(21))
 PAD = 2  #: rows of a frame's border repeated above and below it, so that scaling does not let its neighbours shine through

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.errors import UserError
+from automix_transfer.recipes.recipe import list_recipes
 from automix_transfer.training.loop import evaluate_only, train
-from automix_transfer.training.recipes import list_recipes
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.training.signals import Interrupted
 from automix_transfer.training.trials import run_trials

@@ -12,8 +12,8 @@ from torch import Tensor
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_json
-from automix_transfer.training import checkpoint
 from automix_transfer.training.distributed import World, agree
+from automix_transfer.training.record import checkpoint
 
 SHOWN = 5
 

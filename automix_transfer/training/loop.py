@@ -25,17 +25,18 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import write_json
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.rng import derive_generator, reseed_globals
-from automix_transfer.training import checkpoint, distributed
+from automix_transfer.training import distributed
 from automix_transfer.training.finite import LossWatch
-from automix_transfer.training.logs import Log
-from automix_transfer.training.pictures import mixed_grid, save_png
-from automix_transfer.training.results import epoch_row, evaluate_encoders, final_message, final_metrics, is_evaluated
-from automix_transfer.training.run_folder import command_line, prepare, refuse_overwriting
-from automix_transfer.training.saver import Saver
+from automix_transfer.training.record import checkpoint
+from automix_transfer.training.record.logs import Log
+from automix_transfer.training.record.mixed_grid import mixed_grid, save_png
+from automix_transfer.training.record.results import epoch_row, evaluate_encoders, final_message, final_metrics, is_evaluated
+from automix_transfer.training.record.run_folder import command_line, prepare, refuse_overwriting
+from automix_transfer.training.record.saver import Saver
+from automix_transfer.training.record.timing import Timer
 from automix_transfer.training.settings import Experiment, check
 from automix_transfer.training.setup import Run, build_evaluation, build_run
 from automix_transfer.training.signals import Interrupted, StopRequest
-from automix_transfer.training.timing import Timer
 from automix_transfer.training.validation import autocast
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W), labels (N,), sample indices (N,)

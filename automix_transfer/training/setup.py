@@ -22,11 +22,11 @@ from automix_transfer.mixing.average import Averaged
 from automix_transfer.models.encoders import EncoderInfo, check_size
 from automix_transfer.models.weights import load_file
 from automix_transfer.rng import derive_generator, reseed_globals
-from automix_transfer.training import checkpoint
 from automix_transfer.training.distributed import World, gather, wrap
-from automix_transfer.training.logs import Averages
 from automix_transfer.training.optimizers import build_optimizer
-from automix_transfer.training.run_folder import refuse_changes
+from automix_transfer.training.record import checkpoint
+from automix_transfer.training.record.logs import Averages
+from automix_transfer.training.record.run_folder import refuse_changes
 from automix_transfer.training.schedule import LearningRates
 from automix_transfer.training.settings import Experiment
 

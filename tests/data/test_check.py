@@ -11,8 +11,7 @@ import pytest
 from automix_transfer.data.check import check_data, check_root, main
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
-
-from . import trees
+from tests.data import trees
 
 MAKERS = {"imagefolder": trees.folders, "tiny_imagenet": trees.tiny, "cub": trees.cub, "aircraft": trees.aircraft}
 

@@ -12,8 +12,7 @@ from automix_transfer.data.dataset import ClassificationDataset, eval_dataset, t
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
-
-from . import trees
+from tests.data import trees
 
 
 def config(root, **options) -> DataConfig:

@@ -17,8 +17,7 @@ from torchvision.datasets.folder import default_loader
 
 from automix_transfer.data.images import decode_image, is_image_name, read_image
 from automix_transfer.errors import UserError
-
-from . import trees
+from tests.data import trees
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # Pillow warns about the damage that is made here
 SMOOTH = np.stack([*np.meshgrid(np.linspace(0, 255, 24), np.linspace(0, 255, 16)), np.full((16, 24), 90.0)], -1).astype(np.uint8)

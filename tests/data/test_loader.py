@@ -16,8 +16,7 @@ from automix_transfer.data.dataset import ClassificationDataset, eval_dataset, t
 from automix_transfer.data.loader import EpochBatches, eval_loader, train_loader
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
-
-from . import trees
+from tests.data import trees
 
 
 @pytest.fixture(scope="module")

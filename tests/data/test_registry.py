@@ -15,8 +15,7 @@ from automix_transfer.data.problems import ListError
 from automix_transfer.data.registry import DATASETS, SPLITS, load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
-
-from . import trees
+from tests.data import trees
 
 
 def load(dataset: str, root: Path, split: str, **options):

@@ -10,7 +10,7 @@ import torch
 
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import run_script
-from detection.tiny import CONFIGS, detector, write_backbone, write_coco, write_voc
+from tests.detection.tiny import CONFIGS, detector, write_backbone, write_coco, write_voc
 
 if not compatibility.available():
     collect_ignore_glob = ["test_*.py"]
@@ -34,7 +34,7 @@ def coco(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def r10(tmp_path_factory) -> Path:
     """A backbone file of the narrow network with recognisable values, and its overlay."""
-    from automix_transfer.detection.weights_check import backbone_keys
+    from automix_transfer.detection.weights.weights_check import backbone_keys
 
     model, _ = detector("embedded_R10_FPN.yaml")
     state = model.state_dict()

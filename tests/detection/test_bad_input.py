@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from detection.tiny import CONFIGS, QUICK, write_backbone, write_voc
+from tests.detection.tiny import CONFIGS, QUICK, write_backbone, write_voc
 
 FPN = str(CONFIGS / "embedded_R10_FPN.yaml")
 

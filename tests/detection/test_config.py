@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from automix_transfer.errors import UserError
-from detection.tiny import CONFIGS
+from tests.detection.tiny import CONFIGS
 
 FPN = CONFIGS / "embedded_R10_FPN.yaml"
 
@@ -120,7 +120,7 @@ def test_plain_detectron2_reads_our_configs(tmp_path):
 def test_extra_norm_heads_are_registered_on_import():
     from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY
 
-    from detection.tiny import detector
+    from tests.detection.tiny import detector
 
     assert "Res5ROIHeadsExtraNorm" in ROI_HEADS_REGISTRY
     model, _ = detector("embedded_R10_C4.yaml")

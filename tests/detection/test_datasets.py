@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from automix_transfer.errors import UserError
-from detection.tiny import write_coco, write_coco_masks, write_voc
+from tests.detection.tiny import write_coco, write_coco_masks, write_voc
 
 
 def test_voc_folder(voc):
@@ -184,7 +184,7 @@ def test_builtin_coco_as_released(tmp_path):
 
 def test_numbers_of_classes_and_unknown_names(voc, tmp_path):
     from automix_transfer.detection import trainer
-    from detection.tiny import CONFIGS, QUICK
+    from tests.detection.tiny import CONFIGS, QUICK
 
     def run(*options, data=voc, output=tmp_path / "run"):
         trainer.run(CONFIGS / "embedded_R10_FPN.yaml", "", data, output, [*QUICK, *options])

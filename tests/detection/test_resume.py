@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from automix_transfer.errors import UserError
-from detection.tiny import CONFIGS, QUICK
+from tests.detection.tiny import CONFIGS, QUICK
 
 FPN = CONFIGS / "embedded_R10_FPN.yaml"
 OPTIONS = [*QUICK, "SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "3", "TEST.EVAL_PERIOD", "4", "TEST.PRECISE_BN.ENABLED", "True",

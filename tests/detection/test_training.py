@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from detection.tiny import CONFIGS, QUICK
+from tests.detection.tiny import CONFIGS, QUICK
 
 SCRIPT = CONFIGS.parent / "train_net.py"
 

@@ -15,7 +15,7 @@ from automix_transfer.mixing import build_method
 from automix_transfer.mixing.average import Averaged
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.rng import reseed_globals
-from automix_transfer.training.checkpoint import FORMAT, encoder_prefixes, split_state
+from automix_transfer.training.record.checkpoint import FORMAT, encoder_prefixes, split_state
 from automix_transfer.training.settings import Experiment
 
 CLASSES = ("ant", "bee", "cat")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from automix_transfer.evaluation.__main__ import main
+from automix_transfer.evaluation.cli import main
 from automix_transfer.evaluation.confusion import confusion_figures
-from evaluation.small_runs import CLASSES, write_images, write_run
+from tests.evaluation.small_runs import CLASSES, write_images, write_run
 
 
 @settings(max_examples=40)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation import __main__ as evaluation
-from automix_transfer.evaluation.__main__ import main
+from automix_transfer.evaluation import cli as evaluation
+from automix_transfer.evaluation.cli import main
 from automix_transfer.evaluation.corrupted import relative_error, summarize
 from automix_transfer.evaluation.corruptions import NAMES, STANDARD, corrupt
 from automix_transfer.models import create_encoder, load_encoder

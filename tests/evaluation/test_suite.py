@@ -16,16 +16,16 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from automix_transfer.data.dataset import eval_dataset
 from automix_transfer.data.loader import eval_loader
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.__main__ import main
 from automix_transfer.evaluation.attacks import OfPixels, fgsm, pgd
+from automix_transfer.evaluation.cli import main
 from automix_transfer.evaluation.corruptions import corrupt
-from automix_transfer.evaluation.runs import open_run
+from automix_transfer.evaluation.opened import open_run
 from automix_transfer.evaluation.suite import SuiteOptions, evaluate_suite
 from automix_transfer.models import create_encoder, load_encoder
 from automix_transfer.rng import derive_generator
 from automix_transfer.training.distributed import World
 from automix_transfer.training.validation import evaluate
-from evaluation.small_runs import write_images, write_run
+from tests.evaluation.small_runs import write_images, write_run
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -12,17 +12,18 @@ import pytest
 import timm
 import torch
 import torchvision
-from models.files import assert_same, automix_checkpoint, random_encoder
 from safetensors import safe_open
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from automix_transfer.errors import UserError
+from automix_transfer.detection.weights.exporter import EXPORTERS
 from automix_transfer.export import export
 from automix_transfer.export import proof as proof_module
 from automix_transfer.export import torchvision as torchvision_module
 from automix_transfer.export.proof import TOLERANCE, compare
 from automix_transfer.export.source import RESNETS
 from automix_transfer.models import create_encoder, load_encoder, read_weights
+from tests.models.files import assert_same, automix_checkpoint, random_encoder
 
 IMAGES = torch.randn(2, 3, 61, 83, generator=torch.Generator().manual_seed(9))
 
@@ -226,7 +227,7 @@ def test_comparison_of_other_layers(found: dict[str, torch.Tensor]) -> None:
 def test_networks_that_a_framework_does_not_have(tmp_path: Path, name: str, stem: str, kind: str, instead: str) -> None:
     path, _ = automix_checkpoint(tmp_path / "last.pt", name, stem=stem)
     with pytest.raises(UserError, match=instead):
-        export(path, kind, tmp_path / f"x.{'pkl' if kind == 'detectron2' else 'pth'}")
+        export(path, kind, tmp_path / f"x.{'pkl' if kind == 'detectron2' else 'pth'}", kinds=EXPORTERS)
     assert os.listdir(tmp_path) == ["last.pt"]
 
 
@@ -235,7 +236,7 @@ def test_requests_that_make_no_sense(narrow, tmp_path: Path) -> None:
     for kind, output, words in [("onnx", "x.onnx", "export kind 'onnx' is unknown"), ("timm", "x.pkl", "must end in .pth for timm"),
                                 ("safetensors", "x.pth", "must end in .safetensors"), ("detectron2", "x", "must end in .pkl")]:
         with pytest.raises(UserError, match=words):
-            export(path, kind, tmp_path / output)
+            export(path, kind, tmp_path / output, kinds=EXPORTERS)
     (tmp_path / "folder.pth").mkdir()
     with pytest.raises(UserError, match="is a folder"):
         export(path, "timm", tmp_path / "folder.pth")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from models.files import automix_checkpoint, random_encoder
+
+from tests.models.files import automix_checkpoint, random_encoder
 
 SCRIPT = Path(__file__).resolve().parents[2] / "pretrain" / "export.py"
 

@@ -14,12 +14,11 @@ from PIL import Image
 
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import save_torch
-from automix_transfer.localization.box_task import BoxTask
 from automix_transfer.localization.metadata import read_metadata
-from automix_transfer.localization.pictures import grid, overlay, to_png
+from automix_transfer.localization.overlays import grid, overlay, to_png
+from automix_transfer.localization.scores.box_task import BoxTask
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
-
-from . import oracle
+from tests.localization import oracle
 
 SCRIPT = Path(__file__).resolve().parents[2] / "wsol" / "evaluate.py"
 SIZE = 32

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from automix_transfer.mixing.average import Averaged, method_state
-from tests.mixing.methods import EVERY, batch, tiny_method
+from tests.mixing.tiny_methods import EVERY, batch, tiny_method
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -9,7 +9,7 @@ import torch
 
 from automix_transfer.mixing import METHODS
 from automix_transfer.mixing.pairs import CoinMethod
-from tests.mixing.methods import EVERY, PAIRED, SIZE, batch, tiny_method
+from tests.mixing.tiny_methods import EVERY, PAIRED, SIZE, batch, tiny_method
 
 
 def rng(seed: int = 0) -> torch.Generator:

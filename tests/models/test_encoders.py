@@ -11,8 +11,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.models import EncoderInfo, create_encoder, feature_layer, features
 from automix_transfer.models.encoders import check_size, plain_info
 from automix_transfer.models.table import PAPER_ENCODERS, encoder_taps, main, table
-
-from .files import assert_same, random_encoder, write_checkpoint
+from tests.models.files import assert_same, random_encoder, write_checkpoint
 
 
 @pytest.mark.parametrize(("name", "layers"), [

@@ -16,8 +16,7 @@ from safetensors.torch import save_file
 from automix_transfer.errors import UserError
 from automix_transfer.models import EncoderInfo, create_encoder, load_encoder, load_into, read_weights
 from automix_transfer.models.weights_file import METADATA_KEY
-
-from .files import assert_same, automix_checkpoint, random_encoder, write_checkpoint
+from tests.models.files import assert_same, automix_checkpoint, random_encoder, write_checkpoint
 
 NAME = "cifar_resnet8"  # 78,000 weights
 FAST = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -18,7 +18,7 @@ SUMMARY: dict[str, Any] = {
     "wsol": {"center_box": {"MaxBoxAcc": 44.0, "MaxBoxAccV2": 46.0}, "automix": {"MaxBoxAcc": 61.0, "MaxBoxAccV2": 58.0}},
     "finegrained": {"cub": {"scratch": {"top1": 30.0}, "automix": {"top1": 61.5}},
                     "aircraft": {"scratch": {"top1": 22.5}, "automix": {"top1": 21.0}}},
-    "settings": {"smoke": False, "commands": {"data": "python -m automix_transfer.data.synthetic"}},
+    "settings": {"smoke": False, "commands": {"data": "python -m automix_transfer.synthetic.write"}},
     "seconds": {"data": 3.5, "total": 655.0},
     "versions": {"torch": "2.15.0"}, "notes": ["The moving average lags <b>behind</b> & says so."],
 }

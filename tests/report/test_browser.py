@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from automix_transfer.report.page import build
-
-from .browser import Browser
-from .small import write_demo, write_run
+from tests.report.browser import Browser
+from tests.report.small import write_demo, write_run
 
 
 @pytest.fixture(scope="module")

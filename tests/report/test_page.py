@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from automix_transfer.errors import UserError
-from automix_transfer.report.__main__ import main
-from automix_transfer.report.collect import collect
+from automix_transfer.report.cli import main
 from automix_transfer.report.embed import Embedder
 from automix_transfer.report.page import DETAILS, build
-
-from .small import COMMIT, picture, write_demo, write_run
+from automix_transfer.runs.collect import collect
+from tests.report.small import COMMIT, picture, write_demo, write_run
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ GROUNDS = ["paper", "card"]
 
 def palettes() -> dict[str, dict[str, str]]:
     """Theme -> name -> #rrggbb, read from the style sheet."""
-    text = (resources.files("automix_transfer.report") / "page.css").read_text(encoding="utf-8")
+    text = (resources.files("automix_transfer.report") / "templates" / "page.css").read_text(encoding="utf-8")
     light, dark = (dict(re.findall(r"--([\w-]+):\s*(#[0-9a-f]{3,6})", block)) for block in re.findall(r":root \{(.*?)\}", text, re.S)[:2])
     return {"light": light, "dark": {**light, **dark}}
 
@@ -64,10 +64,10 @@ def test_pairs_of_colours(theme):
 
 def test_both_themes_set_the_same_colours():
     found = palettes()
-    text = (resources.files("automix_transfer.report") / "page.css").read_text(encoding="utf-8")
+    text = (resources.files("automix_transfer.report") / "templates" / "page.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", text, re.S)
     assert set(re.findall(r"--([\w-]+):", blocks[0])) == set(re.findall(r"--([\w-]+):", blocks[1])) == set(found["light"])
     used = set()
     for name in ("page.css", "page_sections.css"):
-        used |= set(re.findall(r"var\(--([\w-]+)\)", (resources.files("automix_transfer.report") / name).read_text(encoding="utf-8")))
+        used |= set(re.findall(r"var\(--([\w-]+)\)", (resources.files("automix_transfer.report") / "templates" / name).read_text(encoding="utf-8")))
     assert used - {"c", "k", "step", "off", "shape", "v"} <= set(found["light"])

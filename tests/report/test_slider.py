@@ -13,13 +13,13 @@ from automix_transfer.errors import UserError
 from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
 from automix_transfer.report import slider
-from automix_transfer.report.collect import collect
+from automix_transfer.report.cards import Shot, write_shots
 from automix_transfer.report.curves import Line, curve_data, thinned
 from automix_transfer.report.embed import Embedder
-from automix_transfer.report.examples import Shot, write_shots
 from automix_transfer.report.gallery import groups_of_shots, slider_views
 from automix_transfer.report.plot import Series, line_plot, ticks
-from automix_transfer.report.runs import differences, settings
+from automix_transfer.runs.collect import collect
+from automix_transfer.runs.folder import differences, settings
 
 INFO = EncoderInfo("resnet10_32", 3, image_size=32)
 LAMS = (0.0, 0.5, 1.0)

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from automix_transfer.training.settings import Experiment, load_experiment
-
-from .tiny import FAST, write_images
+from tests.training.tiny import FAST, write_images
 
 
 @pytest.fixture(scope="session")

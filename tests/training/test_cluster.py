@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from automix_transfer.io import load_torch, read_json
-
-from .processes import assert_same_run, finish_ranks, last_logged, start_ranks
-from .tiny import FAST
+from tests.training.processes import assert_same_run, finish_ranks, last_logged, start_ranks
+from tests.training.tiny import FAST
 
 ROOT = Path(__file__).parents[2]
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a worker by its environment, on Linux")

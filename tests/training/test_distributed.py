@@ -14,7 +14,7 @@ from automix_transfer.data.dataset import eval_dataset, train_dataset
 from automix_transfer.data.loader import eval_loader, train_loader
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch, read_json
-from automix_transfer.mixing.vanilla import Vanilla
+from automix_transfer.mixing.methods.vanilla import Vanilla
 from automix_transfer.models import create_encoder
 from automix_transfer.training import distributed
 from automix_transfer.training.distributed import World, shares
@@ -22,9 +22,8 @@ from automix_transfer.training.loop import train
 from automix_transfer.training.settings import TrainConfig
 from automix_transfer.training.setup import build_run
 from automix_transfer.training.validation import evaluate
-
-from .processes import assert_same_run, finish_ranks, start_ranks
-from .tiny import FAST
+from tests.training.processes import assert_same_run, finish_ranks, start_ranks
+from tests.training.tiny import FAST
 
 # Each rank trains a run to its end, then the same run again, which a SIGTERM to rank 1 alone stops in step 4 and which is then resumed.
 SCRIPT = """

@@ -16,7 +16,7 @@ from automix_transfer.io import load_torch
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.training import loop
 from automix_transfer.training.loop import train
-from automix_transfer.training.run_folder import refuse_changes
+from automix_transfer.training.record.run_folder import refuse_changes
 from automix_transfer.training.settings import Experiment, load_experiment, with_defaults
 from tests.training.processes import assert_same_run
 

@@ -19,9 +19,8 @@ from automix_transfer.mixing import Vanilla
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.training import setup
 from automix_transfer.training.loop import evaluate_only, train
-from automix_transfer.training.results import final_message
-
-from .processes import rows
+from automix_transfer.training.record.results import final_message
+from tests.training.processes import rows
 
 
 def test_a_run_folder_explains_itself(experiment, tmp_path: Path) -> None:
@@ -255,6 +254,6 @@ def test_too_little_memory_names_the_remedy(experiment, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("automix_transfer.mixing.vanilla.Vanilla.forward", full)
+    monkeypatch.setattr("automix_transfer.mixing.methods.vanilla.Vanilla.forward", full)
     with pytest.raises(UserError, match="no memory for 8 images a pass; give train.accumulate=2: a step stays 8 images"):
         train(experiment())

@@ -11,7 +11,7 @@ from torch import nn
 
 from automix_transfer.mixing.average import Averaged
 from automix_transfer.mixing.base import Method
-from automix_transfer.mixing.vanilla import Vanilla
+from automix_transfer.mixing.methods.vanilla import Vanilla
 from automix_transfer.models import create_encoder
 from automix_transfer.training.optimizers import build_optimizer
 from automix_transfer.training.schedule import LearningRates, build_schedule

@@ -10,8 +10,7 @@ import pytest
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch
 from automix_transfer.training.loop import train
-
-from .processes import assert_same_run, finish, kill_and_resume, rows
+from tests.training.processes import assert_same_run, finish, kill_and_resume, rows
 
 # RandAugment draws from Python's and NumPy's generators, stochastic depth from torch's
 RANDOM = ["data.randaugment=rand-m5-mstd0.5-inc1", "encoder.drop_path=0.3", "train.save_every_steps=2", "train.epochs=4"]
@@ -84,7 +83,7 @@ def test_another_training_is_refused_by_key(experiment) -> None:
 
 
 def test_other_data_is_refused(experiment, tmp_path: Path) -> None:
-    from .tiny import write_images
+    from tests.training.tiny import write_images
 
     train(experiment())
     with pytest.raises(UserError, match="other data"):

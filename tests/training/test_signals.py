@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from automix_transfer.io import load_torch
-
-from .processes import assert_same_run, finish, last_logged
-from .tiny import FAST
+from tests.training.processes import assert_same_run, finish, last_logged
+from tests.training.tiny import FAST
 
 ROOT = Path(__file__).parents[2]
 

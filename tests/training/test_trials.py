@@ -19,8 +19,7 @@ from automix_transfer.training.loop import train
 from automix_transfer.training.settings import Experiment
 from automix_transfer.training.signals import Interrupted, StopRequest
 from automix_transfer.training.trials import message, run_trials, summarize
-
-from .processes import assert_same_run, finish_ranks, start_ranks
+from tests.training.processes import assert_same_run, finish_ranks, start_ranks
 
 ROOT = Path(__file__).parents[2]
 

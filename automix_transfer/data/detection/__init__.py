@@ -1,0 +1,1 @@
+"""Readers of VOC and COCO annotations."""

@@ -1,0 +1,58 @@
+"""MATLAB files, read in a process of their own: SciPy's reader crashes on some damaged ones, and takes its process with it.
+
+``python -m automix_transfer.data.layouts.matlab FILE VARIABLE`` prints the variable as JSON: a list of texts, or of structs as objects.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from automix_transfer.errors import UserError
+
+SECONDS = 300  # the largest file that is read here has 16,000 rows and takes one
+
+
+def read_matlab(file: Path, variable: str, remedy: str) -> list[Any]:
+    """A vector of texts or structs: a list of strings, numbers, or dicts of them. Costs the start of a process, half a second.
+
+    Raises:
+        UserError: the file is missing or damaged, or does not hold the variable.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} is missing; {remedy}")
+    command = [sys.executable, "-m", "automix_transfer.data.layouts.matlab", str(file.absolute()), variable]
+    try:
+        result = subprocess.run(command, capture_output=True, timeout=SECONDS)
+        content = json.loads(result.stdout) if result.returncode == 0 else None
+    except (subprocess.TimeoutExpired, ValueError):
+        content = None
+    if content is None:
+        raise UserError(f"{file} could not be read as a MATLAB file, or has no '{variable}'; {remedy}")
+    return content
+
+
+def plain(value: Any) -> Any:
+    """A value of SciPy's as text, number, or list or dict of them."""
+    import numpy as np
+
+    array = np.asarray(value)
+    if array.dtype.names:
+        return [{name: plain(row[name]) for name in array.dtype.names} for row in array.ravel()]
+    if array.ndim:
+        return [plain(item) for item in array.ravel()]
+    item = array.item()
+    return item if isinstance(item, (int, float, str)) else plain(item) if isinstance(item, np.ndarray) else None
+
+
+def main(file: str, variable: str) -> None:
+    from scipy.io import loadmat
+
+    print(json.dumps(plain(loadmat(file, squeeze_me=True, variable_names=[variable])[variable])))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,217 @@
+"""Sets of a million images in a thousand tar files ("shards"), laid out as WebDataset's, read in any order.
+
+The tar files are indexed once: which image lies in which file at which byte. So a sample is one read, as a file in a folder is, and the
+order of samples is the same function of (seed, epoch) as everywhere: exact, the same for any number of ranks and workers, entered at any
+batch. (The webdataset package streams shards through shuffle buffers instead: less exact, and it cannot go back to where it was.)
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automix_transfer.data.cache import cache_file
+from automix_transfer.data.images import is_image_name
+from automix_transfer.data.layouts.folders import require_folder
+from automix_transfer.data.listing import Listing, Packed, Paths
+from automix_transfer.data.problems import Problems
+from automix_transfer.data.shards.tar import TarError, members
+from automix_transfer.errors import UserError
+from automix_transfer.io import atomic_write
+from automix_transfer.progress import Progress
+
+CLASSES = "classes.txt"
+SHARD_LAYOUT = ("ROOT/SPLIT-000000.tar, ... or ROOT/SPLIT/*.tar, each with KEY.jpg and KEY.cls (the class number as text; names in "
+                "ROOT/classes.txt, one a line), or with CLASS/image.jpg; python -m automix_transfer.data.pack writes them")
+_LABEL_BYTES = 20  # a label file holds a number and perhaps a line end
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The images of one split as its shards hold them.
+
+    Attributes:
+        names: of the members, in order.
+        spans: (N, 3): number of the shard, first byte, bytes.
+        labels: (N,) numbers of ``.cls`` files, or positions in ``words``.
+        words: sorted names of class folders; empty for shards with ``.cls`` files.
+    """
+
+    names: list[str]
+    spans: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    words: list[str]
+
+
+def shards(root: Path, split: str, reference: str = "train") -> Listing:
+    """The images of one split, in the order of shards and members. Classes are those of ``classes.txt``; where there is none, those of the
+    ``reference`` split (its class folders, or 0 to its largest label).
+
+    Raises:
+        UserError: no shards, a damaged one, an image without a label.
+    """
+    require_folder(root, SHARD_LAYOUT)
+    files = shard_files(root, split)
+    index = _load(files, f"shards of {split} at {root}")
+    listed = root / CLASSES
+    if listed.is_file():
+        words = _class_names(listed)
+    else:
+        known = index if split == reference or not _find(root, reference) else \
+            _load(shard_files(root, reference), f"shards of {reference} at {root}")
+        if bool(known.words) != bool(index.words):
+            raise UserError(f"the shards of {split} and {reference} at {root} label their images in different ways "
+                            "(.cls files or folders); pack both in one way")
+        words = known.words or [str(number) for number in range(int(known.labels.max()) + 1)]
+    labels = index.labels
+    if index.words:
+        unknown = sorted(set(index.words) - set(words))
+        if unknown:
+            raise UserError(f"the shards of {split} at {root} have {len(unknown)} class folder(s) that are not among the classes of "
+                            f"{listed if listed.is_file() else reference}, e.g. '{unknown[0]}'; both must use the same names")
+        labels = np.asarray([words.index(word) for word in index.words], dtype=np.int64)[labels]
+    elif labels.max() >= len(words):
+        raise UserError(f"the shards of {split} at {root} have label {labels.max()}, but there are {len(words)} classes "
+                        f"({listed if listed.is_file() else f'from {reference}'}); correct the labels or the list of classes")
+    paths = (f"{files[number]}/{name}" for number, name in zip(index.spans[:, 0].tolist(), index.names, strict=True))
+    return Listing(Paths(paths), labels.tolist(), words, packed=Packed(tuple(files), index.spans))
+
+
+def shard_files(root: Path, split: str) -> list[Path]:
+    """The tar files of a split, sorted by name.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = _find(root, split)
+    if not found:
+        packed = sorted(path.name for path in root.glob("*.tar.*"))
+        have = ", ".join(sorted(path.name for path in root.glob("*.tar"))[:4]) or "no tar files at all"
+        raise UserError(f"data root {root} has no shards of split '{split}' (it has: {have}); expected {SHARD_LAYOUT}; "
+                        + (f"{packed[0]} is compressed: unpack it to .tar" if packed else
+                           "name another with data.train_split or data.val_split"))
+    return found
+
+
+def _find(root: Path, split: str) -> list[Path]:
+    if split and (root / split).is_dir():
+        return sorted((root / split).glob("*.tar"))
+    return sorted(path for path in root.glob("*.tar") if split in re.split(r"[^A-Za-z0-9]+", path.stem))
+
+
+def _class_names(path: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} could not be read as UTF-8 text ({getattr(error, 'strerror', None) or 'other bytes'})") from error
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"{path} must name each class once, one a line; it has {len(names)} lines, {len(set(names))} of them different")
+    return names
+
+
+def _load(files: Sequence[Path], what: str) -> _Index:
+    """The index from the user's cache folder, or built now and kept there."""
+    memory = cache_file("shards_*.npz", "1", files)
+    try:
+        with np.load(memory, allow_pickle=False) as held:
+            names, words = (bytes(held[key]).decode("utf-8", errors="surrogateescape").split("\0") for key in ("names", "words"))
+            index = _Index(names, held["spans"], held["labels"], [word for word in words if word])
+        if index.spans.shape == (len(names), 3) and index.labels.shape == (len(names),):
+            return index
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not there, or damaged
+    index = _build(files, what)
+    names_, words_ = ("\0".join(text).encode("utf-8", errors="surrogateescape") for text in (index.names, index.words))
+    try:
+        atomic_write(memory, lambda file: np.savez(file, names=np.frombuffer(names_, np.uint8), words=np.frombuffer(words_, np.uint8),
+                                                   spans=index.spans, labels=index.labels))
+    except UserError:
+        pass  # a cache that cannot be written costs time only
+    return index
+
+
+def _build(files: Sequence[Path], what: str) -> _Index:
+    problems = Problems(what)
+    names: list[str] = []
+    spans: list[tuple[int, int, int]] = []
+    raw: list[int | str] = []
+    progress = Progress(f"{what}, indexing", "shards")
+    for number, file in enumerate(files):
+        for name, offset, size, label in _images(file, problems):
+            names.append(name)
+            spans.append((number, offset, size))
+            raw.append(label)
+        progress(number + 1, len(files), f"{len(names):,} images")
+    if not names and not problems.found:
+        problems.add(files[0].parent, "the shards hold no image")
+    kinds = {type(label) for label in raw}
+    if len(kinds) > 1:
+        problems.add(files[0].parent, "some shards label images by .cls files and some by folders")
+    problems.raise_if_any(f"restore or pack the shards again; the layout is {SHARD_LAYOUT}")
+    words = sorted({label for label in raw if isinstance(label, str)})
+    place = {word: position for position, word in enumerate(words)}
+    labels = [place[label] if isinstance(label, str) else label for label in raw]
+    return _Index(names, np.asarray(spans, np.int64).reshape(-1, 3), np.asarray(labels, np.int64), words)
+
+
+def _images(file: Path, problems: Problems) -> list[tuple[str, int, int, int | str]]:
+    """(member, offset, bytes, label) of each image of one shard; the label is a number, or the name of the folder it lies in."""
+    images: list[tuple[str, int, int]] = []
+    numbers: dict[str, tuple[int, int]] = {}
+    links: list[str] = []
+    try:
+        for name, offset, size in members(file, links):
+            name = name.removeprefix("./")
+            if is_image_name(PurePosixPath(name).name):
+                images.append((name, offset, size))
+            elif name.endswith(".cls"):
+                numbers[name.removesuffix(".cls")] = offset, size
+        labels = _numbers(file, numbers, problems)
+    except TarError as error:
+        problems.add(file, str(error))
+        return []
+    except OSError as error:
+        problems.add(file, f"could not be read ({error.strerror})")
+        return []
+    for name in links:
+        if is_image_name(PurePosixPath(name).name) or name.endswith(".cls"):
+            problems.add(file, f"'{name}' is a link without bytes; pack files (GNU tar: --dereference --hard-dereference)")
+    found: list[tuple[str, int, int, int | str]] = []
+    seen: dict[str, str] = {}
+    for name, offset, size in images:
+        key = _key(name)
+        if key in numbers:
+            if seen.setdefault(key, name) != name:  # which of the two is the sample's is not ours to guess
+                problems.add(file, f"sample '{key}' has two images, '{seen[key]}' and '{name}'; pack one")
+            elif key in labels:
+                found.append((name, offset, size, labels[key]))
+        elif numbers or "/" not in name:
+            problems.add(file, f"image '{name}' has no label ({PurePosixPath(key).name}.cls, or a class folder)")
+        else:
+            found.append((name, offset, size, name.split("/", 1)[0]))
+    return found
+
+
+def _key(name: str) -> str:
+    """A member's name up to the first dot behind its folders, as WebDataset groups members into samples."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.split(".", 1)[0]
+
+
+def _numbers(file: Path, places: dict[str, tuple[int, int]], problems: Problems) -> dict[str, int]:
+    labels = {}
+    with file.open("rb") as stream:
+        for key, (offset, size) in places.items():
+            stream.seek(offset)
+            text = stream.read(min(size, _LABEL_BYTES)).strip()
+            if size > _LABEL_BYTES or not text.isdigit() or len(text) > 9:
+                problems.add(file, f"'{key}.cls' is '{text.decode(errors='replace')[:20]}', no class number")
+            else:
+                labels[key] = int(text)
+    return labels

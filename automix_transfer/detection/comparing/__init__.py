@@ -1,0 +1,1 @@
+"""Backbones compared by detection."""

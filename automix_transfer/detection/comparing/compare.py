@@ -1,0 +1,224 @@
+"""Several backbones in one detector over several seeds: which runs there are, what is checked before the first, and how they are started.
+
+A comparison is a folder: ``runs/<row>/seed<k>`` are run folders of detection/train_net.py, each started as a process of its own. A run
+whose ``results.json`` exists is done, and must have all its iterations; one that was killed goes on from its last checkpoint.
+``inputs.json`` in each says what it was started with (the whole config and a digest of the weights), so that runs of different settings
+never stand in one table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from automix_transfer.detection.config import MAX_SEED, find_overlay, flatten
+from automix_transfer.detection.trainer import check_weights, prepare
+from automix_transfer.errors import UserError
+from automix_transfer.io import read_json, write_json
+from automix_transfer.jobs import Job
+
+RANDOM = "random"
+TRAIN_NET = Path(__file__).resolve().parents[3] / "detection" / "train_net.py"
+MOST_SEEDS = 1000  # that are asked for by their number; more is a slip
+PLACES = {"OUTPUT_DIR", "MODEL.WEIGHTS", "SEED"}  #: keys in which runs of one comparison differ by design
+
+
+@dataclass(frozen=True)
+class Row:
+    """A backbone: what the table calls it, and its file ('' trains from random weights)."""
+
+    name: str
+    weights: str
+
+    @property
+    def folder(self) -> str:
+        return re.sub(r"[^A-Za-z0-9._+-]+", "_", self.name).strip("._") or "row"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison; see ``detection/compare.py --help``."""
+
+    output: Path
+    config_file: Path
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...]
+    data_root: Path | None = None
+    class_names: Path | None = None
+    coco_evaluator: str = "pycocotools"
+    num_gpus: int = 0
+    overrides: tuple[str, ...] = ()
+
+    def folder(self, row: Row, seed: int) -> Path:
+        """The run folder of one cell."""
+        return self.output / "runs" / row.folder / f"seed{seed}"
+
+
+def parse_rows(values: Sequence[str]) -> tuple[Row, ...]:
+    """``random``, ``file.pkl`` or ``name=file.pkl`` (and ``name=random``), in the table's order.
+
+    Raises:
+        UserError: a file that does not exist, or two rows of one name.
+    """
+    rows = []
+    for value in values:
+        name, equals, file = value.partition("=")
+        if not equals or Path(value).is_file():
+            name, file = (RANDOM if value == RANDOM else Path(value).stem), value
+        if not name or not file:
+            raise UserError(f"--weights {value} must be NAME=FILE, FILE or {RANDOM}")
+        if file != RANDOM and not Path(file).is_file():
+            hint = "; KEY VALUE overrides go last, behind another option" if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", value) else ""
+            raise UserError(f"--weights {value}: {file} does not exist or is not a file; give a file of pretrain/export.py "
+                            f"--to detectron2, or {RANDOM}{hint}")
+        rows.append(Row(name, "" if file == RANDOM else file))
+    for index, row in enumerate(rows):
+        for other in rows[:index]:
+            if row.name == other.name or row.folder == other.folder:
+                raise UserError(f"--weights has two rows called '{row.name}'{'' if row.name == other.name else f' and {other.name!r}'}; "
+                                "give each a name of its own: --weights a=FILE b=FILE")
+    return tuple(rows)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``3`` is the seeds 1, 2, 3; ``5,7`` is these two; a single seed 5 is ``5,``."""
+    try:
+        numbers = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UserError(f"--seeds {text} must be a number of seeds (3 is 1, 2, 3) or a list of them (5,7,9)") from error
+    if "," not in text and numbers and numbers[0] > MOST_SEEDS:
+        raise UserError(f"--seeds {text} is a number of seeds, at most {MOST_SEEDS}; a single seed has a comma behind it (5,)")
+    seeds = numbers if "," in text else tuple(range(1, max(numbers, default=0) + 1))
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) > MAX_SEED:
+        raise UserError(f"--seeds {text} must be at least one seed, none of them twice, negative or above {MAX_SEED}")
+    return seeds
+
+
+def check(plan: Plan) -> dict[Path, dict[str, Any]]:
+    """Everything that can be wrong with any run, before the first starts; returns what each run folder is to be started with.
+
+    Raises:
+        UserError: what `trainer.prepare` and `check_weights` refuse, for any row; a run folder that was started with other settings.
+    """
+    inputs: dict[Path, dict[str, Any]] = {}
+    for row in plan.rows:
+        arguments = _arguments(plan, row)
+        try:
+            cfg = prepare(arguments)
+            check_weights(cfg, arguments)
+        except UserError as error:
+            raise UserError(f"row '{row.name}': {error}") from error
+        digest = _digest(row.weights)
+        settings = {key: value for key, value in _plain(flatten(cfg)).items() if key not in PLACES}
+        for seed in plan.seeds:
+            folder = plan.folder(row, seed)
+            inputs[folder] = {"row": row.name, "seed": seed, "weights": row.weights, "weights_sha256": digest, "config": settings}
+            _refuse_other_settings(folder, inputs[folder])
+    return inputs
+
+
+def write_inputs(inputs: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Note in each run folder what it is started with, just before the first run starts: a check alone leaves nothing there."""
+    for folder, content in inputs.items():
+        write_json(folder / "inputs.json", content)
+
+
+def jobs(plan: Plan) -> list[Job]:
+    """A job for each run, seed by seed, so that an interrupted comparison has whole seeds."""
+    found = []
+    for seed in plan.seeds:
+        for row in plan.rows:
+            folder = plan.folder(row, seed)
+            found.append(Job(f"{row.folder} seed {seed}", command(plan, row, seed), folder / "results.json", keep=is_progress))
+    return found
+
+
+def command(plan: Plan, row: Row, seed: int) -> list[str]:
+    """What a user would type for this run; with ``--resume`` where it was interrupted."""
+    folder = plan.folder(row, seed)
+    options = [("--data-root", plan.data_root), ("--class-names", plan.class_names), ("--num-gpus", plan.num_gpus),
+               ("--coco-evaluator", plan.coco_evaluator if plan.coco_evaluator != "pycocotools" else None)]
+    given = [str(part) for option, value in options if value is not None for part in (option, value)]
+    resume = ["--resume"] if (folder / "last_checkpoint").is_file() else []
+    return [sys.executable, str(TRAIN_NET), "--config-file", str(plan.config_file), *given, *resume, *_overrides(plan, row, seed)]
+
+
+def is_progress(line: str) -> bool:
+    """Of what a run prints: losses with the time that is left, its figures, and what went wrong."""
+    return re.search(r" iter: |Inference done|: AP [-–.\d]+  AP50|resumed from|^error", line) is not None
+
+
+def differences(inputs: Mapping[Path, Mapping[str, Any]]) -> list[str]:
+    """Config keys in which the rows differ, as their weights' overlays ask for: each with its values."""
+    rows = {item["row"]: item["config"] for item in inputs.values()}
+    first = next(iter(rows.values()))
+    keys = [key for key in first if any(config.get(key) != first[key] for config in rows.values())]
+    return [f"{key}: " + ", ".join(f"{name} {config.get(key)}" for name, config in rows.items()) for key in keys]
+
+
+def _overrides(plan: Plan, row: Row, seed: int) -> list[str]:
+    return [*plan.overrides, "SEED", str(seed), "MODEL.WEIGHTS", row.weights, "OUTPUT_DIR", str(plan.folder(row, seed))]
+
+
+def _arguments(plan: Plan, row: Row) -> Namespace:
+    """Of the check, whose output folder is the comparison's own: the run folders may hold what was begun before."""
+    for key in PLACES:
+        if key in plan.overrides[::2]:
+            raise UserError(f"{key} differs from run to run and is set by the comparison; leave it out of the overrides")
+    return Namespace(config_file=str(plan.config_file), opts=[*_overrides(plan, row, plan.seeds[0])[:-1], str(plan.output)],
+                     data_root=plan.data_root, class_names=plan.class_names, coco_evaluator=plan.coco_evaluator,
+                     num_gpus=plan.num_gpus, num_machines=1, resume=False, eval_only=False)
+
+
+def _digest(weights: str) -> str | None:
+    """Of the file and its overlay."""
+    if not weights:
+        return None
+    overlay = find_overlay(weights)
+    content = hashlib.sha256()
+    for file in (Path(weights), *([overlay] if overlay else [])):
+        content.update(file.read_bytes())
+    return content.hexdigest()
+
+
+def _refuse_other_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
+    file = folder / "inputs.json"
+    if not (folder / "results.json").exists() and not (folder / "last_checkpoint").exists():
+        return  # not begun, or killed before its first checkpoint: it starts from the beginning, whatever it was to be before
+    if not file.is_file():
+        raise UserError(f"{folder} holds a run that this comparison did not start; choose another --output")
+    before = read_json(file)
+    remedy = "choose another --output, or remove that folder to run it again"
+    if not isinstance(before, dict) or not isinstance(before.get("config"), dict):
+        raise UserError(f"{file} does not say what {folder} was started with; {remedy}")
+    if before.get("weights_sha256") != wanted["weights_sha256"]:
+        raise UserError(f"{folder} was trained from other weights than {wanted['weights'] or RANDOM} holds now; {remedy}")
+    config = before["config"]
+    for key, value in wanted["config"].items():
+        if config.get(key) != value:
+            raise UserError(f"{folder} was started with {key} {config.get(key)}, but now it is {value}; {remedy}")
+    _refuse_unfinished(folder, wanted["config"]["SOLVER.MAX_ITER"])
+
+
+def _refuse_unfinished(folder: Path, iterations: int) -> None:
+    """``results.json`` passes for a finished run, but a run that was gone on with by hand may have fewer or more iterations."""
+    file = folder / "results.json"
+    if not file.is_file():
+        return
+    results = read_json(file)
+    found = results.get("iterations") if isinstance(results, dict) else None
+    if found != iterations:
+        raise UserError(f"{file} has the figures of {'an unknown number of' if found is None else found} iterations, but this comparison's "
+                        f"runs have {iterations}; remove the folder {folder} to run it again")
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back: tuples, nested ones too, as lists."""
+    return json.loads(json.dumps(values))

@@ -1,0 +1,1 @@
+"""Backbones and heads that are registered with Detectron2."""

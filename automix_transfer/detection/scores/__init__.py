@@ -1,0 +1,1 @@
+"""AP by the rules of VOC and COCO."""

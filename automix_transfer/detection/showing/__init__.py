@@ -1,0 +1,1 @@
+"""Detections of trained runs, as pictures and files."""

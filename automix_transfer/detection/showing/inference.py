@@ -1,0 +1,124 @@
+"""A trained detector from its run folder, and nothing else: ``config.yaml``, ``categories.json`` and the weights that lie in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from numpy.typing import NDArray
+from torch import nn
+
+from automix_transfer.detection.config import load_config, model_errors
+from automix_transfer.detection.weights.weights_check import load_weights
+from automix_transfer.errors import UserError
+from automix_transfer.io import read_json
+
+FINAL, LAST = "model_final.pth", "last_checkpoint"
+
+
+@dataclass
+class TrainedDetector:
+    """A detector in eval mode; ``categories`` are COCO's (``id``, ``name``), in label order."""
+
+    cfg: CfgNode
+    model: nn.Module
+    categories: list[dict[str, Any]]
+    checkpoint: Path
+
+    @property
+    def names(self) -> list[str]:
+        return [category["name"] for category in self.categories]
+
+    @torch.no_grad()
+    def detect(self, image: NDArray[np.uint8]) -> Instances:
+        """What is in an RGB image (H, W, 3) uint8, on the CPU: pred_boxes (x0 y0 x1 y1 in its pixels), scores, pred_classes, best first.
+
+        The image is fed as Detectron2 feeds test images: scaled to ``INPUT.MIN_SIZE_TEST``, channels in the order of ``INPUT.FORMAT``.
+        """
+        height, width = image.shape[:2]
+        resize = T.ResizeShortestEdge([self.cfg.INPUT.MIN_SIZE_TEST] * 2, self.cfg.INPUT.MAX_SIZE_TEST)
+        pixels = image if self.cfg.INPUT.FORMAT == "RGB" else image[:, :, ::-1]
+        pixels = resize.get_transform(pixels).apply_image(pixels)
+        tensor = torch.as_tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32))
+        return self.model([{"image": tensor, "height": height, "width": width}])[0]["instances"].to("cpu")
+
+
+def load_run(folder: str | Path, checkpoint: str | None = None, device: str = "cpu") -> TrainedDetector:
+    """The detector that was trained in ``folder``.
+
+    Args:
+        checkpoint: a file in it; by default model_final.pth, or else the last checkpoint.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: something of the three is missing, damaged, or does not fit the others.
+    """
+    folder = Path(folder)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder / 'config.yaml'} does not exist; give the OUTPUT_DIR of a detection/train_net.py")
+    file = _checkpoint(folder, checkpoint)
+    options = ["MODEL.WEIGHTS", str(file), "MODEL.DEVICE", device, "SOLVER.AMP.ENABLED", "False", "SOLVER.REFERENCE_WORLD_SIZE", "0"]
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"--device {device}, but this machine has no GPU that torch can use; give --device cpu")
+    # Not as a resumed run: the OUTPUT_DIR in the file is where the run was trained, and another run may lie there now.
+    cfg, _ = load_config(folder / "config.yaml", options, num_gpus=0 if device == "cpu" else 1)
+    cfg.OUTPUT_DIR = str(folder)
+    cfg.freeze()
+    categories = _categories(folder, cfg)
+    with model_errors():
+        model = build_model(cfg).eval()
+    load_weights(model, str(file))
+    return TrainedDetector(cfg, model, categories, file)
+
+
+def _checkpoint(folder: Path, name: str | None) -> Path:
+    if name is not None:
+        if not (folder / name).is_file():
+            there = sorted(path.name for path in folder.glob("*.pth"))
+            raise UserError(f"{folder / name} does not exist; {'choose one of ' + ', '.join(there) if there else 'the folder has no .pth'}")
+        return folder / name
+    if (folder / FINAL).is_file():
+        return folder / FINAL
+    last = folder / LAST
+    named = folder / Path(last.read_text(encoding="utf-8").strip()).name if last.is_file() else None
+    if named is None or not named.is_file():
+        raise UserError(f"{folder} holds neither {FINAL} nor a checkpoint; give the OUTPUT_DIR of a finished detection/train_net.py")
+    return named
+
+
+def _categories(folder: Path, cfg: CfgNode) -> list[dict[str, Any]]:
+    """Of ``categories.json``; a run of plain Detectron2 has none, and gets those of the data set that its config names."""
+    wanted = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    file = folder / "categories.json"
+    if file.is_file():
+        categories = read_json(file)
+        if not isinstance(categories, list) or not all(_is_category(item) for item in categories):
+            raise UserError(f'{file} must be a list of {{"id": 1, "name": "person"}} in label order; restore it from the run')
+    else:
+        names = _names_of_data(cfg.DATASETS.TRAIN)
+        if not names:
+            raise UserError(f"{file} does not exist, so what the detector finds has no names; write it as a list of "
+                            f'{wanted} {{"id": 1, "name": "person"}} in label order')
+        categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    if len(categories) != wanted:
+        raise UserError(f"{file} has {len(categories)} categories, but MODEL.ROI_HEADS.NUM_CLASSES in config.yaml is {wanted}; "
+                        "restore both from the run")
+    return categories
+
+
+def _is_category(item: Any) -> bool:
+    return isinstance(item, dict) and type(item.get("id")) is int and isinstance(item.get("name"), str)
+
+
+def _names_of_data(names: Sequence[str]) -> list[str]:
+    known = names and names[0] in DatasetCatalog.list()
+    return list(MetadataCatalog.get(names[0]).get("thing_classes", ())) if known else []

@@ -1,0 +1,1 @@
+"""Weights for Detectron2: export, proof, checks."""

@@ -1,0 +1,149 @@
+"""The proof behind an export to Detectron2: its own builders, its own checkpointer, the features of both detector layouts.
+
+The file is loaded twice, as it will be used: into a backbone under a feature pyramid (FPN), and into a backbone that ends at res4
+with res5 in the ROI head (C4). Everything is NaN before loading, so what the checkpointer skips with a warning cannot pass.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from automix_transfer.detection import compatibility
+from automix_transfer.errors import UserError
+from automix_transfer.export.proof import Taps, module_taps, same_values
+
+compatibility.require()
+
+from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402  (importable only after `compatibility`)
+from detectron2.config import CfgNode, get_cfg  # noqa: E402
+from detectron2.layers import CNNBlockBase  # noqa: E402
+from detectron2.modeling import build_backbone  # noqa: E402
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY  # noqa: E402
+
+from automix_transfer.detection.networks.backbone import BASIC_BLOCKS  # noqa: E402
+from automix_transfer.detection.weights.weights_check import backbone_keys  # noqa: E402
+
+STAGES = ("stem", "res2", "res3", "res4", "res5")
+
+
+@dataclass(frozen=True)
+class LoadedBack:
+    """What `load_back` found; ``layers`` are the names in ``taps``, Detectron2's, with the layout where it matters."""
+
+    words: str
+    matched: int
+    total: int
+    layers: tuple[str, ...]
+    taps: Taps = field(repr=False)
+    pixels: Taps = field(repr=False)
+    packages: tuple[str, ...] = ("detectron2", "fvcore")
+
+
+def load_back(file: Path, overlay: Path, tensors: Mapping[str, Tensor]) -> LoadedBack:
+    """Load ``file`` under ``overlay`` into Detectron2's networks; ``tensors`` are what it has to hold, by Detectron2's names.
+
+    Raises:
+        UserError: a tensor of the file that no layer takes.
+    """
+    basic = _config(overlay).MODEL.RESNETS.DEPTH in BASIC_BLOCKS
+    fpn, c4 = _fpn(overlay, basic), _c4(overlay, basic)
+    matched = []
+    for layout, network in (("FPN", fpn), ("C4", c4)):
+        _load(network, file)
+        keys = backbone_keys(network)
+        unused = [name for name in tensors if name not in keys]
+        if unused:
+            raise UserError(f"{file}: Detectron2's {layout} backbone has no place for {len(unused)} tensors of the encoder "
+                            f"({', '.join(unused[:3])}), so nothing was written")
+        state = network.state_dict()
+        matched.append(same_values(tensors, {name: state[key] for name, key in keys.items()}))
+    backbone = "build_automix_resnet_backbone" if basic else "build_resnet_backbone"
+    words = (f"Detectron2's DetectionCheckpointer with {overlay.name}, into {_config(overlay, basic).MODEL.BACKBONE.NAME} (FPN) and into "
+             f"{backbone} + {_heads(basic)} (C4)")
+    layers = (*STAGES, "res4 (C4)", "res5 (C4)")
+    return LoadedBack(words, min(matched), len(backbone_keys(fpn)), layers, _taps(fpn, c4), _pixels(_config(overlay)))
+
+
+class _Part(nn.Module):
+    """Carries submodules under the names that they have in a detector."""
+
+    def __init__(self, **modules: nn.Module) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+
+def _config(overlay: Path, basic: bool = False) -> CfgNode:
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.BACKBONE.NAME = "build_automix_resnet_fpn_backbone" if basic else "build_resnet_fpn_backbone"
+    cfg.merge_from_file(str(overlay))
+    return cfg
+
+
+def _fpn(overlay: Path, basic: bool) -> nn.Module:
+    cfg = _config(overlay, basic)
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    return _Part(backbone=build_backbone(cfg)).eval()
+
+
+def _c4(overlay: Path, basic: bool) -> nn.Module:
+    cfg = _config(overlay, basic)
+    cfg.MODEL.BACKBONE.NAME = "build_automix_resnet_backbone" if basic else "build_resnet_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res4"]
+    res5, _ = ROI_HEADS_REGISTRY.get(_heads(basic))._build_res5_block(cfg)
+    return _Part(backbone=build_backbone(cfg), roi_heads=_Part(res5=res5)).eval()
+
+
+def _heads(basic: bool) -> str:
+    return "BasicRes5ROIHeadsExtraNorm" if basic else "Res5ROIHeads"
+
+
+def _load(network: nn.Module, file: Path) -> None:
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            if value.is_floating_point():
+                value.fill_(float("nan"))
+    with _quiet("detectron2", "fvcore"):
+        DetectionCheckpointer(network).load(str(file))
+
+
+def _taps(fpn: nn.Module, c4: nn.Module) -> Taps:
+    bottom_up = fpn.get_submodule("backbone.bottom_up")
+    stages = module_taps(bottom_up, [(name, name) for name in STAGES])
+    head = c4.get_submodule("roi_heads.res5")
+    res5 = nn.Sequential(*(block for block in head.children() if isinstance(block, CNNBlockBase)))  # an extra norm is left out
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        res4 = c4.get_submodule("backbone")(images)["res4"]
+        return {**stages(images), "res4 (C4)": res4, "res5 (C4)": res5(res4)}
+
+    return run
+
+
+def _pixels(cfg: CfgNode) -> Taps:
+    """Detectron2's normalisation of images in [0, 255], with the channels in the order that it reads them in."""
+    mean, std = (torch.tensor(list(value)).view(3, 1, 1) for value in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
+    order = [0, 1, 2] if cfg.INPUT.FORMAT == "RGB" else [2, 1, 0]
+    return lambda images: {"pixels": (images[:, order] - mean) / std}
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Their tables of matched keys and warnings about the pyramid's new layers would bury the proof."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,101 @@
+"""Evaluate any classifier on any folder of labelled images: accuracy, calibration, adversarial and corruption error, confused classes.
+
+  a torchvision or timm network's weights, or those of a CIFAR ResNet:
+    python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th --data cifar10/test --output out.json
+  a checkpoint or export of ours says itself what it is:
+    python -m automix_transfer.evaluation --weights runs/r18/last.pt --data /data/imagenet/val --suite clean,calibration,fgsm,pgd
+  a run, on its own validation images and as it was validated; written to runs/cub/evaluation.json, and the most confused pairs of
+  classes with example images to runs/cub/confusion.json, where the report finds them:
+    python -m automix_transfer.evaluation --run runs/cub --suite clean,calibration,confusion
+
+  under corruption, on the released images or, without --corrupted, on corruptions made here (the output says which):
+    python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th --data cifar10/test --suite clean,corruption \\
+      --corrupted CIFAR-10-C --output out.json
+
+--data is a folder of class folders, or a folder that holds one as test/ or val/; class folders in alphabetical order are classes
+0, 1, ... of the network. With --dataset it is the root of a data set in its native layout.
+Prints a table and writes it, with all that it was made from, to --output; parts that the file holds already and --suite does not name
+stay in it, if they are of the same network, images and settings. Several outputs in one plot:
+python -m automix_transfer.report figure fig8 (calibration) or robustness.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from automix_transfer.data.loader import eval_loader
+from automix_transfer.errors import UserError
+from automix_transfer.evaluation.arguments import parse
+from automix_transfer.evaluation.attacks import OfPixels
+from automix_transfer.evaluation.confusion import write_confusion
+from automix_transfer.evaluation.corrupted import check_baseline, relative_error, released_accuracies, released_names, summarize
+from automix_transfer.evaluation.inputs import open_inputs
+from automix_transfer.evaluation.kept import kept_parts
+from automix_transfer.evaluation.output import about, confusion_table, read_baseline, table
+from automix_transfer.evaluation.suite import evaluate_suite
+from automix_transfer.io import read_json, write_json
+from automix_transfer.progress import Progress, to_stderr
+
+EVALUATION = "evaluation.json"  #: the output in a run's folder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args, options = parse(__doc__ or "", arguments)
+    baseline = read_baseline(args.baseline, options.parts) if args.baseline is not None else None
+    device = choose_device(args.device)
+    inputs = open_inputs(args)
+    config, dataset = inputs.config, inputs.dataset
+    output = args.output or (inputs.weights.parent / EVALUATION if args.run is not None else None)
+    source = about(args, inputs, options, device)
+    kept = kept_parts(output, options.parts, source) if output is not None else {}
+
+    # what does not fit is said before the evaluation, which can take hours, and not behind it
+    names = options.corruptions if args.corrupted is None else released_names(args.corrupted, config, dataset.classes)
+    if baseline is not None:
+        check_baseline(baseline, names)
+
+    begin, progress = time.monotonic(), Progress()
+    loader = eval_loader(dataset, args.batch_size, workers=args.workers)
+    made = tuple(part for part in options.parts if part != "corruption" or args.corrupted is None)
+    figures: dict[str, Any] = {"images": len(dataset)}
+    encoder = inputs.encoder.to(device)
+    if made:
+        figures = evaluate_suite(encoder, loader, config.mean, config.std, replace(options, parts=made),
+                                 lambda done: progress(done, len(dataset)))
+    if args.corrupted is not None:
+        network = OfPixels(encoder, config.mean, config.std).to(device).eval()
+        accuracies, images = released_accuracies(network, args.corrupted, config, dataset.classes, args.batch_size, to_stderr)
+        figures |= summarize(accuracies, str(args.corrupted), images)
+    if baseline is not None:
+        figures["corruption_relative_error"] = relative_error(figures["corruption"], baseline)
+
+    source["seconds"] = round(time.monotonic() - begin, 1)
+    confusion = figures.pop("confusion", None)
+    if confusion is not None:
+        figures["mean_class_top1"] = confusion["mean_class_top1"]
+    print(table({**figures, "about": source}))
+    if confusion is not None and output is not None:
+        written = write_confusion(output.parent, confusion, dataset, source)
+        print(confusion_table(read_json(written)))
+        print(f"written: {written}")
+    if output is not None:
+        source |= {"kept": kept.pop("kept")} if kept else {}
+        write_json(output, {**kept, **figures, "about": source})
+        print(f"written: {output}")
+    return 0
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of ``--device``, ``auto`` being the GPU where there is one."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise UserError(f"--device {name} is not there ({(str(error).splitlines() or ['?'])[0]}); give cpu, cuda or auto") from error
+    return device
+

@@ -1,0 +1,1 @@
+"""IoU of every threshold's box, exact and fast."""

@@ -1,0 +1,1 @@
+"""Class maps of networks, and score maps from files."""

@@ -1,0 +1,1 @@
+"""MaxBoxAcc, MaxBoxAccV2, PxAP."""

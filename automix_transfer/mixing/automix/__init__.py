@@ -1,0 +1,1 @@
+"""AutoMix: the Mix Block, Algorithm 1, its options and presets."""

@@ -1,0 +1,1 @@
+"""Mixing policies, one a file."""

@@ -1,0 +1,233 @@
+"""``plan`` and ``run``: how far the runs of a table are, what is left and how long it takes, and doing it, here or by a scheduler."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from automix_transfer import __version__
+from automix_transfer.errors import UserError
+from automix_transfer.io import write_json, write_text
+from automix_transfer.jobs import Job, run_jobs
+from automix_transfer.paper import published as paper
+from automix_transfer.paper.matching import differences
+from automix_transfer.paper.measured import measure
+from automix_transfer.paper.plan import UNKNOWN_WEIGHTS, Plan, PlannedRun, Settings, line_of, planned
+from automix_transfer.paper.references import plain_config, training_key
+from automix_transfer.paper.scale import Scale
+from automix_transfer.paper.times import StepTimes
+from automix_transfer.paper.trained import PLANNED, Trained, read_trained, short
+from automix_transfer.training.settings import load_experiment
+
+SLURM = """#!/bin/bash
+# {count} runs; sbatch {file} starts them, each as a task of its own. Give partition, GPUs and time of your machine.
+#SBATCH --job-name={name}
+#SBATCH --array=0-{last}
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+cd {folder}
+commands=(
+{commands}
+)
+bash -c "${{commands[$SLURM_ARRAY_TASK_ID]}}"
+"""
+
+
+def make_plan(args: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> tuple[Plan, StepTimes]:
+    """The plan of ``args.tables``, with each run's state and the hours that are left of it."""
+    tables = [paper.table(name) for name in args.tables]
+    if settings.output.is_dir():
+        found = measure([settings.output], say)
+        settings.known = {(training_key(figure.attributes), figure.seed): figure.run for figure in found.figures
+                          if figure.attributes["metric"] == "top1" and not figure.marks}
+    plan = planned(tables, settings, args.only)
+    if settings.overrides:  # before anything is made of them; one recipe of a method tells keys and types, `check` asks all
+        for run in {run.reference.attributes["method"]: run for run in plan.runs}.values():
+            load_experiment([run.reference.recipe], [*run.overrides, "data.root=."])
+    times = StepTimes(args.times or settings.output / "step_times.json", args.measure, say)
+    for run in plan.runs:
+        _look(run, times)
+    return plan, times
+
+
+def _look(run: PlannedRun, times: StepTimes) -> None:
+    """How far a run is, from its folder."""
+    config = plain_config(run.reference.recipe, run.overrides)
+    epochs = int(float(config["train.epochs"]))
+    finished = 0
+    if (run.folder / "metrics.json").exists():
+        trained = read_trained(run.folder)
+        finished = epochs
+        left = [step.name for step in run.steps if not step.done]
+        otherwise = [] if trained.faults else _otherwise(trained, config)
+        run.faults = trained.faults + otherwise
+        run.state = ("damaged" if trained.faults else "trained otherwise" if otherwise else
+                     f"trained, to do: {', '.join(left)}" if left else "done")
+    elif (run.folder / "log.csv").exists() or (run.folder / "last.pt").exists():
+        finished = _epochs_done(run.folder)
+        run.state = f"epoch {finished} of {epochs}"
+    if run.state == "done" or run.faults:
+        run.hours = 0.0
+        return
+    data = run.reference.data
+    limit = int(float(config["data.limit_per_class"]))
+    images = min(data.train, limit * data.classes) if data and limit else data.train if data else 0
+    run.hours = times.hours(run.reference, epochs - finished, images)
+
+
+def _otherwise(trained: Trained, config: Mapping[str, Any]) -> list[str]:
+    """A sentence where a finished training has other settings, or started from another file, than ``config`` would train with."""
+    different = differences(trained.config, config)
+    ours, theirs = (str(each.get("encoder.weights") or "") for each in (trained.config, config))
+    if not theirs.startswith(UNKNOWN_WEIGHTS) and (ours or theirs) and os.path.abspath(ours) != os.path.abspath(theirs):
+        different["encoder.weights"] = ours, theirs
+    shown = [f"{key}={short(ours)} instead of {short(theirs)}" for key, (ours, theirs) in sorted(different.items())]
+    more = f" and {len(shown) - 2} more settings" if len(shown) > 2 else ""
+    return [f"{trained.path} was trained with {', '.join(shown[:2])}{more}; give another --output"] if shown else []
+
+
+def _epochs_done(folder: Path) -> int:
+    try:
+        return max(0, len((folder / "log.csv").read_text(encoding="utf-8").splitlines()) - 1)
+    except (OSError, UnicodeDecodeError):
+        return 0
+
+
+def plan_text(plan: Plan, times: StepTimes, scale: Scale) -> str:
+    """Each run with its state, time and command, and what it comes to."""
+    lines: list[str] = []
+    previous = ""
+    for run in plan.runs:
+        if run.name != previous:
+            lines += ["", f"{run.name}: {'; '.join(dict.fromkeys(run.cells))}"]
+            previous = run.name
+        mark = "x" if run.state == "done" else "!" if run.faults else " " if run.state == "to do" else "."
+        lines.append(f"[{mark}] seed {run.seed}: {run.state}{_time(run, times)}")
+        if run.faults:
+            lines += [f"    {fault}" for fault in run.faults]
+        elif run.state != "done":
+            lines.append(f"    {line_of(run)}")
+    return "\n".join([*lines, "", *summary(plan, times, scale)]).lstrip("\n")
+
+
+def _time(run: PlannedRun, times: StepTimes) -> str:
+    if run.state == "done" or run.faults:
+        return ""
+    if run.hours is not None:
+        return f", about {hours_text(run.hours)}"
+    why = times.why(run.reference)
+    return f", time not measured: {why}" if why else ", time not measured"
+
+
+def summary(plan: Plan, times: StepTimes, scale: Scale) -> list[str]:
+    """Counts, hours and what is missing, as sentences."""
+    states = [run.state for run in plan.runs]
+    done, untouched, damaged, other = (states.count(name) for name in ("done", "to do", "damaged", "trained otherwise"))
+    begun = len(states) - done - untouched - damaged - other
+    broken = (f", {damaged} damaged" if damaged else "") + (f", {other} trained otherwise" if other else "")
+    lines = [f"{counted(len(plan.runs))}: {done} done, {begun} begun, {untouched} to do{broken}."]
+    known = [run.hours for run in plan.runs if run.hours is not None]
+    unknown = sum(run.hours is None for run in plan.runs)
+    if sum(known) > 0:
+        lines.append(f"About {hours_text(sum(known))} one after another on this machine ({times.machine}), from a few steps of each in "
+                     f"{times.file}; reading the images is not counted"
+                     + (f", and {unknown} runs without a time are not" if unknown else "") + ".")
+    if scale != Scale():
+        lines.append(f"Shrunk: epochs x{scale.epochs:g}, training images x{scale.data:g}. Tables mark every figure of such a run.")
+    if plan.without:
+        lines.append(f"{len(plan.without)} cells have no recipe: {'; '.join(plan.without[:4])}{'; ...' if len(plan.without) > 4 else ''}.")
+    if plan.roots_missing:
+        lines.append(f"Give --data.root for {', '.join(plan.roots_missing)}: DIR for all, or NAME=DIR for each "
+                     f"(--data.root {plan.roots_missing[0]}=/data/{plan.roots_missing[0]}).")
+    if plan.weights_missing:
+        lines.append(f"Give --weights NAME=FILE for {', '.join(plan.weights_missing)}: what these trainings start from.")
+    return [*lines, *times.problems]
+
+
+def counted(runs: int) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{runs} run{'' if runs == 1 else 's'}"
+
+
+def hours_text(hours: float) -> str:
+    """In the unit that suits: ``40 s``, ``12 min``, ``3.4 h`` or ``12 days``."""
+    if hours < 1 / 60:
+        return f"{3600 * hours:.0f} s"
+    if hours < 1:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:,.0f} days"
+
+
+def run_plan(plan: Plan, settings: Settings, tables: Sequence[str]) -> int:
+    """Run or resume what is left, one after another; a training that was stopped goes on."""
+    check(plan)
+    jobs: list[Job] = []
+    for run in plan.runs:
+        names = [f"{run.name} seed{run.seed} {step.name}" for step in run.steps]
+        jobs += [Job(name, list(step.command), step.result, names[:k], (run.hours or 1) * 60 if k == 0 else 1.0,
+                     proves=step.proves)
+                 for k, (name, step) in enumerate(zip(names, run.steps, strict=True))]
+        write_plan(run, settings, tables)
+    try:
+        run_jobs(jobs, settings.output / "logs", 1, threads=None)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    print(f"done: {counted(len(plan.runs))}; python -m automix_transfer.report tables {settings.output} --table {tables[0]}")
+    return 0
+
+
+def write_plan(run: PlannedRun, settings: Settings, tables: Sequence[str]) -> None:
+    """Say in the run's folder what it is for, and by what it was shrunk."""
+    content: Mapping[str, Any] = {"tables": list(tables), "cells": run.cells, "attributes": dict(run.reference.attributes),
+                                  "recipe": str(run.reference.recipe), "overrides": list(run.overrides), "scale": asdict(settings.scale),
+                                  "version": __version__}
+    if not run.done:
+        write_json(run.folder / PLANNED, content)
+
+
+def print_commands(plan: Plan, settings: Settings, tables: Sequence[str], kind: str, output: Path | None) -> int:
+    """What is left for a scheduler: one command a line, or a SLURM array."""
+    check(plan)
+    left = [run for run in plan.runs if run.state != "done"]
+    for run in left:
+        write_plan(run, settings, tables)
+    commands = [line_of(run) for run in left]
+    text = "".join(f"{command}\n" for command in commands)
+    if kind == "slurm" and commands:
+        text = SLURM.format(count=len(commands), file=output or "FILE", name="_".join(tables), last=len(commands) - 1,
+                            folder=shlex.quote(str(Path.cwd())), commands="\n".join(map(shlex.quote, commands)))
+    if output is not None:
+        write_text(output, text)
+        print(f"written: {output} ({len(commands)} runs)", file=sys.stderr)
+    else:
+        print(text, end="")
+    return 0
+
+
+def check(plan: Plan) -> None:
+    """Everything that can be known to be wrong before the first run starts.
+
+    Raises:
+        UserError: a finished run that is damaged or of other settings, data whose folder is not named, or a setting that a recipe refuses.
+    """
+    for run in plan.runs:
+        if run.faults:
+            raise UserError(f"{run.faults[0]}{';' if run.state == 'damaged' else ', or'} remove {run.folder} to run it again")
+    left = [run for run in plan.runs if run.state != "done"]
+    missing = plan.roots_missing
+    if missing and left:
+        raise UserError(f"the folder of {', '.join(missing)} is not known; give --data.root DIR, or --data.root NAME=DIR for each, "
+                        f"e.g. --data.root {missing[0]}=/data/{missing[0]}")
+    if plan.weights_missing and left:
+        name = plan.weights_missing[0]
+        raise UserError(f"the weights of {', '.join(plan.weights_missing)} are not known, which trainings start from; give --weights "
+                        f"{name}=FILE, e.g. torchvision's")
+    for run in {run.name: run for run in left}.values():
+        load_experiment([run.reference.recipe], [*run.overrides, "data.root=."])

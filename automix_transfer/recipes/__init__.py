@@ -1,0 +1,1 @@
+"""Recipes: every YAML, by bare name."""

@@ -1,0 +1,170 @@
+"""What folders hold that a report can show. Everything is known by its content, never by where it lies: a foreign folder gives nothing,
+a damaged file a sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from automix_transfer.errors import UserError
+from automix_transfer.io import read_json
+from automix_transfer.runs.folder import tame
+
+RUN_FILES = ("run.json", "metrics.json", "log.csv")
+DETECTOR_FILES = ("last_checkpoint", "model_final.pth")  # of a run of Detectron2, whose metrics.json is a JSON object a line
+PRUNED = {"tensorboard", "maps", "logs", "pictures", "checkpoints", "__pycache__", "node_modules"}
+SILENT = {"metrics.json", "run.json", "categories.json", "best.json", "demo.json", "captions.json", "slider.json", "shots.json"}
+DEPTH, FOLDERS, JSON_BYTES = 7, 20_000, 8_000_000
+SUMMARY, SLIDER, SHOTS = "summary.json", "slider.json", "shots.json"
+
+
+@dataclass
+class File:
+    """A JSON file that a section of the page shows: ``name`` is what the page calls it, ``content`` an object."""
+
+    path: Path
+    name: str
+    content: dict[str, Any]
+
+
+@dataclass
+class Found:
+    """Everything of some folders, in the order in which the page shows it; ``problems``: a sentence for everything damaged."""
+
+    folders: list[Path]
+    runs: list[Path] = field(default_factory=list)
+    detectors: list[Path] = field(default_factory=list)
+    files: dict[str, list[File]] = field(default_factory=dict)  # kind of `KINDS` -> files
+    figures: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[File]:
+        """The files of a kind."""
+        return self.files.get(kind, [])
+
+    def name(self, path: Path) -> str:
+        """What the page calls ``path``: from the folder that was given, with that folder's name where there are several."""
+        for folder in sorted(self.folders, key=lambda f: len(f.parts)):
+            if path == folder or folder in path.parents:
+                inner = path.relative_to(folder)
+                if len(self.folders) == 1:
+                    return str(inner) if inner.parts else path.resolve().name
+                same = [other for other in self.folders if other.resolve().name == folder.resolve().name]
+                return str(Path(folder.resolve().name if len(same) == 1 else str(folder)) / inner)
+        return str(path)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show."""
+        return not (self.runs or self.detectors or self.figures or any(self.files.values()))
+
+
+def is_finite(value: Any) -> bool:
+    """Whether ``value`` is a number, and not NaN or infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda content: all(key in content for key in keys)
+
+
+#: kind -> whether a JSON object is one; the first that fits
+KINDS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "proof": _has("matched", "total", "largest_difference"),
+    "detection": lambda c: "AP50" in c and ("detector" in c or "metrics" in c),
+    "comparison": lambda c: isinstance(c.get("rows"), list) and isinstance(c.get("about"), dict),
+    "localization": lambda c: ("MaxBoxAcc" in c or "PxAP" in c) and "accuracy" not in c,
+    "steps": lambda c: isinstance(c.get("steps"), dict) and isinstance(c.get("setting"), dict),
+    "confusion": lambda c: isinstance(c.get("pairs") or c.get("most_confused"), list),
+    "mixed": lambda c: isinstance(c.get("accuracy"), dict) and "images" in c,
+    "evaluation": lambda c: isinstance(c.get("about"), dict) and "images" in c,
+}
+
+
+def collect(folders: Sequence[Path]) -> Found:
+    """Look through ``folders``.
+
+    Raises:
+        UserError: one of them does not exist, or there is nothing to show in any.
+    """
+    found = Found(list(dict.fromkeys(folders)))
+    for folder in found.folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} does not exist or is not a folder; give folders of runs, e.g. runs/demo")
+    seen: set[Path] = set()
+    for folder in found.folders:
+        _walk(folder, found, seen)
+    if found.empty and not found.problems:
+        names = ", ".join(map(str, found.folders))
+        raise UserError(f"{names} holds no run, result or figure of ours, so there is nothing to report; "
+                        "give the folder of a demo or of a run")
+    found.runs.sort(key=lambda path: _place(found.name(path)))
+    for files in (found.detectors, found.figures):
+        files.sort(key=lambda path: _place(found.name(path)))
+    for several in found.files.values():
+        several.sort(key=lambda file: _place(file.name))
+    return found
+
+
+def _walk(folder: Path, found: Found, seen: set[Path]) -> None:
+    for here, inner, names in os.walk(folder, onerror=lambda error: found.problems.append(f"{error.filename} could not be read")):
+        path = Path(here)
+        inner[:] = sorted(name for name in inner if name not in PRUNED and not name.startswith("."))
+        if len(path.relative_to(folder).parts) >= DEPTH:
+            inner.clear()
+        if path.resolve() in seen:
+            continue
+        if len(seen) >= FOLDERS:
+            found.problems.append(f"{folder} has more than {FOLDERS:,} folders; what lies behind {path} was not looked at")
+            return
+        seen.add(path.resolve())
+        files = set(names)
+        if files & set(DETECTOR_FILES):
+            found.detectors.append(path)
+        elif files & set(RUN_FILES):
+            found.runs.append(path)
+        if path.name == "figures" and any(name.endswith(".png") for name in files):
+            found.figures.append(path)
+        for name in sorted(files):
+            if name.endswith(".json"):
+                _file(path / name, found, at_top=path == folder)
+
+
+def _file(path: Path, found: Found, at_top: bool) -> None:
+    special = {SLIDER: "slider", SHOTS: "shots", SUMMARY: "summary", "confusion.json": "confusion"}.get(path.name)
+    if special is None and path.name in SILENT:
+        return
+    try:
+        if path.stat().st_size > JSON_BYTES:
+            raise UserError(f"{path} is larger than {JSON_BYTES // 1_000_000} MB, so it was not read")
+        content = tame(read_json(path))
+    except (UserError, OSError, RecursionError) as error:
+        found.problems.append(str(error))
+        return
+    if not isinstance(content, dict):
+        if special:
+            found.problems.append(f"{path} is not a JSON object")
+        return
+    kind = special or next((kind for kind, fits in KINDS.items() if fits(content)), None)
+    if kind == "summary" and not at_top and not any(isinstance(content.get(key), dict) for key in ("pretrain", "detection", "finegrained")):
+        kind = None  # another program's
+    if kind:
+        found.files.setdefault(kind, []).append(File(path, found.name(path), content))
+
+
+ORDER = ("pretrain", "detection", "finegrained", "wsol", "vanilla", "random_init", "scratch", "mixup", "cutmix", "automix")
+
+
+def _place(name: str) -> tuple[Any, ...]:
+    """In the chain's order, then by name with numbers in their order."""
+    parts = []
+    for part in Path(name).parts:
+        stem = part.removesuffix(".json")
+        start = next((known for known in ORDER if stem == known or stem.endswith(f"_{known}")), None)
+        digits = "".join(c for c in stem if c.isdigit())[:9]
+        parts.append((stem.removesuffix(f"_{start}") if start and stem != start else "", ORDER.index(start) if start else len(ORDER),
+                      int(digits) if digits else 0, part))
+    return tuple(parts)

@@ -1,0 +1,1 @@
+"""The embedded data: rendered images in the layouts of real data sets."""

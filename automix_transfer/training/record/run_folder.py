@@ -1,0 +1,95 @@
+"""A run folder explains itself: the config as run, the code's commit, versions, device, seed and command line."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from automix_transfer import __version__
+from automix_transfer.config import to_yaml
+from automix_transfer.errors import UserError
+from automix_transfer.io import read_json, write_json, write_text
+from automix_transfer.training.distributed import World
+from automix_transfer.training.record import checkpoint
+from automix_transfer.training.settings import FREE_ON_RESUME, Experiment, as_read, flatten, with_defaults
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "fvcore", "omegaconf")
+
+
+def prepare(folder: Path, experiment: Experiment, world: World, resumed_step: int | None) -> None:
+    """Write ``config.yaml`` and ``run.json``; a resumed run adds itself to the list of starts.
+
+    Raises:
+        UserError: the folder holds another run's checkpoint and this one does not resume it.
+    """
+    if resumed_step is None:
+        refuse_overwriting(folder)
+    starts = read_json(folder / "run.json").get("starts", []) if resumed_step is not None and (folder / "run.json").exists() else []
+    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor() or platform.machine()
+    start = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "from_step": resumed_step or 0, "command": command_line(), **git_commit(),
+             "processes": world.size, "device": f"{world.device}: {device}", "threads": torch.get_num_threads(), "cuda": torch.version.cuda,
+             "python": platform.python_version(), "platform": platform.platform(),
+             "packages": {"automix_transfer": __version__, **{name: version(name) for name in PACKAGES}}}
+    write_text(folder / "config.yaml", to_yaml(experiment))
+    write_json(folder / "run.json", {"seed": experiment.seed, "starts": [*starts, start]})
+
+
+def refuse_overwriting(folder: Path) -> None:
+    """A fresh run must not write over another run's checkpoints."""
+    if (folder / checkpoint.LAST).exists() or (folder / checkpoint.PREVIOUS).exists():
+        raise UserError(f"{folder} already holds the checkpoint of a run; go on with --resume, or choose another folder with output=FOLDER")
+
+
+def refuse_changes(source: str, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """A resumed run must train what was begun: the first setting that differs is named in a `UserError`."""
+    before, after = as_read(saved), flatten(now)
+    if not before.keys() >= after.keys():
+        before = with_defaults(saved)
+    for key in [*after, *(k for k in before if k not in after)]:
+        if key not in FREE_ON_RESUME and before.get(key) != after.get(key):
+            raise UserError(f"{source} was trained with {key}={before.get(key)}, but now {key}={after.get(key)}: that is another training; "
+                            "give the same value, or choose another output=FOLDER to start afresh")
+
+
+def command_line(resume: bool = False) -> str:
+    """The command that started this process, torchrun included; with ``resume`` the one that goes on. Under srun it is that of a task."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    start = ["python"]
+    if size > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        local = os.environ.get("LOCAL_WORLD_SIZE", str(size))
+        nodes = size // max(int(local), 1)
+        start = ["torchrun", *([f"--nnodes={nodes}"] if nodes > 1 else []), f"--nproc-per-node={local}"]
+    arguments = [argument for argument in sys.argv if argument != "--dry-run"]
+    return shlex.join([*start, *arguments, *(["--resume"] if resume and "--resume" not in arguments else [])])
+
+
+def git_commit() -> dict[str, Any]:
+    """Commit of the source tree that runs, and whether it was changed; None outside a repository."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=True)
+            return done.stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return None
+
+    commit = git("rev-parse", "HEAD")
+    return {"commit": commit, "changed": bool(git("status", "--porcelain", "--untracked-files=no")) if commit else None}
+
+
+def version(name: str) -> str | None:
+    """The installed version of a package; None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

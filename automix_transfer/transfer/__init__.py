@@ -1,0 +1,1 @@
+"""Backbones across tasks."""

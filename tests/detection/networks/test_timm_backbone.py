@@ -1,0 +1,145 @@
+"""timm encoders as backbones: whole, proven, fed as they were trained; and every mistake in one sentence."""
+
+import pytest
+import torch
+
+from automix_transfer.errors import UserError
+from tests.detection.tiny import CONFIGS, QUICK, detector
+from tests.models.files import automix_checkpoint
+
+FPN = "embedded_R10_FPN.yaml"
+NETWORKS = ["convnext_atto", "swin_tiny_patch4_window7_224", "tf_efficientnet_lite0", "resnet18"]
+
+
+def timm_detector(name, *overrides):
+    return detector(FPN, "MODEL.BACKBONE.NAME", f"timm_fpn/{name}", *overrides)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A pretraining checkpoint of a small ConvNeXt with two encoders."""
+    return automix_checkpoint(tmp_path_factory.mktemp("encoder") / "last.pt", "convnext_atto")[0]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_encoder_is_loaded_whole_and_proven(name, tmp_path):
+    from automix_transfer.detection.networks.timm_backbone import is_layer_normed
+    from automix_transfer.detection.weights.weights_check import load_weights
+    from automix_transfer.models import create_encoder
+
+    encoder = create_encoder(name, 7)
+    with torch.no_grad():
+        for value in encoder.parameters():  # LayerScale and zero-initialised norms hide what lies behind them
+            value.add_(0.05 * torch.randn(value.shape, generator=torch.Generator().manual_seed(value.numel())))
+    torch.save(encoder.state_dict(), tmp_path / "x.pth")
+    model, cfg = timm_detector(name)
+    report = load_weights(model, str(tmp_path / "x.pth"), cfg.MODEL.BACKBONE.NAME)
+    bottom_up = model.backbone.bottom_up
+    assert report.matched == report.total == len(bottom_up.encoder.state_dict()) and "largest difference 0" in str(report)
+    held = encoder.state_dict()
+    assert all(torch.equal(value, held[key]) for key, value in bottom_up.encoder.state_dict().items())
+    assert bool(bottom_up.out_norms) == is_layer_normed(name)
+    assert model.training
+    with torch.no_grad():
+        shapes = {key: tuple(value.shape[-2:]) for key, value in model.backbone(torch.zeros(1, 3, 96, 160)).items()}
+    assert shapes["p3"] == (12, 20) and shapes["p5"] == (3, 5)
+
+
+def test_a_difference_in_features_is_an_error(tmp_path, monkeypatch):
+    from automix_transfer.detection.networks import timm_backbone
+    from automix_transfer.detection.weights.weights_check import load_weights
+    from automix_transfer.models import create_encoder
+
+    torch.save(create_encoder("convnext_atto", 3).state_dict(), tmp_path / "x.pth")
+    model, cfg = timm_detector("convnext_atto")
+    original = timm_backbone.TimmBackbone.features
+    monkeypatch.setattr(timm_backbone.TimmBackbone, "features", lambda self, images: original(self, images.flip(1)))
+    with pytest.raises(UserError, match="layer res3 of the detector's backbone timm/convnext_atto differs.*nothing was trained"):
+        load_weights(model, str(tmp_path / "x.pth"), cfg.MODEL.BACKBONE.NAME)
+
+
+def test_the_checkpoint_says_how_to_feed_it(checkpoint):
+    from automix_transfer.detection.config import load_config
+    from automix_transfer.models.weights_file import read_weights
+
+    def load(*overrides):
+        name = ["MODEL.BACKBONE.NAME", "timm_fpn/convnext_atto"]
+        return load_config(CONFIGS / FPN, ["MODEL.WEIGHTS", str(checkpoint), *name, *overrides], 0)
+
+    info = read_weights(checkpoint).info
+    cfg, _ = load()
+    assert list(cfg.MODEL.PIXEL_MEAN) == pytest.approx([255 * value for value in info.mean])
+    assert list(cfg.MODEL.PIXEL_STD) == pytest.approx([255 * value for value in info.std])
+    with pytest.raises(UserError, match=r"MODEL.PIXEL_STD is \[1.0, 1.0, 1.0\], but the weights .*last.pt were trained with \["):
+        load("MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]")
+    with pytest.raises(UserError, match="INPUT.FORMAT is 'BGR'.*'RGB'"):
+        load("INPUT.FORMAT", "BGR")
+    with pytest.raises(UserError, match="NAME is timm_fpn/convnext_tiny, but .*holds encoder 'convnext_atto'; set MODEL.BACKBONE.NAME"):
+        load("MODEL.BACKBONE.NAME", "timm_fpn/convnext_tiny")
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("timm_fpn/convnext_tinny", "did you mean convnext_tiny"),
+    ("timm_fpn/vit_tiny_patch16_224", "no feature maps of strides 4, 8, 16 and 32"),
+])
+def test_networks_that_cannot_be_backbones(name, message):
+    with pytest.raises(UserError, match=message):
+        detector(FPN, "MODEL.BACKBONE.NAME", name)
+
+
+@pytest.mark.parametrize(("config", "overrides", "message"), [
+    ("voc_R50_C4_24k.yaml", [], "has ResNet's res5 in it"),
+    (FPN, ["MODEL.BACKBONE.FREEZE_AT", "2"], "trained whole"),
+])
+def test_settings_that_mean_nothing_here(config, overrides, message):
+    with pytest.raises(UserError, match=message):
+        detector(config, "MODEL.BACKBONE.NAME", "timm_fpn/convnext_atto", *overrides)
+
+
+def test_files_in_the_wrong_place(checkpoint, r10, tmp_path):
+    from safetensors.torch import save_file
+
+    from automix_transfer.detection.weights.weights_check import load_weights
+    from automix_transfer.models import create_encoder
+
+    model, cfg = timm_detector("convnext_atto")
+    with pytest.raises(UserError, match="does not go into MODEL.BACKBONE.NAME timm_fpn/convnext_atto"):
+        load_weights(model, str(r10), cfg.MODEL.BACKBONE.NAME)
+    torch.save(create_encoder("resnet18", 3).state_dict(), tmp_path / "r18.pth")
+    with pytest.raises(UserError, match="does not fit encoder 'ConvNeXt'|does not fit encoder"):
+        load_weights(model, str(tmp_path / "r18.pth"), cfg.MODEL.BACKBONE.NAME)
+    save_file(create_encoder("resnet18", 3).state_dict(), tmp_path / "r18.safetensors")
+    with pytest.raises(UserError, match="export it .*timm_fpn/NAME"):
+        load_weights(detector(FPN)[0], str(tmp_path / "r18.safetensors"))
+
+
+def test_batchnorm_of_a_timm_backbone():
+    """FrozenBN and SyncBN keep the activation that timm fuses into its norms."""
+    from automix_transfer.detection.networks.timm_backbone import TimmBackbone
+
+    plain = TimmBackbone("tf_efficientnet_lite0", ["res4"]).eval()
+    frozen, synced = (TimmBackbone("tf_efficientnet_lite0", ["res4"], norm).eval() for norm in ("FrozenBN", "SyncBN"))
+    assert sum(isinstance(module, torch.nn.SyncBatchNorm) for module in synced.modules()) > 10
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = plain(images)["res4"]
+    for other in (frozen, synced):
+        other.load_state_dict(plain.state_dict(), strict=False)
+        torch.testing.assert_close(other(images)["res4"], expected)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in frozen.modules())
+
+
+def test_trains_and_is_rebuilt_from_its_folder(checkpoint, voc, tmp_path):
+    """Two iterations; then plain Detectron2, with nothing but an import of ours, loads what was trained."""
+    from detectron2.config import get_cfg
+    from detectron2.engine import DefaultPredictor
+
+    from automix_transfer.detection import trainer
+
+    options = [*QUICK, "MODEL.BACKBONE.NAME", "timm_fpn/convnext_atto", "SOLVER.BASE_LR", "0.0001"]
+    result = trainer.run(CONFIGS / FPN, str(checkpoint), voc, tmp_path, options)
+    assert set(result) == {"AP", "AP50", "AP75"}
+    cfg = get_cfg()
+    cfg.merge_from_file(str(tmp_path / "config.yaml"))
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model_final.pth")
+    found = DefaultPredictor(cfg)(torch.zeros(64, 80, 3, dtype=torch.uint8).numpy())
+    assert "instances" in found

@@ -1,0 +1,43 @@
+"""MixUp and CutMix against their definitions."""
+
+import pytest
+import torch
+
+from automix_transfer.errors import UserError
+from automix_transfer.mixing import build_method
+from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.methods.cutmix import CutMixOptions, apply_cutmix, draw_cutmix
+from automix_transfer.mixing.methods.mixup import apply_mixup
+from automix_transfer.models import create_encoder
+
+
+def test_mixup_is_the_linear_combination():
+    images = torch.randn(4, 3, 5, 6)
+    draw = PairDraw(0.3, torch.tensor([1, 2, 3, 0]))
+    assert torch.allclose(apply_mixup(images, draw), 0.3 * images + 0.7 * images[[1, 2, 3, 0]], atol=1e-6)
+    assert torch.allclose(apply_mixup(images, PairDraw(1.0, draw.permutation)), images)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (17, 40), (1, 1)])
+def test_cutmix_label_is_the_realised_area(size):
+    images = torch.zeros(3, 1, *size) + torch.arange(3.0).view(3, 1, 1, 1)
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        draw = draw_cutmix(3, size, CutMixOptions(), rng)
+        mixed = apply_cutmix(images, draw)
+        for i in range(3):
+            if draw.permutation[i] != i:
+                assert (mixed[i] == images[i]).float().mean().item() == pytest.approx(draw.lam, abs=1e-6)
+
+
+def test_cutmix_probability_zero_is_vanilla():
+    method = build_method("cutmix", create_encoder("resnet10_32", 5), {"probability": 0.0})
+    output = method(torch.randn(4, 3, 32, 32), torch.arange(4), torch.Generator().manual_seed(0))
+    assert output.mixed is None and "loss_ce" in output.metrics
+
+
+@pytest.mark.parametrize("name, values, words", [
+    ("mixup", {"alpha": 0}, "alpha"), ("cutmix", {"probability": 1.5}, "probability"), ("mixupp", {}, "did you mean")])
+def test_wrong_options(name, values, words):
+    with pytest.raises(UserError, match=words):
+        build_method(name, create_encoder("resnet10_32", 5), values)

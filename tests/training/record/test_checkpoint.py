@@ -1,0 +1,151 @@
+"""A checkpoint is complete, and the old one outlives every failure to write a new one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from automix_transfer import io
+from automix_transfer.errors import UserError
+from automix_transfer.io import load_torch
+from automix_transfer.training.loop import train
+from automix_transfer.training.record import checkpoint
+
+
+def content(step: int) -> dict:
+    return {"format": checkpoint.FORMAT, "encoder": {}, "encoders": {}, "model": {"w": torch.full((1000,), float(step))}, "config": {},
+            "step": step, "epoch": 0, "history": []}
+
+
+def test_rotation_and_best(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, content(step), best=step == 2)
+    assert [load_torch(tmp_path / name)["step"] for name in ("last.pt", "previous.pt", "best.pt")] == [3, 2, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt", "previous.pt"]
+
+
+def test_chosen_epochs_stay_as_they_ended(tmp_path: Path) -> None:
+    (tmp_path / "epoch_0001.pt").write_bytes(b"of a run before, or damaged")
+    for step, epoch in ((10, 1), (15, 1), (20, 2), (30, 3)):
+        checkpoint.save(tmp_path, {**content(step), "epoch": epoch, "history": [{"step": 10 * number} for number in range(1, epoch + 1)],
+                                   "config": {"train": {"keep_epochs": [1, 3]}}})
+    kept = {path.name: load_torch(path)["step"] for path in tmp_path.glob("epoch_*.pt")}
+    assert kept == {"epoch_0001.pt": 10, "epoch_0003.pt": 30}
+
+
+def test_a_damaged_last_does_not_replace_a_previous_that_loads(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoint.save(tmp_path, content(step))
+    damaged = tmp_path / "last.pt"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    checkpoint.save(tmp_path, content(2))
+    assert [load_torch(tmp_path / name)["step"] for name in ("last.pt", "previous.pt")] == [2, 1]
+    checkpoint.save(tmp_path, content(3), trusted=True)
+    assert [load_torch(tmp_path / name)["step"] for name in ("last.pt", "previous.pt")] == [3, 2]
+
+
+def test_rotation_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_rotation_and_best(tmp_path)
+
+
+def test_disk_full_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, content(1))
+
+    def full(_value: object, file) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="No space left.*untouched"):
+        checkpoint.save(tmp_path, content(2))
+    assert load_torch(tmp_path / "last.pt")["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_file_size_limit_keeps_the_old_one(tmp_path: Path) -> None:
+    """A real failure to write, by the kernel, in the middle of the file."""
+    checkpoint.save(tmp_path, content(1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(UserError, match="could not be written"):
+            checkpoint.save(tmp_path, content(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_torch(tmp_path / "last.pt")["step"] == 1
+
+
+def test_one_that_does_not_read_back_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, content(1))
+    monkeypatch.setattr(checkpoint, "load_torch", lambda path: content(7))
+    with pytest.raises(UserError, match="read back"):
+        checkpoint.save(tmp_path, content(2))
+    assert io.load_torch(tmp_path / "last.pt")["step"] == 1
+
+
+def test_lost_last_falls_back(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoint.save(tmp_path, content(step))
+    (tmp_path / "last.pt").unlink()
+    found, text = checkpoint.load_latest(tmp_path)
+    assert found is not None and found["step"] == 1 and "previous.pt" in text
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch owned",)
+
+
+def test_hostile_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "last.pt").write_bytes(pickle.dumps({"step": Hostile()}, protocol=2))
+    torch.save({"step": Hostile()}, tmp_path / "previous.pt")
+    with pytest.raises(UserError, match="refused"):
+        checkpoint.load_latest(tmp_path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_foreign_file(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match="encoder.weights"):
+        checkpoint.load_latest(tmp_path)
+
+
+def test_full_disk_in_a_run(experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second checkpoint fails: the run ends with one sentence, and the first one resumes."""
+    whole = experiment(f"output={tmp_path / 'whole'}")
+    metrics = train(whole)
+    real, calls = torch.save, []
+
+    def fails_once(value: object, file) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(value, file)
+
+    monkeypatch.setattr(torch, "save", fails_once)
+    with pytest.raises(UserError, match="No space left"):
+        train(experiment())
+    resumed = train(experiment(), resume=True)
+    assert {k: v for k, v in resumed.items() if k != "seconds"} == {k: v for k, v in metrics.items() if k != "seconds"}
+
+
+def test_what_a_checkpoint_holds(experiment, tmp_path: Path) -> None:
+    train(experiment("method.name=automix", "train.epochs=1"))
+    found = load_torch(tmp_path / "run" / "last.pt")
+    assert found["format"] == "automix_transfer/1"
+    assert found["encoders"] == {"k": "encoder_k.", "q": "encoder_q."}
+    assert all(isinstance(value, torch.Tensor) for value in found["model"].values())
+    assert found["encoder"]["class_names"] == ["class_0", "class_1", "class_2"]
+    assert found["config"]["method"]["name"] == "automix"
+    assert (found["step"], found["epoch"]) == (3, 1)
