@@ -1,7 +1,7 @@
 """automix-transfer COMMAND: every script of the project by one name, from any folder.
 
-A command becomes the script (the process is replaced, so signals, exit codes, torchrun's environment and spawned processes are the
-script's own); nothing is parsed here.
+A command becomes the script (the process is replaced, so signals, exit codes, torchrun's environment and
+spawned processes are the script's own); nothing is parsed here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ COMMANDS = {
     "demo": ("automix_transfer.demo", "the whole chain on embedded data, in minutes"),
     "doctor": ("automix_transfer.doctor", "versions, devices, Detectron2, data, disk: for issue reports"),
 }
-DETECT = {"train": "detection/train_net.py", "compare": "detection/compare.py", "predict": "detection/predict.py"}
+DETECT = {
+    "train": "detection/train_net.py",
+    "compare": "detection/compare.py",
+    "predict": "detection/predict.py",
+}
 HELP = """usage: automix-transfer COMMAND [arguments]
 
 commands:
@@ -52,7 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
-        print(HELP.format(commands="\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items())))
+        print(
+            HELP.format(
+                commands="\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items())
+            )
+        )
         return 0
     if given[0] == "--version":
         from automix_transfer import __version__
@@ -85,8 +93,11 @@ def command_of(given: Sequence[str]) -> tuple[list[str], str]:
         return [sys.executable, "-m", target, *rest], name
     script = ROOT / target
     if not script.is_file():
-        raise UserError(f"automix-transfer {name} runs {target} of a checkout, which is not in {ROOT}; clone the repository and run "
-                        "'pip install -e .' in it")
+        raise UserError(
+            f"automix-transfer {name} runs {target} of a checkout, which is not in {ROOT}; clone the "
+            "repository and run "
+            "'pip install -e .' in it"
+        )
     return [sys.executable, str(script), *rest], name
 
 
@@ -99,7 +110,9 @@ def show_help(command: Sequence[str], name: str) -> int:
     for written in (f"usage: {Path(target).name}", f"usage: python -m {target}"):
         if usage.startswith(written):
             ours = f"usage: automix-transfer {name}"
-            usage = (ours + usage.removeprefix(written)).replace("\n" + " " * max(0, len(written) - len(ours)), "\n")
+            usage = (ours + usage.removeprefix(written)).replace(
+                "\n" + " " * max(0, len(written) - len(ours)), "\n"
+            )
             usage = usage.replace("\n", "\n" + " " * max(0, len(ours) - len(written)))
     text = usage + blank + rest
     print(text, end="")

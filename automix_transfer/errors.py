@@ -25,7 +25,8 @@ def first_line(error: BaseException) -> str:
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and exit with its code; a `UserError` is printed as one line and exits with 2.
 
-    So is an `OSError` that names a file: names that are too long or folders that may not be entered can show at any first look at a path.
+    So is an `OSError` that names a file: names that are too long or folders that may not be entered can show
+        at any first look at a path.
     One without a file says too little, and keeps its traceback.
     """
     try:
@@ -34,10 +35,17 @@ def run_script(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_USER_ERROR
     except OSError as error:
-        names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]
+        names = [
+            os.fsdecode(name)
+            for name in (error.filename, error.filename2)
+            if isinstance(name, str | bytes | os.PathLike)
+        ]
         if not names or not error.strerror:  # an HTTPError's file is its address, and it has no `strerror`
             raise
-        print(f"error: {' -> '.join(names)} cannot be used ({error.strerror}); correct the path or its permissions, or choose another one",
-              file=sys.stderr)
+        print(
+            f"error: {' -> '.join(names)} cannot be used ({error.strerror}); correct the path or its "
+            "permissions, or choose another one",
+            file=sys.stderr,
+        )
         code = EXIT_USER_ERROR
     sys.exit(code or 0)

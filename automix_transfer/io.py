@@ -1,7 +1,8 @@
 """Files that are never half-written, and files that cannot run code.
 
-`atomic_write` writes beside the target, syncs and renames, so a reader sees the old file or the new one and nothing else.
-`load_torch` and `load_arrays` refuse pickles that want more than tensors or arrays and plain containers.
+`atomic_write` writes beside the target, syncs and renames, so a reader sees the old file or the new one and
+nothing else. `load_torch` and `load_arrays` refuse pickles that want more than tensors or arrays and plain
+containers.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from automix_transfer.errors import UserError
 
 
 def expand_home(path: str | Path) -> Path:
-    """``path`` with the home folder for ``~``; where there is no such user it stays as it is, and Path.expanduser would raise."""
+    """``path`` with the home folder for ``~``; where there is no such user it stays as it is, and
+    Path.expanduser would raise."""
     return Path(os.path.expanduser(path))
 
 
 def _umask() -> int:
-    """The process's umask. It can only be read by setting it, which other threads would see; so this is done once, on import."""
+    """The process's umask. It can only be read by setting it, which other threads would see; so this is done
+    once, on import."""
     os.umask(mask := os.umask(0))
     return mask
 
@@ -46,7 +49,9 @@ def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        ) as file:
             temporary = Path(file.name)
             write(file)
             file.flush()
@@ -54,11 +59,14 @@ def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
         temporary.chmod(0o666 & ~UMASK)  # NamedTemporaryFile makes files that only their owner can read
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its own zip writer
+    # torch reports a full disk as a RuntimeError of its own zip writer
+    except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_write_failure(error):
             raise
-        raise UserError(f"{path} could not be written ({_reason(error)}); free space or choose another folder. "
-                        "What was there before is untouched") from error
+        raise UserError(
+            f"{path} could not be written ({_reason(error)}); free space or choose another folder. "
+            "What was there before is untouched"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -105,7 +113,8 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
         raise UserError(f"{path} could not be read ({_reason(error)})") from error
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits
+    # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits
+    except (ValueError, RecursionError) as error:
         where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "its start"
         raise UserError(f"{path} is not valid JSON (at {where}); restore the file from its source") from error
 
@@ -123,17 +132,27 @@ def load_torch(path: str | Path) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} does not exist or is not a file; give the path of a weights file or checkpoint")
+        raise UserError(
+            f"{path} does not exist or is not a file; give the path of a weights file or checkpoint"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
-            raise UserError(f"{path} is a pickle that wants to run code when it is loaded, so it was refused; "
-                            "save its state_dict as tensors only (torch.save(model.state_dict(), ...))") from error
-        raise UserError(f"{path} is damaged, or a pickle of something else than tensors, so it was refused; copy it again from its source, "
-                        "or save its state_dict (torch.save(model.state_dict(), ...))") from error
-    except Exception as error:  # a damaged zip or pickle can raise nearly anything: EOFError, RuntimeError, KeyError, ...
-        raise UserError(f"{path} is damaged, truncated or not a torch file; copy it again from its source") from error
+            raise UserError(
+                f"{path} is a pickle that wants to run code when it is loaded, so it was refused; "
+                "save its state_dict as tensors only (torch.save(model.state_dict(), ...))"
+            ) from error
+        raise UserError(
+            f"{path} is damaged, or a pickle of something else than tensors, so it was refused; copy it "
+            "again from its source, "
+            "or save its state_dict (torch.save(model.state_dict(), ...))"
+        ) from error
+    # a damaged zip or pickle can raise nearly anything: EOFError, RuntimeError, KeyError, ...
+    except Exception as error:
+        raise UserError(
+            f"{path} is damaged, truncated or not a torch file; copy it again from its source"
+        ) from error
 
 
 def load_arrays(path: str | Path, source: str) -> Any:
@@ -148,9 +167,13 @@ def load_arrays(path: str | Path, source: str) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as stream:
-            return _resolved(_ArrayUnpickler(stream, encoding="latin1").load())  # arrays that Python 2 pickled are text in this encoding
+            # arrays that Python 2 pickled are text in this encoding
+            return _resolved(_ArrayUnpickler(stream, encoding="latin1").load())
     except _Forbidden as error:
-        raise UserError(f"{path} is a pickle that wants to run code when it is loaded ({error}), so it was refused; {source}") from error
+        raise UserError(
+            f"{path} is a pickle that wants to run code when it is loaded ({error}), so it was refused; "
+            f"{source}"
+        ) from error
     except OSError as error:
         raise UserError(f"{path} could not be read ({error.strerror})") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
@@ -162,8 +185,8 @@ class _Forbidden(Exception):
 
 
 class _ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Python: its memo has no size that a file decides
-    """Arrays are rebuilt here from their type, shape and bytes: NumPy's own way believes a file's every word, and a damaged one ends the
-    interpreter."""
+    """Arrays are rebuilt here from their type, shape and bytes: NumPy's own way believes a file's every word,
+    and a damaged one ends the interpreter."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.removeprefix("numpy.").startswith(("core.", "_core.")):
@@ -199,7 +222,9 @@ class _Array:
         self.value = _from_bytes(content, kind, shape, "F" if fortran else "C")
 
 
-def _from_bytes(content: Any, kind: _Type, shape: tuple[int, ...], order: Literal["C", "F"] = "C") -> numpy.ndarray:
+def _from_bytes(
+    content: Any, kind: _Type, shape: tuple[int, ...], order: Literal["C", "F"] = "C"
+) -> numpy.ndarray:
     content = content.encode("latin1") if isinstance(content, str) else bytes(content)
     return numpy.frombuffer(content, kind.dtype).reshape(shape, order=order).copy(order=order)
 
@@ -224,6 +249,13 @@ def _resolved(value: Any) -> Any:
 
 #: what a pickle of arrays names, in any version of NumPy, and what stands in for it
 _ARRAY_GLOBALS: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): _Array, ("numpy", "_reconstruct"): _Array, ("numpy", "_frombuffer"): _from_bytes, ("numpy", "scalar"): _scalar,
-    ("numpy", "dtype"): _Type, ("collections", "OrderedDict"): OrderedDict, ("_codecs", "encode"): codecs.encode,
-    ("__builtin__", "bytes"): _no_bytes, ("builtins", "bytes"): _no_bytes}  # of an empty array
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "_reconstruct"): _Array,
+    ("numpy", "_frombuffer"): _from_bytes,
+    ("numpy", "scalar"): _scalar,
+    ("numpy", "dtype"): _Type,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): codecs.encode,
+    ("__builtin__", "bytes"): _no_bytes,
+    ("builtins", "bytes"): _no_bytes,
+}  # of an empty array

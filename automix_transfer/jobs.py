@@ -1,7 +1,8 @@
-"""Commands that depend on each other, run side by side on the machine's cores, with their output prefixed by their names.
+"""Commands that depend on each other, run side by side on the machine's cores, with their output prefixed by
+their names.
 
-Each job gets one thread: for networks of this size two processes of one thread do more than one process of two.
-A job whose result exists is not run again, so a chain that was interrupted goes on where it stopped.
+Each job gets one thread: for networks of this size two processes of one thread do more than one process of
+two. A job whose result exists is not run again, so a chain that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Job:
     Attributes:
         name: short; the prefix of its output.
         command: as a user would type it.
-        result: file that exists once the job has succeeded; where that alone proves nothing, ``proves`` looks into it.
+        result: file that exists once the job has succeeded; where that alone proves nothing, ``proves`` looks
+            into it.
         needs: names of jobs that must be done first.
         minutes: rough cost; of the jobs that could start, the longest chain starts first.
         keep: which lines of its output are shown; all of them go to ``<log folder>/<name>.log``.
@@ -44,10 +46,11 @@ class Job:
 
 
 def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None = 1) -> dict[str, float]:
-    """Run ``jobs``, at most ``parallel`` at a time, and return the seconds that each took (jobs done before are left out).
+    """Run ``jobs``, at most ``parallel`` at a time, and return the seconds that each took (jobs done before
+    are left out).
 
-    ``threads``: of each job; None leaves it to the job. SIGTERM and Ctrl-C end the jobs too: training saves itself, and the same command
-    goes on.
+    ``threads``: of each job; None leaves it to the job. SIGTERM and Ctrl-C end the jobs too: training saves
+    itself, and the same command goes on.
 
     Raises:
         UserError: a job failed; the others are stopped, and the message names its log and its last line.
@@ -76,8 +79,11 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
                 continue
             process, begun = running.pop(job.name)
             if process.wait() != 0:
-                raise UserError(f"'{job.name}' failed with exit code {process.returncode} ({_last_line(logs, job)}); its output is in "
-                                f"{_log(logs, job)}, its command was: {' '.join(job.command)}")
+                raise UserError(
+                    f"'{job.name}' failed with exit code {process.returncode} ({_last_line(logs, job)}); its "
+                    "output is in "
+                    f"{_log(logs, job)}, its command was: {' '.join(job.command)}"
+                )
             done.add(job.name)
             seconds[job.name] = time.monotonic() - begun
             _say(job.name, f"done in {seconds[job.name]:.0f} s ({len(done)} of {len(jobs)})")
@@ -95,15 +101,25 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)  # by way of `finally`, which ends the jobs: they have sessions of their own and would go on
+    # by way of `finally`, which ends the jobs: they have sessions of their own and would go on
+    raise SystemExit(128 + number)
 
 
 def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
     if threads is not None:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    process = subprocess.Popen(job.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
-                               text=True, errors="replace", start_new_session=True)  # Ctrl-C comes to us; we stop the jobs
+    process = subprocess.Popen(
+        job.command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        # Ctrl-C comes to us; we stop the jobs
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
     threading.Thread(target=_pump, args=(job, process, logs, lines), daemon=True).start()
     return process
 
@@ -121,7 +137,9 @@ def _pump(job: Job, process: subprocess.Popen, logs: Path, lines: queue.Queue) -
 
 def _longest(job: Job, jobs: Sequence[Job]) -> float:
     """Minutes from the start of ``job`` to the end of the longest chain that waits for it."""
-    return job.minutes + max((_longest(other, jobs) for other in jobs if job.name in other.needs), default=0.0)
+    return job.minutes + max(
+        (_longest(other, jobs) for other in jobs if job.name in other.needs), default=0.0
+    )
 
 
 def _log(logs: Path, job: Job) -> Path:

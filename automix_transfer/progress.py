@@ -18,7 +18,8 @@ def to_stderr(line: str) -> None:
 class Progress:
     """A line after five seconds and then at growing distances: what is done, how fast, and the time to go.
 
-    The rate counts from the first call, so what an earlier run had done already does not make this one look fast.
+    The rate counts from the first call, so what an earlier run had done already does not make this one look
+    fast.
 
     Args:
         what: in front of each line; may be empty.
@@ -27,15 +28,21 @@ class Progress:
         clock: seconds, for tests.
     """
 
-    def __init__(self, what: str = "", unit: str = "images", write: Callable[[str], None] = to_stderr,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        what: str = "",
+        unit: str = "images",
+        write: Callable[[str], None] = to_stderr,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.prefix, self.unit, self.write, self.clock = f"{what}: " if what else "", unit, write, clock
         self.begin = clock()
         self.next = self.begin + FIRST
         self.first: tuple[int, float] | None = None  # done at the first call, and when that was
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Say that ``done`` of ``total`` are done, if it is time to; ``note`` is added, e.g. how many were bad."""
+        """Say that ``done`` of ``total`` are done, if it is time to; ``note`` is added, e.g. how many were
+        bad."""
         now = self.clock()
         self.first = self.first or (done, now)
         if now < self.next or done >= total:
@@ -45,5 +52,7 @@ class Progress:
         before, since = self.first
         if done > before and now > since:
             rate = (done - before) / (now - since)
-            line += f", {rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s, {(total - done) / rate:,.0f} s to go"
+            line += (
+                f", {rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s, {(total - done) / rate:,.0f} s to go"
+            )
         self.write(line)

@@ -3,8 +3,9 @@
 
     python benchmarks/coco_evaluator.py --images 500
 
-Random scenes of COCO's make (80 classes, 7 objects and 30 detections an image, one object in ten a crowd, scores of two decimals, so that
-many tie). CPU time of matching and accumulating, as `detection.coco_evaluation.match` does it, with copies and loading.
+Random scenes of COCO's make (80 classes, 7 objects and 30 detections an image, one object in ten a crowd,
+scores of two decimals, so that many tie). CPU time of matching and accumulating, as
+`detection.coco_evaluation.match` does it, with copies and loading.
 """
 
 from __future__ import annotations
@@ -27,27 +28,55 @@ def scenes(images: int, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, A
     found: list[dict[str, Any]] = []
 
     def detection(image: int, label: int, box: np.ndarray) -> None:
-        found.append({"image_id": image, "category_id": label, "bbox": [float(v) for v in box], "score": float(rng.integers(1, 100)) / 100})
+        found.append(
+            {
+                "image_id": image,
+                "category_id": label,
+                "bbox": [float(v) for v in box],
+                "score": float(rng.integers(1, 100)) / 100,
+            }
+        )
 
     for image in range(1, images + 1):
         for _ in range(rng.integers(1, 14)):
             box = np.concatenate([rng.uniform(0, 400, 2), np.exp(rng.uniform(1.5, 5.5, 2))])
             label = int(rng.choice(CLASSES))
-            annotations.append({"id": len(annotations) + 1, "image_id": image, "category_id": label, "bbox": [float(v) for v in box],
-                                "area": float(box[2] * box[3]), "iscrowd": int(rng.random() < 0.1)})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": label,
+                    "bbox": [float(v) for v in box],
+                    "area": float(box[2] * box[3]),
+                    "iscrowd": int(rng.random() < 0.1),
+                }
+            )
             for _ in range(2):
                 near = box + rng.normal(0, 0.1 * box[2:].mean(), 4)
                 detection(image, label, np.concatenate([near[:2], np.maximum(near[2:], 1)]))
         for _ in range(15):
-            detection(image, int(rng.choice(CLASSES)), np.concatenate([rng.uniform(0, 400, 2), rng.uniform(4, 200, 2)]))
-    truth = {"images": [{"id": k, "width": 640, "height": 640, "file_name": f"{k}.jpg"} for k in range(1, images + 1)],
-             "categories": [{"id": k, "name": str(k)} for k in CLASSES], "annotations": annotations}
+            detection(
+                image,
+                int(rng.choice(CLASSES)),
+                np.concatenate([rng.uniform(0, 400, 2), rng.uniform(4, 200, 2)]),
+            )
+    truth = {
+        "images": [
+            {"id": k, "width": 640, "height": 640, "file_name": f"{k}.jpg"} for k in range(1, images + 1)
+        ],
+        "categories": [{"id": k, "name": str(k)} for k in CLASSES],
+        "annotations": annotations,
+    }
     return truth, found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=500, help="images (default 500; COCO's val2017 has 5,000)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--images", type=int, default=500, help="images (default 500; COCO's val2017 has 5,000)"
+    )
     args = parser.parse_args()
     compatibility.require()
     from automix_transfer.detection.scores.coco_evaluation import ENGINES, figures, match
@@ -60,9 +89,14 @@ def main() -> None:
         seconds[engine] = time.process_time() - begun
     slow, fast = (results[engine] for engine in ENGINES)
     same = np.array_equal(slow.precision, fast.precision) and np.array_equal(slow.recall, fast.recall)
-    print(f"{args.images} images, {len(truth['annotations'])} objects, {len(found)} detections; AP {figures(fast)['AP']:.4f}")
-    print(f"pycocotools {seconds['pycocotools']:.2f} s, hotcoco {seconds['hotcoco']:.2f} s of CPU time: "
-          f"{seconds['pycocotools'] / seconds['hotcoco']:.0f}x; every number equal: {same}")
+    print(
+        f"{args.images} images, {len(truth['annotations'])} objects, {len(found)} detections; AP "
+        f"{figures(fast)['AP']:.4f}"
+    )
+    print(
+        f"pycocotools {seconds['pycocotools']:.2f} s, hotcoco {seconds['hotcoco']:.2f} s of CPU time: "
+        f"{seconds['pycocotools'] / seconds['hotcoco']:.0f}x; every number equal: {same}"
+    )
     if not same:
         raise SystemExit(1)
 

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Seconds an iteration: our detection trainer against Detectron2's plain DefaultTrainer, same config, same data, in one run.
+"""Seconds an iteration: our detection trainer against Detectron2's plain DefaultTrainer, same config, same
+data, in one run.
 
     python benchmarks/detection_step.py --data-root datasets/VOC2007 --pairs 60
 
-Both trainers live in this process and take turns, one iteration each, the order changing from pair to pair, so that whatever else the
-machine does falls on both. An iteration is everything that training does in it: reading and augmenting images, forward, backward, step,
-hooks, logging. Medians of wall time and of this process's CPU time, and their ratio with a 95 % interval (by resampling pairs); the first
-pairs warm up and are left out. The two see different images (each has its own order), so a few dozen pairs say little about 2 %.
+Both trainers live in this process and take turns, one iteration each, the order changing from pair to pair,
+so that whatever else the machine does falls on both. An iteration is everything that training does in it:
+reading and augmenting images, forward, backward, step, hooks, logging. Medians of wall time and of this
+process's CPU time, and their ratio with a 95 % interval (by resampling pairs); the first pairs warm up and
+are left out. The two see different images (each has its own order), so a few dozen pairs say little about 2
+%.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ class Turn:
         from detectron2.engine import hooks
         from detectron2.utils.events import EventStorage
 
-        if not any(isinstance(hook, hooks.PeriodicWriter) for hook in trainer._hooks):  # ours makes its writers when it starts to train
+        # ours makes its writers when it starts to train
+        if not any(isinstance(hook, hooks.PeriodicWriter) for hook in trainer._hooks):
             trainer.register_hooks([hooks.PeriodicWriter(trainer.build_writers(), period=20)])
         self.trainer, self.wall, self.cpu = trainer, [], []
         trainer.iter, trainer.storage = 0, EventStorage(0)
@@ -58,10 +62,16 @@ class Turn:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-root", type=Path, required=True, help="a data set in VOC or COCO layout")
-    parser.add_argument("--config-file", type=Path, default=CONFIG, help="default: detection/configs/embedded_R10_FPN.yaml")
-    parser.add_argument("--pairs", type=int, default=60, help="iterations of each that are measured (default 60)")
+    parser.add_argument(
+        "--config-file", type=Path, default=CONFIG, help="default: detection/configs/embedded_R10_FPN.yaml"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=60, help="iterations of each that are measured (default 60)"
+    )
     parser.add_argument("--num-gpus", type=int, default=0, choices=(0, 1))
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
@@ -73,12 +83,33 @@ def main() -> None:
     from automix_transfer.detection.trainer import Trainer, prepare
 
     with tempfile.TemporaryDirectory() as folder:
-        options = ["MODEL.WEIGHTS", "", "SEED", "1", "SOLVER.MAX_ITER", "100000", "TEST.EVAL_PERIOD", "0",
-                   "INPUT.MIN_SIZE_TRAIN", "(112,)", *args.opts]  # one size, so that iterations are alike
+        options = [
+            "MODEL.WEIGHTS",
+            "",
+            "SEED",
+            "1",
+            "SOLVER.MAX_ITER",
+            "100000",
+            "TEST.EVAL_PERIOD",
+            "0",
+            "INPUT.MIN_SIZE_TRAIN",
+            "(112,)",
+            *args.opts,
+        ]  # one size, so that iterations are alike
         turns = {}
         for name, kind in (("DefaultTrainer", DefaultTrainer), ("ours", Trainer)):
-            cfg = prepare(Namespace(config_file=str(args.config_file), opts=[*options, "OUTPUT_DIR", f"{folder}/{name}"], resume=False,
-                                    data_root=args.data_root, class_names=None, num_gpus=args.num_gpus, num_machines=1, eval_only=False))
+            cfg = prepare(
+                Namespace(
+                    config_file=str(args.config_file),
+                    opts=[*options, "OUTPUT_DIR", f"{folder}/{name}"],
+                    resume=False,
+                    data_root=args.data_root,
+                    class_names=None,
+                    num_gpus=args.num_gpus,
+                    num_machines=1,
+                    eval_only=False,
+                )
+            )
             logging.disable(logging.INFO)
             torch.manual_seed(1)
             np.random.seed(1)
@@ -95,15 +126,20 @@ def main() -> None:
     count = min(len(theirs.wall), len(ours.wall))
     if count <= WARM_UP + 1:
         raise SystemExit("too few pairs to compare")
-    print(f"{args.config_file.name}, batch {cfg.SOLVER.IMS_PER_BATCH}, {'1 GPU' if args.num_gpus else f'CPU, {args.threads} thread(s)'}, "
-          f"{count - WARM_UP} pairs of iterations")
+    print(
+        f"{args.config_file.name}, batch {cfg.SOLVER.IMS_PER_BATCH}, "
+        f"{'1 GPU' if args.num_gpus else f'CPU, {args.threads} thread(s)'}, "
+        f"{count - WARM_UP} pairs of iterations"
+    )
     print(f"{'median s an iteration':24}{'DefaultTrainer':>16}{'ours':>10}{'ratio':>10}{'95 % interval':>18}")
     for clock in ("wall", "cpu"):
         a, b = (np.array(getattr(turn, clock)[WARM_UP:count]) for turn in (theirs, ours))
         drawn = np.random.default_rng(0).integers(0, len(a), (4000, len(a)))
         low, high = np.quantile(np.median(b[drawn], axis=1) / np.median(a[drawn], axis=1), (0.025, 0.975))
         theirs_s, ours_s = np.median(a), np.median(b)
-        print(f"{clock + ' time':24}{theirs_s:16.4f}{ours_s:10.4f}{ours_s / theirs_s:10.4f}{f'{low:.4f} - {high:.4f}':>18}")
+        print(
+            f"{clock + ' time':24}{theirs_s:16.4f}{ours_s:10.4f}{ours_s / theirs_s:10.4f}{f'{low:.4f} - {high:.4f}':>18}"
+        )
 
 
 if __name__ == "__main__":

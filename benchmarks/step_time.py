@@ -1,4 +1,5 @@
-r"""What one training step of every method costs: passes by FLOPs, seconds, peak memory, and how much of it is not the network's.
+r"""What one training step of every method costs: passes by FLOPs, seconds, peak memory, and how much of it is
+not the network's.
 
 python benchmarks/step_time.py                                             # ResNet-18 with the CIFAR stem, 32 px, batch 100
 python benchmarks/step_time.py --methods vanilla mixup cutmix automix automix_fast --threads 1 --rounds 9 --batch 32
@@ -6,10 +7,11 @@ python benchmarks/step_time.py --stem imagenet --size 224 --batch 8 --threads 1 
 python benchmarks/step_time.py --device cuda --encoder resnet50 --stem imagenet --size 224 --batch 128 \
     --compile --precision bf16 --channels-last
 
-Methods take turns within a round, so that a busy machine slows all of them; seconds are medians over the rounds, and ratios medians of
-the rounds' own ratios. One thread on a CPU is timed by its CPU time, which other processes lengthen little; several threads and GPUs by
-the clock. Memory is all that a step holds at its peak: weights, optimizer, batch, and what the step allocates (on a CPU as torch's
-allocator reports it to the profiler). TransMix runs on a vision transformer and is compared with MixUp and vanilla on the same one.
+Methods take turns within a round, so that a busy machine slows all of them; seconds are medians over the
+rounds, and ratios medians of the rounds' own ratios. One thread on a CPU is timed by its CPU time, which
+other processes lengthen little; several threads and GPUs by the clock. Memory is all that a step holds at its
+peak: weights, optimizer, batch, and what the step allocates (on a CPU as torch's allocator reports it to the
+profiler). TransMix runs on a vision transformer and is compared with MixUp and vanilla on the same one.
 """
 
 from __future__ import annotations
@@ -40,28 +42,52 @@ from automix_transfer.mixing.parts.saliency import block_shares
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
 from automix_transfer.training.validation import autocast
 
-#: passes that a step needs at least (forward, weight gradient and input gradient count 1 each); AutoMix: k on x stops at the feature layer
-FLOORS = {"vanilla": 3.0, "automix": 8.8, "puzzlemix": 5.0, "comixup": 6.0, "augmix": 9.0, "automix_openmixup": 8.8,
-          "automix_fast": 4.3}
+#: passes that a step needs at least (forward, weight gradient and input gradient count 1 each); AutoMix: k on
+#: x stops at the feature layer
+FLOORS = {
+    "vanilla": 3.0,
+    "automix": 8.8,
+    "puzzlemix": 5.0,
+    "comixup": 6.0,
+    "augmix": 9.0,
+    "automix_openmixup": 8.8,
+    "automix_fast": 4.3,
+}
 #: AutoMix by other presets
 PRESETS = {"automix_openmixup": "openmixup", "automix_fast": "fast"}
 
 
 def main() -> None:
     """Print the tables, and write them where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", metavar="NAME", default=[*METHODS, *PRESETS], help="which; default: all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--methods", nargs="+", metavar="NAME", default=[*METHODS, *PRESETS], help="which; default: all"
+    )
     parser.add_argument("--encoder", default="resnet18", help="for all but transmix (default %(default)s)")
     parser.add_argument("--stem", default="cifar", choices=("cifar", "imagenet"))
-    parser.add_argument("--size", type=int, default=32, help="side of the images in pixels (default %(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=32, help="side of the images in pixels (default %(default)s)"
+    )
     parser.add_argument("--batch", type=int, default=100, help="images a step (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="timed steps of each method (default %(default)s)")
-    parser.add_argument("--teacher", default="resnet50", help="attentivemix's network, at 224 px (default %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="timed steps of each method (default %(default)s)"
+    )
+    parser.add_argument(
+        "--teacher", default="resnet50", help="attentivemix's network, at 224 px (default %(default)s)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="torch.compile on the encoders, for methods that allow it")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="autocast to it (default: none)")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile on the encoders, for methods that allow it"
+    )
+    parser.add_argument(
+        "--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="autocast to it (default: none)"
+    )
     parser.add_argument("--channels-last", action="store_true", help="memory layout NHWC")
-    parser.add_argument("--threads", type=int, default=0, help="of torch and of the solvers (default: torch's choice)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="of torch and of the solvers (default: torch's choice)"
+    )
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
     known = [*METHODS, *PRESETS]
@@ -69,15 +95,22 @@ def main() -> None:
     if unknown:
         raise UserError(f"--methods {unknown[0]} is unknown; choose from {', '.join(known)}")
     if min(options.rounds, options.size, options.batch - 1) < 1 or options.threads < 0:
-        raise UserError("--rounds and --size must be at least 1, --batch at least 2 and --threads not negative")
+        raise UserError(
+            "--rounds and --size must be at least 1, --batch at least 2 and --threads not negative"
+        )
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no GPU is visible; give --device cpu")
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{options.encoder}, {options.stem} stem, {options.size} px, batch {options.batch}, {options.precision}, "
-          f"{'compiled' if options.compile else 'not compiled'}, {hardware}")
+    hardware = (
+        torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    )
+    print(
+        f"{options.encoder}, {options.stem} stem, {options.size} px, batch {options.batch}, "
+        f"{options.precision}, "
+        f"{'compiled' if options.compile else 'not compiled'}, {hardware}"
+    )
     setting = {key: str(value) for key, value in vars(options).items()}
     result = {"setting": setting, "hardware": hardware, "steps": time_steps(options, device)}
     if {"puzzlemix", "comixup"} & set(options.methods):
@@ -92,7 +125,10 @@ def time_steps(options: argparse.Namespace, device: torch.device) -> dict[str, d
         names = list(dict.fromkeys(["vanilla", "mixup", *options.methods]))
         steps = {name: make_step(name, options, device, folder) for name in names}
         if "transmix" in steps:
-            steps |= {f"{name}{ON_VIT}": make_step(name, options, device, folder, transformer=True) for name in ("vanilla", "mixup")}
+            steps |= {
+                f"{name}{ON_VIT}": make_step(name, options, device, folder, transformer=True)
+                for name in ("vanilla", "mixup")
+            }
         seconds: dict[str, list[float]] = {name: [] for name in steps}
         for number in range(-1, options.rounds):  # the first round compiles, allocates and is not counted
             for name, one in steps.items():
@@ -101,7 +137,10 @@ def time_steps(options: argparse.Namespace, device: torch.device) -> dict[str, d
                     seconds[name].append(took)
             print(f"round {number + 1} of {options.rounds}" if number >= 0 else "warmed up", flush=True)
         memory = {name: peak_memory(one, device) for name, one in steps.items()}
-        own = {name: None if options.compile else own_share(one.run, one.method, device) for name, one in steps.items()}
+        own = {
+            name: None if options.compile else own_share(one.run, one.method, device)
+            for name, one in steps.items()
+        }
         steps.clear()  # what follows counts, and needs no large batch
         small = argparse.Namespace(**{**vars(options), "batch": 8, "compile": False})
         passes, floors = {}, {}
@@ -109,20 +148,33 @@ def time_steps(options: argparse.Namespace, device: torch.device) -> dict[str, d
             one = make_step(name.removesuffix(ON_VIT), small, device, folder, transformer=ON_VIT in name)
             passes[name] = count_passes(one.run, one.method, small)
             floors[name] = least_passes(one.method, small, name)
-    print(f"\n{'method':<20}{'passes':>8}{'floor':>7}{'seconds':>9}{'x vanilla':>11}{'x MixUp':>9}{'floor':>7}"
-          f"{'MB':>8}{'x vanilla':>11}{'not the network':>17}")
+    print(
+        f"\n{'method':<20}{'passes':>8}{'floor':>7}{'seconds':>9}{'x vanilla':>11}{'x MixUp':>9}{'floor':>7}"
+        f"{'MB':>8}{'x vanilla':>11}{'not the network':>17}"
+    )
     rows: dict[str, dict[str, Any]] = {}
     for name in sorted(seconds, key=lambda n: statistics.median(seconds[n])):
         suffix = ON_VIT if name == "transmix" or ON_VIT in name else ""
-        to_vanilla, to_mixup = (statistics.median(a / b for a, b in zip(seconds[name], seconds[f"{base}{suffix}"], strict=True))
-                                for base in ("vanilla", "mixup"))
+        to_vanilla, to_mixup = (
+            statistics.median(a / b for a, b in zip(seconds[name], seconds[f"{base}{suffix}"], strict=True))
+            for base in ("vanilla", "mixup")
+        )
         rows[name] = row = {
-            "passes": passes[name], "floor": floors[name], "seconds": statistics.median(seconds[name]), "to_vanilla": to_vanilla,
-            "ratio": to_mixup, "bytes": memory[name], "bytes_to_vanilla": memory[name] / memory[f"vanilla{suffix}"],
-            "not_the_network": own[name], "all_seconds": seconds[name]}
+            "passes": passes[name],
+            "floor": floors[name],
+            "seconds": statistics.median(seconds[name]),
+            "to_vanilla": to_vanilla,
+            "ratio": to_mixup,
+            "bytes": memory[name],
+            "bytes_to_vanilla": memory[name] / memory[f"vanilla{suffix}"],
+            "not_the_network": own[name],
+            "all_seconds": seconds[name],
+        }
         share = f"{own[name]:.0%}" if own[name] is not None else ""
-        print(f"{name:<20}{row['passes']:>8.2f}{row['floor']:>7.1f}{row['seconds']:>9.3f}{to_vanilla:>11.2f}{to_mixup:>9.2f}"
-              f"{row['floor'] / 3:>7.2f}{memory[name] / 1e6:>8.0f}{row['bytes_to_vanilla']:>11.2f}{share:>17}")
+        print(
+            f"{name:<20}{row['passes']:>8.2f}{row['floor']:>7.1f}{row['seconds']:>9.3f}{to_vanilla:>11.2f}{to_mixup:>9.2f}"
+            f"{row['floor'] / 3:>7.2f}{memory[name] / 1e6:>8.0f}{row['bytes_to_vanilla']:>11.2f}{share:>17}"
+        )
     return rows
 
 
@@ -131,7 +183,8 @@ ON_VIT = " on the ViT"
 
 @dataclass
 class Step:
-    """A function that does one step of a method, draws included, and what that step keeps from one call to the next."""
+    """A function that does one step of a method, draws included, and what that step keeps from one call to
+    the next."""
 
     run: Callable[[int], Tensor]
     method: Method
@@ -141,15 +194,30 @@ class Step:
     def kept(self) -> int:
         """Bytes of weights, buffers, optimizer state and batch."""
         tensors = [*self.method.parameters(), *self.method.buffers(), *self.batch]
-        tensors += [value for state in self.optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+        tensors += [
+            value
+            for state in self.optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ]
         if hasattr(self.method, "teacher"):
             tensors += [*self.method.teacher.network.parameters(), *self.method.teacher.network.buffers()]
-        return sum(storage.nbytes() for storage in {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}.values())
+        return sum(
+            storage.nbytes()
+            for storage in {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}.values()
+        )
 
 
-def make_step(name: str, options: argparse.Namespace, device: torch.device, folder: str, transformer: bool = False,
-              values: Mapping[str, Any] | None = None) -> Step:
-    """One step of method ``name``, or of AutoMix by a preset, with the options that suit a comparison, or ``values``."""
+def make_step(
+    name: str,
+    options: argparse.Namespace,
+    device: torch.device,
+    folder: str,
+    transformer: bool = False,
+    values: Mapping[str, Any] | None = None,
+) -> Step:
+    """One step of method ``name``, or of AutoMix by a preset, with the options that suit a comparison, or
+    ``values``."""
     torch.manual_seed(0)
     chosen: dict[str, Any] = dict(values or {})
     if name in PRESETS:
@@ -165,13 +233,20 @@ def make_step(name: str, options: argparse.Namespace, device: torch.device, fold
     elif name == "puzzlemix":
         chosen = {"blocks": [b for b in (2, 4, 8, 16) if options.size % b == 0]}
     if name == "transmix" or transformer:
-        encoder = timm.create_model("vit_tiny_patch16_224", num_classes=100, img_size=options.size, patch_size=max(options.size // 8, 1))
+        encoder = timm.create_model(
+            "vit_tiny_patch16_224",
+            num_classes=100,
+            img_size=options.size,
+            patch_size=max(options.size // 8, 1),
+        )
     else:
         encoder = create_encoder(options.encoder, 100, options.stem)
     info = EncoderInfo(options.encoder, 100, options.stem, options.size)
     method = build_method(name, encoder, chosen, info).to(device).train()
     rng = torch.Generator().manual_seed(0)
-    images = torch.randn(options.batch, 3 * method.views, options.size, options.size, generator=rng).to(device)
+    images = torch.randn(options.batch, 3 * method.views, options.size, options.size, generator=rng).to(
+        device
+    )
     labels = (torch.arange(options.batch) % 100).to(device)
     if getattr(options, "channels_last", False):
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -209,7 +284,8 @@ def timed(step: Run, number: int, device: torch.device) -> float:
 
 
 def peak_memory(step: Step, device: torch.device) -> int:
-    """The most bytes held within a step: what is kept over steps, and the peak of what is allocated on top of it."""
+    """The most bytes held within a step: what is kept over steps, and the peak of what is allocated on top of
+    it."""
     if device.type == "cuda":
         others = torch.cuda.memory_allocated(device) - step.kept()  # of the methods that wait for their turn
         torch.cuda.reset_peak_memory_stats(device)
@@ -232,7 +308,8 @@ def synchronize(device: torch.device) -> None:
 
 
 def own_share(step: Run, method: Method, device: torch.device, rounds: int = 1) -> float:
-    """Share of a step's time outside of forward and backward passes and the optimizer: draws, masks, solvers, transport. The median."""
+    """Share of a step's time outside of forward and backward passes and the optimizer: draws, masks, solvers,
+    transport. The median."""
     shares = []
     for number in range(rounds):
         with clock(method, device) as inside:
@@ -291,7 +368,9 @@ def least_passes(method: Method, options: argparse.Namespace, name: str) -> floa
     """The floor of a method's step, a teacher's pass included."""
     if not hasattr(method, "teacher"):
         return FLOORS.get(name, 3.0)
-    return 3 + forward_flops(method.teacher.network, options, method.options.teacher_size) / forward_flops(method.encoder, options)
+    return 3 + forward_flops(method.teacher.network, options, method.options.teacher_size) / forward_flops(
+        method.encoder, options
+    )
 
 
 def forward_flops(network: torch.nn.Module, options: argparse.Namespace, size: int = 0) -> int:
@@ -303,7 +382,8 @@ def forward_flops(network: torch.nn.Module, options: argparse.Namespace, size: i
 
 
 def flop_counter() -> FlopCounterMode:
-    """A counter that does not ask which module an operation belongs to: that way it cannot count `torch.autograd.grad`."""
+    """A counter that does not ask which module an operation belongs to: that way it cannot count
+    `torch.autograd.grad`."""
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = NoModules()
     return counter
@@ -331,10 +411,17 @@ def time_solvers(batch: int, size: int, repeats: int = 5) -> list[dict[str, floa
     for b in (2, 4, 8, 16):
         if size % b == 0:
             jobs[f"puzzlemix, {b}x{b} blocks"] = lambda n, b=b: solve_masks(
-                plain, block_shares(saliency, (b, b)), PuzzleMixDraw(0.5, permutation, True, b), PuzzleMixOptions(), n)
+                plain,
+                block_shares(saliency, (b, b)),
+                PuzzleMixDraw(0.5, permutation, True, b),
+                PuzzleMixOptions(),
+                n,
+            )
     draw = draw_comixup(batch, CoMixupOptions(), rng)
     jobs["comixup, partitions of 20"] = lambda n: solve_shares(saliency, draw, CoMixupOptions(), n)
-    print(f"\n{'solving a batch of ' + str(batch):<30}{'1 thread':>12}{f'{threads} threads':>12}{'faster':>8}")
+    print(
+        f"\n{'solving a batch of ' + str(batch):<30}{'1 thread':>12}{f'{threads} threads':>12}{'faster':>8}"
+    )
     rows = []
     for name, job in jobs.items():
         job(1)

@@ -1,11 +1,13 @@
-"""How fast the localization evaluator is: against the reference's own steps (one OpenCV call a threshold), in one process, on one core.
+"""How fast the localization evaluator is: against the reference's own steps (one OpenCV call a threshold), in
+one process, on one core.
 
   python benchmarks/wsol_evaluator.py            # four kinds of 224x224 maps, 1,000 thresholds; also checks that every curve is bit-equal
   python benchmarks/wsol_evaluator.py --many 2000    # instead: images a second and peak memory of many images, with 1, 2, ... threads
 
-The reference's steps are written out below: threshold, contours, boxes, then the IoU of all boxes with NumPy. Times are CPU
-times, the fastest of several rounds, in ms an image and metric. The first line says how long the first curve takes in a fresh process:
-compiled code is cached beside the source, so that is seconds once and milliseconds ever after.
+The reference's steps are written out below: threshold, contours, boxes, then the IoU of all boxes with NumPy.
+Times are CPU times, the fastest of several rounds, in ms an image and metric. The first line says how long
+the first curve takes in a fresh process: compiled code is cached beside the source, so that is seconds once
+and milliseconds ever after.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ def smooth(rng: np.random.Generator) -> np.ndarray:
 
 def rectified(rng: np.random.Generator) -> np.ndarray:
     """CAM-like after a ReLU."""
-    return score_map(np.maximum(rng.normal(size=(7, 7)) + 2 * np.exp(-((np.indices((7, 7)) - 3) ** 2).sum(0) / 6), 0), SIZE)
+    return score_map(
+        np.maximum(rng.normal(size=(7, 7)) + 2 * np.exp(-((np.indices((7, 7)) - 3) ** 2).sum(0) / 6), 0), SIZE
+    )
 
 
 def blobs(rng: np.random.Generator) -> np.ndarray:
@@ -53,7 +57,9 @@ def noisy(rng: np.random.Generator) -> np.ndarray:
     return score_map(smooth(rng) + 0.3 * rng.random((SIZE, SIZE)), SIZE)
 
 
-def reference_curve(values: np.ndarray, true_boxes: np.ndarray, thresholds: np.ndarray, all_contours: bool) -> np.ndarray:
+def reference_curve(
+    values: np.ndarray, true_boxes: np.ndarray, thresholds: np.ndarray, all_contours: bool
+) -> np.ndarray:
     """The reference evaluator's steps, one threshold after the other."""
     grey = (values * 255).astype(np.uint8)
     curve = np.empty(len(thresholds))
@@ -79,7 +85,8 @@ def reference_curve(values: np.ndarray, true_boxes: np.ndarray, thresholds: np.n
 
 
 def best_time(function, rounds: int) -> float:
-    """Fastest of several calls, in ms of CPU time of this thread, which a busy machine disturbs less than wall time."""
+    """Fastest of several calls, in ms of CPU time of this thread, which a busy machine disturbs less than
+    wall time."""
     times = []
     for _ in range(rounds):
         start = time.thread_time()
@@ -98,7 +105,9 @@ class SmoothMaps:
     def check(self, _targets: TargetSet) -> dict[str, Any]:
         return {}
 
-    def produce(self, _targets: TargetSet, todo: list[int], _pool: ThreadPoolExecutor) -> Iterator[tuple[int, np.ndarray, None]]:
+    def produce(
+        self, _targets: TargetSet, todo: list[int], _pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, np.ndarray, None]]:
         for index in todo:
             yield index, np.random.default_rng(index).normal(size=(7, 7)), None
 
@@ -107,11 +116,14 @@ class SmoothMaps:
 
 
 def many(count: int) -> None:
-    """Images a second through the whole evaluator (resizing, both metrics, records), by threads, and peak memory after each."""
+    """Images a second through the whole evaluator (resizing, both metrics, records), by threads, and peak
+    memory after each."""
     print(f"{'threads':>8}{'images':>8}{'images/s':>10}{'CPU ms an image':>17}{'peak MB':>9}")
-    for threads in (1, *(2 ** k for k in range(1, 10) if 2 ** k <= (os.cpu_count() or 1))):
+    for threads in (1, *(2**k for k in range(1, 10) if 2**k <= (os.cpu_count() or 1))):
         for images in (count // 4, count):
-            targets = TargetSet("many", [Target(str(k), 0, ((40, 50, 170, 190),), (SIZE, SIZE)) for k in range(images)], ["0"])
+            targets = TargetSet(
+                "many", [Target(str(k), 0, ((40, 50, 170, 190),), (SIZE, SIZE)) for k in range(images)], ["0"]
+            )
             task, source = BoxTask(SIZE), SmoothMaps()
             records = open_records(source, targets, task, None, {})  # type: ignore[arg-type]  # a source by its methods
             seconds = measure_all(source, targets, task, records, workers=threads)  # type: ignore[arg-type]
@@ -121,10 +133,19 @@ def many(count: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--maps", type=int, default=4, help="maps a kind (default 4)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of the reference; ours gets ten times as many (default 3)")
-    parser.add_argument("--many", type=int, default=0, metavar="N", help="measure the throughput of N images instead")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="rounds of the reference; ours gets ten times as many (default 3)",
+    )
+    parser.add_argument(
+        "--many", type=int, default=0, metavar="N", help="measure the throughput of N images instead"
+    )
     args = parser.parse_args()
     cv2.setNumThreads(1)
     start = time.perf_counter()
@@ -135,7 +156,10 @@ def main() -> None:
         return many(args.many)
     thresholds, rng = np.arange(0, 1, 0.001), np.random.default_rng(0)
     true_boxes = np.array([[40, 50, 170, 190]])
-    print(f"OpenCV {cv2.__version__}, engine {'component tree (numba)' if library.component_tree else 'contours (OpenCV)'}")
+    print(
+        f"OpenCV {cv2.__version__}, engine "
+        f"{'component tree (numba)' if library.component_tree else 'contours (OpenCV)'}"
+    )
     print(f"ms an image, {SIZE}x{SIZE}, {len(thresholds)} thresholds, one core")
     print(f"{'maps':12}{'metric':14}{'reference':>12}{'ours':>10}{'ratio':>8}")
     for kind in (smooth, rectified, blobs, noisy):
@@ -146,10 +170,17 @@ def main() -> None:
                 ours = iou_curve(value, true_boxes, thresholds, all_contours)
                 if not np.array_equal(ours, reference_curve(value, true_boxes, thresholds, all_contours)):
                     raise SystemExit(f"{kind.__name__}: the curves differ")
-                slow += best_time(lambda v=value, a=all_contours: reference_curve(v, true_boxes, thresholds, a), args.rounds)
-                fast += best_time(lambda v=value, a=all_contours: iou_curve(v, true_boxes, thresholds, a), 10 * args.rounds)
+                slow += best_time(
+                    lambda v=value, a=all_contours: reference_curve(v, true_boxes, thresholds, a), args.rounds
+                )
+                fast += best_time(
+                    lambda v=value, a=all_contours: iou_curve(v, true_boxes, thresholds, a), 10 * args.rounds
+                )
             metric = "MaxBoxAccV2" if all_contours else "MaxBoxAcc"
-            print(f"{kind.__name__:12}{metric:14}{slow / args.maps:12.1f}{fast / args.maps:10.2f}{slow / fast:7.0f}x", flush=True)
+            print(
+                f"{kind.__name__:12}{metric:14}{slow / args.maps:12.1f}{fast / args.maps:10.2f}{slow / fast:7.0f}x",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

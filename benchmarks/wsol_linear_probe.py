@@ -1,11 +1,13 @@
-"""A linear probe: an encoder's features as they are, with a new classifier for a data set's classes, so that it has CAMs of those classes.
+"""A linear probe: an encoder's features as they are, with a new classifier for a data set's classes, so that
+it has CAMs of those classes.
 
   python benchmarks/wsol_linear_probe.py --weights tf_efficientnet_lite0.safetensors --encoder tf_efficientnet_lite0 \
       --dataset cub --root /data/CUB_200_2011 --image-size 160 --output probe.pt
 
-The training images, resized straight to a square as for localization, pass through the network once; a softmax regression with weight decay
-is fitted to the classifier's inputs by L-BFGS. Nothing but the classifier changes. The output is a checkpoint for wsol/evaluate.py and for
-finegrained/train.py (encoder.weights=probe.pt encoder.classifier=keep).
+The training images, resized straight to a square as for localization, pass through the network once; a
+softmax regression with weight decay is fitted to the classifier's inputs by L-BFGS. Nothing but the
+classifier changes. The output is a checkpoint for wsol/evaluate.py and for finegrained/train.py
+(encoder.weights=probe.pt encoder.classifier=keep).
 """
 
 from __future__ import annotations
@@ -42,7 +44,11 @@ def classifier_inputs(encoder: nn.Module, classifier: nn.Linear, loader: DataLoa
         encoder(images.to(memory_format=torch.channels_last))
         labels.append(label)
         if number % 10 == 0:
-            print(f"{number * len(images):,} of {len(loader.dataset):,} images, {time.monotonic() - start:.0f} s", flush=True)  # type: ignore[arg-type]
+            print(
+                f"{number * len(images):,} of {len(loader.dataset):,} images, {time.monotonic() - start:.0f} "
+                "s",
+                flush=True,
+            )  # type: ignore[arg-type]
     handle.remove()
     return torch.cat(found), torch.cat(labels)
 
@@ -65,7 +71,9 @@ def softmax_regression(features: Tensor, labels: Tensor, classes: int, weight_de
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", type=Path, required=True, metavar="FILE")
     parser.add_argument("--encoder", metavar="NAME", help="where the file does not say it")
     parser.add_argument("--dataset", required=True, choices=("cub", "tiny_imagenet"))
@@ -77,16 +85,35 @@ def main() -> None:
     listing = DATASETS[args.dataset](args.root, "train")
     encoder, info = load_encoder(args.weights, args.encoder)
     name, classifier = find_classifier(encoder)
-    transform = eval_transform(DataConfig(root=str(args.root), image_size=args.image_size, test_crop="squash",
-                                          mean=list(info.mean), std=list(info.std)))
+    transform = eval_transform(
+        DataConfig(
+            root=str(args.root),
+            image_size=args.image_size,
+            test_crop="squash",
+            mean=list(info.mean),
+            std=list(info.std),
+        )
+    )
     encoder.to(memory_format=torch.channels_last)
-    features, labels = classifier_inputs(encoder, classifier, DataLoader(ClassificationDataset(listing, transform), batch_size=25))
+    features, labels = classifier_inputs(
+        encoder, classifier, DataLoader(ClassificationDataset(listing, transform), batch_size=25)
+    )
     probe = softmax_regression(features, labels, len(listing.classes), args.weight_decay)
     accuracy = 100 * (probe(features).argmax(1) == labels).float().mean().item()
     encoder.set_submodule(name, probe)
-    info = replace(info, num_classes=len(listing.classes), image_size=args.image_size, class_names=tuple(listing.classes))
+    info = replace(
+        info, num_classes=len(listing.classes), image_size=args.image_size, class_names=tuple(listing.classes)
+    )
     model = {f"encoder.{key}": value.contiguous() for key, value in encoder.state_dict().items()}
-    save_torch(args.output, {"format": CHECKPOINT_FORMAT, "encoder": info.to_dict(), "encoders": {"encoder": "encoder."}, "model": model})
+    save_torch(
+        args.output,
+        {
+            "format": CHECKPOINT_FORMAT,
+            "encoder": info.to_dict(),
+            "encoders": {"encoder": "encoder."},
+            "model": model,
+        },
+    )
     print(f"{args.output}: {len(labels):,} training images, training accuracy {accuracy:.2f} %")
 
 

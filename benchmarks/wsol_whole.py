@@ -1,9 +1,11 @@
-"""How much the localization evaluator adds to the forward pass: an encoder's CAMs on a data set, passes alone and then the whole.
+"""How much the localization evaluator adds to the forward pass: an encoder's CAMs on a data set, passes alone
+and then the whole.
 
   python benchmarks/wsol_whole.py --weights tf_efficientnet_lite0.safetensors --encoder tf_efficientnet_lite0 --dataset cub --root cub50
 
-First the forward passes alone (images decoded, maps computed, nothing measured), then everything. The evaluator's time is CPU time of
-resizing maps, both metrics and all thresholds, summed over its threads, which run beside the passes.
+First the forward passes alone (images decoded, maps computed, nothing measured), then everything. The
+evaluator's time is CPU time of resizing maps, both metrics and all thresholds, summed over its threads, which
+run beside the passes.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from automix_transfer.models.weights import load_encoder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", type=Path, required=True, metavar="FILE")
     parser.add_argument("--encoder", metavar="NAME", help="where the file does not say it")
     parser.add_argument("--dataset", required=True, choices=("cub", "tiny_imagenet"))
@@ -44,12 +48,19 @@ def main() -> None:
     results = evaluate(source, target_set, progress=lambda _name: print_progress("the whole"))
     seconds = results.summary["seconds"]
     n = len(target_set)
-    print(f"{n:,} images of {args.image_size} px, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{n:,} images of {args.image_size} px, {len(os.sched_getaffinity(0))} cores, load "
+        f"{os.getloadavg()[0]:.1f}"
+    )
     print(f"passes alone: {alone:.1f} s wall, of which the network {passes:.1f} s")
-    print(f"the whole:    {seconds['wall']:.1f} s wall, of which the network {seconds['forward']:.1f} s; "
-          f"evaluator {seconds['evaluator']:.1f} s of CPU, {1000 * seconds['evaluator'] / n:.2f} ms an image")
-    print(f"evaluator / forward pass = {seconds['evaluator'] / seconds['forward']:.3f}; "
-          f"whole / passes alone = {seconds['wall'] / alone:.3f}")
+    print(
+        f"the whole:    {seconds['wall']:.1f} s wall, of which the network {seconds['forward']:.1f} s; "
+        f"evaluator {seconds['evaluator']:.1f} s of CPU, {1000 * seconds['evaluator'] / n:.2f} ms an image"
+    )
+    print(
+        f"evaluator / forward pass = {seconds['evaluator'] / seconds['forward']:.3f}; "
+        f"whole / passes alone = {seconds['wall'] / alone:.3f}"
+    )
     results.close()
 
 

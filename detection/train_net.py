@@ -5,19 +5,23 @@
     python detection/train_net.py --config-file detection/configs/embedded_R10_FPN.yaml --num-gpus 0 --data-root datasets/VOC2007 \\
         MODEL.WEIGHTS r10.pkl OUTPUT_DIR runs/detection
 
-MODEL.WEIGHTS is a backbone made by `pretrain/export.py --to detectron2`, whose overlay (x.yaml beside x.pkl) is applied by itself; or, with
-MODEL.BACKBONE.NAME timm_fpn/NAME, a training checkpoint or .safetensors of any timm encoder; or "" to train from scratch. Every key of the
-backbone has to match; a config that contradicts the weights is an error. Data: --data-root, or Detectron2's data set names at the folder
-that the environment variable DETECTRON2_DATASETS names.
+MODEL.WEIGHTS is a backbone made by `pretrain/export.py --to detectron2`, whose overlay (x.yaml beside x.pkl)
+is applied by itself; or, with MODEL.BACKBONE.NAME timm_fpn/NAME, a training checkpoint or .safetensors of any
+timm encoder; or "" to train from scratch. Every key of the backbone has to match; a config that contradicts
+the weights is an error. Data: --data-root, or Detectron2's data set names at the folder that the environment
+variable DETECTRON2_DATASETS names.
 
-Recipes are made for 8 GPUs; with fewer, 2 images a GPU stay, and the rate and the schedule are scaled by themselves, which is said.
---resume goes on with the same images in the same order, or starts where there is no checkpoint; settings that are not repeated are the
-run's own.
-The output folder holds config.yaml, metrics.json, TensorBoard events, last_checkpoint and model_final.pth as Detectron2 has them,
-model_best.pth where TEST.EVAL_PERIOD is set, and results.json and results.csv with AP, AP50 and AP75; --eval-only writes them as
-results_eval.json and results_eval.csv, since results.json says that a run was trained to its end.
+Recipes are made for 8 GPUs; with fewer, 2 images a GPU stay, and the rate and the schedule are scaled by
+themselves, which is said.
+--resume goes on with the same images in the same order, or starts where there is no checkpoint; settings that
+are not repeated are the run's own.
+The output folder holds config.yaml, metrics.json, TensorBoard events, last_checkpoint and model_final.pth as
+Detectron2 has them, model_best.pth where TEST.EVAL_PERIOD is set, and results.json and results.csv with AP,
+AP50 and AP75; --eval-only writes them as results_eval.json and results_eval.csv, since results.json says that
+a run was trained to its end.
 
-Exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIGTERM (a checkpoint was written; --resume goes on).
+Exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIGTERM (a checkpoint was
+written; --resume goes on).
 """
 
 from __future__ import annotations
@@ -32,14 +36,33 @@ from automix_transfer.errors import EXIT_USER_ERROR, UserError, run_script
 def parser() -> argparse.ArgumentParser:
     from detectron2.engine import default_argument_parser
 
-    result = default_argument_parser(epilog="Trailing KEY VALUE pairs override the config, e.g. SOLVER.BASE_LR 0.01 OUTPUT_DIR runs/x")
+    result = default_argument_parser(
+        epilog="Trailing KEY VALUE pairs override the config, e.g. SOLVER.BASE_LR 0.01 OUTPUT_DIR runs/x"
+    )
     result.description, result.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
-    result.add_argument("--data-root", metavar="DIR", help="a data set in VOC or COCO layout, instead of the config's DATASETS")
-    result.add_argument("--class-names", metavar="FILE", help="its classes in label order, one a line (default: those of the annotations)")
-    result.add_argument("--coco-evaluator", metavar="NAME", default="pycocotools",
-                        help="pycocotools (default), or hotcoco: the same figures in a fraction of the time (pip install hotcoco)")
-    result.add_argument("--best-metric", metavar="NAME", default="bbox/AP",
-                        help="what model_best.pth is best at, measured every TEST.EVAL_PERIOD iterations (default: bbox/AP)")
+    result.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="a data set in VOC or COCO layout, instead of the config's DATASETS",
+    )
+    result.add_argument(
+        "--class-names",
+        metavar="FILE",
+        help="its classes in label order, one a line (default: those of the annotations)",
+    )
+    result.add_argument(
+        "--coco-evaluator",
+        metavar="NAME",
+        default="pycocotools",
+        help="pycocotools (default), or hotcoco: the same figures in a fraction of the time (pip install "
+        "hotcoco)",
+    )
+    result.add_argument(
+        "--best-metric",
+        metavar="NAME",
+        default="bbox/AP",
+        help="what model_best.pth is best at, measured every TEST.EVAL_PERIOD iterations (default: bbox/AP)",
+    )
     return result
 
 
@@ -80,13 +103,23 @@ def main() -> None:
 
     arguments = parser().parse_args()
     if not 0 <= arguments.machine_rank < max(1, arguments.num_machines):
-        raise UserError(f"--machine-rank {arguments.machine_rank} is not one of {arguments.num_machines} machines; they count from 0")
-    if arguments.num_gpus * arguments.num_machines > 1:  # find mistakes here, in one sentence, before many processes start
+        raise UserError(
+            f"--machine-rank {arguments.machine_rank} is not one of {arguments.num_machines} machines; they "
+            "count from 0"
+        )
+    # find mistakes here, in one sentence, before many processes start
+    if arguments.num_gpus * arguments.num_machines > 1:
         check_weights(prepare(arguments), arguments)
         arguments.data_checked = True
     try:
-        launch(work, arguments.num_gpus, num_machines=arguments.num_machines, machine_rank=arguments.machine_rank,
-               dist_url=arguments.dist_url, args=(arguments,))
+        launch(
+            work,
+            arguments.num_gpus,
+            num_machines=arguments.num_machines,
+            machine_rank=arguments.machine_rank,
+            dist_url=arguments.dist_url,
+            args=(arguments,),
+        )
     except ProcessExitedException as error:  # a process that ended with a code of ours has said why
         sys.exit(error.exit_code if error.exit_code > 0 else 1)
 

@@ -1,7 +1,9 @@
-"""Fine-tune an encoder on CUB-200, FGVC-Aircraft or your own folders, by any method, in the protocol of the paper's Table 5.
+"""Fine-tune an encoder on CUB-200, FGVC-Aircraft or your own folders, by any method, in the protocol of the
+paper's Table 5.
 
-encoder.weights=FILE starts from a checkpoint or export of pretrain/, or from torchvision's or timm's weights on disk: every key of the
-backbone must fit, and the classifier starts at random (encoder.classifier=keep loads it too). Without it, training is from scratch.
+encoder.weights=FILE starts from a checkpoint or export of pretrain/, or from torchvision's or timm's weights
+on disk: every key of the backbone must fit, and the classifier starts at random (encoder.classifier=keep
+loads it too). Without it, training is from scratch.
 """
 
 from pathlib import Path

@@ -29,20 +29,43 @@ examples
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, metavar="FILE",
-                        help="a checkpoint of ours, a safetensors file, or a state dict of torchvision or timm")
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="FILE",
+        help="a checkpoint of ours, a safetensors file, or a state dict of torchvision or timm",
+    )
     parser.add_argument("--to", required=True, choices=EXPORTERS, metavar="KIND", help=", ".join(EXPORTERS))
-    parser.add_argument("--output", required=True, metavar="FILE",
-                        help="; ".join(f"{suffix} for {', '.join(kind for kind in EXPORTERS if EXPORTERS[kind].suffix == suffix)}"
-                                       for suffix in dict.fromkeys(exporter.suffix for exporter in EXPORTERS.values())))
-    parser.add_argument("--encoder", metavar="NAME",
-                        help="where the file does not say what it holds: resnet50, any timm name, torchvision/NAME")
-    parser.add_argument("--which", metavar="k|q|ema",
-                        help="the encoder of a checkpoint with several; default the one for inference (AutoMix: k, the momentum encoder)")
-    parser.add_argument("--num-classes", type=int, metavar="N", help="fail unless the file's classifier has N outputs")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="; ".join(
+            f"{suffix} for {', '.join(kind for kind in EXPORTERS if EXPORTERS[kind].suffix == suffix)}"
+            for suffix in dict.fromkeys(exporter.suffix for exporter in EXPORTERS.values())
+        ),
+    )
+    parser.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="where the file does not say what it holds: resnet50, any timm name, torchvision/NAME",
+    )
+    parser.add_argument(
+        "--which",
+        metavar="k|q|ema",
+        help="the encoder of a checkpoint with several; default the one for inference (AutoMix: k, the "
+        "momentum encoder)",
+    )
+    parser.add_argument(
+        "--num-classes", type=int, metavar="N", help="fail unless the file's classifier has N outputs"
+    )
     args = parser.parse_args()
-    proof = export(args.checkpoint, args.to, args.output, args.encoder, args.which, args.num_classes, EXPORTERS)
+    proof = export(
+        args.checkpoint, args.to, args.output, args.encoder, args.which, args.num_classes, EXPORTERS
+    )
     print(proof, flush=True)
     return 0
 

@@ -1,7 +1,8 @@
-"""Pretrain an encoder on labelled images by any method: vanilla, automix, or any mixup that the paper compares it with.
+"""Pretrain an encoder on labelled images by any method: vanilla, automix, or any mixup that the paper
+compares it with.
 
-The set-up of the paper's tables lies in pretrain/configs/ (--list shows it); the head of each file names the cell, the number to expect
-and the command.
+The set-up of the paper's tables lies in pretrain/configs/ (--list shows it); the head of each file names the
+cell, the number to expect and the command.
 """
 
 from pathlib import Path

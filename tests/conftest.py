@@ -11,20 +11,22 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Bits depend on the order of sums, so on the threads: one in every process, also those that tests start, whoever starts the tests.
-# Before anything imports torch, which reads it once.
+# Bits depend on the order of sums, so on the threads: one in every process, also those that tests start,
+# whoever starts the tests. Before anything imports torch, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-# The same examples in every run, so that a change is what makes a test fail; raise max_examples by hand to search further.
+# The same examples in every run, so that a change is what makes a test fail; raise max_examples by hand to
+# search further.
 settings.register_profile("same examples", derandomize=True, deadline=None)
 settings.load_profile("same examples")
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder ../shared (real data, weights, the paper); tests that use it are skipped where it is missing."""
+    """The folder ../shared (real data, weights, the paper); tests that use it are skipped where it is
+    missing."""
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not here: real data and weights are not part of the project")
     return SHARED
@@ -32,8 +34,8 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data(shared: Path) -> Callable[[str], Path]:
-    """``shared_data("cub50")``: the folder of an archive of ../shared/data, not to be written to. Unpacked when first asked for, and kept
-    for the next session, because 22,000 small files take a while."""
+    """``shared_data("cub50")``: the folder of an archive of ../shared/data, not to be written to. Unpacked
+    when first asked for, and kept for the next session, because 22,000 small files take a while."""
     place = Path(tempfile.gettempdir()) / f"automix_transfer_shared_{os.getuid()}"
 
     def unpack(name: str) -> Path:

@@ -35,11 +35,19 @@ def test_bases_come_first_then_the_file_then_overrides(tmp_path):
     assert load_config(Whole, [tmp_path / "again.yaml"]) == config
 
 
-@pytest.mark.parametrize("override, words", [
-    ("root", "key=value"), ("=1", "key=value"),
-    ("part.sise=1", r"'part.sise'; did you mean 'size'"), ("zzz=1", "known keys here: root, part, free"),
-    ("part.size=large", "part.size.*int"), ("part=3", "part"), ("root=[", "not valid YAML"), ("part.size=1.5", "part.size"),
-])
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("root", "key=value"),
+        ("=1", "key=value"),
+        ("part.sise=1", r"'part.sise'; did you mean 'size'"),
+        ("zzz=1", "known keys here: root, part, free"),
+        ("part.size=large", "part.size.*int"),
+        ("part=3", "part"),
+        ("root=[", "not valid YAML"),
+        ("part.size=1.5", "part.size"),
+    ],
+)
 def test_wrong_overrides_are_one_sentence_that_names_the_key(override, words):
     with pytest.raises(UserError, match=words) as caught:
         load_config(Whole, [], ["root=x", override])
@@ -51,11 +59,18 @@ def test_missing_value_is_named():
         load_config(Whole)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("part: [1", "not valid YAML at line"), ("- 1", "must be a mapping"),
-    ("base: top.yaml", "based on itself"), ("base: 3", "'base' must be"),
-    ("base: none.yaml", "none.yaml does not exist"), ("part: {size: x}", "part.size"), ("1: 2", "must be a mapping"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("part: [1", "not valid YAML at line"),
+        ("- 1", "must be a mapping"),
+        ("base: top.yaml", "based on itself"),
+        ("base: 3", "'base' must be"),
+        ("base: none.yaml", "none.yaml does not exist"),
+        ("part: {size: x}", "part.size"),
+        ("1: 2", "must be a mapping"),
+    ],
+)
 def test_wrong_files_are_one_sentence_that_names_the_file(tmp_path, text, words):
     (tmp_path / "top.yaml").write_text(text)
     with pytest.raises(UserError, match=words) as caught:
@@ -63,12 +78,18 @@ def test_wrong_files_are_one_sentence_that_names_the_file(tmp_path, text, words)
     assert ".yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("root: x\npart: {size: 4}\nroot: y", "top.yaml has the key 'root' twice in one mapping, at lines 1 and 3"),
-    ("part:\n  size: 4\nfree: {x: 1}\npart:\n  name: b", "'part' twice in one mapping, at lines 1 and 4"),
-    ("part:\n  size: 4\n  name: b\n  'size': 5", "'size' twice in one mapping, at lines 2 and 4"),
-    ("free: &a {x: 1, x: 1}", "'x' twice in one mapping, at lines 1 and 1"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (
+            "root: x\npart: {size: 4}\nroot: y",
+            "top.yaml has the key 'root' twice in one mapping, at lines 1 and 3",
+        ),
+        ("part:\n  size: 4\nfree: {x: 1}\npart:\n  name: b", "'part' twice in one mapping, at lines 1 and 4"),
+        ("part:\n  size: 4\n  name: b\n  'size': 5", "'size' twice in one mapping, at lines 2 and 4"),
+        ("free: &a {x: 1, x: 1}", "'x' twice in one mapping, at lines 1 and 1"),
+    ],
+)
 def test_a_key_twice_is_refused(tmp_path, text, words):
     (tmp_path / "top.yaml").write_text(text)
     with pytest.raises(UserError, match=words) as caught:
@@ -79,10 +100,16 @@ def test_a_key_twice_is_refused(tmp_path, text, words):
 
 
 def test_merge_keys_are_no_duplicates(tmp_path):
-    (tmp_path / "merged.yaml").write_text("a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, z: 4}\nd: {<<: [*b, *a], y: 5}\n"
-                                          "e: {<<: *a, <<: *b}\n")
+    (tmp_path / "merged.yaml").write_text(
+        "a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, z: 4}\nd: {<<: [*b, *a], y: 5}\n"
+        "e: {<<: *a, <<: *b}\n"
+    )
     found = read_yaml(tmp_path / "merged.yaml")
-    assert found["b"] == {"x": 3, "y": 2} and found["c"] == {"x": 3, "y": 2, "z": 4} and found["d"] == {"x": 3, "y": 5}
+    assert (
+        found["b"] == {"x": 3, "y": 2}
+        and found["c"] == {"x": 3, "y": 2, "z": 4}
+        and found["d"] == {"x": 3, "y": 5}
+    )
     assert set(found["e"]) == {"x", "y"}
 
 

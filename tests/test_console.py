@@ -19,27 +19,52 @@ def test_help_lists_every_command_in_80_columns(capsys: pytest.CaptureFixture[st
     for arguments in ([], ["--help"], ["help"]):
         assert cli.main(arguments) == 0
         text = capsys.readouterr().out
-        assert all(f"  {name} " in text for name in ("pretrain", "export", "detect", "localize", "finetune", "evaluate", "report", "demo",
-                                                     "doctor"))
+        assert all(
+            f"  {name} " in text
+            for name in (
+                "pretrain",
+                "export",
+                "detect",
+                "localize",
+                "finetune",
+                "evaluate",
+                "report",
+                "demo",
+                "doctor",
+            )
+        )
         assert max(map(len, text.splitlines())) <= 80
     assert cli.main(["--version"]) == 0 and capsys.readouterr().out.strip() == __version__
 
 
-@pytest.mark.parametrize("command", [*([name] for name in cli.COMMANDS), *(["detect", name] for name in cli.DETECT)], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [*([name] for name in cli.COMMANDS), *(["detect", name] for name in cli.DETECT)], ids=" ".join
+)
 def test_every_command_has_its_script(command: list[str]) -> None:
     found, name = cli.command_of([*command, "--key", "value"])
     assert found[0] == sys.executable and found[-2:] == ["--key", "value"] and name == " ".join(command)
-    assert Path(found[1]).is_file() if found[1] != "-m" else (ROOT / found[2].replace(".", "/")).with_suffix(".py").is_file() \
+    assert (
+        Path(found[1]).is_file()
+        if found[1] != "-m"
+        else (ROOT / found[2].replace(".", "/")).with_suffix(".py").is_file()
         or (ROOT / found[2].replace(".", "/") / "__main__.py").is_file()
+    )
 
 
 def test_a_command_becomes_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process is replaced, so that signals and exit codes are the script's; the arguments are passed as they are."""
+    """The process is replaced, so that signals and exit codes are the script's; the arguments are passed as
+    they are."""
     became: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, command: became.append([program, *command]))
     cli.main(["pretrain", "--config-file", "a b.yaml", "data.root=/x y"])
     cli.main(["report", "tables", "runs"])
-    assert became[0][1:] == [sys.executable, str(ROOT / "pretrain" / "train.py"), "--config-file", "a b.yaml", "data.root=/x y"]
+    assert became[0][1:] == [
+        sys.executable,
+        str(ROOT / "pretrain" / "train.py"),
+        "--config-file",
+        "a b.yaml",
+        "data.root=/x y",
+    ]
     assert became[1][2:] == ["-m", "automix_transfer.report", "tables", "runs"]
 
 
@@ -56,17 +81,26 @@ def test_mistakes_name_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(cli, "ROOT", tmp_path)  # a wheel has no scripts
     with pytest.raises(UserError, match="clone the repository"):
         cli.main(["pretrain", "--help"])
-    assert cli.command_of(["evaluate"])[0][1:] == ["-m", "automix_transfer.evaluation"]  # the library's own need none
+    # the library's own need none
+    assert cli.command_of(["evaluate"])[0][1:] == ["-m", "automix_transfer.evaluation"]
 
 
 def test_exit_codes_and_help_are_the_scripts() -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "automix_transfer", *arguments], capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-m", "automix_transfer", *arguments], capture_output=True, text=True
+        )
 
     unknown = run("pretran")
-    assert (unknown.returncode, unknown.stdout) == (2, "") and unknown.stderr.startswith("error: there is no command 'pretran'")
+    assert (unknown.returncode, unknown.stdout) == (2, "") and unknown.stderr.startswith(
+        "error: there is no command 'pretran'"
+    )
     missing = run("pretrain", "--config-file", "nowhere.yaml")
-    assert missing.returncode == 2 and "nowhere.yaml does not exist" in missing.stderr and "Traceback" not in missing.stderr
+    assert (
+        missing.returncode == 2
+        and "nowhere.yaml does not exist" in missing.stderr
+        and "Traceback" not in missing.stderr
+    )
     helped = run("doctor", "--help")
     assert helped.returncode == 0 and helped.stdout.startswith("usage: automix-transfer doctor")
     first, second = helped.stdout.splitlines()[:2]

@@ -10,13 +10,21 @@ from automix_transfer import demo
 from automix_transfer.errors import UserError
 
 SCHEMA = {
-    "pretrain": {"vanilla": ["top1"], "mixup": ["top1"], "cutmix": ["top1"], "automix": ["top1", "mixed_top2"]},
+    "pretrain": {
+        "vanilla": ["top1"],
+        "mixup": ["top1"],
+        "cutmix": ["top1"],
+        "automix": ["top1", "mixed_top2"],
+    },
     "detection": {"random_init": ["AP", "AP50", "AP75"], "automix": ["AP", "AP50", "AP75"]},
     "wsol": {"center_box": ["MaxBoxAcc", "MaxBoxAccV2"], "automix": ["MaxBoxAcc", "MaxBoxAccV2"]},
 }
 
 
-@pytest.mark.skipif(importlib.util.find_spec("detectron2") is None, reason="detectron2 is not installed (make setup installs it)")
+@pytest.mark.skipif(
+    importlib.util.find_spec("detectron2") is None,
+    reason="detectron2 is not installed (make setup installs it)",
+)
 def test_chain_at_smoke_scale(tmp_path, capfd):
     output = tmp_path / "demo"
     arguments = ["--smoke", "--output", str(output), "--data", str(tmp_path / "datasets"), "--jobs", "2"]

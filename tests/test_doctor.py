@@ -11,15 +11,26 @@ import torch
 from automix_transfer import doctor
 
 
-def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "d2"))
     (tmp_path / "d2" / "VOC2007").mkdir(parents=True)
-    assert doctor.main(["--data-root", str(tmp_path / "nowhere"), "--output", str(tmp_path / "report.json")]) == 0
+    assert (
+        doctor.main(["--data-root", str(tmp_path / "nowhere"), "--output", str(tmp_path / "report.json")])
+        == 0
+    )
     report, printed = json.loads((tmp_path / "report.json").read_text()), capsys.readouterr().out
-    assert report["packages"]["torch"] == torch.__version__.split("+")[0] or torch.__version__.startswith(report["packages"]["torch"])
-    assert report["data"][str(tmp_path / "nowhere")] == ["no such folder"] and report["data"][str(tmp_path / "d2")] == ["VOC 2007"]
-    assert all(str(value) in printed for value in (report["python"], report["cores"], "VOC 2007", "detectron2"))
+    assert report["packages"]["torch"] == torch.__version__.split("+")[0] or torch.__version__.startswith(
+        report["packages"]["torch"]
+    )
+    assert report["data"][str(tmp_path / "nowhere")] == ["no such folder"] and report["data"][
+        str(tmp_path / "d2")
+    ] == ["VOC 2007"]
+    assert all(
+        str(value) in printed for value in (report["python"], report["cores"], "VOC 2007", "detectron2")
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d2", "report.json"]
 
 

@@ -1,4 +1,5 @@
-"""The set-up: one installer for Detectron2, declared and tested versions that agree, and a Makefile that installs once."""
+"""The set-up: one installer for Detectron2, declared and tested versions that agree, and a Makefile that
+installs once."""
 
 from __future__ import annotations
 
@@ -20,8 +21,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLER = ROOT / "detection" / "install_detectron2.py"
-PINS = {canonicalize_name(line.split("==")[0]): line.split("==")[1].strip()
-        for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")}
+PINS = {
+    canonicalize_name(line.split("==")[0]): line.split("==")[1].strip()
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +49,15 @@ def archive(folder: Path, files: dict[str, str]) -> Path:
 
 
 TREE = {
-    "LICENSE": "Apache", "setup.py": "raise SystemExit('must not run')", "tools/train.py": "", "detectron2/__init__.py": "x = 1\n",
-    "detectron2/modeling/__init__.py": "", "detectron2/model_zoo/configs/COCO-Detection/a.yaml": "VERSION: 2\n",
-    "detectron2/layers/csrc/vision.cpp": "int main;", "detectron2/../../evil.py": "", "projects/DeepLab/deeplab/__init__.py": "y = 2\n",
+    "LICENSE": "Apache",
+    "setup.py": "raise SystemExit('must not run')",
+    "tools/train.py": "",
+    "detectron2/__init__.py": "x = 1\n",
+    "detectron2/modeling/__init__.py": "",
+    "detectron2/model_zoo/configs/COCO-Detection/a.yaml": "VERSION: 2\n",
+    "detectron2/layers/csrc/vision.cpp": "int main;",
+    "detectron2/../../evil.py": "",
+    "projects/DeepLab/deeplab/__init__.py": "y = 2\n",
     "projects/DeepLab/train_net.py": "",
 }
 
@@ -58,20 +68,39 @@ def test_wheel_holds_the_python_tree_and_nothing_else(installer: ModuleType, tmp
     with zipfile.ZipFile(wheel) as content:
         names = set(content.namelist())
         assert {name for name in names if ".dist-info" not in name} == {
-            "detectron2/__init__.py", "detectron2/modeling/__init__.py", "detectron2/model_zoo/configs/COCO-Detection/a.yaml",
-            "detectron2/projects/deeplab/__init__.py"}
+            "detectron2/__init__.py",
+            "detectron2/modeling/__init__.py",
+            "detectron2/model_zoo/configs/COCO-Detection/a.yaml",
+            "detectron2/projects/deeplab/__init__.py",
+        }
         record = content.read("detectron2-0.6.dist-info/RECORD").decode().split()
         assert {line.split(",")[0] for line in record} == names
         line = next(line for line in record if line.startswith("detectron2/__init__.py"))
         assert line.split(",")[1] == f"sha256={installer.digest(b'x = 1' + bytes([10]))}"
         metadata = content.read("detectron2-0.6.dist-info/METADATA").decode()
-        assert "Name: detectron2\n" in metadata and "Requires-Dist: omegaconf>=2.1,<2.4\n" in metadata and "black" not in metadata
+        assert (
+            "Name: detectron2\n" in metadata
+            and "Requires-Dist: omegaconf>=2.1,<2.4\n" in metadata
+            and "black" not in metadata
+        )
 
 
 def test_pip_accepts_the_wheel(installer: ModuleType, tmp_path: Path) -> None:
     wheel = installer.build_wheel(archive(tmp_path, TREE), tmp_path)
-    options = ["-q", "--no-deps", "--no-index", "--disable-pip-version-check", "--target", str(tmp_path / "site")]
-    assert subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], capture_output=True).returncode == 0
+    options = [
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--target",
+        str(tmp_path / "site"),
+    ]
+    assert (
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", *options, str(wheel)], capture_output=True
+        ).returncode
+        == 0
+    )
     assert (tmp_path / "site" / "detectron2" / "__init__.py").read_text() == "x = 1\n"
 
 
@@ -81,7 +110,10 @@ def test_an_archive_of_something_else_is_refused(installer: ModuleType, tmp_path
 
 
 def test_the_archive_is_pinned_by_hash(installer: ModuleType) -> None:
-    assert re.fullmatch(r"[0-9a-f]{64}", installer.SHA256) and installer.SHA256 != hashlib.sha256(b"").hexdigest()
+    assert (
+        re.fullmatch(r"[0-9a-f]{64}", installer.SHA256)
+        and installer.SHA256 != hashlib.sha256(b"").hexdigest()
+    )
 
 
 def test_installing_again_does_nothing() -> None:
@@ -105,7 +137,9 @@ def test_tested_versions_lie_in_the_declared_ranges() -> None:
         if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("detection", "dev")):
             name = canonicalize_name(requirement.name)
             assert name in PINS, f"{name} is declared, but constraints.txt has no version of it"
-            assert requirement.specifier.contains(PINS[name], prereleases=True), f"{requirement} does not admit {PINS[name]}"
+            assert requirement.specifier.contains(PINS[name], prereleases=True), (
+                f"{requirement} does not admit {PINS[name]}"
+            )
 
 
 def test_constraints_are_plain_versions() -> None:
@@ -125,7 +159,11 @@ def test_make_installs_once() -> None:
         pytest.skip("not installed by make")
     dry = subprocess.run(["make", "-n", "-C", str(ROOT), "setup"], capture_output=True, text=True)
     files = (ROOT / "pyproject.toml", ROOT / "constraints.txt", INSTALLER)
-    joined = subprocess.run(["cksum"], input=b"".join(file.read_bytes() for file in files), capture_output=True).stdout.split()[0].decode()
+    joined = (
+        subprocess.run(["cksum"], input=b"".join(file.read_bytes() for file in files), capture_output=True)
+        .stdout.split()[0]
+        .decode()
+    )
     assert dry.returncode == 0
     assert ("pip install" in dry.stdout) == (not (ROOT / ".venv" / f".installed-{joined}").exists())
 

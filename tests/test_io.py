@@ -77,11 +77,20 @@ def test_scripts_exit_with_2_and_one_line(capsys):
 
     with pytest.raises(SystemExit) as caught:
         run_script(fails)
-    assert caught.value.code == 2 and capsys.readouterr().err == "error: field x of y.yaml is wrong; set it to z\n"
+    assert (
+        caught.value.code == 2
+        and capsys.readouterr().err == "error: field x of y.yaml is wrong; set it to z\n"
+    )
 
 
-@pytest.mark.parametrize(("number", "files", "shown"), [
-    (errno.ENAMETOOLONG, ("a" * 300,), "a" * 300), (errno.EACCES, (b"x/y.pt",), "x/y.pt"), (errno.EXDEV, ("x", None, "y"), "x -> y")])
+@pytest.mark.parametrize(
+    ("number", "files", "shown"),
+    [
+        (errno.ENAMETOOLONG, ("a" * 300,), "a" * 300),
+        (errno.EACCES, (b"x/y.pt",), "x/y.pt"),
+        (errno.EXDEV, ("x", None, "y"), "x -> y"),
+    ],
+)
 def test_the_systems_word_on_a_file_is_one_line(capsys, number, files, shown):
     def fails():
         raise OSError(number, os.strerror(number), *files)
@@ -93,8 +102,15 @@ def test_the_systems_word_on_a_file_is_one_line(capsys, number, files, shown):
     assert error.startswith(f"error: {shown} cannot be used ({os.strerror(number)}); ")
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EPIPE, "Broken pipe"), OSError("no number"), OSError(errno.EBADF, "Bad descriptor", 7),
-                                   HTTPError("https://host/x", 404, "Not Found", Message(), None)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EPIPE, "Broken pipe"),
+        OSError("no number"),
+        OSError(errno.EBADF, "Bad descriptor", 7),
+        HTTPError("https://host/x", 404, "Not Found", Message(), None),
+    ],
+)
 def test_a_failure_that_names_no_file_keeps_its_traceback(error):
     def fails():
         raise error
@@ -105,8 +121,11 @@ def test_a_failure_that_names_no_file_keeps_its_traceback(error):
 
 
 def test_randomness_depends_on_its_coordinates_alone():
-    assert derive_seed(0, "sample", 1, 2) == 1299218403789085138  # on every machine, or no run could be resumed elsewhere
-    seeds = {derive_seed(s, p, a, b) for s in range(3) for p in ("x", "y") for a in range(3) for b in range(3)}
+    # on every machine, or no run could be resumed elsewhere
+    assert derive_seed(0, "sample", 1, 2) == 1299218403789085138
+    seeds = {
+        derive_seed(s, p, a, b) for s in range(3) for p in ("x", "y") for a in range(3) for b in range(3)
+    }
     assert len(seeds) == 54 and all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(1, "a", 11) != derive_seed(1, "a", 1, 1)
     first = torch.rand(3, generator=derive_generator(0, "x", 5))

@@ -11,12 +11,21 @@ from automix_transfer.jobs import Job, run_jobs
 
 def job(tmp_path, name, needs=(), code=""):
     result = tmp_path / f"{name}.done"
-    return Job(name, [sys.executable, "-c", code or f"print('{name} ran'); open({str(result)!r}, 'w').close()"], result, needs)
+    return Job(
+        name,
+        [sys.executable, "-c", code or f"print('{name} ran'); open({str(result)!r}, 'w').close()"],
+        result,
+        needs,
+    )
 
 
 def test_jobs_wait_for_what_they_need_and_are_not_repeated(tmp_path, capsys):
-    jobs = [job(tmp_path, "last", ["left", "right"]), job(tmp_path, "left", ["first"]), job(tmp_path, "right", ["first"]),
-            job(tmp_path, "first")]
+    jobs = [
+        job(tmp_path, "last", ["left", "right"]),
+        job(tmp_path, "left", ["first"]),
+        job(tmp_path, "right", ["first"]),
+        job(tmp_path, "first"),
+    ]
     assert set(run_jobs(jobs, tmp_path / "logs", parallel=2)) == {"first", "left", "right", "last"}
     said = capsys.readouterr().out
     order = [said.index(f"{name} ran") for name in ("first", "left", "right", "last")]
@@ -35,19 +44,25 @@ def test_a_file_may_be_looked_into_for_whether_a_job_is_done(tmp_path):
 
 
 def test_a_failed_job_stops_the_chain_and_names_its_log(tmp_path):
-    jobs = [job(tmp_path, "bad", code="print('the reason'); raise SystemExit(3)"), job(tmp_path, "after", ["bad"]),
-            job(tmp_path, "long", code="import time; time.sleep(60)")]
+    jobs = [
+        job(tmp_path, "bad", code="print('the reason'); raise SystemExit(3)"),
+        job(tmp_path, "after", ["bad"]),
+        job(tmp_path, "long", code="import time; time.sleep(60)"),
+    ]
     with pytest.raises(UserError, match=r"'bad' failed with exit code 3 \(the reason\).*bad\.log"):
         run_jobs(jobs, tmp_path / "logs", parallel=2)
     assert not (tmp_path / "after.done").exists()
 
 
 def test_sigterm_ends_the_jobs_too(tmp_path, capsys):
-    """Jobs are sessions of their own, so they would go on, and the same command would start them a second time."""
+    """Jobs are sessions of their own, so they would go on, and the same command would start them a second
+    time."""
     seen = tmp_path / "seen"
-    wait = ("import os, pathlib, signal, sys, time\n"
-            f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(seen)!r}).touch(), sys.exit(0)))\n"
-            "os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)")
+    wait = (
+        "import os, pathlib, signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(seen)!r}).touch(), sys.exit(0)))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)"
+    )
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         run_jobs([job(tmp_path, "long", code=wait)], tmp_path / "logs", parallel=1)

@@ -1,4 +1,5 @@
-"""Progress: silent at first, then lines at growing distances, with a rate that leaves out what was done before."""
+"""Progress: silent at first, then lines at growing distances, with a rate that leaves out what was done
+before."""
 
 from __future__ import annotations
 

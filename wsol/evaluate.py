@@ -1,17 +1,19 @@
-"""Weakly supervised localization: MaxBoxAcc and MaxBoxAccV2 (with masks: PxAP) of a trained classifier, or of anybody's score maps.
+"""Weakly supervised localization: MaxBoxAcc and MaxBoxAccV2 (with masks: PxAP) of a trained classifier, or of
+anybody's score maps.
 
   from a checkpoint or an export, on CUB or Tiny-ImageNet in their native layouts:
     python wsol/evaluate.py --dataset cub --root /data/CUB_200_2011 --checkpoint runs/cub/last.pt --output runs/cub/wsol.json
-  from a checkpoint, on images with the reference's metadata files (image_ids, class_labels, image_sizes, localization .txt):
+  from a checkpoint, on images with the reference's metadata files (image_ids, class_labels, image_sizes,
+  localization .txt):
     python wsol/evaluate.py --metadata metadata/ILSVRC/test --images /data/ILSVRC --checkpoint r50.pth --encoder resnet50 --output out.json
   from score maps, <DIR>/<image id>.npy; no weights needed:
     python wsol/evaluate.py --scoremaps DIR --metadata DIR --output out.json
   with masks (OpenImages): metadata whose localization.txt has lines of image id, mask file, ignore file:
     python wsol/evaluate.py --scoremaps DIR --metadata DIR --masks DIR --output out.json
 
-Prints a table and, with --output, writes out.json, out.csv (a line an image), out.png (the curve) and, where the images are known,
-out.html: the best, median and worst images with map, true and predicted box. A run that was interrupted goes on when the same command is
-given again.
+Prints a table and, with --output, writes out.json, out.csv (a line an image), out.png (the curve) and, where
+the images are known, out.html: the best, median and worst images with map, true and predicted box. A run that
+was interrupted goes on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -26,53 +28,157 @@ from automix_transfer.localization.maps.map_formulas import METHODS
 from automix_transfer.localization.scores.metrics import default_thresholds
 
 SPLITS = {"cub": "test", "tiny_imagenet": "val"}  # data sets with boxes, and the split that is reported
-#: of options that not every run has: filled in where they apply, so that one that was given and does not is noticed
-DEFAULTS = {"method": "cam", "cam_class": "ground-truth", "image_size": 224, "batch_size": 32, "device": "auto", "examples": 8}
-#: options by what they need: without it they would change nothing, and a result would seem to be of settings that it is not of
-NEEDS = {"checkpoint": ("encoder", "which", "method", "map_layer", "output_stride", "cam_class", "image_size", "batch_size", "device"),
-         "scoremaps": ("raw_maps", "threshold_scoremaps"), "dataset": ("root", "split", "threshold_split"),
-         "metadata": ("images", "masks", "threshold_metadata"), "threshold_metadata": ("threshold_scoremaps",), "output": ("examples",)}
+#: of options that not every run has: filled in where they apply, so that one that was given and does not is
+#: noticed
+DEFAULTS = {
+    "method": "cam",
+    "cam_class": "ground-truth",
+    "image_size": 224,
+    "batch_size": 32,
+    "device": "auto",
+    "examples": 8,
+}
+#: options by what they need: without it they would change nothing, and a result would seem to be of settings
+#: that it is not of
+NEEDS = {
+    "checkpoint": (
+        "encoder",
+        "which",
+        "method",
+        "map_layer",
+        "output_stride",
+        "cam_class",
+        "image_size",
+        "batch_size",
+        "device",
+    ),
+    "scoremaps": ("raw_maps", "threshold_scoremaps"),
+    "dataset": ("root", "split", "threshold_split"),
+    "metadata": ("images", "masks", "threshold_metadata"),
+    "threshold_metadata": ("threshold_scoremaps",),
+    "output": ("examples",),
+}
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     source = parser.add_argument_group("what is evaluated")
-    source.add_argument("--checkpoint", type=Path, metavar="FILE", help="checkpoint of a training run, export, or torchvision/timm weights")
-    source.add_argument("--encoder", metavar="NAME", help="timm name of the encoder, where the file does not say it")
+    source.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint of a training run, export, or torchvision/timm weights",
+    )
+    source.add_argument(
+        "--encoder", metavar="NAME", help="timm name of the encoder, where the file does not say it"
+    )
     source.add_argument("--which", help="encoder of a checkpoint that holds several: k (default) or q")
-    source.add_argument("--scoremaps", type=Path, metavar="DIR", help="score maps instead of a checkpoint: (S, S) float arrays in [0, 1]")
-    source.add_argument("--raw-maps", action="store_true", help="--scoremaps of any size and range: resize and normalise them first")
+    source.add_argument(
+        "--scoremaps",
+        type=Path,
+        metavar="DIR",
+        help="score maps instead of a checkpoint: (S, S) float arrays in [0, 1]",
+    )
+    source.add_argument(
+        "--raw-maps",
+        action="store_true",
+        help="--scoremaps of any size and range: resize and normalise them first",
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", choices=tuple(SPLITS), help="layout of --root")
     data.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
     data.add_argument("--split", default=None, help="default: test (cub), val (tiny_imagenet)")
-    data.add_argument("--metadata", type=Path, metavar="DIR", help="folder of the reference's metadata files, instead of --dataset")
+    data.add_argument(
+        "--metadata",
+        type=Path,
+        metavar="DIR",
+        help="folder of the reference's metadata files, instead of --dataset",
+    )
     data.add_argument("--images", type=Path, metavar="DIR", help="images of --metadata, <DIR>/<image id>")
-    data.add_argument("--masks", type=Path, metavar="DIR", help="folder that the mask files of --metadata are paths in")
-    choice = parser.add_argument_group("threshold (default: the best one on the images that are reported, as MaxBoxAcc is defined)")
-    choice.add_argument("--threshold", type=float, default=None, help="fixed threshold of GT-known and top-1/top-5 localization")
-    choice.add_argument("--threshold-split", metavar="SPLIT", help="choose it on this split of --dataset, e.g. train")
-    choice.add_argument("--threshold-metadata", type=Path, metavar="DIR", help="choose it on the images of these metadata files")
-    choice.add_argument("--threshold-scoremaps", type=Path, metavar="DIR", help="their score maps (default: --scoremaps)")
+    data.add_argument(
+        "--masks", type=Path, metavar="DIR", help="folder that the mask files of --metadata are paths in"
+    )
+    choice = parser.add_argument_group(
+        "threshold (default: the best one on the images that are reported, as MaxBoxAcc is defined)"
+    )
+    choice.add_argument(
+        "--threshold",
+        type=float,
+        default=None,
+        help="fixed threshold of GT-known and top-1/top-5 localization",
+    )
+    choice.add_argument(
+        "--threshold-split", metavar="SPLIT", help="choose it on this split of --dataset, e.g. train"
+    )
+    choice.add_argument(
+        "--threshold-metadata",
+        type=Path,
+        metavar="DIR",
+        help="choose it on the images of these metadata files",
+    )
+    choice.add_argument(
+        "--threshold-scoremaps", type=Path, metavar="DIR", help="their score maps (default: --scoremaps)"
+    )
     how = parser.add_argument_group("how (the defaults are the reference's)")
-    how.add_argument("--method", choices=METHODS, help=f"class map; cam needs a linear head after pooling (default {DEFAULTS['method']})")
-    how.add_argument("--map-layer", metavar="NAME", help="layer of the map, for the other methods (default: the last that has one)")
-    how.add_argument("--output-stride", type=int, default=None, choices=(32, 16, 8),
-                     help="pixels of the image per cell of the map; the reference's ResNets have 16 (default: the encoder's own)")
-    how.add_argument("--cam-class", choices=("ground-truth", "predicted"),
-                     help=f"class whose map is taken; 'predicted' for encoders trained on other classes (default {DEFAULTS['cam_class']})")
-    how.add_argument("--image-size", type=int,
-                     help=f"side of the encoder's input; images are resized straight to a square (default {DEFAULTS['image_size']})")
-    how.add_argument("--map-size", type=int, default=224, help="side of the maps that boxes are taken from (default 224)")
-    how.add_argument("--interval", type=float, default=0.001, help="step of the thresholds (default 0.001: 1,000 thresholds)")
-    how.add_argument("--batch-size", type=int, help=f"images that the encoder sees at once (default {DEFAULTS['batch_size']})")
+    how.add_argument(
+        "--method",
+        choices=METHODS,
+        help=f"class map; cam needs a linear head after pooling (default {DEFAULTS['method']})",
+    )
+    how.add_argument(
+        "--map-layer",
+        metavar="NAME",
+        help="layer of the map, for the other methods (default: the last that has one)",
+    )
+    how.add_argument(
+        "--output-stride",
+        type=int,
+        default=None,
+        choices=(32, 16, 8),
+        help="pixels of the image per cell of the map; the reference's ResNets have 16 (default: the "
+        "encoder's own)",
+    )
+    how.add_argument(
+        "--cam-class",
+        choices=("ground-truth", "predicted"),
+        help="class whose map is taken; 'predicted' for encoders trained on other classes (default "
+        f"{DEFAULTS['cam_class']})",
+    )
+    how.add_argument(
+        "--image-size",
+        type=int,
+        help="side of the encoder's input; images are resized straight to a square (default "
+        f"{DEFAULTS['image_size']})",
+    )
+    how.add_argument(
+        "--map-size", type=int, default=224, help="side of the maps that boxes are taken from (default 224)"
+    )
+    how.add_argument(
+        "--interval",
+        type=float,
+        default=0.001,
+        help="step of the thresholds (default 0.001: 1,000 thresholds)",
+    )
+    how.add_argument(
+        "--batch-size",
+        type=int,
+        help=f"images that the encoder sees at once (default {DEFAULTS['batch_size']})",
+    )
     how.add_argument("--workers", type=int, default=None, help="threads (default: all cores)")
     how.add_argument("--device", help=f"cpu, cuda or auto (default {DEFAULTS['device']})")
     out = parser.add_argument_group("output")
     out.add_argument("--output", type=Path, metavar="FILE.json")
-    out.add_argument("--save-maps", type=Path, metavar="DIR", help="write every score map as DIR/<image id>.npy")
-    out.add_argument("--examples", type=int,
-                     help=f"best, median and worst images on the page, of each (default {DEFAULTS['examples']}; 0: no page)")
+    out.add_argument(
+        "--save-maps", type=Path, metavar="DIR", help="write every score map as DIR/<image id>.npy"
+    )
+    out.add_argument(
+        "--examples",
+        type=int,
+        help=f"best, median and worst images on the page, of each (default {DEFAULTS['examples']}; 0: no "
+        "page)",
+    )
     return parser.parse_args()
 
 
@@ -88,27 +194,49 @@ def check(args: argparse.Namespace) -> None:
     if args.threshold is not None and (args.threshold_split or args.threshold_metadata):
         raise UserError("--threshold fixes the threshold, and a split would choose it: give one of them")
     if args.output is not None and args.output.suffix != ".json":
-        raise UserError(f"--output {args.output} must end in .json; the CSV, the PNG and the page are written beside it")
+        raise UserError(
+            f"--output {args.output} must end in .json; the CSV, the PNG and the page are written beside it"
+        )
     if (args.checkpoint is None) == (args.scoremaps is None):
-        raise UserError("give either --checkpoint FILE with --dataset and --root, or --scoremaps DIR with --metadata DIR")
+        raise UserError(
+            "give either --checkpoint FILE with --dataset and --root, or --scoremaps DIR with --metadata DIR"
+        )
     if (args.dataset is None) == (args.metadata is None):
-        missing = "--scoremaps needs --metadata DIR" if args.scoremaps else "--checkpoint needs --dataset NAME and --root DIR"
-        raise UserError(f"{missing}, or the other way to name the images (not both): --metadata DIR with image_ids.txt, class_labels.txt, "
-                        "image_sizes.txt and localization.txt, or --dataset NAME --root DIR")
-    if args.save_maps is not None and args.save_maps.resolve() in [folder.resolve() for folder in (args.scoremaps, args.threshold_scoremaps)
-                                                                   if folder is not None]:
-        raise UserError(f"--save-maps {args.save_maps} is the folder of the score maps, which would be overwritten; give another one")
+        missing = (
+            "--scoremaps needs --metadata DIR"
+            if args.scoremaps
+            else "--checkpoint needs --dataset NAME and --root DIR"
+        )
+        raise UserError(
+            f"{missing}, or the other way to name the images (not both): --metadata DIR with image_ids.txt, "
+            "class_labels.txt, "
+            "image_sizes.txt and localization.txt, or --dataset NAME --root DIR"
+        )
+    if args.save_maps is not None and args.save_maps.resolve() in [
+        folder.resolve() for folder in (args.scoremaps, args.threshold_scoremaps) if folder is not None
+    ]:
+        raise UserError(
+            f"--save-maps {args.save_maps} is the folder of the score maps, which would be overwritten; give "
+            "another one"
+        )
     if args.dataset is not None and args.root is None:
         raise UserError("--dataset needs --root DIR, the folder of the data set")
     if args.checkpoint is not None and args.metadata is not None and args.images is None:
         raise UserError("--checkpoint with --metadata needs --images DIR, the images that the metadata names")
     for need, options in NEEDS.items():
         for option in options:
-            if getattr(args, option) not in (None, False) and getattr(args, need) is None:  # no examples (0) are none anyway
+            # no examples (0) are none anyway
+            if getattr(args, option) not in (None, False) and getattr(args, need) is None:
                 name, other = (text.replace("_", "-") for text in (option, need))
-                raise UserError(f"--{name} needs --{other}, without which it changes nothing; leave --{name} out, or give --{other}")
+                raise UserError(
+                    f"--{name} needs --{other}, without which it changes nothing; leave --{name} out, or "
+                    f"give --{other}"
+                )
     if args.examples and args.metadata is not None and args.images is None:
-        raise UserError("--examples with --metadata needs --images DIR, which the page shows; leave --examples out, or give --images")
+        raise UserError(
+            "--examples with --metadata needs --images DIR, which the page shows; leave --examples out, or "
+            "give --images"
+        )
 
 
 def main() -> None:
@@ -123,7 +251,11 @@ def main() -> None:
     from automix_transfer.localization.writing import table, write_results
 
     target_set, other_set = targets(args)
-    about: dict[str, object] = {key: str(value) for key in ("dataset", "root", "metadata") if (value := getattr(args, key)) is not None}
+    about: dict[str, object] = {
+        key: str(value)
+        for key in ("dataset", "root", "metadata")
+        if (value := getattr(args, key)) is not None
+    }
     if args.dataset is not None:
         about["split"] = target_set.name  # metadata files do not say which split they are of
     if args.scoremaps is not None:
@@ -135,12 +267,28 @@ def main() -> None:
         about |= {"checkpoint": str(args.checkpoint), "which": args.which, "weights_sha256": digest}
     partial = None if args.output is None else args.output.with_suffix(".partial")
     try:
-        results = evaluate(source, target_set, thresholds=default_thresholds(args.interval), threshold=args.threshold,
-                           chosen=Chosen(other_set, other_source) if other_set else None, workers=args.workers, save_maps=args.save_maps,
-                           partial=partial, signature=about, progress=print_progress)
+        results = evaluate(
+            source,
+            target_set,
+            thresholds=default_thresholds(args.interval),
+            threshold=args.threshold,
+            chosen=Chosen(other_set, other_source) if other_set else None,
+            workers=args.workers,
+            save_maps=args.save_maps,
+            partial=partial,
+            signature=about,
+            progress=print_progress,
+        )
     except KeyboardInterrupt:
-        print("interrupted" + (f"; what was evaluated is kept in {partial}: the same command goes on from there" if partial else ""),
-              file=sys.stderr)
+        print(
+            "interrupted"
+            + (
+                f"; what was evaluated is kept in {partial}: the same command goes on from there"
+                if partial
+                else ""
+            ),
+            file=sys.stderr,
+        )
         sys.exit(130)
     results.summary.update(about)
     print(table(results))
@@ -183,8 +331,18 @@ def encoder_maps(args: argparse.Namespace):
 
     device = choose_device(args.device)
     encoder, info = load_encoder(args.checkpoint, args.encoder, args.which)
-    return EncoderMaps(encoder, info, image_size=args.image_size, map_size=args.map_size, output_stride=args.output_stride,
-                       cam_class=args.cam_class, method=args.method, layer=args.map_layer, batch_size=args.batch_size, device=device)
+    return EncoderMaps(
+        encoder,
+        info,
+        image_size=args.image_size,
+        map_size=args.map_size,
+        output_stride=args.output_stride,
+        cam_class=args.cam_class,
+        method=args.method,
+        layer=args.map_layer,
+        batch_size=args.batch_size,
+        device=device,
+    )
 
 
 if __name__ == "__main__":

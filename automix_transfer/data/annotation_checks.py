@@ -11,7 +11,8 @@ from PIL import Image
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """A value from a file as it may stand in a message: one line of printable ASCII, cut at ``limit`` characters."""
+    """A value from a file as it may stand in a message: one line of printable ASCII, cut at ``limit``
+    characters."""
     try:
         text = ascii(value)
     except (RecursionError, ValueError):  # nested too deep, or an integer of thousands of digits
@@ -37,7 +38,8 @@ def is_plain_name(name: str) -> bool:
 
 
 def image_problem(path: Path, size: tuple[int, int] | None) -> str | None:
-    """What is wrong with an image file, from its header only: missing, unreadable, or of another (width, height) than annotated."""
+    """What is wrong with an image file, from its header only: missing, unreadable, or of another (width,
+    height) than annotated."""
     try:
         with Image.open(path) as image:
             actual = image.size
@@ -61,7 +63,8 @@ def missing_problem(path: Path) -> str | None:
 def clip_box(box: Sequence[float], width: float, height: float, tolerance: float = 1.0) -> list[float] | str:
     """Clip a box (x0, y0, x1, y1) to the image; a string says what is wrong with it.
 
-    Annotations exceed the image by rounding, so less than ``tolerance`` pixels outside is clipped; more is an error.
+    Annotations exceed the image by rounding, so less than ``tolerance`` pixels outside is clipped; more is an
+    error.
     """
     x0, y0, x1, y1 = box
     if x1 <= x0 or y1 <= y0:

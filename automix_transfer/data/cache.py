@@ -9,7 +9,8 @@ from pathlib import Path
 
 
 def cache_file(name: str, about: str, files: Iterable[Path]) -> Path:
-    """``<cache>/automix_transfer/<name>`` with a digest in place of ``*``: of ``about`` and of every file's path, size and time.
+    """``<cache>/automix_transfer/<name>`` with a digest in place of ``*``: of ``about`` and of every file's
+    path, size and time.
 
     So what was computed from files that have changed since is not found again.
     """
@@ -17,7 +18,9 @@ def cache_file(name: str, about: str, files: Iterable[Path]) -> Path:
     for path in files:
         try:
             status = path.stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+            digest.update(
+                f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
+            )
         except OSError:
             digest.update(f"{path}\0missing\n".encode(errors="surrogateescape"))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

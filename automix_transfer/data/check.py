@@ -1,6 +1,8 @@
-"""Look at a data set before it is trained on: its lists, every image, its boxes, and images that two splits share.
+"""Look at a data set before it is trained on: its lists, every image, its boxes, and images that two splits
+share.
 
-``python -m automix_transfer.data.check --dataset cub --root /data/CUB_200_2011`` prints what there is, or all that is wrong.
+``python -m automix_transfer.data.check --dataset cub --root /data/CUB_200_2011`` prints what there is, or all
+that is wrong.
 """
 
 from __future__ import annotations
@@ -44,31 +46,44 @@ class SplitReport:
 
     name: str
     listing: Listing
-    facts: list[ImageFacts | None] = field(default_factory=list)  # of each image; None where it is bad; empty where none was read
+    # of each image; None where it is bad; empty where none was read
+    facts: list[ImageFacts | None] = field(default_factory=list)
     bad: dict[int, str] = field(default_factory=dict)  # index -> sentence
     bad_boxes: list[str] = field(default_factory=list)  # sentences on boxes that lie wholly outside
-    cut_boxes: list[str] = field(default_factory=list)  # sentences on boxes that reach outside, as a few of the released CUB do
+    # sentences on boxes that reach outside, as a few of the released CUB do
+    cut_boxes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         counts = Counter(self.listing.labels)
         sizes = sorted(counts.values())
-        lines = [f"{self.name}: {len(self.listing):,} images of {len(counts):,} classes "
-                 f"(a class: min {sizes[0]:,}, median {statistics.median(sizes):g}, max {sizes[-1]:,})"]
+        lines = [
+            f"{self.name}: {len(self.listing):,} images of {len(counts):,} classes "
+            f"(a class: min {sizes[0]:,}, median {statistics.median(sizes):g}, max {sizes[-1]:,})"
+        ]
         good = [fact for fact in self.facts if fact]
         if good:
             widths, heights = sorted(f.width for f in good), sorted(f.height for f in good)
             middle = len(good) // 2
-            lines.append(f"  sizes: {widths[0]} to {widths[-1]} wide, {heights[0]} to {heights[-1]} high, "
-                         f"medians {widths[middle]} x {heights[middle]}")
-            lines.append("  modes: " + ", ".join(f"{mode} {n:,}" for mode, n in Counter(f.mode for f in good).most_common()))
+            lines.append(
+                f"  sizes: {widths[0]} to {widths[-1]} wide, {heights[0]} to {heights[-1]} high, "
+                f"medians {widths[middle]} x {heights[middle]}"
+            )
+            lines.append(
+                "  modes: "
+                + ", ".join(f"{mode} {n:,}" for mode, n in Counter(f.mode for f in good).most_common())
+            )
             turned = sum(f.turned for f in good)
             lines += [f"  turned upright by their rotation flag: {turned:,}"] if turned else []
         if self.listing.boxes is not None:
             lines.append(f"  boxes: {sum(map(len, self.listing.boxes)):,}")
         if self.listing.crop_bottom:
-            lines.append(f"  the lowest {self.listing.crop_bottom} rows of each image are cut off (data.crop_banner)")
+            lines.append(
+                f"  the lowest {self.listing.crop_bottom} rows of each image are cut off (data.crop_banner)"
+            )
         if self.cut_boxes:
-            lines.append(f"  note: {len(self.cut_boxes):,} boxes reach outside their image, e.g. {self.cut_boxes[0]}")
+            lines.append(
+                f"  note: {len(self.cut_boxes):,} boxes reach outside their image, e.g. {self.cut_boxes[0]}"
+            )
         return "\n".join([*lines, *(f"  note: {note}" for note in self.listing.notes)])
 
 
@@ -90,7 +105,13 @@ class Report:
         bad = sum(len(split.bad) for split in self.splits)
         read = any(split.facts for split in self.splits)
         verdict = "images not read" if not read else f"{bad:,} bad images" if bad else "every image decodes"
-        return "\n".join([f"{self.dataset} at {self.root}: {verdict}", *map(str, self.splits), *(f"note: {text}" for text in self.shared)])
+        return "\n".join(
+            [
+                f"{self.dataset} at {self.root}: {verdict}",
+                *map(str, self.splits),
+                *(f"note: {text}" for text in self.shared),
+            ]
+        )
 
 
 def check_root(config: DataConfig, splits: Sequence[str] = (), read: bool = True, workers: int = 0) -> Report:
@@ -109,14 +130,17 @@ def check_root(config: DataConfig, splits: Sequence[str] = (), read: bool = True
 
 
 def check_data(config: DataConfig, workers: int = 0) -> Report:
-    """`check_root` of both splits, with ``on_bad_image``: ``fail`` raises one error that names the bad ones, ``skip`` reports them.
+    """`check_root` of both splits, with ``on_bad_image``: ``fail`` raises one error that names the bad ones,
+    ``skip`` reports them.
 
     Raises:
         UserError: as above; and boxes that lie outside their image, whatever ``on_bad_image`` says.
     """
     report = check_root(config, workers=workers)
     boxes = [sentence for split in report.splits for sentence in split.bad_boxes]
-    fatal = Problems(f"{config.dataset} at {config.root}", boxes if config.on_bad_image == "skip" else report.problems)
+    fatal = Problems(
+        f"{config.dataset} at {config.root}", boxes if config.on_bad_image == "skip" else report.problems
+    )
     fatal.raise_if_any("", more="; python -m automix_transfer.data.check lists all")
     for split in report.splits:
         _warn(split.bad, split.name, len(split.listing))
@@ -126,12 +150,16 @@ def check_data(config: DataConfig, workers: int = 0) -> Report:
 def drop_bad_images(listing: Listing, what: str, workers: int = 0) -> Listing:
     """The listing without the images that do not decode; they are printed to stderr.
 
-    The verdict is kept in the user's cache folder under a digest of every file's path, size and time, so the next start, a resumed run
-    and the other ranks need not read everything again; the same files give the same listing either way.
+    The verdict is kept in the user's cache folder under a digest of every file's path, size and time, so the
+    next start, a resumed run and the other ranks need not read everything again; the same files give the same
+    listing either way.
     """
     memory = _verdict_file(listing)
     try:
-        bad = {int(index): str(text) for index, text in json.loads(memory.read_text(encoding="utf-8"))["bad"].items()}
+        bad = {
+            int(index): str(text)
+            for index, text in json.loads(memory.read_text(encoding="utf-8"))["bad"].items()
+        }
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         split = SplitReport(what, listing)
         read_all(split, what, workers)
@@ -145,12 +173,15 @@ def drop_bad_images(listing: Listing, what: str, workers: int = 0) -> Listing:
         return listing
     good = [index for index in range(len(listing)) if index not in bad]
     if not good:
-        raise UserError(f"{what}: none of its {len(listing):,} images can be read; the first: {bad[min(bad)]}")
+        raise UserError(
+            f"{what}: none of its {len(listing):,} images can be read; the first: {bad[min(bad)]}"
+        )
     return listing.select(good)
 
 
 def read_all(split: SplitReport, what: str, workers: int = 0) -> None:
-    """Decode every image of ``split`` in threads (Pillow's decoders run outside the interpreter lock), with progress on stderr."""
+    """Decode every image of ``split`` in threads (Pillow's decoders run outside the interpreter lock), with
+    progress on stderr."""
     listing = split.listing
 
     def read(start: int) -> list[tuple[ImageFacts | None, str]]:
@@ -171,7 +202,13 @@ def _read_one(listing: Listing, index: int) -> tuple[ImageFacts | None, str]:
     path = listing.paths[index]
     if listing.pixels is not None:  # their reader has checked sizes and digits
         height, width = listing.pixels[index].shape[:2]
-        return ImageFacts(width, height, "RGB", False, hashlib.blake2b(listing.pixels[index].tobytes(), digest_size=16).digest()), ""
+        return ImageFacts(
+            width,
+            height,
+            "RGB",
+            False,
+            hashlib.blake2b(listing.pixels[index].tobytes(), digest_size=16).digest(),
+        ), ""
     try:
         image, facts = decode_image(path, listing.packed.read(index) if listing.packed else None)
         cut_bottom(image, listing.crop_bottom, path)
@@ -185,33 +222,54 @@ def _judge_boxes(split: SplitReport) -> None:
         if fact is None:
             continue
         for x0, y0, x1, y1 in boxes:
-            text = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) of image {path}, which is {fact.width} x {fact.height}"
+            text = (
+                f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) of image {path}, which is {fact.width} x {fact.height}"
+            )
             if x0 >= fact.width or y0 >= fact.height or x1 < 0 or y1 < 0:
                 split.bad_boxes.append(f"{text}, lies outside it; correct the box file")
-            elif x0 < 0 or y0 < 0 or x1 > fact.width + 0.5 or y1 > fact.height + 0.5:  # half a pixel is rounding
+            # half a pixel is rounding
+            elif x0 < 0 or y0 < 0 or x1 > fact.width + 0.5 or y1 > fact.height + 0.5:
                 split.cut_boxes.append(text)
 
 
 def _shared(splits: Sequence[SplitReport]) -> Iterator[str]:
     for a, b in combinations(splits, 2):
         digests = {fact.digest for fact in a.facts if fact}
-        same = [path for path, fact in zip(b.listing.paths, b.facts, strict=False) if fact and fact.digest in digests]
+        same = [
+            path
+            for path, fact in zip(b.listing.paths, b.facts, strict=False)
+            if fact and fact.digest in digests
+        ]
         if same:
-            yield (f"{len(same):,} images of {b.name} are byte for byte in {a.name} too, e.g. {same[0]}: "
-                   "figures measured on them are not figures on unseen images")
+            yield (
+                f"{len(same):,} images of {b.name} are byte for byte in {a.name} too, e.g. {same[0]}: "
+                "figures measured on them are not figures on unseen images"
+            )
 
 
 def _verdict_file(listing: Listing) -> Path:
     about = f"1 {listing.crop_bottom}"
     if listing.packed is None:
         return cache_file("bad_images_*.json", about, listing.paths)
-    return cache_file("bad_images_*.json", f"{about} {hashlib.sha256(listing.packed.spans.tobytes()).hexdigest()}", listing.packed.files)
+    return cache_file(
+        "bad_images_*.json",
+        f"{about} {hashlib.sha256(listing.packed.spans.tobytes()).hexdigest()}",
+        listing.packed.files,
+    )
 
 
 def _warn(bad: dict[int, str], what: str, total: int) -> None:
     if bad:
-        print("\n".join([f"{what}: {len(bad):,} of {total:,} images are bad and left out (data.on_bad_image=skip)",
-                         *(f"  {bad[index]}" for index in sorted(bad))]), file=sys.stderr, flush=True)
+        print(
+            "\n".join(
+                [
+                    f"{what}: {len(bad):,} of {total:,} images are bad and left out (data.on_bad_image=skip)",
+                    *(f"  {bad[index]}" for index in sorted(bad)),
+                ]
+            ),
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 LAYOUTS = f"""layouts:
@@ -237,14 +295,28 @@ is wrong, and all of it is printed. The remedy for single bad images is to resto
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see ``--help``."""
-    parser = argparse.ArgumentParser(prog="python -m automix_transfer.data.check", epilog=LAYOUTS,
-                                     description="Check a data set's layout, lists, images and boxes, and say what it holds.",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m automix_transfer.data.check",
+        epilog=LAYOUTS,
+        description="Check a data set's layout, lists, images and boxes, and say what it holds.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--dataset", required=True, choices=list(DATASETS), help="how ROOT is laid out")
     parser.add_argument("--root", required=True, help="the folder that holds the data set")
-    parser.add_argument("--split", action="append", default=[], help="a split to check, may be repeated (default: the usual ones)")
-    parser.add_argument("--lists-only", action="store_true", help="check folders and list files, but do not read the images")
-    parser.add_argument("--keep-banner", action="store_true", help="aircraft: do not expect the 20-pixel banner (data.crop_banner=false)")
+    parser.add_argument(
+        "--split",
+        action="append",
+        default=[],
+        help="a split to check, may be repeated (default: the usual ones)",
+    )
+    parser.add_argument(
+        "--lists-only", action="store_true", help="check folders and list files, but do not read the images"
+    )
+    parser.add_argument(
+        "--keep-banner",
+        action="store_true",
+        help="aircraft: do not expect the 20-pixel banner (data.crop_banner=false)",
+    )
     parser.add_argument("--workers", type=int, default=0, help="threads (default: one a core)")
     options = parser.parse_args(arguments)
     splits = options.split or list(SPLITS[options.dataset])
@@ -255,12 +327,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = check_root(config, splits, not options.lists_only, max(0, options.workers))
     except ListError as error:
         print("\n".join(error.found))
-        print(f"error: {len(error.found):,} problem(s) in the lists of {options.dataset} at {options.root}", file=sys.stderr)
+        print(
+            f"error: {len(error.found):,} problem(s) in the lists of {options.dataset} at {options.root}",
+            file=sys.stderr,
+        )
         return 2
     print(report)
     if report.problems:
         print("\n".join(report.problems))
-        print(f"error: {len(report.problems):,} problem(s) in {options.dataset} at {options.root}", file=sys.stderr)
+        print(
+            f"error: {len(report.problems):,} problem(s) in {options.dataset} at {options.root}",
+            file=sys.stderr,
+        )
         return 2
     return 0
 

@@ -23,10 +23,12 @@ from automix_transfer.rng import derive_seed
 
 
 class ClassificationDataset(Dataset):
-    """Images with labels; item (epoch, index) or (epoch, index, copy) -> (image (3, H, W), label, index). An int stands for epoch 0.
+    """Images with labels; item (epoch, index) or (epoch, index, copy) -> (image (3, H, W), label, index). An
+    int stands for epoch 0.
 
-    The same (seed, epoch, index, copy) gives the same tensor in any process, with any number of workers and in any order of reading,
-    and the global generators are left as they were. After `add_views` an item's image holds further views of it: (3·views, H, W).
+    The same (seed, epoch, index, copy) gives the same tensor in any process, with any number of workers and
+    in any order of reading, and the global generators are left as they were. After `add_views` an item's
+    image holds further views of it: (3·views, H, W).
     """
 
     views: int = 1
@@ -51,11 +53,15 @@ class ClassificationDataset(Dataset):
         if self.listing.pixels is not None:
             return Image.fromarray(self.listing.pixels[index])
         path, packed = self.path(index), self.listing.packed
-        return cut_bottom(read_image(path, packed.read(index) if packed else None, self.decoder), self.listing.crop_bottom, path)
+        return cut_bottom(
+            read_image(path, packed.read(index) if packed else None, self.decoder),
+            self.listing.crop_bottom,
+            path,
+        )
 
     def add_views(self, count: int, make: Callable[[Image.Image], Any] | None) -> None:
-        """From now on an item's image holds ``count`` views in its channels: itself, then ``make`` of the same crop, seeded for each view
-        by (seed, epoch, index, copy, view). Does nothing for one view."""
+        """From now on an item's image holds ``count`` views in its channels: itself, then ``make`` of the
+        same crop, seeded for each view by (seed, epoch, index, copy, view). Does nothing for one view."""
         if count > 1 and make is not None:
             self.views, self._make_view = count, make
             self._geometry, self._to_tensor = split_at_tensor(self.transform)
@@ -108,11 +114,14 @@ def eval_dataset(config: DataConfig, split: str | None = None) -> Classification
 
 def _usable(config: DataConfig, split: str) -> Listing:
     listing = load_listing(config, split)
-    if config.on_bad_image == "fail":  # not all are read here: for ImageNet that takes an hour; `check` and --dry-run do it on demand
+    # not all are read here: for ImageNet that takes an hour; `check` and --dry-run do it on demand
+    if config.on_bad_image == "fail":
         return listing
     from automix_transfer.data.check import drop_bad_images  # check imports the readers above
 
-    return drop_bad_images(listing, f"{config.dataset} {split} at {config.root}", workers=max(1, config.workers))
+    return drop_bad_images(
+        listing, f"{config.dataset} {split} at {config.root}", workers=max(1, config.workers)
+    )
 
 
 def cut_bottom(image: Image.Image, rows: int, path: Path) -> Image.Image:
@@ -124,8 +133,10 @@ def cut_bottom(image: Image.Image, rows: int, path: Path) -> Image.Image:
     if rows == 0:
         return image
     if image.height <= rows:
-        raise UserError(f"image {path} is only {image.height} pixels high, so its {rows}-pixel banner cannot be cut off; "
-                        "set data.crop_banner=false")
+        raise UserError(
+            f"image {path} is only {image.height} pixels high, so its {rows}-pixel banner cannot be cut off; "
+            "set data.crop_banner=false"
+        )
     return image.crop((0, 0, image.width, image.height - rows))
 
 

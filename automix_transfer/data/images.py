@@ -1,7 +1,8 @@
 """Read any image file as 8-bit RGB, upright, or say in one sentence what is wrong with it.
 
-An ordinary 8-bit RGB file decodes bit-equal to torchvision's default loader, so figures stay comparable. Where that loader is
-wrong (rotation flags, 16-bit gray, CMYK without Adobe's marker), this one is right. Transparency is dropped as it is there.
+An ordinary 8-bit RGB file decodes bit-equal to torchvision's default loader, so figures stay comparable.
+Where that loader is wrong (rotation flags, 16-bit gray, CMYK without Adobe's marker), this one is right.
+Transparency is dropped as it is there.
 """
 
 from __future__ import annotations
@@ -24,8 +25,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG2000")
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a decompression bomb
 _ORIENTATION_TAG = 0x0112
-_UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def is_image_name(name: str) -> bool:
@@ -35,8 +43,8 @@ def is_image_name(name: str) -> bool:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a check reports of an image: its size in pixels once upright, its mode as stored (RGB, L, CMYK, ...), whether its rotation flag
-    turned it, and a digest of the file's bytes."""
+    """What a check reports of an image: its size in pixels once upright, its mode as stored (RGB, L, CMYK,
+    ...), whether its rotation flag turned it, and a digest of the file's bytes."""
 
     width: int
     height: int
@@ -49,11 +57,13 @@ def read_image(path: str | Path, content: bytes | None = None, decoder: str = "p
     """The image in ``path`` as an upright PIL image of mode RGB; of an animation, the first frame.
 
     Args:
-        content: its bytes, where they do not lie in a file of their own; ``path`` is then what messages call it.
+        content: its bytes, where they do not lie in a file of their own; ``path`` is then what messages call
+            it.
         decoder: ``pil``, or ``torchvision`` for the JPEGs that its decoder reads as Pillow does.
 
     Raises:
-        UserError: the file is missing, empty, truncated, damaged, no image, too large to be one, or of 32 bits a channel.
+        UserError: the file is missing, empty, truncated, damaged, no image, too large to be one, or of 32
+            bits a channel.
     """
     return _decode(path, path if content is None else BytesIO(content), decoder)[0]
 
@@ -63,13 +73,17 @@ def decode_image(path: str | Path, content: bytes | None = None) -> tuple[Image.
     try:
         content = Path(path).read_bytes() if content is None else content
     except OSError as error:
-        raise UserError(f"image {path} could not be read ({error.strerror}); restore it or remove it from the lists") from error
+        raise UserError(
+            f"image {path} could not be read ({error.strerror}); restore it or remove it from the lists"
+        ) from error
     image, mode, turned = _decode(path, BytesIO(content))
     digest = hashlib.blake2b(content, digest_size=16).digest()
     return image, ImageFacts(image.width, image.height, mode, turned, digest)
 
 
-def _decode(path: str | Path, source: str | Path | BytesIO, decoder: str = "pil") -> tuple[Image.Image, str, bool]:
+def _decode(
+    path: str | Path, source: str | Path | BytesIO, decoder: str = "pil"
+) -> tuple[Image.Image, str, bool]:
     try:
         with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -86,19 +100,27 @@ def _decode(path: str | Path, source: str | Path | BytesIO, decoder: str = "pil"
     except FileNotFoundError as error:
         raise UserError(f"image {path} does not exist; restore it or remove it from the lists") from error
     except (IsADirectoryError, PermissionError) as error:
-        raise UserError(f"image {path} could not be read ({error.strerror}); check the path and its permissions") from error
+        raise UserError(
+            f"image {path} could not be read ({error.strerror}); check the path and its permissions"
+        ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"image {path} would decode to more than {MAX_PIXELS:,} pixels (a decompression bomb?); "
-                        "shrink or remove it") from error
+        raise UserError(
+            f"image {path} would decode to more than {MAX_PIXELS:,} pixels (a decompression bomb?); "
+            "shrink or remove it"
+        ) from error
     except MemoryError as error:
         raise UserError(f"image {path} does not fit into memory; shrink or remove it") from error
-    except Exception as error:  # decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, ValueError, ...
-        raise UserError(f"image {path} {_complaint(path, source, error)}; restore it from its source, remove it, "
-                        "or set data.on_bad_image=skip") from error
+    # decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, ValueError, ...
+    except Exception as error:
+        raise UserError(
+            f"image {path} {_complaint(path, source, error)}; restore it from its source, remove it, "
+            "or set data.on_bad_image=skip"
+        ) from error
 
 
 def _by_torchvision(image: Image.Image, source: str | Path | BytesIO) -> Image.Image | None:
-    """The pixels of an 8-bit RGB JPEG that is open but not decoded; None for other files, and for those that its decoder refuses."""
+    """The pixels of an 8-bit RGB JPEG that is open but not decoded; None for other files, and for those that
+    its decoder refuses."""
     if image.format != "JPEG" or image.mode != "RGB":
         return None
     content = source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes()
@@ -129,26 +151,35 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
     if mode.startswith("I"):
         return _from_16_bit(image, path)
     if mode == "F":
-        raise UserError(f"image {path} has 32-bit float pixels, whose range is not defined; convert it to 8 or 16 bits a channel")
+        raise UserError(
+            f"image {path} has 32-bit float pixels, whose range is not defined; convert it to 8 or 16 bits a "
+            "channel"
+        )
     if mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        # Pillow inverts every CMYK JPEG, as Adobe's programs store them; without Adobe's marker 0 means no ink.
+        # Pillow inverts every CMYK JPEG, as Adobe's programs store them; without Adobe's marker 0 means no
+        # ink.
         image = image.point(lambda value: 255 - value)
     if mode in ("P", "PA", "RGBa", "La"):
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns about a palette's transparency or refuses
+        # straight to RGB, Pillow warns about a palette's transparency or refuses
+        image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def _from_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
-    """Gray of 16 bits to 8, v / 257 rounded: Pillow's own conversion clips at 255, which turns most of the image white."""
+    """Gray of 16 bits to 8, v / 257 rounded: Pillow's own conversion clips at 255, which turns most of the
+    image white."""
     gray = np.asarray(image)
     if gray.size and (gray.min() < 0 or gray.max() > 65535):
-        raise UserError(f"image {path} has 32-bit pixels beyond 0 to 65535, whose range is not defined; "
-                        "convert it to 8 or 16 bits a channel")
+        raise UserError(
+            f"image {path} has 32-bit pixels beyond 0 to 65535, whose range is not defined; "
+            "convert it to 8 or 16 bits a channel"
+        )
     return Image.fromarray(((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
 def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
-    """Undo the camera's rotation flag. Read after decoding: a TIFF is turned by Pillow itself, which then removes the flag."""
+    """Undo the camera's rotation flag. Read after decoding: a TIFF is turned by Pillow itself, which then
+    removes the flag."""
     try:
         method = _UPRIGHT.get(source.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata is no reason to reject good pixels

@@ -17,8 +17,8 @@ Box = tuple[float, float, float, float]
 
 
 class Paths(Sequence[Path]):
-    """File names in one buffer. As a list of `Path` those of ImageNet take 15 s and 300 MB to make, and a worker that only looks at one
-    copies its memory page."""
+    """File names in one buffer. As a list of `Path` those of ImageNet take 15 s and 300 MB to make, and a
+    worker that only looks at one copies its memory page."""
 
     def __init__(self, names: Iterable[str]) -> None:
         text = "\0".join(names).encode("utf-8", errors="surrogateescape")
@@ -32,7 +32,11 @@ class Paths(Sequence[Path]):
 
     def name(self, index: int) -> str:
         """File ``index`` as text."""
-        return self._text[self._starts[index]:self._ends[index]].tobytes().decode("utf-8", errors="surrogateescape")
+        return (
+            self._text[self._starts[index] : self._ends[index]]
+            .tobytes()
+            .decode("utf-8", errors="surrogateescape")
+        )
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -66,13 +70,18 @@ class Packed:
         """
         number, offset, size = (int(value) for value in self.spans[index])
         try:
-            with self.files[number].open("rb") as file:  # opened for each image: a thousand open files are more than most systems allow
+            # opened for each image: a thousand open files are more than most systems allow
+            with self.files[number].open("rb") as file:
                 file.seek(offset)
                 content = file.read(size)
         except OSError as error:
-            raise UserError(f"{self.files[number]} could not be read ({error.strerror}); restore it") from error
+            raise UserError(
+                f"{self.files[number]} could not be read ({error.strerror}); restore it"
+            ) from error
         if len(content) < size:
-            raise UserError(f"{self.files[number]} has become shorter since it was indexed; restore it and start again")
+            raise UserError(
+                f"{self.files[number]} has become shorter since it was indexed; restore it and start again"
+            )
         return content
 
 
@@ -84,9 +93,11 @@ class Listing:
         paths: image files.
         labels: class number of each image, 0 <= label < len(classes).
         classes: class names in label order; the same for every split of a data set.
-        boxes: for each image its boxes (x0, y0, x1, y1) in pixels of the upright image; None where the layout has none.
+        boxes: for each image its boxes (x0, y0, x1, y1) in pixels of the upright image; None where the layout
+            has none.
         crop_bottom: rows to cut off the bottom of each image when it is read (the banner of Aircraft).
-        pixels: (N, H, W, 3) uint8, where the images lie in a few files together; ``paths`` then say where: FILE/NUMBER.
+        pixels: (N, H, W, 3) uint8, where the images lie in a few files together; ``paths`` then say where:
+            FILE/NUMBER.
         packed: where the images lie in tar files; ``paths`` then say where: SHARD/MEMBER.
         notes: what the reader found worth saying, e.g. files that it left aside.
     """
@@ -105,18 +116,33 @@ class Listing:
 
     def select(self, indices: Sequence[int]) -> Listing:
         """The images at ``indices``, in that order, with the same classes."""
-        return replace(self, paths=[self.paths[i] for i in indices], labels=[self.labels[i] for i in indices],
-                       boxes=None if self.boxes is None else [self.boxes[i] for i in indices],
-                       pixels=None if self.pixels is None else self.pixels[list(indices)],
-                       packed=None if self.packed is None else replace(self.packed, spans=self.packed.spans[list(indices)]))
+        return replace(
+            self,
+            paths=[self.paths[i] for i in indices],
+            labels=[self.labels[i] for i in indices],
+            boxes=None if self.boxes is None else [self.boxes[i] for i in indices],
+            pixels=None if self.pixels is None else self.pixels[list(indices)],
+            packed=None
+            if self.packed is None
+            else replace(self.packed, spans=self.packed.spans[list(indices)]),
+        )
 
 
-def read_lines(path: Path, columns: int, problems: Problems, *, separator: str | None = None, exact: bool = True,
-               form: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, fields) of a list file; blank lines are passed over, malformed ones go to ``problems``.
+def read_lines(
+    path: Path,
+    columns: int,
+    problems: Problems,
+    *,
+    separator: str | None = None,
+    exact: bool = True,
+    form: str,
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, fields) of a list file; blank lines are passed over, malformed ones go to
+    ``problems``.
 
     Args:
-        columns: fields a line; with ``exact=False`` the last field takes the rest of the line, spaces included.
+        columns: fields a line; with ``exact=False`` the last field takes the rest of the line, spaces
+            included.
         form: what a line looks like, for the message, e.g. ``<image id> <path>``.
     """
     try:
@@ -125,7 +151,9 @@ def read_lines(path: Path, columns: int, problems: Problems, *, separator: str |
         problems.add(path, "the file is missing")
         return
     except (OSError, UnicodeDecodeError) as error:
-        problems.add(path, f"cannot be read as UTF-8 text ({getattr(error, 'strerror', None) or 'other bytes'})")
+        problems.add(
+            path, f"cannot be read as UTF-8 text ({getattr(error, 'strerror', None) or 'other bytes'})"
+        )
         return
     empty = True
     for number, line in enumerate(text.splitlines(), start=1):

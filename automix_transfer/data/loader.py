@@ -1,4 +1,5 @@
-"""Loaders whose order of samples is derived from (seed, epoch), shared out to ranks, and entered at any batch.
+"""Loaders whose order of samples is derived from (seed, epoch), shared out to ranks, and entered at any
+batch.
 
 A batch is (images (N, 3, H, W) float32, labels (N,) int64, indices (N,) int64).
 """
@@ -24,11 +25,14 @@ Batch = list[tuple[int, ...]]
 class EpochBatches(Sampler[Batch]):
     """The batches of one rank in one epoch, as lists of (epoch, index[, copy]).
 
-    Global batch t is the slice [t·B·W, (t+1)·B·W) of the epoch's permutation, and rank r takes its r-th B: W ranks at batch B see together
-    what one process sees at batch B·W. The remainder that fills no global batch is dropped.
+    Global batch t is the slice [t·B·W, (t+1)·B·W) of the epoch's permutation, and rank r takes its r-th B: W
+    ranks at batch B see together what one process sees at batch B·W. The remainder that fills no global batch
+    is dropped.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, repeats: int = 1) -> None:
+    def __init__(
+        self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, repeats: int = 1
+    ) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size, self.repeats = rank, world_size, repeats
         self.epoch = self.start_batch = 0
@@ -41,13 +45,13 @@ class EpochBatches(Sampler[Batch]):
         return max(0, self.batches_per_epoch - self.start_batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        """One permutation of numbers is all that an epoch costs; batches that are skipped are never made. With R repeats: R copies of each
-        image beside each other, cut to the epoch's length."""
+        """One permutation of numbers is all that an epoch costs; batches that are skipped are never made.
+        With R repeats: R copies of each image beside each other, cut to the epoch's length."""
         order = torch.randperm(self.size, generator=derive_generator(self.seed, "order", self.epoch))
         for batch in range(self.start_batch, self.batches_per_epoch):
             start = (batch * self.world_size + self.rank) * self.batch_size
             if self.repeats == 1:
-                yield [(self.epoch, index) for index in order[start:start + self.batch_size].tolist()]
+                yield [(self.epoch, index) for index in order[start : start + self.batch_size].tolist()]
             else:
                 places = [divmod(place, self.repeats) for place in range(start, start + self.batch_size)]
                 first, end = places[0][0], places[-1][0] + 1
@@ -64,14 +68,19 @@ class ImageLoader(DataLoader):
         except UserError as error:
             raise UserError(_without_traceback(str(error))) from None
         except RuntimeError as error:
-            if "DataLoader worker" in str(error) and ("killed" in str(error) or "exited unexpectedly" in str(error)):
-                raise UserError("a data loader worker was killed, most often because memory or /dev/shm ran out; "
-                                "lower data.workers or the batch size") from error
+            if "DataLoader worker" in str(error) and (
+                "killed" in str(error) or "exited unexpectedly" in str(error)
+            ):
+                raise UserError(
+                    "a data loader worker was killed, most often because memory or /dev/shm ran out; "
+                    "lower data.workers or the batch size"
+                ) from error
             raise
 
 
 class TrainLoader(ImageLoader):
-    """Training batches; `set_epoch` before each epoch. Workers live as long as the loader, because the epoch travels in each item."""
+    """Training batches; `set_epoch` before each epoch. Workers live as long as the loader, because the epoch
+    travels in each item."""
 
     batch_sampler: EpochBatches  # type: ignore[assignment]
 
@@ -85,8 +94,17 @@ class TrainLoader(ImageLoader):
         return self.batch_sampler.batches_per_epoch
 
 
-def train_loader(dataset: ClassificationDataset, batch_size: int, seed: int, epoch: int = 0, start_batch: int = 0, rank: int = 0,
-                 world_size: int = 1, workers: int = 0, repeats: int = 1) -> TrainLoader:
+def train_loader(
+    dataset: ClassificationDataset,
+    batch_size: int,
+    seed: int,
+    epoch: int = 0,
+    start_batch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    repeats: int = 1,
+) -> TrainLoader:
     """Shuffled batches of ``batch_size`` images on each of ``world_size`` ranks.
 
     Raises:
@@ -94,16 +112,21 @@ def train_loader(dataset: ClassificationDataset, batch_size: int, seed: int, epo
     """
     if len(dataset) < batch_size * world_size:
         ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
-        raise UserError(f"the training split has {len(dataset):,} images, fewer than one batch of {batch_size}{ranks}; "
-                        "lower the batch size or add images")
+        raise UserError(
+            f"the training split has {len(dataset):,} images, fewer than one batch of {batch_size}{ranks}; "
+            "lower the batch size or add images"
+        )
     batches = EpochBatches(len(dataset), batch_size, seed, rank, world_size, repeats)
     loader = TrainLoader(dataset, batch_sampler=batches, **loader_options(workers, seed))
     loader.set_epoch(epoch, start_batch)
     return loader
 
 
-def eval_loader(dataset: ClassificationDataset, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0) -> ImageLoader:
-    """Every sample exactly once over all ranks, in order within a rank; the last batch may be smaller, and a rank may have none."""
+def eval_loader(
+    dataset: ClassificationDataset, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0
+) -> ImageLoader:
+    """Every sample exactly once over all ranks, in order within a rank; the last batch may be smaller, and a
+    rank may have none."""
     items = [(0, index) for index in range(rank, len(dataset), world_size)]
     return ImageLoader(dataset, batch_size=batch_size, sampler=items, **loader_options(workers, 0))  # type: ignore[arg-type]
 
@@ -115,13 +138,15 @@ def loader_options(workers: int, seed: int) -> dict[str, Any]:
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
         "worker_init_fn": _start_worker,
-        "generator": derive_generator(seed, "loader"),  # else starting a loader would draw from the global generator
+        # else starting a loader would draw from the global generator
+        "generator": derive_generator(seed, "loader"),
     }
 
 
 def _start_worker(_: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the training process must be able to finish its step and save:
-    a worker ends only when that process says so (or, by torch's watchdog, within seconds of its death)."""
+    """Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the training process must be able
+    to finish its step and save: a worker ends only when that process says so (or, by torch's watchdog, within
+        seconds of its death)."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS

@@ -1,4 +1,5 @@
-"""A training split with images that were mixed offline: `images/*.png` and `soft_labels.npy` (M, classes) beside a `mixed.json`.
+"""A training split with images that were mixed offline: `images/*.png` and `soft_labels.npy` (M, classes)
+beside a `mixed.json`.
 
 Items of such a data set have soft labels (classes,); the real images' are one-hot.
 """
@@ -31,37 +32,71 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
     """Images and soft labels of a mixed data set, checked against the ``classes`` of the real one.
 
     Raises:
-        UserError: the folder holds none, an unfinished one or one of other classes, or labels that are no distributions.
+        UserError: the folder holds none, an unfinished one or one of other classes, or labels that are no
+            distributions.
     """
     if not (folder / ABOUT).is_file():
-        raise UserError(f"{folder} holds no finished mixed data set ({ABOUT} is missing); write or finish it with pretrain/supermix.py")
+        raise UserError(
+            f"{folder} holds no finished mixed data set ({ABOUT} is missing); write or finish it with "
+            "pretrain/supermix.py"
+        )
     about = read_json(folder / ABOUT)
-    if not isinstance(about, dict) or about.get("format") != FORMAT or not isinstance(about.get("files"), list):
-        raise UserError(f"{folder / ABOUT} is not of format {FORMAT}; write the data set again with pretrain/supermix.py")
+    if (
+        not isinstance(about, dict)
+        or about.get("format") != FORMAT
+        or not isinstance(about.get("files"), list)
+    ):
+        raise UserError(
+            f"{folder / ABOUT} is not of format {FORMAT}; write the data set again with pretrain/supermix.py"
+        )
     if about.get("classes") != list(classes):
-        raise UserError(f"{folder} was mixed from other classes than the {len(classes)} of this data set; give the folder that was "
-                        "written from it")
+        raise UserError(
+            f"{folder} was mixed from other classes than the {len(classes)} of this data set; give the "
+            "folder that was "
+            "written from it"
+        )
     try:
         labels = np.load(folder / SOFT_LABELS, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, MemoryError, OverflowError, TokenError) as error:
-        raise UserError(f"{folder / SOFT_LABELS} could not be read as a NumPy array; write the data set again") from error
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        SyntaxError,
+        TypeError,
+        KeyError,
+        MemoryError,
+        OverflowError,
+        TokenError,
+    ) as error:
+        raise UserError(
+            f"{folder / SOFT_LABELS} could not be read as a NumPy array; write the data set again"
+        ) from error
     files = [folder / IMAGES / str(name) for name in about["files"]]
     if labels.shape != (len(files), len(classes)) or labels.dtype != np.float32:
-        raise UserError(f"{folder / SOFT_LABELS} is {labels.dtype} {labels.shape}, but {len(files)} images of {len(classes)} classes need "
-                        f"float32 ({len(files)}, {len(classes)}); write the data set again")
+        raise UserError(
+            f"{folder / SOFT_LABELS} is {labels.dtype} {labels.shape}, but {len(files)} images of "
+            f"{len(classes)} classes need "
+            f"float32 ({len(files)}, {len(classes)}); write the data set again"
+        )
     if len(files) and not (np.all(labels >= 0) and np.allclose(labels.sum(axis=1), 1, atol=1e-3)):
-        raise UserError(f"{folder / SOFT_LABELS} has rows that are no shares adding up to 1; write the data set again")
+        raise UserError(
+            f"{folder / SOFT_LABELS} has rows that are no shares adding up to 1; write the data set again"
+        )
     return files, labels
 
 
 class WithMixed(ClassificationDataset):
     """The images of ``listing``, then the mixed ones of ``folder``; labels are soft."""
 
-    def __init__(self, listing: Listing, transform: Callable[[Image.Image], Any], folder: str | Path, seed: int = 0) -> None:
+    def __init__(
+        self, listing: Listing, transform: Callable[[Image.Image], Any], folder: str | Path, seed: int = 0
+    ) -> None:
         files, self.soft = read_mixed(expand_home(folder), listing.classes)
         self.real = len(listing)
         labels = [*listing.labels, *(int(row) for row in self.soft.argmax(axis=1))]
-        super().__init__(replace(listing, paths=[*listing.paths, *files], labels=labels, boxes=None), transform, seed)
+        super().__init__(
+            replace(listing, paths=[*listing.paths, *files], labels=labels, boxes=None), transform, seed
+        )
 
     def read(self, index: int) -> Image.Image:
         return super().read(index) if index < self.real else read_image(self.path(index))

@@ -1,8 +1,10 @@
-"""Pack the images of a data set into tar shards, which a network file system reads faster than a million small files.
+"""Pack the images of a data set into tar shards, which a network file system reads faster than a million
+small files.
 
-``python -m automix_transfer.data.pack --dataset imagefolder --root /data/imagenet --output /data/imagenet-shards``. Files are copied byte
-for byte in the data set's own order, so a run on the shards gives the same bits as a run on the folder. What was packed before stays:
-the same command goes on after an interruption. Any reader of WebDataset's layout reads the result.
+``python -m automix_transfer.data.pack --dataset imagefolder --root /data/imagenet --output
+/data/imagenet-shards``. Files are copied byte for byte in the data set's own order, so a run on the shards
+gives the same bits as a run on the folder. What was packed before stays: the same command goes on after an
+interruption. Any reader of WebDataset's layout reads the result.
 """
 
 from __future__ import annotations
@@ -27,22 +29,29 @@ MEGABYTES = 512
 
 
 def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES) -> list[Path]:
-    """Write ``output/SPLIT-000000.tar``, ..., each of at most about ``megabytes`` of images, and ``output/classes.txt``.
+    """Write ``output/SPLIT-000000.tar``, ..., each of at most about ``megabytes`` of images, and
+    ``output/classes.txt``.
 
     Raises:
-        UserError: images that are no files of their own, class names that are not UTF-8, other classes than those packed before, a full
-            disk, an image that is gone.
+        UserError: images that are no files of their own, class names that are not UTF-8, other classes than
+            those packed before, a full disk, an image that is gone.
     """
     if listing.pixels is not None or listing.packed is not None:
         raise UserError("its images are packed already, in a few files; use the data set as it is")
     if listing.crop_bottom:
-        raise UserError("its images have a banner that is cut off when they are read, which shards cannot say; use the data set as it is")
+        raise UserError(
+            "its images have a banner that is cut off when they are read, which shards cannot say; use the "
+            "data set as it is"
+        )
     names = "".join(f"{' '.join(name.split())}\n" for name in listing.classes)
     odd_name = next((name for name in listing.classes if not _is_utf8(name)), None)
     if odd_name is not None:
-        raise UserError(f"the name of class {odd_name!a} is not UTF-8, which {CLASSES} is written in; rename its folder")
+        raise UserError(
+            f"the name of class {odd_name!a} is not UTF-8, which {CLASSES} is written in; rename its folder"
+        )
     known = output / CLASSES
-    if known.is_file() and known.read_text(encoding="utf-8", errors="surrogateescape") != names:  # other bytes are other names, too
+    # other bytes are other names, too
+    if known.is_file() and known.read_text(encoding="utf-8", errors="surrogateescape") != names:
         raise UserError(f"{known} lists other classes than this split has; choose another --output")
     write_text(known, names)
     sizes = [_size(path) for path in listing.paths]
@@ -50,12 +59,17 @@ def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES)
     shards = [output / f"{split}-{number:06d}.tar" for number in range(len(starts))]
     progress = Progress(f"packing {split}")
     for shard, start, end in zip(shards, starts, [*starts[1:], len(sizes)], strict=True):
-        if not (shard.is_file() and shard.stat().st_size == _tar_bytes(sizes[start:end], listing.labels[start:end])):
+        if not (
+            shard.is_file()
+            and shard.stat().st_size == _tar_bytes(sizes[start:end], listing.labels[start:end])
+        ):
             atomic_write(shard, lambda file, start=start, end=end: _write(file, listing, start, end))  # type: ignore[misc]
         progress(end, len(sizes))
     odd = sorted(set(output.glob(f"{split}-*.tar")) - set(shards))
     if odd:
-        raise UserError(f"{output} also holds {len(odd)} shards of another packing, e.g. {odd[0].name}; remove them")
+        raise UserError(
+            f"{output} also holds {len(odd)} shards of another packing, e.g. {odd[0].name}; remove them"
+        )
     return shards
 
 
@@ -93,26 +107,54 @@ def _write(file: IO[bytes], listing: Listing, start: int, end: int) -> None:
             except OSError as error:
                 raise UserError(f"image {path} could not be read ({error.strerror}); restore it") from error
             key = f"{index:08d}"  # no dots and no folders: a key ends at its first dot
-            for name, data in ((f"{key}{path.suffix.lower()}", content), (f"{key}.cls", b"%d" % listing.labels[index])):
+            for name, data in (
+                (f"{key}{path.suffix.lower()}", content),
+                (f"{key}.cls", b"%d" % listing.labels[index]),
+            ):
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
 
 
 def _tar_bytes(sizes: Sequence[int], labels: Sequence[int]) -> int:
-    """Bytes of the tar file of `_write`: a header and whole blocks for each member, two zero blocks, filled up to a record."""
-    blocks = sum(2 + -(-size // BLOCK) + -(-len(str(label)) // BLOCK) for size, label in zip(sizes, labels, strict=True)) + 2
+    """Bytes of the tar file of `_write`: a header and whole blocks for each member, two zero blocks, filled
+    up to a record."""
+    blocks = (
+        sum(
+            2 + -(-size // BLOCK) + -(-len(str(label)) // BLOCK)
+            for size, label in zip(sizes, labels, strict=True)
+        )
+        + 2
+    )
     return -(-blocks * BLOCK // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see ``--help``."""
-    parser = argparse.ArgumentParser(prog="python -m automix_transfer.data.pack", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--dataset", required=True, choices=[name for name in DATASETS if name != "shards"], help="how ROOT is laid out")
+    parser = argparse.ArgumentParser(
+        prog="python -m automix_transfer.data.pack", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        choices=[name for name in DATASETS if name != "shards"],
+        help="how ROOT is laid out",
+    )
     parser.add_argument("--root", required=True, help="the folder that holds the data set")
-    parser.add_argument("--output", required=True, help="the folder for the shards; train with data.dataset=shards data.root=OUTPUT")
-    parser.add_argument("--split", action="append", default=[], help="a split to pack, may be repeated (default: the usual ones)")
-    parser.add_argument("--megabytes", type=int, default=MEGABYTES, help="of images in a shard (default %(default)s)")
+    parser.add_argument(
+        "--output",
+        required=True,
+        help="the folder for the shards; train with data.dataset=shards data.root=OUTPUT",
+    )
+    parser.add_argument(
+        "--split",
+        action="append",
+        default=[],
+        help="a split to pack, may be repeated (default: the usual ones)",
+    )
+    parser.add_argument(
+        "--megabytes", type=int, default=MEGABYTES, help="of images in a shard (default %(default)s)"
+    )
     options = parser.parse_args(arguments)
     if options.megabytes < 1:
         raise UserError(f"--megabytes {options.megabytes} must be at least 1")
@@ -122,7 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shards = pack(listing, Path(options.output), split, options.megabytes)
         except UserError as error:
             raise UserError(f"{options.dataset} {split} at {options.root}: {error}") from error
-        print(f"{split}: {len(listing):,} images of {len(listing.classes):,} classes in {len(shards):,} shards in {options.output}")
+        print(
+            f"{split}: {len(listing):,} images of {len(listing.classes):,} classes in {len(shards):,} shards "
+            f"in {options.output}"
+        )
     return 0
 
 

@@ -25,16 +25,23 @@ class Problems:
         self.found = list(found)
 
     def add(self, where: object, what: str, line: int | None = None) -> None:
-        """Note one problem at ``where`` (a file, or a field of it), at ``line`` counted from 1; ``what`` also says what was expected."""
+        """Note one problem at ``where`` (a file, or a field of it), at ``line`` counted from 1; ``what`` also
+        says what was expected."""
         self.found.append(f"{where}:{line}: {what}" if line else f"{where}: {what}")
 
     def raise_if_any(self, remedy: str, more: str = "") -> None:
-        """Raise one `ListError`: a single problem with ``remedy``, or the first 20, the number of all, and where to read ``more``."""
+        """Raise one `ListError`: a single problem with ``remedy``, or the first 20, the number of all, and
+        where to read ``more``."""
         if not self.found:
             return
         ending = f"; {remedy}" if remedy else ""
         if len(self.found) == 1:
             raise ListError(f"{self.subject}: {self.found[0]}{ending}", self.found)
         rest = len(self.found) - SHOWN
-        lines = [f"{self.subject}: {len(self.found):,} problems{ending}", *(f"  {text}" for text in self.found[:SHOWN])]
-        raise ListError("\n".join(lines + ([f"  ... and {rest:,} more{more}"] if rest > 0 else [])), self.found)
+        lines = [
+            f"{self.subject}: {len(self.found):,} problems{ending}",
+            *(f"  {text}" for text in self.found[:SHOWN]),
+        ]
+        raise ListError(
+            "\n".join(lines + ([f"  ... and {rest:,} more{more}"] if rest > 0 else [])), self.found
+        )

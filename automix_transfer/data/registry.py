@@ -1,4 +1,5 @@
-"""Data sets by name: a dict of functions (root, split) -> `Listing`. A new layout is one function and one line here."""
+"""Data sets by name: a dict of functions (root, split) -> `Listing`. A new layout is one function and one
+line here."""
 
 from __future__ import annotations
 
@@ -49,16 +50,20 @@ DATASETS: dict[str, Callable[[Path, str], Listing]] = {
 
 
 def load_listing(config: DataConfig, split: str) -> Listing:
-    """The images of one split, with the limits of ``config``; list files are validated line by line, no image is read.
+    """The images of one split, with the limits of ``config``; list files are validated line by line, no image
+    is read.
 
     Raises:
-        UserError: unknown data set, missing or empty root, missing split, a class without images, errors in the list files, or another
-            number of classes than ``config.classes``.
+        UserError: unknown data set, missing or empty root, missing split, a class without images, errors in
+            the list files, or another number of classes than ``config.classes``.
     """
     if config.dataset not in DATASETS:
         close = difflib.get_close_matches(config.dataset, DATASETS, n=1)
-        raise UserError(f"data.dataset='{config.dataset}' is unknown; " + (f"did you mean '{close[0]}'? " if close else "")
-                        + f"Choose one of {', '.join(DATASETS)}")
+        raise UserError(
+            f"data.dataset='{config.dataset}' is unknown; "
+            + (f"did you mean '{close[0]}'? " if close else "")
+            + f"Choose one of {', '.join(DATASETS)}"
+        )
     if not config.root:
         raise UserError("data.root is empty; set it to the folder that holds the data set")
     root = expand_home(config.root)
@@ -69,15 +74,19 @@ def load_listing(config: DataConfig, split: str) -> Listing:
         listing = DATASETS[config.dataset](root, split)
     found = len(listing.classes)
     if config.classes and not config.limit_classes and found != config.classes:
-        raise UserError(f"data.root={root} holds {found} classes, but this recipe is for {config.classes} (data.classes); give the root "
-                        f"of its own data set, or say data.classes={found} to train on this one")
+        raise UserError(
+            f"data.root={root} holds {found} classes, but this recipe is for {config.classes} "
+            "(data.classes); give the root "
+            f"of its own data set, or say data.classes={found} to train on this one"
+        )
     if not config.crop_banner:
         listing = replace(listing, crop_bottom=0)
     return limit(listing, config.limit_classes, config.limit_per_class if split == config.train_split else 0)
 
 
 def limit(listing: Listing, classes: int = 0, per_class: int = 0) -> Listing:
-    """The first ``classes`` classes and the first ``per_class`` images of each, in the listing's order; 0 keeps all."""
+    """The first ``classes`` classes and the first ``per_class`` images of each, in the listing's order; 0
+    keeps all."""
     if not classes and not per_class:
         return listing
     taken: defaultdict[int, int] = defaultdict(int)

@@ -21,34 +21,43 @@ class DataConfig:
     """A data set in its native layout, and what is done to its images.
 
     Attributes:
-        dataset: a name of `registry.DATASETS`; ``python -m automix_transfer.data.check --help`` shows each layout.
+        dataset: a name of `registry.DATASETS`; ``python -m automix_transfer.data.check --help`` shows each
+            layout.
         root: the folder that holds it.
-        classes: how many the data set must have, as a recipe says for its own; another number is refused. 0: any.
-        train_split, val_split: CUB: train, test (val means the same); Tiny-ImageNet: train, val; Aircraft: train, val, trainval,
-            test; folders: any folder's name.
+        classes: how many the data set must have, as a recipe says for its own; another number is refused. 0:
+            any.
+        train_split, val_split: CUB: train, test (val means the same); Tiny-ImageNet: train, val; Aircraft:
+            train, val, trainval, test; folders: any folder's name.
         image_size: side of the square images that the encoder sees, in pixels.
-        resize: training only: the shorter side is first resized to this (0: not at all). The fine-grained recipe uses 256.
-        crop: training: ``random_resized`` (area ``scale``, aspect ``ratio``), ``pad`` (reflection by ``pad`` pixels, then a random
+        resize: training only: the shorter side is first resized to this (0: not at all). The fine-grained
+            recipe uses 256.
+        crop: training: ``random_resized`` (area ``scale``, aspect ``ratio``), ``pad`` (reflection by ``pad``
+            pixels, then a random
             crop: the CIFAR recipe) or ``none`` (resized and cut at the centre).
         flip: training: mirror half of the images.
         randaugment: training: timm's string, e.g. ``rand-m9-mstd0.5-inc1``; empty: off.
         erasing: training: probability of random erasing (timm's, with random pixels).
-        test_crop_ratio: testing: the shorter side becomes image_size / test_crop_ratio, of which the centre is cut out.
-        test_crop: ``center``, or ``squash``: all of the image, resized to a square (how localization is evaluated).
-        test_size: testing: side of the images in pixels, where it is another than in training (RSB A3); 0: image_size.
+        test_crop_ratio: testing: the shorter side becomes image_size / test_crop_ratio, of which the centre
+            is cut out.
+        test_crop: ``center``, or ``squash``: all of the image, resized to a square (how localization is
+            evaluated).
+        test_size: testing: side of the images in pixels, where it is another than in training (RSB A3); 0:
+            image_size.
         interpolation: of every resizing.
         mean, std: of the RGB input in [0, 1].
         crop_banner: Aircraft only: cut the 20-pixel copyright banner off the bottom.
         workers: loader processes a rank; 0 reads in the training process.
-        decoder: of 8-bit RGB JPEGs: ``pil`` or ``torchvision`` (its decode_jpeg; anything else goes to Pillow all the same). Both stand on
-            libjpeg-turbo: equal pixels and equal speed were measured, so this is for machines where one of them is built differently.
-        on_bad_image: ``fail`` stops and names the file; ``skip`` reads every image once before training, reports the bad ones and
-            leaves them out.
+        decoder: of 8-bit RGB JPEGs: ``pil`` or ``torchvision`` (its decode_jpeg; anything else goes to Pillow
+            all the same). Both stand on libjpeg-turbo: equal pixels and equal speed were measured, so this is
+            for machines where one of them is built differently.
+        on_bad_image: ``fail`` stops and names the file; ``skip`` reads every image once before training,
+            reports the bad ones and leaves them out.
         limit_classes: keep the first classes only, in label order (0: all).
         limit_per_class: keep the first images of each class in the training split (0: all).
-        repeats: repeated augmentation: each batch holds this many differently augmented copies of an image, and an epoch sees
-            1 / repeats of the images.
-        mixed: training: a folder of images mixed offline (pretrain/supermix.py), added to the training split; empty: none.
+        repeats: repeated augmentation: each batch holds this many differently augmented copies of an image,
+            and an epoch sees 1 / repeats of the images.
+        mixed: training: a folder of images mixed offline (pretrain/supermix.py), added to the training split;
+            empty: none.
     """
 
     dataset: str = "imagefolder"
@@ -87,20 +96,39 @@ def validate(config: DataConfig) -> None:
     Raises:
         UserError: names the first field that is out of range and what it may be.
     """
-    choices = {"crop": CROPS, "test_crop": TEST_CROPS, "interpolation": INTERPOLATIONS, "on_bad_image": ON_BAD_IMAGE,
-               "decoder": DECODERS}
+    choices = {
+        "crop": CROPS,
+        "test_crop": TEST_CROPS,
+        "interpolation": INTERPOLATIONS,
+        "on_bad_image": ON_BAD_IMAGE,
+        "decoder": DECODERS,
+    }
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
-            raise UserError(f"data.{name}={getattr(config, name)} is not known; choose one of {', '.join(allowed)}")
-    for name, low in {"classes": 0, "image_size": 1, "resize": 0, "pad": 0, "workers": 0, "limit_classes": 0, "limit_per_class": 0,
-                      "repeats": 1, "test_size": 0}.items():
+            raise UserError(
+                f"data.{name}={getattr(config, name)} is not known; choose one of {', '.join(allowed)}"
+            )
+    for name, low in {
+        "classes": 0,
+        "image_size": 1,
+        "resize": 0,
+        "pad": 0,
+        "workers": 0,
+        "limit_classes": 0,
+        "limit_per_class": 0,
+        "repeats": 1,
+        "test_size": 0,
+    }.items():
         if getattr(config, name) < low:
             raise UserError(f"data.{name}={getattr(config, name)} must be at least {low}")
     for name, length in {"scale": 2, "ratio": 2, "mean": 3, "std": 3}.items():
         if len(getattr(config, name)) != length:
             raise UserError(f"data.{name}={list(getattr(config, name))} must be a list of {length} numbers")
     if not 0 < config.scale[0] <= config.scale[1] <= 1:
-        raise UserError(f"data.scale={list(config.scale)} must be two shares of the image's area, 0 < smallest <= largest <= 1")
+        raise UserError(
+            f"data.scale={list(config.scale)} must be two shares of the image's area, 0 < smallest <= "
+            "largest <= 1"
+        )
     if not 0 < config.ratio[0] <= config.ratio[1]:
         raise UserError(f"data.ratio={list(config.ratio)} must be two aspect ratios, 0 < smallest <= largest")
     if not all(math.isfinite(value) for value in config.mean):
@@ -112,4 +140,7 @@ def validate(config: DataConfig) -> None:
     if not 0 <= config.erasing <= 1:
         raise UserError(f"data.erasing={config.erasing} is a probability; it must be in [0, 1]")
     if config.crop == "pad" and config.pad >= config.image_size:
-        raise UserError(f"data.pad={config.pad} must be smaller than data.image_size={config.image_size}: reflection cannot pad further")
+        raise UserError(
+            f"data.pad={config.pad} must be smaller than data.image_size={config.image_size}: reflection "
+            "cannot pad further"
+        )

@@ -1,7 +1,9 @@
 """From a PIL image to the encoder's input: the training and the testing transform of a `DataConfig`.
 
-Random ones draw from the global generators of torch, NumPy and Python, which the data set reseeds for each sample. All but the
-last step works on PIL images: on a CPU the fastest path for small and for large images, and the one reference figures come from.
+Random ones draw from the global generators of torch, NumPy and Python, which the data set reseeds for each
+sample. All but the
+last step works on PIL images: on a CPU the fastest path for small and for large images, and the one reference
+figures come from.
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Resize
+from torchvision.transforms import (
+    CenterCrop,
+    Compose,
+    InterpolationMode,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+)
 
 from automix_transfer.data.settings import DataConfig, validate
 from automix_transfer.errors import UserError
@@ -24,22 +34,28 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 class ToNormalized:
-    """PIL RGB (H, W) -> float32 tensor (3, H, W), (value / 255 - mean) / std; two passes over the pixels instead of torchvision's four."""
+    """PIL RGB (H, W) -> float32 tensor (3, H, W), (value / 255 - mean) / std; two passes over the pixels
+    instead of torchvision's four."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean = 255 * torch.tensor(mean, dtype=torch.float32)[:, None, None]
         self.std = 255 * torch.tensor(std, dtype=torch.float32)[:, None, None]
 
     def __call__(self, image: Image.Image) -> Tensor:
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # of a PIL image, or of (H, W, 3) values that a view was made of
+        # of a PIL image, or of (H, W, 3) values that a view was made of
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).div_(self.std)
 
     def __repr__(self) -> str:
-        return f"ToNormalized(mean={(self.mean / 255).flatten().tolist()}, std={(self.std / 255).flatten().tolist()})"
+        return (
+            f"ToNormalized(mean={(self.mean / 255).flatten().tolist()}, "
+            f"std={(self.std / 255).flatten().tolist()})"
+        )
 
 
 class SkipIfSize:
-    """A resizing that leaves an image of the wanted size (width, height) alone: 64-pixel sets at 64 pixels need none."""
+    """A resizing that leaves an image of the wanted size (width, height) alone: 64-pixel sets at 64 pixels
+    need none."""
 
     def __init__(self, size: int, resize: Callable[[Image.Image], Image.Image]) -> None:
         self.size, self.resize = size, resize
@@ -65,7 +81,10 @@ def train_transform(config: DataConfig) -> Transform:
     if config.crop == "random_resized":
         steps.append(RandomResizedCrop(size, tuple(config.scale), tuple(config.ratio), mode))
     elif config.crop == "pad":
-        steps += [SkipIfSize(size, Resize((size, size), mode)), RandomCrop(size, padding=config.pad, padding_mode="reflect")]
+        steps += [
+            SkipIfSize(size, Resize((size, size), mode)),
+            RandomCrop(size, padding=config.pad, padding_mode="reflect"),
+        ]
     else:
         steps += [SkipIfSize(size, Resize(size, mode)), CenterCrop(size)]
     if config.flip:
@@ -79,7 +98,8 @@ def train_transform(config: DataConfig) -> Transform:
 
 
 def eval_transform(config: DataConfig) -> Transform:
-    """The testing transform: the centre of the resized image, or with ``test_crop=squash`` all of it, resized to a square.
+    """The testing transform: the centre of the resized image, or with ``test_crop=squash`` all of it, resized
+    to a square.
 
     Raises:
         UserError: a field of ``config`` is out of range.
@@ -96,15 +116,20 @@ def eval_transform(config: DataConfig) -> Transform:
 
 
 def split_at_tensor(transform: Callable) -> tuple[Callable[[Image.Image], Image.Image], Transform]:
-    """A transform in two: what makes images of images, and what makes a tensor of the result (an image, or (H, W, 3) values to 255).
+    """A transform in two: what makes images of images, and what makes a tensor of the result (an image, or
+    (H, W, 3) values to 255).
 
     Raises:
-        UserError: the transform is not one of the two above, so that it is not known where views may begin to differ.
+        UserError: the transform is not one of the two above, so that it is not known where views may begin to
+            differ.
     """
     steps = list(getattr(transform, "transforms", []))
     place = next((at for at, step in enumerate(steps) if isinstance(step, ToNormalized)), None)
     if place is None:
-        raise UserError("a method with several views of an image needs a transform that ends in ToNormalized; use train_transform")
+        raise UserError(
+            "a method with several views of an image needs a transform that ends in ToNormalized; use "
+            "train_transform"
+        )
     return Compose(steps[:place]), Compose(steps[place:])
 
 
@@ -113,8 +138,12 @@ def _rand_augment(config: DataConfig) -> Callable[[Image.Image], Image.Image]:
     # timm's own convention: translations up to 45 % of the side, the mean colour where nothing is left
     options = {"translate_const": int(config.image_size * 0.45), "img_mean": fill}
     try:
-        if not re.fullmatch(r"rand(-[a-z]+[\d.]+[a-z]*)*", config.randaugment):  # timm passes over what it does not know
+        # timm passes over what it does not know
+        if not re.fullmatch(r"rand(-[a-z]+[\d.]+[a-z]*)*", config.randaugment):
             raise ValueError
         return rand_augment_transform(config.randaugment, options)
     except (AssertionError, ValueError, KeyError, IndexError) as error:
-        raise UserError(f"data.randaugment='{config.randaugment}' is not understood by timm; write e.g. rand-m9-mstd0.5-inc1") from error
+        raise UserError(
+            f"data.randaugment='{config.randaugment}' is not understood by timm; write e.g. "
+            "rand-m9-mstd0.5-inc1"
+        ) from error

@@ -1,7 +1,9 @@
-"""Detectron2 glue. Importing this package makes Detectron2 importable on today's packages and registers our backbones and ROI heads.
+"""Detectron2 glue. Importing this package makes Detectron2 importable on today's packages and registers our
+backbones and ROI heads.
 
-So a model trained here can be loaded by Detectron2's own `DefaultPredictor` after ``import automix_transfer.detection``. Where
-Detectron2 is not installed the import does nothing, and `compatibility.require` says what to do.
+So a model trained here can be loaded by Detectron2's own `DefaultPredictor` after ``import
+automix_transfer.detection``. Where Detectron2 is not installed the import does nothing, and
+`compatibility.require` says what to do.
 """
 
 from automix_transfer.detection import compatibility

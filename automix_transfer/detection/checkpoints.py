@@ -1,7 +1,9 @@
-"""A detector's checkpoints: never half-written, verified before ``last_checkpoint`` names them, read without running code.
+"""A detector's checkpoints: never half-written, verified before ``last_checkpoint`` names them, read without
+running code.
 
-The files and their content are Detectron2's (``model_0004999.pth``, ``model_final.pth``, ``last_checkpoint``), with the optimizer's state
-in them, which release 0.6 leaves out. ``model_best.pth`` is the best by one metric; ``best.json`` says which, and at which iteration.
+The files and their content are Detectron2's (``model_0004999.pth``, ``model_final.pth``,
+``last_checkpoint``), with the optimizer's state in them, which release 0.6 leaves out. ``model_best.pth`` is
+the best by one metric; ``best.json`` says which, and at which iteration.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer whose files are complete or absent."""
 
     def save(self, name: str, **extra: Any) -> None:
-        """Write ``name``.pth beside the others, read it back, put it in place, and only then name it in ``last_checkpoint``."""
+        """Write ``name``.pth beside the others, read it back, put it in place, and only then name it in
+        ``last_checkpoint``."""
         if self.save_dir and self.save_to_disk:
             self.write(name, **extra)
             write_text(Path(self.save_dir) / LAST, f"{name}.pth")
@@ -44,7 +47,10 @@ class SafeCheckpointer(DetectionCheckpointer):
             save_torch(new, content)
             read = load_torch(new)
             if read.keys() != content.keys() or read["model"].keys() != content["model"].keys():
-                raise UserError(f"{file} does not read back as it was written; check the disk. The checkpoints before it are untouched")
+                raise UserError(
+                    f"{file} does not read back as it was written; check the disk. The checkpoints before it "
+                    "are untouched"
+                )
             os.replace(new, file)
         finally:
             new.unlink(missing_ok=True)
@@ -52,7 +58,8 @@ class SafeCheckpointer(DetectionCheckpointer):
 
 
 def latest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that ``last_checkpoint`` names, or, where that is damaged, the newest before it; None where there is none.
+    """The checkpoint that ``last_checkpoint`` names, or, where that is damaged, the newest before it; None
+    where there is none.
 
     Raises:
         UserError: there are checkpoints, but none of them can be resumed.
@@ -61,15 +68,21 @@ def latest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
     if not (folder / LAST).is_file():
         return None
     named = folder / Path((folder / LAST).read_text().strip()).name
-    files = [named, *(file for file in sorted(folder.glob("model_[0-9]*.pth"), reverse=True) if file != named)]
+    files = [
+        named,
+        *(file for file in sorted(folder.glob("model_[0-9]*.pth"), reverse=True) if file != named),
+    ]
     problems: list[str] = []
     for file in files:
         try:
             content = load_torch(file)
             trainer = content.get("trainer") if isinstance(content, dict) else None
             if not isinstance(trainer, dict) or "_trainer" not in trainer or "iteration" not in trainer:
-                raise UserError(f"{file} has no state of the optimizer (plain Detectron2 0.6 writes none), so training cannot go on from "
-                                "it as if it had not stopped; evaluate it, or start afresh from it with MODEL.WEIGHTS")
+                raise UserError(
+                    f"{file} has no state of the optimizer (plain Detectron2 0.6 writes none), so training "
+                    "cannot go on from "
+                    "it as if it had not stopped; evaluate it, or start afresh from it with MODEL.WEIGHTS"
+                )
         except UserError as error:
             problems.append(str(error))
             continue
@@ -85,11 +98,14 @@ def restore(model: nn.Module, content: dict[str, Any], file: Path) -> None:
         model.load_state_dict(content["model"], strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{file} is a checkpoint of another model ({reason}); give the config and options of its run") from error
+        raise UserError(
+            f"{file} is a checkpoint of another model ({reason}); give the config and options of its run"
+        ) from error
 
 
 class BestCheckpoint(HookBase):
-    """Keeps ``model_best.pth``: after each evaluation with a larger ``metric`` than any before, those before a resume included."""
+    """Keeps ``model_best.pth``: after each evaluation with a larger ``metric`` than any before, those before
+    a resume included."""
 
     def __init__(self, checkpointer: SafeCheckpointer, metric: str, period: int) -> None:
         self.checkpointer, self.metric, self.period = checkpointer, metric, period
@@ -107,20 +123,34 @@ class BestCheckpoint(HookBase):
     def _keep(self, iteration: int) -> None:
         known = self.trainer.storage.latest()
         if self.metric not in known:
-            logger.warning(f"{BEST_FILE}.pth is not kept: no metric '{self.metric}'; known are "
-                           f"{', '.join(name for name in known if '/AP' in name)}")
+            logger.warning(
+                f"{BEST_FILE}.pth is not kept: no metric '{self.metric}'; known are "
+                f"{', '.join(name for name in known if '/AP' in name)}"
+            )
             return
         value = known[self.metric][0]
         before = read_json(self.record)["value"] if self.record.is_file() else -math.inf
         if value > before:  # never for NaN
             self.checkpointer.write(BEST_FILE, iteration=iteration - 1)
-            write_json(self.record, {"file": f"{BEST_FILE}.pth", "metric": self.metric, "value": float(value), "iteration": iteration})
+            write_json(
+                self.record,
+                {
+                    "file": f"{BEST_FILE}.pth",
+                    "metric": self.metric,
+                    "value": float(value),
+                    "iteration": iteration,
+                },
+            )
             logger.info(f"{BEST_FILE}.pth: {self.metric} {value:.3f} after iteration {iteration}")
 
 
 def finite_or_refuse(model: nn.Module, iteration: int) -> None:
-    """A `UserError` where a parameter is NaN or infinite, so that no checkpoint of ruined weights replaces a good one."""
+    """A `UserError` where a parameter is NaN or infinite, so that no checkpoint of ruined weights replaces a
+    good one."""
     broken = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
     if broken:
-        raise UserError(f"{len(broken)} parameters are NaN or infinite after iteration {iteration} ({', '.join(broken[:3])}); lower "
-                        "SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS. The last checkpoint is untouched")
+        raise UserError(
+            f"{len(broken)} parameters are NaN or infinite after iteration {iteration} "
+            f"({', '.join(broken[:3])}); lower "
+            "SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS. The last checkpoint is untouched"
+        )

@@ -1,22 +1,25 @@
 """What differs between Detectron2's release 0.6, its main branch and today's packages: all of it is here.
 
 The release was written for NumPy 1.20, Pillow 8 and a setuptools with ``pkg_resources``, and as installed by
-``detection/install_detectron2.py`` it lacks its compiled extension. `apply` supplies what is missing, and only that: on the main
-branch with a built extension it changes nothing.
+``detection/install_detectron2.py`` it lacks its compiled extension. `apply` supplies what is missing, and
+only that: on the main branch with a built extension it changes nothing.
 
 Where the two behave differently, the rest of this package calls what both have:
 
 =============================  ======================================  ====================================  =========================
-what                           release 0.6                             main branch                           here
+what                           release 0.6                             main branch
+here
 =============================  ======================================  ====================================  =========================
-optimizer in checkpoints       left out: resumed runs lose momentum    saved under ``trainer._trainer``      saved there on both
-training loader's iterator     made with the trainer                   made when first used                  finds its start when used
-order of samples on --resume   starts over                             starts over                           goes on (`loader`)
-best checkpoint                forgotten on resume; last_checkpoint    the same                              `checkpoints.BestCheckpoint`
+optimizer in checkpoints       left out: resumed runs lose momentum    saved under ``trainer._trainer``
+saved there on both training loader's iterator     made with the trainer                   made when first
+used                  finds its start when used order of samples on --resume   starts over
+starts over                           goes on (`loader`) best checkpoint                forgotten on resume;
+last_checkpoint    the same                              `checkpoints.BestCheckpoint`
                                names it, so --resume goes on from it
-reading of checkpoints         pickle                                  pickle, unless told otherwise         tensors only (`io.load_torch`)
-AMP's precision                float16                                 a choice, float16 by default          float16
-``setup_logger`` twice         two handlers, unless its cache is told  the same                              handled in `trainer`
+reading of checkpoints         pickle                                  pickle, unless told otherwise
+tensors only (`io.load_torch`) AMP's precision                float16                                 a
+choice, float16 by default          float16 ``setup_logger`` twice         two handlers, unless its cache is
+told  the same                              handled in `trainer`
 =============================  ======================================  ====================================  =========================
 """
 
@@ -34,9 +37,15 @@ from automix_transfer.errors import UserError
 
 INSTALL = "python detection/install_detectron2.py"
 #: what today's torch says of Detectron2's own lines, once a process; its users can do nothing about it
-_FOREIGN_WARNINGS = ((r"`torch\.jit\.script` is deprecated", FutureWarning),
-                     (r"torch\.meshgrid: in an upcoming release, it will be required to pass the indexing argument", UserWarning))
-_NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": str}  # removed in NumPy 1.24; 2.0 has bool again
+_FOREIGN_WARNINGS = (
+    (r"`torch\.jit\.script` is deprecated", FutureWarning),
+    (
+        r"torch\.meshgrid: in an upcoming release, it will be required to pass the indexing argument",
+        UserWarning,
+    ),
+)
+# removed in NumPy 1.24; 2.0 has bool again
+_NUMPY_ALIASES = {"bool": bool, "int": int, "float": float, "object": object, "str": str}
 
 
 def available() -> bool:
@@ -53,7 +62,10 @@ def require() -> None:
 
 def has_extension() -> bool:
     """Does Detectron2 have its compiled extension (rotated and deformable operators, fast COCO evaluation)?"""
-    return not isinstance(sys.modules.get("detectron2._C"), _MissingExtension) and importlib.util.find_spec("detectron2._C") is not None
+    return (
+        not isinstance(sys.modules.get("detectron2._C"), _MissingExtension)
+        and importlib.util.find_spec("detectron2._C") is not None
+    )
 
 
 def apply() -> None:
@@ -92,14 +104,18 @@ class _MissingExtension(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise UserError(f"detectron2._C.{name} is in Detectron2's compiled extension, which this installation lacks (rotated boxes, "
-                        "deformable convolutions and the fast COCO evaluation need it); "
-                        f"run `{INSTALL} --upstream` on a machine with a compiler")
+        raise UserError(
+            f"detectron2._C.{name} is in Detectron2's compiled extension, which this installation lacks "
+            "(rotated boxes, "
+            "deformable convolutions and the fast COCO evaluation need it); "
+            f"run `{INSTALL} --upstream` on a machine with a compiler"
+        )
 
 
 @contextmanager
 def _pkg_resources():
-    """A ``pkg_resources`` with the one function that Detectron2's model zoo calls, while it is imported, where setuptools has none."""
+    """A ``pkg_resources`` with the one function that Detectron2's model zoo calls, while it is imported,
+    where setuptools has none."""
     try:
         found = importlib.util.find_spec("pkg_resources") is not None
     except ValueError:
@@ -113,7 +129,8 @@ def _pkg_resources():
     try:
         yield
     finally:
-        del sys.modules["pkg_resources"]  # the model zoo keeps its reference; nobody else should take this for setuptools' module
+        # the model zoo keeps its reference; nobody else should take this for setuptools' module
+        del sys.modules["pkg_resources"]
 
 
 def _resource_filename(package: str, resource: str) -> str:

@@ -1,8 +1,9 @@
-"""The training loop of a detector: Detectron2's trainer, hooks and files, with a resume that goes on as if nothing had happened.
+"""The training loop of a detector: Detectron2's trainer, hooks and files, with a resume that goes on as if
+nothing had happened.
 
-What a step does is a function of the parameters, the optimizer's state and (seed, step): the loader derives order, augmentation and the
-sampling of regions, and a checkpoint holds the rest. So N steps are k steps, a kill, a resume and N - k steps, bit for bit on one CPU
-process.
+What a step does is a function of the parameters, the optimizer's state and (seed, step): the loader derives
+order, augmentation and the sampling of regions, and a checkpoint holds the rest. So N steps are k steps, a
+kill, a resume and N - k steps, bit for bit on one CPU process.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
-from automix_transfer.detection.checkpoints import BEST_RECORD, BestCheckpoint, SafeCheckpointer, latest, restore
+from automix_transfer.detection.checkpoints import (
+    BEST_RECORD,
+    BestCheckpoint,
+    SafeCheckpointer,
+    latest,
+    restore,
+)
 from automix_transfer.detection.config import logger, model_errors
 from automix_transfer.detection.loader import TrainLoader, train_loader
 from automix_transfer.detection.networks.timm_backbone import encoder_name, is_layer_normed
@@ -42,7 +49,8 @@ BEST_METRIC = "bbox/AP"
 
 
 class Trainer(DefaultTrainer):
-    """`DefaultTrainer` with an exact resume, evaluators for VOC and COCO, and weights that fill the backbone or are refused."""
+    """`DefaultTrainer` with an exact resume, evaluators for VOC and COCO, and weights that fill the backbone
+    or are refused."""
 
     loaded: LoadReport | None = None
     iter: int
@@ -64,30 +72,53 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """SGD as Detectron2 has it; AdamW for networks normalised by LayerNorm, whose position biases do not decay."""
+        """SGD as Detectron2 has it; AdamW for networks normalised by LayerNorm, whose position biases do not
+        decay."""
         if not is_layer_normed(encoder_name(cfg.MODEL.BACKBONE.NAME) or ""):
             return build_optimizer(cfg, model)
         solver = cfg.SOLVER
         parameters = get_default_optimizer_params(
-            model, base_lr=solver.BASE_LR, weight_decay_norm=solver.WEIGHT_DECAY_NORM, bias_lr_factor=solver.BIAS_LR_FACTOR,
-            weight_decay_bias=solver.WEIGHT_DECAY_BIAS, overrides={"relative_position_bias_table": {"weight_decay": 0.0}})
-        logger.info(f"optimizer AdamW, as {cfg.MODEL.BACKBONE.NAME} is trained: learning rate {solver.BASE_LR:g}, "
-                    f"decay {solver.WEIGHT_DECAY:g}")
-        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            bias_lr_factor=solver.BIAS_LR_FACTOR,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+            overrides={"relative_position_bias_table": {"weight_decay": 0.0}},
+        )
+        logger.info(
+            f"optimizer AdamW, as {cfg.MODEL.BACKBONE.NAME} is trained: learning rate {solver.BASE_LR:g}, "
+            f"decay {solver.WEIGHT_DECAY:g}"
+        )
+        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(
+            parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY
+        )
 
     def build_hooks(self) -> list[hooks.HookBase | None]:
-        """Detectron2's hooks in its order, with a precise BN that draws its own images and the best checkpoint behind the evaluation."""
+        """Detectron2's hooks in its order, with a precise BN that draws its own images and the best
+        checkpoint behind the evaluation."""
         cfg = self.cfg
-        self.checkpointer = SafeCheckpointer(_unwrapped(self.model), cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = SafeCheckpointer(
+            _unwrapped(self.model), cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
         precise = cfg.TEST.PRECISE_BN.ENABLED and bool(get_bn_modules(self.model))
         return [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
-            PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, train_loader(cfg, "precise BN", workers=0), cfg.TEST.PRECISE_BN.NUM_ITER)
-            if precise else None,
-            hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if comm.is_main_process() else None,
+            PreciseBN(
+                cfg.TEST.EVAL_PERIOD,
+                self.model,
+                train_loader(cfg, "precise BN", workers=0),
+                cfg.TEST.PRECISE_BN.NUM_ITER,
+            )
+            if precise
+            else None,
+            hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
+            if comm.is_main_process()
+            else None,
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
-            BestCheckpoint(self.checkpointer, self.best_metric, cfg.TEST.EVAL_PERIOD) if comm.is_main_process() else None,
+            BestCheckpoint(self.checkpointer, self.best_metric, cfg.TEST.EVAL_PERIOD)
+            if comm.is_main_process()
+            else None,
         ]
 
     def _evaluate(self) -> Mapping[str, Any]:
@@ -99,8 +130,11 @@ class Trainer(DefaultTrainer):
         found = latest(self.cfg.OUTPUT_DIR) if resume else None
         if found is None:
             if comm.is_main_process():
-                (Path(self.cfg.OUTPUT_DIR) / BEST_RECORD).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
-            self.loaded = load_weights(_unwrapped(self.model), self.cfg.MODEL.WEIGHTS, self.cfg.MODEL.BACKBONE.NAME)
+                # of a run that ended before its first checkpoint
+                (Path(self.cfg.OUTPUT_DIR) / BEST_RECORD).unlink(missing_ok=True)
+            self.loaded = load_weights(
+                _unwrapped(self.model), self.cfg.MODEL.WEIGHTS, self.cfg.MODEL.BACKBONE.NAME
+            )
             logger.info(("--resume: nothing to resume, starting; " if resume else "") + str(self.loaded))
             return
         file, content = found
@@ -111,8 +145,11 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             forget_metrics_after(Path(self.cfg.OUTPUT_DIR) / "metrics.json", self.start_iter)
         if content.get("processes", comm.get_world_size()) != comm.get_world_size():
-            logger.warning(f"{file} was written by {content['processes']} processes, now there are {comm.get_world_size()}: "
-                           "from here on the images come in another order")
+            logger.warning(
+                f"{file} was written by {content['processes']} processes, now there are "
+                f"{comm.get_world_size()}: "
+                "from here on the images come in another order"
+            )
         logger.info(f"resumed from {file} after iteration {self.start_iter}")
 
     def train(self) -> None:
@@ -123,9 +160,11 @@ class Trainer(DefaultTrainer):
             Interrupted: SIGINT or SIGTERM came; the checkpoint is written.
         """
         world = comm.get_world_size()
-        writers = self.build_writers() if comm.is_main_process() else []  # only now that weights and data are known to be good
+        # only now that weights and data are known to be good
+        writers = self.build_writers() if comm.is_main_process() else []
         if writers:
-            self.register_hooks([hooks.PeriodicWriter(writers, period=20)])  # the last, for what the others have measured
+            # the last, for what the others have measured
+            self.register_hooks([hooks.PeriodicWriter(writers, period=20)])
         with StopRequest(impatient=world == 1) as stop, EventStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
@@ -139,9 +178,13 @@ class Trainer(DefaultTrainer):
                 self.iter = self.max_iter
                 self.after_train()
             except FloatingPointError as error:
-                raise UserError(f"the loss became infinite or NaN at iteration {self.iter + 1}; lower SOLVER.BASE_LR (now "
-                                f"{self.cfg.SOLVER.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS ({self.cfg.SOLVER.WARMUP_ITERS}); "
-                                "the last checkpoint is untouched") from error
+                raise UserError(
+                    f"the loss became infinite or NaN at iteration {self.iter + 1}; lower SOLVER.BASE_LR "
+                    "(now "
+                    f"{self.cfg.SOLVER.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS "
+                    f"({self.cfg.SOLVER.WARMUP_ITERS}); "
+                    "the last checkpoint is untouched"
+                ) from error
             finally:
                 for writer in writers:
                     writer.close()
@@ -150,8 +193,11 @@ class Trainer(DefaultTrainer):
         name = f"model_{self.iter:07d}" if self.iter + 1 < self.max_iter else "model_final"
         if name != "model_final":
             self.checkpointer.save(name, iteration=self.iter)
-        raise Interrupted(number, f"stopped after iteration {self.iter + 1}; {self.cfg.OUTPUT_DIR}/{name}.pth is written; "
-                                  f"go on with: {resume_command()}")
+        raise Interrupted(
+            number,
+            f"stopped after iteration {self.iter + 1}; {self.cfg.OUTPUT_DIR}/{name}.pth is written; "
+            f"go on with: {resume_command()}",
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """With the optimizer's state, which release 0.6 forgets: its resumed runs start without momentum."""
@@ -167,7 +213,8 @@ class Trainer(DefaultTrainer):
 
 
 class PreciseBN(hooks.PreciseBN):
-    """Detectron2's, over the same images each time it runs, so that a resumed run computes the same statistics."""
+    """Detectron2's, over the same images each time it runs, so that a resumed run computes the same
+    statistics."""
 
     def update_stats(self) -> None:
         self._data_iter = None
@@ -175,7 +222,8 @@ class PreciseBN(hooks.PreciseBN):
 
 
 def stop_number(stop: StopRequest, done: int, world: int) -> int:
-    """The signal that came to any process; several processes ask each other after every tenth step, since all have to stop at the same."""
+    """The signal that came to any process; several processes ask each other after every tenth step, since all
+    have to stop at the same."""
     if world == 1:
         return stop.number
     return max(comm.all_gather(stop.number)) if done % 10 == 0 else 0
@@ -188,7 +236,8 @@ def resume_command() -> str:
 
 
 def forget_metrics_after(file: Path, iteration: int) -> None:
-    """Drop the lines of ``metrics.json`` that a killed run wrote after its last checkpoint, or they would be there twice."""
+    """Drop the lines of ``metrics.json`` that a killed run wrote after its last checkpoint, or they would be
+    there twice."""
     if file.is_file():
         lines = [line for line in file.read_text().splitlines() if _iteration(line) < iteration]
         write_text(file, "".join(f"{line}\n" for line in lines))

@@ -1,10 +1,13 @@
-"""Training batches whose order, augmentation and sampling of regions are functions of (seed, position): what an exact resume needs.
+"""Training batches whose order, augmentation and sampling of regions are functions of (seed, position): what
+an exact resume needs.
 
-Detectron2 draws an order once and consumes it, so a resumed run starts over with other images. Here position p of the endless stream of
-samples lies in epoch p // size, whose order comes from (seed, epoch); the augmentation of a sample comes from (seed, p), in whatever
-worker; and before every step the global generators, from which region proposals are sampled, are reseeded from (seed, step, rank). A
-batch is a list of Detectron2's dicts. With aspect-ratio grouping landscape and portrait images go into batches of their own, as there;
-since the annotations say the sizes, batches are known before any image is read, and step k is found by counting.
+Detectron2 draws an order once and consumes it, so a resumed run starts over with other images. Here position
+p of the endless stream of samples lies in epoch p // size, whose order comes from (seed, epoch); the
+augmentation of a sample comes from (seed, p), in whatever worker; and before every step the global
+generators, from which region proposals are sampled, are reseeded from (seed, step, rank). A batch is a list
+of Detectron2's dicts. With aspect-ratio grouping landscape and portrait images go into batches of their own,
+as there; since the annotations say the sizes, batches are known before any image is read, and step k is found
+by counting.
 """
 
 from __future__ import annotations
@@ -31,22 +34,43 @@ Order = Callable[[int], Sequence[int]]  # epoch -> indices of all its samples
 
 
 class TrainLoader:
-    """An endless iterable over batches of ``batch`` records for one of ``world`` processes; set ``start`` to the first step wanted.
+    """An endless iterable over batches of ``batch`` records for one of ``world`` processes; set ``start`` to
+    the first step wanted.
 
     Args:
         purpose: streams with different purposes (training, precise BN) share nothing.
     """
 
-    def __init__(self, records: list[Record], mapper: Callable[[Record], Any], batch: int, seed: int, order: Order, group: bool = True,
-                 workers: int = 0, rank: int = 0, world: int = 1, purpose: str = "detection") -> None:
+    def __init__(
+        self,
+        records: list[Record],
+        mapper: Callable[[Record], Any],
+        batch: int,
+        seed: int,
+        order: Order,
+        group: bool = True,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        purpose: str = "detection",
+    ) -> None:
         self.start, self.seed, self.rank, self.workers, self.purpose = 0, seed, rank, workers, purpose
-        shapes = [record.get("width", 1) > record.get("height", 0) for record in records] if group else [True] * len(records)
+        shapes = (
+            [record.get("width", 1) > record.get("height", 0) for record in records]
+            if group
+            else [True] * len(records)
+        )
         self.batches = Batches(shapes, batch, order, rank, world)
         self.samples = Samples(records, mapper, seed, purpose)
 
     def __iter__(self) -> Iterator[list[Any]]:
-        self.batches.start = self.start  # read when the first batch is asked for, since a trainer makes its iterator before it resumes
-        options = {**loader_options(self.workers, self.seed), "pin_memory": False, "persistent_workers": False}
+        # read when the first batch is asked for, since a trainer makes its iterator before it resumes
+        self.batches.start = self.start
+        options = {
+            **loader_options(self.workers, self.seed),
+            "pin_memory": False,
+            "persistent_workers": False,
+        }
         loader = ImageLoader(self.samples, batch_sampler=self.batches, collate_fn=_as_it_is, **options)  # type: ignore[arg-type]
         for step, batch in enumerate(loader, self.start):
             reseed_globals(self.seed, f"{self.purpose} step", step, self.rank)
@@ -54,10 +78,18 @@ class TrainLoader:
 
 
 class Batches(Sampler[list[Item]]):
-    """Batches of (position, index) of one rank, from batch number ``start`` on; rank r of W has the positions r, r + W, r + 2W, ..."""
+    """Batches of (position, index) of one rank, from batch number ``start`` on; rank r of W has the positions
+    r, r + W, r + 2W, ..."""
 
     def __init__(self, landscape: Sequence[bool], batch: int, order: Order, rank: int, world: int) -> None:
-        self.landscape, self.batch, self.order, self.rank, self.world, self.start = landscape, batch, order, rank, world, 0
+        self.landscape, self.batch, self.order, self.rank, self.world, self.start = (
+            landscape,
+            batch,
+            order,
+            rank,
+            world,
+            0,
+        )
 
     def __iter__(self) -> Iterator[list[Item]]:
         return islice(self._all(), self.start, None)
@@ -82,8 +114,15 @@ class Batches(Sampler[list[Item]]):
 class Samples(Dataset):
     """Mapped records by (position, index); the records lie in one array, which workers share."""
 
-    def __init__(self, records: list[Record], mapper: Callable[[Record], Any], seed: int, purpose: str) -> None:
-        self.records, self.mapper, self.seed, self.purpose = DatasetFromList(records, copy=False), mapper, seed, purpose
+    def __init__(
+        self, records: list[Record], mapper: Callable[[Record], Any], seed: int, purpose: str
+    ) -> None:
+        self.records, self.mapper, self.seed, self.purpose = (
+            DatasetFromList(records, copy=False),
+            mapper,
+            seed,
+            purpose,
+        )
 
     def __getitem__(self, item: Item) -> Any:
         position, index = item
@@ -91,18 +130,33 @@ class Samples(Dataset):
         record = self.records[index]
         try:
             return self.mapper(record)
-        except Exception as error:  # a file that was damaged since it was checked: the readers raise nearly anything
-            raise UserError(f"{record.get('file_name', 'a record')} could not be made into a training sample "
-                            f"({type(error).__name__}: {str(error)[:200]}); restore the file, or take it out of the data set") from error
+        # a file that was damaged since it was checked: the readers raise nearly anything
+        except Exception as error:
+            raise UserError(
+                f"{record.get('file_name', 'a record')} could not be made into a training sample "
+                f"({type(error).__name__}: {str(error)[:200]}); restore the file, or take it out of the data "
+                "set"
+            ) from error
 
 
 def train_loader(cfg: CfgNode, purpose: str = "detection", workers: int | None = None) -> TrainLoader:
     """The loader of ``cfg`` for this process."""
     world = comm.get_world_size()
-    records = get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-    return TrainLoader(records, DatasetMapper(cfg, True), cfg.SOLVER.IMS_PER_BATCH // world, cfg.SEED, sample_order(cfg, records),
-                       cfg.DATALOADER.ASPECT_RATIO_GROUPING, cfg.DATALOADER.NUM_WORKERS if workers is None else workers,
-                       comm.get_rank(), world, purpose)
+    records = get_detection_dataset_dicts(
+        list(cfg.DATASETS.TRAIN), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    )
+    return TrainLoader(
+        records,
+        DatasetMapper(cfg, True),
+        cfg.SOLVER.IMS_PER_BATCH // world,
+        cfg.SEED,
+        sample_order(cfg, records),
+        cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        cfg.DATALOADER.NUM_WORKERS if workers is None else workers,
+        comm.get_rank(),
+        world,
+        purpose,
+    )
 
 
 def sample_order(cfg: CfgNode, records: list[Record]) -> Order:
@@ -111,16 +165,23 @@ def sample_order(cfg: CfgNode, records: list[Record]) -> Order:
     if name == "TrainingSampler":
         return lambda epoch: torch.randperm(size, generator=derive_generator(seed, "order", epoch)).tolist()
     if name == "RandomSubsetTrainingSampler":
-        kept = torch.randperm(size, generator=derive_generator(seed, "subset"))[:max(1, int(size * cfg.DATALOADER.RANDOM_SUBSET_RATIO))]
-        return lambda epoch: kept[torch.randperm(len(kept), generator=derive_generator(seed, "order", epoch))].tolist()
+        kept = torch.randperm(size, generator=derive_generator(seed, "subset"))[
+            : max(1, int(size * cfg.DATALOADER.RANDOM_SUBSET_RATIO))
+        ]
+        return lambda epoch: kept[
+            torch.randperm(len(kept), generator=derive_generator(seed, "order", epoch))
+        ].tolist()
     if name == "RepeatFactorTrainingSampler":
-        repeats = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, cfg.DATALOADER.REPEAT_THRESHOLD)
+        repeats = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            records, cfg.DATALOADER.REPEAT_THRESHOLD
+        )
 
         def order(epoch: int) -> list[int]:  # a factor of 1.3 is two copies with probability 0.3
             generator = derive_generator(seed, "order", epoch)
             times = repeats.floor() + (torch.rand(size, generator=generator) < repeats.frac())
             indices = torch.repeat_interleave(torch.arange(size), times.long())
             return indices[torch.randperm(len(indices), generator=generator)].tolist()
+
         return order
     raise ValueError(f"{name} is none of {SAMPLERS}")  # `load_config` has said so
 

@@ -1,4 +1,5 @@
-"""Training and evaluating a detector: Detectron2's trainer with weights that load whole, our data sets, and results in one file."""
+"""Training and evaluating a detector: Detectron2's trainer with weights that load whole, our data sets, and
+results in one file."""
 
 from __future__ import annotations
 
@@ -27,17 +28,33 @@ from automix_transfer.detection.engine import BEST_METRIC, Trainer
 from automix_transfer.detection.linear_scaling import refuse_changes
 from automix_transfer.detection.scores.coco_evaluation import ENGINES, check_engine
 from automix_transfer.detection.scores.evaluation import check_metric
-from automix_transfer.detection.scores.results import EVALUATED, TRAINED, summarize, table, write_categories, write_results
+from automix_transfer.detection.scores.results import (
+    EVALUATED,
+    TRAINED,
+    summarize,
+    table,
+    write_categories,
+    write_results,
+)
 from automix_transfer.detection.weights.weights_check import load_weights
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_text
 
-QUIET_LOGGERS = (logger.name, "detectron2.utils.events")  # what `run` prints: ours, and a line every 20 iterations with losses and ETA
+# what `run` prints: ours, and a line every 20 iterations with losses and ETA
+QUIET_LOGGERS = (logger.name, "detectron2.utils.events")
 
 
-def run(config_file: str | Path, weights: str, data_root: str | Path | None, output: str | Path, overrides: Sequence[str] = (),
-        seed: int = 0, num_gpus: int = 0) -> dict[str, float]:
-    """Train and evaluate one detector in this process and return AP, AP50 and AP75 in percent; the same arguments give the same numbers.
+def run(
+    config_file: str | Path,
+    weights: str,
+    data_root: str | Path | None,
+    output: str | Path,
+    overrides: Sequence[str] = (),
+    seed: int = 0,
+    num_gpus: int = 0,
+) -> dict[str, float]:
+    """Train and evaluate one detector in this process and return AP, AP50 and AP75 in percent; the same
+    arguments give the same numbers.
 
     Args:
         weights: a backbone ``.pkl``, or empty to train from scratch.
@@ -48,9 +65,25 @@ def run(config_file: str | Path, weights: str, data_root: str | Path | None, out
     Raises:
         UserError: as `prepare`.
     """
-    options = ["OUTPUT_DIR", str(output), "SEED", str(seed), "MODEL.WEIGHTS", str(weights), *map(str, overrides)]
-    arguments = Namespace(config_file=str(config_file), opts=options, data_root=data_root, class_names=None, num_gpus=num_gpus,
-                          num_machines=1, resume=False, eval_only=False)
+    options = [
+        "OUTPUT_DIR",
+        str(output),
+        "SEED",
+        str(seed),
+        "MODEL.WEIGHTS",
+        str(weights),
+        *map(str, overrides),
+    ]
+    arguments = Namespace(
+        config_file=str(config_file),
+        opts=options,
+        data_root=data_root,
+        class_names=None,
+        num_gpus=num_gpus,
+        num_machines=1,
+        resume=False,
+        eval_only=False,
+    )
     cfg = prepare(arguments)
     with _quiet_logging(cfg.OUTPUT_DIR):
         results = train(cfg, arguments)
@@ -58,51 +91,78 @@ def run(config_file: str | Path, weights: str, data_root: str | Path | None, out
 
 
 def prepare(arguments: Namespace) -> CfgNode:
-    """The frozen config of a run from the command line's arguments, with its data sets registered and everything checked.
+    """The frozen config of a run from the command line's arguments, with its data sets registered and
+    everything checked.
 
     Raises:
-        UserError: what `load_config` and `register_folder` refuse; a number of classes that is not the data's; a folder that
-            cannot be written.
+        UserError: what `load_config` and `register_folder` refuse; a number of classes that is not the
+            data's; a folder that cannot be written.
     """
     check_engine(getattr(arguments, "coco_evaluator", ENGINES[0]))
     arguments.notes = []
     with _collected_notes(arguments.notes):
-        cfg, _ = load_config(arguments.config_file, arguments.opts, arguments.num_gpus, arguments.num_machines, arguments.resume)
+        cfg, _ = load_config(
+            arguments.config_file,
+            arguments.opts,
+            arguments.num_gpus,
+            arguments.num_machines,
+            arguments.resume,
+        )
     if cfg.SOLVER.MAX_ITER < 1 and not arguments.eval_only:
-        raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, which trains nothing; give a number of 1 or more, or --eval-only")
+        raise UserError(
+            f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, which trains nothing; give a number of 1 or more, or "
+            "--eval-only"
+        )
     resume = arguments.resume and saved_config(cfg.OUTPUT_DIR) is not None
     if arguments.eval_only and not arguments.resume and not str(cfg.MODEL.WEIGHTS).endswith((".pth", ".pt")):
-        raise UserError(f"--eval-only evaluates a trained detector, but MODEL.WEIGHTS is '{cfg.MODEL.WEIGHTS}'; "
-                        "give OUTPUT_DIR/model_final.pth, or --resume with the run's OUTPUT_DIR")
+        raise UserError(
+            f"--eval-only evaluates a trained detector, but MODEL.WEIGHTS is '{cfg.MODEL.WEIGHTS}'; "
+            "give OUTPUT_DIR/model_final.pth, or --resume with the run's OUTPUT_DIR"
+        )
     if "://" in cfg.MODEL.WEIGHTS and not resume:
-        raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} is an address, and nothing is downloaded here; download the file "
-                        "and give its path")
+        raise UserError(
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} is an address, and nothing is downloaded here; download the "
+            "file "
+            "and give its path"
+        )
     if cfg.MODEL.WEIGHTS and not resume and not os.path.isfile(cfg.MODEL.WEIGHTS):
         raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} does not exist or is not a file")
     if arguments.data_root is not None:
         data = register_folder(arguments.data_root, arguments.class_names)
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, classes = data.train, data.test, data.classes
-        if "MODEL.ROI_HEADS.NUM_CLASSES" in arguments.opts and cfg.MODEL.ROI_HEADS.NUM_CLASSES != len(classes):
-            raise UserError(f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but {arguments.data_root} has "
-                            f"{len(classes)} classes ({', '.join(classes[:5])}, ...); leave the key out")
+        if "MODEL.ROI_HEADS.NUM_CLASSES" in arguments.opts and cfg.MODEL.ROI_HEADS.NUM_CLASSES != len(
+            classes
+        ):
+            raise UserError(
+                f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but "
+                f"{arguments.data_root} has "
+                f"{len(classes)} classes ({', '.join(classes[:5])}, ...); leave the key out"
+            )
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
     elif arguments.class_names is not None:
         raise UserError("--class-names goes with --data-root; Detectron2's own data sets have their classes")
     for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
         count = len(class_names_of(name))
         if count and count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-            raise UserError(f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but data set '{name}' has "
-                            f"{count} classes; set it to {count}")
+            raise UserError(
+                f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but data set '{name}' "
+                "has "
+                f"{count} classes; set it to {count}"
+            )
     if not cfg.DATASETS.TEST or not cfg.DATASETS.TRAIN:
-        raise UserError(f"{arguments.config_file} names no data set to {'train' if not cfg.DATASETS.TRAIN else 'test'} on; give "
-                        "--data-root DIR, or DATASETS.TRAIN and DATASETS.TEST")
+        raise UserError(
+            f"{arguments.config_file} names no data set to {'train' if not cfg.DATASETS.TRAIN else 'test'} "
+            "on; give "
+            "--data-root DIR, or DATASETS.TRAIN and DATASETS.TEST"
+        )
     if not getattr(arguments, "data_checked", False):  # by the process that starts the others
         for name in sorted({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}):
             check_builtin(name)
         if cfg.MODEL.MASK_ON and not arguments.eval_only:
             check_masks(cfg)
     metric = getattr(arguments, "best_metric", BEST_METRIC)
-    if metric != BEST_METRIC and not arguments.eval_only:  # the default, of several test sets, is only said not to be there
+    # the default, of several test sets, is only said not to be there
+    if metric != BEST_METRIC and not arguments.eval_only:
         check_metric(cfg, metric)
     _check_writable(cfg.OUTPUT_DIR)
     _check_run_folder(cfg, arguments)
@@ -111,8 +171,9 @@ def prepare(arguments: Namespace) -> CfgNode:
 
 
 def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
-    """Train (or with ``eval_only`` load) and evaluate; returns what it writes in the output folder: ``results.json`` of a run that was
-    trained to its end, ``results_eval.json`` of an evaluation alone, which must not make an unfinished run look done."""
+    """Train (or with ``eval_only`` load) and evaluate; returns what it writes in the output folder:
+    ``results.json`` of a run that was trained to its end, ``results_eval.json`` of an evaluation alone, which
+    must not make an unfinished run look done."""
     file = Path(cfg.OUTPUT_DIR) / "config.yaml"
     before = file.read_text() if arguments.eval_only and file.is_file() else None
     default_setup(cfg, arguments)
@@ -143,14 +204,18 @@ def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
         trainer.resume_or_load(resume=arguments.resume)
         trainer.train()
         loaded, measured = trainer.loaded, trainer.results()
-        iterations = max(trainer.start_iter, trainer.max_iter)  # a resumed run may be past a smaller SOLVER.MAX_ITER already
+        # a resumed run may be past a smaller SOLVER.MAX_ITER already
+        iterations = max(trainer.start_iter, trainer.max_iter)
     if not comm.is_main_process():
         return {}
     results = summarize(cfg, measured, str(loaded) if loaded else None, iterations)
     name = EVALUATED if arguments.eval_only else TRAINED
     write_results(cfg.OUTPUT_DIR, results, name)
     logger.info(f"{name}.csv and {name}.json in {cfg.OUTPUT_DIR}\n\n{table(results)}\n")
-    figures = "  ".join(f"{key} {'-' if results[key] is None else format(results[key], '.2f')}" for key in ("AP", "AP50", "AP75"))
+    figures = "  ".join(
+        f"{key} {'-' if results[key] is None else format(results[key], '.2f')}"
+        for key in ("AP", "AP50", "AP75")
+    )
     logger.info(f"{results['detector']} on {results['data']}: {figures}  ({results['rule']})")
     return results
 
@@ -171,18 +236,25 @@ def _check_run_folder(cfg: CfgNode, arguments: Namespace) -> None:
     saved = saved_config(cfg.OUTPUT_DIR)
     if saved is None:
         if arguments.eval_only and arguments.resume:
-            raise UserError(f"--eval-only --resume: OUTPUT_DIR {cfg.OUTPUT_DIR} holds no checkpoint; give the run's OUTPUT_DIR, or "
-                            "MODEL.WEIGHTS FILE.pth without --resume")
+            raise UserError(
+                f"--eval-only --resume: OUTPUT_DIR {cfg.OUTPUT_DIR} holds no checkpoint; give the run's "
+                "OUTPUT_DIR, or "
+                "MODEL.WEIGHTS FILE.pth without --resume"
+            )
     elif arguments.resume:
         refuse_changes(saved, flatten(yaml.safe_load(cfg.dump())), cfg.OUTPUT_DIR)
     elif not arguments.eval_only:
-        raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} already holds the checkpoint of a run; go on with --resume, or choose "
-                        "another OUTPUT_DIR")
+        raise UserError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} already holds the checkpoint of a run; go on with --resume, or "
+            "choose "
+            "another OUTPUT_DIR"
+        )
 
 
 @contextmanager
 def _collected_notes(notes: list[str]) -> Iterator[None]:
     """What is logged before Detectron2 has set up its handlers; `train` logs it then."""
+
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             notes.append(record.getMessage())
@@ -203,29 +275,39 @@ def _check_writable(output: str) -> None:
     try:
         os.makedirs(output, exist_ok=True)
     except OSError as error:
-        raise UserError(f"OUTPUT_DIR {output} could not be made ({error.strerror}); choose another folder") from error
+        raise UserError(
+            f"OUTPUT_DIR {output} could not be made ({error.strerror}); choose another folder"
+        ) from error
     try:
         with tempfile.TemporaryFile(dir=output):  # permissions, a read-only or full disk: only trying tells
             pass
     except OSError as error:
-        raise UserError(f"OUTPUT_DIR {output} cannot be written ({error.strerror}); choose another folder") from error
+        raise UserError(
+            f"OUTPUT_DIR {output} cannot be written ({error.strerror}); choose another folder"
+        ) from error
 
 
 @contextmanager
 def _quiet_logging(output: str) -> Iterator[None]:
-    """Everything to ``log.txt`` in ``output``, little to the console, and no handler left behind for the next run in this process."""
+    """Everything to ``log.txt`` in ``output``, little to the console, and no handler left behind for the next
+    run in this process."""
     names = ("fvcore", "detectron2")
     before = {name: list(logging.getLogger(name).handlers) for name in names}
-    forget = getattr(setup_logger, "cache_clear", lambda: None)  # it adds handlers on the first call with the same arguments only
+    # it adds handlers on the first call with the same arguments only
+    forget = getattr(setup_logger, "cache_clear", lambda: None)
     forget()
     for name in names:
-        # Exactly `default_setup`'s call, which then finds it in the cache; or every line would be in log.txt twice.
+        # Exactly `default_setup`'s call, which then finds it in the cache; or every line would be in log.txt
+        # twice.
         setup_logger(output, distributed_rank=0, **({"name": name} if name != "detectron2" else {}))
         for handler in logging.getLogger(name).handlers:
             if getattr(handler, "stream", None) is sys.stdout:
-                handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name in QUIET_LOGGERS)
+                handler.addFilter(
+                    lambda record: record.levelno >= logging.WARNING or record.name in QUIET_LOGGERS
+                )
     try:
-        with redirect_stdout(io.StringIO()):  # pycocotools prints; the console's handler has kept the real one
+        # pycocotools prints; the console's handler has kept the real one
+        with redirect_stdout(io.StringIO()):
             yield
     finally:
         for name in names:

@@ -1,4 +1,5 @@
-"""The command line of ``python -m automix_transfer.evaluation``, and everything that is wrong with it before a file is opened."""
+"""The command line of ``python -m automix_transfer.evaluation``, and everything that is wrong with it before
+a file is opened."""
 
 from __future__ import annotations
 
@@ -15,42 +16,108 @@ from automix_transfer.evaluation.suite import PARTS, SuiteOptions, check_options
 
 def parse(description: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, SuiteOptions]:
     """The arguments, checked, and what of them is the suite's."""
-    parser = argparse.ArgumentParser(prog="python -m automix_transfer.evaluation", description=description,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m automix_transfer.evaluation",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     what = parser.add_argument_group("what is evaluated")
-    what.add_argument("--run", type=Path, metavar="DIR", help="folder of a run: its newest checkpoint, on its own validation images")
-    what.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint, export, or torchvision/timm state dict")
-    what.add_argument("--encoder", metavar="NAME", help="the network's name, where the file does not say it (timm's, or cifar_resnet20)")
+    what.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="folder of a run: its newest checkpoint, on its own validation images",
+    )
+    what.add_argument(
+        "--weights", type=Path, metavar="FILE", help="checkpoint, export, or torchvision/timm state dict"
+    )
+    what.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="the network's name, where the file does not say it (timm's, or cifar_resnet20)",
+    )
     what.add_argument("--which", help="encoder of a checkpoint that holds several: k (default) or q")
     data = parser.add_argument_group("data")
-    data.add_argument("--data", type=Path, metavar="DIR", help="folder of class folders, or a data set's root (default: the run's)")
-    data.add_argument("--dataset", choices=list(DATASETS), help="native layout of --data (default: class folders, or the run's)")
-    data.add_argument("--split", help="with --dataset: the split (default: its test or validation split, or the run's)")
-    data.add_argument("--limit", type=int, default=0, metavar="N",
-                      help="only N images, spread evenly over the set (0: all); not with --corrupted")
+    data.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder of class folders, or a data set's root (default: the run's)",
+    )
+    data.add_argument(
+        "--dataset",
+        choices=list(DATASETS),
+        help="native layout of --data (default: class folders, or the run's)",
+    )
+    data.add_argument(
+        "--split", help="with --dataset: the split (default: its test or validation split, or the run's)"
+    )
+    data.add_argument(
+        "--limit",
+        type=int,
+        default=0,
+        metavar="N",
+        help="only N images, spread evenly over the set (0: all); not with --corrupted",
+    )
     how = parser.add_argument_group("input (defaults are the run's or the encoder's)")
     how.add_argument("--image-size", type=int, metavar="PIXELS")
-    how.add_argument("--test-crop-ratio", type=float, metavar="R",
-                     help="the shorter side becomes image-size / R, of which the centre is cut (default: timm's; 1 up to 64 pixels; 0.875)")
-    how.add_argument("--interpolation", choices=INTERPOLATIONS, help="of resizing (default: timm's, else bilinear)")
+    how.add_argument(
+        "--test-crop-ratio",
+        type=float,
+        metavar="R",
+        help="the shorter side becomes image-size / R, of which the centre is cut (default: timm's; 1 up to "
+        "64 pixels; 0.875)",
+    )
+    how.add_argument(
+        "--interpolation", choices=INTERPOLATIONS, help="of resizing (default: timm's, else bilinear)"
+    )
     how.add_argument("--mean", type=float, nargs=3, metavar="M", help="of RGB in [0, 1]")
     how.add_argument("--std", type=float, nargs=3, metavar="S")
     suite = parser.add_argument_group("suite")
-    suite.add_argument("--suite", default="clean,calibration,fgsm", help=f"parts of {', '.join(PARTS)} (default: %(default)s)")
-    suite.add_argument("--epsilon", type=fraction, default=8 / 255, help="radius of the attacks in [0, 1], e.g. 8/255 (default)")
+    suite.add_argument(
+        "--suite",
+        default="clean,calibration,fgsm",
+        help=f"parts of {', '.join(PARTS)} (default: %(default)s)",
+    )
+    suite.add_argument(
+        "--epsilon",
+        type=fraction,
+        default=8 / 255,
+        help="radius of the attacks in [0, 1], e.g. 8/255 (default)",
+    )
     suite.add_argument("--pgd-steps", type=int, default=20)
     suite.add_argument("--pgd-step-size", type=fraction, default=2 / 255, help="default: 2/255")
-    suite.add_argument("--corruptions", default=",".join(NAMES), metavar="NAMES", help="which are made here (default: all 19)")
-    suite.add_argument("--corrupted", type=Path, metavar="DIR", help="released CIFAR-10-C, CIFAR-100-C or ImageNet-C instead of made ones")
-    suite.add_argument("--baseline", type=Path, metavar="FILE.json", help="another network's output: adds the error relative to it (mCE)")
+    suite.add_argument(
+        "--corruptions",
+        default=",".join(NAMES),
+        metavar="NAMES",
+        help="which are made here (default: all 19)",
+    )
+    suite.add_argument(
+        "--corrupted",
+        type=Path,
+        metavar="DIR",
+        help="released CIFAR-10-C, CIFAR-100-C or ImageNet-C instead of made ones",
+    )
+    suite.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="FILE.json",
+        help="another network's output: adds the error relative to it (mCE)",
+    )
     suite.add_argument("--seed", type=int, default=0, help="of PGD's random start and of the corruptions")
     run = parser.add_argument_group("run")
     run.add_argument("--batch-size", type=int, default=128)
     run.add_argument("--workers", type=int, default=0, help="loader processes (default 0)")
     run.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
-    run.add_argument("--output", type=Path, metavar="FILE.json", help="default with --run: DIR/evaluation.json")
+    run.add_argument(
+        "--output", type=Path, metavar="FILE.json", help="default with --run: DIR/evaluation.json"
+    )
     args = parser.parse_args(arguments)
-    parts, corruptions = (tuple(part.strip() for part in text.split(",") if part.strip()) for text in (args.suite, args.corruptions))
+    parts, corruptions = (
+        tuple(part.strip() for part in text.split(",") if part.strip())
+        for text in (args.suite, args.corruptions)
+    )
     options = SuiteOptions(parts, args.epsilon, args.pgd_steps, args.pgd_step_size, corruptions, args.seed)
     check_options(options)
     check(args, parts)
@@ -62,14 +129,19 @@ def check(args: argparse.Namespace, parts: Sequence[str]) -> None:
     if (args.run is None) == (args.weights is None):
         raise UserError("--run and --weights say what is evaluated; give one of them")
     if args.run is None and args.data is None:
-        raise UserError("--data is missing; give a folder of class folders, or with --dataset the root of a data set")
+        raise UserError(
+            "--data is missing; give a folder of class folders, or with --dataset the root of a data set"
+        )
     if args.run is not None and args.encoder is not None:
         raise UserError(f"--run {args.run} says itself which encoder it holds; leave --encoder out")
     if args.corrupted is not None and ("corruption" not in parts or not args.corrupted.is_dir()):
         raise UserError(f"--corrupted {args.corrupted} must be a folder, and --suite must name corruption")
     if args.corrupted is not None and args.limit:
-        raise UserError(f"--limit {args.limit} chooses clean images and cannot choose the same of --corrupted {args.corrupted}; "
-                        "leave one of the two out")
+        raise UserError(
+            f"--limit {args.limit} chooses clean images and cannot choose the same of --corrupted "
+            f"{args.corrupted}; "
+            "leave one of the two out"
+        )
     for name, most in {"batch_size": 1_000_000, "image_size": 10_000}.items():
         value = getattr(args, name)
         if value is not None and not 1 <= value <= most:
@@ -79,7 +151,9 @@ def check(args: argparse.Namespace, parts: Sequence[str]) -> None:
     if args.output is not None and args.output.suffix != ".json":
         raise UserError(f"--output {args.output} must end in .json")
     if "confusion" in parts and args.output is None and args.run is None:
-        raise UserError("--suite confusion writes its pictures and tables beside the output; give --output FILE.json")
+        raise UserError(
+            "--suite confusion writes its pictures and tables beside the output; give --output FILE.json"
+        )
 
 
 def fraction(text: str) -> float:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from automix_transfer.rng import derive_generator
 
 EPSILON = 8 / 255
-Attack = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]  #: (network of pixels, pixels, labels, indices) -> attacked pixels
+#: (network of pixels, pixels, labels, indices) -> attacked pixels
+Attack = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
 
 class OfPixels(nn.Module):
@@ -33,8 +34,15 @@ class OfPixels(nn.Module):
         return (images * self.std + self.mean).clamp(0, 1)
 
 
-def fgsm(network: nn.Module, pixels: Tensor, labels: Tensor, indices: Tensor | None = None, epsilon: float = EPSILON) -> Tensor:
-    """x + ε · sign(∂CE/∂x), clamped to [0, 1]: pixels (N, 3, H, W), labels (N,). Draws nothing, so ``indices`` play no part."""
+def fgsm(
+    network: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    indices: Tensor | None = None,
+    epsilon: float = EPSILON,
+) -> Tensor:
+    """x + ε · sign(∂CE/∂x), clamped to [0, 1]: pixels (N, 3, H, W), labels (N,). Draws nothing, so
+    ``indices`` play no part."""
     return signed_step(pixels, gradient_of(network, pixels, labels)[0], epsilon)
 
 
@@ -43,13 +51,28 @@ def signed_step(pixels: Tensor, gradient: Tensor, epsilon: float) -> Tensor:
     return (pixels + epsilon * gradient.sign()).clamp(0, 1)
 
 
-def pgd(network: nn.Module, pixels: Tensor, labels: Tensor, indices: Tensor, epsilon: float = EPSILON, steps: int = 20,
-        step_size: float = 2 / 255, seed: int = 0) -> Tensor:
-    """``steps`` times x ← x + step_size · sign(∂CE/∂x), each followed by the clamp to the ε-ball and to [0, 1].
+def pgd(
+    network: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    indices: Tensor,
+    epsilon: float = EPSILON,
+    steps: int = 20,
+    step_size: float = 2 / 255,
+    seed: int = 0,
+) -> Tensor:
+    """``steps`` times x ← x + step_size · sign(∂CE/∂x), each followed by the clamp to the ε-ball and to [0,
+    1].
 
-    The start is uniform in the ball and derives from (seed, index of the image), so that it does not depend on the batches.
+    The start is uniform in the ball and derives from (seed, index of the image), so that it does not depend
+    on the batches.
     """
-    start = torch.stack([2 * torch.rand(pixels.shape[1:], generator=derive_generator(seed, "pgd", int(index))) - 1 for index in indices])
+    start = torch.stack(
+        [
+            2 * torch.rand(pixels.shape[1:], generator=derive_generator(seed, "pgd", int(index))) - 1
+            for index in indices
+        ]
+    )
     attacked = (pixels + epsilon * start.to(pixels)).clamp(0, 1)
     for _ in range(steps):
         attacked = attacked + step_size * gradient_of(network, attacked, labels)[0].sign()

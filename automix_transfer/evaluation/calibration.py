@@ -1,4 +1,5 @@
-"""Calibration: does a network's confidence say how often it is right? ECE, adaptive ECE, Brier score, NLL, reliability (Fig. 8)."""
+"""Calibration: does a network's confidence say how often it is right? ECE, adaptive ECE, Brier score, NLL,
+reliability (Fig. 8)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The samples whose confidence lies in (low, high]: how many, how confident on average, and how often right (shares of 1)."""
+    """The samples whose confidence lies in (low, high]: how many, how confident on average, and how often
+    right (shares of 1)."""
 
     low: float
     high: float
@@ -33,7 +35,8 @@ def probabilities(logits: ArrayLike) -> Floats:
 
 
 def reliability(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> list[ReliabilityBin]:
-    """Equal-width bins (a, b] of the largest probability of each sample, empty ones included (their means are 0).
+    """Equal-width bins (a, b] of the largest probability of each sample, empty ones included (their means are
+    0).
 
     Args:
         probs: (N, K), rows that sum to 1.
@@ -45,14 +48,19 @@ def reliability(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> list[Rel
     counts = np.bincount(place, minlength=bins)
     sums = [np.bincount(place, weights=values, minlength=bins) for values in (confidence, correct)]
     means = [np.divide(total, counts, out=np.zeros(bins), where=counts > 0) for total in sums]
-    return [ReliabilityBin(float(edges[i]), float(edges[i + 1]), int(counts[i]), float(means[0][i]), float(means[1][i]))
-            for i in range(bins)]
+    return [
+        ReliabilityBin(
+            float(edges[i]), float(edges[i + 1]), int(counts[i]), float(means[0][i]), float(means[1][i])
+        )
+        for i in range(bins)
+    ]
 
 
 def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
     """ECE in percent: Σ |B|/N · |accuracy(B) - confidence(B)| over the bins of `reliability`.
 
-    The paper's tool has 10 bins, most papers 15; a fine-grained figure without its number of bins says little.
+    The paper's tool has 10 bins, most papers 15; a fine-grained figure without its number of bins says
+    little.
     """
     rows = reliability(probs, labels, bins)
     total = sum(row.count for row in rows)
@@ -60,13 +68,16 @@ def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 
 
 
 def adaptive_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
-    """Adaptive ECE in percent: as `expected_calibration_error`, over bins of equally many samples in the order of their confidence.
+    """Adaptive ECE in percent: as `expected_calibration_error`, over bins of equally many samples in the
+    order of their confidence.
 
     Sizes of bins differ by at most one; samples of equal confidence stay in their order.
     """
     confidence, correct = _confidence(probs, labels)
     order = np.argsort(confidence, kind="stable")
-    gaps = [abs(float(np.sum(correct[part]) - np.sum(confidence[part]))) for part in np.array_split(order, bins)]
+    gaps = [
+        abs(float(np.sum(correct[part]) - np.sum(confidence[part]))) for part in np.array_split(order, bins)
+    ]
     return 100 * sum(gaps) / len(order)
 
 
@@ -78,7 +89,8 @@ def brier_score(probs: ArrayLike, labels: ArrayLike) -> float:
 
 
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean cross-entropy in nats, from logits (N, K): finite even where the probability of the true class underflows."""
+    """Mean cross-entropy in nats, from logits (N, K): finite even where the probability of the true class
+    underflows."""
     logits_NK, labels_N = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     largest = logits_NK.max(axis=1)
     log_sum = largest + np.log(np.exp(logits_NK - largest[:, None]).sum(axis=1))

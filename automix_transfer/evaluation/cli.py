@@ -1,21 +1,24 @@
-"""Evaluate any classifier on any folder of labelled images: accuracy, calibration, adversarial and corruption error, confused classes.
+"""Evaluate any classifier on any folder of labelled images: accuracy, calibration, adversarial and corruption
+error, confused classes.
 
   a torchvision or timm network's weights, or those of a CIFAR ResNet:
     python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th --data cifar10/test --output out.json
   a checkpoint or export of ours says itself what it is:
     python -m automix_transfer.evaluation --weights runs/r18/last.pt --data /data/imagenet/val --suite clean,calibration,fgsm,pgd
-  a run, on its own validation images and as it was validated; written to runs/cub/evaluation.json, and the most confused pairs of
-  classes with example images to runs/cub/confusion.json, where the report finds them:
+  a run, on its own validation images and as it was validated; written to runs/cub/evaluation.json, and the
+  most confused pairs of classes with example images to runs/cub/confusion.json, where the report finds them:
     python -m automix_transfer.evaluation --run runs/cub --suite clean,calibration,confusion
 
-  under corruption, on the released images or, without --corrupted, on corruptions made here (the output says which):
+  under corruption, on the released images or, without --corrupted, on corruptions made here (the output says
+  which):
     python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th --data cifar10/test --suite clean,corruption \\
       --corrupted CIFAR-10-C --output out.json
 
---data is a folder of class folders, or a folder that holds one as test/ or val/; class folders in alphabetical order are classes
-0, 1, ... of the network. With --dataset it is the root of a data set in its native layout.
-Prints a table and writes it, with all that it was made from, to --output; parts that the file holds already and --suite does not name
-stay in it, if they are of the same network, images and settings. Several outputs in one plot:
+--data is a folder of class folders, or a folder that holds one as test/ or val/; class folders in
+alphabetical order are classes 0, 1, ... of the network. With --dataset it is the root of a data set in its
+native layout. Prints a table and writes it, with all that it was made from, to --output; parts that the file
+holds already and --suite does not name stay in it, if they are of the same network, images and settings.
+Several outputs in one plot:
 python -m automix_transfer.report figure fig8 (calibration) or robustness.
 """
 
@@ -33,7 +36,13 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation.arguments import parse
 from automix_transfer.evaluation.attacks import OfPixels
 from automix_transfer.evaluation.confusion import write_confusion
-from automix_transfer.evaluation.corrupted import check_baseline, relative_error, released_accuracies, released_names, summarize
+from automix_transfer.evaluation.corrupted import (
+    check_baseline,
+    relative_error,
+    released_accuracies,
+    released_names,
+    summarize,
+)
 from automix_transfer.evaluation.inputs import open_inputs
 from automix_transfer.evaluation.kept import kept_parts
 from automix_transfer.evaluation.output import about, confusion_table, read_baseline, table
@@ -55,7 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kept = kept_parts(output, options.parts, source) if output is not None else {}
 
     # what does not fit is said before the evaluation, which can take hours, and not behind it
-    names = options.corruptions if args.corrupted is None else released_names(args.corrupted, config, dataset.classes)
+    names = (
+        options.corruptions
+        if args.corrupted is None
+        else released_names(args.corrupted, config, dataset.classes)
+    )
     if baseline is not None:
         check_baseline(baseline, names)
 
@@ -65,11 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures: dict[str, Any] = {"images": len(dataset)}
     encoder = inputs.encoder.to(device)
     if made:
-        figures = evaluate_suite(encoder, loader, config.mean, config.std, replace(options, parts=made),
-                                 lambda done: progress(done, len(dataset)))
+        figures = evaluate_suite(
+            encoder,
+            loader,
+            config.mean,
+            config.std,
+            replace(options, parts=made),
+            lambda done: progress(done, len(dataset)),
+        )
     if args.corrupted is not None:
         network = OfPixels(encoder, config.mean, config.std).to(device).eval()
-        accuracies, images = released_accuracies(network, args.corrupted, config, dataset.classes, args.batch_size, to_stderr)
+        accuracies, images = released_accuracies(
+            network, args.corrupted, config, dataset.classes, args.batch_size, to_stderr
+        )
         figures |= summarize(accuracies, str(args.corrupted), images)
     if baseline is not None:
         figures["corruption_relative_error"] = relative_error(figures["corruption"], baseline)
@@ -96,6 +117,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise UserError(f"--device {name} is not there ({(str(error).splitlines() or ['?'])[0]}); give cpu, cuda or auto") from error
+        raise UserError(
+            f"--device {name} is not there ({(str(error).splitlines() or ['?'])[0]}); give cpu, cuda or auto"
+        ) from error
     return device
-

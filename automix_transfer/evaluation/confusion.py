@@ -1,15 +1,20 @@
 """Which classes are taken for which: accuracy of each class, and the most confused pairs with example images.
 
-``confusion.json``, beside the output of ``python -m automix_transfer.evaluation --suite ...,confusion`` (a run's lies in its folder):
+``confusion.json``, beside the output of ``python -m automix_transfer.evaluation --suite ...,confusion`` (a
+run's lies in its folder):
 
     {"images": N, "top1": percent, "mean_class_top1": percent (the mean over classes that have images),
-     "pairs": [{"true": name, "predicted": name, "count": images of ``true`` taken for ``predicted``, "of": images of ``true``,
-                "share": count / of, "examples": [files], "sources": [files], "predicted_examples": [files]}, ...],
-     "per_class": [{"name": name, "n": images, "top1": percent or null where n is 0}, ...] in the order of the classes}
+     "pairs": [{"true": name, "predicted": name, "count": images of ``true`` taken for ``predicted``, "of":
+     images of ``true``,
+                "share": count / of, "examples": [files], "sources": [files], "predicted_examples": [files]},
+                ...],
+     "per_class": [{"name": name, "n": images, "top1": percent or null where n is 0}, ...] in the order of the
+     classes}
 
-Pairs are ordered by ``count``, then ``share``. ``examples`` are small pictures of the images that were confused, the most confident
-mistake first, and ``predicted_examples`` of images of ``predicted`` that were recognised; both are PNGs, relative to the file's folder.
-``sources`` are the images that they were made from. ``confusion.csv`` holds every count that is not zero: true, predicted, count.
+Pairs are ordered by ``count``, then ``share``. ``examples`` are small pictures of the images that were
+confused, the most confident mistake first, and ``predicted_examples`` of images of ``predicted`` that were
+recognised; both are PNGs, relative to the file's folder. ``sources`` are the images that they were made from.
+``confusion.csv`` holds every count that is not zero: true, predicted, count.
 """
 
 from __future__ import annotations
@@ -39,15 +44,21 @@ def confusion_counts(predicted: ArrayLike, labels: ArrayLike, classes: int) -> N
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def confusion_figures(probs: ArrayLike, labels: ArrayLike, indices: ArrayLike, pairs: int = PAIRS,
-                      examples: int = EXAMPLES) -> dict[str, Any]:
-    """The content of ``confusion.json`` with class numbers for names and image indices for pictures; and ``counts``, (true, predicted, n).
+def confusion_figures(
+    probs: ArrayLike, labels: ArrayLike, indices: ArrayLike, pairs: int = PAIRS, examples: int = EXAMPLES
+) -> dict[str, Any]:
+    """The content of ``confusion.json`` with class numbers for names and image indices for pictures; and
+    ``counts``, (true, predicted, n).
 
     Args:
         probs: (N, K).
         labels, indices: (N,) true class of each image, and its place in the data set.
     """
-    probs_NK, labels_N, indices_N = np.asarray(probs), np.asarray(labels, dtype=np.int64), np.asarray(indices, dtype=np.int64)
+    probs_NK, labels_N, indices_N = (
+        np.asarray(probs),
+        np.asarray(labels, dtype=np.int64),
+        np.asarray(indices, dtype=np.int64),
+    )
     predicted_N, confidence_N = probs_NK.argmax(axis=1), probs_NK.max(axis=1)
     counts_KK = confusion_counts(predicted_N, labels_N, probs_NK.shape[1])
     of_K, hits_K = counts_KK.sum(axis=1), counts_KK.diagonal()
@@ -60,30 +71,55 @@ def confusion_figures(probs: ArrayLike, labels: ArrayLike, indices: ArrayLike, p
 
     seen = of_K > 0
     return {
-        "images": len(labels_N), "top1": 100 * float((predicted_N == labels_N).mean()),
+        "images": len(labels_N),
+        "top1": 100 * float((predicted_N == labels_N).mean()),
         "mean_class_top1": 100 * float(np.mean(hits_K[seen] / of_K[seen])),
-        "pairs": [{"true": t, "predicted": p, "count": n, "of": int(of_K[t]), "share": n / int(of_K[t]), "examples": shown(t, p),
-                   "predicted_examples": shown(p, p)} for t, p, n in confused[:pairs]],
-        "per_class": [{"name": k, "n": int(of_K[k]), "top1": 100 * int(hits_K[k]) / int(of_K[k]) if of_K[k] else None}
-                      for k in range(len(of_K))],
+        "pairs": [
+            {
+                "true": t,
+                "predicted": p,
+                "count": n,
+                "of": int(of_K[t]),
+                "share": n / int(of_K[t]),
+                "examples": shown(t, p),
+                "predicted_examples": shown(p, p),
+            }
+            for t, p, n in confused[:pairs]
+        ],
+        "per_class": [
+            {"name": k, "n": int(of_K[k]), "top1": 100 * int(hits_K[k]) / int(of_K[k]) if of_K[k] else None}
+            for k in range(len(of_K))
+        ],
         "counts": [(int(t), int(p), int(counts_KK[t, p])) for t, p in np.argwhere(counts_KK)],
     }
 
 
-def write_confusion(folder: Path, figures: dict[str, Any], dataset: ClassificationDataset, about: dict[str, Any]) -> Path:
-    """Write `confusion_figures` with names and pictures into ``folder``, as the head of this module says; returns the JSON file."""
+def write_confusion(
+    folder: Path, figures: dict[str, Any], dataset: ClassificationDataset, about: dict[str, Any]
+) -> Path:
+    """Write `confusion_figures` with names and pictures into ``folder``, as the head of this module says;
+    returns the JSON file."""
     names = [str(name) for name in dataset.classes]
 
     def pictures(chosen: Sequence[int]) -> list[str]:
         return [picture(folder, dataset, index) for index in chosen]
 
-    pairs = [{**pair, "true": names[pair["true"]], "predicted": names[pair["predicted"]], "examples": pictures(pair["examples"]),
-              "predicted_examples": pictures(pair["predicted_examples"]), "sources": [str(dataset.path(i)) for i in pair["examples"]]}
-             for pair in figures["pairs"]]
+    pairs = [
+        {
+            **pair,
+            "true": names[pair["true"]],
+            "predicted": names[pair["predicted"]],
+            "examples": pictures(pair["examples"]),
+            "predicted_examples": pictures(pair["predicted_examples"]),
+            "sources": [str(dataset.path(i)) for i in pair["examples"]],
+        }
+        for pair in figures["pairs"]
+    ]
     per_class = [{**row, "name": names[row["name"]]} for row in figures["per_class"]]
     table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("true", "predicted", "count"),
-                                                     *((names[t], names[p], n) for t, p, n in figures["counts"])])
+    csv.writer(table, lineterminator="\n").writerows(
+        [("true", "predicted", "count"), *((names[t], names[p], n) for t, p, n in figures["counts"])]
+    )
     write_text(folder / TABLE, table.getvalue())
     content = {key: value for key, value in figures.items() if key not in ("pairs", "per_class", "counts")}
     write_json(folder / FILE, {**content, "pairs": pairs, "per_class": per_class, "about": about})
@@ -91,10 +127,13 @@ def write_confusion(folder: Path, figures: dict[str, Any], dataset: Classificati
 
 
 def picture(folder: Path, dataset: ClassificationDataset, index: int) -> str:
-    """Write a small picture of one image as ``folder/confusion/<index>.png``; returns its path relative to ``folder``."""
+    """Write a small picture of one image as ``folder/confusion/<index>.png``; returns its path relative to
+    ``folder``."""
     name = f"{FOLDER}/{index:06d}.png"
     image = dataset.read(index).convert("RGB")
     scale = SIDE / min(image.size)
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC)
+    image = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC
+    )
     atomic_write(folder / name, lambda file: image.save(file, format="PNG"))
     return name

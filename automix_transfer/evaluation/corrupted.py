@@ -1,7 +1,8 @@
-"""Accuracy under corruption: on the released sets where they are on disk, on corruptions made here otherwise (Table 6).
+"""Accuracy under corruption: on the released sets where they are on disk, on corruptions made here otherwise
+(Table 6).
 
-CIFAR-10-C and CIFAR-100-C: ``DIR/<name>.npy`` (50000, 32, 32, 3) uint8, five severities of 10,000 in test order, and ``labels.npy``.
-ImageNet-C: ``DIR/<name>/<severity>/<class>/*.JPEG``.
+CIFAR-10-C and CIFAR-100-C: ``DIR/<name>.npy`` (50000, 32, 32, 3) uint8, five severities of 10,000 in test
+order, and ``labels.npy``. ImageNet-C: ``DIR/<name>/<severity>/<class>/*.JPEG``.
 """
 
 from __future__ import annotations
@@ -25,15 +26,24 @@ LABELS = "labels.npy"  #: the file by which a set is CIFAR-C
 Accuracies = dict[str, list[float]]  #: name -> top-1 in percent at severities 1 to 5
 
 
-def corrupted_hits(network: nn.Module, pixels: Tensor, labels: Tensor, indices: Iterable[int], names: Sequence[str],
-                   seed: int) -> NDArray[np.int64]:
-    """(names, severities) images of a batch that are still recognised when corrupted here; pixels (N, 3, H, W) in [0, 1]."""
+def corrupted_hits(
+    network: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    indices: Iterable[int],
+    names: Sequence[str],
+    seed: int,
+) -> NDArray[np.int64]:
+    """(names, severities) images of a batch that are still recognised when corrupted here; pixels (N, 3, H,
+    W) in [0, 1]."""
     images = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     places = [int(index) for index in indices]
     hits = np.zeros((len(names), len(SEVERITIES)), dtype=np.int64)
     for row, name in enumerate(names):
         for column, severity in enumerate(SEVERITIES):
-            found = network(to_pixels(corrupt(images, name, severity, places, seed), pixels.device)).argmax(dim=1)
+            found = network(to_pixels(corrupt(images, name, severity, places, seed), pixels.device)).argmax(
+                dim=1
+            )
             hits[row, column] = int((found == labels).sum())
     return hits
 
@@ -44,8 +54,8 @@ def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def summarize(accuracies: Accuracies, made: str, images: int) -> dict[str, Any]:
-    """The table, its mean over the benchmark's 15 and over the paper's 19 corruptions where all of them are there, how it was made, and
-    of how many images under each corruption at each severity."""
+    """The table, its mean over the benchmark's 15 and over the paper's 19 corruptions where all of them are
+    there, how it was made, and of how many images under each corruption at each severity."""
     figures: dict[str, Any] = {"corruption": accuracies, "corruption_made": made, "corruption_images": images}
     for names in (STANDARD, NAMES):
         if all(name in accuracies for name in names):
@@ -53,8 +63,11 @@ def summarize(accuracies: Accuracies, made: str, images: int) -> dict[str, Any]:
     return figures
 
 
-def relative_error(accuracies: Mapping[str, Sequence[float]], baseline: Mapping[str, Sequence[float]]) -> float:
-    """mCE in percent: the mean over corruptions of the sum of errors over severities, relative to the baseline's.
+def relative_error(
+    accuracies: Mapping[str, Sequence[float]], baseline: Mapping[str, Sequence[float]]
+) -> float:
+    """mCE in percent: the mean over corruptions of the sum of errors over severities, relative to the
+    baseline's.
 
     Raises:
         UserError: the baseline lacks a corruption, or makes no error under one.
@@ -66,23 +79,43 @@ def relative_error(accuracies: Mapping[str, Sequence[float]], baseline: Mapping[
     return 100 * float(np.mean(ratios))
 
 
-def check_baseline(baseline: Mapping[str, Any], names: Iterable[str], severities: int = len(SEVERITIES)) -> None:
-    """Raise a `UserError` unless something can be relative to the baseline's accuracies under every corruption of ``names``."""
+def check_baseline(
+    baseline: Mapping[str, Any], names: Iterable[str], severities: int = len(SEVERITIES)
+) -> None:
+    """Raise a `UserError` unless something can be relative to the baseline's accuracies under every
+    corruption of ``names``."""
     for name in names:
         theirs = baseline.get(name)
-        if not isinstance(theirs, list | tuple) or len(theirs) != severities or not all(_is_percent(value) for value in theirs):
-            raise UserError(f"the baseline has no accuracies under '{name}' at {severities} severities; measure it with the same suite")
+        if (
+            not isinstance(theirs, list | tuple)
+            or len(theirs) != severities
+            or not all(_is_percent(value) for value in theirs)
+        ):
+            raise UserError(
+                f"the baseline has no accuracies under '{name}' at {severities} severities; measure it with "
+                "the same suite"
+            )
         if sum(100 - value for value in theirs) <= 0:
-            raise UserError(f"the baseline makes no error under '{name}', so nothing can be relative to it; choose another")
+            raise UserError(
+                f"the baseline makes no error under '{name}', so nothing can be relative to it; choose "
+                "another"
+            )
 
 
 def _is_percent(value: Any) -> bool:
     return isinstance(value, (int, float)) and 0 <= value <= 100  # JSON can hold NaN, which is in no range
 
 
-def released_accuracies(network: nn.Module, folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int,
-                        progress: Callable[[str], None] = lambda line: None) -> tuple[Accuracies, int]:
-    """Accuracies on every corruption that the released set in ``folder`` holds, and on how many images each (the fewest, if they differ).
+def released_accuracies(
+    network: nn.Module,
+    folder: Path,
+    config: DataConfig,
+    classes: Sequence[str],
+    batch_size: int,
+    progress: Callable[[str], None] = lambda line: None,
+) -> tuple[Accuracies, int]:
+    """Accuracies on every corruption that the released set in ``folder`` holds, and on how many images each
+    (the fewest, if they differ).
 
     Raises:
         UserError: as `released_names`; classes of ImageNet-C that are not those of the clean images.
@@ -90,8 +123,11 @@ def released_accuracies(network: nn.Module, folder: Path, config: DataConfig, cl
     device = next(network.parameters()).device
     accuracies: Accuracies = {}
     counts = []
-    sets = (_cifar_c(folder, config, classes, batch_size) if (folder / LABELS).is_file() else
-            _imagenet_c(folder, config, classes, batch_size))
+    sets = (
+        _cifar_c(folder, config, classes, batch_size)
+        if (folder / LABELS).is_file()
+        else _imagenet_c(folder, config, classes, batch_size)
+    )
     with torch.no_grad():
         for name, batches in sets:
             hits = [0, 0]
@@ -105,41 +141,68 @@ def released_accuracies(network: nn.Module, folder: Path, config: DataConfig, cl
 
 
 def released_names(folder: Path, config: DataConfig, classes: Sequence[str]) -> list[str]:
-    """The corruptions that the released set in ``folder`` holds, in the order of `NAMES`; no image is classified for it.
+    """The corruptions that the released set in ``folder`` holds, in the order of `NAMES`; no image is
+    classified for it.
 
     Raises:
-        UserError: no such set; a file of CIFAR-C that is damaged, or has other classes or images of another size than the network is given.
+        UserError: no such set; a file of CIFAR-C that is damaged, or has other classes or images of another
+            size than the network is given.
     """
-    return list(_cifar_files(folder, config, classes)[1]) if (folder / LABELS).is_file() else _imagenet_names(folder)
+    return (
+        list(_cifar_files(folder, config, classes)[1])
+        if (folder / LABELS).is_file()
+        else _imagenet_names(folder)
+    )
 
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
-def _cifar_files(folder: Path, config: DataConfig, classes: Sequence[str]) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    """The labels (5N,), and by corruption the images (5N, H, W, 3), checked against each other and against the network's input."""
+def _cifar_files(
+    folder: Path, config: DataConfig, classes: Sequence[str]
+) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """The labels (5N,), and by corruption the images (5N, H, W, 3), checked against each other and against
+    the network's input."""
     labels = _array(folder / LABELS, 1)
     names = [name for name in NAMES if (folder / f"{name}.npy").is_file()]
     if not names:
-        raise UserError(f"{folder} has labels.npy but none of {', '.join(NAMES[:3])}, ... as .npy; "
-                        "give the folder of CIFAR-10-C or CIFAR-100-C")
+        raise UserError(
+            f"{folder} has labels.npy but none of {', '.join(NAMES[:3])}, ... as .npy; "
+            "give the folder of CIFAR-10-C or CIFAR-100-C"
+        )
     files = {name: _array(folder / f"{name}.npy", 4) for name in names}
     for name, images in files.items():
-        if images.dtype != np.uint8 or len(images) != len(labels) or images.shape[3] != 3 or len(images) % len(SEVERITIES):
-            raise UserError(f"{folder / name}.npy is {images.dtype} {images.shape}; expected uint8 ({len(labels)}, H, W, 3), "
-                            "five severities one after the other; restore it from the released archive")
+        if (
+            images.dtype != np.uint8
+            or len(images) != len(labels)
+            or images.shape[3] != 3
+            or len(images) % len(SEVERITIES)
+        ):
+            raise UserError(
+                f"{folder / name}.npy is {images.dtype} {images.shape}; expected uint8 ({len(labels)}, H, W, "
+                "3), "
+                "five severities one after the other; restore it from the released archive"
+            )
         side = config.test_size or config.image_size
         if images.shape[1:3] != (side, side):  # they are classified as they are released
-            raise UserError(f"{folder / name}.npy holds images of {images.shape[2]} x {images.shape[1]} pixels, which are not resized, but "
-                            f"the network is given {side}; give --image-size {images.shape[1]}, or leave --corrupted out")
+            raise UserError(
+                f"{folder / name}.npy holds images of {images.shape[2]} x {images.shape[1]} pixels, which "
+                "are not resized, but "
+                f"the network is given {side}; give --image-size {images.shape[1]}, or leave --corrupted out"
+            )
     if not len(labels) or (labels.min(), labels.max()) != (0, len(classes) - 1):
         found = f"labels {labels.min()} to {labels.max()}" if len(labels) else "no label"
-        raise UserError(f"{folder / LABELS} has {found}, but the network has {len(classes)} classes, 0 to {len(classes) - 1}; "
-                        "give the released set of the network's own data set")
+        raise UserError(
+            f"{folder / LABELS} has {found}, but the network has {len(classes)} classes, 0 to "
+            f"{len(classes) - 1}; "
+            "give the released set of the network's own data set"
+        )
     return labels, files
 
 
-def _cifar_c(folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int) -> Iterator[tuple[str, Batches]]:
+def _cifar_c(
+    folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int
+) -> Iterator[tuple[str, Batches]]:
     labels, files = _cifar_files(folder, config, classes)
     share = len(labels) // len(SEVERITIES)
     for name, images in files.items():
@@ -150,36 +213,62 @@ def _cifar_c(folder: Path, config: DataConfig, classes: Sequence[str], batch_siz
 def _slices(images: NDArray[Any], labels: NDArray[Any], start: int, end: int, batch_size: int) -> Batches:
     for at in range(start, end, batch_size):
         part = slice(at, min(at + batch_size, end))
-        yield to_pixels(np.array(images[part]), torch.device("cpu")), torch.from_numpy(labels[part].astype(np.int64))
+        yield (
+            to_pixels(np.array(images[part]), torch.device("cpu")),
+            torch.from_numpy(labels[part].astype(np.int64)),
+        )
 
 
 def _array(file: Path, dimensions: int) -> NDArray[Any]:
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{file} could not be read as a NumPy array; restore it from the released archive") from error
+        raise UserError(
+            f"{file} could not be read as a NumPy array; restore it from the released archive"
+        ) from error
     if array.ndim != dimensions or array.dtype.kind not in "iu":
-        raise UserError(f"{file} is {array.dtype} {array.shape}; expected whole numbers in {dimensions} dimension(s)")
+        raise UserError(
+            f"{file} is {array.dtype} {array.shape}; expected whole numbers in {dimensions} dimension(s)"
+        )
     return array
 
 
 def _imagenet_names(folder: Path) -> list[str]:
-    names = [name for name in NAMES if all((folder / name / str(severity)).is_dir() for severity in SEVERITIES)]
+    names = [
+        name for name in NAMES if all((folder / name / str(severity)).is_dir() for severity in SEVERITIES)
+    ]
     if not names:
-        raise UserError(f"{folder} holds no corruption: expected <name>.npy and labels.npy (CIFAR-C), or <name>/<severity 1 to 5>/<class>/ "
-                        "(ImageNet-C)")
+        raise UserError(
+            f"{folder} holds no corruption: expected <name>.npy and labels.npy (CIFAR-C), or "
+            "<name>/<severity 1 to 5>/<class>/ "
+            "(ImageNet-C)"
+        )
     return names
 
 
-def _imagenet_c(folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int) -> Iterator[tuple[str, Batches]]:
+def _imagenet_c(
+    folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int
+) -> Iterator[tuple[str, Batches]]:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
     for name in _imagenet_names(folder):
         for severity in SEVERITIES:
-            where = DataConfig(**{**vars(config), "dataset": "imagefolder", "root": str(folder / name), "train_split": str(severity),
-                                  "val_split": str(severity), "test_crop_ratio": 1.0})  # its images are cut already
+            where = DataConfig(
+                **{
+                    **vars(config),
+                    "dataset": "imagefolder",
+                    "root": str(folder / name),
+                    "train_split": str(severity),
+                    # its images are cut already
+                    "val_split": str(severity),
+                    "test_crop_ratio": 1.0,
+                }
+            )
             dataset = eval_dataset(where)
             if list(dataset.classes) != list(classes):
-                raise UserError(f"{folder / name / str(severity)} has other classes ({len(dataset.classes)}) than the clean images "
-                                f"({len(classes)}); restore it from the released archive")
+                raise UserError(
+                    f"{folder / name / str(severity)} has other classes ({len(dataset.classes)}) than the "
+                    "clean images "
+                    f"({len(classes)}); restore it from the released archive"
+                )
             loader = eval_loader(dataset, batch_size, workers=config.workers)
             yield name, ((images * std + mean, labels) for images, labels, _ in loader)

@@ -38,7 +38,9 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
     if args.run is not None:
         run = open_run(args.run)
         if args.which is not None and args.which not in run.encoders:
-            raise UserError(f"{run.file} holds no encoder '{args.which}'; choose one of {', '.join(run.encoders)}")
+            raise UserError(
+                f"{run.file} holds no encoder '{args.which}'; choose one of {', '.join(run.encoders)}"
+            )
         encoder, info, weights = run.encoders[args.which] if args.which else run.encoder, run.info, run.file
         config = run_config(args, run.data)
     else:
@@ -54,10 +56,19 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
 
 def run_config(args: argparse.Namespace, data: DataConfig) -> DataConfig:
     """The data of a run as it was validated on; what the command line says wins."""
-    given = {"root": args.data and str(args.data), "dataset": args.dataset, "val_split": args.split,
-             "test_size": args.image_size, "test_crop_ratio": args.test_crop_ratio, "interpolation": args.interpolation,
-             "mean": args.mean, "std": args.std}
-    return replace(data, workers=args.workers, **{key: value for key, value in given.items() if value is not None})
+    given = {
+        "root": args.data and str(args.data),
+        "dataset": args.dataset,
+        "val_split": args.split,
+        "test_size": args.image_size,
+        "test_crop_ratio": args.test_crop_ratio,
+        "interpolation": args.interpolation,
+        "mean": args.mean,
+        "std": args.std,
+    }
+    return replace(
+        data, workers=args.workers, **{key: value for key, value in given.items() if value is not None}
+    )
 
 
 def data_config(args: argparse.Namespace, info: EncoderInfo) -> DataConfig:
@@ -65,20 +76,33 @@ def data_config(args: argparse.Namespace, info: EncoderInfo) -> DataConfig:
     timms = timm.get_pretrained_cfg(info.name) if args.encoder and timm.is_model(info.name) else None
     size = args.image_size or info.image_size
     usual = timms.crop_pct if timms else 1.0 if size <= 64 else 0.875
-    ratio = usual if args.test_crop_ratio is None else args.test_crop_ratio  # 0 is refused with the other settings of the data
-    interpolation = args.interpolation or (timms.interpolation if timms and timms.interpolation in INTERPOLATIONS else "bilinear")
+    # 0 is refused with the other settings of the data
+    ratio = usual if args.test_crop_ratio is None else args.test_crop_ratio
+    interpolation = args.interpolation or (
+        timms.interpolation if timms and timms.interpolation in INTERPOLATIONS else "bilinear"
+    )
     root, split = args.data, args.split
     if args.dataset is None:
         root, split = class_folders(args.data, split)
     else:
         split = split or SPLITS[args.dataset][-1]
-    return DataConfig(dataset=args.dataset or "imagefolder", root=str(root), train_split=split, val_split=split, image_size=size,
-                      test_crop_ratio=ratio, interpolation=interpolation, mean=list(args.mean or info.mean), std=list(args.std or info.std),
-                      workers=args.workers)
+    return DataConfig(
+        dataset=args.dataset or "imagefolder",
+        root=str(root),
+        train_split=split,
+        val_split=split,
+        image_size=size,
+        test_crop_ratio=ratio,
+        interpolation=interpolation,
+        mean=list(args.mean or info.mean),
+        std=list(args.std or info.std),
+        workers=args.workers,
+    )
 
 
 def class_folders(folder: Path, split: str | None) -> tuple[Path, str]:
-    """(parent, name) of the folder that holds the class folders: ``folder`` itself, or its ``split``, test/ or val/."""
+    """(parent, name) of the folder that holds the class folders: ``folder`` itself, or its ``split``, test/
+    or val/."""
     if not folder.is_dir():
         raise UserError(f"--data {folder} is no folder; give a folder of class folders")
     for name in (split,) if split else ("test", "val"):
@@ -102,9 +126,16 @@ def check_classes(info: EncoderInfo, dataset: ClassificationDataset, weights: Pa
     """The network's classes must be those of the folders, in the same order."""
     names = dataset.classes
     if info.num_classes != len(names):
-        raise UserError(f"{weights} has {info.num_classes} classes, but {root} has {len(names)} class folders "
-                        f"({', '.join(names[:3])}, ...); give the images of the network's own classes")
+        raise UserError(
+            f"{weights} has {info.num_classes} classes, but {root} has {len(names)} class folders "
+            f"({', '.join(names[:3])}, ...); give the images of the network's own classes"
+        )
     if info.class_names and list(info.class_names) != list(names):
-        at = next(i for i, (ours, theirs) in enumerate(zip(info.class_names, names, strict=True)) if ours != theirs)
-        raise UserError(f"class {at} of {weights} is '{info.class_names[at]}', but the folder of {root} is '{names[at]}'; "
-                        "name the class folders as in training")
+        at = next(
+            i for i, (ours, theirs) in enumerate(zip(info.class_names, names, strict=True)) if ours != theirs
+        )
+        raise UserError(
+            f"class {at} of {weights} is '{info.class_names[at]}', but the folder of {root} is "
+            f"'{names[at]}'; "
+            "name the class folders as in training"
+        )

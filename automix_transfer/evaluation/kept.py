@@ -1,4 +1,5 @@
-"""What an output holds already: parts that a new suite does not measure are kept beside its own, or the output is not written over."""
+"""What an output holds already: parts that a new suite does not measure are kept beside its own, or the
+output is not written over."""
 
 from __future__ import annotations
 
@@ -10,18 +11,45 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
 
 #: part of the suite -> the figures that it gives
-FIGURES = {"clean": ("top1", "top5"), "calibration": ("ece10", "ece15", "adaptive_ece15", "brier", "nll", "reliability"),
-           "confusion": ("mean_class_top1",), "fgsm": ("fgsm_error",), "pgd": ("pgd_error",),
-           "corruption": ("corruption", "corruption_made", "corruption_images", "corruption_top1_15", "corruption_top1_19",
-                          "corruption_relative_error")}
+FIGURES = {
+    "clean": ("top1", "top5"),
+    "calibration": ("ece10", "ece15", "adaptive_ece15", "brier", "nll", "reliability"),
+    "confusion": ("mean_class_top1",),
+    "fgsm": ("fgsm_error",),
+    "pgd": ("pgd_error",),
+    "corruption": (
+        "corruption",
+        "corruption_made",
+        "corruption_images",
+        "corruption_top1_15",
+        "corruption_top1_19",
+        "corruption_relative_error",
+    ),
+}
 #: what two suites of one file must share: the network, its images, and how they are attacked and corrupted
-SAME = ("weights_sha256", "which", "data", "dataset", "split", "limit", "image_size", "test_crop_ratio", "interpolation", "mean", "std",
-        "epsilon", "pgd_steps", "pgd_step_size", "seed")
+SAME = (
+    "weights_sha256",
+    "which",
+    "data",
+    "dataset",
+    "split",
+    "limit",
+    "image_size",
+    "test_crop_ratio",
+    "interpolation",
+    "mean",
+    "std",
+    "epsilon",
+    "pgd_steps",
+    "pgd_step_size",
+    "seed",
+)
 SOURCE = ("commit", "changed", "torch", "device", "seconds", "baseline")  # of a part that was measured before
 
 
 def kept_parts(output: Path, parts: Sequence[str], source: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of ``output`` that a suite of ``parts`` does not measure, with ``kept``: which part was made by what; empty if none.
+    """The figures of ``output`` that a suite of ``parts`` does not measure, with ``kept``: which part was
+    made by what; empty if none.
 
     Args:
         source: what the new figures are made from, see `output.about`.
@@ -35,18 +63,26 @@ def kept_parts(output: Path, parts: Sequence[str], source: Mapping[str, Any]) ->
         return {}
     if not isinstance(content, dict):
         return {}
-    held = {part: [key for key in keys if key in content] for part, keys in FIGURES.items() if part not in parts}
+    held = {
+        part: [key for key in keys if key in content] for part, keys in FIGURES.items() if part not in parts
+    }
     held = {part: keys for part, keys in held.items() if keys}
     if not held:
         return {}
     about = _mapping(content.get("about"))
     other = next((key for key in SAME if about.get(key) != source.get(key)), None)
     if other is not None:
-        raise UserError(f"{output} holds {', '.join(held)}, which this --suite would overwrite and cannot be joined with, as its {other} "
-                        f"is {about.get(other)} and now {source.get(other)}; give another --output")
+        raise UserError(
+            f"{output} holds {', '.join(held)}, which this --suite would overwrite and cannot be joined "
+            f"with, as its {other} "
+            f"is {about.get(other)} and now {source.get(other)}; give another --output"
+        )
     before = _mapping(about.get("kept"))
     made = {key: about[key] for key in SOURCE if key in about}
-    return {**{key: content[key] for keys in held.values() for key in keys}, "kept": {part: before.get(part, made) for part in held}}
+    return {
+        **{key: content[key] for keys in held.values() for key in keys},
+        "kept": {part: before.get(part, made) for part in held},
+    }
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """Do networks recognise both images of a mixed sample (Fig. 4, right), and is a Mix Block alive (Fig. 6)?
 
-All methods get the same images, partners and λ, so their figures can be compared. A pair of two images of one class says nothing here
-(top-2 could never equal {y, y}) and is left out.
+All methods get the same images, partners and λ, so their figures can be compared. A pair of two images of one
+class says nothing here (top-2 could never equal {y, y}) and is left out.
 """
 
 from __future__ import annotations
@@ -29,15 +29,30 @@ from automix_transfer.mixing import Method
 from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.rng import derive_generator
 
-__all__ = ["LAMS", "MIXERS", "MaskStatistics", "MixedAccuracy", "Mixer", "automix_mask", "automix_mixer", "cutmix", "draw_partners",
-           "load_method", "mask_statistics", "mixed_accuracy", "mixup", "shuffled_batches"]
+__all__ = [
+    "LAMS",
+    "MIXERS",
+    "MaskStatistics",
+    "MixedAccuracy",
+    "Mixer",
+    "automix_mask",
+    "automix_mixer",
+    "cutmix",
+    "draw_partners",
+    "load_method",
+    "mask_statistics",
+    "mixed_accuracy",
+    "mixup",
+    "shuffled_batches",
+]
 
 LAMS = tuple(tenth / 10 for tenth in range(1, 10))  #: 0.1 to 0.9
 
 
 @dataclass
 class MixedAccuracy:
-    """One λ: ``top1`` and ``top2`` in percent over ``pairs`` pairs of different classes; ``left_out`` pairs had one class."""
+    """One λ: ``top1`` and ``top2`` in percent over ``pairs`` pairs of different classes; ``left_out`` pairs
+    had one class."""
 
     lam: float
     top1: float
@@ -50,15 +65,22 @@ class MixedAccuracy:
 
 
 @torch.no_grad()
-def mixed_accuracy(encoder: nn.Module, batches: Iterable[Sequence[Any]], mixer: Mixer, lams: Sequence[float] = LAMS,
-                   seed: int = 0) -> list[MixedAccuracy]:
+def mixed_accuracy(
+    encoder: nn.Module,
+    batches: Iterable[Sequence[Any]],
+    mixer: Mixer,
+    lams: Sequence[float] = LAMS,
+    seed: int = 0,
+) -> list[MixedAccuracy]:
     """Accuracy of ``encoder`` on mixed samples, for each λ (Fig. 4, right).
 
-    Top-1 is right when the first prediction is y_i or y_j; top-2 when the first two are y_i and y_j, in either order.
+    Top-1 is right when the first prediction is y_i or y_j; top-2 when the first two are y_i and y_j, in
+    either order.
 
     Args:
-        batches: (images (N, 3, H, W), labels (N,), ...); partners are drawn within a batch, so batches should hold many classes
-            (`shuffled_batches`; a loader in the order of class folders would pair each class with itself).
+        batches: (images (N, 3, H, W), labels (N,), ...); partners are drawn within a batch, so batches should
+            hold many classes (`shuffled_batches`; a loader in the order of class folders would pair each
+            class with itself).
 
     Raises:
         UserError: fewer than two classes, λ outside [0, 1], or no pair of two classes in any batch.
@@ -84,10 +106,15 @@ def mixed_accuracy(encoder: nn.Module, batches: Iterable[Sequence[Any]], mixer: 
                 top2 = ((first == y_i) & (second == y_j)) | ((first == y_j) & (second == y_i))
                 hits[at] += torch.stack([(top1 & different).sum(), (top2 & different).sum()]).cpu()
     if pairs == 0:
-        raise UserError(f"none of the {seen} pairs has two different classes, so there is no accuracy on mixed samples; "
-                        "shuffle the samples, or use larger batches")
+        raise UserError(
+            f"none of the {seen} pairs has two different classes, so there is no accuracy on mixed samples; "
+            "shuffle the samples, or use larger batches"
+        )
     percent = (100 * hits / pairs).tolist()
-    return [MixedAccuracy(float(lam), top1, top2, pairs, seen - pairs) for lam, (top1, top2) in zip(lams, percent, strict=True)]
+    return [
+        MixedAccuracy(float(lam), top1, top2, pairs, seen - pairs)
+        for lam, (top1, top2) in zip(lams, percent, strict=True)
+    ]
 
 
 @dataclass
@@ -97,7 +124,8 @@ class MaskStatistics:
     Attributes:
         mean: of all masks (share of image i); it should follow λ.
         error: mean over pairs of |mask's mean - λ|.
-        spatial_std: mean over pairs of the standard deviation within a mask; 0 is the trivial solution of Fig. 6.
+        spatial_std: mean over pairs of the standard deviation within a mask; 0 is the trivial solution of
+            Fig. 6.
         pair_std: mean over positions of the standard deviation over pairs; 0: one mask for all pairs.
     """
 
@@ -113,7 +141,9 @@ class MaskStatistics:
 
 
 @torch.no_grad()
-def mask_statistics(method: Method, batches: Iterable[Sequence[Any]], lams: Sequence[float] = LAMS, seed: int = 0) -> list[MaskStatistics]:
+def mask_statistics(
+    method: Method, batches: Iterable[Sequence[Any]], lams: Sequence[float] = LAMS, seed: int = 0
+) -> list[MaskStatistics]:
     """`MaskStatistics` for each λ, over one pair for every image of ``batches``.
 
     Raises:
@@ -122,7 +152,8 @@ def mask_statistics(method: Method, batches: Iterable[Sequence[Any]], lams: Sequ
     block = mix_block_of(method)
     _check_lams(lams)
     device = next(block.parameters()).device
-    sums = torch.zeros(len(lams), 3, dtype=torch.float64)  # mean, |mean - λ|, spatial standard deviation, summed over pairs
+    # mean, |mean - λ|, spatial standard deviation, summed over pairs
+    sums = torch.zeros(len(lams), 3, dtype=torch.float64)
     moments: list[list[Tensor]] = [[] for _ in lams]  # per position: sum and sum of squares over pairs
     pairs = 0
     for number, batch in enumerate(batches):
@@ -130,22 +161,32 @@ def mask_statistics(method: Method, batches: Iterable[Sequence[Any]], lams: Sequ
         permutation = draw_partners(len(images), seed, number).to(device)
         pairs += len(images)
         for at, lam in enumerate(lams):
-            mask_NP = automix_mask(block, images, permutation, lam, derive_generator(seed, "mixer", number, at)).flatten(1).double().cpu()
+            mask_NP = (
+                automix_mask(block, images, permutation, lam, derive_generator(seed, "mixer", number, at))
+                .flatten(1)
+                .double()
+                .cpu()
+            )
             mean_N = mask_NP.mean(dim=1)
-            sums[at] += torch.stack([mean_N.sum(), (mean_N - lam).abs().sum(), mask_NP.std(dim=1, unbiased=False).sum()])
+            sums[at] += torch.stack(
+                [mean_N.sum(), (mean_N - lam).abs().sum(), mask_NP.std(dim=1, unbiased=False).sum()]
+            )
             new = [mask_NP.sum(dim=0), mask_NP.square().sum(dim=0)]
             moments[at] = [a + b for a, b in zip(moments[at], new, strict=True)] if moments[at] else new
     if pairs == 0:
         raise UserError("there is no image to draw masks for; give at least one batch")
     rows = []
-    for lam, (mean, error, spatial), (first, second) in zip(lams, (sums / pairs).tolist(), moments, strict=True):
+    for lam, (mean, error, spatial), (first, second) in zip(
+        lams, (sums / pairs).tolist(), moments, strict=True
+    ):
         variance_P = (second / pairs - (first / pairs).square()).clamp(min=0)
         rows.append(MaskStatistics(float(lam), mean, error, spatial, float(variance_P.sqrt().mean()), pairs))
     return rows
 
 
 def draw_partners(count: int, seed: int, batch: int) -> Tensor:
-    """A partner for each of ``count`` images, another one wherever there are two: (N,) int64, the same for every method and λ.
+    """A partner for each of ``count`` images, another one wherever there are two: (N,) int64, the same for
+    every method and λ.
 
     A random cycle: every image is i once and j once, and none is its own partner.
     """
@@ -155,14 +196,21 @@ def draw_partners(count: int, seed: int, batch: int) -> Tensor:
     return partners
 
 
-def shuffled_batches(dataset: ClassificationDataset, batch_size: int = 64, seed: int = 0,
-                     count: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """``count`` samples (0: all) of ``dataset`` in a random order as (images, labels); a last batch of one image is dropped."""
-    chosen = torch.randperm(len(dataset), generator=derive_generator(seed, "shuffled batches"))[:count or len(dataset)].tolist()
+def shuffled_batches(
+    dataset: ClassificationDataset, batch_size: int = 64, seed: int = 0, count: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """``count`` samples (0: all) of ``dataset`` in a random order as (images, labels); a last batch of one
+    image is dropped."""
+    chosen = torch.randperm(len(dataset), generator=derive_generator(seed, "shuffled batches"))[
+        : count or len(dataset)
+    ].tolist()
     for start in range(0, len(chosen), batch_size):
-        samples = [dataset[index] for index in chosen[start:start + batch_size]]
+        samples = [dataset[index] for index in chosen[start : start + batch_size]]
         if len(samples) > 1:
-            yield torch.stack([sample[0] for sample in samples]), torch.tensor([sample[1] for sample in samples])
+            yield (
+                torch.stack([sample[0] for sample in samples]),
+                torch.tensor([sample[1] for sample in samples]),
+            )
 
 
 def _check_lams(lams: Sequence[float]) -> None:

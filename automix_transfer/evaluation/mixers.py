@@ -1,7 +1,8 @@
-"""Mixing pairs at a λ of one's own choice, as the methods mix them in training: for figures and for a trained Mix Block offline.
+"""Mixing pairs at a λ of one's own choice, as the methods mix them in training: for figures and for a trained
+Mix Block offline.
 
-A *mixer* is a pure function ``(images, permutation, lam, rng) -> mixed``: images (N, C, H, W) and their partners
-``images[permutation]`` become (N, C, H, W) with share λ of image i.
+A *mixer* is a pure function ``(images, permutation, lam, rng) -> mixed``: images (N, C, H, W) and their
+partners ``images[permutation]`` become (N, C, H, W) with share λ of image i.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def mixup(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator)
 def cutmix(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
     """A box of x_j in x_i, its place drawn for every pair.
 
-    Unlike the training method the box is moved inside the image and not clipped at its border, so the share of i stays within the
-    rounding of the box's sides of λ: about 1/H + 1/W.
+    Unlike the training method the box is moved inside the image and not clipped at its border, so the share
+    of i stays within the rounding of the box's sides of λ: about 1/H + 1/W.
     """
     count, _, height, width = images.shape
     inside = torch.ones(count, 1, height, width, dtype=torch.bool)
@@ -56,12 +57,15 @@ MIXERS: dict[str, Mixer] = {"mixup": mixup, "cutmix": cutmix}
 
 
 @torch.no_grad()
-def automix_mask(method: AutoMix, images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
-    """The share s_i (N, 1, H, W) that a Mix Block gives image i: from the features that it was trained on, encoder k's unless its options
-    say otherwise, in eval mode, whatever the batch.
+def automix_mask(
+    method: AutoMix, images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator
+) -> Tensor:
+    """The share s_i (N, 1, H, W) that a Mix Block gives image i: from the features that it was trained on,
+    encoder k's unless its options say otherwise, in eval mode, whatever the batch.
 
-    ``rng`` is used by the ablation with random grids only. In training the features may come from the batch's BatchNorm statistics
-    (``method.k_mode=train``); here they come from the running ones, so a pair's mask does not depend on the other pairs.
+    ``rng`` is used by the ablation with random grids only. In training the features may come from the batch's
+    BatchNorm statistics (``method.k_mode=train``); here they come from the running ones, so a pair's mask
+    does not depend on the other pairs.
     """
     with eval_mode(method):
         z = method.mask_features(images)
@@ -80,16 +84,20 @@ def automix_mixer(method: Method) -> Mixer:
     def mixer(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
         if min(lam, 1 - lam) <= block.options.small_lam and block.options.small_lam > 0:
             return mixup(images, permutation, lam, rng)
-        return mix(images, images[permutation.to(images.device)], automix_mask(block, images, permutation, lam, rng))
+        return mix(
+            images, images[permutation.to(images.device)], automix_mask(block, images, permutation, lam, rng)
+        )
 
     return mixer
 
 
 def pair_mixer(method: CoinMethod) -> Mixer:
-    """The mixer of any method that draws and then applies: its own draw with another λ and other partners, anew for every few pairs.
+    """The mixer of any method that draws and then applies: its own draw with another λ and other partners,
+    anew for every few pairs.
 
-    A box that the image's border clips leaves image i more than λ, as in training. Methods that mix features are shown by the mix of
-    their input. Saliency (PuzzleMix) is that of the class which the method's network predicts.
+    A box that the image's border clips leaves image i more than λ, as in training. Methods that mix features
+    are shown by the mix of their input. Saliency (PuzzleMix) is that of the class which the method's network
+    predicts.
     """
 
     def mixer(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
@@ -100,15 +108,17 @@ def pair_mixer(method: CoinMethod) -> Mixer:
                 draw = method.draw(2 * count, (images.shape[2], images.shape[3]), rng, lam)
                 draw = replace(draw, permutation=torch.arange(2 * count).roll(count))
                 with torch.no_grad():
-                    mixed.append(method.apply_draw(both, method.encoder(both).argmax(dim=1), draw).images[:count])
+                    mixed.append(
+                        method.apply_draw(both, method.encoder(both).argmax(dim=1), draw).images[:count]
+                    )
         return torch.cat(mixed)
 
     return mixer
 
 
 def own_mixer(method: Method) -> Mixer | None:
-    """How ``method`` mixes, at a λ that is given; None where it has no such mix: vanilla and AugMix do not mix pairs, Co-Mixup and SuperMix
-    choose their shares themselves."""
+    """How ``method`` mixes, at a λ that is given; None where it has no such mix: vanilla and AugMix do not
+    mix pairs, Co-Mixup and SuperMix choose their shares themselves."""
     if isinstance(method, AutoMix):
         return automix_mixer(method)
     if isinstance(method, (MixUp, CutMix)):
@@ -119,15 +129,20 @@ def own_mixer(method: Method) -> Mixer | None:
 def mix_block_of(method: Method) -> AutoMix:
     """``method``, if it has a Mix Block; else a `UserError`."""
     if not isinstance(method, AutoMix):
-        raise UserError(f"method '{type(method).__name__}' has no Mix Block; give the checkpoint of a run with method.name=automix")
+        raise UserError(
+            f"method '{type(method).__name__}' has no Mix Block; give the checkpoint of a run with "
+            "method.name=automix"
+        )
     return method
 
 
 def load_method(path: str | Path, device: str | torch.device = "cpu") -> tuple[Method, EncoderInfo]:
-    """The method of a training checkpoint, in eval mode, and what is known of its encoder: for using a trained Mix Block offline.
+    """The method of a training checkpoint, in eval mode, and what is known of its encoder: for using a
+    trained Mix Block offline.
 
     Raises:
-        UserError: the file is no training checkpoint of ours, or was written by a version that built the method otherwise.
+        UserError: the file is no training checkpoint of ours, or was written by a version that built the
+            method otherwise.
     """
     path = Path(path)
     method, info = method_of(checkpoint.read(path), path)
@@ -140,10 +155,17 @@ def method_of(content: Mapping[str, Any], source: Path) -> tuple[Method, Encoder
     try:
         info = EncoderInfo.from_dict(content["encoder"])
         name = content["config"]["method"]["name"]
-        options = {key: value for key, value in content["config"]["method"].items() if key != "name" and (name, key) not in NEVER_READ}
+        options = {
+            key: value
+            for key, value in content["config"]["method"].items()
+            if key != "name" and (name, key) not in NEVER_READ
+        }
         method = build_method(name, info.build(), options, info)
         method.load_state_dict(method_state(content["model"] | content.get("model_extra", {})))
-    except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:  # hand-edited or of another version
-        raise UserError(f"{source} does not fit the method '{name}' of this version ({first_line(error)}); "
-                        "use the version that wrote it") from error
+    # hand-edited or of another version
+    except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{source} does not fit the method '{name}' of this version ({first_line(error)}); "
+            "use the version that wrote it"
+        ) from error
     return method.eval(), info

@@ -1,4 +1,5 @@
-"""Trained runs as figures need them: the method, its data, and its history, from a run folder of pretrain/ or finegrained/."""
+"""Trained runs as figures need them: the method, its data, and its history, from a run folder of pretrain/ or
+finegrained/."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class Run:
         file: the checkpoint; ``folder`` is the run's.
         name: ``method.name``.
         label: what tells it apart from the other runs of a figure.
-        encoders: every network of the checkpoint, a moving average of the weights included, the one for inference first.
+        encoders: every network of the checkpoint, a moving average of the weights included, the one for
+            inference first.
         data: as it was validated on.
         history: a row for each epoch done.
         config: the experiment, as the checkpoint holds it.
@@ -59,8 +61,14 @@ class Run:
 
     def about(self) -> dict[str, Any]:
         """Where its figures come from, for files."""
-        return {"label": self.label, "method": self.name, "folder": str(self.folder), "checkpoint": self.file.name, "step": self.step,
-                "epoch": self.epoch}
+        return {
+            "label": self.label,
+            "method": self.name,
+            "folder": str(self.folder),
+            "checkpoint": self.file.name,
+            "step": self.step,
+            "epoch": self.epoch,
+        }
 
 
 def open_run(path: str | Path) -> Run:
@@ -73,27 +81,52 @@ def open_run(path: str | Path) -> Run:
     if not path.exists():
         raise UserError(f"{path} does not exist; give the folder of a run, the output=... of its training")
     if path.is_dir():
-        path = next((path / name for name in (checkpoint.LAST, checkpoint.PREVIOUS) if (path / name).is_file()), path)
+        path = next(
+            (path / name for name in (checkpoint.LAST, checkpoint.PREVIOUS) if (path / name).is_file()), path
+        )
         if path.is_dir():
-            raise UserError(f"{path} holds no {checkpoint.LAST}, so it is not the folder of a run that has begun; "
-                            "give the output=... of a training")
+            raise UserError(
+                f"{path} holds no {checkpoint.LAST}, so it is not the folder of a run that has begun; "
+                "give the output=... of a training"
+            )
     content = checkpoint.read(path)
     method, info = method_of(content, path)
     try:
         data = load_config(DataConfig, values=content["config"]["data"], section="data.")
-        name, step, epoch = str(content["config"]["method"]["name"]), int(content["step"]), int(content["epoch"])
+        name, step, epoch = (
+            str(content["config"]["method"]["name"]),
+            int(content["step"]),
+            int(content["epoch"]),
+        )
         history = [dict(row) for row in content.get("history", [])]
         encoders = encoders_of(content, method, info)
     except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} does not say what was trained, and on which data ({(str(error).splitlines() or ['?'])[0]}); "
-                        "use the version that wrote it") from error
-    return Run(path, name, path.parent.resolve().name, method, encoders, info, data, step, epoch, history, content["config"])
+        raise UserError(
+            f"{path} does not say what was trained, and on which data "
+            f"({(str(error).splitlines() or ['?'])[0]}); "
+            "use the version that wrote it"
+        ) from error
+    return Run(
+        path,
+        name,
+        path.parent.resolve().name,
+        method,
+        encoders,
+        info,
+        data,
+        step,
+        epoch,
+        history,
+        content["config"],
+    )
 
 
 def encoders_of(content: Mapping[str, Any], method: Method, info: EncoderInfo) -> dict[str, nn.Module]:
     """The method's encoders and the moving average of the weights beside it, in the order of the checkpoint."""
     found = dict(method.encoders())
-    average = {key.removeprefix(AVERAGE): value for key, value in content["model"].items() if key.startswith(AVERAGE)}
+    average = {
+        key.removeprefix(AVERAGE): value for key, value in content["model"].items() if key.startswith(AVERAGE)
+    }
     if average:
         found["ema"] = info.build().eval()
         found["ema"].load_state_dict(average)
@@ -102,7 +135,8 @@ def encoders_of(content: Mapping[str, Any], method: Method, info: EncoderInfo) -
 
 
 def open_runs(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[Run]:
-    """Several runs with labels that tell them apart: ``labels``, the method's name, or the folder's, or the checkpoint's file.
+    """Several runs with labels that tell them apart: ``labels``, the method's name, or the folder's, or the
+    checkpoint's file.
 
     Raises:
         UserError: as `open_run`; another number of labels, or a run given twice.
@@ -110,8 +144,13 @@ def open_runs(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[R
     if labels and len(labels) != len(paths):
         raise UserError(f"--labels gives {len(labels)} names for {len(paths)} runs; give one for each")
     runs = [open_run(path) for path in paths]
-    options = [list(labels), [run.name for run in runs], [run.folder.resolve().name for run in runs],
-               [f"{run.folder.resolve().name}/{run.file.stem}" for run in runs], [str(run.file) for run in runs]]
+    options = [
+        list(labels),
+        [run.name for run in runs],
+        [run.folder.resolve().name for run in runs],
+        [f"{run.folder.resolve().name}/{run.file.stem}" for run in runs],
+        [str(run.file) for run in runs],
+    ]
     for names in options:
         if len(set(names)) == len(runs):
             return [replace(run, label=name) for run, name in zip(runs, names, strict=True)]
@@ -126,24 +165,39 @@ def common_data(runs: Sequence[Run], root: Path | None = None) -> Classification
         root: where the data set lies now; default: where the first run had it.
 
     Raises:
-        UserError: the runs were validated on other data, classes or pixels than the first; or the data set is not there.
+        UserError: the runs were validated on other data, classes or pixels than the first; or the data set is
+            not there.
     """
     first = runs[0]
     for run in runs[1:]:
         for what, ours, theirs in (
-                ("classes", run.info.class_names, first.info.class_names),
-                ("data.dataset", run.data.dataset, first.data.dataset), ("data.val_split", run.data.val_split, first.data.val_split),
-                ("image size", run.data.test_size or run.data.image_size, first.data.test_size or first.data.image_size),
-                ("data.mean", list(run.data.mean), list(first.data.mean)), ("data.std", list(run.data.std), list(first.data.std))):
+            ("classes", run.info.class_names, first.info.class_names),
+            ("data.dataset", run.data.dataset, first.data.dataset),
+            ("data.val_split", run.data.val_split, first.data.val_split),
+            (
+                "image size",
+                run.data.test_size or run.data.image_size,
+                first.data.test_size or first.data.image_size,
+            ),
+            ("data.mean", list(run.data.mean), list(first.data.mean)),
+            ("data.std", list(run.data.std), list(first.data.std)),
+        ):
             if ours != theirs:
                 values = "" if what == "classes" else f" ({ours}, and {theirs})"
-                raise UserError(f"{run.file} and {first.file} have different {what}{values}, so they cannot be shown the same images; "
-                                "compare runs of one data set and size")
+                raise UserError(
+                    f"{run.file} and {first.file} have different {what}{values}, so they cannot be shown the "
+                    "same images; "
+                    "compare runs of one data set and size"
+                )
     config = replace(first.data, root=str(root)) if root is not None else first.data
     if not Path(config.root).exists():
-        raise UserError(f"the data of {first.file}, {config.root}, are not there; give their folder with --data")
+        raise UserError(
+            f"the data of {first.file}, {config.root}, are not there; give their folder with --data"
+        )
     dataset = eval_dataset(config)
     if first.info.class_names and list(first.info.class_names) != list(dataset.classes):
-        raise UserError(f"{config.root} has other classes ({len(dataset.classes)}) than {first.file} was trained on "
-                        f"({len(first.info.class_names)}); give the data set of the run with --data")
+        raise UserError(
+            f"{config.root} has other classes ({len(dataset.classes)}) than {first.file} was trained on "
+            f"({len(first.info.class_names)}); give the data set of the run with --data"
+        )
     return dataset

@@ -16,10 +16,21 @@ from automix_transfer.evaluation.suite import SuiteOptions
 from automix_transfer.io import read_json
 from automix_transfer.training.record.run_folder import git_commit
 
-SHOWN = {"top1": "top-1", "top5": "top-5", "mean_class_top1": "top-1, mean over classes", "ece10": "ECE, 10 bins", "ece15": "ECE, 15 bins",
-         "adaptive_ece15": "adaptive ECE, 15 bins", "corruption_top1_15": "top-1, 15 corruptions",
-         "corruption_top1_19": "top-1, 19 corruptions", "corruption_relative_error": "mCE to the baseline",
-         "brier": "Brier score (0 to 2)", "nll": "NLL (nats)", "fgsm_error": "FGSM error", "pgd_error": "PGD error"}
+SHOWN = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_class_top1": "top-1, mean over classes",
+    "ece10": "ECE, 10 bins",
+    "ece15": "ECE, 15 bins",
+    "adaptive_ece15": "adaptive ECE, 15 bins",
+    "corruption_top1_15": "top-1, 15 corruptions",
+    "corruption_top1_19": "top-1, 19 corruptions",
+    "corruption_relative_error": "mCE to the baseline",
+    "brier": "Brier score (0 to 2)",
+    "nll": "NLL (nats)",
+    "fgsm_error": "FGSM error",
+    "pgd_error": "PGD error",
+}
 NOT_PERCENT = ("brier", "nll")
 
 
@@ -28,20 +39,42 @@ def read_baseline(path: Path, parts: Sequence[str]) -> dict[str, Any]:
     content = read_json(path)
     found = content.get("corruption") if isinstance(content, dict) else None
     if not isinstance(found, dict) or "corruption" not in parts:
-        raise UserError(f"--baseline {path} must be an output of --suite corruption, and this --suite must name it too")
+        raise UserError(
+            f"--baseline {path} must be an output of --suite corruption, and this --suite must name it too"
+        )
     return found
 
 
-def about(args: argparse.Namespace, inputs: Inputs, options: SuiteOptions, device: torch.device) -> dict[str, Any]:
+def about(
+    args: argparse.Namespace, inputs: Inputs, options: SuiteOptions, device: torch.device
+) -> dict[str, Any]:
     """What the figures are made from."""
     config = inputs.config
-    return {"encoder": inputs.info.name, "weights": str(inputs.weights), "weights_sha256": digest(inputs.weights),
-            "run": args.run and str(args.run), "which": args.which, "data": str(args.data or config.root), "dataset": config.dataset,
-            "split": config.val_split, "limit": args.limit, "image_size": config.test_size or config.image_size,
-            "test_crop_ratio": config.test_crop_ratio, "interpolation": config.interpolation, "mean": list(config.mean),
-            "std": list(config.std), "suite": list(options.parts), "epsilon": options.epsilon, "pgd_steps": options.pgd_steps,
-            "pgd_step_size": options.pgd_step_size, "seed": options.seed, "device": str(device),
-            "baseline": args.baseline and str(args.baseline), "torch": torch.__version__, **git_commit()}
+    return {
+        "encoder": inputs.info.name,
+        "weights": str(inputs.weights),
+        "weights_sha256": digest(inputs.weights),
+        "run": args.run and str(args.run),
+        "which": args.which,
+        "data": str(args.data or config.root),
+        "dataset": config.dataset,
+        "split": config.val_split,
+        "limit": args.limit,
+        "image_size": config.test_size or config.image_size,
+        "test_crop_ratio": config.test_crop_ratio,
+        "interpolation": config.interpolation,
+        "mean": list(config.mean),
+        "std": list(config.std),
+        "suite": list(options.parts),
+        "epsilon": options.epsilon,
+        "pgd_steps": options.pgd_steps,
+        "pgd_step_size": options.pgd_step_size,
+        "seed": options.seed,
+        "device": str(device),
+        "baseline": args.baseline and str(args.baseline),
+        "torch": torch.__version__,
+        **git_commit(),
+    }
 
 
 def digest(file: Path) -> str:
@@ -56,22 +89,39 @@ def digest(file: Path) -> str:
 def table(result: dict[str, Any]) -> str:
     """The figures, a line each."""
     source = result["about"]
-    lines = [f"{source['encoder']} on {result['images']:,} images of {source['data']}, {source['image_size']} px"]
+    lines = [
+        f"{source['encoder']} on {result['images']:,} images of {source['data']}, {source['image_size']} px"
+    ]
     for key, name in SHOWN.items():
         if key in result:
-            lines.append(f"  {name:<26}{result[key]:>9.4f}" if key in NOT_PERCENT else f"  {name:<26}{result[key]:>8.2f} %")
+            lines.append(
+                f"  {name:<26}{result[key]:>9.4f}"
+                if key in NOT_PERCENT
+                else f"  {name:<26}{result[key]:>8.2f} %"
+            )
     if "corruption" in result:
-        lines.append(f"  top-1 under corruption ({result['corruption_made']}, {result['corruption_images']:,} images each), "
-                     "severities 1 to 5 and their mean:")
-        lines += [f"    {name:<20}" + "".join(f"{value:>8.2f}" for value in (*values, sum(values) / len(values)))
-                  for name, values in result["corruption"].items()]
+        lines.append(
+            f"  top-1 under corruption ({result['corruption_made']}, {result['corruption_images']:,} images "
+            "each), "
+            "severities 1 to 5 and their mean:"
+        )
+        lines += [
+            f"    {name:<20}" + "".join(f"{value:>8.2f}" for value in (*values, sum(values) / len(values)))
+            for name, values in result["corruption"].items()
+        ]
     return "\n".join(lines)
 
 
 def confusion_table(content: dict[str, Any], count: int = 5) -> str:
     """The most confused pairs and the weakest classes, a line each."""
     lines = ["  most confused:"] if content["pairs"] else ["  no image was confused"]
-    lines += [f"    {pair['count']:>5} of {pair['of']:<6}{pair['true']} taken for {pair['predicted']}" for pair in content["pairs"][:count]]
+    lines += [
+        f"    {pair['count']:>5} of {pair['of']:<6}{pair['true']} taken for {pair['predicted']}"
+        for pair in content["pairs"][:count]
+    ]
     weakest = sorted((row for row in content["per_class"] if row["n"]), key=lambda row: row["top1"])[:count]
-    lines += ["  weakest classes:", *(f"    {row['top1']:>8.2f} %   {row['name']} ({row['n']} images)" for row in weakest)]
+    lines += [
+        "  weakest classes:",
+        *(f"    {row['top1']:>8.2f} %   {row['name']} ({row['n']} images)" for row in weakest),
+    ]
     return "\n".join(lines)

@@ -1,6 +1,8 @@
-"""What any classifier is worth on a folder of images: accuracy, calibration, adversarial and corruption error, confused classes.
+"""What any classifier is worth on a folder of images: accuracy, calibration, adversarial and corruption
+error, confused classes.
 
-One pass over the images: each is read once and, as it is, classified once; FGSM takes its gradient from that same pass.
+One pass over the images: each is read once and, as it is, classified once; FGSM takes its gradient from that
+same pass.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ PARTS = ("clean", "calibration", "confusion", "fgsm", "pgd", "corruption")
 
 @dataclass(frozen=True)
 class SuiteOptions:
-    """What is measured: ``parts`` of `PARTS`, the radius ε of the attacks in [0, 1], PGD's steps and step size, the corruptions that are
-    made here, and the seed of them and of PGD's start."""
+    """What is measured: ``parts`` of `PARTS`, the radius ε of the attacks in [0, 1], PGD's steps and step
+    size, the corruptions that are made here, and the seed of them and of PGD's start."""
 
     parts: tuple[str, ...] = ("clean", "calibration", "fgsm")
     epsilon: float = 8 / 255
@@ -37,13 +39,20 @@ class SuiteOptions:
     seed: int = 0
 
 
-def evaluate_suite(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Tensor]], mean: Sequence[float], std: Sequence[float],
-                   options: SuiteOptions | None = None, progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
+def evaluate_suite(
+    encoder: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor, Tensor]],
+    mean: Sequence[float],
+    std: Sequence[float],
+    options: SuiteOptions | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
     """Every figure of the parts asked for, in percent unless said otherwise, over all images of ``loader``.
 
-    ``clean``: top1, top5. ``calibration``: ece10, ece15, adaptive_ece15, brier (0 to 2), nll (nats) and the 15 reliability bins.
-    ``fgsm``, ``pgd``: the error, 100 - top-1, on attacked images. ``corruption``: top-1 under each corruption at each severity, made
-    here, and its means. ``confusion``: see `confusion_figures`. And ``images``: how many.
+    ``clean``: top1, top5. ``calibration``: ece10, ece15, adaptive_ece15, brier (0 to 2), nll (nats) and the
+    15 reliability bins. ``fgsm``, ``pgd``: the error, 100 - top-1, on attacked images. ``corruption``: top-1
+    under each corruption at each severity, made here, and its means. ``confusion``: see `confusion_figures`.
+    And ``images``: how many.
 
     Args:
         loader: (images (N, 3, H, W) normalised by mean and std, labels, indices).
@@ -68,13 +77,24 @@ def evaluate_suite(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Te
             images, batch_labels = images.to(device), batch_labels.to(device)
             pixels = network.pixels_of(images) if attacked_hits or names else images
             if "fgsm" in attacked_hits:
-                gradient, clean = gradient_of(network, pixels, batch_labels)  # the same image to 1e-7: its logits are the clean ones
-                attacked_hits["fgsm"] += recognised(network, signed_step(pixels, gradient, options.epsilon), batch_labels)
+                # the same image to 1e-7: its logits are the clean ones
+                gradient, clean = gradient_of(network, pixels, batch_labels)
+                attacked_hits["fgsm"] += recognised(
+                    network, signed_step(pixels, gradient, options.epsilon), batch_labels
+                )
             else:
                 clean = encoder(images).float()
             if "pgd" in attacked_hits:
-                attacked = pgd(network, pixels, batch_labels, indices, options.epsilon, options.pgd_steps, options.pgd_step_size,
-                               options.seed)
+                attacked = pgd(
+                    network,
+                    pixels,
+                    batch_labels,
+                    indices,
+                    options.epsilon,
+                    options.pgd_steps,
+                    options.pgd_step_size,
+                    options.seed,
+                )
                 attacked_hits["pgd"] += recognised(network, attacked, batch_labels)
             if names:
                 hits += corrupted_hits(network, pixels, batch_labels, indices, names, options.seed)
@@ -86,11 +106,20 @@ def evaluate_suite(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Te
     if not done:
         raise UserError("there is no image to evaluate")
     all_logits, all_labels = torch.cat(logits).numpy(), torch.cat(labels).numpy()
-    figures = {"images": done, **clean_figures(all_logits, all_labels, options.parts),
-               **{f"{name}_error": 100 - 100 * count / done for name, count in attacked_hits.items()},
-               **(summarize(dict(zip(names, (100 * hits / done).tolist(), strict=True)), "generated", done) if names else {})}
+    figures = {
+        "images": done,
+        **clean_figures(all_logits, all_labels, options.parts),
+        **{f"{name}_error": 100 - 100 * count / done for name, count in attacked_hits.items()},
+        **(
+            summarize(dict(zip(names, (100 * hits / done).tolist(), strict=True)), "generated", done)
+            if names
+            else {}
+        ),
+    }
     if "confusion" in options.parts:
-        figures["confusion"] = confusion_figures(calibration.probabilities(all_logits), all_labels, torch.cat(places).numpy())
+        figures["confusion"] = confusion_figures(
+            calibration.probabilities(all_logits), all_labels, torch.cat(places).numpy()
+        )
     return figures
 
 
@@ -99,22 +128,31 @@ def recognised(network: nn.Module, pixels: Tensor, labels: Tensor) -> int:
     return int((network(pixels).argmax(dim=1) == labels).sum())
 
 
-def clean_figures(logits: np.ndarray, labels: np.ndarray, parts: Sequence[str] = ("clean", "calibration")) -> dict[str, Any]:
+def clean_figures(
+    logits: np.ndarray, labels: np.ndarray, parts: Sequence[str] = ("clean", "calibration")
+) -> dict[str, Any]:
     """The figures that need the logits (N, K) of the images as they are, and their labels (N,)."""
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits).all(axis=1)).sum())
-        raise UserError(f"the encoder's logits are NaN or infinite for {bad} of {len(logits)} images; "
-                        "its weights or its normalisation (--mean, --std) are broken")
+        raise UserError(
+            f"the encoder's logits are NaN or infinite for {bad} of {len(logits)} images; "
+            "its weights or its normalisation (--mean, --std) are broken"
+        )
     figures: dict[str, Any] = {}
     if "clean" in parts:
         hits = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels[:, None]
         figures |= {"top1": 100 * float(hits[:, 0].mean()), "top5": 100 * float(hits.any(axis=1).mean())}
     if "calibration" in parts:
         probs = calibration.probabilities(logits)
-        figures |= {f"ece{bins}": calibration.expected_calibration_error(probs, labels, bins) for bins in (10, 15)}
-        figures |= {"adaptive_ece15": calibration.adaptive_calibration_error(probs, labels, 15),
-                    "brier": calibration.brier_score(probs, labels), "nll": calibration.negative_log_likelihood(logits, labels),
-                    "reliability": [row.to_dict() for row in calibration.reliability(probs, labels, 15)]}
+        figures |= {
+            f"ece{bins}": calibration.expected_calibration_error(probs, labels, bins) for bins in (10, 15)
+        }
+        figures |= {
+            "adaptive_ece15": calibration.adaptive_calibration_error(probs, labels, 15),
+            "brier": calibration.brier_score(probs, labels),
+            "nll": calibration.negative_log_likelihood(logits, labels),
+            "reliability": [row.to_dict() for row in calibration.reliability(probs, labels, 15)],
+        }
     return figures
 
 
@@ -128,7 +166,10 @@ def check_options(options: SuiteOptions) -> None:
         if not 0 < value <= 1:
             raise UserError(f"--{name} {value} must be a radius in pixels of range [0, 1], e.g. 8/255")
     if "corruption" in options.parts and not options.corruptions:
-        raise UserError(f"--corruptions is empty, so --suite corruption would measure nothing; choose from {', '.join(NAMES)}")
+        raise UserError(
+            "--corruptions is empty, so --suite corruption would measure nothing; choose from "
+            f"{', '.join(NAMES)}"
+        )
     for name in options.corruptions:
         check(name, 1)
     if options.pgd_steps < 1:

@@ -1,8 +1,8 @@
 """What every export has to show before it may exist: all keys, equal values, equal features.
 
-The source encoder and the network that the target framework itself built and loaded from the exported file see the same random
-images; their outputs are compared after the stem, after every stage, and at the logits. A difference above `TOLERANCE` of the
-largest feature, or nothing to compare, is an error.
+The source encoder and the network that the target framework itself built and loaded from the exported file
+see the same random images; their outputs are compared after the stem, after every stage, and at the logits. A
+difference above `TOLERANCE` of the largest feature, or nothing to compare, is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.rng import derive_generator
 
-TOLERANCE = 1e-5  # of the largest absolute feature; equal arithmetic gives 0, another order of additions about 1e-6
+# of the largest absolute feature; equal arithmetic gives 0, another order of additions about 1e-6
+TOLERANCE = 1e-5
 RESNET_LAYERS = (("stem", "maxpool"), *((f"layer{i}", f"layer{i}") for i in (1, 2, 3, 4)), ("logits", ""))
 PACKAGES = ("automix_transfer", "torch", "torchvision", "timm", "safetensors", "numpy")
 
@@ -30,7 +31,8 @@ Taps = Callable[[Tensor], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: input (N, 3, H, W), layer, feature shape, largest |source| and largest |source - target|."""
+    """One comparison: input (N, 3, H, W), layer, feature shape, largest |source| and largest |source -
+    target|."""
 
     input: tuple[int, ...]
     layer: str
@@ -45,7 +47,8 @@ class Loaded:
 
     Attributes:
         target: the network it was loaded into and how, in words a reader can repeat.
-        matched, total: keys of that network that came from the file with the source's exact values, of all it has.
+        matched, total: keys of that network that came from the file with the source's exact values, of all it
+            has.
         source_taps, target_taps: images -> feature maps of both networks by the same names.
         packages: further packages whose versions matter.
     """
@@ -87,58 +90,90 @@ class Proof:
     def __str__(self) -> str:
         chosen = f", encoder {self.which}" if self.which else ""
         step = f", step {self.step}" if self.step is not None else ""
-        lines = [f"{self.source}{chosen}{step} ({self.encoder['name']}, {self.encoder['num_classes']} classes)",
-                 f"  -> {self.file} ({self.kind})", f"  loaded by {self.target}",
-                 f"  keys: {self.matched} of {self.total} matched, shapes and values equal", "",
-                 f"  {'input':<18} {'layer':<12} {'output':<20} {'largest value':>14} {'largest difference':>19}"]
-        lines += [f"  {_shape(row.input):<18} {row.layer:<12} {_shape(row.shape):<20} {row.largest:>14.6g} {row.difference:>19.3g}"
-                  for row in self.rows]
-        lines += ["", f"  largest difference {self.largest_difference:.3g} (allowed: {self.tolerance:g} of the largest value)"]
+        lines = [
+            f"{self.source}{chosen}{step} ({self.encoder['name']}, {self.encoder['num_classes']} classes)",
+            f"  -> {self.file} ({self.kind})",
+            f"  loaded by {self.target}",
+            f"  keys: {self.matched} of {self.total} matched, shapes and values equal",
+            "",
+            f"  {'input':<18} {'layer':<12} {'output':<20} {'largest value':>14} {'largest difference':>19}",
+        ]
+        lines += [
+            f"  {_shape(row.input):<18} {row.layer:<12} {_shape(row.shape):<20} {row.largest:>14.6g} "
+            f"{row.difference:>19.3g}"
+            for row in self.rows
+        ]
+        lines += [
+            "",
+            f"  largest difference {self.largest_difference:.3g} (allowed: {self.tolerance:g} of the largest "
+            "value)",
+        ]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
 
 def check_keys(loaded: Loaded) -> None:
     """Every key of the target's network has to come from the file."""
     if loaded.total < 1 or loaded.matched != loaded.total:
-        raise UserError(f"only {loaded.matched} of {loaded.total} keys of {loaded.target} came from the exported file with "
-                        "the source's values, so nothing was written")
+        raise UserError(
+            f"only {loaded.matched} of {loaded.total} keys of {loaded.target} came from the exported file "
+            "with "
+            "the source's values, so nothing was written"
+        )
 
 
 @torch.no_grad()
-def compare(source: Taps, target: Taps, sizes: Iterable[tuple[int, int, int]], seed: int = 0, subject: str = "the exported network",
-            outcome: str = "nothing was written") -> tuple[Row, ...]:
+def compare(
+    source: Taps,
+    target: Taps,
+    sizes: Iterable[tuple[int, int, int]],
+    seed: int = 0,
+    subject: str = "the exported network",
+    outcome: str = "nothing was written",
+) -> tuple[Row, ...]:
     """Features of both on random images (N, 3, H, W) for each (N, H, W) of ``sizes``.
 
     Args:
         subject, outcome: what messages call the target, and what they say did not happen.
 
     Raises:
-        UserError: a layer is missing, a shape differs, a difference is above `TOLERANCE`, or there is nothing to see
-            (zero, NaN or infinite features prove nothing).
+        UserError: a layer is missing, a shape differs, a difference is above `TOLERANCE`, or there is nothing
+            to see (zero, NaN or infinite features prove nothing).
     """
     rows = []
     for number, (batch, height, width) in enumerate(sizes):
         images = torch.randn(batch, 3, height, width, generator=derive_generator(seed, "proof", number))
         expected, found = source(images), target(images)
         if not expected or list(expected) != list(found):
-            raise UserError(f"{subject} has layers {list(found)}, the source has {list(expected)}, so {outcome}")
+            raise UserError(
+                f"{subject} has layers {list(found)}, the source has {list(expected)}, so {outcome}"
+            )
         for layer, a in expected.items():
             b = found[layer]
             if a.shape != b.shape:
-                raise UserError(f"layer {layer} gives {tuple(b.shape)} in {subject} and {tuple(a.shape)} in the source, so {outcome}")
+                raise UserError(
+                    f"layer {layer} gives {tuple(b.shape)} in {subject} and {tuple(a.shape)} in the source, "
+                    f"so {outcome}"
+                )
             largest, difference = a.abs().max().item(), (a - b).abs().max().item()
             rows.append(Row(tuple(images.shape), layer, tuple(a.shape), largest, difference))
             if not (0 < largest < float("inf")):
-                raise UserError(f"layer {layer} of the source gives no usable features (largest value {largest}), so it cannot be "
-                                f"proven and {outcome}; take a checkpoint that was trained longer, or from before it diverged")
+                raise UserError(
+                    f"layer {layer} of the source gives no usable features (largest value {largest}), so it "
+                    "cannot be "
+                    f"proven and {outcome}; take a checkpoint that was trained longer, or from before it "
+                    "diverged"
+                )
             if not difference <= TOLERANCE * largest:
-                raise UserError(f"layer {layer} of {subject} differs from the source by {difference:.3g} (largest value "
-                                f"{largest:.3g}) on random images {tuple(images.shape)}, so {outcome}")
+                raise UserError(
+                    f"layer {layer} of {subject} differs from the source by {difference:.3g} (largest value "
+                    f"{largest:.3g}) on random images {tuple(images.shape)}, so {outcome}"
+                )
     return tuple(rows)
 
 
 def module_taps(network: nn.Module, layers: Sequence[tuple[str, str]]) -> Taps:
-    """Run ``network`` and read the outputs of its submodules: ``layers`` are (name in the proof, submodule name); ``""`` is the whole."""
+    """Run ``network`` and read the outputs of its submodules: ``layers`` are (name in the proof, submodule
+    name); ``""`` is the whole."""
     modules = dict(network.named_modules())
 
     def run(images: Tensor) -> dict[str, Tensor]:
@@ -155,12 +190,15 @@ def module_taps(network: nn.Module, layers: Sequence[tuple[str, str]]) -> Taps:
 
 
 def layers_of(encoder: nn.Module, image_size: int) -> tuple[tuple[str, str], ...]:
-    """What to compare in two networks of one class: the top-level parts that give a tensor, timm's stages, and the logits."""
+    """What to compare in two networks of one class: the top-level parts that give a tensor, timm's stages,
+    and the logits."""
     present = dict(encoder.named_modules())
     if {"maxpool", "layer4"} <= set(present):
         return RESNET_LAYERS
     names = [name for name, _ in encoder.named_children()]
-    names += [item["module"] for item in getattr(encoder, "feature_info", []) or () if item["module"] not in names]
+    names += [
+        item["module"] for item in getattr(encoder, "feature_info", []) or () if item["module"] not in names
+    ]
     candidates = [(name, name) for name in names if name in present]
     with torch.no_grad():
         ran = module_taps(encoder, candidates)(torch.zeros(1, 3, image_size, image_size))
@@ -168,7 +206,8 @@ def layers_of(encoder: nn.Module, image_size: int) -> tuple[tuple[str, str], ...
 
 
 def proof_sizes(encoder: nn.Module, image_size: int) -> tuple[tuple[int, int, int], ...]:
-    """(N, H, W) of the random images: the training size, and odd, non-square ones where the network takes any size."""
+    """(N, H, W) of the random images: the training size, and odd, non-square ones where the network takes any
+    size."""
     side = min(max(image_size, 32), 224)
     try:
         with torch.no_grad():
@@ -180,7 +219,10 @@ def proof_sizes(encoder: nn.Module, image_size: int) -> tuple[tuple[int, int, in
 
 def same_values(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> int:
     """Number of keys of ``found`` whose tensors are equal, bit for bit, to those of ``expected``."""
-    return sum(key in expected and value.shape == expected[key].shape and torch.equal(value, expected[key]) for key, value in found.items())
+    return sum(
+        key in expected and value.shape == expected[key].shape and torch.equal(value, expected[key])
+        for key, value in found.items()
+    )
 
 
 def sha256_of(path: str | Path) -> str:
@@ -207,6 +249,7 @@ def _keep(found: dict[str, Tensor], name: str) -> Callable[..., None]:
     def hook(_module: nn.Module, _inputs: object, output: object) -> None:
         if isinstance(output, Tensor):
             found[name] = output
+
     return hook
 
 

@@ -1,4 +1,5 @@
-"""One export: read the source, write to a temporary folder, prove, and only then put the files where they were asked for."""
+"""One export: read the source, write to a temporary folder, prove, and only then put the files where they
+were asked for."""
 
 from __future__ import annotations
 
@@ -9,7 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automix_transfer.errors import UserError, first_line
-from automix_transfer.export.proof import PACKAGES, TOLERANCE, Loaded, Proof, check_keys, compare, proof_sizes, sha256_of, versions_of
+from automix_transfer.export.proof import (
+    PACKAGES,
+    TOLERANCE,
+    Loaded,
+    Proof,
+    check_keys,
+    compare,
+    proof_sizes,
+    sha256_of,
+    versions_of,
+)
 from automix_transfer.export.safetensors import export_safetensors
 from automix_transfer.export.source import Source, open_source
 from automix_transfer.export.timm import export_timm
@@ -24,7 +35,8 @@ class Exporter:
     Attributes:
         write: writes the file and says how it is loaded back into the target's own network.
         suffix: of the file, e.g. ``.pth``.
-        beside: suffix of a second file that is written beside it, and what knows one that an export wrote; None where there is none.
+        beside: suffix of a second file that is written beside it, and what knows one that an export wrote;
+            None where there is none.
     """
 
     write: Callable[[Source, Path], Loaded]
@@ -32,13 +44,24 @@ class Exporter:
     beside: tuple[str, Callable[[Path], bool]] | None = None
 
 
-#: kind -> exporter; Detectron2's is in `automix_transfer.detection.weights.exporter`, which adds itself to a copy of this table
-EXPORTERS = {"torchvision": Exporter(export_torchvision, ".pth"), "timm": Exporter(export_timm, ".pth"),
-             "safetensors": Exporter(export_safetensors, ".safetensors")}
+#: kind -> exporter; Detectron2's is in `automix_transfer.detection.weights.exporter`, which adds itself to a
+#: copy of this table
+EXPORTERS = {
+    "torchvision": Exporter(export_torchvision, ".pth"),
+    "timm": Exporter(export_timm, ".pth"),
+    "safetensors": Exporter(export_safetensors, ".safetensors"),
+}
 
 
-def export(checkpoint: str | Path, kind: str, output: str | Path, encoder_name: str | None = None, which: str | None = None,
-           num_classes: int | None = None, kinds: Mapping[str, Exporter] = EXPORTERS) -> Proof:
+def export(
+    checkpoint: str | Path,
+    kind: str,
+    output: str | Path,
+    encoder_name: str | None = None,
+    which: str | None = None,
+    num_classes: int | None = None,
+    kinds: Mapping[str, Exporter] = EXPORTERS,
+) -> Proof:
     """Export the encoder in ``checkpoint`` to ``output``, with its proof beside it (x.pth -> x.proof.json).
 
     Args:
@@ -47,10 +70,12 @@ def export(checkpoint: str | Path, kind: str, output: str | Path, encoder_name: 
         encoder_name: needed where the file does not say which encoder it holds.
         which: ``k`` or ``q`` of a checkpoint with both; ``None`` takes the one that inference uses.
         num_classes: checked against the file's classifier where given.
-        kinds: the table of exporters; `automix_transfer.detection.weights.exporter.EXPORTERS` has Detectron2's too.
+        kinds: the table of exporters; `automix_transfer.detection.weights.exporter.EXPORTERS` has
+            Detectron2's too.
 
     Raises:
-        UserError: anything wrong with the source, or an export that cannot be proven; then nothing is written.
+        UserError: anything wrong with the source, or an export that cannot be proven; then nothing is
+            written.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     if kind not in kinds:
@@ -60,19 +85,25 @@ def export(checkpoint: str | Path, kind: str, output: str | Path, encoder_name: 
     source = open_source(checkpoint, _sha256(checkpoint), encoder_name, which, num_classes)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.")  # same disk: the rename is atomic
+        # same disk: the rename is atomic
+        folder = tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.")
     except OSError as error:
-        raise UserError(f"{output.parent} cannot be written ({error.strerror}); choose another folder for --output") from error
+        raise UserError(
+            f"{output.parent} cannot be written ({error.strerror}); choose another folder for --output"
+        ) from error
     with folder as name:
         draft = Path(name) / output.name
         proof = _prove(source, kind, exporter, draft, output)
         write_json(_proof_file(draft), proof.to_dict())
         try:
-            for file in sorted(Path(name).iterdir(), key=lambda file: file.name == output.name):  # the file itself comes last
+            # the file itself comes last
+            for file in sorted(Path(name).iterdir(), key=lambda file: file.name == output.name):
                 os.replace(file, output.parent / file.name)
             sync_folder(output.parent)
         except OSError as error:
-            raise UserError(f"{output} could not be put in place ({error.strerror}); choose another folder for --output") from error
+            raise UserError(
+                f"{output} could not be put in place ({error.strerror}); choose another folder for --output"
+            ) from error
     return proof
 
 
@@ -81,43 +112,77 @@ def _prove(source: Source, kind: str, exporter: Exporter, draft: Path, output: P
     try:
         loaded = exporter.write(source, draft)
         check_keys(loaded)
-        rows = compare(loaded.source_taps, loaded.target_taps, proof_sizes(source.encoder, source.info.image_size))
+        rows = compare(
+            loaded.source_taps, loaded.target_taps, proof_sizes(source.encoder, source.info.image_size)
+        )
     except UserError as error:
         raise UserError(str(error).replace(str(draft.parent), str(output.parent))) from error
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError) as error:
-        raise UserError(f"{output}: {kind} could not load the export of encoder '{source.info.name}' ({first_line(error)}), "
-                        "so nothing was written") from error
-    return Proof(kind, output.name, sha256_of(draft), str(source.path), source.sha256, source.info.to_dict(), source.which, source.step,
-                 loaded.target.replace("FILE", f"'{output.name}'"), loaded.matched, loaded.total, TOLERANCE,
-                 max(row.difference for row in rows), rows, (*source.report.notes, *loaded.notes),
-                 versions_of((*PACKAGES, *loaded.packages)))
+        raise UserError(
+            f"{output}: {kind} could not load the export of encoder '{source.info.name}' "
+            f"({first_line(error)}), "
+            "so nothing was written"
+        ) from error
+    return Proof(
+        kind,
+        output.name,
+        sha256_of(draft),
+        str(source.path),
+        source.sha256,
+        source.info.to_dict(),
+        source.which,
+        source.step,
+        loaded.target.replace("FILE", f"'{output.name}'"),
+        loaded.matched,
+        loaded.total,
+        TOLERANCE,
+        max(row.difference for row in rows),
+        rows,
+        (*source.report.notes, *loaded.notes),
+        versions_of((*PACKAGES, *loaded.packages)),
+    )
 
 
 def _check_request(checkpoint: Path, kind: str, exporter: Exporter, output: Path) -> None:
     if output.suffix != exporter.suffix:
-        raise UserError(f"--output {output} must end in {exporter.suffix} for {kind}, which goes by the suffix; "
-                        f"for example {output.with_suffix(exporter.suffix) if output.name else 'x' + exporter.suffix}")
+        raise UserError(
+            f"--output {output} must end in {exporter.suffix} for {kind}, which goes by the suffix; "
+            f"for example {output.with_suffix(exporter.suffix) if output.name else 'x' + exporter.suffix}"
+        )
     overlay = output.with_suffix(exporter.beside[0]) if exporter.beside else None
-    for file in filter(None, (output, overlay, _proof_file(output))):  # all of them, or what was moved first would stay behind
+    # all of them, or what was moved first would stay behind
+    for file in filter(None, (output, overlay, _proof_file(output))):
         if file.is_dir():
-            raise UserError(f"--output {output} is a folder; give a file name" if file == output else
-                            f"{file}, which --output {output} is written with, is a folder; choose another name for --output")
+            raise UserError(
+                f"--output {output} is a folder; give a file name"
+                if file == output
+                else f"{file}, which --output {output} is written with, is a folder; choose another name for "
+                "--output"
+            )
     if output.exists() and checkpoint.exists() and output.samefile(checkpoint):
         raise UserError(f"--output {output} is the source itself; choose another name")
     free = output.with_stem(f"{output.stem}_{kind}")
     if overlay is not None and exporter.beside and overlay.exists() and not exporter.beside[1](overlay):
-        raise UserError(f"{overlay} is no overlay that an export wrote and would be overwritten; choose another name for --output, "
-                        f"e.g. {free}")
+        raise UserError(
+            f"{overlay} is no overlay that an export wrote and would be overwritten; choose another name for "
+            "--output, "
+            f"e.g. {free}"
+        )
     old = _proof_file(output)
     if old.exists():
         about = read_json(old)
         other = about.get("file") if isinstance(about, dict) else None
         if not isinstance(other, str):
-            raise UserError(f"{old} is no proof that an export wrote and would be overwritten; choose another name for --output, "
-                            f"e.g. {free}")
+            raise UserError(
+                f"{old} is no proof that an export wrote and would be overwritten; choose another name for "
+                "--output, "
+                f"e.g. {free}"
+            )
         if other != output.name and (output.parent / Path(other).name).exists():
-            raise UserError(f"{old} is the proof of {other} and would be overwritten; choose another name for --output, "
-                            f"e.g. {free}")
+            raise UserError(
+                f"{old} is the proof of {other} and would be overwritten; choose another name for --output, "
+                f"e.g. {free}"
+            )
 
 
 def _proof_file(output: Path) -> Path:

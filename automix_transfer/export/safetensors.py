@@ -1,6 +1,7 @@
 """Export to safetensors: any encoder, with what is needed to rebuild it in the file's metadata.
 
-Key table: the encoder's own keys. Metadata: ``automix_transfer`` = JSON of format, encoder, which, step, source_sha256.
+Key table: the encoder's own keys. Metadata: ``automix_transfer`` = JSON of format, encoder, which, step,
+source_sha256.
 """
 
 from __future__ import annotations
@@ -17,9 +18,15 @@ from automix_transfer.models.weights_file import CHECKPOINT_FORMAT, METADATA_KEY
 
 
 def export_safetensors(source: Source, output: Path) -> Loaded:
-    """Write ``output`` and load it back by the safetensors library into the network that its metadata describes."""
-    about = {"format": CHECKPOINT_FORMAT, "encoder": source.info.to_dict(), "which": source.which, "step": source.step,
-             "source_sha256": source.sha256}
+    """Write ``output`` and load it back by the safetensors library into the network that its metadata
+    describes."""
+    about = {
+        "format": CHECKPOINT_FORMAT,
+        "encoder": source.info.to_dict(),
+        "which": source.which,
+        "step": source.step,
+        "source_sha256": source.sha256,
+    }
     state = {key: value.clone().contiguous() for key, value in source.encoder.state_dict().items()}
     content = save(state, metadata={"format": "pt", METADATA_KEY: json.dumps(about, ensure_ascii=False)})
     atomic_write(output, lambda file: file.write(content))
@@ -29,6 +36,10 @@ def export_safetensors(source: Source, output: Path) -> Loaded:
     network = info.build().eval()
     network.load_state_dict(load_file(output), strict=True)
     layers = layers_of(network, info.image_size)
-    return Loaded("automix_transfer.models.load_encoder(FILE), or safetensors.torch.load_file(FILE)",
-                  same_values(state, network.state_dict()), len(network.state_dict()),
-                  module_taps(source.encoder, layers), module_taps(network, layers))
+    return Loaded(
+        "automix_transfer.models.load_encoder(FILE), or safetensors.torch.load_file(FILE)",
+        same_values(state, network.state_dict()),
+        len(network.state_dict()),
+        module_taps(source.encoder, layers),
+        module_taps(network, layers),
+    )

@@ -12,7 +12,8 @@ from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.weights import LoadReport, rebuild
 from automix_transfer.models.weights_file import read_weights
 
-# timm's and torchvision's ResNet family: (torchvision's block, blocks a stage, groups, width a group). The keys are the same in both.
+# timm's and torchvision's ResNet family: (torchvision's block, blocks a stage, groups, width a group). The
+# keys are the same in both.
 RESNETS: dict[str, tuple[str, tuple[int, ...], int, int]] = {
     "resnet18": ("BasicBlock", (2, 2, 2, 2), 1, 64),
     "resnet34": ("BasicBlock", (3, 4, 6, 3), 1, 64),
@@ -43,12 +44,18 @@ class Source:
     @property
     def resnet(self) -> str | None:
         """The name in `RESNETS` that this encoder has in timm or torchvision; ``None`` for all others."""
-        name = self.info.name.removeprefix("torchvision/").split(".")[0]  # timm's tags (resnet50.a1_in1k) name weights, not networks
+        # timm's tags (resnet50.a1_in1k) name weights, not networks
+        name = self.info.name.removeprefix("torchvision/").split(".")[0]
         return name if name in RESNETS and self.info.stem == "imagenet" else None
 
 
-def open_source(path: str | Path, sha256: str, encoder_name: str | None = None, which: str | None = None,
-                num_classes: int | None = None) -> Source:
+def open_source(
+    path: str | Path,
+    sha256: str,
+    encoder_name: str | None = None,
+    which: str | None = None,
+    num_classes: int | None = None,
+) -> Source:
     """Rebuild the encoder that ``path`` holds; all of `read_weights`' and `load_into`'s errors apply."""
     weights = read_weights(path, which)
     encoder, info, report = rebuild(weights, encoder_name, num_classes)
@@ -58,4 +65,7 @@ def open_source(path: str | Path, sha256: str, encoder_name: str | None = None, 
 def refuse(source: Source, kind: str, reason: str, instead: str) -> UserError:
     """The error for an encoder that a kind of export cannot hold."""
     stem = " with the CIFAR stem" if source.info.stem == "cifar" else ""
-    return UserError(f"{source.path}: encoder '{source.info.name}'{stem} cannot be exported to {kind}: {reason}; use --to {instead}")
+    return UserError(
+        f"{source.path}: encoder '{source.info.name}'{stem} cannot be exported to {kind}: {reason}; use --to "
+        f"{instead}"
+    )

@@ -1,7 +1,8 @@
 """Export to torchvision: a plain state dict that torchvision's own ResNet loads with ``strict=True``.
 
-Key table: none is needed, timm's ResNet family has torchvision's names. resnext101_32x4d has no function in torchvision but is its
-ResNet class with groups 32 and width 4; networks that came as ``torchvision/NAME`` go back as they are.
+Key table: none is needed, timm's ResNet family has torchvision's names. resnext101_32x4d has no function in
+torchvision but is its ResNet class with groups 32 and width 4; networks that came as ``torchvision/NAME`` go
+back as they are.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ def export_torchvision(source: Source, output: Path) -> Loaded:
     save_torch(output, state)
     network.load_state_dict(load_torch(output), strict=True)
     layers = layers_of(source.encoder, source.info.image_size)
-    return Loaded(f"{words}.load_state_dict(torch.load(FILE), strict=True)",
-                  same_values(state, network.state_dict()), len(network.state_dict()),
-                  module_taps(source.encoder, layers), module_taps(network, layers))
+    return Loaded(
+        f"{words}.load_state_dict(torch.load(FILE), strict=True)",
+        same_values(state, network.state_dict()),
+        len(network.state_dict()),
+        module_taps(source.encoder, layers),
+        module_taps(network, layers),
+    )
 
 
 def _build(source: Source) -> tuple[nn.Module, str]:
@@ -41,16 +46,29 @@ def _build(source: Source) -> tuple[nn.Module, str]:
     if name is None and source.info.name.startswith("torchvision/"):
         name = source.info.name.removeprefix("torchvision/")
     if name is None:
-        raise refuse(source, "torchvision", f"torchvision has no such network (it has {', '.join(RESNETS)} with the ImageNet stem)",
-                     "timm or --to safetensors")
+        raise refuse(
+            source,
+            "torchvision",
+            f"torchvision has no such network (it has {', '.join(RESNETS)} with the ImageNet stem)",
+            "timm or --to safetensors",
+        )
     outputs = classes or 1  # torchvision always builds a classifier
     if name in known:
         network = torchvision.models.get_model(name, weights=None, num_classes=outputs)
         words = f"torchvision.models.{name}(num_classes={outputs})"
     else:
         block, blocks, groups, width = RESNETS[name]
-        network = ResNet(BasicBlock if block == "BasicBlock" else Bottleneck, list(blocks), outputs, groups=groups, width_per_group=width)
-        words = f"torchvision.models.ResNet({block}, {list(blocks)}, {outputs}, groups={groups}, width_per_group={width})"
+        network = ResNet(
+            BasicBlock if block == "BasicBlock" else Bottleneck,
+            list(blocks),
+            outputs,
+            groups=groups,
+            width_per_group=width,
+        )
+        words = (
+            f"torchvision.models.ResNet({block}, {list(blocks)}, {outputs}, groups={groups}, "
+            f"width_per_group={width})"
+        )
     if not classes:
         network.fc = nn.Identity()  # the file has no classifier
         words += " with fc = Identity()"

@@ -1,4 +1,5 @@
-"""``python -m automix_transfer.report figure NAME --runs DIR ... -o FILE.png``: the paper's figures from trained runs, one command each."""
+"""``python -m automix_transfer.report figure NAME --runs DIR ... -o FILE.png``: the paper's figures from
+trained runs, one command each."""
 
 from __future__ import annotations
 
@@ -10,17 +11,32 @@ from automix_transfer.errors import UserError
 
 #: name -> (module of this package, function, what it shows)
 FIGURES = {
-    "fig3": ("figures_cams", "fig3", "what each network sees in the same mixed pairs: maps of its two top classes"),
+    "fig3": (
+        "figures_cams",
+        "fig3",
+        "what each network sees in the same mixed pairs: maps of its two top classes",
+    ),
     "fig4": ("figures_mixed", "fig4", "mixed samples by λ, and top-1 and top-2 accuracy on them"),
     "fig6": ("figures_masks", "fig6", "trivial against learned masks, with each run's accuracy"),
-    "fig7": ("figures_masks", "fig7", "the same pairs through one training: start, checkpoints in its folder\n"
-             "             (train.keep_epochs=[1,2,5] keeps them), end"),
+    "fig7": (
+        "figures_masks",
+        "fig7",
+        "the same pairs through one training: start, checkpoints in its folder\n"
+        "             (train.keep_epochs=[1,2,5] keeps them), end",
+    ),
     "fig8": ("figures_calibration", "fig8", "reliability diagrams (runs, or outputs of the evaluation)"),
     "fig12": ("figures_masks", "fig12", "AutoMix's samples and masks for many pairs, and by λ"),
     "fig13": ("figures_masks", "fig12", "as fig12, with --seed 1: other pairs"),
-    "robustness": ("figures_robustness", "robustness", "top-1 under corruption by severity and kind, errors under attack (outputs of the "
-                   "evaluation)"),
-    "confusion": ("figures_confusion", "confusion", "the most confused classes of one run with example images, and accuracy by class"),
+    "robustness": (
+        "figures_robustness",
+        "robustness",
+        "top-1 under corruption by severity and kind, errors under attack (outputs of the evaluation)",
+    ),
+    "confusion": (
+        "figures_confusion",
+        "confusion",
+        "the most confused classes of one run with example images, and accuracy by class",
+    ),
 }
 DESCRIPTION = """Draw a figure of the paper from trained runs. All runs of a figure get the same images and the same λ. Beside FILE.png,
 FILE.json holds every number that was plotted, the images, and the checkpoints they came from.
@@ -40,20 +56,49 @@ examples:
 def add_figures(commands: argparse._SubParsersAction) -> None:
     """Register ``figure`` among the report's commands."""
     rows = "\n".join(f"  {name:<11}{text}" for name, (_, _, text) in FIGURES.items())
-    parser = commands.add_parser("figure", help="draw a figure of the paper from trained runs", description=DESCRIPTION + rows,
-                                 epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = commands.add_parser(
+        "figure",
+        help="draw a figure of the paper from trained runs",
+        description=DESCRIPTION + rows,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("name", choices=list(FIGURES), metavar="NAME", help="one of the figures above")
-    parser.add_argument("--runs", type=Path, nargs="+", required=True, metavar="DIR", help="folders of runs, or single checkpoints")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="folders of runs, or single checkpoints",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.png")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="root of the data set (default: where the first run had it)")
-    parser.add_argument("--labels", nargs="+", default=[], metavar="NAME", help="names of the runs (default: method or folder)")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="root of the data set (default: where the first run had it)"
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="names of the runs (default: method or folder)",
+    )
     parser.add_argument("--seed", type=int, help="chooses images, partners and places (default 0)")
-    parser.add_argument("--pairs", type=int, default=0, metavar="N", help="pairs of images shown (default: the figure's)")
-    parser.add_argument("--samples", type=int, default=512, metavar="N", help="images to measure on (default 512)")
+    parser.add_argument(
+        "--pairs", type=int, default=0, metavar="N", help="pairs of images shown (default: the figure's)"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=512, metavar="N", help="images to measure on (default 512)"
+    )
     parser.add_argument("--lam", type=float, default=0.5, help="λ of figures at one λ (default 0.5)")
     parser.add_argument("--lams", type=float, nargs="+", default=[], metavar="LAM", help="λ of figures by λ")
-    parser.add_argument("--mixed-by", default="own", metavar="NAME", help="fig3, fig4: whose mixed samples all networks get: own "
-                                                                         "(default), mixup, cutmix, or a run's label, e.g. automix")
+    parser.add_argument(
+        "--mixed-by",
+        default="own",
+        metavar="NAME",
+        help="fig3, fig4: whose mixed samples all networks get: own "
+        "(default), mixup, cutmix, or a run's label, e.g. automix",
+    )
     parser.set_defaults(call=draw_figure)
 
 
@@ -75,6 +120,16 @@ def draw_figure(args: argparse.Namespace) -> None:
     seed = args.seed if args.seed is not None else int(args.name == "fig13")
     module, function, _ = FIGURES[args.name]
     draw = getattr(importlib.import_module(f"automix_transfer.report.{module}"), function)
-    asked = Asked(args.runs, args.output, args.data, args.labels, seed, args.pairs, args.samples, args.lam, sorted(args.lams),
-                  args.mixed_by)
+    asked = Asked(
+        args.runs,
+        args.output,
+        args.data,
+        args.labels,
+        seed,
+        args.pairs,
+        args.samples,
+        args.lam,
+        sorted(args.lams),
+        args.mixed_by,
+    )
     print(f"written: {draw(asked)}")

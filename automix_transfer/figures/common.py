@@ -1,4 +1,5 @@
-"""What is asked of a figure on the command line, and what the figures of trained runs share: the runs and the images shown to all."""
+"""What is asked of a figure on the command line, and what the figures of trained runs share: the runs and the
+images shown to all."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ OWN = "own"
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of ``python -m automix_transfer.report figure``; 0 and an empty list mean the figure's own choice."""
+    """The options of ``python -m automix_transfer.report figure``; 0 and an empty list mean the figure's own
+    choice."""
 
     runs: list[Path]
     output: Path
@@ -53,18 +55,29 @@ class Shown:
 
     def names(self, pair: int) -> tuple[str, str]:
         """Classes of images i and j of a pair, for people."""
-        i, j = (class_name(self.dataset.classes[int(self.dataset.labels[index])]) for index in self.chosen[pair])
+        i, j = (
+            class_name(self.dataset.classes[int(self.dataset.labels[index])]) for index in self.chosen[pair]
+        )
         return i, j
 
     def about(self) -> dict[str, Any]:
         """Where the figure comes from, for its numbers."""
-        sides = [{side: {"file": str(self.dataset.path(index)), "class": self.dataset.classes[int(self.dataset.labels[index])]}
-                  for side, index in zip("ij", pair, strict=True)} for pair in self.chosen]
+        sides = [
+            {
+                side: {
+                    "file": str(self.dataset.path(index)),
+                    "class": self.dataset.classes[int(self.dataset.labels[index])],
+                }
+                for side, index in zip("ij", pair, strict=True)
+            }
+            for pair in self.chosen
+        ]
         return {"runs": [run.about() for run in self.runs], "shown": sides}
 
 
 def open_shown(asked: Asked, pairs: int) -> Shown:
-    """The runs that are asked for, and ``asked.pairs`` (else ``pairs``) pairs of two classes of their validation images."""
+    """The runs that are asked for, and ``asked.pairs`` (else ``pairs``) pairs of two classes of their
+    validation images."""
     runs = open_runs(asked.runs, asked.labels)
     dataset = common_data(runs, asked.data)
     chosen = choose_pairs(dataset, asked.pairs or pairs, asked.seed)
@@ -82,7 +95,8 @@ def label_title(label: str) -> str:
 
 
 def labels_of(files: Sequence[Path], labels: Sequence[str] = ()) -> list[str]:
-    """What tells outputs of the evaluation apart: ``labels``, else the folder's name in which each lies, else the file's.
+    """What tells outputs of the evaluation apart: ``labels``, else the folder's name in which each lies, else
+    the file's.
 
     Raises:
         UserError: another number of labels, or one twice.
@@ -92,7 +106,9 @@ def labels_of(files: Sequence[Path], labels: Sequence[str] = ()) -> list[str]:
     folders = [file.resolve().parent.name if file.name == EVALUATION else file.stem for file in files]
     names = list(labels) or (folders if len(set(folders)) == len(files) else [str(file) for file in files])
     if len(set(names)) < len(names):
-        raise UserError(f"'{Counter(names).most_common(1)[0][0]}' is given twice; give each file and each label once")
+        raise UserError(
+            f"'{Counter(names).most_common(1)[0][0]}' is given twice; give each file and each label once"
+        )
     return names
 
 
@@ -105,15 +121,18 @@ def automix_runs(runs: Sequence[Run]) -> list[tuple[Run, AutoMix]]:
     found = [(run, run.method) for run in runs if isinstance(run.method, AutoMix)]
     others = [run.label for run in runs if not isinstance(run.method, AutoMix)]
     if not found:
-        raise UserError(f"{', '.join(map(str, (run.file for run in runs)))}: no Mix Block to show masks of; "
-                        "give a run with method.name=automix")
+        raise UserError(
+            f"{', '.join(map(str, (run.file for run in runs)))}: no Mix Block to show masks of; "
+            "give a run with method.name=automix"
+        )
     if others:
         to_stderr(f"note: {', '.join(others)} have no Mix Block and are left out")
     return found
 
 
 def mixers_of(runs: Sequence[Run], mixed_by: str) -> tuple[list[Run], dict[str, Mixer]]:
-    """Which mixed samples each run is asked about: its own kind, or those of ``mixed_by``, a mixer's name or a run's label.
+    """Which mixed samples each run is asked about: its own kind, or those of ``mixed_by``, a mixer's name or
+    a run's label.
 
     Runs without samples of their own are named on stderr and left out.
 
@@ -121,19 +140,28 @@ def mixers_of(runs: Sequence[Run], mixed_by: str) -> tuple[list[Run], dict[str, 
         UserError: an unknown ``mixed_by``, or nothing is left.
     """
     if mixed_by != OWN:
-        one = MIXERS.get(mixed_by) or next((own_mixer(run.method) for run in runs if run.label == mixed_by), None)
+        one = MIXERS.get(mixed_by) or next(
+            (own_mixer(run.method) for run in runs if run.label == mixed_by), None
+        )
         if one is None:
             known = [OWN, *MIXERS, *(run.label for run in runs if own_mixer(run.method))]
-            raise UserError(f"--mixed-by {mixed_by} mixes nothing; choose one of {', '.join(dict.fromkeys(known))}")
+            raise UserError(
+                f"--mixed-by {mixed_by} mixes nothing; choose one of {', '.join(dict.fromkeys(known))}"
+            )
         return list(runs), {run.label: one for run in runs}
     found = {run.label: mixer for run in runs if (mixer := own_mixer(run.method)) is not None}
     others = [run.label for run in runs if run.label not in found]
     if not found:
-        raise UserError(f"{', '.join(others)}: no run mixes pairs at a λ that could be chosen; add one of a mixup, "
-                        "or ask all about the samples of one with --mixed-by mixup")
+        raise UserError(
+            f"{', '.join(others)}: no run mixes pairs at a λ that could be chosen; add one of a mixup, "
+            "or ask all about the samples of one with --mixed-by mixup"
+        )
     if others:
-        to_stderr(f"note: {', '.join(others)} have no mixed samples of their own at a given λ and are left out; --mixed-by mixup asks all "
-                  "about the same samples")
+        to_stderr(
+            f"note: {', '.join(others)} have no mixed samples of their own at a given λ and are left out; "
+            "--mixed-by mixup asks all "
+            "about the same samples"
+        )
     return [run for run in runs if run.label in found], found
 
 

@@ -1,4 +1,5 @@
-"""The most confused pairs of classes with example images, and the accuracy of each class, from ``confusion.json``."""
+"""The most confused pairs of classes with example images, and the accuracy of each class, from
+``confusion.json``."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ SIDE = 104
 
 
 def confusion(asked: Asked) -> Path:
-    """Write the figure; a run's folder without ``confusion.json`` is evaluated first, on its validation images.
+    """Write the figure; a run's folder without ``confusion.json`` is evaluated first, on its validation
+    images.
 
     Raises:
         UserError: several runs, or a file that is no confusion.json.
@@ -31,19 +33,36 @@ def confusion(asked: Asked) -> Path:
     if len(asked.runs) != 1:
         raise UserError(f"figure confusion shows one run, but --runs names {len(asked.runs)}; give one")
     path = asked.runs[0]
-    file = path if path.is_file() and path.suffix == ".json" else (path if path.is_dir() else path.parent) / FILE
+    file = (
+        path if path.is_file() and path.suffix == ".json" else (path if path.is_dir() else path.parent) / FILE
+    )
     if not file.is_file():
-        evaluate(["--run", str(path), "--suite", "clean,calibration,confusion", "--output", str(file.parent / EVALUATION),
-                  *(["--data", str(asked.data)] if asked.data is not None else [])])
+        evaluate(
+            [
+                "--run",
+                str(path),
+                "--suite",
+                "clean,calibration,confusion",
+                "--output",
+                str(file.parent / EVALUATION),
+                *(["--data", str(asked.data)] if asked.data is not None else []),
+            ]
+        )
     pairs, classes, content = read_confusion(file)
-    shown = pairs[:asked.pairs or 8]
+    shown = pairs[: asked.pairs or 8]
     name = asked.labels[0] if asked.labels else file.resolve().parent.name
     parts = [pairs_sheet(file.parent, shown, name)] if shown else []
     if asked.output.with_suffix(".json").name != FILE:  # beside the run's own file, that one has the numbers
-        write_numbers(asked.output, "confusion", "The most confused pairs of classes: images of the one that were taken for the other, the "
-                      "most confident mistakes first, beside images of the other; and the accuracy of each class.",
-                      {"runs": [{"folder": str(file.parent), "label": name}], "numbers": content})
-    return save_parts(asked.output, [*parts, classes_plot(classes, content.get("top1"), content.get("mean_class_top1"))])
+        write_numbers(
+            asked.output,
+            "confusion",
+            "The most confused pairs of classes: images of the one that were taken for the other, the "
+            "most confident mistakes first, beside images of the other; and the accuracy of each class.",
+            {"runs": [{"folder": str(file.parent), "label": name}], "numbers": content},
+        )
+    return save_parts(
+        asked.output, [*parts, classes_plot(classes, content.get("top1"), content.get("mean_class_top1"))]
+    )
 
 
 def read_confusion(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
@@ -51,15 +70,25 @@ def read_confusion(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any
     content = read_json(file)
     content = content if isinstance(content, Mapping) else {}
     pairs, classes = _mappings(content.get("pairs")), _mappings(content.get("per_class"))
-    good = (pairs is not None and classes is not None
-            and all(is_finite(pair.get("count")) and is_finite(pair.get("of")) and pair["of"] > 0 for pair in pairs)
-            and all(isinstance(pair.get(key), str) for pair in pairs for key in ("true", "predicted"))
-            and all(isinstance(pair.get("examples"), list) and isinstance(pair.get("predicted_examples", []), list) for pair in pairs)
-            and all(isinstance(row.get("name"), str) and is_finite(row.get("n")) for row in classes)
-            and all(is_finite(row.get("top1")) for row in classes if row["n"]))
+    good = (
+        pairs is not None
+        and classes is not None
+        and all(
+            is_finite(pair.get("count")) and is_finite(pair.get("of")) and pair["of"] > 0 for pair in pairs
+        )
+        and all(isinstance(pair.get(key), str) for pair in pairs for key in ("true", "predicted"))
+        and all(
+            isinstance(pair.get("examples"), list) and isinstance(pair.get("predicted_examples", []), list)
+            for pair in pairs
+        )
+        and all(isinstance(row.get("name"), str) and is_finite(row.get("n")) for row in classes)
+        and all(is_finite(row.get("top1")) for row in classes if row["n"])
+    )
     if not good or pairs is None or classes is None or not any(row["n"] for row in classes):
-        raise UserError(f"{file} does not hold confused pairs and accuracies of classes; write it with "
-                        "python -m automix_transfer.evaluation --suite clean,confusion")
+        raise UserError(
+            f"{file} does not hold confused pairs and accuracies of classes; write it with "
+            "python -m automix_transfer.evaluation --suite clean,confusion"
+        )
     return [dict(pair) for pair in pairs], [dict(row) for row in classes if row["n"]], dict(content)
 
 
@@ -70,23 +99,34 @@ def _mappings(value: Any) -> list[Mapping[str, Any]] | None:
 
 def pairs_sheet(folder: Path, pairs: Sequence[Mapping[str, Any]], name: str) -> Picture:
     """A pair in a row: examples that were confused, and of the class that they were taken for."""
-    most = max(max(len(pair["examples"]), 1) for pair in pairs), max(len(pair.get("predicted_examples", [])) for pair in pairs)
+    most = (
+        max(max(len(pair["examples"]), 1) for pair in pairs),
+        max(len(pair.get("predicted_examples", [])) for pair in pairs),
+    )
     most = min(most[0], 4), min(most[1], 4)
     rows: list[tuple[str, list[Cell | None]]] = []
     for pair in pairs:
-        wrong = [example(folder, file) for file in pair["examples"][:most[0]]]
-        right = [example(folder, file) for file in pair.get("predicted_examples", [])[:most[1]]]
+        wrong = [example(folder, file) for file in pair["examples"][: most[0]]]
+        right = [example(folder, file) for file in pair.get("predicted_examples", [])[: most[1]]]
         cells = [*wrong, *[None] * (most[0] - len(wrong)), *right, *[None] * (most[1] - len(right))]
-        label = (f"{broken(class_name(pair['true']))}\ntaken for\n{broken(class_name(pair['predicted']))}\n"
-                 f"{pair['count']} of {pair['of']} ({100 * pair['count'] / pair['of']:.0f} %)")
+        label = (
+            f"{broken(class_name(pair['true']))}\ntaken for\n{broken(class_name(pair['predicted']))}\n"
+            f"{pair['count']} of {pair['of']} ({100 * pair['count'] / pair['of']:.0f} %)"
+        )
         rows.append((label, cells))
-    return sheet(rows, title=f"Most confused pairs of classes, {name}", note="left: images that were confused; right: images of the class "
-                 "that they were taken for, which were recognised", side=SIDE, column_breaks=(most[0],))
+    return sheet(
+        rows,
+        title=f"Most confused pairs of classes, {name}",
+        note="left: images that were confused; right: images of the class "
+        "that they were taken for, which were recognised",
+        side=SIDE,
+        column_breaks=(most[0],),
+    )
 
 
 def broken(text: str, width: int = 24) -> str:
     """A class's name on one line."""
-    return text if len(text) <= width else text[:width - 1].rstrip() + "…"
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
 def example(folder: Path, file: Any) -> Cell:
@@ -95,9 +135,14 @@ def example(folder: Path, file: Any) -> Cell:
         with Image.open(folder / str(file)) as image:
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
-            square = image.convert("RGB").crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            square = (
+                image.convert("RGB")
+                .crop((left, top, left + side, top + side))
+                .resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            )
             return Cell(np.asarray(square))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # PIL raises SyntaxError for broken PNGs
+    # PIL raises SyntaxError for broken PNGs
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return Cell(np.full((SIDE, SIDE, 3), 225, dtype=np.uint8))
 
 
@@ -107,18 +152,37 @@ def classes_plot(classes: Sequence[Mapping[str, Any]], top1: Any, mean: Any, nam
     ranked = sorted(classes, key=lambda row: (row["top1"], row["name"]))
     weakest = ranked[:named]
     figure, (every, weak) = subplots(1130 / DPI, 1.1 + 0.2 * len(weakest), 2)
-    every.plot(range(1, len(ranked) + 1), [row["top1"] for row in ranked], color=colour("automix"), linewidth=2, drawstyle="steps-mid")
+    every.plot(
+        range(1, len(ranked) + 1),
+        [row["top1"] for row in ranked],
+        color=colour("automix"),
+        linewidth=2,
+        drawstyle="steps-mid",
+    )
     for value, text, sign in ((top1, "top-1", "-"), (mean, "mean over classes", "--")):
         if is_finite(value):
             every.axhline(value, color=INK, linewidth=1, linestyle=sign, label=f"{text}: {value:.2f} %")
-    every.set(title=f"Top-1 of {len(ranked)} classes, weakest first (%)", xlabel="class", ylim=(0, 102), xlim=(0.5, len(ranked) + 0.5))
+    every.set(
+        title=f"Top-1 of {len(ranked)} classes, weakest first (%)",
+        xlabel="class",
+        ylim=(0, 102),
+        xlim=(0.5, len(ranked) + 0.5),
+    )
     every.legend(fontsize=8, loc="lower right")
     weak.barh(range(len(weakest)), [row["top1"] for row in weakest], color=colour("automix"), height=0.6)
-    weak.set_yticks(range(len(weakest)), [broken(class_name(row["name"]), 30) for row in weakest], fontsize=7.5)
+    weak.set_yticks(
+        range(len(weakest)), [broken(class_name(row["name"]), 30) for row in weakest], fontsize=7.5
+    )
     weak.set(title="The weakest classes (%)", xlim=(0, 109), ylim=(len(weakest) - 0.4, -0.6))
     weak.set_xticks(range(0, 101, 20))
     weak.grid(axis="y", visible=False)
     for place, row in enumerate(weakest):
-        weak.annotate(f"{row['top1']:.0f}, {row['n']} images", (row["top1"], place), xytext=(4, 0), textcoords="offset points", va="center",
-                      fontsize=7)
+        weak.annotate(
+            f"{row['top1']:.0f}, {row['n']} images",
+            (row["top1"], place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
     return figure

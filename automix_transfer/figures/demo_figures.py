@@ -1,4 +1,5 @@
-"""Every figure of the demo's folder that comes from trained methods, and one sentence on each (``figures/captions.json``)."""
+"""Every figure of the demo's folder that comes from trained methods, and one sentence on each
+(``figures/captions.json``)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,14 @@ from typing import Any
 from automix_transfer.data.dataset import eval_dataset
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.mixed_samples import MIXERS, automix_mixer, load_method, mask_statistics, mixed_accuracy, shuffled_batches
+from automix_transfer.evaluation.mixed_samples import (
+    MIXERS,
+    automix_mixer,
+    load_method,
+    mask_statistics,
+    mixed_accuracy,
+    shuffled_batches,
+)
 from automix_transfer.figures.numbers import curves_figure, masks_figure, mixed_accuracy_figure
 from automix_transfer.figures.samples import example_pairs, lam_figure, methods_figure
 from automix_transfer.io import read_json, write_json
@@ -22,26 +30,46 @@ LAMS = (0.1, 0.3, 0.5, 0.7, 0.9)
 LEAST = 8  #: validation images that mixed samples are measured on, at least
 
 
-def draw_figures(output: Path, data: Path, automix: tuple[Method, EncoderInfo], samples: int = 512,
-                 seed: int = 0) -> dict[str, dict[str, float]]:
-    """Write ``output/figures/`` and ``output/mixed.json``; returns each method's ``mixed_top1`` and ``mixed_top2`` at λ = 0.5, in percent.
+def draw_figures(
+    output: Path, data: Path, automix: tuple[Method, EncoderInfo], samples: int = 512, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Write ``output/figures/`` and ``output/mixed.json``; returns each method's ``mixed_top1`` and
+    ``mixed_top2`` at λ = 0.5, in percent.
 
-    Every method is asked about mixed samples of its own kind, on ``samples`` validation images of ``data/imagenet``, the same for all.
+    Every method is asked about mixed samples of its own kind, on ``samples`` validation images of
+    ``data/imagenet``, the same for all.
 
     Raises:
         UserError: the AutoMix checkpoint has no Mix Block, or the validation split is too small.
     """
     method, info = automix
     figures = output / "figures"
-    dataset = eval_dataset(DataConfig(dataset="imagefolder", root=str(data / "imagenet"), image_size=info.image_size, test_crop="squash",
-                                      mean=list(info.mean), std=list(info.std)))
+    dataset = eval_dataset(
+        DataConfig(
+            dataset="imagefolder",
+            root=str(data / "imagenet"),
+            image_size=info.image_size,
+            test_crop="squash",
+            mean=list(info.mean),
+            std=list(info.std),
+        )
+    )
     if len(dataset) < LEAST:
-        raise UserError(f"{data / 'imagenet'} has {len(dataset)} validation images, but mixed samples need at least {LEAST}")
+        raise UserError(
+            f"{data / 'imagenet'} has {len(dataset)} validation images, but mixed samples need at least "
+            f"{LEAST}"
+        )
     pairs = example_pairs(dataset, info, count=6 if len(dataset) >= 2 * LEAST else 3, seed=seed)
     methods_figure(figures / "methods.png", pairs, method)
     lam_figure(figures / "by_lambda.png", pairs, method)
-    strips = slider.render(method, info, dataset, count=4 if len(dataset) >= 2 * LEAST else 2, seed=seed, root=data / "imagenet")
-    slider.write(figures / "slider", strips, {"source": "pretrain/automix", "data": str(data / "imagenet"), "seed": seed})
+    strips = slider.render(
+        method, info, dataset, count=4 if len(dataset) >= 2 * LEAST else 2, seed=seed, root=data / "imagenet"
+    )
+    slider.write(
+        figures / "slider",
+        strips,
+        {"source": "pretrain/automix", "data": str(data / "imagenet"), "seed": seed},
+    )
 
     # every network and λ is a pass over the samples: five λ take half a minute on one core
     batches = list(shuffled_batches(dataset, 64, seed, min(samples, len(dataset))))
@@ -54,14 +82,23 @@ def draw_figures(output: Path, data: Path, automix: tuple[Method, EncoderInfo], 
         accuracies[name] = [row.to_dict() for row in mixed_accuracy(encoder, batches, mixer, LAMS, seed)]
     statistics = [row.to_dict() for row in mask_statistics(method, batches, LAMS, seed)]
     images = sum(len(batch[0]) for batch in batches)
-    write_json(output / "mixed.json", {"accuracy": accuracies, "masks": statistics, "images": images, "seed": seed})
+    write_json(
+        output / "mixed.json", {"accuracy": accuracies, "masks": statistics, "images": images, "seed": seed}
+    )
     mixed_accuracy_figure(figures / "mixed_accuracy.png", accuracies)
-    masks_figure(figures / "masks.png", statistics, method.options.lam_loss_margin if isinstance(method, AutoMix) else 0.1)
+    masks_figure(
+        figures / "masks.png",
+        statistics,
+        method.options.lam_loss_margin if isinstance(method, AutoMix) else 0.1,
+    )
     histories = {folder.name: read_history(folder) for folder in _in_order(output / "pretrain")}
     curves_figure(figures / "curves.png", {name: rows for name, rows in histories.items() if rows})
     write_captions(figures, CAPTIONS)
     middle = {name: min(rows, key=lambda row: abs(row["lam"] - 0.5)) for name, rows in accuracies.items()}
-    return {name: {"mixed_top1": round(row["top1"], 2), "mixed_top2": round(row["top2"], 2)} for name, row in middle.items()}
+    return {
+        name: {"mixed_top1": round(row["top1"], 2), "mixed_top2": round(row["top2"], 2)}
+        for name, row in middle.items()
+    }
 
 
 def write_captions(figures: Path, captions: Mapping[str, str]) -> None:
@@ -73,16 +110,23 @@ def write_captions(figures: Path, captions: Mapping[str, str]) -> None:
 def _in_order(folder: Path) -> list[Path]:
     order = ["vanilla", "mixup", "cutmix", "automix"]
     found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return sorted(found, key=lambda path: (order.index(path.name) if path.name in order else len(order), path.name))
+    return sorted(
+        found, key=lambda path: (order.index(path.name) if path.name in order else len(order), path.name)
+    )
 
 
 CAPTIONS = {
-    "methods": "The same pairs under every method at λ = 0.5: MixUp blends, CutMix pastes a box without looking, "
-               "AutoMix chooses whose pixel to keep.",
-    "by_lambda": "AutoMix as λ goes from 0 (image j) to 1 (image i): orange parts of a mask keep image i, purple parts image j.",
-    "mixed_accuracy": "Do networks recognise both images of a mixed sample (Fig. 4, right)? Each network on mixed samples of the kind "
-                      "it was trained on; pairs of one class are left out.",
-    "masks": "Health of the Mix Block: the masks' mean should follow λ, and a standard deviation near 0 would be the trivial solution "
-             "of Fig. 6.",
-    "curves": "Learning curves on the validation split; AutoMix is evaluated by its moving average k, dotted its student q.",
+    "methods": "The same pairs under every method at λ = 0.5: MixUp blends, CutMix pastes a box without "
+    "looking, "
+    "AutoMix chooses whose pixel to keep.",
+    "by_lambda": "AutoMix as λ goes from 0 (image j) to 1 (image i): orange parts of a mask keep image i, "
+    "purple parts image j.",
+    "mixed_accuracy": "Do networks recognise both images of a mixed sample (Fig. 4, right)? Each network on "
+    "mixed samples of the kind "
+    "it was trained on; pairs of one class are left out.",
+    "masks": "Health of the Mix Block: the masks' mean should follow λ, and a standard deviation near 0 "
+    "would be the trivial solution "
+    "of Fig. 6.",
+    "curves": "Learning curves on the validation split; AutoMix is evaluated by its moving average k, dotted "
+    "its student q.",
 }

@@ -1,4 +1,5 @@
-"""Pictures of masks: by λ (Figs. 12 and 13), trivial against learned ones (Fig. 6), and through a training (Fig. 7)."""
+"""Pictures of masks: by λ (Figs. 12 and 13), trivial against learned ones (Fig. 6), and through a training
+(Fig. 7)."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ FLAT = 0.05  #: spatial standard deviation at λ = 0.5 below which a mask is cal
 
 
 def fig12(asked: Asked) -> Path:
-    """Figs. 12 and 13: AutoMix's samples and masks at one λ for several pairs, and below from λ = 0 to 1 for the first of them.
+    """Figs. 12 and 13: AutoMix's samples and masks at one λ for several pairs, and below from λ = 0 to 1 for
+    the first of them.
 
     Raises:
         UserError: as the readers of runs and data; no run with a Mix Block.
@@ -42,27 +44,55 @@ def fig12(asked: Asked) -> Path:
     numbers: dict[str, Any] = {}
     for run, method in automix_runs(found.runs):
         name = title_of(run)
-        masks, mixed = found.pairs.masks(method, asked.lam, asked.seed), found.pairs.mixed(automix_mixer(method), asked.lam, asked.seed)
-        parts.append(sheet([*originals(found), ("mask", mask_cells(masks)), ("mixed", [Cell(image) for image in mixed])],
-                           title=f"{name}'s samples at λ = {asked.lam:g}", note=LEGEND))
+        masks, mixed = (
+            found.pairs.masks(method, asked.lam, asked.seed),
+            found.pairs.mixed(automix_mixer(method), asked.lam, asked.seed),
+        )
+        parts.append(
+            sheet(
+                [*originals(found), ("mask", mask_cells(masks)), ("mixed", [Cell(image) for image in mixed])],
+                title=f"{name}'s samples at λ = {asked.lam:g}",
+                note=LEGEND,
+            )
+        )
         some = found.pairs.first(3)
-        by_lam = [(some.masks(method, lam, asked.seed), some.mixed(automix_mixer(method), lam, asked.seed)) for lam in lams]
+        by_lam = [
+            (some.masks(method, lam, asked.seed), some.mixed(automix_mixer(method), lam, asked.seed))
+            for lam in lams
+        ]
         rows: list[tuple[str, list[Cell | None]]] = []
         for pair in range(len(some)):
             ends = Cell(some.pixels(some.images_j)[pair]), Cell(some.pixels(some.images_i)[pair])
-            rows += [("mask", [None, *(mask_cells(masks)[pair] for masks, _ in by_lam), None]),
-                     ("mixed", [ends[0], *(Cell(mixed[pair]) for _, mixed in by_lam), ends[1]])]
-        parts.append(sheet(rows, ["image j", *(f"λ = {lam:g}" for lam in lams), "image i"], f"{name} from image j to image i", side=102,
-                           breaks=range(2, len(rows), 2)))
-        numbers[run.label] = {"at_lam": {"lam": asked.lam, "masks": of_masks(masks)},
-                              "by_lam": [{"lam": lam, "masks": of_masks(masks)} for lam, (masks, _) in zip(lams, by_lam, strict=True)]}
-    caption = f"AutoMix's mixed samples and masks at λ = {asked.lam:g}, and as λ goes from 0 (image j) to 1 (image i): {LEGEND}."
+            rows += [
+                ("mask", [None, *(mask_cells(masks)[pair] for masks, _ in by_lam), None]),
+                ("mixed", [ends[0], *(Cell(mixed[pair]) for _, mixed in by_lam), ends[1]]),
+            ]
+        parts.append(
+            sheet(
+                rows,
+                ["image j", *(f"λ = {lam:g}" for lam in lams), "image i"],
+                f"{name} from image j to image i",
+                side=102,
+                breaks=range(2, len(rows), 2),
+            )
+        )
+        numbers[run.label] = {
+            "at_lam": {"lam": asked.lam, "masks": of_masks(masks)},
+            "by_lam": [
+                {"lam": lam, "masks": of_masks(masks)} for lam, (masks, _) in zip(lams, by_lam, strict=True)
+            ],
+        }
+    caption = (
+        f"AutoMix's mixed samples and masks at λ = {asked.lam:g}, and as λ goes from 0 (image j) to 1 "
+        f"(image i): {LEGEND}."
+    )
     write_numbers(asked.output, "fig12", caption, {**found.about(), "numbers": numbers})
     return save_parts(asked.output, parts)
 
 
 def fig6(asked: Asked) -> Path:
-    """Fig. 6: masks of each AutoMix run at one λ beside the trivial solution (MixUp), how alive they are, and the run's accuracy.
+    """Fig. 6: masks of each AutoMix run at one λ beside the trivial solution (MixUp), how alive they are, and
+    the run's accuracy.
 
     Raises:
         UserError: as the readers of runs and data; no run with a Mix Block.
@@ -70,74 +100,134 @@ def fig6(asked: Asked) -> Path:
     found = open_shown(asked, pairs=8)
     blocks = automix_runs(found.runs)
     flat = np.full((len(found.pairs), *found.pairs.images_i.shape[2:]), asked.lam)
-    rows: list[tuple[str, list[Cell | None]]] = [*originals(found), ("MixUp:\nmask", mask_cells(flat)), ("mixed,\nstd 0", [
-        Cell(image) for image in found.pairs.mixed(MIXERS["mixup"], asked.lam, asked.seed)])]
+    rows: list[tuple[str, list[Cell | None]]] = [
+        *originals(found),
+        ("MixUp:\nmask", mask_cells(flat)),
+        (
+            "mixed,\nstd 0",
+            [Cell(image) for image in found.pairs.mixed(MIXERS["mixup"], asked.lam, asked.seed)],
+        ),
+    ]
     batches = list(shuffled_batches(found.dataset, 64, asked.seed, min(asked.samples, len(found.dataset))))
     progress, numbers = Progress("masks", "batches"), []
     for number, (run, method) in enumerate(blocks):
         some = counted(batches, progress, number * len(batches), len(blocks) * len(batches), run.label)
         health = mask_statistics(method, some, [asked.lam], asked.seed)[0]
         masks = found.pairs.masks(method, asked.lam, asked.seed)
-        rows += [(f"{wrapped(title_of(run))}:\nmask", mask_cells(masks)),
-                 (f"mixed,\nstd {health.spatial_std:.2f}",
-                  [Cell(image) for image in found.pairs.mixed(automix_mixer(method), asked.lam, asked.seed)])]
+        rows += [
+            (f"{wrapped(title_of(run))}:\nmask", mask_cells(masks)),
+            (
+                f"mixed,\nstd {health.spatial_std:.2f}",
+                [Cell(image) for image in found.pairs.mixed(automix_mixer(method), asked.lam, asked.seed)],
+            ),
+        ]
         accuracies = [row["top1"] for row in run.history if isinstance(row.get("top1"), (int, float))]
-        numbers.append({"label": run.label, "pipeline": method.options.pipeline, "top1_last": accuracies[-1] if accuracies else None,
-                        "masks": health.to_dict(), "shown": of_masks(masks)})
-    caption = (f"Trivial and learned masks at λ = {asked.lam:g} on the same pairs (Fig. 6): a flat mask is MixUp. "
-               "std: mean standard deviation within a mask.")
-    parts = [sheet(rows, title=f"Trivial (MixUp) and learned masks at λ = {asked.lam:g}", note=LEGEND, side=104,
-                   breaks=range(2, len(rows), 2)),
-             health_plot(numbers)]
-    write_numbers(asked.output, "fig6", caption, {**found.about(), "numbers": {"lam": asked.lam, "samples": sum(len(b[0]) for b in batches),
-                                                                              "by_run": numbers}})
+        numbers.append(
+            {
+                "label": run.label,
+                "pipeline": method.options.pipeline,
+                "top1_last": accuracies[-1] if accuracies else None,
+                "masks": health.to_dict(),
+                "shown": of_masks(masks),
+            }
+        )
+    caption = (
+        f"Trivial and learned masks at λ = {asked.lam:g} on the same pairs (Fig. 6): a flat mask is MixUp. "
+        "std: mean standard deviation within a mask."
+    )
+    parts = [
+        sheet(
+            rows,
+            title=f"Trivial (MixUp) and learned masks at λ = {asked.lam:g}",
+            note=LEGEND,
+            side=104,
+            breaks=range(2, len(rows), 2),
+        ),
+        health_plot(numbers),
+    ]
+    write_numbers(
+        asked.output,
+        "fig6",
+        caption,
+        {
+            **found.about(),
+            "numbers": {"lam": asked.lam, "samples": sum(len(b[0]) for b in batches), "by_run": numbers},
+        },
+    )
     return save_parts(asked.output, parts)
 
 
 def fig7(asked: Asked) -> Path:
-    """Fig. 7: the same pairs at one λ through a training: its random start, every checkpoint that the folder keeps, and its end.
+    """Fig. 7: the same pairs at one λ through a training: its random start, every checkpoint that the folder
+    keeps, and its end.
 
     Raises:
         UserError: as the readers of runs and data; no Mix Block.
     """
     found = open_shown(asked, pairs=4)
     run, _ = automix_runs(found.runs)[0]
-    stages = [("start", initial(run), 0), *((f"epoch {one.epoch}", method, one.epoch)
-                                            for one, method in automix_runs(kept_checkpoints(asked.runs)))]
-    batches = list(shuffled_batches(found.dataset, 64, asked.seed, min(asked.samples, 128, len(found.dataset))))
+    stages = [
+        ("start", initial(run), 0),
+        *(
+            (f"epoch {one.epoch}", method, one.epoch)
+            for one, method in automix_runs(kept_checkpoints(asked.runs))
+        ),
+    ]
+    batches = list(
+        shuffled_batches(found.dataset, 64, asked.seed, min(asked.samples, 128, len(found.dataset)))
+    )
     rows: list[tuple[str, list[Cell | None]]] = []
     drawn_stages, numbers = [], []
     for name, method, epoch in stages:
         health: MaskStatistics = mask_statistics(method, batches, [asked.lam], asked.seed)[0]
         masks = found.pairs.masks(method, asked.lam, asked.seed)
-        drawn_stages.append((mask_cells(masks), found.pairs.mixed(automix_mixer(method), asked.lam, asked.seed)))
+        drawn_stages.append(
+            (mask_cells(masks), found.pairs.mixed(automix_mixer(method), asked.lam, asked.seed))
+        )
         numbers.append({"stage": name, "epoch": epoch, "masks": health.to_dict(), "shown": of_masks(masks)})
     for pair in range(len(found.pairs)):
         i, j = (Cell(found.pairs.pixels(side)[pair]) for side in (found.pairs.images_i, found.pairs.images_j))
-        rows += [("image i,\nmask", [i, *(masks[pair] for masks, _ in drawn_stages)]),
-                 ("image j,\nmixed", [j, *(Cell(mixed[pair]) for _, mixed in drawn_stages)])]
+        rows += [
+            ("image i,\nmask", [i, *(masks[pair] for masks, _ in drawn_stages)]),
+            ("image j,\nmixed", [j, *(Cell(mixed[pair]) for _, mixed in drawn_stages)]),
+        ]
     side = min(124, (WIDTH - 110) // (len(stages) + 1) - 6)
-    pictures = sheet(rows, ["images", *(name for name, _, _ in stages)], f"{title_of(run)} at λ = {asked.lam:g} through the training",
-                     side, LEGEND, range(2, len(rows), 2), (1,))
-    caption = (f"Mixed samples and masks of the same pairs at λ = {asked.lam:g} through the training (Fig. 7). "
-               f"Checkpoints are those that the run's folder keeps; the start is built again from the seed.")
-    write_numbers(asked.output, "fig7", caption, {**found.about(), "numbers": {"lam": asked.lam, "stages": numbers}})
+    pictures = sheet(
+        rows,
+        ["images", *(name for name, _, _ in stages)],
+        f"{title_of(run)} at λ = {asked.lam:g} through the training",
+        side,
+        LEGEND,
+        range(2, len(rows), 2),
+        (1,),
+    )
+    caption = (
+        f"Mixed samples and masks of the same pairs at λ = {asked.lam:g} through the training (Fig. 7). "
+        f"Checkpoints are those that the run's folder keeps; the start is built again from the seed."
+    )
+    write_numbers(
+        asked.output, "fig7", caption, {**found.about(), "numbers": {"lam": asked.lam, "stages": numbers}}
+    )
     return save_parts(asked.output, [pictures, training_plot(numbers, asked.lam)])
 
 
 def initial(run: Run) -> AutoMix:
-    """The method before its first step: its random numbers derive from the run's seed, so it can be built again."""
+    """The method before its first step: its random numbers derive from the run's seed, so it can be built
+    again."""
     experiment = load_config(Experiment, values=run.config)
     with torch.random.fork_rng(devices=[]):
         reseed_globals(experiment.seed, "initial weights")
-        method = build_model(experiment, list(run.info.class_names) or [str(k) for k in range(run.info.num_classes)])[0]
+        method = build_model(
+            experiment, list(run.info.class_names) or [str(k) for k in range(run.info.num_classes)]
+        )[0]
     assert isinstance(method, AutoMix)
     method.eval()
     return method
 
 
 def kept_checkpoints(paths: Sequence[Path]) -> list[Run]:
-    """Every checkpoint of the first run's folder, or the files that were given, in the order of their steps; each step once."""
+    """Every checkpoint of the first run's folder, or the files that were given, in the order of their steps;
+    each step once."""
     files = sorted(paths[0].glob("*.pt")) if paths[0].is_dir() else list(paths)
     runs = {run.step: run for run in map(open_run, files)}
     if len({run.folder.resolve() for run in runs.values()}) > 1 or any(path.is_dir() for path in paths[1:]):
@@ -192,8 +282,15 @@ def health_plot(numbers: Sequence[dict[str, Any]]) -> Figure:
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.grid(axis="y", visible=False)
         for place, value in enumerate(values):
-            axis.annotate("not trained" if value is None else form.format(value), (value or 0, place), xytext=(5, 0),
-                          textcoords="offset points", va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+            axis.annotate(
+                "not trained" if value is None else form.format(value),
+                (value or 0, place),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )
     return figure
 
 
@@ -202,8 +299,10 @@ def training_plot(numbers: Sequence[dict[str, Any]], lam: float) -> Figure:
     """Mean and standard deviation of masks, stage by stage."""
     figure, (axis,) = subplots(900 / DPI, 2.3)
     places = [row["epoch"] for row in numbers]
-    for key, label, sign, ink in (("spatial_std", "standard deviation within a mask", "D", colour("automix")),
-                                  ("error", "distance of a mask's mean from λ", "o", SPARE[0])):
+    for key, label, sign, ink in (
+        ("spatial_std", "standard deviation within a mask", "D", colour("automix")),
+        ("error", "distance of a mask's mean from λ", "o", SPARE[0]),
+    ):
         axis.plot(places, [row["masks"][key] for row in numbers], marker=sign, color=ink, label=label)
     axis.axhline(FLAT, color=INK, linewidth=1, linestyle="--", label="nearly flat")
     axis.set(title=f"Masks at λ = {lam:g}", xlabel="epoch", ylim=(0, None), xlim=(0, None))

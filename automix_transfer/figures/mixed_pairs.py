@@ -23,7 +23,8 @@ BATCH = 64
 
 
 def fig4(asked: Asked) -> Path:
-    """Write the figure and its numbers: top-1 and top-2 accuracy of each run on mixed samples, the same pairs and λ for all.
+    """Write the figure and its numbers: top-1 and top-2 accuracy of each run on mixed samples, the same pairs
+    and λ for all.
 
     Raises:
         UserError: as the readers of runs and data; no run that mixes.
@@ -33,21 +34,47 @@ def fig4(asked: Asked) -> Path:
     runs, mixers = mixers_of(found.runs, asked.mixed_by)
     batches = list(shuffled_batches(found.dataset, BATCH, asked.seed, min(asked.samples, len(found.dataset))))
     if not batches:
-        raise UserError(f"{len(found.dataset)} validation images give no pairs; accuracy on mixed samples needs at least two")
+        raise UserError(
+            f"{len(found.dataset)} validation images give no pairs; accuracy on mixed samples needs at least "
+            "two"
+        )
     progress, accuracy = Progress("accuracy on mixed samples", "batches"), {}
     for number, run in enumerate(runs):
         some = counted(batches, progress, number * len(batches), len(runs) * len(batches), run.label)
-        accuracy[run.label] = [row.to_dict() for row in mixed_accuracy(run.encoder, some, mixers[run.label], lams,
-                                                                       asked.seed)]
+        accuracy[run.label] = [
+            row.to_dict() for row in mixed_accuracy(run.encoder, some, mixers[run.label], lams, asked.seed)
+        ]
     own = asked.mixed_by == OWN
-    caption = ("Do networks recognise both images of a mixed sample (Fig. 4)? " + (
-        "Each network on mixed samples of the kind it was trained on" if own else f"All networks on the samples of {asked.mixed_by}")
-        + "; the same pairs and λ for all, pairs of one class are left out.")
-    kinds = {title_of(run): mixers[run.label] for run in runs} if own else {shown(asked.mixed_by): mixers[runs[0].label]}
+    caption = (
+        "Do networks recognise both images of a mixed sample (Fig. 4)? "
+        + (
+            "Each network on mixed samples of the kind it was trained on"
+            if own
+            else f"All networks on the samples of {asked.mixed_by}"
+        )
+        + "; the same pairs and λ for all, pairs of one class are left out."
+    )
+    kinds = (
+        {title_of(run): mixers[run.label] for run in runs}
+        if own
+        else {shown(asked.mixed_by): mixers[runs[0].label]}
+    )
     strips = strip_sheet(found, kinds, asked.seed)
     save_parts(asked.output, [strips, accuracy_plot(accuracy, {run.label: title_of(run) for run in runs})])
-    write_numbers(asked.output, "fig4", caption, {**found.about(), "numbers": {
-        "samples": sum(len(batch[0]) for batch in batches), "seed": asked.seed, "mixed_by": asked.mixed_by, "by_run": accuracy}})
+    write_numbers(
+        asked.output,
+        "fig4",
+        caption,
+        {
+            **found.about(),
+            "numbers": {
+                "samples": sum(len(batch[0]) for batch in batches),
+                "seed": asked.seed,
+                "mixed_by": asked.mixed_by,
+                "by_run": accuracy,
+            },
+        },
+    )
     return asked.output
 
 
@@ -56,21 +83,37 @@ def strip_sheet(found: Shown, kinds: Mapping[str, Mixer], seed: int) -> Picture:
     rows = []
     for name, mixer in kinds.items():
         mixed = [found.pairs.mixed(mixer, lam, seed) for lam in STRIP]
-        rows.append((name, [Cell(mixed[at][pair]) for pair in range(len(found.pairs)) for at in range(len(STRIP))]))
+        rows.append(
+            (name, [Cell(mixed[at][pair]) for pair in range(len(found.pairs)) for at in range(len(STRIP))])
+        )
     columns = [f"λ = {lam:g}" for _ in range(len(found.pairs)) for lam in STRIP]
-    return sheet(rows, columns, "Mixed samples at different λ, the share of image i",
-                 column_breaks=range(len(STRIP), len(columns), len(STRIP)))
+    return sheet(
+        rows,
+        columns,
+        "Mixed samples at different λ, the share of image i",
+        column_breaks=range(len(STRIP), len(columns), len(STRIP)),
+    )
 
 
 @drawn
 def accuracy_plot(accuracy: Mapping[str, Sequence[Mapping[str, Any]]], titles: Mapping[str, str]) -> Figure:
     """Top-1 and top-2 against λ."""
     figure, axes = subplots(1100 / DPI, 3.5, 2)
-    heads = (("top1", "Top-1: the first guess is $y_i$ or $y_j$ (%)"), ("top2", "Top-2: the first two are $y_i$ and $y_j$ (%)"))
+    heads = (
+        ("top1", "Top-1: the first guess is $y_i$ or $y_j$ (%)"),
+        ("top2", "Top-2: the first two are $y_i$ and $y_j$ (%)"),
+    )
     for axis, (key, head) in zip(axes, heads, strict=True):
         for position, (label, rows) in enumerate(accuracy.items()):
-            axis.plot([row["lam"] for row in rows], [row[key] for row in rows], color=colour(label, position),
-                      marker=marker(label, position), markersize=5, linewidth=1.8, label=titles[label])
+            axis.plot(
+                [row["lam"] for row in rows],
+                [row[key] for row in rows],
+                color=colour(label, position),
+                marker=marker(label, position),
+                markersize=5,
+                linewidth=1.8,
+                label=titles[label],
+            )
         axis.set(xlabel="λ (share of image i)", xlim=(0, 1), title=head)
         axis.set_ylim(0, 1.08 * max((row[key] for rows in accuracy.values() for row in rows), default=1) or 1)
         axis.set_xticks(np.arange(0, 1.01, 0.2))

@@ -19,7 +19,8 @@ PAGE, PICTURE = "mixing.md", "mixing.png"
 
 @dataclass(frozen=True)
 class Row:
-    """A method's line of the table. ``passes``: what a step needs, where vanilla's needs 3 (forward, weight gradient, input gradient)."""
+    """A method's line of the table. ``passes``: what a step needs, where vanilla's needs 3 (forward, weight
+    gradient, input gradient)."""
 
     title: str
     paper: str
@@ -33,32 +34,100 @@ ROWS = {
     "vanilla": Row("Vanilla", "", "", "3", "its own"),
     "mixup": Row("MixUp", "Zhang et al. 2018", "", "3", "λ"),
     "cutmix": Row("CutMix", "Yun et al. 2019", "", "3", "area"),
-    "mixup_cutmix": Row("MixUp + CutMix", "timm; DeiT, RSB", "", "3", "λ or area",
-                        "partner = the batch reversed, as in timm (`partner=random`)"),
+    "mixup_cutmix": Row(
+        "MixUp + CutMix",
+        "timm; DeiT, RSB",
+        "",
+        "3",
+        "λ or area",
+        "partner = the batch reversed, as in timm (`partner=random`)",
+    ),
     "manifoldmix": Row("ManifoldMix", "Verma et al. 2019", "stages of the network", "3", "λ"),
-    "attentivemix": Row("AttentiveMix", "Walawalkar et al. 2020", "teacher", "3 + a forward pass of the teacher", "area",
-                        "the authors' code leaves BatchNorm in train mode and looks at the last channel only (`attention=released`); "
-                        "the comparison in the tables takes int(λ·cells) of them (`cells=0`)"),
-    "saliencymix": Row("SaliencyMix", "Uddin et al. 2021", "", "3", "area",
-                       "the released detector is fed normalised floats and points at noise (`detector=as_published`); it finds one box "
-                       "and uses it for the whole batch (`box=batch`)"),
-    "fmix": Row("FMix", "Harris et al. 2020", "", "3", "λ", "the released code takes the spectrum from two rows (`spectrum=released`)"),
-    "resizemix": Row("ResizeMix", "Qin et al. 2020", "", "3", "area",
-                     "the configs behind the tables draw the scale from Beta(α, α) (`scale=beta`)"),
-    "puzzlemix": Row("PuzzleMix", "Kim et al. 2020", "gradient", "5, or 6 with `clean_weight`", "mean of the mask",
-                     "exact minimum cuts in place of alpha-beta swap on 32-bit costs, which overflow; a place that no block moves to keeps "
-                     "its own; seams also where 4 does not divide the block"),
-    "comixup": Row("Co-Mixup", "Kim et al. 2021", "gradient", "6, or 5 without `clean_weight`", "shares of the cells",
-                   "two descents for each output, the better one is kept; the start is given back where the objective would end above "
-                   "it"),
-    "supermix": Row("SuperMix", "Dabouei et al. 2021", "teacher, offline", "3 (and up to 50 steps an image before)", "target of the mix",
-                    "all of a batch get all their steps, where the released code stops when 30 % have succeeded (`enough=0.3`)"),
-    "augmix": Row("AugMix", "Hendrycks et al. 2020", "three views", "9", "its own, and equal predictions",
-                  "timm's version adds colour, contrast, brightness and sharpness, which the paper leaves out"),
+    "attentivemix": Row(
+        "AttentiveMix",
+        "Walawalkar et al. 2020",
+        "teacher",
+        "3 + a forward pass of the teacher",
+        "area",
+        "the authors' code leaves BatchNorm in train mode and looks at the last channel only "
+        "(`attention=released`); "
+        "the comparison in the tables takes int(λ·cells) of them (`cells=0`)",
+    ),
+    "saliencymix": Row(
+        "SaliencyMix",
+        "Uddin et al. 2021",
+        "",
+        "3",
+        "area",
+        "the released detector is fed normalised floats and points at noise (`detector=as_published`); it "
+        "finds one box "
+        "and uses it for the whole batch (`box=batch`)",
+    ),
+    "fmix": Row(
+        "FMix",
+        "Harris et al. 2020",
+        "",
+        "3",
+        "λ",
+        "the released code takes the spectrum from two rows (`spectrum=released`)",
+    ),
+    "resizemix": Row(
+        "ResizeMix",
+        "Qin et al. 2020",
+        "",
+        "3",
+        "area",
+        "the configs behind the tables draw the scale from Beta(α, α) (`scale=beta`)",
+    ),
+    "puzzlemix": Row(
+        "PuzzleMix",
+        "Kim et al. 2020",
+        "gradient",
+        "5, or 6 with `clean_weight`",
+        "mean of the mask",
+        "exact minimum cuts in place of alpha-beta swap on 32-bit costs, which overflow; a place that no "
+        "block moves to keeps "
+        "its own; seams also where 4 does not divide the block",
+    ),
+    "comixup": Row(
+        "Co-Mixup",
+        "Kim et al. 2021",
+        "gradient",
+        "6, or 5 without `clean_weight`",
+        "shares of the cells",
+        "two descents for each output, the better one is kept; the start is given back where the objective "
+        "would end above "
+        "it",
+    ),
+    "supermix": Row(
+        "SuperMix",
+        "Dabouei et al. 2021",
+        "teacher, offline",
+        "3 (and up to 50 steps an image before)",
+        "target of the mix",
+        "all of a batch get all their steps, where the released code stops when 30 % have succeeded "
+        "(`enough=0.3`)",
+    ),
+    "augmix": Row(
+        "AugMix",
+        "Hendrycks et al. 2020",
+        "three views",
+        "9",
+        "its own, and equal predictions",
+        "timm's version adds colour, contrast, brightness and sharpness, which the paper leaves out",
+    ),
     "alignmix": Row("AlignMix", "Venkataramanan et al. 2022", "feature map", "3", "λ"),
-    "transmix": Row("TransMix", "Chen et al. 2022", "attention of a class token", "3", "half area, half attention"),
-    "automix": Row("AutoMix", "Liu et al. 2022", "feature map, momentum encoder", "8.8", "λ",
-                   "many: `method.preset=openmixup`, see `mixing/options.py`"),
+    "transmix": Row(
+        "TransMix", "Chen et al. 2022", "attention of a class token", "3", "half area, half attention"
+    ),
+    "automix": Row(
+        "AutoMix",
+        "Liu et al. 2022",
+        "feature map, momentum encoder",
+        "8.8",
+        "λ",
+        "many: `method.preset=openmixup`, see `mixing/options.py`",
+    ),
 }
 
 
@@ -67,40 +136,74 @@ def page() -> str:
     if set(ROWS) != set(METHODS):
         raise AssertionError(f"the table and METHODS differ in {sorted(set(ROWS) ^ set(METHODS))}")
     lines = [
-        "# Mixups", "",
-        "Written by `python -m automix_transfer.figures.mixups_page`; change it there.", "",
-        f"![The same four pairs through every method at λ = 0.5, masks beside]({PICTURE})", "",
-        "*Rendered images. Orange in a mask: the pixel is image i's, purple: image j's, white: half and half. Saliency, attention, "
-        "SuperMix and AutoMix come from one small network, trained by AutoMix on such images. ManifoldMix and AlignMix mix their inputs "
-        "like MixUp, or features, which cannot be shown; TransMix's images are CutMix's. Co-Mixup mixes all eight images with each other: "
-        "its mask is the share of the output's own image. AugMix has no pairs: one of its views of image i.*", "",
-        "Each method is one file of `automix_transfer/mixing/`, chosen by `method.name` in a recipe; its options, with its paper's "
-        "defaults, are the dataclass at the top of the file. A method first draws (λ, partners, boxes, coins: a frozen dataclass, from "
-        "the step's generator), then applies the draw: a function of images, labels and draw, and of features, saliency or attention "
-        "where it needs them. So a draw can be replayed and looked at.", "",
-        "Passes: a forward pass, the weights' gradients and the input's gradient count one each. The label is the share of image i in the "
-        "loss. Where the authors' code does something else than their paper, the paper's form is the default, and theirs the option named "
-        "here.", "",
-        "| `method.name` | method | paper | needs | passes a step | label | what the authors' code does, and other differences |",
+        "# Mixups",
+        "",
+        "Written by `python -m automix_transfer.figures.mixups_page`; change it there.",
+        "",
+        f"![The same four pairs through every method at λ = 0.5, masks beside]({PICTURE})",
+        "",
+        "*Rendered images. Orange in a mask: the pixel is image i's, purple: image j's, white: half and "
+        "half. Saliency, attention, "
+        "SuperMix and AutoMix come from one small network, trained by AutoMix on such images. ManifoldMix "
+        "and AlignMix mix their inputs "
+        "like MixUp, or features, which cannot be shown; TransMix's images are CutMix's. Co-Mixup mixes all "
+        "eight images with each other: "
+        "its mask is the share of the output's own image. AugMix has no pairs: one of its views of image i.*",
+        "",
+        "Each method is one file of `automix_transfer/mixing/`, chosen by `method.name` in a recipe; its "
+        "options, with its paper's "
+        "defaults, are the dataclass at the top of the file. A method first draws (λ, partners, boxes, "
+        "coins: a frozen dataclass, from "
+        "the step's generator), then applies the draw: a function of images, labels and draw, and of "
+        "features, saliency or attention "
+        "where it needs them. So a draw can be replayed and looked at.",
+        "",
+        "Passes: a forward pass, the weights' gradients and the input's gradient count one each. The label "
+        "is the share of image i in the "
+        "loss. Where the authors' code does something else than their paper, the paper's form is the "
+        "default, and theirs the option named "
+        "here.",
+        "",
+        "| `method.name` | method | paper | needs | passes a step | label | what the authors' code does, and "
+        "other differences |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in METHODS:
         row = ROWS[name]
-        lines.append(f"| `{name}` | {row.title} | {row.paper} | {row.needs} | {row.passes} | {row.label} | {row.deviation} |")
+        lines.append(
+            f"| `{name}` | {row.title} | {row.paper} | {row.needs} | {row.passes} | {row.label} | "
+            f"{row.deviation} |"
+        )
     lines += [
-        "", "α of appendix A.1, as the recipes have it:", "",
-        "| | CIFAR-10/100 | Tiny-ImageNet, ImageNet (R-18) | ImageNet (R-50 and larger) | DeiT, RSB | CUB, Aircraft |",
+        "",
+        "α of appendix A.1, as the recipes have it:",
+        "",
+        "| | CIFAR-10/100 | Tiny-ImageNet, ImageNet (R-18) | ImageNet (R-50 and larger) | DeiT, RSB | CUB, "
+        "Aircraft |",
         "| --- | --- | --- | --- | --- | --- |",
-        "| MixUp | 1 | 0.2 | 1 | 0.2 | 1 |", "| CutMix | 0.2 | 0.2 | 1 | 0.2 | 1 |", "| ManifoldMix | 2 | 0.2 | 0.2 | 0.2 | 0.5 |",
-        "| SaliencyMix, FMix | 0.2 | 0.2 | 1 | 0.2 | 0.2 |", "| ResizeMix | 1 | 0.2 | 1 | 0.2 | 1 |",
-        "| PuzzleMix | 1 | 1 | 1 | 1 | 1 |", "| Co-Mixup, AutoMix | 2 | 2 | 2 | 2 | 2 |", "",
-        "SuperMix is mixed before it is trained on:", "", "```",
-        "python pretrain/supermix.py --config-file pretrain/configs/cifar100_r18_supermix.yaml --teacher runs/cifar100_vanilla/last.pt \\",
+        "| MixUp | 1 | 0.2 | 1 | 0.2 | 1 |",
+        "| CutMix | 0.2 | 0.2 | 1 | 0.2 | 1 |",
+        "| ManifoldMix | 2 | 0.2 | 0.2 | 0.2 | 0.5 |",
+        "| SaliencyMix, FMix | 0.2 | 0.2 | 1 | 0.2 | 0.2 |",
+        "| ResizeMix | 1 | 0.2 | 1 | 0.2 | 1 |",
+        "| PuzzleMix | 1 | 1 | 1 | 1 | 1 |",
+        "| Co-Mixup, AutoMix | 2 | 2 | 2 | 2 | 2 |",
+        "",
+        "SuperMix is mixed before it is trained on:",
+        "",
+        "```",
+        "python pretrain/supermix.py --config-file pretrain/configs/cifar100_r18_supermix.yaml --teacher "
+        "runs/cifar100_vanilla/last.pt \\",
         "    --output datasets/cifar100_supermix data.root=/data/cifar100",
-        "python pretrain/train.py --config-file pretrain/configs/cifar100_r18_supermix.yaml data.root=/data/cifar100 \\",
-        "    data.mixed=datasets/cifar100_supermix output=runs/cifar100_supermix", "```", "",
-        "What a step costs in seconds: `python benchmarks/step_time.py`; how the methods compare on small data: "
-        "`python benchmarks/mixups.py`. Figures are in [benchmarks/RESULTS.md](../benchmarks/RESULTS.md).", "",
+        "python pretrain/train.py --config-file pretrain/configs/cifar100_r18_supermix.yaml "
+        "data.root=/data/cifar100 \\",
+        "    data.mixed=datasets/cifar100_supermix output=runs/cifar100_supermix",
+        "```",
+        "",
+        "What a step costs in seconds: `python benchmarks/step_time.py`; how the methods compare on small "
+        "data: "
+        "`python benchmarks/mixups.py`. Figures are in [benchmarks/RESULTS.md](../benchmarks/RESULTS.md).",
+        "",
     ]
     return "\n".join(lines)
 
@@ -119,27 +222,52 @@ def write_picture(path: Path, checkpoint: Path, data: Path, seed: int = 0) -> Pa
 
     method, info = load_method(checkpoint)
     if not isinstance(method, AutoMix):
-        raise UserError(f"{checkpoint} is no run with method.name=automix, whose masks the picture shows; give one of pretrain/")
-    config = DataConfig(root=str(data), image_size=info.image_size, mean=list(info.mean), std=list(info.std), test_crop_ratio=1.0)
+        raise UserError(
+            f"{checkpoint} is no run with method.name=automix, whose masks the picture shows; give one of "
+            "pretrain/"
+        )
+    config = DataConfig(
+        root=str(data),
+        image_size=info.image_size,
+        mean=list(info.mean),
+        std=list(info.std),
+        test_crop_ratio=1.0,
+    )
     dataset = eval_dataset(config)
     return mixups_picture(path, example_pairs(dataset, info, count=4, seed=seed), method, seed)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m automix_transfer.figures.mixups_page", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help=f"folder of {PAGE} and {PICTURE}")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="AutoMix checkpoint for the picture; without it the picture stays")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="images in ImageNet's layout: train/CLASS/, val/CLASS/")
+    parser = argparse.ArgumentParser(
+        prog="python -m automix_transfer.figures.mixups_page",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help=f"folder of {PAGE} and {PICTURE}"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="AutoMix checkpoint for the picture; without it the picture stays",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="images in ImageNet's layout: train/CLASS/, val/CLASS/"
+    )
     parser.add_argument("--seed", type=int, default=0, help="chooses the pairs")
     options = parser.parse_args(arguments)
     if (options.checkpoint is None) != (options.data is None):
-        raise UserError("the picture needs both --checkpoint and --data; give both, or neither to write the table only")
+        raise UserError(
+            "the picture needs both --checkpoint and --data; give both, or neither to write the table only"
+        )
     write_text(options.output / PAGE, page())
     if options.checkpoint:
         write_picture(options.output / PICTURE, options.checkpoint, options.data, options.seed)
-    print(f"written: {options.output / PAGE}" + (f", {options.output / PICTURE}" if options.checkpoint else ""))
+    print(
+        f"written: {options.output / PAGE}" + (f", {options.output / PICTURE}" if options.checkpoint else "")
+    )
     return 0
 
 

@@ -40,11 +40,19 @@ def mixups_picture(path: Path, pairs: Pairs, automix: AutoMix, seed: int = 0) ->
 
     Args:
         pairs: 4 of them are legible.
-        automix: its Mix Block draws AutoMix's masks; its encoder is the network that saliency, attention and SuperMix ask.
+        automix: its Mix Block draws AutoMix's masks; its encoder is the network that saliency, attention and
+            SuperMix ask.
     """
     rows = [("images", beside(pairs.pixels(pairs.images_i), pairs.pixels(pairs.images_j)))]
     for name, (mixed, mask) in mixed_by_all(pairs, automix, seed).items():
-        rows.append((name, beside(pairs.pixels(mixed), shares(mask[:, 0].double().numpy()) if mask is not None else None)))
+        rows.append(
+            (
+                name,
+                beside(
+                    pairs.pixels(mixed), shares(mask[:, 0].double().numpy()) if mask is not None else None
+                ),
+            )
+        )
     return save(_sheet(rows, "λ = 0.5", ["i, mixed", "j, mask"] * len(pairs), cell=88), path)
 
 
@@ -55,7 +63,8 @@ def beside(left: Cells, right: Cells | None) -> Cells:
 
 
 def mixed_by_all(pairs: Pairs, automix: AutoMix, seed: int = 0) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Method -> mixed images (n, 3, H, W) and masks (n, 1, H, W) of the pairs. MixUp stands for the methods whose input is mixed so."""
+    """Method -> mixed images (n, 3, H, W) and masks (n, 1, H, W) of the pairs. MixUp stands for the methods
+    whose input is mixed so."""
     count, network = len(pairs), automix.inference_encoder()
     images = torch.cat([pairs.images_i, pairs.images_j])
     partners = torch.arange(2 * count).roll(count)
@@ -63,7 +72,8 @@ def mixed_by_all(pairs: Pairs, automix: AutoMix, seed: int = 0) -> dict[str, tup
     plain, draw = PairDraw(LAM, partners), MixDraw(LAM, partners, True)
     mean, std = tuple(pairs.mean), tuple(pairs.std)
     found: dict[str, tuple[Tensor, Tensor | None]] = {
-        "MixUp": (apply_mixup(images, plain), torch.full((len(images), 1, *size), LAM))}
+        "MixUp": (apply_mixup(images, plain), torch.full((len(images), 1, *size), LAM))
+    }
 
     def rng() -> torch.Generator:
         return derive_generator(seed, "picture of mixups")
@@ -73,28 +83,55 @@ def mixed_by_all(pairs: Pairs, automix: AutoMix, seed: int = 0) -> dict[str, tup
     cut = next((box for box in boxes if abs(box.lam - LAM) < 0.05), None)  # one that the border does not clip
     with eval_mode(automix):
         saliency = input_saliency(network, images, network(images).argmax(dim=1)).detach()
-        attention = features(network, images, LAST_MAP).mean(dim=1).detach() if has_layer(network, LAST_MAP) else saliency[:, ::8, ::8]
+        attention = (
+            features(network, images, LAST_MAP).mean(dim=1).detach()
+            if has_layer(network, LAST_MAP)
+            else saliency[:, ::8, ::8]
+        )
         mask = automix_mask(automix, images, partners, LAM, rng())
         joint = CoMixupOptions(partition=2 * count)
-        together = apply_comixup(images, torch.zeros(len(images)).long(), draw_comixup(len(images), joint, rng()), saliency, 2, joint)
+        together = apply_comixup(
+            images,
+            torch.zeros(len(images)).long(),
+            draw_comixup(len(images), joint, rng()),
+            saliency,
+            2,
+            joint,
+        )
         members = torch.stack([torch.arange(2 * count), partners], dim=1)
-        superb = optimise_masks(network, images, SuperMixDraw(members, torch.full(members.shape, 0.5)), SuperMixOptions())
+        superb = optimise_masks(
+            network, images, SuperMixDraw(members, torch.full(members.shape, 0.5)), SuperMixOptions()
+        )
     resize = draw_resizemix(2, size, ResizeMixOptions(), rng(), LAM)
     mixes = {
-        "CutMix": apply_switch(images, dataclasses.replace(cut or draw_switch(2, size, MixUpCutMixOptions(mixup_alpha=0), rng(), LAM),
-                                                           permutation=partners)),
+        "CutMix": apply_switch(
+            images,
+            dataclasses.replace(
+                cut or draw_switch(2, size, MixUpCutMixOptions(mixup_alpha=0), rng(), LAM),
+                permutation=partners,
+            ),
+        ),
         "Saliency\nMix": apply_saliencymix(images, draw, SaliencyMixOptions(), mean, std),
         "Attentive\nMix": apply_attentivemix(images, draw, attention, AttentiveMixOptions(cells=0)),
-        "FMix": apply_fmix(images, dataclasses.replace(draw_fmix(2, size, FMixOptions(), rng(), LAM), permutation=partners), FMixOptions()),
+        "FMix": apply_fmix(
+            images,
+            dataclasses.replace(draw_fmix(2, size, FMixOptions(), rng(), LAM), permutation=partners),
+            FMixOptions(),
+        ),
         "ResizeMix": apply_resizemix(images, dataclasses.replace(resize, permutation=partners)),
-        "PuzzleMix": apply_puzzlemix(images, PuzzleMixDraw(LAM, partners, True, 8), saliency, PuzzleMixOptions(), mean, std),
+        "PuzzleMix": apply_puzzlemix(
+            images, PuzzleMixDraw(LAM, partners, True, 8), saliency, PuzzleMixOptions(), mean, std
+        ),
     }
     found |= {name: (one.images, one.mask) for name, one in mixes.items()}
     found["Co-Mixup"] = (together[0], together[2])
     found["SuperMix"] = (superb.images, superb.masks[:, :1])
     found["AugMix"] = (augmented(pairs, seed).repeat(2, 1, 1, 1), None)
     found["AutoMix"] = (mix(images, images[partners], mask), mask)
-    return {name: (mixed[:count].detach(), None if one is None else one[:count].detach().cpu()) for name, (mixed, one) in found.items()}
+    return {
+        name: (mixed[:count].detach(), None if one is None else one[:count].detach().cpu())
+        for name, (mixed, one) in found.items()
+    }
 
 
 def has_layer(network: nn.Module, layer: str) -> bool:
@@ -110,4 +147,6 @@ def augmented(pairs: Pairs, seed: int) -> Tensor:
     for number, pixels in enumerate(pairs.pixels(pairs.images_i)):
         np.random.seed(seed + number)
         views.append(torch.from_numpy(AugMixView()(Image.fromarray(pixels))).permute(2, 0, 1) / 255)
-    return (torch.stack(views) - torch.tensor(pairs.mean).view(3, 1, 1)) / torch.tensor(pairs.std).view(3, 1, 1)
+    return (torch.stack(views) - torch.tensor(pairs.mean).view(3, 1, 1)) / torch.tensor(pairs.std).view(
+        3, 1, 1
+    )

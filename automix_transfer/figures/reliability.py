@@ -1,4 +1,5 @@
-"""Fig. 8: reliability diagrams, all runs in one plot and each with its gaps, from outputs of ``python -m automix_transfer.evaluation``."""
+"""Fig. 8: reliability diagrams, all runs in one plot and each with its gaps, from outputs of ``python -m
+automix_transfer.evaluation``."""
 
 from __future__ import annotations
 
@@ -34,17 +35,29 @@ class Reliability:
 
 
 def fig8(asked: Asked) -> Path:
-    """Write the figure and its numbers; a run's folder without an evaluation is evaluated first, on its validation images.
+    """Write the figure and its numbers; a run's folder without an evaluation is evaluated first, on its
+    validation images.
 
     Raises:
         UserError: a file that is no output of the evaluation, or without bins.
     """
     files = [evaluation_of(path, asked.data) for path in asked.runs]
     rows = read_reliability(files, asked.labels)
-    caption = ("Is a network right as often as it says (Fig. 8)? Accuracy against confidence in 15 bins; below the dashed line it is "
-               "overconfident, above it underconfident. ECE: mean distance from the line.")
-    write_numbers(asked.output, "fig8", caption, {"numbers": [
-        {"label": row.label, "file": str(row.file), **row.values, "bins": row.bins} for row in rows]})
+    caption = (
+        "Is a network right as often as it says (Fig. 8)? Accuracy against confidence in 15 bins; below the "
+        "dashed line it is "
+        "overconfident, above it underconfident. ECE: mean distance from the line."
+    )
+    write_numbers(
+        asked.output,
+        "fig8",
+        caption,
+        {
+            "numbers": [
+                {"label": row.label, "file": str(row.file), **row.values, "bins": row.bins} for row in rows
+            ]
+        },
+    )
     return save_parts(asked.output, [reliability_plot(rows)])
 
 
@@ -54,8 +67,17 @@ def evaluation_of(path: Path, data: Path | None = None) -> Path:
         return path
     folder = path if path.is_dir() else path.parent
     if not (folder / EVALUATION).is_file():
-        evaluate(["--run", str(path), "--suite", "clean,calibration", "--output", str(folder / EVALUATION),
-                  *(["--data", str(data)] if data is not None else [])])
+        evaluate(
+            [
+                "--run",
+                str(path),
+                "--suite",
+                "clean,calibration",
+                "--output",
+                str(folder / EVALUATION),
+                *(["--data", str(data)] if data is not None else []),
+            ]
+        )
     return folder / EVALUATION
 
 
@@ -67,22 +89,37 @@ def read_reliability(files: Sequence[Path], labels: Sequence[str] = ()) -> list[
 def _read(file: Path, label: str) -> Reliability:
     content = read_json(file)
     bins = content.get("reliability") if isinstance(content, Mapping) else None
-    if not isinstance(bins, list) or not bins or not all(isinstance(row, Mapping) and all(is_finite(row.get(key)) for key in FIELDS)
-                                                         for row in bins):
-        raise UserError(f"{file} holds no reliability bins; write it with python -m automix_transfer.evaluation --suite clean,calibration")
+    if (
+        not isinstance(bins, list)
+        or not bins
+        or not all(
+            isinstance(row, Mapping) and all(is_finite(row.get(key)) for key in FIELDS) for row in bins
+        )
+    ):
+        raise UserError(
+            f"{file} holds no reliability bins; write it with python -m automix_transfer.evaluation --suite "
+            "clean,calibration"
+        )
     values = {key: content[key] for key in KEYS if is_finite(content.get(key))}
-    return Reliability(label, file, [{key: float(row[key]) for key in FIELDS} for row in bins if row["count"] > 0], values)
+    return Reliability(
+        label, file, [{key: float(row[key]) for key in FIELDS} for row in bins if row["count"] > 0], values
+    )
 
 
 @drawn
 def reliability_plot(rows: Sequence[Reliability]) -> Figure:
-    """All runs as lines in one plot, then a panel for each with its bars and gaps; three panels a line, four in a square."""
+    """All runs as lines in one plot, then a panel for each with its bars and gaps; three panels a line, four
+    in a square."""
     together = len(rows) > 1
     panels = len(rows) + int(together)
     columns = 2 if panels == 4 else min(panels, 3)
     lines = -(-panels // columns)
-    figure = Figure(figsize=(1130 / DPI if columns > 1 else 560 / DPI, (390 if columns == 3 else 520) * lines / DPI), dpi=DPI,
-                    layout="constrained", facecolor="white")
+    figure = Figure(
+        figsize=(1130 / DPI if columns > 1 else 560 / DPI, (390 if columns == 3 else 520) * lines / DPI),
+        dpi=DPI,
+        layout="constrained",
+        facecolor="white",
+    )
     axes: list[Axes] = list(np.atleast_1d(figure.subplots(lines, columns, squeeze=False)).flat)
     for axis in axes[panels:]:
         axis.axis("off")
@@ -93,12 +130,18 @@ def reliability_plot(rows: Sequence[Reliability]) -> Figure:
         axis.set_yticks(range(0, 101, 20))
     if together:
         for position, row in enumerate(rows):
-            axes[0].plot([100 * b["confidence"] for b in row.bins], [100 * b["accuracy"] for b in row.bins],
-                         color=colour(row.label, position), marker=marker(row.label, position), markersize=4, linewidth=1.6,
-                         label=label_title(row.label))
+            axes[0].plot(
+                [100 * b["confidence"] for b in row.bins],
+                [100 * b["accuracy"] for b in row.bins],
+                color=colour(row.label, position),
+                marker=marker(row.label, position),
+                markersize=4,
+                linewidth=1.6,
+                label=label_title(row.label),
+            )
         axes[0].set_title("All together")
         axes[0].legend(fontsize=7.5, loc="upper left")
-    for position, (axis, row) in enumerate(zip(axes[int(together):], rows, strict=False)):
+    for position, (axis, row) in enumerate(zip(axes[int(together) :], rows, strict=False)):
         _bars(axis, row, colour(row.label, position))
     return figure
 
@@ -108,10 +151,26 @@ def _bars(axis: Axes, row: Reliability, ink: str) -> None:
     lefts, widths = [100 * b["low"] for b in row.bins], [100 * (b["high"] - b["low"]) for b in row.bins]
     accuracy, confidence = (np.array([100 * b[key] for b in row.bins]) for key in ("accuracy", "confidence"))
     axis.bar(lefts, accuracy, widths, align="edge", color=ink, alpha=0.7, edgecolor="white", linewidth=0.6)
-    axis.bar(lefts, confidence - accuracy, widths, bottom=accuracy, align="edge", facecolor="none", edgecolor=IDEAL, hatch="////",
-             linewidth=0.5)
+    axis.bar(
+        lefts,
+        confidence - accuracy,
+        widths,
+        bottom=accuracy,
+        align="edge",
+        facecolor="none",
+        edgecolor=IDEAL,
+        hatch="////",
+        linewidth=0.5,
+    )
     ece = f"ECE {row.values['ece15']:.2f} %" if "ece15" in row.values else ""
     top = f"top-1 {row.values['top1']:.2f} %" if "top1" in row.values else ""
     axis.set_title(label_title(row.label))
-    axis.text(4, 95, "\n".join(filter(None, (ece, top))), va="top", fontsize=8.5, color=INK,
-              bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5})
+    axis.text(
+        4,
+        95,
+        "\n".join(filter(None, (ece, top))),
+        va="top",
+        fontsize=8.5,
+        color=INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
+    )

@@ -1,4 +1,5 @@
-"""Table 6 as a figure: top-1 under corruption by severity and by kind, and errors under attack, from outputs of the evaluation."""
+"""Table 6 as a figure: top-1 under corruption by severity and by kind, and errors under attack, from outputs
+of the evaluation."""
 
 from __future__ import annotations
 
@@ -17,13 +18,22 @@ from automix_transfer.figures.sheet import drawn, save_parts, write_numbers
 from automix_transfer.figures.style import DPI, colour, marker, subplots
 from automix_transfer.io import read_json
 
-KEYS = ("images", "top1", "corruption_images", "corruption_top1_15", "corruption_top1_19", "corruption_relative_error", "fgsm_error",
-        "pgd_error")
+KEYS = (
+    "images",
+    "top1",
+    "corruption_images",
+    "corruption_top1_15",
+    "corruption_top1_19",
+    "corruption_relative_error",
+    "fgsm_error",
+    "pgd_error",
+)
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """One output: top-1 in percent by corruption at severities 1 to 5, how they were made, and its other figures."""
+    """One output: top-1 in percent by corruption at severities 1 to 5, how they were made, and its other
+    figures."""
 
     label: str
     file: Path
@@ -36,20 +46,42 @@ def robustness(asked: Asked) -> Path:
     """Write the figure and its numbers.
 
     Raises:
-        UserError: a file that is no output of ``--suite corruption``, or files without a corruption in common.
+        UserError: a file that is no output of ``--suite corruption``, or files without a corruption in
+            common.
     """
     files = [path / EVALUATION if path.is_dir() else path for path in asked.runs]
     rows = [_read(file, label) for file, label in zip(files, labels_of(files, asked.labels), strict=True)]
     names = [name for name in rows[0].corruption if all(name in row.corruption for row in rows)]
     if not names:
-        raise UserError(f"{', '.join(str(row.file) for row in rows)} were measured under different corruptions; "
-                        "measure them with one suite")
+        raise UserError(
+            f"{', '.join(str(row.file) for row in rows)} were measured under different corruptions; "
+            "measure them with one suite"
+        )
     made = sorted({row.made for row in rows})
-    caption = (f"Top-1 under {len(names)} corruptions: their mean by severity (0: clean images), and each one's mean over severities. "
-               f"Corrupted images: {', '.join(made)}.")
-    write_numbers(asked.output, "robustness", caption, {"numbers": [
-        {"label": row.label, "file": str(row.file), **row.values, "corruption_made": row.made, "corruption": row.corruption,
-         "mean_by_severity": by_severity(row, names)} for row in rows], "corruptions": names})
+    caption = (
+        f"Top-1 under {len(names)} corruptions: their mean by severity (0: clean images), and each one's "
+        "mean over severities. "
+        f"Corrupted images: {', '.join(made)}."
+    )
+    write_numbers(
+        asked.output,
+        "robustness",
+        caption,
+        {
+            "numbers": [
+                {
+                    "label": row.label,
+                    "file": str(row.file),
+                    **row.values,
+                    "corruption_made": row.made,
+                    "corruption": row.corruption,
+                    "mean_by_severity": by_severity(row, names),
+                }
+                for row in rows
+            ],
+            "corruptions": names,
+        },
+    )
     return save_parts(asked.output, [severity_plot(rows, names), corruption_plot(rows, names)])
 
 
@@ -61,25 +93,53 @@ def by_severity(row: Robustness, names: Sequence[str]) -> list[float]:
 def _read(file: Path, label: str) -> Robustness:
     content = read_json(file)
     found = content.get("corruption") if isinstance(content, Mapping) else None
-    if not isinstance(found, Mapping) or not found or not all(
-            isinstance(values, list) and len(values) == len(SEVERITIES) and all(map(is_finite, values)) for values in found.values()):
-        raise UserError(f"{file} holds no accuracies under corruption; write it with python -m automix_transfer.evaluation "
-                        "--suite clean,corruption")
+    if (
+        not isinstance(found, Mapping)
+        or not found
+        or not all(
+            isinstance(values, list) and len(values) == len(SEVERITIES) and all(map(is_finite, values))
+            for values in found.values()
+        )
+    ):
+        raise UserError(
+            f"{file} holds no accuracies under corruption; write it with python -m "
+            "automix_transfer.evaluation "
+            "--suite clean,corruption"
+        )
     values = {key: content[key] for key in KEYS if is_finite(content.get(key))}
-    return Robustness(label, file, {str(name): values for name, values in found.items()}, str(content.get("corruption_made", "?")), values)
+    return Robustness(
+        label,
+        file,
+        {str(name): values for name, values in found.items()},
+        str(content.get("corruption_made", "?")),
+        values,
+    )
 
 
 @drawn
 def severity_plot(rows: Sequence[Robustness], names: Sequence[str]) -> Figure:
     """Mean top-1 against severity, and errors under attack where they were measured."""
-    attacks = [(key, name) for key, name in (("fgsm_error", "FGSM"), ("pgd_error", "PGD")) if any(key in row.values for row in rows)]
+    attacks = [
+        (key, name)
+        for key, name in (("fgsm_error", "FGSM"), ("pgd_error", "PGD"))
+        if any(key in row.values for row in rows)
+    ]
     figure, axes = subplots(1130 / DPI, 3.2, 1 + bool(attacks))
     for position, row in enumerate(rows):
         means = by_severity(row, names)
         clean = [row.values["top1"]] if "top1" in row.values else []
-        axes[0].plot(range(1 - len(clean), len(means) + 1), [*clean, *means], color=colour(row.label, position),
-                     marker=marker(row.label, position), linewidth=1.8, markersize=5, label=label_title(row.label))
-    axes[0].set(title=f"Mean top-1 under {len(names)} corruptions (%)", xlabel="severity (0: clean)", ylim=(0, 100))
+        axes[0].plot(
+            range(1 - len(clean), len(means) + 1),
+            [*clean, *means],
+            color=colour(row.label, position),
+            marker=marker(row.label, position),
+            linewidth=1.8,
+            markersize=5,
+            label=label_title(row.label),
+        )
+    axes[0].set(
+        title=f"Mean top-1 under {len(names)} corruptions (%)", xlabel="severity (0: clean)", ylim=(0, 100)
+    )
     axes[0].set_xticks(range(6))
     axes[0].legend(fontsize=8, loc="lower left")
     width = 0.8 / len(rows)
@@ -88,8 +148,14 @@ def severity_plot(rows: Sequence[Robustness], names: Sequence[str]) -> Figure:
             if key in row.values:
                 at = place + (position - (len(rows) - 1) / 2) * width
                 axes[1].bar(at, row.values[key], width * 0.92, color=colour(row.label, position))
-                axes[1].annotate(f"{row.values[key]:.1f}", (at, row.values[key]), xytext=(0, 3), textcoords="offset points", ha="center",
-                                 fontsize=8)
+                axes[1].annotate(
+                    f"{row.values[key]:.1f}",
+                    (at, row.values[key]),
+                    xytext=(0, 3),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=8,
+                )
     if attacks:
         axes[1].set(title="Error under attack (%)", ylim=(0, 112))
         axes[1].set_xticks(range(len(attacks)), [name for _, name in attacks])
@@ -103,10 +169,23 @@ def corruption_plot(rows: Sequence[Robustness], names: Sequence[str]) -> Figure:
     """Mean over severities of each corruption."""
     figure, (axis,) = subplots(1130 / DPI, 3.3)
     for position, row in enumerate(rows):
-        axis.plot(range(len(names)), [float(np.mean(row.corruption[name])) for name in names], color=colour(row.label, position),
-                  marker=marker(row.label, position), linewidth=0.8, linestyle=":", markersize=6)
+        axis.plot(
+            range(len(names)),
+            [float(np.mean(row.corruption[name])) for name in names],
+            color=colour(row.label, position),
+            marker=marker(row.label, position),
+            linewidth=0.8,
+            linestyle=":",
+            markersize=6,
+        )
     axis.set(title="Top-1 by corruption, mean of five severities (%)", ylim=(0, 100))
-    axis.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8, rotation=35, ha="right",
-                    rotation_mode="anchor")
+    axis.set_xticks(
+        range(len(names)),
+        [name.replace("_", " ") for name in names],
+        fontsize=8,
+        rotation=35,
+        ha="right",
+        rotation_mode="anchor",
+    )
     axis.margins(x=0.02)
     return figure

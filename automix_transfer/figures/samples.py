@@ -1,6 +1,7 @@
 """Pictures of mixed samples: the same pairs under every method, and under every λ.
 
-Orange is image i and purple image j everywhere: in the labels, and in the masks, whose colour says whose pixel it is.
+Orange is image i and purple image j everywhere: in the labels, and in the masks, whose colour says whose
+pixel it is.
 """
 
 from __future__ import annotations
@@ -59,16 +60,20 @@ class Pairs:
     @torch.no_grad()
     def mixed(self, mixer: Mixer, lam: float, seed: int = 0) -> Cells:
         """The pairs as ``mixer`` mixes them; places that it draws are the same for every λ."""
-        return self.pixels(mixer(self.images, self.permutation, lam, derive_generator(seed, "picture"))[:len(self)])
+        return self.pixels(
+            mixer(self.images, self.permutation, lam, derive_generator(seed, "picture"))[: len(self)]
+        )
 
     def masks(self, method: AutoMix, lam: float, seed: int = 0) -> NDArray[np.float64]:
         """(n, H, W): the share of image i that the Mix Block chooses for every pixel."""
         mask = automix_mask(method, self.images, self.permutation, lam, derive_generator(seed, "picture"))
-        return mask[:len(self), 0].double().cpu().numpy()
+        return mask[: len(self), 0].double().cpu().numpy()
 
     def pixels(self, images: Tensor) -> Cells:
         """Normalised images as (n, H, W, 3) uint8."""
-        plain = images.float().cpu() * torch.tensor(self.std).view(3, 1, 1) + torch.tensor(self.mean).view(3, 1, 1)
+        plain = images.float().cpu() * torch.tensor(self.std).view(3, 1, 1) + torch.tensor(self.mean).view(
+            3, 1, 1
+        )
         return (plain.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
@@ -92,8 +97,11 @@ def choose_pairs(dataset: ClassificationDataset, count: int, seed: int) -> list[
         if other is not None:
             chosen.append((first, order.pop(other)))
     if len(chosen) < count:
-        raise UserError(f"the data set of {len(dataset)} images has {len(chosen)} pairs of two classes, but {count} are to be drawn; "
-                        "ask for fewer")
+        raise UserError(
+            f"the data set of {len(dataset)} images has {len(chosen)} pairs of two classes, but {count} are "
+            "to be drawn; "
+            "ask for fewer"
+        )
     return chosen
 
 
@@ -104,12 +112,20 @@ def pairs_of(dataset: ClassificationDataset, info: EncoderInfo, chosen: Sequence
 
 
 def methods_figure(path: Path, pairs: Pairs, automix: Method, lam: float = 0.5) -> Path:
-    """The product's picture: a pair in a column; image i, image j, MixUp, CutMix, AutoMix's mask and its mix at one λ."""
+    """The product's picture: a pair in a column; image i, image j, MixUp, CutMix, AutoMix's mask and its mix
+    at one λ."""
     return save(_sheet(_methods(pairs, _mix_block(automix), lam), f"λ = {lam:g}"), path)
 
 
-def lam_figure(path: Path, pairs: Pairs, automix: Method, lams: Sequence[float] = (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1), count: int = 3) -> Path:
-    """AutoMix by λ (Figs. 4, 12): a λ in a column, for the first ``count`` pairs mask and mix; between image j and image i."""
+def lam_figure(
+    path: Path,
+    pairs: Pairs,
+    automix: Method,
+    lams: Sequence[float] = (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1),
+    count: int = 3,
+) -> Path:
+    """AutoMix by λ (Figs. 4, 12): a λ in a column, for the first ``count`` pairs mask and mix; between image
+    j and image i."""
     block = _mix_block(automix)
     some = pairs.first(count)
     masks = np.stack([shares(some.masks(block, lam)) for lam in lams], axis=1)
@@ -118,47 +134,77 @@ def lam_figure(path: Path, pairs: Pairs, automix: Method, lams: Sequence[float] 
     blank = np.full_like(ends[0], 255)
     rows = []
     for mask, mix, left, right, nothing in zip(masks, mixes, *ends, blank, strict=True):
-        rows += [("mask", np.concatenate([nothing, mask, nothing])), ("mixed", np.concatenate([left, mix, right]))]
+        rows += [
+            ("mask", np.concatenate([nothing, mask, nothing])),
+            ("mixed", np.concatenate([left, mix, right])),
+        ]
     return save(_sheet(rows, "", ["image j", *(f"λ = {lam:g}" for lam in lams), "image i"], cell=96), path)
 
 
 def shares(masks: NDArray[np.float64]) -> Cells:
-    """Masks (n, H, W) in colours: orange where the pixel is image i's, purple where it is j's, white where half and half."""
+    """Masks (n, H, W) in colours: orange where the pixel is image i's, purple where it is j's, white where
+    half and half."""
     return (SHARES(np.clip(masks, 0, 1))[..., :3] * 255).round().astype(np.uint8)
 
 
 def _methods(pairs: Pairs, block: AutoMix, lam: float) -> list[tuple[str, Cells]]:
-    return [("image i", pairs.pixels(pairs.images_i)), ("image j", pairs.pixels(pairs.images_j)),
-            ("MixUp", pairs.mixed(MIXERS["mixup"], lam)), ("CutMix", pairs.mixed(MIXERS["cutmix"], lam)),
-            ("AutoMix\nmask", shares(pairs.masks(block, lam))), ("AutoMix", pairs.mixed(automix_mixer(block), lam))]
+    return [
+        ("image i", pairs.pixels(pairs.images_i)),
+        ("image j", pairs.pixels(pairs.images_j)),
+        ("MixUp", pairs.mixed(MIXERS["mixup"], lam)),
+        ("CutMix", pairs.mixed(MIXERS["cutmix"], lam)),
+        ("AutoMix\nmask", shares(pairs.masks(block, lam))),
+        ("AutoMix", pairs.mixed(automix_mixer(block), lam)),
+    ]
 
 
-def _sheet(rows: Sequence[tuple[str, Cells]], corner: str, columns: Sequence[str] = (), cell: int = 128) -> Figure:
+def _sheet(
+    rows: Sequence[tuple[str, Cells]], corner: str, columns: Sequence[str] = (), cell: int = 128
+) -> Figure:
     """Rows of cells with their names at the left, ``columns`` above them, pixel for pixel."""
     count, height, width = rows[0][1].shape[:3]
     high, wide = (cell, max(1, round(cell * width / height)))
     picture = np.full((len(rows) * (high + GAP) - GAP, count * (wide + GAP) - GAP, 3), 255, dtype=np.uint8)
     for r, (name, cells) in enumerate(rows):
-        smooth = Image.Resampling.NEAREST if "mask" in name else Image.Resampling.BICUBIC  # a mask's cells are what the network decided
+        # a mask's cells are what the network decided
+        smooth = Image.Resampling.NEAREST if "mask" in name else Image.Resampling.BICUBIC
         for c, image in enumerate(cells):
             scaled = np.asarray(Image.fromarray(image).resize((wide, high), smooth))
-            picture[r * (high + GAP):r * (high + GAP) + high, c * (wide + GAP):c * (wide + GAP) + wide] = scaled
+            picture[
+                r * (high + GAP) : r * (high + GAP) + high, c * (wide + GAP) : c * (wide + GAP) + wide
+            ] = scaled
     left, top, margin = 92, 30 if columns or corner else 10, 10
     full = (picture.shape[1] + left + margin, picture.shape[0] + top + margin)
     figure = Figure(figsize=(full[0] / DPI, full[1] / DPI), dpi=DPI, facecolor="white")
-    axes = figure.add_axes((left / full[0], margin / full[1], picture.shape[1] / full[0], picture.shape[0] / full[1]))
+    axes = figure.add_axes(
+        (left / full[0], margin / full[1], picture.shape[1] / full[0], picture.shape[0] / full[1])
+    )
     axes.imshow(picture, interpolation="nearest", aspect="auto")
     axes.axis("off")
     for r, (name, _) in enumerate(rows):
-        axes.text(-10, r * (high + GAP) + high / 2, name, ha="right", va="center", fontsize=7.5, color=_ink(name),
-                  fontweight="bold" if name.startswith(("image", "AutoMix")) else "normal")
+        axes.text(
+            -10,
+            r * (high + GAP) + high / 2,
+            name,
+            ha="right",
+            va="center",
+            fontsize=7.5,
+            color=_ink(name),
+            fontweight="bold" if name.startswith(("image", "AutoMix")) else "normal",
+        )
     for c, name in enumerate(columns):
-        axes.text(c * (wide + GAP) + wide / 2, -8, name, ha="center", va="bottom", fontsize=7, color=_ink(name))
+        axes.text(
+            c * (wide + GAP) + wide / 2, -8, name, ha="center", va="bottom", fontsize=7, color=_ink(name)
+        )
     if corner:
         axes.text(-10, -9, corner, ha="right", va="bottom", fontsize=8, fontweight="bold", color=INK)
     if any("mask" in name for name, _ in rows) and not columns:
         end = picture.shape[1]
-        for offset, text, ink in ((0, "orange: image i", COLOUR_I), (130, "purple: image j", COLOUR_J), (262, "mask", INK)):
+        for offset, text, ink in (
+            (0, "orange: image i", COLOUR_I),
+            (130, "purple: image j", COLOUR_J),
+            (262, "mask", INK),
+        ):
             axes.text(end - offset, -9, text, ha="right", va="bottom", fontsize=7, color=ink)
     return figure
 
@@ -169,5 +215,8 @@ def _ink(name: str) -> str:
 
 def _mix_block(method: Method) -> AutoMix:
     if not isinstance(method, AutoMix):
-        raise UserError(f"method '{type(method).__name__}' has no masks to draw; give the checkpoint of a run with method.name=automix")
+        raise UserError(
+            f"method '{type(method).__name__}' has no masks to draw; give the checkpoint of a run with "
+            "method.name=automix"
+        )
     return method

@@ -1,4 +1,5 @@
-"""What the figures of pictures share: sheets of labelled cells, several parts in one file, and the numbers beside them as JSON."""
+"""What the figures of pictures share: sheets of labelled cells, several parts in one file, and the numbers
+beside them as JSON."""
 
 from __future__ import annotations
 
@@ -51,8 +52,15 @@ def drawn(draw: Callable[P, Figure]) -> Callable[P, Picture]:
 
 
 @drawn
-def sheet(rows: Sequence[tuple[str, Sequence[Cell | None]]], columns: Sequence[str] = (), title: str = "", side: int = 112,
-          note: str = "", breaks: Sequence[int] = (), column_breaks: Sequence[int] = ()) -> Figure:
+def sheet(
+    rows: Sequence[tuple[str, Sequence[Cell | None]]],
+    columns: Sequence[str] = (),
+    title: str = "",
+    side: int = 112,
+    note: str = "",
+    breaks: Sequence[int] = (),
+    column_breaks: Sequence[int] = (),
+) -> Figure:
     """Rows of cells with their names at the left and ``columns`` above; None leaves a place empty.
 
     Args:
@@ -80,29 +88,43 @@ def sheet(rows: Sequence[tuple[str, Sequence[Cell | None]]], columns: Sequence[s
         for column, cell in enumerate(cells):
             if cell is not None:
                 how = Image.Resampling.NEAREST if cell.exact else Image.Resampling.BICUBIC
-                page[at:at + side, lefts[column]:lefts[column] + wide] = np.asarray(Image.fromarray(cell.image).resize((wide, side), how))
+                page[at : at + side, lefts[column] : lefts[column] + wide] = np.asarray(
+                    Image.fromarray(cell.image).resize((wide, side), how)
+                )
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(page, interpolation="nearest", aspect="auto")
     axes.axis("off")
     if title:
-        axes.text(MARGIN, MARGIN + 6, title, ha="left", va="center", fontsize=9.5, fontweight="bold", color=INK)
+        axes.text(
+            MARGIN, MARGIN + 6, title, ha="left", va="center", fontsize=9.5, fontweight="bold", color=INK
+        )
     if note:
         axes.text(MARGIN, MARGIN + LINE + 13, note, ha="left", va="center", fontsize=8, color=INK)
     for place, name in zip(lefts, columns, strict=True) if columns else ():
         axes.text(place + wide / 2, top - 9, name, ha="center", va="center", fontsize=8, color=INK)
     for (name, cells), at in zip(rows, tops, strict=True):
-        axes.text(left - 8, at + side / 2, name, ha="right", va="center", fontsize=8, color=INK, linespacing=1.25)
+        axes.text(
+            left - 8, at + side / 2, name, ha="right", va="center", fontsize=8, color=INK, linespacing=1.25
+        )
         for place, cell in zip(lefts, cells, strict=False):
             if cell is not None and cell.text:
-                axes.text(place + wide / 2, at + side + 9, fitted(cell.text, wide), ha="center", va="center", fontsize=7, color=cell.ink)
+                axes.text(
+                    place + wide / 2,
+                    at + side + 9,
+                    fitted(cell.text, wide),
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=cell.ink,
+                )
     return figure
 
 
 def fitted(text: str, pixels: int) -> str:
     """``text`` cut to about ``pixels`` at the size of a cell's line."""
     most = max(4, int(pixels / 7.5))
-    return text if len(text) <= most else text[:most - 1].rstrip() + "…"
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def class_name(name: str) -> str:
@@ -113,7 +135,9 @@ def class_name(name: str) -> str:
 def save_parts(path: Path, parts: Sequence[Picture]) -> Path:
     """Write pictures below each other on white as one PNG, atomically."""
     width = max(part.shape[1] for part in parts)
-    padded = [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in parts]
+    padded = [
+        np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in parts
+    ]
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(padded)).save(buffer, format="PNG", optimize=True)
     atomic_write(path, lambda file: file.write(buffer.getvalue()))

@@ -1,4 +1,5 @@
-"""One look for every figure: a white card (legible on a dark page too), colours that colour-blind people can tell apart, direct labels."""
+"""One look for every figure: a white card (legible on a dark page too), colours that colour-blind people can
+tell apart, direct labels."""
 
 from __future__ import annotations
 
@@ -21,16 +22,43 @@ INK, FAINT = "#1f2933", "#c9d1d9"
 COLOURS = {"vanilla": "#56606b", "mixup": "#e69f00", "cutmix": "#009e73", "automix": "#0072b2"}
 SPARE = ("#d55e00", "#cc79a7", "#56b4e9", "#a6761d", "#6a3d9a", "#1b9e77")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-NAMES = {"vanilla": "Vanilla", "mixup": "MixUp", "cutmix": "CutMix", "automix": "AutoMix", "mixup_cutmix": "MixUp + CutMix",
-         "manifoldmix": "ManifoldMix", "attentivemix": "AttentiveMix", "saliencymix": "SaliencyMix", "fmix": "FMix",
-         "resizemix": "ResizeMix",
-         "puzzlemix": "PuzzleMix", "comixup": "Co-Mixup", "supermix": "SuperMix", "augmix": "AugMix", "alignmix": "AlignMix",
-         "transmix": "TransMix"}
+NAMES = {
+    "vanilla": "Vanilla",
+    "mixup": "MixUp",
+    "cutmix": "CutMix",
+    "automix": "AutoMix",
+    "mixup_cutmix": "MixUp + CutMix",
+    "manifoldmix": "ManifoldMix",
+    "attentivemix": "AttentiveMix",
+    "saliencymix": "SaliencyMix",
+    "fmix": "FMix",
+    "resizemix": "ResizeMix",
+    "puzzlemix": "PuzzleMix",
+    "comixup": "Co-Mixup",
+    "supermix": "SuperMix",
+    "augmix": "AugMix",
+    "alignmix": "AlignMix",
+    "transmix": "TransMix",
+}
 DPI = 144
-STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#8b96a1",
-         "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-         "grid.color": "#e4e8ec",
-         "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.axisbelow": True, "legend.frameon": False}
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#8b96a1",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e8ec",
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
 
 
 def colour(name: str, position: int = 0) -> str:
@@ -50,7 +78,8 @@ def shown(name: str) -> str:
 
 
 def subplots(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of ``width`` × ``height`` inches with axes side by side; call it, and what draws on it, under `styled`."""
+    """A figure of ``width`` × ``height`` inches with axes side by side; call it, and what draws on it, under
+    `styled`."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 

@@ -10,51 +10,75 @@ from automix_transfer.errors import UserError
 from automix_transfer.localization.targets import Target, TargetSet, image_size
 
 METADATA_FILES = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
-MAX_LABEL = 99_999  # every class up to the largest takes memory; a subset of a data set may have few images and high labels
+# every class up to the largest takes memory; a subset of a data set may have few images and high labels
+MAX_LABEL = 99_999
 _RESTORE = "restore the metadata files from their source"
 
 
 def read_metadata(folder: Path, masks: Path | None = None) -> TargetSet:
     """Targets from the reference's files, in the order of ``image_ids.txt``.
 
-    ``image_ids.txt`` has lines of id, ``class_labels.txt`` id,class, ``image_sizes.txt`` id,width,height and ``localization.txt``
-    id,x0,y0,x1,y1, or with masks id,mask file,ignore file (may be empty) and then no sizes are needed. An id with several boxes or
-    masks has several lines there.
+    ``image_ids.txt`` has lines of id, ``class_labels.txt`` id,class, ``image_sizes.txt`` id,width,height and
+    ``localization.txt`` id,x0,y0,x1,y1, or with masks id,mask file,ignore file (may be empty) and then no
+    sizes are needed. An id with several boxes or masks has several lines there.
 
     Args:
         masks: folder that the paths of mask and ignore files start from.
 
     Raises:
-        UserError: files or lines missing, malformed or contradictory, ids or paths that lead out of a folder, masks that are missing or no
-            images; all are named with their line. Or ``masks`` is given and boxes are there.
+        UserError: files or lines missing, malformed or contradictory, ids or paths that lead out of a folder,
+            masks that are missing or no images; all are named with their line. Or ``masks`` is given and
+            boxes are there.
     """
     if not folder.is_dir():
         raise UserError(f"metadata folder {folder} does not exist; it holds {', '.join(METADATA_FILES)}")
     problems = Problems(str(folder))
     ids: dict[str, None] = {}
-    for line, (image_id,) in read_lines(folder / "image_ids.txt", 1, problems, separator=",", form="<image id>"):
+    for line, (image_id,) in read_lines(
+        folder / "image_ids.txt", 1, problems, separator=",", form="<image id>"
+    ):
         if leads_out(image_id):
-            problems.add(folder / "image_ids.txt", f"id '{image_id[:60]}' is absolute or leads out of its folder", line)
+            problems.add(
+                folder / "image_ids.txt", f"id '{image_id[:60]}' is absolute or leads out of its folder", line
+            )
         elif image_id in ids:
             problems.add(folder / "image_ids.txt", f"id '{image_id[:60]}' stands twice", line)
         else:
             ids[image_id] = None
-    labels = _one_per_image(folder / "class_labels.txt", ids, problems, 1, "<image id>,<class number from 0>", 0, MAX_LABEL)
+    labels = _one_per_image(
+        folder / "class_labels.txt", ids, problems, 1, "<image id>,<class number from 0>", 0, MAX_LABEL
+    )
     if _has_masks(folder / "localization.txt"):
         if masks is None:
-            raise UserError(f"{folder / 'localization.txt'} names mask files; say which folder their paths start from (--masks DIR)")
+            raise UserError(
+                f"{folder / 'localization.txt'} names mask files; say which folder their paths start from "
+                "(--masks DIR)"
+            )
         found = _masks(folder / "localization.txt", ids, masks, problems)
         problems.raise_if_any(_RESTORE)
-        targets = [Target(image_id, labels[image_id][0], masks=tuple(found[image_id][0]), ignore=found[image_id][1]) for image_id in ids]
+        targets = [
+            Target(image_id, labels[image_id][0], masks=tuple(found[image_id][0]), ignore=found[image_id][1])
+            for image_id in ids
+        ]
     else:
         sizes = _one_per_image(folder / "image_sizes.txt", ids, problems, 2, "<image id>,<width>,<height>", 1)
         boxes = _boxes(folder / "localization.txt", ids, sizes, problems)
         problems.raise_if_any(_RESTORE)
         if masks is not None:
-            raise UserError(f"{folder / 'localization.txt'} has boxes and names no mask files, so --masks {masks} would not be used; "
-                            "leave it out")
-        targets = [Target(image_id, labels[image_id][0], tuple(boxes[image_id]), (sizes[image_id][0], sizes[image_id][1]))
-                   for image_id in ids]
+            raise UserError(
+                f"{folder / 'localization.txt'} has boxes and names no mask files, so --masks {masks} would "
+                "not be used; "
+                "leave it out"
+            )
+        targets = [
+            Target(
+                image_id,
+                labels[image_id][0],
+                tuple(boxes[image_id]),
+                (sizes[image_id][0], sizes[image_id][1]),
+            )
+            for image_id in ids
+        ]
     classes = [str(label) for label in range(max(target.label for target in targets) + 1)]
     return TargetSet(folder.name, targets, classes, known_classes=False)
 
@@ -74,8 +98,15 @@ def _has_masks(path: Path) -> bool:
     return first.count(",") == 2
 
 
-def _one_per_image(path: Path, ids: dict[str, None], problems: Problems, numbers: int, form: str, smallest: int,
-                   largest: int | None = None) -> dict[str, list[int]]:
+def _one_per_image(
+    path: Path,
+    ids: dict[str, None],
+    problems: Problems,
+    numbers: int,
+    form: str,
+    smallest: int,
+    largest: int | None = None,
+) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for line, (image_id, *fields) in read_lines(path, 1 + numbers, problems, separator=",", form=form):
         texts = [field.strip() for field in fields]
@@ -86,33 +117,47 @@ def _one_per_image(path: Path, ids: dict[str, None], problems: Problems, numbers
             problems.add(path, f"id '{image_id[:60]}' stands twice", line)
         elif min(values) < smallest or (largest is not None and max(values) > largest):
             most = "" if largest is None else f" and at most {largest}"
-            problems.add(path, f"'{','.join(fields)[:60]}' must be whole numbers of at least {smallest}{most}", line)
+            problems.add(
+                path, f"'{','.join(fields)[:60]}' must be whole numbers of at least {smallest}{most}", line
+            )
         else:
             found[image_id] = values
     _complain_about_absent(path, ids, found, problems)
     return found
 
 
-def _boxes(path: Path, ids: dict[str, None], sizes: dict[str, list[int]], problems: Problems) -> dict[str, list[Box]]:
+def _boxes(
+    path: Path, ids: dict[str, None], sizes: dict[str, list[int]], problems: Problems
+) -> dict[str, list[Box]]:
     found: dict[str, list[Box]] = {}
-    for line, (image_id, *fields) in read_lines(path, 5, problems, separator=",", form="<image id>,<x0>,<y0>,<x1>,<y1>"):
+    for line, (image_id, *fields) in read_lines(
+        path, 5, problems, separator=",", form="<image id>,<x0>,<y0>,<x1>,<y1>"
+    ):
         box = parse_box(fields)
         width, height = sizes.get(image_id, (float("inf"), float("inf")))
         if image_id not in ids:
             problems.add(path, f"id '{image_id[:60]}' is not in image_ids.txt", line)
         elif box is None or box[2] < box[0] or box[3] < box[1]:
-            problems.add(path, f"'{','.join(fields)[:60]}' is not a box x0,y0,x1,y1 with x0 <= x1 and y0 <= y1", line)
+            problems.add(
+                path, f"'{','.join(fields)[:60]}' is not a box x0,y0,x1,y1 with x0 <= x1 and y0 <= y1", line
+            )
         elif min(box) < 0 or box[2] > width or box[3] > height:
-            problems.add(path, f"box {','.join(fields)[:60]} lies outside its image of {width}x{height}", line)
+            problems.add(
+                path, f"box {','.join(fields)[:60]} lies outside its image of {width}x{height}", line
+            )
         else:
             found.setdefault(image_id, []).append(box)
     _complain_about_absent(path, ids, found, problems)
     return found
 
 
-def _masks(path: Path, ids: dict[str, None], root: Path, problems: Problems) -> dict[str, tuple[list[Path], Path | None]]:
+def _masks(
+    path: Path, ids: dict[str, None], root: Path, problems: Problems
+) -> dict[str, tuple[list[Path], Path | None]]:
     found: dict[str, tuple[list[Path], Path | None]] = {}
-    for line, (image_id, *names) in read_lines(path, 3, problems, separator=",", form="<image id>,<mask file>,<ignore file or nothing>"):
+    for line, (image_id, *names) in read_lines(
+        path, 3, problems, separator=",", form="<image id>,<mask file>,<ignore file or nothing>"
+    ):
         mask, ignore = (name.strip() for name in names)
         bad = next((name for name in (mask, ignore or mask) if leads_out(name)), None)
         earlier = found.get(image_id)
@@ -137,4 +182,6 @@ def _complain_about_absent(path: Path, ids: dict[str, None], found: dict, proble
     mentioned = {text for text in problems.found if text.startswith(f"{path}:")}
     absent: Sequence[str] = [image_id for image_id in ids if image_id not in found]
     if absent and not mentioned:
-        problems.add(path, f"{len(absent)} of {len(ids)} ids of image_ids.txt have no line, e.g. '{absent[0]}'")
+        problems.add(
+            path, f"{len(absent)} of {len(ids)} ids of image_ids.txt have no line, e.g. '{absent[0]}'"
+        )

@@ -14,17 +14,30 @@ TRUE_COLOUR = (40, 220, 60)
 PREDICTED_COLOUR = (255, 40, 40)
 
 
-def outline(picture: NDArray[np.uint8], mask: NDArray, colour: tuple[int, int, int] = TRUE_COLOUR) -> NDArray[np.uint8]:
+def outline(
+    picture: NDArray[np.uint8], mask: NDArray, colour: tuple[int, int, int] = TRUE_COLOUR
+) -> NDArray[np.uint8]:
     """A copy of ``picture`` (H, W, 3) with the border of a mask's objects (h, w), values of 1, drawn on it."""
     height, width = picture.shape[:2]
-    on = cv2.resize((np.asarray(mask) == 1).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    on = cv2.resize(
+        (np.asarray(mask) == 1).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
+    )
     borders = cv2.findContours(on, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0]
-    return np.asarray(cv2.drawContours(picture.copy(), borders, -1, colour, max(1, round(min(height, width) / 112))), dtype=np.uint8)
+    return np.asarray(
+        cv2.drawContours(picture.copy(), borders, -1, colour, max(1, round(min(height, width) / 112))),
+        dtype=np.uint8,
+    )
 
 
-def overlay(image: ArrayLike, cam: ArrayLike | None, true_box: ArrayLike | None, predicted_box: ArrayLike | None,
-            text: str = "") -> NDArray[np.uint8]:
-    """(H, W, 3) uint8: ``image`` (H, W, 3) uint8 under its score map in colours, the true box green, the predicted one red.
+def overlay(
+    image: ArrayLike,
+    cam: ArrayLike | None,
+    true_box: ArrayLike | None,
+    predicted_box: ArrayLike | None,
+    text: str = "",
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8: ``image`` (H, W, 3) uint8 under its score map in colours, the true box green, the
+    predicted one red.
 
     Args:
         cam: (h, w) map in [0, 1]; resized to the image.
@@ -34,13 +47,21 @@ def overlay(image: ArrayLike, cam: ArrayLike | None, true_box: ArrayLike | None,
     picture = np.ascontiguousarray(np.asarray(image, dtype=np.uint8)).copy()
     height, width = picture.shape[:2]
     if cam is not None:
-        heat = np.clip(cv2.resize(np.asarray(cam, dtype=np.float64), (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
+        heat = np.clip(
+            cv2.resize(np.asarray(cam, dtype=np.float64), (width, height), interpolation=cv2.INTER_LINEAR),
+            0,
+            1,
+        )
         colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
-        picture = np.asarray(cv2.addWeighted(picture, 0.6, np.ascontiguousarray(colours), 0.4, 0), dtype=np.uint8)
+        picture = np.asarray(
+            cv2.addWeighted(picture, 0.6, np.ascontiguousarray(colours), 0.4, 0), dtype=np.uint8
+        )
     thickness = max(1, round(min(height, width) / 112))
     for boxes, colour in ((true_box, TRUE_COLOUR), (predicted_box, PREDICTED_COLOUR)):
         if boxes is not None:
-            for x0, y0, x1, y1 in np.round(np.asarray(boxes, dtype=np.float64).reshape(-1, 4)).astype(int).tolist():
+            for x0, y0, x1, y1 in (
+                np.round(np.asarray(boxes, dtype=np.float64).reshape(-1, 4)).astype(int).tolist()
+            ):
                 cv2.rectangle(picture, (x0, y0), (min(x1, width - 1), min(y1, height - 1)), colour, thickness)
     if text:
         scale = max(0.3, min(height, width) / 450)
@@ -51,7 +72,8 @@ def overlay(image: ArrayLike, cam: ArrayLike | None, true_box: ArrayLike | None,
 
 
 def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, gap: int = 4) -> NDArray[np.uint8]:
-    """Pictures of one size, row by row on white; (rows · (H + gap) + gap, columns · (W + gap) + gap, 3) uint8."""
+    """Pictures of one size, row by row on white; (rows · (H + gap) + gap, columns · (W + gap) + gap, 3)
+    uint8."""
     if not pictures:
         raise ValueError("a grid needs at least one picture")
     height, width = pictures[0].shape[:2]
@@ -59,7 +81,7 @@ def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, gap: int = 4) -> N
     page = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
     for index, picture in enumerate(pictures):
         y, x = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
-        page[y:y + height, x:x + width] = picture
+        page[y : y + height, x : x + width] = picture
     return page
 
 

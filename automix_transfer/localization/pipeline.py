@@ -1,5 +1,6 @@
-"""From a source of maps to records: images are decoded, maps computed and measured at the same time (threads; the heavy parts release
-Python's lock). A bounded number of maps waits, so memory does not grow with the data set."""
+"""From a source of maps to records: images are decoded, maps computed and measured at the same time (threads;
+the heavy parts release Python's lock). A bounded number of maps waits, so memory does not grow with the data
+set."""
 
 from __future__ import annotations
 
@@ -26,20 +27,39 @@ Source = EncoderMaps | FolderMaps
 Task = BoxTask | MaskTask
 
 
-def open_records(source: Source, target_set: TargetSet, task: Task, partial: Path | None, signature: dict[str, Any]) -> Records:
-    """The records of a run, begun or continued; everything that can be wrong with maps and targets is found here.
+def open_records(
+    source: Source, target_set: TargetSet, task: Task, partial: Path | None, signature: dict[str, Any]
+) -> Records:
+    """The records of a run, begun or continued; everything that can be wrong with maps and targets is found
+    here.
 
     Args:
         partial: file of records that an interrupted run is continued from; None: a nameless one.
         signature: what the maps depend on besides what the source itself says.
     """
     depends = source.check(target_set)
-    targets = [[t.image_id, t.label, t.boxes, t.size, [str(file) for file in (*t.masks, t.ignore) if file]] for t in target_set.targets]
-    return Records(len(target_set), task.dtype, partial, {**source.about, **depends, **task.signature, **signature, "targets": targets})
+    targets = [
+        [t.image_id, t.label, t.boxes, t.size, [str(file) for file in (*t.masks, t.ignore) if file]]
+        for t in target_set.targets
+    ]
+    return Records(
+        len(target_set),
+        task.dtype,
+        partial,
+        {**source.about, **depends, **task.signature, **signature, "targets": targets},
+    )
 
 
-def measure_all(source: Source, target_set: TargetSet, task: Task, records: Records, *, workers: int | None = None,
-                save_maps: Path | None = None, progress: Progress | None = None) -> dict[str, float]:
+def measure_all(
+    source: Source,
+    target_set: TargetSet,
+    task: Task,
+    records: Records,
+    *,
+    workers: int | None = None,
+    save_maps: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, float]:
     """Measure every image that ``records`` lacks; what is done when it is interrupted is kept.
 
     Args:
@@ -48,7 +68,8 @@ def measure_all(source: Source, target_set: TargetSet, task: Task, records: Reco
         progress: called with (images done, images).
 
     Returns:
-        Seconds: ``wall``, ``forward`` (wall time of the encoder's passes), ``evaluator`` (CPU time of resizing and measuring).
+        Seconds: ``wall``, ``forward`` (wall time of the encoder's passes), ``evaluator`` (CPU time of
+            resizing and measuring).
     """
     todo = records.missing()
     threads = workers or len(os.sched_getaffinity(0))
@@ -66,6 +87,7 @@ def measure_all(source: Source, target_set: TargetSet, task: Task, records: Reco
 
     waiting: deque[tuple[int, NDArray | None, Future]] = deque()
     with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(threads) as readers:
+
         def collect() -> None:
             nonlocal done
             index, top, future = waiting.popleft()

@@ -1,7 +1,7 @@
 """What is kept of each image, in a file, so that memory stays flat and an interrupted run goes on from it.
 
-A record holds what an image contributes at every threshold (see `box_task` and `mask_task`), so any question about thresholds can be
-answered without evaluating a map again.
+A record holds what an image contributes at every threshold (see `box_task` and `mask_task`), so any question
+about thresholds can be answered without evaluating a map again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from automix_transfer.errors import UserError
 
 TOP = 5
-#: what every record begins with: whether it is complete, and the predicted classes, best first (-1 where unknown)
+#: what every record begins with: whether it is complete, and the predicted classes, best first (-1 where
+#: unknown)
 COMMON = [("done", "u1"), ("top", "i4", (TOP,))]
 
 
@@ -30,8 +31,10 @@ class Records:
     Args:
         n_images: number of records.
         dtype: of a record; its first fields are `COMMON`.
-        path: where the file lies while the run lasts; ``None`` for a nameless temporary file that cannot be continued.
-        signature: everything the records depend on; a file of another signature is not continued but begun anew.
+        path: where the file lies while the run lasts; ``None`` for a nameless temporary file that cannot be
+            continued.
+        signature: everything the records depend on; a file of another signature is not continued but begun
+            anew.
 
     Raises:
         UserError: the disk has no room for it.
@@ -40,10 +43,17 @@ class Records:
     def __init__(self, n_images: int, dtype: np.dtype, path: Path | None, signature: dict[str, Any]) -> None:
         self.path = path
         self._signature_path = None if path is None else path.with_name(path.name + ".json")
-        digest = hashlib.sha256(json.dumps([signature, n_images, dtype.descr], sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(
+            json.dumps([signature, n_images, dtype.descr], sort_keys=True).encode()
+        ).hexdigest()
         size = n_images * dtype.itemsize
         mode = "w+b"
-        if path is not None and self._signature_path is not None and path.is_file() and self._signature_path.is_file():
+        if (
+            path is not None
+            and self._signature_path is not None
+            and path.is_file()
+            and self._signature_path.is_file()
+        ):
             if self._signature_path.read_text() == digest and path.stat().st_size == size:
                 mode = "r+b"
         try:
@@ -54,10 +64,14 @@ class Records:
                 self._file = open(path, mode)
                 self._signature_path.write_text(digest)
             if mode == "w+b" and size:
-                os.posix_fallocate(self._file.fileno(), 0, size)  # a full disk shows here and not as a crash in the middle
+                # a full disk shows here and not as a crash in the middle
+                os.posix_fallocate(self._file.fileno(), 0, size)
         except OSError as error:
-            raise UserError(f"{path or tempfile.gettempdir()} has no room for {size:,} bytes of intermediate results ({error.strerror}); "
-                            "free space or choose another --output") from error
+            raise UserError(
+                f"{path or tempfile.gettempdir()} has no room for {size:,} bytes of intermediate results "
+                f"({error.strerror}); "
+                "free space or choose another --output"
+            ) from error
         self._rows: NDArray = np.memmap(self._file, dtype=dtype, mode="r+", shape=(n_images,))
         self.n_continued = int(self._rows["done"].sum())
 
@@ -79,7 +93,7 @@ class Records:
         row = self._rows[index]
         row["top"] = -1
         if top is not None:
-            row["top"][:len(top)] = top[:TOP]
+            row["top"][: len(top)] = top[:TOP]
         for name, value in fields.items():
             row[name] = value
         row["done"] = 1

@@ -1,4 +1,5 @@
-"""What localization is measured against: images with a class and true boxes or masks, checked before the first is evaluated."""
+"""What localization is measured against: images with a class and true boxes or masks, checked before the
+first is evaluated."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from automix_transfer.data.images import FORMATS
 from automix_transfer.data.listing import Box, Listing, Problems
 from automix_transfer.errors import UserError
 
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the camera's rotation flag, and those values that swap width and height
+# the camera's rotation flag, and those values that swap width and height
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Target:
         image_id: relative path, names its score map and its row in the CSV.
         label: ground-truth class.
         boxes: true boxes (x0, y0, x1, y1) in pixels of the image; empty where there are masks.
-        size: (width, height) of the image in pixels; None where it does not matter (masks) or has not been read.
+        size: (width, height) of the image in pixels; None where it does not matter (masks) or has not been
+            read.
         path: the image file; None where only its score map is known.
         masks: files of the object's instances, of any size; on is above 0.
         ignore: file of the regions that do not count; None where all count.
@@ -69,28 +72,42 @@ class TargetSet:
 
 
 def targets_of(listing: Listing, name: str) -> TargetSet:
-    """The images of a listing that have boxes, in its order, with their sizes, for which every file's header is read. Ids are paths
-    below the folder that holds all class folders. Boxes that stick out of their image, as some of CUB's do, are clipped to it.
+    """The images of a listing that have boxes, in its order, with their sizes, for which every file's header
+    is read. Ids are paths below the folder that holds all class folders. Boxes that stick out of their image,
+    as some of CUB's do, are clipped to it.
 
     Raises:
-        UserError: the listing has no boxes at all; an image is missing or unreadable, or a box lies outside of it.
+        UserError: the listing has no boxes at all; an image is missing or unreadable, or a box lies outside
+            of it.
     """
     if not listing.boxes or not any(listing.boxes):
-        raise UserError("the data set has no bounding boxes, so localization cannot be measured; CUB needs bounding_boxes.txt, "
-                        "Tiny-ImageNet its *_boxes.txt or val_annotations.txt")
+        raise UserError(
+            "the data set has no bounding boxes, so localization cannot be measured; CUB needs "
+            "bounding_boxes.txt, "
+            "Tiny-ImageNet its *_boxes.txt or val_annotations.txt"
+        )
     top = os.path.commonpath([path.parent.parent for path in listing.paths])
     problems = Problems(f"the images of split {name}")
     targets, clipped = [], 0
     for path, label, boxes in zip(listing.paths, listing.labels, listing.boxes, strict=True):
         size = image_size(path, problems, listing.crop_bottom) if boxes else None
         if size is not None:
-            inside = [(max(x0, 0.0), max(y0, 0.0), min(x1, float(size[0])), min(y1, float(size[1]))) for x0, y0, x1, y1 in boxes]
+            inside = [
+                (max(x0, 0.0), max(y0, 0.0), min(x1, float(size[0])), min(y1, float(size[1])))
+                for x0, y0, x1, y1 in boxes
+            ]
             if any(x1 < x0 or y1 < y0 for x0, y0, x1, y1 in inside):
-                problems.add(path, f"its box {tuple(boxes[0])} lies outside the image of {size[0]}x{size[1]} pixels")
+                problems.add(
+                    path, f"its box {tuple(boxes[0])} lies outside the image of {size[0]}x{size[1]} pixels"
+                )
             clipped += inside != list(boxes)
-            targets.append(Target(Path(os.path.relpath(path, top)).as_posix(), label, tuple(inside), size, path))
+            targets.append(
+                Target(Path(os.path.relpath(path, top)).as_posix(), label, tuple(inside), size, path)
+            )
     problems.raise_if_any("restore the images and boxes from their source")
-    notes = (f"{clipped} boxes of split {name} stick out of their images and were clipped",) if clipped else ()
+    notes = (
+        (f"{clipped} boxes of split {name} stick out of their images and were clipped",) if clipped else ()
+    )
     return TargetSet(name, targets, list(listing.classes), crop_bottom=listing.crop_bottom, notes=notes)
 
 
@@ -101,21 +118,28 @@ def with_images(target_set: TargetSet, folder: Path) -> TargetSet:
         UserError: images are missing, unreadable, or of another size than the metadata says.
     """
     if not folder.is_dir():
-        raise UserError(f"image folder {folder} does not exist; give the folder that the metadata's image ids are paths in (--images)")
+        raise UserError(
+            f"image folder {folder} does not exist; give the folder that the metadata's image ids are paths "
+            "in (--images)"
+        )
     problems = Problems(f"the images in {folder}")
     targets = []
     for target in target_set.targets:
         path = folder / target.image_id
         size = image_size(path, problems)
         if size is not None and target.size is not None and size != target.size:
-            problems.add(path, f"is {size[0]}x{size[1]} pixels, but image_sizes.txt says {target.size[0]}x{target.size[1]}")
+            problems.add(
+                path,
+                f"is {size[0]}x{size[1]} pixels, but image_sizes.txt says {target.size[0]}x{target.size[1]}",
+            )
         targets.append(replace(target, path=path, size=size))
     problems.raise_if_any("give the images that the metadata was made for (--images)")
     return replace(target_set, targets=targets)
 
 
 def image_size(path: Path, problems: Problems, crop_bottom: int = 0) -> tuple[int, int] | None:
-    """Width and height of an upright image, from its file's header; None and a note in ``problems`` where there is none."""
+    """Width and height of an upright image, from its file's header; None and a note in ``problems`` where
+    there is none."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
@@ -131,7 +155,10 @@ def image_size(path: Path, problems: Problems, crop_bottom: int = 0) -> tuple[in
 
 
 def boxes_on_map(boxes: Sequence[Box], size: tuple[int, int], map_size: int) -> NDArray[np.float64]:
-    """(N, 4) true boxes in pixels of the map: ``int(x * map_size / width)``, each coordinate, as the reference does."""
+    """(N, 4) true boxes in pixels of the map: ``int(x * map_size / width)``, each coordinate, as the
+    reference does."""
     scale = (size[0], size[1], size[0], size[1])
-    on_map = [[int(value * float(map_size) / side) for value, side in zip(box, scale, strict=True)] for box in boxes]
+    on_map = [
+        [int(value * float(map_size) / side) for value, side in zip(box, scale, strict=True)] for box in boxes
+    ]
     return np.array(on_map, dtype=np.float64)

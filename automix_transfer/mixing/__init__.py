@@ -31,8 +31,20 @@ from automix_transfer.mixing.methods.transmix import TransMix, TransMixOptions
 from automix_transfer.mixing.methods.vanilla import Vanilla, VanillaOptions
 from automix_transfer.models.encoders import EncoderInfo
 
-__all__ = ["METHODS", "NEVER_READ", "AutoMix", "AutoMixOptions", "CutMix", "Method", "MixBlock", "MixUp", "StepOutput", "Vanilla",
-           "build_method", "load_options"]
+__all__ = [
+    "METHODS",
+    "NEVER_READ",
+    "AutoMix",
+    "AutoMixOptions",
+    "CutMix",
+    "Method",
+    "MixBlock",
+    "MixUp",
+    "StepOutput",
+    "Vanilla",
+    "build_method",
+    "load_options",
+]
 
 #: name -> (the class of its options, the method)
 METHODS: dict[str, tuple[type, Callable[..., Method]]] = {
@@ -54,12 +66,14 @@ METHODS: dict[str, tuple[type, Callable[..., Method]]] = {
     "automix": (AutoMixOptions, AutoMix),
 }
 
-#: (method, option) that was accepted once and never read: new recipes are refused, the files of old runs name it still
+#: (method, option) that was accepted once and never read: new recipes are refused, the files of old runs name
+#: it still
 NEVER_READ = {("mixup_cutmix", "alpha"), ("transmix", "alpha")}
 
 
 def load_options(name: str, values: Mapping[str, Any] | None = None) -> Any:
-    """The options of method ``name`` from plain values, checked; ``preset`` (AutoMix) is read first, so that values win over it.
+    """The options of method ``name`` from plain values, checked; ``preset`` (AutoMix) is read first, so that
+    values win over it.
 
     Raises:
         UserError: an unknown method, option, preset or a value of the wrong type.
@@ -79,10 +93,14 @@ def load_options(name: str, values: Mapping[str, Any] | None = None) -> Any:
     return load_config(schema, files, values=values, section="method.")
 
 
-def build_method(name: str, encoder: nn.Module, options: Any = None, info: EncoderInfo | None = None) -> Method:
-    """Method ``name`` around ``encoder``; ``options`` is what `load_options` returns, or a mapping of plain values.
+def build_method(
+    name: str, encoder: nn.Module, options: Any = None, info: EncoderInfo | None = None
+) -> Method:
+    """Method ``name`` around ``encoder``; ``options`` is what `load_options` returns, or a mapping of plain
+    values.
 
-    ``info`` says what the images will be, so that a method that cannot mix them is refused here and not in its first step.
+    ``info`` says what the images will be, so that a method that cannot mix them is refused here and not in
+    its first step.
     """
     if options is None or isinstance(options, Mapping):
         options = load_options(name, options)

@@ -15,29 +15,38 @@ from automix_transfer.models.encoders import EncoderInfo
 
 
 class Averaged(Method):
-    """Another method, with one more encoder ``ema``: after each step θ_ema ← m·θ_ema + (1-m)·θ, BatchNorm's statistics likewise.
+    """Another method, with one more encoder ``ema``: after each step θ_ema ← m·θ_ema + (1-m)·θ, BatchNorm's
+    statistics likewise.
 
-    It takes part in nothing: losses, draws and gradients are those of the method alone. Costs the memory of the weights and, a step, one
+    It takes part in nothing: losses, draws and gradients are those of the method alone. Costs the memory of
+        the weights and, a step, one
     pass over them.
 
     Args:
         method: its first encoder with gradients is what is averaged (AutoMix: q).
         decay: m, in [0, 1).
         inference: the average is the encoder for inference; otherwise it comes last.
-        warmup: m ← min(m, t / (t + 9)) after t steps, so that the average is never older than a tenth of the training.
+        warmup: m ← min(m, t / (t + 9)) after t steps, so that the average is never older than a tenth of the
+            training.
     """
 
     def __init__(self, method: Method, decay: float, inference: bool = True, warmup: bool = False) -> None:
         super().__init__()
         self.method, self.decay, self.inference, self.warmup, self.steps = method, decay, inference, warmup, 0
-        self.views, self.reads_layers, self.soft_labels = method.views, method.reads_layers, method.soft_labels
+        self.views, self.reads_layers, self.soft_labels = (
+            method.views,
+            method.reads_layers,
+            method.soft_labels,
+        )
         self.uneven_passes = method.uneven_passes
         self.average = copy.deepcopy(self.trained).requires_grad_(False)
 
     @property
     def trained(self) -> nn.Module:
         """The encoder that is averaged."""
-        return next(e for e in self.method.encoders().values() if any(p.requires_grad for p in e.parameters()))
+        return next(
+            e for e in self.method.encoders().values() if any(p.requires_grad for p in e.parameters())
+        )
 
     def prepare(self, info: EncoderInfo) -> None:
         self.method.prepare(info)

@@ -1,4 +1,5 @@
-"""What a mixup draws before it mixes: λ and the partners. Drawn on the CPU from the step's generator, so that it can be replayed."""
+"""What a mixup draws before it mixes: λ and the partners. Drawn on the CPU from the step's generator, so that
+it can be replayed."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class PairDraw:
 
 @dataclass(frozen=True)
 class AutoMixDraw:
-    """λ and partners for q's samples and for k's (Algorithm 1), whether the generator is skipped, and scores for random grids."""
+    """λ and partners for q's samples and for k's (Algorithm 1), whether the generator is skipped, and scores
+    for random grids."""
 
     q: PairDraw
     k: PairDraw
@@ -40,6 +42,9 @@ def draw_pairs(count: int, alpha: float, rng: torch.Generator | None) -> PairDra
 
 
 def draw_beta(alpha: float, rng: torch.Generator | None) -> float:
-    """λ ~ Beta(α, α) as G_1 / (G_1 + G_2) of two Gamma(α) draws, from ``rng`` alone (torch.distributions takes no generator)."""
-    first, second = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=rng).tolist()
+    """λ ~ Beta(α, α) as G_1 / (G_1 + G_2) of two Gamma(α) draws, from ``rng`` alone (torch.distributions
+    takes no generator)."""
+    first, second = torch._standard_gamma(
+        torch.full((2,), alpha, dtype=torch.float64), generator=rng
+    ).tolist()
     return first / (first + second) if first + second > 0 else float(torch.rand((), generator=rng) < 0.5)

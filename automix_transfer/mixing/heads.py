@@ -1,4 +1,5 @@
-"""A second classifier beside an encoder's own: the published code classifies mixed images with a head of their own."""
+"""A second classifier beside an encoder's own: the published code classifies mixed images with a head of
+their own."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def copy_head(encoder: nn.Module) -> nn.Linear:
 
 
 def classify_with(encoder: nn.Module, head: nn.Linear | None, images: Tensor) -> Tensor:
-    """Logits (N, K) of ``images`` by ``head`` in place of the encoder's own classifier; ``head`` None: by its own."""
+    """Logits (N, K) of ``images`` by ``head`` in place of the encoder's own classifier; ``head`` None: by its
+    own."""
     if head is None:
         return encoder(images)
 

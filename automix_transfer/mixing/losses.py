@@ -1,4 +1,5 @@
-"""Losses: Eq. 1 (CE) and Eq. 2 (MCE), smoothed or binary where a procedure asks for it (Table 12), and Eq. 7 (ℓ_λ)."""
+"""Losses: Eq. 1 (CE) and Eq. 2 (MCE), smoothed or binary where a procedure asks for it (Table 12), and Eq. 7
+(ℓ_λ)."""
 
 from __future__ import annotations
 
@@ -19,9 +20,11 @@ class LossOptions:
     """How logits are compared with labels: options of every method (Table 12).
 
     Attributes:
-        loss: ``ce``, Eqs. 1 and 2; or ``bce``, a binary cross-entropy for each class, averaged over the classes (RSB A2 and A3).
+        loss: ``ce``, Eqs. 1 and 2; or ``bce``, a binary cross-entropy for each class, averaged over the
+            classes (RSB A2 and A3).
         smoothing: label smoothing ε (DeiT: 0.1).
-        bce_threshold: with ``bce``, labels above it count as 1 and the others as 0 (timm's recipes of RSB); negative: as they are.
+        bce_threshold: with ``bce``, labels above it count as 1 and the others as 0 (timm's recipes of RSB);
+            negative: as they are.
     """
 
     loss: str = "ce"
@@ -44,7 +47,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(logits, labels)
 
 
-def mixup_cross_entropy(logits: Tensor, labels: Tensor, partner_labels: Tensor, lam: float | Tensor) -> Tensor:
+def mixup_cross_entropy(
+    logits: Tensor, labels: Tensor, partner_labels: Tensor, lam: float | Tensor
+) -> Tensor:
     """Eq. 2: λ·CE(logits, y_i) + (1-λ)·CE(logits, y_j).
 
     Args:
@@ -65,19 +70,26 @@ def label_loss(logits: Tensor, labels: Tensor, options: LossOptions) -> Tensor:
 
 
 def summed_loss(logits: Tensor, labels: Tensor, options: LossOptions) -> Tensor:
-    """`label_loss`, but the sum over the samples: the gradient at one image does not depend on how many there are."""
+    """`label_loss`, but the sum over the samples: the gradient at one image does not depend on how many there
+    are."""
     if options.loss == "ce":
         return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=options.smoothing)
     return label_loss(logits, labels, options) * len(labels)
 
 
-def pair_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, lam: float | Tensor, options: LossOptions) -> Tensor:
+def pair_loss(
+    logits: Tensor, labels: Tensor, partner_labels: Tensor, lam: float | Tensor, options: LossOptions
+) -> Tensor:
     """Eq. 2 of logits (N, K), smoothed or binary as ``options`` says; ``lam``: the share of y_i."""
     if options.loss == "bce":
-        return binary_cross_entropy(logits, pair_targets(labels, partner_labels, lam, logits.shape[1], options.smoothing), options)
+        return binary_cross_entropy(
+            logits, pair_targets(labels, partner_labels, lam, logits.shape[1], options.smoothing), options
+        )
     if options.smoothing:
-        own, partner = (functional.cross_entropy(logits, y, reduction="none", label_smoothing=options.smoothing)
-                        for y in (labels, partner_labels))
+        own, partner = (
+            functional.cross_entropy(logits, y, reduction="none", label_smoothing=options.smoothing)
+            for y in (labels, partner_labels)
+        )
         return (lam * own + (1 - lam) * partner).mean()
     return mixup_cross_entropy(logits, labels, partner_labels, lam)
 
@@ -97,9 +109,12 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, options: LossOptions) 
     return functional.binary_cross_entropy_with_logits(logits.float(), targets)
 
 
-def pair_targets(labels: Tensor, partner_labels: Tensor, lam: float | Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
+def pair_targets(
+    labels: Tensor, partner_labels: Tensor, lam: float | Tensor, classes: int, smoothing: float = 0.0
+) -> Tensor:
     """Soft labels (N, K): λ of y_i and 1-λ of y_j, each smoothed by ε; every row sums to 1."""
-    share = lam.float().reshape(-1, 1) if isinstance(lam, Tensor) else lam  # a number stays on the CPU: a GPU would be waited for
+    # a number stays on the CPU: a GPU would be waited for
+    share = lam.float().reshape(-1, 1) if isinstance(lam, Tensor) else lam
     one_i, one_j = (functional.one_hot(y, classes).float() for y in (labels, partner_labels))
     return (1 - smoothing) * (share * one_i + (1 - share) * one_j) + smoothing / classes
 
@@ -111,30 +126,41 @@ def lam_loss(mask: Tensor, lam: float, weight: float, margin: float = 0.1, over:
         mask: (N, 1, H, W) share s_i of image i.
         weight: γ.
         margin: ε.
-        over: ``mask``: the mean of Eq. 7 is over one mask's pixels; ``batch``: over the batch too (the published code; single masks may
-            be far off).
+        over: ``mask``: the mean of Eq. 7 is over one mask's pixels; ``batch``: over the batch too (the
+            published code; single masks may be far off).
     """
     means = mask.mean(dim=(1, 2, 3)) if over == "mask" else mask.mean()
     return weight * torch.clamp((means - lam).abs() - margin, min=0).mean()
 
 
 def flat_mask_loss(mask: Tensor, lam: float, floor: float) -> Tensor:
-    """max(σ_0·2·sqrt(λ(1-λ)) - std(s_i), 0), the mean over the batch: a penalty for masks (N, 1, H, W) without structure.
+    """max(σ_0·2·sqrt(λ(1-λ)) - std(s_i), 0), the mean over the batch: a penalty for masks (N, 1, H, W)
+    without structure.
 
-    ``floor`` σ_0 is the spatial standard deviation asked for at λ = 0.5. A mask of mean λ can reach sqrt(λ(1-λ)) at most, 0.5 at
-    λ = 0.5, so towards λ = 0 and 1 less is asked for.
+    ``floor`` σ_0 is the spatial standard deviation asked for at λ = 0.5. A mask of mean λ can reach
+    sqrt(λ(1-λ)) at most, 0.5 at λ = 0.5, so towards λ = 0 and 1 less is asked for.
     """
     wanted = 2 * floor * (max(lam, 0.0) * max(1 - lam, 0.0)) ** 0.5
-    deviation = (mask.flatten(1).var(dim=1, unbiased=False) + 1e-12).sqrt()  # the square root's slope at 0 is infinite
+    # the square root's slope at 0 is infinite
+    deviation = (mask.flatten(1).var(dim=1, unbiased=False) + 1e-12).sqrt()
     return torch.clamp(wanted - deviation, min=0).mean()
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Refuse what cannot be mixed: images that are not (N, C, H, W) floats, labels that are not (N,) integers, N < 2."""
+    """Refuse what cannot be mixed: images that are not (N, C, H, W) floats, labels that are not (N,)
+    integers, N < 2."""
     if images.ndim != 4 or not images.is_floating_point():
-        raise UserError(f"images must be a float tensor (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
+        raise UserError(
+            f"images must be a float tensor (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
+        )
     if labels.shape != images.shape[:1] or labels.is_floating_point():
-        raise UserError(f"labels must be {images.shape[0]} integers of shape (N,), not {labels.dtype} {tuple(labels.shape)}")
+        raise UserError(
+            f"labels must be {images.shape[0]} integers of shape (N,), not {labels.dtype} "
+            f"{tuple(labels.shape)}"
+        )
     if len(images) < 2:
-        raise UserError("a batch of one image has no partner to mix with and no batch statistics; use a batch size of at least 2 "
-                        "(drop the last batch)")
+        raise UserError(
+            "a batch of one image has no partner to mix with and no batch statistics; use a batch size of at "
+            "least 2 "
+            "(drop the last batch)"
+        )

@@ -1,4 +1,5 @@
-"""What the methods that mix pairs of images share: their common options, their loss, and the step that draws, applies and classifies."""
+"""What the methods that mix pairs of images share: their common options, their loss, and the step that draws,
+applies and classifies."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD, Encode
 
 @dataclass
 class CoinOptions(LossOptions):
-    """Options of every method that mixes pairs, besides those of the loss. ``probability``: of mixing a batch; the other batches are
-    trained on as they are."""
+    """Options of every method that mixes pairs, besides those of the loss. ``probability``: of mixing a
+    batch; the other batches are trained on as they are."""
 
     probability: float = 1.0
 
@@ -54,7 +55,9 @@ class Mixed:
     lam: float | Tensor
 
 
-def draw_mix(count: int, options: PairOptions, rng: torch.Generator | None, lam: float | None = None) -> MixDraw:
+def draw_mix(
+    count: int, options: PairOptions, rng: torch.Generator | None, lam: float | None = None
+) -> MixDraw:
     """λ ~ Beta(α, α) unless given, a permutation, and the coin that decides whether to mix."""
     drawn = draw_beta(options.alpha, rng)
     permutation = torch.randperm(count, generator=rng)
@@ -91,8 +94,11 @@ class CoinMethod(SingleEncoderMethod):
     def check_size(self, size: tuple[int, int]) -> None:
         """Refuse images of ``size`` (H, W) that the method cannot mix."""
 
-    def draw(self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None) -> Any:
-        """Everything random of one step, for ``count`` images of ``size`` (H, W); ``lam`` replaces the λ that would be drawn."""
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> Any:
+        """Everything random of one step, for ``count`` images of ``size`` (H, W); ``lam`` replaces the λ that
+        would be drawn."""
         raise NotImplementedError
 
     def apply_draw(self, images: Tensor, labels: Tensor, draw: Any) -> Mixed:
@@ -112,7 +118,13 @@ class CoinMethod(SingleEncoderMethod):
     def step(self, images: Tensor, labels: Tensor, draw: Any) -> StepOutput:
         """The loss on mixed images."""
         mixed = self.apply_draw(images, labels, draw)
-        loss = pair_loss(self.encoder(mixed.images), labels, labels[draw.permutation.to(labels.device)], mixed.lam, self.options)
+        loss = pair_loss(
+            self.encoder(mixed.images),
+            labels,
+            labels[draw.permutation.to(labels.device)],
+            mixed.lam,
+            self.options,
+        )
         return pair_output(loss, mixed, draw)
 
 
@@ -125,14 +137,24 @@ class PairMethod(CoinMethod):
         super().__init__(encoder, options)
         check_alpha(options.alpha)
 
-    def draw(self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None) -> Any:
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> Any:
         return draw_mix(count, self.options, rng, lam)
 
 
 def pair_output(loss: Tensor, mixed: Mixed, draw: PairDraw) -> StepOutput:
-    """What a step on mixed pairs reports; λ of a label that differs between samples stays on its device, so the drawn one is shown."""
+    """What a step on mixed pairs reports; λ of a label that differs between samples stays on its device, so
+    the drawn one is shown."""
     lam = draw.lam if isinstance(mixed.lam, Tensor) else mixed.lam
-    return StepOutput(loss, {"loss_mce": loss.detach()}, mixed=mixed.images, mask=mixed.mask, permutation=draw.permutation, lam=lam)
+    return StepOutput(
+        loss,
+        {"loss_mce": loss.detach()},
+        mixed=mixed.images,
+        mask=mixed.mask,
+        permutation=draw.permutation,
+        lam=lam,
+    )
 
 
 def partners_of(images: Tensor, draw: PairDraw) -> Tensor:

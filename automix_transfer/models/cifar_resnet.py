@@ -1,7 +1,8 @@
-"""The CIFAR ResNets of He et al. (2016), section 4.2: depth 6n + 2, widths 16, 32, 64, shortcuts without parameters (option A).
+"""The CIFAR ResNets of He et al. (2016), section 4.2: depth 6n + 2, widths 16, 32, 64, shortcuts without
+parameters (option A).
 
-A shortcut that halves the resolution takes every second pixel and pads the new channels with zeros, half on each side.
-Keys are those of the widely shared CIFAR-10 weights: conv1, bn1, layer1-3, linear.
+A shortcut that halves the resolution takes every second pixel and pads the new channels with zeros, half on
+each side. Keys are those of the widely shared CIFAR-10 weights: conv1, bn1, layer1-3, linear.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Block(nn.Module):
         self.padding = (outputs - inputs) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x[:, :, ::self.stride, ::self.stride]
+        shortcut = x[:, :, :: self.stride, :: self.stride]
         if self.padding:
             shortcut = F.pad(shortcut, (0, 0, 0, 0, self.padding, self.padding))
         out = F.relu(self.bn1(self.conv1(x)))
@@ -35,7 +36,8 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Images (N, 3, H, W), meant for 32×32, to logits (N, K); without a classifier (K = 0) to features (N, 64)."""
+    """Images (N, 3, H, W), meant for 32×32, to logits (N, K); without a classifier (K = 0) to features (N,
+    64)."""
 
     def __init__(self, blocks: int, num_classes: int) -> None:
         super().__init__()
@@ -46,7 +48,9 @@ class CifarResNet(nn.Module):
         self.layer3 = _stage(32, 64, blocks, stride=2)
         self.linear = nn.Linear(64, num_classes) if num_classes else nn.Identity()
         self.num_features = 64
-        self.feature_info = [{"module": f"layer{i + 1}", "num_chs": 16 << i, "reduction": 1 << i} for i in range(3)]
+        self.feature_info = [
+            {"module": f"layer{i + 1}", "num_chs": 16 << i, "reduction": 1 << i} for i in range(3)
+        ]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -66,9 +70,14 @@ def cifar_resnet(name: str, num_classes: int) -> CifarResNet:
     match = re.fullmatch(r"cifar_resnet(\d{1,4})", name)
     depth = int(match[1]) if match else 0
     if depth < 8 or depth % 6 != 2:
-        raise UserError(f"encoder '{name}' is unknown; CIFAR ResNets have depth 6n + 2: cifar_resnet20, cifar_resnet56, ...")
+        raise UserError(
+            f"encoder '{name}' is unknown; CIFAR ResNets have depth 6n + 2: cifar_resnet20, cifar_resnet56, "
+            "..."
+        )
     return CifarResNet((depth - 2) // 6, num_classes)
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(blocks - 1)))
+    return nn.Sequential(
+        Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(blocks - 1))
+    )

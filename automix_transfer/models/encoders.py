@@ -1,7 +1,8 @@
-"""Encoders by name: timm networks, their CIFAR stems, ResNets for CIFAR and for laptops, and where their feature maps are.
+"""Encoders by name: timm networks, their CIFAR stems, ResNets for CIFAR and for laptops, and where their
+feature maps are.
 
-An encoder is a plain ``nn.Module`` from images (N, 3, H, W) to logits (N, K). What else is known of it (name, stem, input
-normalisation, classes) is an `EncoderInfo`, which travels in every checkpoint and export.
+An encoder is a plain ``nn.Module`` from images (N, 3, H, W) to logits (N, K). What else is known of it (name,
+stem, input normalisation, classes) is an `EncoderInfo`, which travels in every checkpoint and export.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class EncoderInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Primitive types only, for checkpoints and metadata."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     def build(self, **options: Any) -> nn.Module:
         """The encoder itself, randomly initialised; see `create_encoder`."""
@@ -59,28 +62,44 @@ class EncoderInfo:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> EncoderInfo:
         """The inverse of `to_dict`."""
-        fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        fields: dict[str, Any] = {
+            key: tuple(item) if isinstance(item, list) else item for key, item in value.items()
+        }
         return cls(**fields)
 
 
-def create_encoder(name: str, num_classes: int, stem: str = "imagenet", image_size: int | None = None, *,
-                   weights: str | Path | None = None, which: str | None = None, classifier: str = "keep", **options: Any) -> nn.Module:
-    """An encoder with a classifier of ``num_classes`` outputs, randomly initialised or with the weights of a file.
+def create_encoder(
+    name: str,
+    num_classes: int,
+    stem: str = "imagenet",
+    image_size: int | None = None,
+    *,
+    weights: str | Path | None = None,
+    which: str | None = None,
+    classifier: str = "keep",
+    **options: Any,
+) -> nn.Module:
+    """An encoder with a classifier of ``num_classes`` outputs, randomly initialised or with the weights of a
+    file.
 
     Args:
-        name: ``resnet10_32`` (a ResNet of depth 10 with 32 to 256 channels, for CPUs), any timm model, e.g. ``resnet18``,
-            a torchvision model as ``torchvision/squeezenet1_1``, ``cifar_resnet20`` (He et al. 4.2, any depth 6n + 2) or
-            ``wrn_28_8`` (a wide ResNet of any depth 6n + 4 and any width).
-        stem: ``cifar`` replaces the 7×7 convolution and the max-pool of a ResNet by a 3×3 convolution (appendix A.1).
+        name: ``resnet10_32`` (a ResNet of depth 10 with 32 to 256 channels, for CPUs), any timm model, e.g.
+            ``resnet18``, a torchvision model as ``torchvision/squeezenet1_1``, ``cifar_resnet20`` (He et al.
+            4.2, any depth 6n + 2) or ``wrn_28_8`` (a wide ResNet of any depth 6n + 4 and any width).
+        stem: ``cifar`` replaces the 7×7 convolution and the max-pool of a ResNet by a 3×3 convolution
+            (appendix A.1).
         image_size: side of the images in pixels, for transformers that are built for one size; None: timm's.
-        weights: a torchvision or timm file, a checkpoint of ours or an export; every key must fit, or nothing is loaded.
-        which: the encoder of a checkpoint that holds several, ``k`` or ``q``; None: the one that inference uses.
-        classifier: ``keep`` loads the file's classifier too, ``new`` leaves it random, for other classes than the file's.
+        weights: a torchvision or timm file, a checkpoint of ours or an export; every key must fit, or nothing
+            is loaded.
+        which: the encoder of a checkpoint that holds several, ``k`` or ``q``; None: the one that inference
+            uses.
+        classifier: ``keep`` loads the file's classifier too, ``new`` leaves it random, for other classes than
+            the file's.
         options: passed to timm, e.g. ``drop_path_rate``.
 
     Raises:
-        UserError: unknown name or stem, a CIFAR stem for a network that is no ResNet, a size that the network cannot have, or
-            weights that are not those of this network; see `load_into`.
+        UserError: unknown name or stem, a CIFAR stem for a network that is no ResNet, a size that the network
+            cannot have, or weights that are not those of this network; see `load_into`.
     """
     encoder = _random_encoder(name, num_classes, stem, image_size, **options)
     if weights is not None:
@@ -90,12 +109,20 @@ def create_encoder(name: str, num_classes: int, stem: str = "imagenet", image_si
     return encoder
 
 
-def _random_encoder(name: str, num_classes: int, stem: str, image_size: int | None, **options: Any) -> nn.Module:
+def _random_encoder(
+    name: str, num_classes: int, stem: str, image_size: int | None, **options: Any
+) -> nn.Module:
     if stem not in STEMS:
         raise UserError(f"encoder stem '{stem}' is unknown; choose one of {', '.join(STEMS)}")
     if name == "resnet10_32":
-        encoder: nn.Module = ResNet(BasicBlock, (1, 1, 1, 1), num_classes=num_classes,  # type: ignore[arg-type]  # timm means the class
-                                    channels=(32, 64, 128, 256), stem_width=32, **options)
+        encoder: nn.Module = ResNet(
+            BasicBlock,
+            (1, 1, 1, 1),
+            num_classes=num_classes,  # type: ignore[arg-type]  # timm means the class
+            channels=(32, 64, 128, 256),
+            stem_width=32,
+            **options,
+        )
     elif name.startswith("cifar_resnet"):
         return cifar_resnet(name, num_classes, **options)  # its stem is a 3×3 convolution already
     elif name.startswith("wrn_"):
@@ -122,7 +149,8 @@ def has_own_stem(name: str) -> bool:
 
 
 def plain_info(name: str, num_classes: int, stem: str = "imagenet") -> EncoderInfo:
-    """What is known of an encoder whose file says nothing: timm's own input size, mean and std; ImageNet's for the others."""
+    """What is known of an encoder whose file says nothing: timm's own input size, mean and std; ImageNet's
+    for the others."""
     if has_own_stem(name):
         return EncoderInfo(name, num_classes, "cifar", image_size=32)
     if not timm.is_model(name):
@@ -137,8 +165,9 @@ def plain_info(name: str, num_classes: int, stem: str = "imagenet") -> EncoderIn
 def feature_layer(encoder: nn.Module, layer: int | str) -> str:
     """The submodule name of layer l; a string that is no number is taken as it is.
 
-    1 to 4 are the four last stages of the network (Table 11), or the quarters of the depth of a plain vision transformer. ``auto``
-    is l = 3 as in the paper; in a plain vision transformer, whose map keeps its size, the middle of the depth as in the published
+    1 to 4 are the four last stages of the network (Table 11), or the quarters of the depth of a plain vision
+    transformer. ``auto`` is l = 3 as in the paper; in a plain vision transformer, whose map keeps its size,
+    the middle of the depth as in the published
     code: block 6 of DeiT-S's 12.
     """
     taps = list(getattr(encoder, "feature_info", []))
@@ -154,20 +183,31 @@ def feature_layer(encoder: nn.Module, layer: int | str) -> str:
     if not stages and hasattr(encoder, "layer4"):  # torchvision's ResNets
         stages = ["layer1", "layer2", "layer3", "layer4"]
     if not stages:
-        inside = [name for name, module in encoder.named_modules() if name.count(".") == 1 and any(True for _ in module.parameters())]
-        some = f"; it has {', '.join(inside[::-(-len(inside) // 12)])}" if inside else ""
-        raise UserError(f"the stages of {type(encoder).__name__} are not known, so it has no layer {number}; name a submodule that gives a "
-                        f"feature map instead, e.g. feature_layer={(inside or ['features'])[len(inside) * 2 // 3]}{some}")
+        inside = [
+            name
+            for name, module in encoder.named_modules()
+            if name.count(".") == 1 and any(True for _ in module.parameters())
+        ]
+        some = f"; it has {', '.join(inside[:: -(-len(inside) // 12)])}" if inside else ""
+        raise UserError(
+            f"the stages of {type(encoder).__name__} are not known, so it has no layer {number}; name a "
+            "submodule that gives a "
+            f"feature map instead, e.g. feature_layer={(inside or ['features'])[len(inside) * 2 // 3]}{some}"
+        )
     if not 1 <= number <= len(stages):
-        raise UserError(f"feature layer {number} does not exist in {type(encoder).__name__}, which has {len(stages)} known stages; "
-                        "give 1 to 4 or the name of a submodule")
+        raise UserError(
+            f"feature layer {number} does not exist in {type(encoder).__name__}, which has {len(stages)} "
+            "known stages; "
+            "give 1 to 4 or the name of a submodule"
+        )
     return stages[number - 1]
 
 
 @torch.no_grad()
 def check_size(encoder: nn.Module, name: str, image_size: int, key: str) -> None:
-    """One blank image of this side through the whole network, so that a size which it does not take is refused before the first step,
-    and one for testing before the first epoch is over. Costs an inference of one image.
+    """One blank image of this side through the whole network, so that a size which it does not take is
+    refused before the first step, and one for testing before the first epoch is over. Costs an inference of
+    one image.
 
     Args:
         name, key: what the message calls the encoder and the setting of its size.
@@ -179,19 +219,29 @@ def check_size(encoder: nn.Module, name: str, image_size: int, key: str) -> None
         with eval_mode(encoder):
             encoder(blank_image(encoder, image_size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise UserError(f"encoder '{name}' does not take images of {key}={image_size} ({first_line(error)}); "
-                        f"its own size is {plain_info(name, 0).image_size}") from error
+        raise UserError(
+            f"encoder '{name}' does not take images of {key}={image_size} ({first_line(error)}); "
+            f"its own size is {plain_info(name, 0).image_size}"
+        ) from error
 
 
 def size_option(name: str, image_size: int | None) -> dict[str, Any]:
     """timm's ``img_size`` for a network that is built for one size, where another is wanted."""
     config = timm.get_pretrained_cfg(name)
-    if image_size is None or config is None or not config.fixed_input_size or image_size == config.input_size[-1]:
+    if (
+        image_size is None
+        or config is None
+        or not config.fixed_input_size
+        or image_size == config.input_size[-1]
+    ):
         return {}
     with torch.device("meta"):
         patch = getattr(getattr(timm.create_model(name), "patch_embed", None), "patch_size", (1, 1))[0]
     if image_size % patch:
-        raise UserError(f"encoder '{name}' cuts images into patches of {patch}x{patch}; data.image_size={image_size} is no multiple of it")
+        raise UserError(
+            f"encoder '{name}' cuts images into patches of {patch}x{patch}; data.image_size={image_size} is "
+            "no multiple of it"
+        )
     return {"img_size": image_size}
 
 
@@ -199,18 +249,28 @@ def _torchvision_model(name: str, num_classes: int, **options: Any) -> nn.Module
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3) or ["resnet50"]
-        raise UserError(f"encoder 'torchvision/{name}' is unknown; did you mean {', '.join(f'torchvision/{n}' for n in close)}?")
+        raise UserError(
+            f"encoder 'torchvision/{name}' is unknown; did you mean "
+            f"{', '.join(f'torchvision/{n}' for n in close)}?"
+        )
     if num_classes < 1:
-        raise UserError(f"encoder 'torchvision/{name}' cannot be built without a classifier; "
-                        "give a file that has one, or timm's name of the network")
+        raise UserError(
+            f"encoder 'torchvision/{name}' cannot be built without a classifier; "
+            "give a file that has one, or timm's name of the network"
+        )
     return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
 
 
 def _use_cifar_stem(encoder: nn.Module, name: str) -> None:
     old = getattr(encoder, "conv1", None)
     if not isinstance(old, nn.Conv2d) or not hasattr(encoder, "maxpool"):
-        raise UserError(f"encoder '{name}' has no CIFAR stem (only ResNets with a 7x7 convolution and a max-pool have one); "
-                        "use encoder.stem=imagenet")
-    encoder.conv1 = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+        raise UserError(
+            f"encoder '{name}' has no CIFAR stem (only ResNets with a 7x7 convolution and a max-pool have "
+            "one); "
+            "use encoder.stem=imagenet"
+        )
+    encoder.conv1 = nn.Conv2d(
+        old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False
+    )
     nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
     encoder.maxpool = nn.Identity()  # type: ignore[assignment]

@@ -10,7 +10,8 @@ from torch import nn
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule has the mode it had, which ``module.train()`` would not give back."""
+    """Eval mode inside; afterwards every submodule has the mode it had, which ``module.train()`` would not
+    give back."""
     modes = {child: child.training for child in module.modules()}
     module.eval()
     try:

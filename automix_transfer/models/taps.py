@@ -1,7 +1,7 @@
 """Feature taps: the feature map of any network at a named layer, without changing the network.
 
-A forward hook reads the output of one submodule. `features` stops the forward pass right there, which saves the layers
-behind it (for ResNet-18 and layer 3 about a quarter of a pass).
+A forward hook reads the output of one submodule. `features` stops the forward pass right there, which saves
+the layers behind it (for ResNet-18 and layer 3 about a quarter of a pass).
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ class _Stop(Exception):
 def features(encoder: nn.Module, images: Tensor, layer: str) -> Tensor:
     """The feature map (N, C, h, w) of ``encoder`` at submodule ``layer``; the layers behind it do not run.
 
-    Token outputs (N, T, C) of vision transformers become maps, and maps with the channels last have them first; see `as_map`.
+    Token outputs (N, T, C) of vision transformers become maps, and maps with the channels last have them
+    first; see `as_map`.
 
     Raises:
         UserError: ``layer`` does not exist, or its output is not a feature map.
     """
     try:
         with tapped(encoder, layer, stop=True) as found:
-            encoder.forward(images)  # not compiled, where the encoder is: a new hook would compile it anew in each step
+            # not compiled, where the encoder is: a new hook would compile it anew in each step
+            encoder.forward(images)
     except _Stop:
         pass
     return found[0]
@@ -43,7 +45,8 @@ def features(encoder: nn.Module, images: Tensor, layer: str) -> Tensor:
 
 @contextmanager
 def tapped(encoder: nn.Module, layer: str, stop: bool = False) -> Iterator[list[Tensor]]:
-    """Within the block, each forward pass of ``encoder`` appends its feature map (N, C, h, w) at ``layer``, with its gradient.
+    """Within the block, each forward pass of ``encoder`` appends its feature map (N, C, h, w) at ``layer``,
+    with its gradient.
 
     Raises:
         UserError: as `features`.
@@ -61,7 +64,10 @@ def tapped(encoder: nn.Module, layer: str, stop: bool = False) -> Iterator[list[
     finally:
         handle.remove()
     if not found:
-        raise UserError(f"feature layer '{layer}' did not run in {type(encoder).__name__}'s forward pass; choose a layer on its path")
+        raise UserError(
+            f"feature layer '{layer}' did not run in {type(encoder).__name__}'s forward pass; choose a layer "
+            "on its path"
+        )
 
 
 def find_layer(encoder: nn.Module, layer: str) -> nn.Module:
@@ -71,47 +77,61 @@ def find_layer(encoder: nn.Module, layer: str) -> nn.Module:
         return modules[layer]
     stages = [name for name in modules if name and name.count(".") <= 1]
     close = difflib.get_close_matches(layer, list(modules), n=3) or stages[:12]
-    raise UserError(f"feature layer '{layer}' does not exist in {type(encoder).__name__}; for example: {', '.join(close)}")
+    raise UserError(
+        f"feature layer '{layer}' does not exist in {type(encoder).__name__}; for example: {', '.join(close)}"
+    )
 
 
 def as_map(output: Tensor, layer: str, encoder: nn.Module) -> Tensor:
-    """The output of ``encoder``'s submodule ``layer`` as a map (N, C, h, w): maps with their channels first, (N, T, C) tokens without
-    their prefix tokens, laid out row by row to a square; Hiera's, which lie window by window, by its own rule.
+    """The output of ``encoder``'s submodule ``layer`` as a map (N, C, h, w): maps with their channels first,
+    (N, T, C) tokens without their prefix tokens, laid out row by row to a square; Hiera's, which lie window
+    by window, by its own rule.
 
     Raises:
         UserError: it is no map, or tokens whose places are not known.
     """
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(f"feature layer '{layer}' gives {shape}, not a feature map (N, C, h, w) or tokens (N, T, C); "
-                        "choose an earlier layer")
+        raise UserError(
+            f"feature layer '{layer}' gives {shape}, not a feature map (N, C, h, w) or tokens (N, T, C); "
+            "choose an earlier layer"
+        )
     if output.ndim == 4:
         return output.movedim(channel_axis(output, layer, encoder), 1)
     if isinstance(encoder, Hiera):
         block = layer.removeprefix("blocks.")
         if not block.isdigit():
-            raise UserError(f"feature layer '{layer}' gives tokens in the order of Hiera's windows, which is known for whole blocks only; "
-                            "choose one of those, e.g. blocks.9")
+            raise UserError(
+                f"feature layer '{layer}' gives tokens in the order of Hiera's windows, which is known for "
+                "whole blocks only; "
+                "choose one of those, e.g. blocks.9"
+            )
         return encoder.reroll(output, int(block)).permute(0, 3, 1, 2)
     tokens, prefix = output.shape[1], getattr(encoder, "num_prefix_tokens", 1)
     side = math.isqrt(tokens)
     if tokens - side * side not in (0, prefix):
-        raise UserError(f"feature layer '{layer}' gives {tokens} tokens, which are no square of patches behind {prefix} prefix tokens; "
-                        "give square images, or choose another layer")
-    patches = output[:, tokens - side * side:]  # class and distillation tokens come first
+        raise UserError(
+            f"feature layer '{layer}' gives {tokens} tokens, which are no square of patches behind {prefix} "
+            "prefix tokens; "
+            "give square images, or choose another layer"
+        )
+    patches = output[:, tokens - side * side :]  # class and distillation tokens come first
     return patches.transpose(1, 2).unflatten(2, (side, side))
 
 
 def channel_axis(output: Tensor, layer: str, encoder: nn.Module) -> int:
-    """Where a layer's output has its channels: 1 in maps (N, C, h, w); -1 in tokens (N, T, C) and in maps (N, h, w, C), as Swin, SamViT
-    and VOLO have them.
+    """Where a layer's output has its channels: 1 in maps (N, C, h, w); -1 in tokens (N, T, C) and in maps (N,
+    h, w, C), as Swin, SamViT and VOLO have them.
 
-    timm says how many channels its stages have. Elsewhere images are square, so maps are; a cube is what timm says of the network.
+    timm says how many channels its stages have. Elsewhere images are square, so maps are; a cube is what timm
+    says of the network.
     """
     if output.ndim == 3:
         return -1
     first, middle, last = output.shape[1:]
-    channels = [stage["num_chs"] for stage in getattr(encoder, "feature_info", []) if stage["module"] == layer]
+    channels = [
+        stage["num_chs"] for stage in getattr(encoder, "feature_info", []) if stage["module"] == layer
+    ]
     if first != last and channels and channels[0] in (first, last):
         return 1 if channels[0] == first else -1
     if (first == middle) != (middle == last):
@@ -122,7 +142,8 @@ def channel_axis(output: Tensor, layer: str, encoder: nn.Module) -> int:
 def feature_channels(encoder: nn.Module, layer: str) -> int:
     """Channels of the map at ``layer``, found with one forward pass of a blank image; no state changes.
 
-    The image is small, which costs little, or has the network's own side where the network does not take a small one.
+    The image is small, which costs little, or has the network's own side where the network does not take a
+    small one.
 
     Raises:
         UserError: as `features`, or the network takes neither.
@@ -133,13 +154,18 @@ def feature_channels(encoder: nn.Module, layer: str) -> int:
             return blank_map(encoder, layer, image_size).shape[1]
         except (AssertionError, RuntimeError, ValueError) as error:
             refusal = error
-    raise UserError(f"{type(encoder).__name__} takes images neither of {SMALL} px nor of {own} px up to feature layer '{layer}' "
-                    f"({first_line(refusal)}), so the channels there are not known; choose another encoder.name, or build it for another "
-                    "data.image_size") from refusal
+    raise UserError(
+        f"{type(encoder).__name__} takes images neither of {SMALL} px nor of {own} px up to feature layer "
+        f"'{layer}' "
+        f"({first_line(refusal)}), so the channels there are not known; choose another encoder.name, or "
+        "build it for another "
+        "data.image_size"
+    ) from refusal
 
 
 def own_size(encoder: nn.Module) -> int:
-    """The side in pixels that a network is built for, by its patches or by what timm says of it; 224 where neither is known."""
+    """The side in pixels that a network is built for, by its patches or by what timm says of it; 224 where
+    neither is known."""
     patches = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
     config = getattr(encoder, "pretrained_cfg", None) or {}
     return (patches or config.get("input_size") or (224,))[-1]

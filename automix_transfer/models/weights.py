@@ -1,7 +1,8 @@
 """Weights from files into encoders, all of them or none.
 
-`load_into` copies what `read_weights` found into an encoder and refuses anything less than every key with its shape: a backbone that
-loads partly trains from scratch in silence. Whatever is not taken exactly (a classifier, a precision) is said in the report's notes.
+`load_into` copies what `read_weights` found into an encoder and refuses anything less than every key with its
+shape: a backbone that loads partly trains from scratch in silence. Whatever is not taken exactly (a
+classifier, a precision) is said in the report's notes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ HEADS = ("fc", "head", "heads", "classifier", "linear")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_into` did: ``matched`` of ``total`` keys of the encoder came from the file; ``notes`` say the rest."""
+    """What `load_into` did: ``matched`` of ``total`` keys of the encoder came from the file; ``notes`` say
+    the rest."""
 
     matched: int
     total: int
@@ -39,13 +41,17 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep", na
 
     Args:
         name: what messages call the encoder; without it as the file does, or by its class.
-        classifier: ``keep`` wants the file's classifier too; ``new`` leaves the encoder's as it is (random), for another task.
+        classifier: ``keep`` wants the file's classifier too; ``new`` leaves the encoder's as it is (random),
+            for another task.
 
     Raises:
-        UserError: a key is missing, unexpected, of another shape or type, or not finite; with counts and the first names.
+        UserError: a key is missing, unexpected, of another shape or type, or not finite; with counts and the
+            first names.
     """
     if classifier not in ("keep", "new"):
-        raise UserError(f"classifier='{classifier}' is unknown; choose keep (load the file's) or new (leave it random)")
+        raise UserError(
+            f"classifier='{classifier}' is unknown; choose keep (load the file's) or new (leave it random)"
+        )
     target = encoder.state_dict()
     heads = classifier_prefixes(encoder)
     source = dict(weights.state_dict)
@@ -57,13 +63,22 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep", na
         if len(wanted) < len(target):
             notes.append(f"classifier ({', '.join(key for key in target if key not in wanted)}) left random")
     counters = [key for key in wanted if key.endswith("num_batches_tracked")]
-    if counters and not any(key.endswith("num_batches_tracked") for key in source):  # torch before 0.4.1; inference does not use them
+    # torch before 0.4.1; inference does not use them
+    if counters and not any(key.endswith("num_batches_tracked") for key in source):
         target = {key: value for key, value in target.items() if key not in counters}
         wanted = {key: value for key, value in wanted.items() if key not in counters}
-        notes.append(f"{len(counters)} BN step counters (num_batches_tracked) are not in the file and stay as they are")
+        notes.append(
+            f"{len(counters)} BN step counters (num_batches_tracked) are not in the file and stay as they are"
+        )
     name = name or (weights.info.name if weights.info else type(encoder).__name__)
     _check(name, weights, source, wanted, heads)
-    changed = sorted({str(value.dtype).removeprefix("torch.") for key, value in source.items() if value.dtype != target[key].dtype})
+    changed = sorted(
+        {
+            str(value.dtype).removeprefix("torch.")
+            for key, value in source.items()
+            if value.dtype != target[key].dtype
+        }
+    )
     if changed:
         notes.append(f"converted from {', '.join(changed)} to the encoder's precision")
     with torch.no_grad():
@@ -72,12 +87,21 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep", na
     return LoadReport(len(wanted), len(target), tuple(notes))
 
 
-def load_file(encoder: nn.Module, path: str | Path, name: str, stem: str = "imagenet", which: str | None = None,
-              classifier: str = "keep", classes: Sequence[str] = ()) -> LoadReport:
-    """`load_into` of a file into the encoder called ``name``, which must be the one that the file names, if it names one.
+def load_file(
+    encoder: nn.Module,
+    path: str | Path,
+    name: str,
+    stem: str = "imagenet",
+    which: str | None = None,
+    classifier: str = "keep",
+    classes: Sequence[str] = (),
+) -> LoadReport:
+    """`load_into` of a file into the encoder called ``name``, which must be the one that the file names, if
+    it names one.
 
     Args:
-        classes: what the outputs are to mean; a classifier that is kept must mean the same, if the file says what it means.
+        classes: what the outputs are to mean; a classifier that is kept must mean the same, if the file says
+            what it means.
 
     Raises:
         UserError: as `read_weights` and `load_into`; a file of another encoder, stem or classes.
@@ -85,20 +109,33 @@ def load_file(encoder: nn.Module, path: str | Path, name: str, stem: str = "imag
     weights = read_weights(path, which)
     info = weights.info
     if info is not None and info.name != name:
-        raise UserError(f"{weights.source} holds encoder '{info.name}', not '{name}'; give that name or another file")
+        raise UserError(
+            f"{weights.source} holds encoder '{info.name}', not '{name}'; give that name or another file"
+        )
     if info is not None and info.stem != stem and not has_own_stem(name):
-        raise UserError(f"{weights.source} holds encoder '{name}' with the {info.stem} stem, not the {stem} stem; give stem={info.stem}")
+        raise UserError(
+            f"{weights.source} holds encoder '{name}' with the {info.stem} stem, not the {stem} stem; give "
+            f"stem={info.stem}"
+        )
     report = load_into(encoder, weights, classifier, name)
     theirs = info.class_names if info is not None and classifier == "keep" else ()
     if theirs and classes and tuple(theirs) != tuple(classes):
-        at, pair = next((i, pair) for i, pair in enumerate(zip_longest(theirs, classes, fillvalue="none")) if pair[0] != pair[1])
-        raise UserError(f"class {at} of {weights.source} is '{pair[0]}', but that of the data is '{pair[1]}'; give data whose classes have "
-                        "the same names and order, or encoder.classifier=new")
+        at, pair = next(
+            (i, pair)
+            for i, pair in enumerate(zip_longest(theirs, classes, fillvalue="none"))
+            if pair[0] != pair[1]
+        )
+        raise UserError(
+            f"class {at} of {weights.source} is '{pair[0]}', but that of the data is '{pair[1]}'; give data "
+            "whose classes have "
+            "the same names and order, or encoder.classifier=new"
+        )
     return report
 
 
-def load_encoder(path: str | Path, name: str | None = None, which: str | None = None,
-                 num_classes: int | None = None) -> tuple[nn.Module, EncoderInfo]:
+def load_encoder(
+    path: str | Path, name: str | None = None, which: str | None = None, num_classes: int | None = None
+) -> tuple[nn.Module, EncoderInfo]:
     """Build the encoder that a file holds, classifier included, in eval mode on the CPU.
 
     Args:
@@ -113,18 +150,28 @@ def load_encoder(path: str | Path, name: str | None = None, which: str | None = 
     return encoder, info
 
 
-def rebuild(weights: Weights, name: str | None = None, num_classes: int | None = None) -> tuple[nn.Module, EncoderInfo, LoadReport]:
+def rebuild(
+    weights: Weights, name: str | None = None, num_classes: int | None = None
+) -> tuple[nn.Module, EncoderInfo, LoadReport]:
     """`load_encoder` for weights already read; also gives the report of the load."""
     info = weights.info
     if info is not None and name is not None and name != info.name:
-        raise UserError(f"{weights.source} holds encoder '{info.name}', not '{name}'; leave the encoder's name out or correct it")
+        raise UserError(
+            f"{weights.source} holds encoder '{info.name}', not '{name}'; leave the encoder's name out or "
+            "correct it"
+        )
     if info is None:
         if name is None:
-            raise UserError(f"{weights.source} does not say which encoder it holds; name it (--encoder resnet50, or any timm model name)")
+            raise UserError(
+                f"{weights.source} does not say which encoder it holds; name it (--encoder resnet50, or any "
+                "timm model name)"
+            )
         info = plain_info(name, *_guess_head_and_stem(weights, name))
     if num_classes is not None and num_classes != info.num_classes:
         held = f"a classifier of {info.num_classes} classes" if info.num_classes else "no classifier"
-        raise UserError(f"{weights.source} has {held}, not {num_classes}; correct the number of classes or leave it out")
+        raise UserError(
+            f"{weights.source} has {held}, not {num_classes}; correct the number of classes or leave it out"
+        )
     try:
         encoder = info.build().eval()
     except UserError as error:
@@ -133,7 +180,8 @@ def rebuild(weights: Weights, name: str | None = None, num_classes: int | None =
 
 
 def classifier_prefixes(encoder: nn.Module) -> tuple[str, ...]:
-    """Key prefixes of an encoder's classifier, e.g. ``("fc.",)``; found through timm's interface or by its usual names."""
+    """Key prefixes of an encoder's classifier, e.g. ``("fc.",)``; found through timm's interface or by its
+    usual names."""
     config = getattr(encoder, "default_cfg", None) or {}
     names = config.get("classifier", ()) if isinstance(config, Mapping) else ()
     names = (names,) if isinstance(names, str) else tuple(names or ())
@@ -142,7 +190,13 @@ def classifier_prefixes(encoder: nn.Module) -> tuple[str, ...]:
     return tuple(f"{name}." for name in names)
 
 
-def _check(name: str, weights: Weights, source: Mapping[str, Tensor], target: Mapping[str, Tensor], heads: tuple[str, ...]) -> None:
+def _check(
+    name: str,
+    weights: Weights,
+    source: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+    heads: tuple[str, ...],
+) -> None:
     """Raise one `UserError` unless keys, shapes and types of ``source`` and ``target`` are the same."""
     missing = [key for key in target if key not in source]
     unexpected = [key for key in source if key not in target]
@@ -150,45 +204,84 @@ def _check(name: str, weights: Weights, source: Mapping[str, Tensor], target: Ma
     shapes = [key for key in shared if source[key].shape != target[key].shape]
     if missing or unexpected or shapes:
         odd = [*missing, *unexpected, *shapes]
-        details = [f"{len(missing)} missing ({_few(missing)})" if missing else "",
-                   f"{len(unexpected)} unexpected ({_few(unexpected)})" if unexpected else "",
-                   f"{len(shapes)} of another shape ({_few(_shape_of(key, source, target) for key in shapes)})" if shapes else ""]
+        details = [
+            f"{len(missing)} missing ({_few(missing)})" if missing else "",
+            f"{len(unexpected)} unexpected ({_few(unexpected)})" if unexpected else "",
+            f"{len(shapes)} of another shape ({_few(_shape_of(key, source, target) for key in shapes)})"
+            if shapes
+            else "",
+        ]
         body = [key for key in odd if not key.startswith(heads)] if heads else odd
         if not body:
-            remedy = ("only the classifier differs: start a new one (encoder.classifier=new; in Python classifier='new'), or give data "
-                      "of as many classes as the file has")
+            remedy = (
+                "only the classifier differs: start a new one (encoder.classifier=new; in Python "
+                "classifier='new'), or give data "
+                "of as many classes as the file has"
+            )
         elif body == ["conv1.weight"]:
             other = "cifar" if source["conv1.weight"].shape[2:] == (3, 3) else "imagenet"
             remedy = f"only the stem differs: give encoder.stem={other} (in Python stem='{other}')"
         elif all("pos_embed" in key or "relative_position" in key for key in body):
-            remedy = "only its positions differ, so it was trained on images of another size: give that size (data.image_size)"
+            remedy = (
+                "only its positions differ, so it was trained on images of another size: give that size "
+                "(data.image_size)"
+            )
         elif any(key.startswith(prefix) for prefix in PREFIXES for key in unexpected):
             some = next(prefix for prefix in PREFIXES for key in unexpected if key.startswith(prefix))
             count = sum(key.startswith(some) for key in source)
-            remedy = (f"{count} of its {len(source)} keys start with '{some}', not all, so the prefix was kept: "
-                      "save the network's own state_dict")
+            remedy = (
+                f"{count} of its {len(source)} keys start with '{some}', not all, so the prefix was kept: "
+                "save the network's own state_dict"
+            )
         else:
-            remedy = "the file is of another architecture: name the encoder it was made with (--encoder NAME, or encoder.name)"
-        raise UserError(f"{weights.source} does not fit encoder '{name}': {len(shared) - len(shapes)} of {len(target)} keys match, "
-                        f"{', '.join(filter(None, details))}; {remedy}")
-    wrong = [key for key in shared if source[key].is_floating_point() != target[key].is_floating_point()
-             or source[key].is_complex() or source[key].layout != torch.strided or source[key].is_quantized or source[key].is_meta]
+            remedy = (
+                "the file is of another architecture: name the encoder it was made with (--encoder "
+                "NAME, or encoder.name)"
+            )
+        raise UserError(
+            f"{weights.source} does not fit encoder '{name}': {len(shared) - len(shapes)} of {len(target)} "
+            "keys match, "
+            f"{', '.join(filter(None, details))}; {remedy}"
+        )
+    wrong = [
+        key
+        for key in shared
+        if source[key].is_floating_point() != target[key].is_floating_point()
+        or source[key].is_complex()
+        or source[key].layout != torch.strided
+        or source[key].is_quantized
+        or source[key].is_meta
+    ]
     if wrong:
-        raise UserError(f"{weights.source}: {len(wrong)} tensors are of a type that no weight has ({_few(wrong)}); "
-                        "save the plain float state_dict")
+        raise UserError(
+            f"{weights.source}: {len(wrong)} tensors are of a type that no weight has ({_few(wrong)}); "
+            "save the plain float state_dict"
+        )
     broken = [key for key in shared if not torch.isfinite(source[key]).all()]
     if broken:
-        raise UserError(f"{weights.source}: {len(broken)} tensors hold NaN or infinite values ({_few(broken)}); "
-                        "take a checkpoint from before the training diverged")
+        raise UserError(
+            f"{weights.source}: {len(broken)} tensors hold NaN or infinite values ({_few(broken)}); "
+            "take a checkpoint from before the training diverged"
+        )
 
 
 def _guess_head_and_stem(weights: Weights, name: str) -> tuple[int, str]:
-    """Classes and stem of a plain state dict, from the shapes in it; a file without a classifier has 0 classes."""
+    """Classes and stem of a plain state dict, from the shapes in it; a file without a classifier has 0
+    classes."""
     encoder = create_encoder(name, 1000)
     heads = classifier_prefixes(encoder)
-    matrices = [value for key, value in weights.state_dict.items() if key.startswith(heads) and key.endswith(".weight") and value.ndim >= 2]
+    matrices = [
+        value
+        for key, value in weights.state_dict.items()
+        if key.startswith(heads) and key.endswith(".weight") and value.ndim >= 2
+    ]
     conv, released = weights.state_dict.get("conv1.weight"), encoder.state_dict().get("conv1.weight")
-    small = conv is not None and released is not None and conv.shape[2:] == (3, 3) and released.shape[2:] == (7, 7)
+    small = (
+        conv is not None
+        and released is not None
+        and conv.shape[2:] == (3, 3)
+        and released.shape[2:] == (7, 7)
+    )
     return (matrices[-1].shape[0] if matrices else 0), "cifar" if small else "imagenet"
 
 

@@ -1,7 +1,7 @@
 """Weights as they lie in files: our checkpoints, our exports, and plain state dicts of torchvision and timm.
 
-Nothing is taken on trust: a file is read without running code in it, and every field of ours is checked. Whatever is not taken exactly
-as it lies there (a prefix that a wrapper left) is said in the notes.
+Nothing is taken on trust: a file is read without running code in it, and every field of ours is checked.
+Whatever is not taken exactly as it lies there (a prefix that a wrapper left) is said in the notes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from automix_transfer.io import load_torch
 from automix_transfer.models.encoders import EncoderInfo
 
 CHECKPOINT_FORMAT = "automix_transfer/1"
-METADATA_KEY = "automix_transfer"  # of our safetensors files: JSON with format, encoder, which, step, source_sha256
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")  # what DDP, torch.compile and other people's wrappers leave
+# of our safetensors files: JSON with format, encoder, which, step, source_sha256
+METADATA_KEY = "automix_transfer"
+# what DDP, torch.compile and other people's wrappers leave
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 WRAPPERS = ("state_dict", "model")
 STATE_DICT_WANTED = "give a checkpoint or the file of a torch.save(model.state_dict())"
 
@@ -34,7 +36,8 @@ class Weights:
         state_dict: key -> tensor on the CPU, keys as the encoder itself has them.
         info: the encoder they belong to; ``None`` where the file does not say.
         source: the file.
-        which: the encoder of a checkpoint with several (``k``, ``q``, ``encoder``); ``None`` where the file does not say.
+        which: the encoder of a checkpoint with several (``k``, ``q``, ``encoder``); ``None`` where the file
+            does not say.
         kind: ``checkpoint``, ``safetensors`` or ``state_dict``.
         step: optimizer steps of the training behind it; ``None`` where unknown.
         notes: sentences on what was not taken as it lies in the file.
@@ -50,32 +53,42 @@ class Weights:
 
 
 def read_weights(path: str | Path, which: str | None = None) -> Weights:
-    """Read one encoder's weights from a checkpoint of ours, a safetensors file, or a torch file with a state dict.
+    """Read one encoder's weights from a checkpoint of ours, a safetensors file, or a torch file with a state
+    dict.
 
     Args:
-        which: the encoder of a checkpoint that holds several, ``k`` or ``q``; ``None`` takes the one that inference uses.
+        which: the encoder of a checkpoint that holds several, ``k`` or ``q``; ``None`` takes the one that
+            inference uses.
 
     Raises:
-        UserError: missing, truncated or foreign file, a pickle that would run code, an encoder that the file does not hold.
+        UserError: missing, truncated or foreign file, a pickle that would run code, an encoder that the file
+            does not hold.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} does not exist or is not a file; give the path of a weights file or checkpoint")
+        raise UserError(
+            f"{path} does not exist or is not a file; give the path of a weights file or checkpoint"
+        )
     if _is_safetensors(path):
         return _read_safetensors(path, which)
     content = load_torch(path)
     if isinstance(content, Mapping) and isinstance(content.get("format"), str):
         return _read_checkpoint(path, content, which)
-    wrapper = next((key for key in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)), None)
-    state = _tensors(path, content[wrapper] if wrapper else content, f"'{wrapper}'" if wrapper else "its top level")
+    wrapper = next(
+        (key for key in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)),
+        None,
+    )
+    state = _tensors(
+        path, content[wrapper] if wrapper else content, f"'{wrapper}'" if wrapper else "its top level"
+    )
     _refuse_other(path, which, None)
     state, notes = _strip_uniform_prefixes(state)
     return Weights(state, None, str(path), None, "state_dict", notes=notes)
 
 
 def read_method_part(path: str | Path, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a training checkpoint of ours says of its method (``config.method``), and the method's tensors whose keys start with
-    ``prefix``, without it.
+    """What a training checkpoint of ours says of its method (``config.method``), and the method's tensors
+    whose keys start with ``prefix``, without it.
 
     Raises:
         UserError: missing, damaged or foreign file.
@@ -84,9 +97,13 @@ def read_method_part(path: str | Path, prefix: str) -> tuple[dict[str, Any], dic
     config = content.get("config") if isinstance(content, Mapping) else None
     method = config.get("method") if isinstance(config, Mapping) else None
     if not isinstance(method, Mapping) or content.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path} is not a training checkpoint of format {CHECKPOINT_FORMAT}; give last.pt of a run")
+        raise UserError(
+            f"{path} is not a training checkpoint of format {CHECKPOINT_FORMAT}; give last.pt of a run"
+        )
     model = _tensors(Path(path), content.get("model"), "field 'model'")
-    return dict(method), {key.removeprefix(prefix): value for key, value in model.items() if key.startswith(prefix)}
+    return dict(method), {
+        key.removeprefix(prefix): value for key, value in model.items() if key.startswith(prefix)
+    }
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -95,7 +112,8 @@ def _is_safetensors(path: Path) -> bool:
             start = file.read(9)
     except OSError as error:
         raise UserError(f"{path} could not be read ({error.strerror})") from error
-    looks = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100_000_000  # length of the JSON header, then the header
+    # length of the JSON header, then the header
+    looks = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100_000_000
     return looks or (path.suffix == ".safetensors" and not start.startswith(b"PK"))
 
 
@@ -105,7 +123,9 @@ def _read_safetensors(path: Path, which: str | None) -> Weights:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged, truncated or not a safetensors file; copy it again from its source") from error
+        raise UserError(
+            f"{path} is damaged, truncated or not a safetensors file; copy it again from its source"
+        ) from error
     state = _tensors(path, state, "it")
     if METADATA_KEY not in metadata:
         _refuse_other(path, which, None)
@@ -114,9 +134,14 @@ def _read_safetensors(path: Path, which: str | None) -> Weights:
     try:
         about = json.loads(metadata[METADATA_KEY])
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: its metadata field '{METADATA_KEY}' is not JSON; export the checkpoint again") from error
+        raise UserError(
+            f"{path}: its metadata field '{METADATA_KEY}' is not JSON; export the checkpoint again"
+        ) from error
     if not isinstance(about, dict) or about.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path}: its metadata field '{METADATA_KEY}' is not of format {CHECKPOINT_FORMAT}; export the checkpoint again")
+        raise UserError(
+            f"{path}: its metadata field '{METADATA_KEY}' is not of format {CHECKPOINT_FORMAT}; export the "
+            "checkpoint again"
+        )
     held = about.get("which") if isinstance(about.get("which"), str) else None
     _refuse_other(path, which, held)
     return Weights(state, _info(path, about.get("encoder")), str(path), held, "safetensors", _step(about))
@@ -124,11 +149,20 @@ def _read_safetensors(path: Path, which: str | None) -> Weights:
 
 def _read_checkpoint(path: Path, content: Mapping[str, Any], which: str | None) -> Weights:
     if content["format"] != CHECKPOINT_FORMAT:
-        raise UserError(f"{path} has format '{content['format'][:40]}', but this version reads {CHECKPOINT_FORMAT}; "
-                        "use the version of automix_transfer that wrote it")
+        raise UserError(
+            f"{path} has format '{content['format'][:40]}', but this version reads {CHECKPOINT_FORMAT}; "
+            "use the version of automix_transfer that wrote it"
+        )
     encoders = content.get("encoders")
-    if not isinstance(encoders, Mapping) or not encoders or not all(isinstance(item, str) for pair in encoders.items() for item in pair):
-        raise UserError(f"{path}: field 'encoders' must map encoder names to key prefixes; the checkpoint is damaged, take another one")
+    if (
+        not isinstance(encoders, Mapping)
+        or not encoders
+        or not all(isinstance(item, str) for pair in encoders.items() for item in pair)
+    ):
+        raise UserError(
+            f"{path}: field 'encoders' must map encoder names to key prefixes; the checkpoint is damaged, "
+            "take another one"
+        )
     chosen = which if which is not None else next(iter(encoders))
     if chosen not in encoders:
         raise UserError(f"{path} holds no encoder '{which}'; choose one of {', '.join(encoders)}")
@@ -136,25 +170,38 @@ def _read_checkpoint(path: Path, content: Mapping[str, Any], which: str | None) 
     model = _tensors(path, content.get("model"), "field 'model'")
     state = {key.removeprefix(prefix): value for key, value in model.items() if key.startswith(prefix)}
     if not state:
-        raise UserError(f"{path}: no key of field 'model' starts with '{prefix}', the prefix of encoder '{chosen}'; "
-                        "the checkpoint is damaged, take another one")
+        raise UserError(
+            f"{path}: no key of field 'model' starts with '{prefix}', the prefix of encoder '{chosen}'; "
+            "the checkpoint is damaged, take another one"
+        )
     notes = (f"encoder {chosen} of {', '.join(encoders)}",) if len(encoders) > 1 else ()
-    return Weights(state, _info(path, content.get("encoder")), str(path), chosen, "checkpoint", _step(content), notes)
+    return Weights(
+        state, _info(path, content.get("encoder")), str(path), chosen, "checkpoint", _step(content), notes
+    )
 
 
 def _refuse_other(path: Path, which: str | None, held: str | None) -> None:
     """A file with one encoder cannot give another one."""
     if which is not None and which != held:
-        raise UserError(f"{path} holds " + (f"encoder '{held}'" if held else "one unnamed encoder") + f", not a choice with '{which}'; "
-                        "leave the choice out, or give the training checkpoint")
+        raise UserError(
+            f"{path} holds "
+            + (f"encoder '{held}'" if held else "one unnamed encoder")
+            + f", not a choice with '{which}'; "
+            "leave the choice out, or give the training checkpoint"
+        )
 
 
 def _tensors(path: Path, value: Any, where: str) -> dict[str, Tensor]:
     if not isinstance(value, Mapping) or not value:
         raise UserError(f"{path}: {where} is not a state dict (names to tensors); {STATE_DICT_WANTED}")
-    wrong = next((key for key, item in value.items() if not isinstance(key, str) or not isinstance(item, Tensor)), None)
+    wrong = next(
+        (key for key, item in value.items() if not isinstance(key, str) or not isinstance(item, Tensor)), None
+    )
     if wrong is not None:
-        raise UserError(f"{path}: {where} is not a state dict: '{str(wrong)[:60]}' is no tensor with a name; {STATE_DICT_WANTED}")
+        raise UserError(
+            f"{path}: {where} is not a state dict: '{str(wrong)[:60]}' is no tensor with a name; "
+            f"{STATE_DICT_WANTED}"
+        )
     return dict(value)
 
 
@@ -169,17 +216,26 @@ def _strip_uniform_prefixes(state: dict[str, Tensor]) -> tuple[dict[str, Tensor]
 def _info(path: Path, value: Any) -> EncoderInfo:
     """`EncoderInfo` of a file's dictionary, every field's type checked: a file is not to be trusted."""
     number, text = (int, float), str
-    good = (isinstance(value, Mapping) and set(value) <= {f.name for f in fields(EncoderInfo)}
-            and isinstance(value.get("name"), text) and isinstance(value.get("stem", ""), text)
-            and isinstance(value.get("num_classes"), int) and 0 <= value["num_classes"] < 10_000_000
-            and isinstance(value.get("image_size", 1), int) and value.get("image_size", 1) > 0
-            and all(isinstance(value.get(key, []), (list, tuple)) for key in ("mean", "std", "class_names"))
-            and all(len(value.get(key, (0, 0, 0))) == 3 for key in ("mean", "std"))
-            and all(isinstance(x, number) for key in ("mean", "std") for x in value.get(key, ()))
-            and all(isinstance(x, text) for x in value.get("class_names", ())))
+    good = (
+        isinstance(value, Mapping)
+        and set(value) <= {f.name for f in fields(EncoderInfo)}
+        and isinstance(value.get("name"), text)
+        and isinstance(value.get("stem", ""), text)
+        and isinstance(value.get("num_classes"), int)
+        and 0 <= value["num_classes"] < 10_000_000
+        and isinstance(value.get("image_size", 1), int)
+        and value.get("image_size", 1) > 0
+        and all(isinstance(value.get(key, []), (list, tuple)) for key in ("mean", "std", "class_names"))
+        and all(len(value.get(key, (0, 0, 0))) == 3 for key in ("mean", "std"))
+        and all(isinstance(x, number) for key in ("mean", "std") for x in value.get(key, ()))
+        and all(isinstance(x, text) for x in value.get("class_names", ()))
+    )
     if not good:
-        raise UserError(f"{path}: field 'encoder' does not describe an encoder ({', '.join(f.name for f in fields(EncoderInfo))}); "
-                        "the file is damaged, take another one")
+        raise UserError(
+            f"{path}: field 'encoder' does not describe an encoder "
+            f"({', '.join(f.name for f in fields(EncoderInfo))}); "
+            "the file is damaged, take another one"
+        )
     return EncoderInfo.from_dict(dict(value))
 
 

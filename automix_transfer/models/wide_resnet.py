@@ -1,7 +1,8 @@
-"""Wide ResNets of Zagoruyko and Komodakis (2016) for 32×32 and 64×64 images: depth 6n + 4, widths 16k, 32k, 64k (Table 1 there).
+"""Wide ResNets of Zagoruyko and Komodakis (2016) for 32×32 and 64×64 images: depth 6n + 4, widths 16k, 32k,
+64k (Table 1 there).
 
-A block normalises and activates before each of its two 3×3 convolutions; one that changes the width has a 1×1 convolution as its
-shortcut, of the activated input.
+A block normalises and activates before each of its two 3×3 convolutions; one that changes the width has a 1×1
+convolution as its shortcut, of the activated input.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class WideBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if inputs != outputs else None
+        self.shortcut = (
+            nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if inputs != outputs else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(self.bn1(x))
@@ -34,7 +37,8 @@ class WideBlock(nn.Module):
 class WideResNet(nn.Module):
     """Images (N, 3, H, W) to logits (N, K); without a classifier (K = 0) to features (N, 64k).
 
-    Layers 1 to 4 are the first convolution and the three groups, so layer 3 is the second group, at half the resolution.
+    Layers 1 to 4 are the first convolution and the three groups, so layer 3 is the second group, at half the
+    resolution.
     """
 
     def __init__(self, blocks: int, width: int, num_classes: int) -> None:
@@ -48,8 +52,10 @@ class WideResNet(nn.Module):
         self.fc = nn.Linear(widths[3], num_classes) if num_classes else nn.Identity()
         self.num_features = widths[3]
         names = ("conv1", "block1", "block2", "block3")
-        self.feature_info = [{"module": name, "num_chs": channels, "reduction": reduction}
-                             for name, channels, reduction in zip(names, widths, (1, 1, 2, 4), strict=True)]
+        self.feature_info = [
+            {"module": name, "num_chs": channels, "reduction": reduction}
+            for name, channels, reduction in zip(names, widths, (1, 1, 2, 4), strict=True)
+        ]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -68,9 +74,14 @@ def wide_resnet(name: str, num_classes: int) -> WideResNet:
     match = re.fullmatch(r"wrn_(\d{1,3})_(\d{1,2})", name)
     depth, width = (int(match[1]), int(match[2])) if match else (0, 0)
     if depth < 10 or depth % 6 != 4 or width < 1:
-        raise UserError(f"encoder '{name}' is unknown; wide ResNets have depth 6n + 4 and a width: wrn_28_8, wrn_28_10, wrn_40_4, ...")
+        raise UserError(
+            f"encoder '{name}' is unknown; wide ResNets have depth 6n + 4 and a width: wrn_28_8, wrn_28_10, "
+            "wrn_40_4, ..."
+        )
     return WideResNet((depth - 4) // 6, width, num_classes)
 
 
 def _group(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(WideBlock(inputs, outputs, stride), *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+    return nn.Sequential(
+        WideBlock(inputs, outputs, stride), *(WideBlock(outputs, outputs, 1) for _ in range(blocks - 1))
+    )

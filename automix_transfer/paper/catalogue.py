@@ -1,7 +1,8 @@
 """Which recipe gives which cell, and what must be set besides.
 
-Where no recipe names a cell, one of the same experiment at another length serves with ``train.epochs=N``, or MixUp's with
-``method.name=...`` and that method's options; and a variant of an ablation is its method's recipe with settings changed.
+Where no recipe names a cell, one of the same experiment at another length serves with ``train.epochs=N``, or
+MixUp's with ``method.name=...`` and that method's options; and a variant of an ablation is its method's
+recipe with settings changed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from automix_transfer.paper.references import (
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What the recipes offer: references by `training_key`, and a sentence for each recipe that cannot be read."""
+    """What the recipes offer: references by `training_key`, and a sentence for each recipe that cannot be
+    read."""
 
     references: Mapping[tuple[tuple[str, Any], ...], Reference]
     problems: tuple[str, ...]
@@ -45,7 +47,8 @@ class Catalogue:
 
 @functools.cache
 def catalogue(folders: tuple[Path, ...] = FOLDERS) -> Catalogue:
-    """The training of every cell that a recipe of ``folders`` serves; a recipe that names the cell wins over one that is adapted."""
+    """The training of every cell that a recipe of ``folders`` serves; a recipe that names the cell wins over
+    one that is adapted."""
     found: dict[tuple[tuple[str, Any], ...], Reference] = {}
     problems: list[str] = []
     for recipe in recipes(folders):
@@ -66,19 +69,28 @@ def catalogue(folders: tuple[Path, ...] = FOLDERS) -> Catalogue:
         if base is not None and changes is not None and training_key(cell.attributes) not in found:
             overrides = (*base.overrides, *(f"{key}={_scalar(value)}" for key, value in changes.items()))
             attributes = without(cell.attributes, "metric")
-            found[training_key(attributes)] = Reference(attributes, base.recipe, overrides, plain_config(base.recipe, overrides))
+            found[training_key(attributes)] = Reference(
+                attributes, base.recipe, overrides, plain_config(base.recipe, overrides)
+            )
     return Catalogue(found, tuple(problems))
 
 
 def trainings() -> list[paper.Cell]:
-    """A cell of each training that the tables and ablations need; detection (Table 7) trains nothing of its own."""
-    cells = [cell for table in (*paper.tables().values(), *paper.figures().values()) for cell in table if "epochs" in cell.attributes]
+    """A cell of each training that the tables and ablations need; detection (Table 7) trains nothing of its
+    own."""
+    cells = [
+        cell
+        for table in (*paper.tables().values(), *paper.figures().values())
+        for cell in table
+        if "epochs" in cell.attributes
+    ]
     plain_first = sorted(cells, key=lambda cell: "variant" in cell.attributes)
     return list({training_key(cell.attributes): cell for cell in reversed(plain_first)}.values())[::-1]
 
 
 def variant_of(attributes: paper.Attributes) -> Mapping[str, Any] | None:
-    """The settings that a cell's variant changes: none for the method as it is; None where the method has no such variant."""
+    """The settings that a cell's variant changes: none for the method as it is; None where the method has no
+    such variant."""
     if "variant" not in attributes:
         return {}
     return read_yaml(paper.ABLATIONS)["variants"].get(attributes["variant"], {}).get(attributes["method"])
@@ -90,27 +102,40 @@ def _other_length(attributes: paper.Attributes, named: Sequence[Reference]) -> R
     for reference in named:
         if training_key(without(reference.attributes, "epochs")) == rest:
             overrides = (*reference.overrides, f"train.epochs={attributes['epochs']}")
-            return Reference(attributes, reference.recipe, overrides, plain_config(reference.recipe, overrides))
+            return Reference(
+                attributes, reference.recipe, overrides, plain_config(reference.recipe, overrides)
+            )
     return None
 
 
 def _other_method(attributes: paper.Attributes, named: Sequence[Reference]) -> Reference | None:
-    """MixUp's recipe of this experiment by another method: with that method's options in the most similar of its own recipes, and the α
-    of appendix A.1. Losses and the like are the procedure's, and stay. TransMix is left out: it needs its recipe's kind of network."""
+    """MixUp's recipe of this experiment by another method: with that method's options in the most similar of
+    its own recipes, and the α of appendix A.1. Losses and the like are the procedure's, and stay. TransMix is
+    left out: it needs its recipe's kind of network."""
     as_mixup = {**attributes, "method": "mixup"}
-    base = next((reference for reference in named if reference.key == training_key(as_mixup)), None) or _other_length(as_mixup, named)
+    base = next(
+        (reference for reference in named if reference.key == training_key(as_mixup)), None
+    ) or _other_length(as_mixup, named)
     method = attributes["method"]
     donors = [reference for reference in named if reference.attributes["method"] == method]
     if base is None or not donors or method == "transmix":
         return None
     similar = [*SETS].index
-    donor = min(donors, key=lambda reference: ([reference.attributes[key] != attributes[key] for key in ("data", "procedure")],
-                                               reference.config["data.image_size"] != base.config["data.image_size"],
-                                               similar(reference.attributes["data"])))
+    donor = min(
+        donors,
+        key=lambda reference: (
+            [reference.attributes[key] != attributes[key] for key in ("data", "procedure")],
+            reference.config["data.image_size"] != base.config["data.image_size"],
+            similar(reference.attributes["data"]),
+        ),
+    )
     plain = with_defaults({"method.name": method})
     kept = {f"method.{option.name}" for option in fields(LossOptions)} | {"method.name", "method.alpha"}
-    options = {key: value for key, value in donor.config.items()
-               if key.startswith("method.") and key not in kept and value != plain.get(key)}
+    options = {
+        key: value
+        for key, value in donor.config.items()
+        if key.startswith("method.") and key not in kept and value != plain.get(key)
+    }
     alpha = alpha_of(attributes) or donor.config.get("method.alpha")
     changes = {"method.name": method, **({"method.alpha": alpha} if alpha is not None else {}), **options}
     overrides = (*base.overrides, *(f"{key}={_scalar(value)}" for key, value in changes.items()))
@@ -131,6 +156,7 @@ def _alphas() -> list[dict[str, Any]]:
 
 
 def _scalar(value: Any) -> str:
-    """A value as an override has it: ``false``, ``0.5``, ``[2, 4]``, and text that reads as a number in quotes."""
+    """A value as an override has it: ``false``, ``0.5``, ``[2, 4]``, and text that reads as a number in
+    quotes."""
     numeric = isinstance(value, str) and value.replace(".", "").isdecimal()
     return f"'{value}'" if numeric else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]

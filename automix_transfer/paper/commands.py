@@ -32,14 +32,33 @@ finished, or whose files contradict each other, give no figure and are named.
 
 def add_tables(commands: Any) -> None:
     """The parser of ``tables``."""
-    parser = commands.add_parser("tables", help="print tables of the paper, ours beside the paper's numbers", description=TABLES,
-                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="RUNS", help="folders that hold runs, at any depth")
-    parser.add_argument("--table", action="append", default=[], metavar="NAME",
-                        help="table1 to table14, fig9 or fig10; may be repeated (default: those that have a run)")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text, as wide as the terminal")
-    parser.add_argument("--where", action="store_true", help="name run folder, seed and commit of every figure (json always does)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to FILE instead of the terminal")
+    parser = commands.add_parser(
+        "tables",
+        help="print tables of the paper, ours beside the paper's numbers",
+        description=TABLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="RUNS", help="folders that hold runs, at any depth"
+    )
+    parser.add_argument(
+        "--table",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="table1 to table14, fig9 or fig10; may be repeated (default: those that have a run)",
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, default="text", help="default: text, as wide as the terminal"
+    )
+    parser.add_argument(
+        "--where",
+        action="store_true",
+        help="name run folder, seed and commit of every figure (json always does)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write to FILE instead of the terminal"
+    )
     parser.set_defaults(call=print_tables)
 
 
@@ -57,8 +76,11 @@ def print_tables(args: argparse.Namespace) -> int:
     if args.format == "json":
         text = render.to_json(filled)
     elif args.format == "text":
-        pages = [render.to_text(one, terminal_width()) + (f"\n\n{render.where_text(one)}" if args.where and one.count else "")
-                 for one in filled]
+        pages = [
+            render.to_text(one, terminal_width())
+            + (f"\n\n{render.where_text(one)}" if args.where and one.count else "")
+            for one in filled
+        ]
         text = "\n\n\n".join(pages) + "\n" if pages else ""
     else:
         make = {"markdown": render.to_markdown, "latex": render.to_latex, "csv": render.to_csv}[args.format]
@@ -80,10 +102,16 @@ def remarks(measured: Any, any_table: bool, folders: Sequence[Path], most: int =
         lines.append(f"left out: {len(measured.problems) - most} more, of the same kinds")
     if measured.elsewhere:
         named = ", ".join(map(str, measured.elsewhere[:3])) + (", ..." if len(measured.elsewhere) > 3 else "")
-        lines.append(f"{len(measured.elsewhere)} of {measured.runs} runs are of a data set, encoder or method of no table ({named})")
+        lines.append(
+            f"{len(measured.elsewhere)} of {measured.runs} runs are of a data set, encoder or method of no "
+            f"table ({named})"
+        )
     if not any_table:
         names = ", ".join(map(str, folders))
-        lines.append(f"no run in {names} is about a table of the paper; `plan table1` lists the runs that a table needs")
+        lines.append(
+            f"no run in {names} is about a table of the paper; `plan table1` lists the runs that a table "
+            "needs"
+        )
     return lines
 
 
@@ -108,11 +136,20 @@ def data_roots(given: Sequence[str]) -> dict[str, str]:
         name, equals, folder = text.partition("=")
         name, folder = (name, folder) if equals and "/" not in name else ("", text)
         if not folder:
-            raise UserError(f"--data.root {text} names no folder; write DIR, or NAME=DIR for one data set, e.g. cifar100=/data/cifar")
+            raise UserError(
+                f"--data.root {text} names no folder; write DIR, or NAME=DIR for one data set, e.g. "
+                "cifar100=/data/cifar"
+            )
         if name and name.lower() not in known:
             close = difflib.get_close_matches(name.lower(), known, n=1)
-            raise UserError(f"--data.root {text} names no data set of the tables; "
-                            + (f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}, or write ./{text} for a folder"))
+            raise UserError(
+                f"--data.root {text} names no data set of the tables; "
+                + (
+                    f"did you mean {close[0]}?"
+                    if close
+                    else f"choose from {', '.join(known)}, or write ./{text} for a folder"
+                )
+            )
         roots[name.lower()] = folder
     return roots
 
@@ -141,28 +178,110 @@ or with --print slurm an array script.
 def add_plan(commands: Any) -> None:
     """The parsers of ``plan`` and ``run``, which take the same options."""
     for name, text, call in (("plan", PLAN, plan), ("run", RUN, run)):
-        parser = commands.add_parser(name, help={"plan": "list the runs that a table needs, with commands and times",
-                                                 "run": "run or resume them, or print them for a scheduler"}[name],
-                                     description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument("tables", nargs="+", metavar="TABLE", help="table1 to table11, table13, table14, fig9, fig10")
-        parser.add_argument("--data.root", dest="data_root", action="append", default=[], metavar="[NAME=]DIR",
-                            help="folder of the data; NAME= for one data set (cifar100, tiny_imagenet, ImageNet-1k, ...); may be repeated")
-        parser.add_argument("--weights", action="append", default=[], metavar="NAME=FILE",
-                            help="what fine-tuning starts from, by encoder: R-18=resnet18.pth; teacher=FILE: AttentiveMix's")
-        parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default: runs)")
-        parser.add_argument("--trials", type=int, default=3, metavar="N", help="seeds 0 to N-1 of each (default: 3, as the paper)")
-        parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
-                            help='only cells with all these words: "CIFAR-100" R-18 "100 epochs"; mixup,automix means either')
-        parser.add_argument("--scale", default="1", metavar="F", help="shrink epochs and images, marked: 0.01, or epochs=0.05,data=0.1")
-        parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="settings over every recipe's, e.g. data.workers=8")
-        parser.add_argument("--launcher", default="", metavar="COMMAND", help='starts trainings, e.g. "torchrun --nproc-per-node 8"')
-        parser.add_argument("--num-gpus", type=int, default=0, metavar="N", help="table7: GPUs of a detector (default: 0, the CPU)")
-        parser.add_argument("--corrupted", default="", metavar="DIR", help="table6: CIFAR-100-C as released (default: made here)")
-        parser.add_argument("--times", type=Path, metavar="FILE", help="where measured times are kept (default: OUTPUT/step_times.json)")
-        parser.add_argument("--no-measure", dest="measure", action="store_false", help="give only times that were measured before")
+        parser = commands.add_parser(
+            name,
+            help={
+                "plan": "list the runs that a table needs, with commands and times",
+                "run": "run or resume them, or print them for a scheduler",
+            }[name],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument(
+            "tables", nargs="+", metavar="TABLE", help="table1 to table11, table13, table14, fig9, fig10"
+        )
+        parser.add_argument(
+            "--data.root",
+            dest="data_root",
+            action="append",
+            default=[],
+            metavar="[NAME=]DIR",
+            help="folder of the data; NAME= for one data set (cifar100, tiny_imagenet, ImageNet-1k, ...); "
+            "may be repeated",
+        )
+        parser.add_argument(
+            "--weights",
+            action="append",
+            default=[],
+            metavar="NAME=FILE",
+            help="what fine-tuning starts from, by encoder: R-18=resnet18.pth; teacher=FILE: AttentiveMix's",
+        )
+        parser.add_argument(
+            "--output",
+            type=Path,
+            default=Path("runs"),
+            metavar="DIR",
+            help="folder of the runs (default: runs)",
+        )
+        parser.add_argument(
+            "--trials",
+            type=int,
+            default=3,
+            metavar="N",
+            help="seeds 0 to N-1 of each (default: 3, as the paper)",
+        )
+        parser.add_argument(
+            "--only",
+            nargs="+",
+            default=[],
+            metavar="WORD",
+            help='only cells with all these words: "CIFAR-100" R-18 "100 epochs"; mixup,automix means either',
+        )
+        parser.add_argument(
+            "--scale",
+            default="1",
+            metavar="F",
+            help="shrink epochs and images, marked: 0.01, or epochs=0.05,data=0.1",
+        )
+        parser.add_argument(
+            "--set",
+            nargs="+",
+            default=[],
+            metavar="key=value",
+            help="settings over every recipe's, e.g. data.workers=8",
+        )
+        parser.add_argument(
+            "--launcher",
+            default="",
+            metavar="COMMAND",
+            help='starts trainings, e.g. "torchrun --nproc-per-node 8"',
+        )
+        parser.add_argument(
+            "--num-gpus",
+            type=int,
+            default=0,
+            metavar="N",
+            help="table7: GPUs of a detector (default: 0, the CPU)",
+        )
+        parser.add_argument(
+            "--corrupted",
+            default="",
+            metavar="DIR",
+            help="table6: CIFAR-100-C as released (default: made here)",
+        )
+        parser.add_argument(
+            "--times",
+            type=Path,
+            metavar="FILE",
+            help="where measured times are kept (default: OUTPUT/step_times.json)",
+        )
+        parser.add_argument(
+            "--no-measure",
+            dest="measure",
+            action="store_false",
+            help="give only times that were measured before",
+        )
         if name == "run":
-            parser.add_argument("--print", nargs="?", const="lines", choices=("lines", "slurm"), help="write the commands instead")
-            parser.add_argument("-o", dest="file", type=Path, metavar="FILE", help="with --print: write to FILE")
+            parser.add_argument(
+                "--print",
+                nargs="?",
+                const="lines",
+                choices=("lines", "slurm"),
+                help="write the commands instead",
+            )
+            parser.add_argument(
+                "-o", dest="file", type=Path, metavar="FILE", help="with --print: write to FILE"
+            )
         parser.set_defaults(call=call)
 
 
@@ -208,7 +327,9 @@ def plan_settings(args: argparse.Namespace) -> Any:
         if key in OWN_OPTION:
             raise UserError(f"--set {text} would be the same for all runs; give {OWN_OPTION[key]} instead")
         if "." not in key:
-            raise UserError(f"--set {text} names no setting; write SECTION.KEY=VALUE, e.g. --set data.workers=8")
+            raise UserError(
+                f"--set {text} names no setting; write SECTION.KEY=VALUE, e.g. --set data.workers=8"
+            )
     try:
         launcher = tuple(shlex.split(args.launcher))
     except ValueError as error:
@@ -217,5 +338,14 @@ def plan_settings(args: argparse.Namespace) -> Any:
     if nameless:
         raise UserError(f"--weights {nameless[0]} is not of the form NAME=FILE, e.g. R-18=resnet18.pth")
     weights = {name.lower(): file for name, _, file in (text.partition("=") for text in args.weights)}
-    return Settings(args.output, args.trials, parse_scale(args.scale), data_roots(args.data_root), weights, launcher, tuple(args.set),
-                    args.corrupted, args.num_gpus)
+    return Settings(
+        args.output,
+        args.trials,
+        parse_scale(args.scale),
+        data_roots(args.data_root),
+        weights,
+        launcher,
+        tuple(args.set),
+        args.corrupted,
+        args.num_gpus,
+    )

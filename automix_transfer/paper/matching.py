@@ -16,14 +16,16 @@ SCALED = {"train.epochs", "schedule.warmup_epochs", "data.limit_per_class"}
 
 @dataclass(frozen=True)
 class Match:
-    """The training that a run is one of, and how it differs: ``marks`` are sentences' worth each, the empty tuple is an exact run."""
+    """The training that a run is one of, and how it differs: ``marks`` are sentences' worth each, the empty
+    tuple is an exact run."""
 
     reference: Reference
     marks: tuple[str, ...]
 
 
 def match(run: Trained, by_bucket: Mapping[tuple[str, ...], list[Reference]]) -> Match | None:
-    """The reference whose settings a run has, or nearly has; None if no cell has its data set, encoder and method."""
+    """The reference whose settings a run has, or nearly has; None if no cell has its data set, encoder and
+    method."""
     candidates = by_bucket.get(run.bucket, [])
     if not candidates:
         return None
@@ -32,8 +34,13 @@ def match(run: Trained, by_bucket: Mapping[tuple[str, ...], list[Reference]]) ->
         chosen = [reference for reference in candidates if reference.key == training_key(planned)]
         candidates = chosen or candidates
     scored = [(differences(run.config, reference.config), reference) for reference in candidates]
-    differing, reference = min(scored, key=lambda pair: (len([key for key in pair[0] if key not in SCALED]),
-                                                         _distance(run.config, pair[1].config)))
+    differing, reference = min(
+        scored,
+        key=lambda pair: (
+            len([key for key in pair[0] if key not in SCALED]),
+            _distance(run.config, pair[1].config),
+        ),
+    )
     return Match(reference, tuple(_marks(run, reference, differing)))
 
 
@@ -45,14 +52,21 @@ def _marks(run: Trained, reference: Reference, differing: Mapping[str, tuple[Any
         told |= {"train.epochs", "schedule.warmup_epochs"}
     if reference.data is not None and is_whole(classes := differing.get("data.limit_classes", (None,))[0]):
         told.add("data.limit_classes")  # another task, not fewer images of the same
-        marks += [f"{classes} of {reference.data.classes:,} classes"] if 0 < classes < reference.data.classes else []
+        marks += (
+            [f"{classes} of {reference.data.classes:,} classes"]
+            if 0 < classes < reference.data.classes
+            else []
+        )
     if images := _image_mark(run, reference):
         marks += images
         told.add("data.limit_per_class")
     marks += _start_mark(run, reference)
     rest = {key: pair for key, pair in differing.items() if key not in told}
     if rest:
-        shown = ", ".join(f"{key}={short(ours)} (recipe: {short(theirs)})" for key, (ours, theirs) in sorted(rest.items())[:3])
+        shown = ", ".join(
+            f"{key}={short(ours)} (recipe: {short(theirs)})"
+            for key, (ours, theirs) in sorted(rest.items())[:3]
+        )
         marks.append(shown + (f" and {len(rest) - 3} more settings" if len(rest) > 3 else ""))
     return marks + run.oddities
 
@@ -77,11 +91,14 @@ def _image_mark(run: Trained, reference: Reference) -> list[str]:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """(ours, theirs) of every setting that changes what is trained and is not the same in both flat configs; the file that a training
-    starts from is left to the caller."""
-    free = FREE if ours.get("encoder.weights") else FREE.union(START)  # without a file it does not matter how it would be read
+    """(ours, theirs) of every setting that changes what is trained and is not the same in both flat configs;
+    the file that a training starts from is left to the caller."""
+    # without a file it does not matter how it would be read
+    free = FREE if ours.get("encoder.weights") else FREE.union(START)
     keys = [key for key in {**theirs, **ours} if key not in free]
-    return {key: (ours.get(key), theirs.get(key)) for key in keys if not equal(ours.get(key), theirs.get(key))}
+    return {
+        key: (ours.get(key), theirs.get(key)) for key in keys if not equal(ours.get(key), theirs.get(key))
+    }
 
 
 def equal(one: Any, other: Any) -> bool:

@@ -1,7 +1,9 @@
-"""Every figure of some folders that a table of the paper can show, with the run that it is of and what is odd about it.
+"""Every figure of some folders that a table of the paper can show, with the run that it is of and what is odd
+about it.
 
-Top-1 comes from training runs; corruption and FGSM (Table 6) from what `automix_transfer.evaluation` wrote, localization (Table 8) from
-`wsol/evaluate.py`, detection (Table 7) from `detection/train_net.py`. These name a weights file, which leads back to its training run.
+Top-1 comes from training runs; corruption and FGSM (Table 6) from what `automix_transfer.evaluation` wrote,
+localization (Table 8) from `wsol/evaluate.py`, detection (Table 7) from `detection/train_net.py`. These name
+a weights file, which leads back to its training run.
 """
 
 from __future__ import annotations
@@ -25,12 +27,14 @@ from automix_transfer.paper.references import Reference
 from automix_transfer.paper.trained import Trained, bucket_of, is_number, read_trained, short
 from automix_transfer.runs.collect import Found, collect
 
-SCHEDULES = {"VOC": ("voc_2007_test", 24_000, 4_952), "COCO": ("coco_2017_val", 180_000, 5_000)}  # test set, iterations, its images
+# test set, iterations, its images
+SCHEDULES = {"VOC": ("voc_2007_test", 24_000, 4_952), "COCO": ("coco_2017_val", 180_000, 5_000)}
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure of one run: ``attributes`` are the cell's, ``trial`` is equal for runs that differ in the seed only."""
+    """One figure of one run: ``attributes`` are the cell's, ``trial`` is equal for runs that differ in the
+    seed only."""
 
     attributes: Mapping[str, Any]
     value: float
@@ -44,7 +48,8 @@ class Measurement:
 
 @dataclass
 class Measured:
-    """``problems``: a sentence for each run or file that gives no figure; ``elsewhere``: sound ones that no table of the paper is about."""
+    """``problems``: a sentence for each run or file that gives no figure; ``elsewhere``: sound ones that no
+    table of the paper is about."""
 
     figures: list[Measurement] = field(default_factory=list)
     runs: int = 0
@@ -80,7 +85,11 @@ def measure(folders: Sequence[Path], say: Callable[[str], None] = lambda line: N
         result.figures += _of_training(run, matched)
         if number % 1000 == 0:
             say(f"{number:,} of {len(found.runs):,} runs read")
-    for kind, reader in (("evaluation", _of_evaluation), ("localization", _of_localization), ("detection", _of_detection)):
+    for kind, reader in (
+        ("evaluation", _of_evaluation),
+        ("localization", _of_localization),
+        ("detection", _of_detection),
+    ):
         for item in found.of(kind):
             for figure in reader(item.path, item.content, Links(runs, found), result.problems):
                 result.figures.append(figure)
@@ -92,11 +101,16 @@ class Links:
 
     def __init__(self, runs: Mapping[Path, tuple[Trained, Match | None]], found: Found) -> None:
         self.runs = runs
-        self.sources = {str(item.content.get("file") or item.path.name.removesuffix(".proof.json")): item.content.get("source")
-                        for item in found.of("proof")}
+        self.sources = {
+            str(item.content.get("file") or item.path.name.removesuffix(".proof.json")): item.content.get(
+                "source"
+            )
+            for item in found.of("proof")
+        }
 
     def run_of(self, weights: str, beside: Path) -> tuple[Trained, Match] | None:
-        """The run of a checkpoint, or of the checkpoint that an export was made from; None if it is not among the folders given."""
+        """The run of a checkpoint, or of the checkpoint that an export was made from; None if it is not among
+        the folders given."""
         if not weights:
             return None
         source = self.sources.get(weights) or self.sources.get(Path(weights).name)
@@ -109,7 +123,8 @@ class Links:
         return None
 
     def _places(self, folder: Path, beside: Path) -> Iterator[Path]:
-        """Where a folder may lie now: as it is named, or under the same last names, if one run alone has them."""
+        """Where a folder may lie now: as it is named, or under the same last names, if one run alone has
+        them."""
         yield folder.resolve()
         yield beside.parent.resolve()
         for depth in range(min(len(folder.parts), 4), 0, -1):
@@ -124,33 +139,52 @@ def _of_training(run: Trained, matched: Match | None) -> list[Measurement]:
         return []
 
     def figure(metric: str, value: float, *more: str) -> Measurement:
-        return Measurement({**matched.reference.attributes, "metric": metric}, value, run.path, run.path / "metrics.json", run.seed,
-                           run.commit, run.given, (*matched.marks, *more))
+        return Measurement(
+            {**matched.reference.attributes, "metric": metric},
+            value,
+            run.path,
+            run.path / "metrics.json",
+            run.seed,
+            run.commit,
+            run.given,
+            (*matched.marks, *more),
+        )
 
     counted = paper.same({**matched.reference.attributes, "metric": "params"})  # Table 11 alone
-    return [figure("top1", run.top1),
-            *([figure("hours", run.hours, *([f"on {run.device}"] if run.device else []))] if run.hours else []),
-            *([figure("params", millions_of(matched.reference))] if counted else [])]
+    return [
+        figure("top1", run.top1),
+        *([figure("hours", run.hours, *([f"on {run.device}"] if run.device else []))] if run.hours else []),
+        *([figure("params", millions_of(matched.reference))] if counted else []),
+    ]
 
 
 @lru_cache(maxsize=64)
 def _millions(key: tuple[tuple[str, Any], ...]) -> float:
     reference = catalogue().references[key]
     config = reference.config
-    info = EncoderInfo(str(config["encoder.name"]), reference.data.classes if reference.data else 10, str(config["encoder.stem"]),
-                       int(config["data.image_size"]))
-    options = {name.removeprefix("method."): value for name, value in config.items() if name.startswith("method.")}
+    info = EncoderInfo(
+        str(config["encoder.name"]),
+        reference.data.classes if reference.data else 10,
+        str(config["encoder.stem"]),
+        int(config["data.image_size"]),
+    )
+    options = {
+        name.removeprefix("method."): value for name, value in config.items() if name.startswith("method.")
+    }
     with torch.device("meta"):  # shapes only, no memory and no random numbers
         method = build_method(options.pop("name"), info.build(), options, info)
     return sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad) / 1e6
 
 
 def millions_of(reference: Reference) -> float:
-    """Trained parameters of a reference's network and Mix Block, in millions; the momentum encoder is not trained."""
+    """Trained parameters of a reference's network and Mix Block, in millions; the momentum encoder is not
+    trained."""
     return _millions(reference.key)
 
 
-def _of_evaluation(path: Path, content: Mapping[str, Any], links: Links, problems: list[str]) -> Iterator[Measurement]:
+def _of_evaluation(
+    path: Path, content: Mapping[str, Any], links: Links, problems: list[str]
+) -> Iterator[Measurement]:
     about = content["about"]
     linked = links.run_of(str(about.get("weights") or ""), path)
     if linked is None:
@@ -161,27 +195,61 @@ def _of_evaluation(path: Path, content: Mapping[str, Any], links: Links, problem
         return [*matched.marks, *_otherwise(about, images, run.config, matched.reference)]
 
     if is_number(content.get("corruption_top1_19")):
-        images = content.get("corruption_images", content.get("images"))  # a released set has a size of its own
-        made = [] if content.get("corruption_made") != "generated" else ["corruptions made here, not the released files"]
-        yield from _figure(path, "corruption", content["corruption_top1_19"], run, matched, [*marks(images), *made], problems)
+        # a released set has a size of its own
+        images = content.get("corruption_images", content.get("images"))
+        made = (
+            []
+            if content.get("corruption_made") != "generated"
+            else ["corruptions made here, not the released files"]
+        )
+        yield from _figure(
+            path, "corruption", content["corruption_top1_19"], run, matched, [*marks(images), *made], problems
+        )
     if is_number(content.get("fgsm_error")):
         epsilon = about.get("epsilon")
-        other = [] if is_number(epsilon) and abs(epsilon - 8 / 255) < 1e-6 else [f"FGSM with ε = {short(epsilon)}"]
-        yield from _figure(path, "fgsm_error", content["fgsm_error"], run, matched, [*marks(content.get("images")), *other], problems)
+        other = (
+            []
+            if is_number(epsilon) and abs(epsilon - 8 / 255) < 1e-6
+            else [f"FGSM with ε = {short(epsilon)}"]
+        )
+        yield from _figure(
+            path,
+            "fgsm_error",
+            content["fgsm_error"],
+            run,
+            matched,
+            [*marks(content.get("images")), *other],
+            problems,
+        )
 
 
-def _otherwise(about: Mapping[str, Any], images: Any, config: Mapping[str, Any], reference: Reference) -> list[str]:
-    """How an evaluation differs from one of the whole test set as the run was validated on it, a mark each; what it does not say of
-    itself is a difference too."""
+def _otherwise(
+    about: Mapping[str, Any], images: Any, config: Mapping[str, Any], reference: Reference
+) -> list[str]:
+    """How an evaluation differs from one of the whole test set as the run was validated on it, a mark each;
+    what it does not say of itself is a difference too."""
     dataset, size = config.get("data.dataset"), config.get("data.test_size") or config.get("data.image_size")
-    validated = {"dataset": dataset, "split": _split(dataset, config.get("data.val_split")), "image_size": size,
-                 **{key: config.get(f"data.{key}") for key in ("test_crop_ratio", "interpolation", "mean", "std")}}
+    validated = {
+        "dataset": dataset,
+        "split": _split(dataset, config.get("data.val_split")),
+        "image_size": size,
+        **{key: config.get(f"data.{key}") for key in ("test_crop_ratio", "interpolation", "mean", "std")},
+    }
     given = {**about, "split": _split(about.get("dataset"), about.get("split"))}
     silent = [key for key in validated if about.get(key) is None]
-    marks = [f"evaluated with {key} {short(given[key])} instead of {short(value)}" for key, value in validated.items()
-             if key not in silent and not equal(given[key], value)]
+    marks = [
+        f"evaluated with {key} {short(given[key])} instead of {short(value)}"
+        for key, value in validated.items()
+        if key not in silent and not equal(given[key], value)
+    ]
     marks += [f"evaluated without saying its {', '.join(silent)}"] if silent else []
-    ours = "encoder" if config.get("method.name") != "automix" else "q" if config.get("method.pipeline") == "joint" else "k"
+    ours = (
+        "encoder"
+        if config.get("method.name") != "automix"
+        else "q"
+        if config.get("method.pipeline") == "joint"
+        else "k"
+    )
     inference = "ema" if config.get("ema.decay") and config.get("ema.inference") else ours
     if about.get("which") not in (None, inference):
         marks.append(f"evaluated with encoder {short(about['which'])} instead of {inference}")
@@ -196,7 +264,9 @@ def _split(dataset: Any, split: Any) -> Any:
     return "test" if split == "val" and "test" in known and "val" not in known else split
 
 
-def _of_localization(path: Path, content: Mapping[str, Any], links: Links, problems: list[str]) -> Iterator[Measurement]:
+def _of_localization(
+    path: Path, content: Mapping[str, Any], links: Links, problems: list[str]
+) -> Iterator[Measurement]:
     linked = links.run_of(str(content.get("checkpoint") or ""), path)
     if linked is None or "MaxBoxAccV2" not in content:
         return
@@ -209,7 +279,9 @@ def _of_localization(path: Path, content: Mapping[str, Any], links: Links, probl
     yield from _figure(path, "maxboxacc", content["MaxBoxAccV2"], run, matched, marks, problems)
 
 
-def _of_detection(path: Path, content: Mapping[str, Any], links: Links, problems: list[str]) -> Iterator[Measurement]:
+def _of_detection(
+    path: Path, content: Mapping[str, Any], links: Links, problems: list[str]
+) -> Iterator[Measurement]:
     """AP of a detector, if it is R50-C4 from a backbone whose training is known, on VOC or COCO."""
     linked = links.run_of(str(content.get("weights") or ""), path)
     data = next((name for name, (test, _, _) in SCHEDULES.items() if content.get("data") == test), None)
@@ -230,14 +302,43 @@ def _of_detection(path: Path, content: Mapping[str, Any], links: Links, problems
     seed = content.get("seed") if isinstance(content.get("seed"), int) else None
     for key, metric in (("AP", "ap"), ("AP50", "ap50"), ("AP75", "ap75")):
         if is_number(content.get(key)):
-            attributes = {"data": data, "encoder": "R-50", "method": matched.reference.attributes["method"], "metric": metric}
-            yield Measurement(attributes, float(content[key]), path.parent, path, seed, run.commit, f"{run.given}{marks}", tuple(marks))
+            attributes = {
+                "data": data,
+                "encoder": "R-50",
+                "method": matched.reference.attributes["method"],
+                "metric": metric,
+            }
+            yield Measurement(
+                attributes,
+                float(content[key]),
+                path.parent,
+                path,
+                seed,
+                run.commit,
+                f"{run.given}{marks}",
+                tuple(marks),
+            )
 
 
-def _figure(path: Path, metric: str, value: Any, run: Trained, matched: Match, marks: Sequence[str],
-            problems: list[str]) -> Iterator[Measurement]:
+def _figure(
+    path: Path,
+    metric: str,
+    value: Any,
+    run: Trained,
+    matched: Match,
+    marks: Sequence[str],
+    problems: list[str],
+) -> Iterator[Measurement]:
     if not is_number(value) or not 0 <= value <= 100:
         problems.append(f"{path}: its {metric} is not between 0 and 100")
         return
-    yield Measurement({**matched.reference.attributes, "metric": metric}, float(value), run.path, path, run.seed, run.commit, run.given,
-                      tuple(marks))
+    yield Measurement(
+        {**matched.reference.attributes, "metric": metric},
+        float(value),
+        run.path,
+        path,
+        run.seed,
+        run.commit,
+        run.given,
+        tuple(marks),
+    )

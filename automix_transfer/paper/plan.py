@@ -1,7 +1,9 @@
-"""The runs that a table or an ablation needs: a training for each cell and trial, and what is measured on it afterwards.
+"""The runs that a table or an ablation needs: a training for each cell and trial, and what is measured on it
+afterwards.
 
-Nothing here runs anything: `planned` turns cells into `PlannedRun`, each a list of commands as a user would type them, with the file that
-proves each done. `Scale` shrinks epochs and data by stated factors; `matching` sees that in the run's own settings and marks it.
+Nothing here runs anything: `planned` turns cells into `PlannedRun`, each a list of commands as a user would
+type them, with the file that proves each done. `Scale` shrinks epochs and data by stated factors; `matching`
+sees that in the run's own settings and marks it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ DETECTORS = {"VOC": "voc_R50_C4_24k", "COCO": "coco_R50_C4_2x"}
 
 @dataclass(frozen=True)
 class Step:
-    """A command and the file that exists once it has succeeded; ``proves`` looks into a file that other commands write too."""
+    """A command and the file that exists once it has succeeded; ``proves`` looks into a file that other
+    commands write too."""
 
     name: str
     command: tuple[str, ...]
@@ -70,7 +73,8 @@ class Settings:
 
     Attributes:
         data_roots: a folder by data set, under the empty name for all.
-        weights: files that trainings start from: by encoder for fine-tuning, and ``teacher`` for AttentiveMix.
+        weights: files that trainings start from: by encoder for fine-tuning, and ``teacher`` for
+            AttentiveMix.
         launcher: what starts a training, e.g. torchrun with its arguments; empty: this Python.
         known: folders of finished trainings that are the paper's, by training and seed, wherever they lie.
     """
@@ -89,7 +93,8 @@ class Settings:
 
 @dataclass
 class Plan:
-    """``without``: cells that no recipe serves; ``roots_missing``, ``weights_missing``: what no --data.root or --weights was given for."""
+    """``without``: cells that no recipe serves; ``roots_missing``, ``weights_missing``: what no --data.root
+    or --weights was given for."""
 
     runs: list[PlannedRun]
     without: list[str]
@@ -98,16 +103,25 @@ class Plan:
 
 
 def planned(tables: Sequence[PaperTable], settings: Settings, only: Sequence[str] = ()) -> Plan:
-    """The runs of all cells of ``tables`` that have every word of ``only`` (a word may be alternatives: ``mixup,automix``)."""
+    """The runs of all cells of ``tables`` that have every word of ``only`` (a word may be alternatives:
+    ``mixup,automix``)."""
     runs: dict[tuple[Any, ...], PlannedRun] = {}
     without: list[str] = []
     roots_missing: dict[str, None] = {}
     weights_missing: dict[str, None] = {}
-    cells = [(table, cell) for table in tables for cell in table if cell.value is not None or table.name.startswith("fig")]
+    cells = [
+        (table, cell)
+        for table in tables
+        for cell in table
+        if cell.value is not None or table.name.startswith("fig")
+    ]
     chosen = [(table, cell) for table, cell in cells if all(_matches(cell, word) for word in only)]
     if only and not chosen:
-        raise UserError(f"no cell of {', '.join(table.name for table in tables)} has {' and '.join(only)}; write words of its heads, e.g. "
-                        "--only CIFAR-100 R-18 mixup,automix")
+        raise UserError(
+            f"no cell of {', '.join(table.name for table in tables)} has {' and '.join(only)}; write words "
+            "of its heads, e.g. "
+            "--only CIFAR-100 R-18 mixup,automix"
+        )
     for table, cell in chosen:
         reference = _reference(cell)
         if reference is None:
@@ -116,7 +130,9 @@ def planned(tables: Sequence[PaperTable], settings: Settings, only: Sequence[str
         root = _root(reference, settings.data_roots)
         if root is None:
             roots_missing[_data_name(reference)] = None
-        weights_missing |= {name: None for name in _weights(reference) if name.lower() not in settings.weights}
+        weights_missing |= {
+            name: None for name in _weights(reference) if name.lower() not in settings.weights
+        }
         for seed in range(settings.trials):
             key = (reference.key, seed)
             if key not in runs:
@@ -136,26 +152,58 @@ def _reference(cell: Cell) -> Reference | None:
     """The training of a cell; detection's backbones are those of Table 2 at 100 epochs."""
     attributes = cell.attributes
     if cell.table == "table7":
-        attributes = {"data": "ImageNet-1k", "encoder": "R-50", "procedure": "PyTorch", "epochs": 100, "method": attributes["method"]}
+        attributes = {
+            "data": "ImageNet-1k",
+            "encoder": "R-50",
+            "procedure": "PyTorch",
+            "epochs": 100,
+            "method": attributes["method"],
+        }
     return catalogue().of(attributes)
 
 
 def _training(reference: Reference, seed: int, settings: Settings, root: str | None) -> PlannedRun:
     variant = str(reference.attributes.get("variant", ""))
-    length = "".join(f"_{value.split('=')[1]}e" for value in reference.overrides if value.startswith("train.epochs="))
+    length = "".join(
+        f"_{value.split('=')[1]}e" for value in reference.overrides if value.startswith("train.epochs=")
+    )
     stem = reference.recipe.stem
-    if any(override.startswith("method.name=") for override in reference.overrides):  # MixUp's recipe by another method
+    # MixUp's recipe by another method
+    if any(override.startswith("method.name=") for override in reference.overrides):
         stem = stem.replace("mixup", reference.attributes["method"])
-    name = stem + length + (f"_{re.sub(r'[^a-z0-9.]+', '_', variant.lower())}" if variant else "") + settings.scale.suffix
-    there = settings.known.get((reference.key, seed)) if settings.scale == Scale() and not settings.overrides else None
+    name = (
+        stem
+        + length
+        + (f"_{re.sub(r'[^a-z0-9.]+', '_', variant.lower())}" if variant else "")
+        + settings.scale.suffix
+    )
+    there = (
+        settings.known.get((reference.key, seed))
+        if settings.scale == Scale() and not settings.overrides
+        else None
+    )
     folder = there or settings.output / name / f"seed{seed}"
     script = reference.recipe.parents[1] / "train.py"
-    weights = [f"{key}={settings.weights.get(name.lower(), UNKNOWN_WEIGHTS + name.upper())}" for name, key in _weights(reference).items()]
+    weights = [
+        f"{key}={settings.weights.get(name.lower(), UNKNOWN_WEIGHTS + name.upper())}"
+        for name, key in _weights(reference).items()
+    ]
     overrides = (*reference.overrides, *settings.scale.overrides(reference), *weights, *settings.overrides)
     place = root or f"DATA_{_data_name(reference).upper()}"
-    command = (*(settings.launcher or (python(),)), shown(script), "--resume", "--config-file", shown(reference.recipe),
-               f"data.root={place}", f"seed={seed}", f"output={folder}", *overrides)
-    return PlannedRun(name, reference, seed, folder, overrides, [Step("train", command, folder / "metrics.json")], [])
+    command = (
+        *(settings.launcher or (python(),)),
+        shown(script),
+        "--resume",
+        "--config-file",
+        shown(reference.recipe),
+        f"data.root={place}",
+        f"seed={seed}",
+        f"output={folder}",
+        *overrides,
+    )
+    return PlannedRun(
+        name, reference, seed, folder, overrides, [Step("train", command, folder / "metrics.json")], []
+    )
 
 
 def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Step]:
@@ -163,32 +211,98 @@ def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Step]
     metric, folder, checkpoint = cell.attributes["metric"], run.folder, run.folder / "last.pt"
     if metric in ("corruption", "fgsm_error"):
         corrupted = ("--corrupted", settings.corrupted) if settings.corrupted else ()
-        return [Step("evaluate", (python(), "-m", "automix_transfer.evaluation", "--run", str(folder), "--suite", "clean,corruption,fgsm",
-                                  *corrupted, "--output", str(folder / "evaluation.json")), folder / "evaluation.json",
-                     partial(_robustness, corrupted=settings.corrupted))]
+        return [
+            Step(
+                "evaluate",
+                (
+                    python(),
+                    "-m",
+                    "automix_transfer.evaluation",
+                    "--run",
+                    str(folder),
+                    "--suite",
+                    "clean,corruption,fgsm",
+                    *corrupted,
+                    "--output",
+                    str(folder / "evaluation.json"),
+                ),
+                folder / "evaluation.json",
+                partial(_robustness, corrupted=settings.corrupted),
+            )
+        ]
     if metric == "maxboxacc":
-        root = next((part.partition("=")[2] for part in run.steps[0].command if part.startswith("data.root=")), "")
-        return [Step("localize", (python(), shown(ROOT / "wsol" / "evaluate.py"), "--dataset", "cub", "--root", root, "--checkpoint",
-                                  str(checkpoint), "--output", str(folder / "wsol.json")), folder / "wsol.json")]
+        root = next(
+            (part.partition("=")[2] for part in run.steps[0].command if part.startswith("data.root=")), ""
+        )
+        return [
+            Step(
+                "localize",
+                (
+                    python(),
+                    shown(ROOT / "wsol" / "evaluate.py"),
+                    "--dataset",
+                    "cub",
+                    "--root",
+                    root,
+                    "--checkpoint",
+                    str(checkpoint),
+                    "--output",
+                    str(folder / "wsol.json"),
+                ),
+                folder / "wsol.json",
+            )
+        ]
     if cell.table == "table7":
         data, weights = cell.attributes["data"], folder / "backbone.pkl"
         output = folder / f"detection_{data.lower()}"
         iterations = _iterations(data, settings.scale)
-        return [Step("export", (python(), shown(ROOT / "pretrain" / "export.py"), "--checkpoint", str(checkpoint), "--to", "detectron2",
-                                "--output", str(weights)), weights),
-                Step(f"detect {data}", (python(), shown(ROOT / "detection" / "train_net.py"), "--resume", "--config-file",
-                                        shown(ROOT / "detection" / "configs" / f"{DETECTORS[data]}.yaml"), "--num-gpus",
-                                        str(settings.num_gpus), "MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(output), "SEED",
-                                        str(run.seed + 1), *iterations), output / "results.json")]
+        return [
+            Step(
+                "export",
+                (
+                    python(),
+                    shown(ROOT / "pretrain" / "export.py"),
+                    "--checkpoint",
+                    str(checkpoint),
+                    "--to",
+                    "detectron2",
+                    "--output",
+                    str(weights),
+                ),
+                weights,
+            ),
+            Step(
+                f"detect {data}",
+                (
+                    python(),
+                    shown(ROOT / "detection" / "train_net.py"),
+                    "--resume",
+                    "--config-file",
+                    shown(ROOT / "detection" / "configs" / f"{DETECTORS[data]}.yaml"),
+                    "--num-gpus",
+                    str(settings.num_gpus),
+                    "MODEL.WEIGHTS",
+                    str(weights),
+                    "OUTPUT_DIR",
+                    str(output),
+                    "SEED",
+                    str(run.seed + 1),
+                    *iterations,
+                ),
+                output / "results.json",
+            ),
+        ]
     return []
 
 
 def _robustness(file: Path, corrupted: str = "") -> bool:
-    """Whether an evaluation holds Table 6's figures; it may have been of other parts, or on other corruptions than ``corrupted``."""
+    """Whether an evaluation holds Table 6's figures; it may have been of other parts, or on other corruptions
+    than ``corrupted``."""
     content = read_optional(file, []) if file.is_file() else {}
     made = content.get("corruption_made")
-    return (all(is_number(content.get(key)) for key in ("corruption_top1_19", "fgsm_error"))
-            and (not corrupted or (isinstance(made, str) and Path(made) == Path(corrupted))))
+    return all(is_number(content.get(key)) for key in ("corruption_top1_19", "fgsm_error")) and (
+        not corrupted or (isinstance(made, str) and Path(made) == Path(corrupted))
+    )
 
 
 def _iterations(data: str, scale: Scale) -> list[str]:
@@ -197,19 +311,35 @@ def _iterations(data: str, scale: Scale) -> list[str]:
         return []
     whole, shares = SCHEDULES[data][1], {"VOC": (0.75, 11 / 12), "COCO": (2 / 3, 8 / 9)}[data]
     fewer = max(10, round(whole * scale.epochs))
-    return ["SOLVER.MAX_ITER", str(fewer), "SOLVER.STEPS", str(tuple(round(share * fewer) for share in shares))]
+    return [
+        "SOLVER.MAX_ITER",
+        str(fewer),
+        "SOLVER.STEPS",
+        str(tuple(round(share * fewer) for share in shares)),
+    ]
 
 
 def _root(reference: Reference, roots: Mapping[str, str]) -> str | None:
     """The folder of a data set: by its name, the paper's or the layout's, or what was given for all."""
-    names = (_data_name(reference), str(reference.attributes["data"]).lower(), str(reference.config["data.dataset"]).lower())
+    names = (
+        _data_name(reference),
+        str(reference.attributes["data"]).lower(),
+        str(reference.config["data.dataset"]).lower(),
+    )
     return next((roots[name] for name in (*names, "") if name in roots), None)
 
 
 def _weights(reference: Reference) -> dict[str, str]:
     """The files that a training starts from: what --weights calls each, and the setting that names it."""
-    needed = {str(reference.attributes["encoder"]): "encoder.weights"} if reference.attributes["procedure"] == "fine-tuning" else {}
-    return {**needed, **({"teacher": "method.teacher_weights"} if reference.attributes["method"] == "attentivemix" else {})}
+    needed = (
+        {str(reference.attributes["encoder"]): "encoder.weights"}
+        if reference.attributes["procedure"] == "fine-tuning"
+        else {}
+    )
+    return {
+        **needed,
+        **({"teacher": "method.teacher_weights"} if reference.attributes["method"] == "attentivemix" else {}),
+    }
 
 
 def _data_name(reference: Reference) -> str:

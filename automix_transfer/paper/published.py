@@ -1,6 +1,7 @@
 """The numbers of the paper's tables of results (`paper.yaml`), each by what was trained and measured.
 
-``cell("table1", "CIFAR-100", "R-18", "automix").value`` is 82.04; ``same(attributes)`` are the cells of all tables about one experiment.
+``cell("table1", "CIFAR-100", "R-18", "automix").value`` is 82.04; ``same(attributes)`` are the cells of all
+tables about one experiment.
 """
 
 from __future__ import annotations
@@ -20,11 +21,28 @@ FILE = Path(__file__).with_name("paper.yaml")
 ABLATIONS = Path(__file__).with_name("ablations.yaml")
 ATTRIBUTES = ("data", "encoder", "procedure", "epochs", "method", "variant", "metric")
 LOWER_IS_BETTER = ("fgsm_error", "params", "hours")
-METRICS = {"top1": "top-1", "corruption": "corruption", "fgsm_error": "FGSM error", "ap": "AP", "ap50": "AP50", "ap75": "AP75",
-           "maxboxacc": "MaxBoxAcc", "params": "params (M)", "hours": "time (h)"}  #: as tables print them
+METRICS = {
+    "top1": "top-1",
+    "corruption": "corruption",
+    "fgsm_error": "FGSM error",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "maxboxacc": "MaxBoxAcc",
+    "params": "params (M)",
+    "hours": "time (h)",
+}  #: as tables print them
 
 Attributes = Mapping[str, Any]
-_REQUIRED = {"caption": str, "source": str, "all": dict, "header": list, "digits": int, "columns": list, "rows": list}
+_REQUIRED = {
+    "caption": str,
+    "source": str,
+    "all": dict,
+    "header": list,
+    "digits": int,
+    "columns": list,
+    "rows": list,
+}
 _OPTIONAL = {"gain": list, "notes": list}
 
 
@@ -40,13 +58,15 @@ class Cell:
 
     @property
     def key(self) -> tuple[tuple[str, Any], ...]:
-        """The experiment and its metric, hashable; equal for cells of different tables about the same experiment."""
+        """The experiment and its metric, hashable; equal for cells of different tables about the same
+        experiment."""
         return key_of(self.attributes)
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table as printed: ``cells[row][column]`` under ``heads[line][column]``; ``gain`` is its last row, None where it has none."""
+    """A table as printed: ``cells[row][column]`` under ``heads[line][column]``; ``gain`` is its last row,
+    None where it has none."""
 
     name: str
     caption: str
@@ -60,7 +80,11 @@ class PaperTable:
 
     @property
     def title(self) -> str:
-        return f"Table {self.name.removeprefix('table')}" if self.name.startswith("table") else f"Figure {self.name.removeprefix('fig')}"
+        return (
+            f"Table {self.name.removeprefix('table')}"
+            if self.name.startswith("table")
+            else f"Figure {self.name.removeprefix('fig')}"
+        )
 
     def __iter__(self) -> Iterator[Cell]:
         return (cell for row in self.cells for cell in row)
@@ -99,14 +123,20 @@ def table(name: str) -> PaperTable:
     if wanted in known:
         return known[wanted]
     if wanted == "table12":
-        raise UserError("Table 12 of the paper holds settings and no results; they are in pretrain/configs (pretrain/train.py --list)")
+        raise UserError(
+            "Table 12 of the paper holds settings and no results; they are in pretrain/configs "
+            "(pretrain/train.py --list)"
+        )
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    raise UserError(f"there is no table or ablation '{_shown(name)}' of results in the paper; "
-                    + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"))
+    raise UserError(
+        f"there is no table or ablation '{_shown(name)}' of results in the paper; "
+        + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}")
+    )
 
 
 def cell(table_name: str, *tokens: str | int) -> Cell:
-    """The one cell of a table with all ``tokens`` among its attributes, in any order and case: ``"R-18"``, ``"100 epochs"``, ``"automix"``.
+    """The one cell of a table with all ``tokens`` among its attributes, in any order and case: ``"R-18"``,
+    ``"100 epochs"``, ``"automix"``.
 
     Where nothing else tells them apart, top-1 is meant, and the method as it is rather than a variant of it.
 
@@ -118,8 +148,10 @@ def cell(table_name: str, *tokens: str | int) -> Cell:
         narrowed = [each for each in found if each.attributes.get(name) == usual]
         found = narrowed if len(found) > 1 and narrowed else found
     if len(found) != 1:
-        raise UserError(f"{len(found) or 'no'} cells of {table(table_name).name} have {', '.join(map(_shown, tokens))}; "
-                        "give what was trained, e.g. cell('table1', 'CIFAR-100', 'R-18', 'automix')")
+        raise UserError(
+            f"{len(found) or 'no'} cells of {table(table_name).name} have {', '.join(map(_shown, tokens))}; "
+            "give what was trained, e.g. cell('table1', 'CIFAR-100', 'R-18', 'automix')"
+        )
     return found[0]
 
 
@@ -155,24 +187,48 @@ def _table(file: Path, name: str, content: Any) -> PaperTable:
     parts = [content["all"], *columns, *rows]
     if not all(isinstance(part, dict) for part in parts):
         raise wrong("'all' and each of 'columns' and 'rows' must be mappings")
-    stray = [key for part in parts for key in part if key not in (*ATTRIBUTES, "name", "values", "plain", "digits")]
+    stray = [
+        key for part in parts for key in part if key not in (*ATTRIBUTES, "name", "values", "plain", "digits")
+    ]
     if stray:
         raise wrong(f"unknown attribute '{_shown(stray[0])}'")
     for row in rows:
         values = row.get("values")
-        if not isinstance(values, list) or len(values) != len(columns) or not all(value == "-" or _is_number(value) for value in values):
-            raise wrong(f"row '{_shown(row.get('name', '?'))}' must have {len(columns)} values, numbers or '-'")
+        if (
+            not isinstance(values, list)
+            or len(values) != len(columns)
+            or not all(value == "-" or _is_number(value) for value in values)
+        ):
+            raise wrong(
+                f"row '{_shown(row.get('name', '?'))}' must have {len(columns)} values, numbers or '-'"
+            )
     gain = content.get("gain")
-    if gain is not None and (not isinstance(gain, list) or len(gain) != len(columns) or not all(map(_is_number, gain))):
+    if gain is not None and (
+        not isinstance(gain, list) or len(gain) != len(columns) or not all(map(_is_number, gain))
+    ):
         raise wrong(f"'gain' must have {len(columns)} numbers")
     numbers = [[None if value == "-" else float(value) for value in row["values"]] for row in rows]
-    cells = tuple(tuple(Cell(name, r, c, _attributes(content["all"], column, row), numbers[r][c]) for c, column in enumerate(columns))
-                  for r, row in enumerate(rows))
+    cells = tuple(
+        tuple(
+            Cell(name, r, c, _attributes(content["all"], column, row), numbers[r][c])
+            for c, column in enumerate(columns)
+        )
+        for r, row in enumerate(rows)
+    )
     heads = tuple(tuple(_head(line, {**content["all"], **column}) for column in columns) for line in header)
     digits = tuple(int(column.get("digits", content["digits"])) for column in columns)
     names = tuple(str(row.get("name", row.get("encoder", "?"))) for row in rows)
-    return PaperTable(name, content["caption"], content["source"], digits, heads, names, cells,
-                      None if gain is None else tuple(map(float, gain)), tuple(map(str, content.get("notes", ()))))
+    return PaperTable(
+        name,
+        content["caption"],
+        content["source"],
+        digits,
+        heads,
+        names,
+        cells,
+        None if gain is None else tuple(map(float, gain)),
+        tuple(map(str, content.get("notes", ()))),
+    )
 
 
 def _attributes(common: Attributes, column: Attributes, row: Attributes) -> Attributes:
@@ -186,11 +242,22 @@ def _head(line: str, column: Attributes) -> str:
     if line == "method":
         return str(column.get("name", column.get("method", "")))
     value = column.get(line, "")
-    return METRICS.get(value, str(value)) if line == "metric" else f"{value} epochs" if line == "epochs" else str(value)
+    return (
+        METRICS.get(value, str(value))
+        if line == "metric"
+        else f"{value} epochs"
+        if line == "epochs"
+        else str(value)
+    )
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value and abs(value) != float("inf")
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and value == value
+        and abs(value) != float("inf")
+    )
 
 
 def _shown(value: Any) -> str:

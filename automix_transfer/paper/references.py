@@ -1,6 +1,7 @@
 """The recipes read against the paper's tables: which cell each names, and what it sets.
 
-A recipe's first line names its cell, e.g. ``# Table 1, CIFAR-100, R-18, automix: 82.04 % top-1 ...``; see `training.recipes`.
+A recipe's first line names its cell, e.g. ``# Table 1, CIFAR-100, R-18, automix: 82.04 % top-1 ...``; see
+`training.recipes`.
 """
 
 from __future__ import annotations
@@ -34,16 +35,23 @@ class DataSet:
     classes: int
 
 
-SETS = {"CIFAR-10": DataSet("cifar10", 50_000, 10_000, 10), "CIFAR-100": DataSet("cifar100", 50_000, 10_000, 100),
-        "Tiny-ImageNet": DataSet("tiny_imagenet", 100_000, 10_000, 200), "ImageNet-1k": DataSet("imagefolder", 1_281_167, 50_000, 1000),
-        "CUB-200": DataSet("cub", 5_994, 5_794, 200), "FGVC-Aircraft": DataSet("aircraft", 6_667, 3_333, 100),
-        "iNat2017": DataSet("inaturalist2017", 579_184, 95_986, 5_089), "iNat2018": DataSet("inaturalist2018", 437_513, 24_426, 8_142),
-        "Places205": DataSet("places205", 2_448_873, 20_500, 205)}
+SETS = {
+    "CIFAR-10": DataSet("cifar10", 50_000, 10_000, 10),
+    "CIFAR-100": DataSet("cifar100", 50_000, 10_000, 100),
+    "Tiny-ImageNet": DataSet("tiny_imagenet", 100_000, 10_000, 200),
+    "ImageNet-1k": DataSet("imagefolder", 1_281_167, 50_000, 1000),
+    "CUB-200": DataSet("cub", 5_994, 5_794, 200),
+    "FGVC-Aircraft": DataSet("aircraft", 6_667, 3_333, 100),
+    "iNat2017": DataSet("inaturalist2017", 579_184, 95_986, 5_089),
+    "iNat2018": DataSet("inaturalist2018", 437_513, 24_426, 8_142),
+    "Places205": DataSet("places205", 2_448_873, 20_500, 205),
+}
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The training of some cells: ``recipe`` with ``overrides``; ``attributes`` are the cells' without the metric, ``config`` is flat."""
+    """The training of some cells: ``recipe`` with ``overrides``; ``attributes`` are the cells' without the
+    metric, ``config`` is flat."""
 
     attributes: paper.Attributes
     recipe: Path
@@ -84,13 +92,18 @@ def cell_of(recipe: Path) -> paper.Cell | None:
     if table is None:
         return None
     known = [word for word in head.cell if any(paper.has(cell, word) for cell in table)]
-    found = [cell for cell in table if cell.attributes.get("method") == head.method and all(paper.has(cell, word) for word in known)]
+    found = [
+        cell
+        for cell in table
+        if cell.attributes.get("method") == head.method and all(paper.has(cell, word) for word in known)
+    ]
     training = {training_key(cell.attributes): cell for cell in found if "variant" not in cell.attributes}
     return next(iter(training.values())) if len(training) == 1 else None
 
 
 def plain_config(recipe: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A recipe with its bases, the defaults and ``overrides`` as flat keys: quick and unchecked, `load_experiment` checks.
+    """A recipe with its bases, the defaults and ``overrides`` as flat keys: quick and unchecked,
+    `load_experiment` checks.
 
     Raises:
         UserError: a file that cannot be read, or that is based on itself.
@@ -110,7 +123,11 @@ def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         defaults |= {f"method.{key}": value for key, value in asdict(METHODS[name][0]()).items()}
         if "method.preset" in defaults:
             preset = PRESETS / f"{given.get('method.preset', defaults['method.preset'])}.yaml"
-            defaults |= {f"method.{key}": value for key, value in read_yaml(preset).items()} if preset.is_file() else {}
+            defaults |= (
+                {f"method.{key}": value for key, value in read_yaml(preset).items()}
+                if preset.is_file()
+                else {}
+            )
     return {**defaults, **given}
 
 

@@ -12,10 +12,32 @@ from itertools import groupby
 from automix_transfer.paper.tables import Filled, Ours, where
 
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "λ": r"$\lambda$",
-         "ℓ": r"$\ell$", "α": r"$\alpha$", "ε": r"$\epsilon$", "±": r"$\pm$", "†": r"\dag{}", "*": r"$\ast$", "–": "--", "−": "$-$",
-         "→": r"$\rightarrow$", "≥": r"$\geq$", "·": r"$\cdot$"}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "λ": r"$\lambda$",
+    "ℓ": r"$\ell$",
+    "α": r"$\alpha$",
+    "ε": r"$\epsilon$",
+    "±": r"$\pm$",
+    "†": r"\dag{}",
+    "*": r"$\ast$",
+    "–": "--",
+    "−": "$-$",
+    "→": r"$\rightarrow$",
+    "≥": r"$\geq$",
+    "·": r"$\cdot$",
+}
 
 
 def to_text(filled: Filled, width: int = 80) -> str:
@@ -27,12 +49,18 @@ def to_text(filled: Filled, width: int = 80) -> str:
     parts = [_wrapped(f"{table.title}. {table.caption} [{table.source}]", width)]
     for block in _blocks(columns, max(20, width - first)):
         widths = [columns[c][2] for c in block]
-        lines = [" " * first + _heads([columns[c][0][line] for c in block], widths) for line in range(len(table.heads))]
+        lines = [
+            " " * first + _heads([columns[c][0][line] for c in block], widths)
+            for line in range(len(table.heads))
+        ]
         if any(len(w) > 1 for w in widths):
             words = [("ours", "paper") if len(columns[c][2]) > 1 else (columns[c][3],) for c in block]
             lines.append(" " * first + _cells(words, widths))
         rule = "-" * max(map(_width, lines))
-        body = [_left(name, first) + _cells([columns[c][1][r] for c in block], widths) for r, name in enumerate(names)]
+        body = [
+            _left(name, first) + _cells([columns[c][1][r] for c in block], widths)
+            for r, name in enumerate(names)
+        ]
         gain = [rule, body.pop()] if table.gain else []
         parts.append("\n".join(line.rstrip() for line in [*lines, rule, *body, *gain]))
     return "\n\n".join(parts) + _below(filled, width)
@@ -57,58 +85,126 @@ def to_markdown(filled: Filled) -> str:
 
 
 def to_latex(filled: Filled) -> str:
-    """A table environment with booktabs' rules; needs ``\\usepackage{booktabs}``. The best of ours in a column is bold."""
+    """A table environment with booktabs' rules; needs ``\\usepackage{booktabs}``. The best of ours in a
+    column is bold."""
     table = filled.table
-    rows = _plain_rows(filled, bold=lambda text: f"\\textbf{{{text}}}", mark=lambda n: f"$^{{{n}}}$", escape=latex_escaped)
+    rows = _plain_rows(
+        filled, bold=lambda text: f"\\textbf{{{text}}}", mark=lambda n: f"$^{{{n}}}$", escape=latex_escaped
+    )
     spans = [2 if _has(filled, c) and _has_paper(filled, c) else 1 for c in range(len(table.digits))]
     heads = []
     for line in table.heads:
-        cells = [f"\\multicolumn{{{sum(span for _, span in group)}}}{{c}}{{{latex_escaped(name)}}}"
-                 for name, group in groupby(zip(line, spans, strict=True), key=lambda pair: pair[0])]
+        cells = [
+            f"\\multicolumn{{{sum(span for _, span in group)}}}{{c}}{{{latex_escaped(name)}}}"
+            for name, group in groupby(zip(line, spans, strict=True), key=lambda pair: pair[0])
+        ]
         heads.append(" & ".join(["", *cells]) + r" \\")
     if max(spans) > 1:
-        heads.append(" & ".join(["", *(word for span in spans for word in (("ours", "paper") if span == 2 else ("",)))]) + r" \\")
+        heads.append(
+            " & ".join(
+                ["", *(word for span in spans for word in (("ours", "paper") if span == 2 else ("",)))]
+            )
+            + r" \\"
+        )
     body = [" & ".join(row) + r" \\" for row in rows]
     if table.gain:
         body.insert(-1, r"\midrule")
     notes = [f"$^{{{n}}}$ {latex_escaped(mark)}" for n, mark in enumerate(filled.marks, start=1)]
-    lines = [r"\begin{table}", r"\centering", f"\\caption{{{latex_escaped(table.caption)}}}", f"\\label{{tab:{table.name}}}",
-             f"\\begin{{tabular}}{{l{'r' * sum(spans)}}}", r"\toprule", *heads, r"\midrule", *body, r"\bottomrule", r"\end{tabular}",
-             *(note + r"\\" for note in notes), r"\end{table}"]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        f"\\caption{{{latex_escaped(table.caption)}}}",
+        f"\\label{{tab:{table.name}}}",
+        f"\\begin{{tabular}}{{l{'r' * sum(spans)}}}",
+        r"\toprule",
+        *heads,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(note + r"\\" for note in notes),
+        r"\end{table}",
+    ]
     return "\n".join([*lines, *(f"% {' '.join(note.split())}" for note in filled.notes)]) + "\n"
 
 
 def to_csv(filled: Filled) -> str:
-    """A line a row; of every column our mean, deviation, trials and marks, and the paper's figure. Marks are in words."""
+    """A line a row; of every column our mean, deviation, trials and marks, and the paper's figure. Marks are
+    in words."""
     table, text = filled.table, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = range(len(table.digits))
-    writer.writerow(["", *(f"{_head(filled, c)}{part}" for c in columns for part in (" ours", " std", " trials", " paper", " marks"))])
+    writer.writerow(
+        [
+            "",
+            *(
+                f"{_head(filled, c)}{part}"
+                for c in columns
+                for part in (" ours", " std", " trials", " paper", " marks")
+            ),
+        ]
+    )
     for name, cells, ours in zip(table.row_names, table.cells, filled.ours, strict=True):
         row: list[object] = [name]
         for cell, found, digits in zip(cells, ours, table.digits, strict=True):
-            row += [f"{found.mean:.4f}", "" if found.std is None else f"{found.std:.4f}", len(found.trials)] if found else ["", "", ""]
-            row += ["" if cell.value is None else f"{cell.value:.{digits}f}", "; ".join(found.marks) if found else ""]
+            row += (
+                [f"{found.mean:.4f}", "" if found.std is None else f"{found.std:.4f}", len(found.trials)]
+                if found
+                else ["", "", ""]
+            )
+            row += [
+                "" if cell.value is None else f"{cell.value:.{digits}f}",
+                "; ".join(found.marks) if found else "",
+            ]
         writer.writerow(row)
     if table.gain:
-        writer.writerow(["Gain", *(part for gain, printed in zip(filled.gain, filled.paper_gain, strict=True)
-                                   for part in (_signed(gain, 4), "", "", _signed(printed, 2), ""))])
+        writer.writerow(
+            [
+                "Gain",
+                *(
+                    part
+                    for gain, printed in zip(filled.gain, filled.paper_gain, strict=True)
+                    for part in (_signed(gain, 4), "", "", _signed(printed, 2), "")
+                ),
+            ]
+        )
     return text.getvalue()
 
 
 def to_json(tables: Sequence[Filled]) -> str:
     """Every figure with the run folder, file, config and commit that it came from."""
-    return json.dumps([{"table": one.table.name, "title": one.table.title, "caption": one.table.caption, "notes": list(one.notes),
-                        "cells": where(one)} for one in tables], indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps(
+            [
+                {
+                    "table": one.table.name,
+                    "title": one.table.title,
+                    "caption": one.table.caption,
+                    "notes": list(one.notes),
+                    "cells": where(one),
+                }
+                for one in tables
+            ],
+            indent=2,
+            ensure_ascii=False,
+        )
+        + "\n"
+    )
 
 
 def where_text(filled: Filled) -> str:
     """Of every figure of ours the run folders, seeds and commits."""
     lines = [f"{filled.table.title}, where the figures are from:"]
     for cell in where(filled):
-        lines.append(f"  {cell['cell']}: {cell['mean']:.2f}" + (f" ({'; '.join(cell['marks'])})" if cell["marks"] else ""))
-        lines += [f"    {trial['value']:.2f}  {trial['run']}, seed {_or_unknown(trial['seed'])}, commit {_or_unknown(trial['commit'])}"
-                  for trial in cell["trials"]]
+        lines.append(
+            f"  {cell['cell']}: {cell['mean']:.2f}"
+            + (f" ({'; '.join(cell['marks'])})" if cell["marks"] else "")
+        )
+        lines += [
+            f"    {trial['value']:.2f}  {trial['run']}, seed {_or_unknown(trial['seed'])}, commit "
+            f"{_or_unknown(trial['commit'])}"
+            for trial in cell["trials"]
+        ]
     return "\n".join(lines)
 
 
@@ -118,7 +214,8 @@ def latex_escaped(text: str) -> str:
     return "".join(letter if ord(letter) < 0x250 else "?" for letter in found)
 
 
-Column = tuple[list[str], list[tuple[str, ...]], list[int], str]  #: heads, a tuple of texts for each row, widths, sub-head of a lone part
+#: heads, a tuple of texts for each row, widths, sub-head of a lone part
+Column = tuple[list[str], list[tuple[str, ...]], list[int], str]
 
 
 def _column(filled: Filled, c: int) -> Column:
@@ -166,12 +263,18 @@ def _heads(names: Sequence[str], widths: Sequence[Sequence[int]]) -> str:
 
 def _cells(texts: Sequence[Sequence[str]], widths: Sequence[Sequence[int]]) -> str:
     """One line of columns, each of one or two parts."""
-    return "".join("  " + " ".join(_right(part, w) for part, w in zip(parts, of_column, strict=True))
-                   for parts, of_column in zip(texts, widths, strict=True))
+    return "".join(
+        "  " + " ".join(_right(part, w) for part, w in zip(parts, of_column, strict=True))
+        for parts, of_column in zip(texts, widths, strict=True)
+    )
 
 
-def _plain_rows(filled: Filled, bold: Callable[[str], str], mark: Callable[[int], str],
-                escape: Callable[[str], str] = lambda text: text) -> list[list[str]]:
+def _plain_rows(
+    filled: Filled,
+    bold: Callable[[str], str],
+    mark: Callable[[int], str],
+    escape: Callable[[str], str] = lambda text: text,
+) -> list[list[str]]:
     """Rows of cells for a format with markup, the gain last."""
     table, rows = filled.table, []
     best = [_best(filled, c) for c in range(len(table.digits))]
@@ -182,7 +285,9 @@ def _plain_rows(filled: Filled, bold: Callable[[str], str], mark: Callable[[int]
             if _has(filled, c) or not _has_paper(filled, c):
                 text = escape(_ours(found, digits))
                 number = filled.number(found) if found else None
-                row.append((bold(text) if found and r == best[c] else text) + (mark(number) if number else ""))
+                row.append(
+                    (bold(text) if found and r == best[c] else text) + (mark(number) if number else "")
+                )
             if _has_paper(filled, c):
                 row.append(escape(_paper(table.cells[r][c].value, digits)))
         rows.append(row)
@@ -196,7 +301,8 @@ def _plain_rows(filled: Filled, bold: Callable[[str], str], mark: Callable[[int]
 
 
 def _best(filled: Filled, c: int) -> int | None:
-    """The row of the best of ours in a column; None if fewer than two are there or they were not trained alike."""
+    """The row of the best of ours in a column; None if fewer than two are there or they were not trained
+    alike."""
     found = [(cell.mean, r, cell.marks) for r, row in enumerate(filled.ours) if (cell := row[c]) is not None]
     if len(found) < 2 or len({marks for _, _, marks in found}) > 1:
         return None

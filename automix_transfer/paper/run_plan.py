@@ -1,4 +1,5 @@
-"""``plan`` and ``run``: how far the runs of a table are, what is left and how long it takes, and doing it, here or by a scheduler."""
+"""``plan`` and ``run``: how far the runs of a table are, what is left and how long it takes, and doing it,
+here or by a scheduler."""
 
 from __future__ import annotations
 
@@ -39,15 +40,21 @@ bash -c "${{commands[$SLURM_ARRAY_TASK_ID]}}"
 """
 
 
-def make_plan(args: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> tuple[Plan, StepTimes]:
+def make_plan(
+    args: argparse.Namespace, settings: Settings, say: Callable[[str], None]
+) -> tuple[Plan, StepTimes]:
     """The plan of ``args.tables``, with each run's state and the hours that are left of it."""
     tables = [paper.table(name) for name in args.tables]
     if settings.output.is_dir():
         found = measure([settings.output], say)
-        settings.known = {(training_key(figure.attributes), figure.seed): figure.run for figure in found.figures
-                          if figure.attributes["metric"] == "top1" and not figure.marks}
+        settings.known = {
+            (training_key(figure.attributes), figure.seed): figure.run
+            for figure in found.figures
+            if figure.attributes["metric"] == "top1" and not figure.marks
+        }
     plan = planned(tables, settings, args.only)
-    if settings.overrides:  # before anything is made of them; one recipe of a method tells keys and types, `check` asks all
+    # before anything is made of them; one recipe of a method tells keys and types, `check` asks all
+    if settings.overrides:
         for run in {run.reference.attributes["method"]: run for run in plan.runs}.values():
             load_experiment([run.reference.recipe], [*run.overrides, "data.root=."])
     times = StepTimes(args.times or settings.output / "step_times.json", args.measure, say)
@@ -67,8 +74,15 @@ def _look(run: PlannedRun, times: StepTimes) -> None:
         left = [step.name for step in run.steps if not step.done]
         otherwise = [] if trained.faults else _otherwise(trained, config)
         run.faults = trained.faults + otherwise
-        run.state = ("damaged" if trained.faults else "trained otherwise" if otherwise else
-                     f"trained, to do: {', '.join(left)}" if left else "done")
+        run.state = (
+            "damaged"
+            if trained.faults
+            else "trained otherwise"
+            if otherwise
+            else f"trained, to do: {', '.join(left)}"
+            if left
+            else "done"
+        )
     elif (run.folder / "log.csv").exists() or (run.folder / "last.pt").exists():
         finished = _epochs_done(run.folder)
         run.state = f"epoch {finished} of {epochs}"
@@ -82,14 +96,25 @@ def _look(run: PlannedRun, times: StepTimes) -> None:
 
 
 def _otherwise(trained: Trained, config: Mapping[str, Any]) -> list[str]:
-    """A sentence where a finished training has other settings, or started from another file, than ``config`` would train with."""
+    """A sentence where a finished training has other settings, or started from another file, than ``config``
+    would train with."""
     different = differences(trained.config, config)
     ours, theirs = (str(each.get("encoder.weights") or "") for each in (trained.config, config))
-    if not theirs.startswith(UNKNOWN_WEIGHTS) and (ours or theirs) and os.path.abspath(ours) != os.path.abspath(theirs):
+    if (
+        not theirs.startswith(UNKNOWN_WEIGHTS)
+        and (ours or theirs)
+        and os.path.abspath(ours) != os.path.abspath(theirs)
+    ):
         different["encoder.weights"] = ours, theirs
-    shown = [f"{key}={short(ours)} instead of {short(theirs)}" for key, (ours, theirs) in sorted(different.items())]
+    shown = [
+        f"{key}={short(ours)} instead of {short(theirs)}" for key, (ours, theirs) in sorted(different.items())
+    ]
     more = f" and {len(shown) - 2} more settings" if len(shown) > 2 else ""
-    return [f"{trained.path} was trained with {', '.join(shown[:2])}{more}; give another --output"] if shown else []
+    return (
+        [f"{trained.path} was trained with {', '.join(shown[:2])}{more}; give another --output"]
+        if shown
+        else []
+    )
 
 
 def _epochs_done(folder: Path) -> int:
@@ -128,25 +153,42 @@ def _time(run: PlannedRun, times: StepTimes) -> str:
 def summary(plan: Plan, times: StepTimes, scale: Scale) -> list[str]:
     """Counts, hours and what is missing, as sentences."""
     states = [run.state for run in plan.runs]
-    done, untouched, damaged, other = (states.count(name) for name in ("done", "to do", "damaged", "trained otherwise"))
+    done, untouched, damaged, other = (
+        states.count(name) for name in ("done", "to do", "damaged", "trained otherwise")
+    )
     begun = len(states) - done - untouched - damaged - other
     broken = (f", {damaged} damaged" if damaged else "") + (f", {other} trained otherwise" if other else "")
     lines = [f"{counted(len(plan.runs))}: {done} done, {begun} begun, {untouched} to do{broken}."]
     known = [run.hours for run in plan.runs if run.hours is not None]
     unknown = sum(run.hours is None for run in plan.runs)
     if sum(known) > 0:
-        lines.append(f"About {hours_text(sum(known))} one after another on this machine ({times.machine}), from a few steps of each in "
-                     f"{times.file}; reading the images is not counted"
-                     + (f", and {unknown} runs without a time are not" if unknown else "") + ".")
+        lines.append(
+            f"About {hours_text(sum(known))} one after another on this machine ({times.machine}), from a few "
+            "steps of each in "
+            f"{times.file}; reading the images is not counted"
+            + (f", and {unknown} runs without a time are not" if unknown else "")
+            + "."
+        )
     if scale != Scale():
-        lines.append(f"Shrunk: epochs x{scale.epochs:g}, training images x{scale.data:g}. Tables mark every figure of such a run.")
+        lines.append(
+            f"Shrunk: epochs x{scale.epochs:g}, training images x{scale.data:g}. Tables mark every figure of "
+            "such a run."
+        )
     if plan.without:
-        lines.append(f"{len(plan.without)} cells have no recipe: {'; '.join(plan.without[:4])}{'; ...' if len(plan.without) > 4 else ''}.")
+        lines.append(
+            f"{len(plan.without)} cells have no recipe: "
+            f"{'; '.join(plan.without[:4])}{'; ...' if len(plan.without) > 4 else ''}."
+        )
     if plan.roots_missing:
-        lines.append(f"Give --data.root for {', '.join(plan.roots_missing)}: DIR for all, or NAME=DIR for each "
-                     f"(--data.root {plan.roots_missing[0]}=/data/{plan.roots_missing[0]}).")
+        lines.append(
+            f"Give --data.root for {', '.join(plan.roots_missing)}: DIR for all, or NAME=DIR for each "
+            f"(--data.root {plan.roots_missing[0]}=/data/{plan.roots_missing[0]})."
+        )
     if plan.weights_missing:
-        lines.append(f"Give --weights NAME=FILE for {', '.join(plan.weights_missing)}: what these trainings start from.")
+        lines.append(
+            f"Give --weights NAME=FILE for {', '.join(plan.weights_missing)}: what these trainings start "
+            "from."
+        )
     return [*lines, *times.problems]
 
 
@@ -170,29 +212,48 @@ def run_plan(plan: Plan, settings: Settings, tables: Sequence[str]) -> int:
     jobs: list[Job] = []
     for run in plan.runs:
         names = [f"{run.name} seed{run.seed} {step.name}" for step in run.steps]
-        jobs += [Job(name, list(step.command), step.result, names[:k], (run.hours or 1) * 60 if k == 0 else 1.0,
-                     proves=step.proves)
-                 for k, (name, step) in enumerate(zip(names, run.steps, strict=True))]
+        jobs += [
+            Job(
+                name,
+                list(step.command),
+                step.result,
+                names[:k],
+                (run.hours or 1) * 60 if k == 0 else 1.0,
+                proves=step.proves,
+            )
+            for k, (name, step) in enumerate(zip(names, run.steps, strict=True))
+        ]
         write_plan(run, settings, tables)
     try:
         run_jobs(jobs, settings.output / "logs", 1, threads=None)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
-    print(f"done: {counted(len(plan.runs))}; python -m automix_transfer.report tables {settings.output} --table {tables[0]}")
+    print(
+        f"done: {counted(len(plan.runs))}; python -m automix_transfer.report tables {settings.output} "
+        f"--table {tables[0]}"
+    )
     return 0
 
 
 def write_plan(run: PlannedRun, settings: Settings, tables: Sequence[str]) -> None:
     """Say in the run's folder what it is for, and by what it was shrunk."""
-    content: Mapping[str, Any] = {"tables": list(tables), "cells": run.cells, "attributes": dict(run.reference.attributes),
-                                  "recipe": str(run.reference.recipe), "overrides": list(run.overrides), "scale": asdict(settings.scale),
-                                  "version": __version__}
+    content: Mapping[str, Any] = {
+        "tables": list(tables),
+        "cells": run.cells,
+        "attributes": dict(run.reference.attributes),
+        "recipe": str(run.reference.recipe),
+        "overrides": list(run.overrides),
+        "scale": asdict(settings.scale),
+        "version": __version__,
+    }
     if not run.done:
         write_json(run.folder / PLANNED, content)
 
 
-def print_commands(plan: Plan, settings: Settings, tables: Sequence[str], kind: str, output: Path | None) -> int:
+def print_commands(
+    plan: Plan, settings: Settings, tables: Sequence[str], kind: str, output: Path | None
+) -> int:
     """What is left for a scheduler: one command a line, or a SLURM array."""
     check(plan)
     left = [run for run in plan.runs if run.state != "done"]
@@ -201,8 +262,14 @@ def print_commands(plan: Plan, settings: Settings, tables: Sequence[str], kind: 
     commands = [line_of(run) for run in left]
     text = "".join(f"{command}\n" for command in commands)
     if kind == "slurm" and commands:
-        text = SLURM.format(count=len(commands), file=output or "FILE", name="_".join(tables), last=len(commands) - 1,
-                            folder=shlex.quote(str(Path.cwd())), commands="\n".join(map(shlex.quote, commands)))
+        text = SLURM.format(
+            count=len(commands),
+            file=output or "FILE",
+            name="_".join(tables),
+            last=len(commands) - 1,
+            folder=shlex.quote(str(Path.cwd())),
+            commands="\n".join(map(shlex.quote, commands)),
+        )
     if output is not None:
         write_text(output, text)
         print(f"written: {output} ({len(commands)} runs)", file=sys.stderr)
@@ -215,19 +282,29 @@ def check(plan: Plan) -> None:
     """Everything that can be known to be wrong before the first run starts.
 
     Raises:
-        UserError: a finished run that is damaged or of other settings, data whose folder is not named, or a setting that a recipe refuses.
+        UserError: a finished run that is damaged or of other settings, data whose folder is not named, or a
+            setting that a recipe refuses.
     """
     for run in plan.runs:
         if run.faults:
-            raise UserError(f"{run.faults[0]}{';' if run.state == 'damaged' else ', or'} remove {run.folder} to run it again")
+            raise UserError(
+                f"{run.faults[0]}{';' if run.state == 'damaged' else ', or'} remove {run.folder} to run it "
+                "again"
+            )
     left = [run for run in plan.runs if run.state != "done"]
     missing = plan.roots_missing
     if missing and left:
-        raise UserError(f"the folder of {', '.join(missing)} is not known; give --data.root DIR, or --data.root NAME=DIR for each, "
-                        f"e.g. --data.root {missing[0]}=/data/{missing[0]}")
+        raise UserError(
+            f"the folder of {', '.join(missing)} is not known; give --data.root DIR, or --data.root NAME=DIR "
+            "for each, "
+            f"e.g. --data.root {missing[0]}=/data/{missing[0]}"
+        )
     if plan.weights_missing and left:
         name = plan.weights_missing[0]
-        raise UserError(f"the weights of {', '.join(plan.weights_missing)} are not known, which trainings start from; give --weights "
-                        f"{name}=FILE, e.g. torchvision's")
+        raise UserError(
+            f"the weights of {', '.join(plan.weights_missing)} are not known, which trainings start from; "
+            "give --weights "
+            f"{name}=FILE, e.g. torchvision's"
+        )
     for run in {run.name: run for run in left}.values():
         load_experiment([run.reference.recipe], [*run.overrides, "data.root=."])

@@ -1,4 +1,5 @@
-"""Shrinking a training by stated factors, to see a table's runs through in little time; `matching` marks what comes of it."""
+"""Shrinking a training by stated factors, to see a table's runs through in little time; `matching` marks what
+comes of it."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ class Scale:
         data = reference.data
         if self.data != 1 and data is not None:
             least = math.ceil(int(config["train.batch_size"]) / data.classes)  # a step needs a full batch
-            changed.append(f"data.limit_per_class={max(least, round(self.data * data.train / data.classes), 1)}")
+            changed.append(
+                f"data.limit_per_class={max(least, round(self.data * data.train / data.classes), 1)}"
+            )
         return changed
 
 
@@ -52,6 +55,9 @@ def parse_scale(text: str) -> Scale:
         except ValueError:
             factor = math.nan
         if name not in ("", "epochs", "data") or not 0 < factor <= 1:
-            raise UserError(f"--scale {text} is not a factor; write e.g. 0.01, or epochs=0.05,data=0.1, each above 0 and at most 1")
+            raise UserError(
+                f"--scale {text} is not a factor; write e.g. 0.01, or epochs=0.05,data=0.1, each above 0 and "
+                "at most 1"
+            )
         values |= {key: factor for key in ([name] if name else ["epochs", "data"])}
     return Scale(**values)

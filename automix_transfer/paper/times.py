@@ -1,4 +1,5 @@
-"""How long a training would take on this machine: a few steps of its network and method, measured once and kept in a JSON file."""
+"""How long a training would take on this machine: a few steps of its network and method, measured once and
+kept in a JSON file."""
 
 from __future__ import annotations
 
@@ -29,16 +30,22 @@ STEPS = 2  # timed, after one that is not
 class StepTimes:
     """Seconds of a step and of evaluating an image, by device, network, method and size; kept in ``file``."""
 
-    def __init__(self, file: Path, measure: bool = True, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self, file: Path, measure: bool = True, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.file, self.measuring, self.say = file, measure, say
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.machine = (torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else
-                        f"CPU {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")
+        self.machine = (
+            torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else f"CPU {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+        )
         self.problems: list[str] = []
         self.known: dict[str, Any] = read_optional(file, self.problems) if file.exists() else {}
 
     def hours(self, reference: Reference, epochs: int, images: int) -> float | None:
-        """Of ``epochs`` over ``images`` and an evaluation after each; None if it was not measured. Reading images is not counted."""
+        """Of ``epochs`` over ``images`` and an evaluation after each; None if it was not measured. Reading
+        images is not counted."""
         found = self._measured(reference)
         if found is None or reference.data is None:
             return None
@@ -50,15 +57,21 @@ class StepTimes:
         found = self.known.get(key)
         if isinstance(found, dict) and found.get("why"):
             return None
-        if isinstance(found, dict) and all(is_number(found.get(name)) and found[name] >= 0 for name in ("step", "evaluate")):
+        if isinstance(found, dict) and all(
+            is_number(found.get(name)) and found[name] >= 0 for name in ("step", "evaluate")
+        ):
             return found
         if not self.measuring:
             return None
         config = reference.config
-        self.say(f"measuring {config['method.name']} with {config['encoder.name']} at {config['data.image_size']} px")
+        self.say(
+            f"measuring {config['method.name']} with {config['encoder.name']} at {config['data.image_size']} "
+            "px"
+        )
         try:
             self.known[key] = measure(config, reference.data.classes if reference.data else 10, self.device)
-        except (UserError, RuntimeError, ValueError) as error:  # a teacher's file that is not there, a GPU without enough memory
+        # a teacher's file that is not there, a GPU without enough memory
+        except (UserError, RuntimeError, ValueError) as error:
             self.known[key] = {"why": " ".join(str(error).split())[:200]}
         write_json(self.file, self.known)
         return self.known[key] if "why" not in self.known[key] else None
@@ -73,8 +86,17 @@ class StepTimes:
         config = reference.config
         method = {name: value for name, value in config.items() if name.startswith("method.")}
         digest = hashlib.sha256(json.dumps(method, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        parts = (self.machine, config["encoder.name"], config["encoder.stem"], config["method.name"], digest, config["data.image_size"],
-                 config["data.test_size"] or config["data.image_size"], config["train.batch_size"], config["train.precision"])
+        parts = (
+            self.machine,
+            config["encoder.name"],
+            config["encoder.stem"],
+            config["method.name"],
+            digest,
+            config["data.image_size"],
+            config["data.test_size"] or config["data.image_size"],
+            config["train.batch_size"],
+            config["train.precision"],
+        )
         return " | ".join(map(str, parts))
 
 
@@ -87,7 +109,9 @@ def measure(config: Mapping[str, Any], classes: int, device: torch.device) -> di
     size, whole = int(config["data.image_size"]), int(config["train.batch_size"])
     batch = min(whole, CPU_BATCH) if device.type == "cpu" else whole
     info = EncoderInfo(str(config["encoder.name"]), classes, str(config["encoder.stem"]), size)
-    options = {name.removeprefix("method."): value for name, value in config.items() if name.startswith("method.")}
+    options = {
+        name.removeprefix("method."): value for name, value in config.items() if name.startswith("method.")
+    }
     method = build_method(options.pop("name"), info.build(), options, info).to(device).train()
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-3, momentum=0.9)
     rng = torch.Generator().manual_seed(0)

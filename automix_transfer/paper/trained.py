@@ -1,7 +1,9 @@
-"""What a folder of training measured, and whether that can be believed: the run's figure, its settings, and sentences on what is odd.
+"""What a folder of training measured, and whether that can be believed: the run's figure, its settings, and
+sentences on what is odd.
 
-A run that has not finished, or whose files contradict each other, gives no figure. One that is whole but was trained otherwise than
-the paper's cell says (fewer epochs, fewer images, other settings, another version) gives its figure with a mark for each difference.
+A run that has not finished, or whose files contradict each other, gives no figure. One that is whole but was
+trained otherwise than the paper's cell says (fewer epochs, fewer images, other settings, another version)
+gives its figure with a mark for each difference.
 """
 
 from __future__ import annotations
@@ -26,11 +28,23 @@ from automix_transfer.paper.references import with_defaults
 from automix_transfer.runs.folder import read_optional
 from automix_transfer.training.settings import FREE_ON_RESUME, as_read
 
-PLANNED = "planned.json"  # what `report run` writes beside a run: the cell that it is for, and by what it was shrunk
+# what `report run` writes beside a run: the cell that it is for, and by what it was shrunk
+PLANNED = "planned.json"
 #: settings that do not change what is trained: where, how fast, how often it is saved
-FREE = FREE_ON_RESUME | {"seed", "train.channels_last", "train.compile", "train.deterministic", "train.accumulate", "train.sync_batchnorm",
-                         "data.on_bad_image", "data.classes", "method.preset", "method.teacher_weights"}
-#: what a training starts from: nothing without a file, but with one it is another experiment, though a resumed run needs no file
+FREE = FREE_ON_RESUME | {
+    "seed",
+    "train.channels_last",
+    "train.compile",
+    "train.deterministic",
+    "train.accumulate",
+    "train.sync_batchnorm",
+    "data.on_bad_image",
+    "data.classes",
+    "method.preset",
+    "method.teacher_weights",
+}
+#: what a training starts from: nothing without a file, but with one it is another experiment, though a
+#: resumed run needs no file
 START = ("encoder.weights", "encoder.which", "encoder.classifier")
 ROUNDING = 0.006  # log.csv and metrics.json may be rounded
 BIGGEST = 1_000_000  # bytes of a config.yaml or of the end of a log.csv that are read
@@ -43,8 +57,8 @@ class Trained:
 
     Attributes:
         config: flat, with this version's defaults for what it does not say.
-        given: a digest of the config but for the seed and the output, with the weights that it started from; runs with the same are
-            trials of one experiment.
+        given: a digest of the config but for the seed and the output, with the weights that it started from;
+            runs with the same are trials of one experiment.
         top1: median of the last epochs in percent; None where it cannot be believed.
         faults: why it has no figure, a sentence each.
         oddities: what is odd without making it useless.
@@ -72,11 +86,14 @@ class Trained:
 
 def bucket_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     """See `Trained.bucket`."""
-    return tuple(str(config.get(key, "")) for key in ("data.dataset", "encoder.name", "encoder.stem", "method.name"))
+    return tuple(
+        str(config.get(key, "")) for key in ("data.dataset", "encoder.name", "encoder.stem", "method.name")
+    )
 
 
 def read_trained(path: Path) -> Trained:
-    """Read a run's config.yaml, run.json, metrics.json and the end of its log.csv; nothing in them is believed unseen."""
+    """Read a run's config.yaml, run.json, metrics.json and the end of its log.csv; nothing in them is
+    believed unseen."""
     run = Trained(path)
     try:
         with (path / "config.yaml").open("rb") as file:
@@ -84,8 +101,18 @@ def read_trained(path: Path) -> Trained:
         config, unknown, run.given = _parse(re.sub(r"^(seed|output):.*\n", "", text, flags=re.MULTILINE))
         run.config = config
         run.oddities += [f"settings unknown to this version ({', '.join(unknown[:3])})"] if unknown else []
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError, RecursionError, TypeError, AttributeError):
-        run.faults.append(f"{path / 'config.yaml'} is missing or damaged, so it is not known what was trained")
+    except (
+        OSError,
+        UnicodeDecodeError,
+        ValueError,
+        yaml.YAMLError,
+        RecursionError,
+        TypeError,
+        AttributeError,
+    ):
+        run.faults.append(
+            f"{path / 'config.yaml'} is missing or damaged, so it is not known what was trained"
+        )
     about = read_optional(path / "run.json", run.oddities)
     seed = about.get("seed")
     run.seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
@@ -100,8 +127,11 @@ def read_trained(path: Path) -> Trained:
 
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> tuple[Mapping[str, Any], list[str], str]:
-    """(flat config over the defaults, its keys that this version does not know, digest); the same text is parsed once."""
-    if text.count("[") + text.count("{") > 1000 or any(line.count("- ") + line.count("? ") > 100 for line in text.splitlines()):
+    """(flat config over the defaults, its keys that this version does not know, digest); the same text is
+    parsed once."""
+    if text.count("[") + text.count("{") > 1000 or any(
+        line.count("- ") + line.count("? ") > 100 for line in text.splitlines()
+    ):
         raise ValueError("nested more deeply than any config; the parser in C would end the interpreter")
     content = yaml.load(text, Loader=_Loader)
     if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
@@ -125,16 +155,23 @@ def _start(run: Trained, about: Mapping[str, Any]) -> None:
     commit = str(rows[-1].get("commit") or "")
     run.commit = commit[:10] + ("+" if commit and rows[-1].get("changed") else "")
     run.device = short(rows[-1].get("device") or "")
-    versions = {str(row["packages"].get("automix_transfer")) for row in rows if isinstance(row.get("packages"), dict)}
+    versions = {
+        str(row["packages"].get("automix_transfer")) for row in rows if isinstance(row.get("packages"), dict)
+    }
     others = sorted(versions - {__version__, "None"})
     run.oddities += [f"made by version {short(others[0])}"] if others else []
 
 
 def _weights(run: Trained, about: Mapping[str, Any]) -> None:
-    """What the training started from, as part of `Trained.given`. The command of its first start has the last word: one that goes on
-    from a checkpoint may leave the file out or name another, and ``config.yaml`` is that of the last start."""
+    """What the training started from, as part of `Trained.given`. The command of its first start has the last
+    word: one that goes on from a checkpoint may leave the file out or name another, and ``config.yaml`` is
+        that of the last start."""
     starts = about.get("starts")
-    command = starts[0].get("command") if isinstance(starts, list) and starts and isinstance(starts[0], dict) else None
+    command = (
+        starts[0].get("command")
+        if isinstance(starts, list) and starts and isinstance(starts[0], dict)
+        else None
+    )
     try:
         words = shlex.split(command)[::-1] if isinstance(command, str) else []
     except ValueError:  # an open quote
@@ -151,27 +188,46 @@ def _metrics(run: Trained) -> None:
     path, wanted = run.path, run.config.get("train.epochs")
     if not (path / "metrics.json").exists():
         done = _last_epoch(path)
-        run.faults.append(f"{path} has not finished ({done} of {wanted} epochs)" if done else f"{path} has not finished an epoch")
+        run.faults.append(
+            f"{path} has not finished ({done} of {wanted} epochs)"
+            if done
+            else f"{path} has not finished an epoch"
+        )
         return
     metrics = read_optional(path / "metrics.json", run.faults)
     if not metrics:
         return
     top1, epochs, steps, seconds = (metrics.get(key) for key in ("top1_median", "epochs", "steps", "seconds"))
-    if not is_number(top1) or not 0 <= top1 <= 100 or not is_whole(epochs) or not is_whole(steps) or epochs < 1:
-        run.faults.append(f"{path / 'metrics.json'} has no median top-1 between 0 and 100, epochs and steps; run it again with --resume")
+    if (
+        not is_number(top1)
+        or not 0 <= top1 <= 100
+        or not is_whole(epochs)
+        or not is_whole(steps)
+        or epochs < 1
+    ):
+        run.faults.append(
+            f"{path / 'metrics.json'} has no median top-1 between 0 and 100, epochs and steps; run it again "
+            "with --resume"
+        )
         return
     run.epochs, run.steps = epochs, steps
     run.hours = seconds / 3600 if is_number(seconds) and seconds > 0 else None
     if epochs != wanted:
-        run.faults.append(f"{path}: metrics.json is of {epochs} epochs, config.yaml of {short(wanted)}: one of them was changed")
+        run.faults.append(
+            f"{path}: metrics.json is of {epochs} epochs, config.yaml of {short(wanted)}: one of them was "
+            "changed"
+        )
         return
     window = metrics.get("median_epochs")
     rows = _tail(path / "log.csv", window if is_whole(window) and 1 <= window <= 10_000 else 0)
     if rows is None:
         run.oddities.append("no log.csv to check it by")
     elif not rows or abs(statistics.median(rows) - top1) > ROUNDING:
-        run.faults.append(f"{path}: metrics.json says {top1:.2f}, but log.csv gives "
-                          + (f"{statistics.median(rows):.2f}" if rows else "nothing") + ": one of them was changed by hand")
+        run.faults.append(
+            f"{path}: metrics.json says {top1:.2f}, but log.csv gives "
+            + (f"{statistics.median(rows):.2f}" if rows else "nothing")
+            + ": one of them was changed by hand"
+        )
         return
     run.top1 = float(top1)
 
@@ -193,7 +249,7 @@ def _tail(path: Path, count: int) -> list[float] | None:
         return []
     at = columns.index("top1")
     values = []
-    for line in lines[-4 * count - 10:]:
+    for line in lines[-4 * count - 10 :]:
         cells = line.split(",")
         try:
             number = float(cells[at])

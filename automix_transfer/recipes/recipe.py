@@ -1,4 +1,5 @@
-"""The recipes of a folder, by the first line of each one's head: which cell of the paper's tables it is, and the number to expect."""
+"""The recipes of a folder, by the first line of each one's head: which cell of the paper's tables it is, and
+the number to expect."""
 
 from __future__ import annotations
 
@@ -11,9 +12,16 @@ from pathlib import Path
 from automix_transfer.mixing import METHODS
 
 #: what the tables hold, for a list of recipes
-TABLES = {1: "CIFAR-10, CIFAR-100 and Tiny-ImageNet", 2: "ImageNet-1k, PyTorch's procedure", 3: "ImageNet-1k, RSB A2 and A3",
-          4: "ImageNet-1k, DeiT's procedure", 5: "fine-grained and scenes", 6: "robustness, CIFAR-100", 13: "CIFAR-10, lengths of training",
-          14: "CIFAR-100, lengths of training"}
+TABLES = {
+    1: "CIFAR-10, CIFAR-100 and Tiny-ImageNet",
+    2: "ImageNet-1k, PyTorch's procedure",
+    3: "ImageNet-1k, RSB A2 and A3",
+    4: "ImageNet-1k, DeiT's procedure",
+    5: "fine-grained and scenes",
+    6: "robustness, CIFAR-100",
+    13: "CIFAR-10, lengths of training",
+    14: "CIFAR-100, lengths of training",
+}
 OTHERS = "without a number in the paper"
 _CELL = re.compile(r"Table (\d+), (.+), (\w+): (\d+\.\d\d) % top-1")
 _ALSO = re.compile(r"Also Table (\d+): (\d+\.\d\d) %")
@@ -25,8 +33,8 @@ class Recipe:
 
     Attributes:
         first: the head's first line.
-        table, cell, method, value: where the paper has its number, e.g. 2, ("ImageNet-1k", "R-50", "PyTorch", "100 epochs"), "automix",
-            77.91; 0, (), "" and None where it has none.
+        table, cell, method, value: where the paper has its number, e.g. 2, ("ImageNet-1k", "R-50", "PyTorch",
+            "100 epochs"), "automix", 77.91; 0, (), "" and None where it has none.
         also: (table, value) of other tables about the same experiment.
     """
 
@@ -41,7 +49,9 @@ class Recipe:
     @property
     def pattern(self) -> str:
         """The file's name with METHOD for its method; recipes of one cell's column have it in common."""
-        return re.sub(rf"_{self.method}(?=[_.])", "_METHOD", self.file.name) if self.method else self.file.name
+        return (
+            re.sub(rf"_{self.method}(?=[_.])", "_METHOD", self.file.name) if self.method else self.file.name
+        )
 
 
 def read_recipe(file: Path) -> Recipe:
@@ -55,28 +65,43 @@ def read_recipe(file: Path) -> Recipe:
     found = _CELL.match(first)
     if not found:
         return Recipe(file, first)
-    also = tuple((int(table), float(value)) for line in lines for table, value in _ALSO.findall(line.replace("; Table", "; Also Table")))
+    also = tuple(
+        (int(table), float(value))
+        for line in lines
+        for table, value in _ALSO.findall(line.replace("; Table", "; Also Table"))
+    )
     return Recipe(file, first, int(found[1]), tuple(found[2].split(", ")), found[3], float(found[4]), also)
 
 
 def list_recipes(configs: Path, words: Sequence[str] = ()) -> str:
-    """All recipes by table, together for each column of it; with ``words`` those that have all of them in name or head, one by one."""
+    """All recipes by table, together for each column of it; with ``words`` those that have all of them in
+    name or head, one by one."""
     recipes = [read_recipe(file) for file in sorted(configs.glob("*.yaml"))]
     chosen = [r for r in recipes if all(word.lower() in f"{r.file.name} {r.first}".lower() for word in words)]
-    lines = [f"{len(chosen)} of {len(recipes)} recipes in {configs}" if words else f"{len(recipes)} recipes in {configs}"]
+    lines = [
+        f"{len(chosen)} of {len(recipes)} recipes in {configs}"
+        if words
+        else f"{len(recipes)} recipes in {configs}"
+    ]
     for table in [*TABLES, 0]:
         group = [r for r in chosen if (r.table if r.table in TABLES else 0) == table]
         if group:
             lines += ["", f"Table {table}: {TABLES[table]} (top-1, %)" if table else OTHERS]
             lines += _one_by_one(group) if words or not table else _by_column(group)
     if not words:
-        lines += ["", "--list WORD ... shows only the recipes that have all words in their name or head, e.g. --list imagenet r50 automix"]
+        lines += [
+            "",
+            "--list WORD ... shows only the recipes that have all words in their name or head, e.g. --list "
+            "imagenet r50 automix",
+        ]
     return "\n".join(lines)
 
 
 def _one_by_one(group: Sequence[Recipe]) -> list[str]:
     width = max(len(r.file.name) for r in group)
-    texts = (r.first if r.value is None else f"{r.value:.2f}  {', '.join([*r.cell, r.method])}" for r in group)
+    texts = (
+        r.first if r.value is None else f"{r.value:.2f}  {', '.join([*r.cell, r.method])}" for r in group
+    )
     return [f"  {r.file.name:<{width}}  {text}" for r, text in zip(group, texts, strict=True)]
 
 
@@ -84,7 +109,10 @@ def _by_column(group: Sequence[Recipe]) -> list[str]:
     lines, order = [], list(METHODS)
     for pattern in dict.fromkeys(r.pattern for r in group):
         same = sorted((r for r in group if r.pattern == pattern), key=lambda r: order.index(r.method))
-        numbers = ", ".join(f"{r.method}\u00a0{r.value:.2f}" for r in same)  # no line ends between a method and its number
-        wrapped = textwrap.wrap(numbers, 110, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False)
+        # no line ends between a method and its number
+        numbers = ", ".join(f"{r.method}\u00a0{r.value:.2f}" for r in same)
+        wrapped = textwrap.wrap(
+            numbers, 110, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False
+        )
         lines += [f"  {pattern}", *(line.replace("\u00a0", " ") for line in wrapped)]
     return lines

@@ -1,6 +1,8 @@
-"""Examples as cards of the page: what a trained classifier looks at, and what trained detectors find on the same images.
+"""Examples as cards of the page: what a trained classifier looks at, and what trained detectors find on the
+same images.
 
-``DIR/shots.json`` and the pictures beside it are a group of cards; any command may write one into a folder that the page is made of.
+``DIR/shots.json`` and the pictures beside it are a group of cards; any command may write one into a folder
+that the page is made of.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Shot:
 
 
 def write_shots(folder: Path, shots: Sequence[Shot], about: Mapping[str, Any]) -> Path:
-    """Write the pictures as WebP and ``shots.json`` last; returns it. ``about``: ``heading``, ``caption``, ``source`` (a run's folder)."""
+    """Write the pictures as WebP and ``shots.json`` last; returns it. ``about``: ``heading``, ``caption``,
+    ``source`` (a run's folder)."""
     cards = []
     for number, shot in enumerate(shots):
         files = []
@@ -59,7 +62,8 @@ def save_webp(path: Path, picture: NDArray[np.uint8], quality: int = 86) -> None
 
 
 def cam_shots(results: Path, maps: Path, root: Path | None = None, count: int = 8) -> list[Shot]:
-    """Images spread over the split with their maps, true boxes green and predicted ones red, from the files of wsol/evaluate.py.
+    """Images spread over the split with their maps, true boxes green and predicted ones red, from the files
+    of wsol/evaluate.py.
 
     Args:
         results: its ``--output``; the CSV beside it has the boxes, in pixels of the map.
@@ -86,13 +90,17 @@ def cam_shots(results: Path, maps: Path, root: Path | None = None, count: int = 
             pictures = [("boxes", overlay(plain, None, *boxes)), ("map", overlay(plain, heat, *boxes))]
             shots.append(Shot(pictures, f"IoU {float(row['iou']):.2f}"))
     except (OSError, KeyError, ValueError, TypeError, StopIteration) as error:
-        raise UserError(f"{results.with_suffix('.csv')} does not fit {results} and its data set ({type(error).__name__}: {error}); "
-                        "run wsol/evaluate.py again") from error
+        raise UserError(
+            f"{results.with_suffix('.csv')} does not fit {results} and its data set ({type(error).__name__}: "
+            f"{error}); "
+            "run wsol/evaluate.py again"
+        ) from error
     return shots
 
 
 def detection_shots(runs: Mapping[str, Path], data_root: Path, count: int = 6) -> list[Shot]:
-    """The same test images for every run (name -> folder): what it finds with a score of `THRESHOLD` or more, true boxes in green."""
+    """The same test images for every run (name -> folder): what it finds with a score of `THRESHOLD` or more,
+    true boxes in green."""
     from automix_transfer.detection.showing.examples import detect_examples
     from automix_transfer.detection.showing.rectangles import TRUE, class_colour, draw_boxes
 
@@ -103,11 +111,27 @@ def detection_shots(runs: Mapping[str, Path], data_root: Path, count: int = 6) -
             height, width = found.image.shape[:2]
             side = (SIDE, max(1, round(SIDE * height / width)))
             scale = np.array([side[0] / width, side[1] / height] * 2)
-            picture = np.asarray(cv2.resize(found.image, side, interpolation=cv2.INTER_AREA if width > SIDE else cv2.INTER_CUBIC))
-            picture = draw_boxes(picture, found.true_boxes * scale, [""] * len(found.true_boxes), [TRUE] * len(found.true_boxes))
+            picture = np.asarray(
+                cv2.resize(
+                    found.image, side, interpolation=cv2.INTER_AREA if width > SIDE else cv2.INTER_CUBIC
+                )
+            )
+            picture = draw_boxes(
+                picture,
+                found.true_boxes * scale,
+                [""] * len(found.true_boxes),
+                [TRUE] * len(found.true_boxes),
+            )
             texts = [f"{label} {score:.2f}" for label, score in zip(found.names, found.scores, strict=True)]
-            picture = draw_boxes(picture, found.boxes * scale, texts, [class_colour(label) for label in found.labels])
+            picture = draw_boxes(
+                picture, found.boxes * scale, texts, [class_colour(label) for label in found.labels]
+            )
             column.append((f"{name}: {len(found.boxes)} found", picture, len(found.true_boxes)))
         columns.append(column)
-    return [Shot([(word, picture) for word, picture, _ in row], f"{row[0][2]} object{'s' if row[0][2] != 1 else ''} here")
-            for row in zip(*columns, strict=True)]
+    return [
+        Shot(
+            [(word, picture) for word, picture, _ in row],
+            f"{row[0][2]} object{'s' if row[0][2] != 1 else ''} here",
+        )
+        for row in zip(*columns, strict=True)
+    ]

@@ -1,10 +1,10 @@
 """What runs have measured, as a page, as tables and as figures; and the runs that a table of the paper needs.
 
-  python -m automix_transfer.report page runs/demo -o report.html         one file to look at
-  python -m automix_transfer.report tables runs/ --table table1           the paper's table, ours beside the paper's numbers
-  python -m automix_transfer.report figure fig4 --runs runs/* -o fig4.png  a figure of the paper, and its numbers as JSON
-  python -m automix_transfer.report plan table1 --data.root /data         the runs that it needs, their commands and times
-  python -m automix_transfer.report run table1 --data.root /data          runs or resumes them
+python -m automix_transfer.report page runs/demo -o report.html         one file to look at
+python -m automix_transfer.report tables runs/ --table table1           the paper's table, ours beside the paper's numbers
+python -m automix_transfer.report figure fig4 --runs runs/* -o fig4.png  a figure of the paper, and its numbers as JSON
+python -m automix_transfer.report plan table1 --data.root /data         the runs that it needs, their commands and times
+python -m automix_transfer.report run table1 --data.root /data          runs or resumes them
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from automix_transfer.paper.commands import add_plan, add_tables
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m automix_transfer.report", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m automix_transfer.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_page(commands)
     add_tables(commands)
@@ -31,14 +34,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def add_page(commands: argparse._SubParsersAction) -> None:
-    page = commands.add_parser("page", help="write one HTML file with tables, pictures and where every number comes from",
-                               description="Write one HTML file that opens from disk and asks nothing of the network. It shows what "
-                                           "the folders hold, at any depth: runs, results of the evaluators, figures, timings; and says "
-                                           "what is missing. Runs of AutoMix get a λ slider, drawn from their checkpoints where their "
-                                           "data lie (seconds).")
-    page.add_argument("folders", type=Path, nargs="+", metavar="RUNS", help="folders of a demo, e.g. runs/demo, of runs, or of results")
-    page.add_argument("-o", "--output", type=Path, default=None, metavar="FILE", help="default: report.html in the first folder")
-    page.add_argument("--no-mixes", action="store_true", help="draw no mixed samples, where none were drawn before")
+    page = commands.add_parser(
+        "page",
+        help="write one HTML file with tables, pictures and where every number comes from",
+        description="Write one HTML file that opens from disk and asks nothing of the network. It shows what "
+        "the folders hold, at any depth: runs, results of the evaluators, figures, timings; and says "
+        "what is missing. Runs of AutoMix get a λ slider, drawn from their checkpoints where their "
+        "data lie (seconds).",
+    )
+    page.add_argument(
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="RUNS",
+        help="folders of a demo, e.g. runs/demo, of runs, or of results",
+    )
+    page.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="default: report.html in the first folder",
+    )
+    page.add_argument(
+        "--no-mixes", action="store_true", help="draw no mixed samples, where none were drawn before"
+    )
     page.set_defaults(call=write_page)
 
 
@@ -49,7 +70,9 @@ def write_page(args: argparse.Namespace) -> None:
 
 
 def add_table(commands: argparse._SubParsersAction) -> None:
-    table = commands.add_parser("table", help="print the numbers of a demo's FOLDER/summary.json with their gains")
+    table = commands.add_parser(
+        "table", help="print the numbers of a demo's FOLDER/summary.json with their gains"
+    )
     table.add_argument("folder", type=Path, metavar="FOLDER")
     table.set_defaults(call=print_summary)
 
@@ -60,6 +83,7 @@ def print_summary(args: argparse.Namespace) -> None:
 
     summary = read_json(args.folder / "summary.json")
     if not isinstance(summary, dict):
-        raise UserError(f"{args.folder / 'summary.json'} is not a JSON object; run the demo again to write it")
+        raise UserError(
+            f"{args.folder / 'summary.json'} is not a JSON object; run the demo again to write it"
+        )
     print_table(summary)
-

@@ -1,4 +1,5 @@
-"""The page of a detection comparison: Table 7's form, learning curves, every run, and what each row detects on the same images."""
+"""The page of a detection comparison: Table 7's form, learning curves, every run, and what each row detects
+on the same images."""
 
 from __future__ import annotations
 
@@ -23,9 +24,15 @@ HEADLINE = ("AP", "AP50", "AP75")
 SIDE, THRESHOLD = 260, 0.3
 
 
-def build(folder: Path, comparison: Mapping[str, Any], data_root: Path | None = None, class_names: Path | None = None,
-          count: int = 6) -> Path:
-    """Draw ``folder/figures/`` and write ``folder/report.html``, one file with everything inside; returns its path.
+def build(
+    folder: Path,
+    comparison: Mapping[str, Any],
+    data_root: Path | None = None,
+    class_names: Path | None = None,
+    count: int = 6,
+) -> Path:
+    """Draw ``folder/figures/`` and write ``folder/report.html``, one file with everything inside; returns its
+    path.
 
     Args:
         comparison: the content of ``comparison.json``; its runs are in ``folder/runs``.
@@ -34,21 +41,38 @@ def build(folder: Path, comparison: Mapping[str, Any], data_root: Path | None = 
     """
     problems: list[str] = []
     names = [row["name"] for row in comparison["rows"]]
-    histories = {name: {seed: read_metrics(run, problems) for seed, run in runs_of(folder, comparison, name).items()} for name in names}
-    figures = {"scores": scores_figure(folder / "figures" / "scores.png", comparison["rows"]),
-               "curves": curves_figure(folder / "figures" / "curves.png", histories)}
+    histories = {
+        name: {seed: read_metrics(run, problems) for seed, run in runs_of(folder, comparison, name).items()}
+        for name in names
+    }
+    figures = {
+        "scores": scores_figure(folder / "figures" / "scores.png", comparison["rows"]),
+        "curves": curves_figure(folder / "figures" / "curves.png", histories),
+    }
     if count:
         first = {name: next(iter(runs_of(folder, comparison, name).values())) for name in names}
-        figures["detections"] = detections_figure(folder / "figures" / "detections.png", first, data_root, class_names, count)
+        figures["detections"] = detections_figure(
+            folder / "figures" / "detections.png", first, data_root, class_names, count
+        )
     embedder = Embedder(problems)
     pictures = {name: embedder.embed(path) for name, path in figures.items()}
     write_json(folder / "figures" / "captions.json", {name: caption(name, comparison) for name in figures})
     source = git_commit()
-    content = {"title": folder.resolve().name, "folder": str(folder), "version": __version__, "written": time.strftime("%Y-%m-%d %H:%M"),
-               "commit": (source["commit"] or "")[:10] + ("+" if source["changed"] else ""), "about": comparison["about"],
-               "rows": comparison["rows"], "headline": HEADLINE, "pictures": {name: found for name, found in pictures.items() if found},
-               "captions": {name: caption(name, comparison) for name in figures}, "problems": problems, "colours": colours_of(names),
-               "extra": extra_figures(comparison["rows"])}
+    content = {
+        "title": folder.resolve().name,
+        "folder": str(folder),
+        "version": __version__,
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+        "commit": (source["commit"] or "")[:10] + ("+" if source["changed"] else ""),
+        "about": comparison["about"],
+        "rows": comparison["rows"],
+        "headline": HEADLINE,
+        "pictures": {name: found for name, found in pictures.items() if found},
+        "captions": {name: caption(name, comparison) for name in figures},
+        "problems": problems,
+        "colours": colours_of(names),
+        "extra": extra_figures(comparison["rows"]),
+    }
     output = folder / "report.html"
     write_text(output, environment().get_template("comparison.html.j2").render(content))
     return output
@@ -62,7 +86,11 @@ def runs_of(folder: Path, comparison: Mapping[str, Any], name: str) -> dict[str,
 
 def extra_figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the runs hold beyond the headline, in order."""
-    return [key for key in dict.fromkeys(key for row in rows for run in row["runs"].values() for key in run) if key not in HEADLINE]
+    return [
+        key
+        for key in dict.fromkeys(key for row in rows for run in row["runs"].values() for key in run)
+        if key not in HEADLINE
+    ]
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
@@ -81,10 +109,19 @@ def scores_figure(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         for position, row in enumerate(rows):
             values = [run[key] for run in row["runs"].values() if run[key] is not None]
             lift = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0] * len(values)
-            axis.scatter(values, [position + up for up in lift], s=30, color=ink[row["name"]], alpha=0.75,
-                         marker=marker(row["name"].lower(), position), zorder=3)
+            axis.scatter(
+                values,
+                [position + up for up in lift],
+                s=30,
+                color=ink[row["name"]],
+                alpha=0.75,
+                marker=marker(row["name"].lower(), position),
+                zorder=3,
+            )
             if row[key]:
-                axis.plot([row[key]["mean"]] * 2, [position - 0.3, position + 0.3], color=INK, linewidth=2, zorder=2)
+                axis.plot(
+                    [row[key]["mean"]] * 2, [position - 0.3, position + 0.3], color=INK, linewidth=2, zorder=2
+                )
         axis.set_yticks(range(len(rows)), names if axis is axes[0] else [""] * len(rows))
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set(title=f"{key} (%)")
@@ -96,13 +133,22 @@ def scores_figure(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 @styled
 def curves_figure(path: Path, histories: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Path:
-    """Training loss by iteration, and AP50 where it was measured on the way: a thin line a seed, a thick one their mean.
+    """Training loss by iteration, and AP50 where it was measured on the way: a thin line a seed, a thick one
+    their mean.
 
-    ``histories``: row -> seed -> rows of `read_metrics`. The loss is Detectron2's, the median of the 20 iterations before.
+    ``histories``: row -> seed -> rows of `read_metrics`. The loss is Detectron2's, the median of the 20
+    iterations before.
     """
     panels = [("total_loss", "Training loss"), ("bbox/AP50", "AP50 on the test split (%)")]
-    curves = {key: {name: [points(rows, key) for rows in seeds.values()] for name, seeds in histories.items()} for key, _ in panels}
-    panels = [(key, title) for key, title in panels if key == "total_loss" or any(len(x) > 1 for of in curves[key].values() for x, _ in of)]
+    curves = {
+        key: {name: [points(rows, key) for rows in seeds.values()] for name, seeds in histories.items()}
+        for key, _ in panels
+    }
+    panels = [
+        (key, title)
+        for key, title in panels
+        if key == "total_loss" or any(len(x) > 1 for of in curves[key].values() for x, _ in of)
+    ]
     figure, axes = subplots(4.4 * len(panels) + 0.6, 3.4, len(panels))
     ink = colours_of(list(histories))
     for axis, (key, title) in zip(axes, panels, strict=True):
@@ -111,8 +157,16 @@ def curves_figure(path: Path, histories: Mapping[str, Mapping[str, Sequence[Mapp
                 axis.plot(x, y, color=ink[name], linewidth=0.9, alpha=0.4 if len(lines) > 1 else 1)
             x, y = mean_curve(lines)
             if x:
-                axis.plot(x, y, color=ink[name], linewidth=2, label=name, marker=marker(name.lower(), position), markersize=4,
-                          markevery=max(1, len(x) // 8))
+                axis.plot(
+                    x,
+                    y,
+                    color=ink[name],
+                    linewidth=2,
+                    label=name,
+                    marker=marker(name.lower(), position),
+                    markersize=4,
+                    markevery=max(1, len(x) // 8),
+                )
         axis.set(title=title, xlabel="iteration")
         axis.set_ylim(bottom=0)
         if axis.lines:
@@ -127,23 +181,40 @@ def mean_curve(lines: Sequence[Points]) -> Points:
     return common, [float(np.mean([seed[x] for seed in by_seed])) for x in common]
 
 
-def detections_figure(path: Path, runs: Mapping[str, Path], data_root: Path | None, class_names: Path | None, count: int) -> Path:
-    """A row of the true boxes, then one for each run: what it finds on the same test images with a score of `THRESHOLD` or more."""
+def detections_figure(
+    path: Path, runs: Mapping[str, Path], data_root: Path | None, class_names: Path | None, count: int
+) -> Path:
+    """A row of the true boxes, then one for each run: what it finds on the same test images with a score of
+    `THRESHOLD` or more."""
     from automix_transfer.detection.showing.examples import detect_examples
     from automix_transfer.detection.showing.rectangles import TRUE, class_colour, draw_boxes, fit
 
     strips: list[np.ndarray] = []
     for name, run in runs.items():
         examples = detect_examples(run, data_root, count, THRESHOLD, class_names)
-        images = [fit(found.image, SIDE) for found in examples]  # scaled before drawing: lines and letters are as thick on every image
+        # scaled before drawing: lines and letters are as thick on every image
+        images = [fit(found.image, SIDE) for found in examples]
         if not strips:
             true = [place(found.true_boxes, found.image, SIDE) for found in examples]
-            strips += _strip("true boxes", [draw_boxes(image, boxes, [""] * len(boxes), [TRUE] * len(boxes))
-                                            for image, boxes in zip(images, true, strict=True)])
-        strips += _strip(name, [
-            draw_boxes(image, place(found.boxes, found.image, SIDE),
-                       [f"{label} {score:.2f}" for label, score in zip(found.names, found.scores, strict=True)],
-                       [class_colour(label) for label in found.labels]) for image, found in zip(images, examples, strict=True)])
+            strips += _strip(
+                "true boxes",
+                [
+                    draw_boxes(image, boxes, [""] * len(boxes), [TRUE] * len(boxes))
+                    for image, boxes in zip(images, true, strict=True)
+                ],
+            )
+        strips += _strip(
+            name,
+            [
+                draw_boxes(
+                    image,
+                    place(found.boxes, found.image, SIDE),
+                    [f"{label} {score:.2f}" for label, score in zip(found.names, found.scores, strict=True)],
+                    [class_colour(label) for label in found.labels],
+                )
+                for image, found in zip(images, examples, strict=True)
+            ],
+        )
     atomic_write(path, lambda file: file.write(to_png(np.concatenate(strips))))
     return path
 
@@ -158,7 +229,9 @@ def place(boxes: np.ndarray, image: np.ndarray, side: int) -> np.ndarray:
     """Boxes in pixels of ``image`` as boxes on its `fit`."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
-    shift = np.array([(side - max(1, round(width * scale))) // 2, (side - max(1, round(height * scale))) // 2] * 2)
+    shift = np.array(
+        [(side - max(1, round(width * scale))) // 2, (side - max(1, round(height * scale))) // 2] * 2
+    )
     return boxes * scale + shift
 
 
@@ -167,8 +240,19 @@ def title(text: str, width: int) -> np.ndarray:
     import cv2
 
     line = np.full((30, width, 3), 255, dtype=np.uint8)
-    return np.asarray(cv2.putText(line, text.encode("ascii", "replace").decode(), (6, 21), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (31, 41, 51), 1,
-                                  cv2.LINE_AA), dtype=np.uint8)
+    return np.asarray(
+        cv2.putText(
+            line,
+            text.encode("ascii", "replace").decode(),
+            (6, 21),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.7,
+            (31, 41, 51),
+            1,
+            cv2.LINE_AA,
+        ),
+        dtype=np.uint8,
+    )
 
 
 def caption(name: str, comparison: Mapping[str, Any]) -> str:
@@ -176,8 +260,11 @@ def caption(name: str, comparison: Mapping[str, Any]) -> str:
     about = comparison["about"]
     seed = about["seeds"][0]
     return {
-        "scores": "Every run is a point, the line its row's mean: rows whose points overlap are not told apart by these seeds.",
-        "curves": "Thin: a seed; thick: their mean. The loss is Detectron2's, the median over the 20 iterations before.",
-        "detections": f"The same images of {about['data']} for every row (seed {seed}): true boxes first, then what is found with "
-                      f"a score of at least {THRESHOLD}.",
+        "scores": "Every run is a point, the line its row's mean: rows whose points overlap are not told "
+        "apart by these seeds.",
+        "curves": "Thin: a seed; thick: their mean. The loss is Detectron2's, the median over the 20 "
+        "iterations before.",
+        "detections": f"The same images of {about['data']} for every row (seed {seed}): true boxes first, "
+        "then what is found with "
+        f"a score of at least {THRESHOLD}.",
     }[name]

@@ -1,4 +1,5 @@
-"""The learning curves of all runs as data for the page's own plot, within a budget: a page of thousands of runs must still open."""
+"""The learning curves of all runs as data for the page's own plot, within a budget: a page of thousands of
+runs must still open."""
 
 from __future__ import annotations
 
@@ -12,13 +13,25 @@ from automix_transfer.report.plot import Series
 from automix_transfer.runs.collect import is_finite
 from automix_transfer.runs.folder import RunFolder, points, read_metrics
 
-#: quantity -> (what it is, in which group it is offered); the order in which they are offered, and dropped from the end
+#: quantity -> (what it is, in which group it is offered); the order in which they are offered, and dropped
+#: from the end
 QUANTITIES = {
-    "top1": "Validation top-1 (%)", "top1_k": "Top-1 of encoder k (%)", "top1_q": "Top-1 of encoder q (%)", "top5": "Validation top-5 (%)",
-    "val_loss": "Validation loss", "loss": "Training loss", "mask_std": "Liveliness of masks (spatial std at λ = 0.5)",
-    "mask_error": "Masks' mean against λ (mean error)", "loss_mce": "Loss, mixed cross-entropy of q", "loss_ce": "Loss, cross-entropy of q",
-    "loss_gen": "Loss, generation (k)", "images_per_s": "Images per second", "lr": "Learning rate",
-    "total_loss": "Detector: training loss", "bbox/AP50": "Detector: AP50 (%)", "bbox/AP": "Detector: AP (%)",
+    "top1": "Validation top-1 (%)",
+    "top1_k": "Top-1 of encoder k (%)",
+    "top1_q": "Top-1 of encoder q (%)",
+    "top5": "Validation top-5 (%)",
+    "val_loss": "Validation loss",
+    "loss": "Training loss",
+    "mask_std": "Liveliness of masks (spatial std at λ = 0.5)",
+    "mask_error": "Masks' mean against λ (mean error)",
+    "loss_mce": "Loss, mixed cross-entropy of q",
+    "loss_ce": "Loss, cross-entropy of q",
+    "loss_gen": "Loss, generation (k)",
+    "images_per_s": "Images per second",
+    "lr": "Learning rate",
+    "total_loss": "Detector: training loss",
+    "bbox/AP50": "Detector: AP50 (%)",
+    "bbox/AP": "Detector: AP (%)",
     "bbox/AP75": "Detector: AP75 (%)",
 }
 DETECTORS = ("total_loss", "bbox/AP50", "bbox/AP", "bbox/AP75")
@@ -37,7 +50,9 @@ class Line:
     curves: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
 
 
-def gather_curves(runs: Sequence[tuple[str, RunFolder]], detectors: Sequence[tuple[str, Path]], problems: list[str]) -> list[Line]:
+def gather_curves(
+    runs: Sequence[tuple[str, RunFolder]], detectors: Sequence[tuple[str, Path]], problems: list[str]
+) -> list[Line]:
     """Every quantity that a run has logged; runs without any are left out."""
     lines = []
     for name, run in runs:
@@ -54,14 +69,23 @@ def gather_curves(runs: Sequence[tuple[str, RunFolder]], detectors: Sequence[tup
 
 
 def curve_data(lines: Sequence[Line], problems: list[str], budget: int = BUDGET) -> dict[str, Any]:
-    """What page.js draws: quantities, runs, and which of them are chosen at first. Fewer points, quantities and runs, in this order, where
-    all would be too much; ``problems`` then has a sentence."""
+    """What page.js draws: quantities, runs, and which of them are chosen at first. Fewer points, quantities
+    and runs, in this order, where all would be too much; ``problems`` then has a sentence."""
     plans = [(None, FEW), (None, MANY), (ESSENTIAL, MANY), (ESSENTIAL[:1] + DETECTORS[1:2], 20)]
     packed: list[dict[str, Any]] = []
     for wanted, count in plans:
-        packed = [{"name": line.name, "method": line.method,
-                   "curves": {key: thinned(*xy, count) for key, xy in line.curves.items() if wanted is None or key in wanted}}
-                  for line in lines]
+        packed = [
+            {
+                "name": line.name,
+                "method": line.method,
+                "curves": {
+                    key: thinned(*xy, count)
+                    for key, xy in line.curves.items()
+                    if wanted is None or key in wanted
+                },
+            }
+            for line in lines
+        ]
         if sum(map(size, packed)) <= budget:
             break
     else:
@@ -71,18 +95,30 @@ def curve_data(lines: Sequence[Line], problems: list[str], budget: int = BUDGET)
         packed = packed[:kept]
     packed = [run for run in packed if run["curves"]]
     if len(packed) < len(lines):
-        problems.append(f"curves of {len(lines) - len(packed):,} runs are left out, because the page would grow too large")
+        problems.append(
+            f"curves of {len(lines) - len(packed):,} runs are left out, because the page would grow too large"
+        )
     elif packed and wanted is not None:
-        problems.append("only the main curves are drawn, because there are many runs; give fewer folders to see all")
+        problems.append(
+            "only the main curves are drawn, because there are many runs; give fewer folders to see all"
+        )
     present = dict.fromkeys(key for run in packed for key in run["curves"])
     order = [key for key in (*QUANTITIES, *present) if key in present]
     names = {key: QUANTITIES.get(key, key.replace("_", " ")) for key in dict.fromkeys(order)}
     first = next(iter(names), "")
     having = [k for k, run in enumerate(packed) if first in run["curves"]]
-    beside = [k for k in having if PurePath(packed[k]["name"]).parent == PurePath(packed[having[0]]["name"]).parent]
+    beside = [
+        k for k in having if PurePath(packed[k]["name"]).parent == PurePath(packed[having[0]]["name"]).parent
+    ]
     chosen = (beside if len(beside) > 1 else having)[:FIRST]  # runs of one folder are meant to be compared
-    return {"quantities": [{"key": key, "name": name, "x": "iteration" if key in DETECTORS else "epoch"} for key, name in names.items()],
-            "runs": packed, "chosen": chosen}
+    return {
+        "quantities": [
+            {"key": key, "name": name, "x": "iteration" if key in DETECTORS else "epoch"}
+            for key, name in names.items()
+        ],
+        "runs": packed,
+        "chosen": chosen,
+    }
 
 
 def first_series(data: dict[str, Any]) -> list[Series]:
@@ -91,13 +127,18 @@ def first_series(data: dict[str, Any]) -> list[Series]:
         return []
     key = data["quantities"][0]["key"]
     runs = [data["runs"][k] for k in data["chosen"]]
-    return [Series(run["name"], run["curves"][key][0], run["curves"][key][1], slot) for slot, run in enumerate(runs)]
+    return [
+        Series(run["name"], run["curves"][key][0], run["curves"][key][1], slot)
+        for slot, run in enumerate(runs)
+    ]
 
 
 def thinned(x: Sequence[float], y: Sequence[float], count: int) -> tuple[list[float], list[float]]:
     """At most ``count`` points, evenly spread, the first and the last among them; five digits."""
     kept = range(len(x))
-    places = kept if len(x) <= count else sorted({round(k * (len(x) - 1) / (count - 1)) for k in range(count)})
+    places = (
+        kept if len(x) <= count else sorted({round(k * (len(x) - 1) / (count - 1)) for k in range(count)})
+    )
     both = [(short(x[k]), short(y[k])) for k in places if is_finite(x[k]) and is_finite(y[k])]
     return [a for a, _ in both], [b for _, b in both]
 

@@ -41,8 +41,12 @@ class Embedder:
                     image.convert("RGB").save(buffer, format="WEBP", quality=88, method=3)
                     if buffer.tell() < 0.7 * len(data):
                         data, kind = buffer.getvalue(), "webp"
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # PIL raises SyntaxError for broken PNGs
-            self.problems.append(f"{path} is not a picture that can be shown ({str(error).splitlines()[0] if str(error) else 'damaged'})")
+        # PIL raises SyntaxError for broken PNGs
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            self.problems.append(
+                f"{path} is not a picture that can be shown "
+                f"({str(error).splitlines()[0] if str(error) else 'damaged'})"
+            )
             return None
         if len(data) > self.left:
             self.problems.append(f"{path} is left out, because the page would grow beyond 15 MB")

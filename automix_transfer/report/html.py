@@ -15,11 +15,24 @@ from automix_transfer.transfer import chain
 @cache
 def environment() -> Environment:
     """Where the templates are; they are compiled once a process."""
-    found = Environment(loader=PackageLoader("automix_transfer", "report/templates"), autoescape=select_autoescape(["html", "j2"]),
-                        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"percent": chain.percent, "signed": partial(chain.percent, signed=True), "method": chain.method_name,
-                      "clock": clock, "anchor": anchor, "compact": compact, "script": script, "tiny": tiny,
-                      "class": class_name}
+    found = Environment(
+        loader=PackageLoader("automix_transfer", "report/templates"),
+        autoescape=select_autoescape(["html", "j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {
+        "percent": chain.percent,
+        "signed": partial(chain.percent, signed=True),
+        "method": chain.method_name,
+        "clock": clock,
+        "anchor": anchor,
+        "compact": compact,
+        "script": script,
+        "tiny": tiny,
+        "class": class_name,
+    }
     return found
 
 
@@ -29,7 +42,13 @@ def clock(seconds: Any) -> str:
     if value is None:
         return "–"
     minutes, rest = divmod(round(value), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s" if minutes else f"{value:.1f} s"
+    return (
+        f"{minutes // 60} h {minutes % 60:02d} min"
+        if minutes >= 60
+        else f"{minutes} min {rest:02d} s"
+        if minutes
+        else f"{value:.1f} s"
+    )
 
 
 def tiny(value: Any) -> str:
@@ -47,7 +66,9 @@ def class_name(name: Any) -> str:
 
 def anchor(name: Any) -> str:
     """A name as an HTML id, another for another name."""
-    return "run-" + "".join(c if c.isascii() and c.isalnum() else "-" if c in "/._- " else f"_{ord(c):x}_" for c in str(name))
+    return "run-" + "".join(
+        c if c.isascii() and c.isalnum() else "-" if c in "/._- " else f"_{ord(c):x}_" for c in str(name)
+    )
 
 
 def compact(value: Any) -> str:

@@ -1,4 +1,5 @@
-"""The page of a localization: its numbers, its curve, why images were missed, and the best, median and worst images with their maps."""
+"""The page of a localization: its numbers, its curve, why images were missed, and the best, median and worst
+images with their maps."""
 
 from __future__ import annotations
 
@@ -59,32 +60,48 @@ def write_page(results: Results, source: Source, path: Path, count: int = 8) -> 
         count: images in each group.
     """
     images: list[BoxImage | MaskImage] = list(results.images())
-    groups = {name: [example(results, source, index, images[index]) for index in indices]
-              for name, indices in zip(GROUPS, choose([image.score for image in images], count), strict=True)}
+    groups = {
+        name: [example(results, source, index, images[index]) for index in indices]
+        for name, indices in zip(GROUPS, choose([image.score for image in images], count), strict=True)
+    }
     commit = git_commit()
     content = {
-        "title": path.stem, "s": results.summary, "boxes": isinstance(results, BoxResults), "groups": groups, "errors": ERRORS,
-        "curve": "data:image/png;base64," + base64.b64encode(plot(results)).decode(), "version": __version__,
-        "written": time.strftime("%Y-%m-%d %H:%M"), "commit": (commit["commit"] or "")[:10] + ("+" if commit["changed"] else ""),
-        "split": results.target_set.name, "settings": settings(results.summary)}
+        "title": path.stem,
+        "s": results.summary,
+        "boxes": isinstance(results, BoxResults),
+        "groups": groups,
+        "errors": ERRORS,
+        "curve": "data:image/png;base64," + base64.b64encode(plot(results)).decode(),
+        "version": __version__,
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+        "commit": (commit["commit"] or "")[:10] + ("+" if commit["changed"] else ""),
+        "split": results.target_set.name,
+        "settings": settings(results.summary),
+    }
     write_text(path, environment().get_template("localization.html.j2").render(content))
     return path
 
 
 def choose(scores: Sequence[float], count: int) -> list[list[int]]:
-    """Indices of the best, median and worst ``count`` images, each at most once; images without a score (NaN) are left out."""
-    order = sorted((index for index in range(len(scores)) if not np.isnan(scores[index])), key=lambda index: -scores[index])
+    """Indices of the best, median and worst ``count`` images, each at most once; images without a score (NaN)
+    are left out."""
+    order = sorted(
+        (index for index in range(len(scores)) if not np.isnan(scores[index])),
+        key=lambda index: -scores[index],
+    )
     best, worst = order[:count], order[count:][-count:]
-    between = order[count:len(order) - len(worst)]
+    between = order[count : len(order) - len(worst)]
     start = max(0, (len(between) - count) // 2)
-    return [best, between[start:start + count], worst[::-1]]
+    return [best, between[start : start + count], worst[::-1]]
 
 
 def example(results: Results, source: Source, index: int, image: BoxImage | MaskImage) -> Example:
     """An image under its map with what is true (green) and what is predicted (red)."""
     target = results.target_set.targets[index]
     whole = read_target(target, results.target_set.crop_bottom)
-    picture = np.asarray(whole.resize((max(1, round(whole.width * HEIGHT / whole.height)), HEIGHT), Image.Resampling.BILINEAR))
+    picture = np.asarray(
+        whole.resize((max(1, round(whole.width * HEIGHT / whole.height)), HEIGHT), Image.Resampling.BILINEAR)
+    )
     heat = source.score_map(results.target_set, index)
     if isinstance(image, BoxImage):
         scale = np.array([picture.shape[1], picture.shape[0]] * 2) / results.task.map_size
@@ -109,7 +126,19 @@ def _uri(picture: NDArray[np.uint8]) -> str:
 
 def settings(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """What a reader needs to repeat the numbers."""
-    names = {"encoder": "encoder", "map_method": "map", "cam_layer": "layer", "cam_class": "class of the map", "image_size": "image side",
-             "output_stride": "output stride", "map_size": "side of the score maps", "checkpoint": "weights", "weights_sha256": "sha256",
-             "scoremaps": "score maps", "dataset": "data set", "root": "folder", "metadata": "metadata"}
+    names = {
+        "encoder": "encoder",
+        "map_method": "map",
+        "cam_layer": "layer",
+        "cam_class": "class of the map",
+        "image_size": "image side",
+        "output_stride": "output stride",
+        "map_size": "side of the score maps",
+        "checkpoint": "weights",
+        "weights_sha256": "sha256",
+        "scoremaps": "score maps",
+        "dataset": "data set",
+        "root": "folder",
+        "metadata": "metadata",
+    }
     return [(words, str(summary[key])) for key, words in names.items() if summary.get(key) is not None]

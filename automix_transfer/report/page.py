@@ -1,4 +1,5 @@
-"""The report: one HTML file with everything inside, from folders of runs. What is there is shown, what is not is said."""
+"""The report: one HTML file with everything inside, from folders of runs. What is there is shown, what is not
+is said."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from automix_transfer.runs.collect import File, Found, collect
 from automix_transfer.runs.folder import RunFolder, differences, read_run
 from automix_transfer.transfer import chain
 
-DETAILS = 40  #: runs whose config, command and pictures are folded out; of further ones the table says what they differ in
+#: runs whose config, command and pictures are folded out; of further ones the table says what they differ in
+DETAILS = 40
 LONG = 30  #: rows from which a table gets pages and a filter
 RENDERED = 1  #: runs of AutoMix whose λ slider is drawn here, where no command has drawn one
 
@@ -60,15 +62,20 @@ class Chain:
         return next((row for row in self.pretrained if row.method == "automix"), None)
 
 
-def build(folders: str | Path | Sequence[str | Path], output: str | Path | None = None, render: bool = True) -> Path:
-    """Write the report of ``folders`` to ``output`` (default: ``report.html`` in the first), atomically, and return its path.
+def build(
+    folders: str | Path | Sequence[str | Path], output: str | Path | None = None, render: bool = True
+) -> Path:
+    """Write the report of ``folders`` to ``output`` (default: ``report.html`` in the first), atomically, and
+    return its path.
 
     Args:
         folders: of a demo, of runs, of results; one or several.
-        render: whether mixed samples are drawn for runs of AutoMix that have no λ slider yet (seconds for each, `RENDERED` at most).
+        render: whether mixed samples are drawn for runs of AutoMix that have no λ slider yet (seconds for
+            each, `RENDERED` at most).
 
     Raises:
-        UserError: a folder does not exist, none holds anything that a report could show, or ``output`` cannot be written.
+        UserError: a folder does not exist, none holds anything that a report could show, or ``output`` cannot
+            be written.
     """
     paths = [Path(folders)] if isinstance(folders, (str, Path)) else [Path(folder) for folder in folders]
     output = Path(output) if output is not None else paths[0] / "report.html"
@@ -88,7 +95,11 @@ def gather(folders: Sequence[Path], render: bool = True) -> dict[str, Any]:
     sliders = slider_views(found, embedder, automix)
     shots = groups_of_shots(found, embedder)
     confused = [(one, _examples(one, embedder)) for one in sections.confusions(found.of("confusion"))]
-    lines = gather_curves([(row.name, row.run) for row in rows], [(found.name(path), path) for path in found.detectors], problems)
+    lines = gather_curves(
+        [(row.name, row.run) for row in rows],
+        [(found.name(path), path) for path in found.detectors],
+        problems,
+    )
     curves = curve_data(lines, problems)
     series = first_series(curves)
     mixed = [(file, sections.mixed_plots(file.content)) for file in found.of("mixed")]
@@ -102,24 +113,65 @@ def gather(folders: Sequence[Path], render: bool = True) -> dict[str, Any]:
     for row in rows:
         problems += row.run.problems
     start = next((row.run.start for row in reversed(rows) if row.run.start), {})
-    commits = {row.run.commit for row in rows if row.run.commit} | {one.commit for one in chains if one.commit}
-    versions = next((one.file.content["versions"] for one in chains if isinstance(one.file.content.get("versions"), dict)), None)
+    commits = {row.run.commit for row in rows if row.run.commit} | {
+        one.commit for one in chains if one.commit
+    }
+    versions = next(
+        (
+            one.file.content["versions"]
+            for one in chains
+            if isinstance(one.file.content.get("versions"), dict)
+        ),
+        None,
+    )
     content = {
-        "folders": [str(folder) for folder in found.folders], "version": __version__, "written": time.strftime("%Y-%m-%d %H:%M"),
-        "title": found.folders[0].resolve().name if len(found.folders) == 1 else f"{len(found.folders)} folders",
-        "chains": chains, "rows": rows, "details": rows[:DETAILS], "long": LONG, "commits": sorted(commits),
-        "device": str(start.get("device") or ""), "versions": versions or _dict(start.get("packages")),
-        "sliders": sliders, "shots": shots, "figures": figures, "thresholds": thresholds, "mixed": mixed,
-        "curves": curves, "static": _static(curves, series), "series": series,
-        "evaluated": evaluated, "measures": sections.measures_of(evaluated), "reliability": sections.reliability_plot(evaluated),
-        "severity": sections.severity_plot(evaluated), "corruptions": sections.corruption_rows([e for e in evaluated if e.corruption]),
-        "confused": confused, "steps": [(file, sections.step_rows(file)) for file in found.of("steps")],
+        "folders": [str(folder) for folder in found.folders],
+        "version": __version__,
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+        "title": found.folders[0].resolve().name
+        if len(found.folders) == 1
+        else f"{len(found.folders)} folders",
+        "chains": chains,
+        "rows": rows,
+        "details": rows[:DETAILS],
+        "long": LONG,
+        "commits": sorted(commits),
+        "device": str(start.get("device") or ""),
+        "versions": versions or _dict(start.get("packages")),
+        "sliders": sliders,
+        "shots": shots,
+        "figures": figures,
+        "thresholds": thresholds,
+        "mixed": mixed,
+        "curves": curves,
+        "static": _static(curves, series),
+        "series": series,
+        "evaluated": evaluated,
+        "measures": sections.measures_of(evaluated),
+        "reliability": sections.reliability_plot(evaluated),
+        "severity": sections.severity_plot(evaluated),
+        "corruptions": sections.corruption_rows([e for e in evaluated if e.corruption]),
+        "confused": confused,
+        "steps": [(file, sections.step_rows(file)) for file in found.of("steps")],
         "speeds": [row for row in rows if row.speed is not None],
         "compared": [(file, sections.comparison_rows(file)) for file in found.of("comparison")],
-        "detections": found.of("detection"), "localizations": found.of("localization"), "proofs": found.of("proof"),
+        "detections": found.of("detection"),
+        "localizations": found.of("localization"),
+        "proofs": found.of("proof"),
         "common": _common(rows),
-        "proof": next((file.content for file in sorted(found.of("proof"), key=lambda f: f.content.get("kind") != "detectron2")), None)}
-    return content | _provenance(content, found) | {"missing": list(dict.fromkeys(_short(text, found) for text in problems))}
+        "proof": next(
+            (
+                file.content
+                for file in sorted(found.of("proof"), key=lambda f: f.content.get("kind") != "detectron2")
+            ),
+            None,
+        ),
+    }
+    return (
+        content
+        | _provenance(content, found)
+        | {"missing": list(dict.fromkeys(_short(text, found) for text in problems))}
+    )
 
 
 def run_rows(found: Found) -> list[Row]:
@@ -130,8 +182,17 @@ def run_rows(found: Found) -> list[Row]:
         values = run.settings
         speeds = sorted(row["images_per_s"] for row in run.history if "images_per_s" in row)
         shown = [f"{key} {value}" for key, value in differs.items()]
-        rows.append(Row(found.name(run.path), run, values.get("method.name", ""), values.get("encoder.name", ""),
-                        values.get("data.dataset", ""), shown, speeds[len(speeds) // 2] if speeds else None))
+        rows.append(
+            Row(
+                found.name(run.path),
+                run,
+                values.get("method.name", ""),
+                values.get("encoder.name", ""),
+                values.get("data.dataset", ""),
+                shown,
+                speeds[len(speeds) // 2] if speeds else None,
+            )
+        )
     return rows
 
 
@@ -139,18 +200,28 @@ def _chain(file: File, found: Found, problems: list[str]) -> Chain:
     content = file.content
     folder = found.name(file.path.parent)
     inside = file.path.parent not in found.folders or len(found.folders) > 1
-    problems += [f"{folder + '/' if inside else ''}{text}" for text in (chain.missing(content) if content else [])]
+    problems += [
+        f"{folder + '/' if inside else ''}{text}" for text in (chain.missing(content) if content else [])
+    ]
     notes, seconds = content.get("notes"), _dict(content.get("seconds"))
-    return Chain(file, f"{folder}/" if inside else "", chain.pretrained(content), chain.comparisons(content),
-                 [str(note) for note in notes] if isinstance(notes, list) else [],
-                 {key: value for key, value in seconds.items() if chain.number(value) is not None}, _dict(content.get("settings")),
-                 str(content.get("commit") or "")[:10])
+    return Chain(
+        file,
+        f"{folder}/" if inside else "",
+        chain.pretrained(content),
+        chain.comparisons(content),
+        [str(note) for note in notes] if isinstance(notes, list) else [],
+        {key: value for key, value in seconds.items() if chain.number(value) is not None},
+        _dict(content.get("settings")),
+        str(content.get("commit") or "")[:10],
+    )
 
 
 def _provenance(content: dict[str, Any], found: Found) -> dict[str, Any]:
     """Where a number comes from: names that have a place on the page, and the commit of each."""
     commit_of = {row.name: row.run.commit for row in content["rows"]}
-    anchors = {row.name for row in content["details"]} | {file.name for kind in ("localization", "evaluation") for file in found.of(kind)}
+    anchors = {row.name for row in content["details"]} | {
+        file.name for kind in ("localization", "evaluation") for file in found.of(kind)
+    }
     anchors |= {found.name(file.path.parent) for file in found.of("detection")}
     for one in content["chains"]:
         if not one.commit:  # what has no commit of its own has that of its chain's runs, where they agree
@@ -160,7 +231,11 @@ def _provenance(content: dict[str, Any], found: Found) -> dict[str, Any]:
             silent = [*found.of("detection"), *found.of("localization")]
             found.problems += [f"{file.path} names no commit of its own" for file in silent]
     commit_of |= {file.name: _commit(file) for kind in ("evaluation", "confusion") for file in found.of(kind)}
-    run_of = {file.name: _run_of(file, content["rows"]) for kind in ("evaluation", "localization", "confusion") for file in found.of(kind)}
+    run_of = {
+        file.name: _run_of(file, content["rows"])
+        for kind in ("evaluation", "localization", "confusion")
+        for file in found.of(kind)
+    }
     return {"commit_of": commit_of, "anchors": anchors, "run_of": run_of}
 
 
@@ -172,28 +247,44 @@ def _commit(file: File) -> str:
 
 
 def _run_of(file: File, rows: Sequence[Row]) -> str:
-    """The run whose weights were measured, by the path that the file names or the folder that it lies in; empty if unknown."""
+    """The run whose weights were measured, by the path that the file names or the folder that it lies in;
+    empty if unknown."""
     about = _dict(file.content.get("about"))
     weights = str(file.content.get("checkpoint") or about.get("weights") or about.get("checkpoint") or "")
     for row in rows:
-        inside = row.run.path in (file.path.parent, Path(weights).parent) or f"/{weights}".endswith(f"/{row.name}/{Path(weights).name}")
+        inside = row.run.path in (file.path.parent, Path(weights).parent) or f"/{weights}".endswith(
+            f"/{row.name}/{Path(weights).name}"
+        )
         if inside and (weights or row.run.path == file.path.parent):
             return row.name
     return ""
 
 
-def _examples(one: sections.Confusion, embedder: Embedder, pairs: int = 8, each: int = 3) -> list[dict[str, Any]]:
+def _examples(
+    one: sections.Confusion, embedder: Embedder, pairs: int = 8, each: int = 3
+) -> list[dict[str, Any]]:
     """The first cards of confused pairs with their pictures."""
     folder = one.file.path.parent
-    return [card | {side: [picture for name in card[side][:each] if (picture := embedder.embed(folder / name))]
-                    for side in ("examples", "taken_for")} for card in one.cards[:pairs]]
+    return [
+        card
+        | {
+            side: [picture for name in card[side][:each] if (picture := embedder.embed(folder / name))]
+            for side in ("examples", "taken_for")
+        }
+        for card in one.cards[:pairs]
+    ]
 
 
 def _static(curves: dict[str, Any], series: list[Any]) -> Markup | None:
     if not series:
         return None
     quantity = curves["quantities"][0]
-    return line_plot(series, f"{quantity['name']} of {', '.join(one.name for one in series)}", quantity["x"], quantity["name"])
+    return line_plot(
+        series,
+        f"{quantity['name']} of {', '.join(one.name for one in series)}",
+        quantity["x"],
+        quantity["name"],
+    )
 
 
 def _common(rows: Sequence[Row]) -> str:

@@ -34,9 +34,18 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def line_plot(series: Sequence[Series], label: str, x_label: str, y_label: str, x_range: tuple[float, float] | None = None,
-              y_range: tuple[float, float] | None = None, diagonal: bool = False, markers: bool = True) -> Markup:
-    """Lines over common axes. ``label``: what it shows, for those who do not see it; ``diagonal``: the line y = x."""
+def line_plot(
+    series: Sequence[Series],
+    label: str,
+    x_label: str,
+    y_label: str,
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+    diagonal: bool = False,
+    markers: bool = True,
+) -> Markup:
+    """Lines over common axes. ``label``: what it shows, for those who do not see it; ``diagonal``: the line y
+    = x."""
     x_low, x_high = x_range or _range([v for one in series for v in one.x])
     y_low, y_high = y_range or _range([v for one in series for v in one.y], margin=0.06)
 
@@ -48,27 +57,43 @@ def line_plot(series: Sequence[Series], label: str, x_label: str, y_label: str, 
 
     parts = []
     for tick in ticks(y_low, y_high):
-        parts.append(f'<path class="grid" d="M{LEFT} {up(tick):.1f}H{WIDTH - RIGHT}"/>'
-                     f'<text x="{LEFT - 7}" y="{up(tick) + 4:.1f}" text-anchor="end">{_shown(tick)}</text>')
+        parts.append(
+            f'<path class="grid" d="M{LEFT} {up(tick):.1f}H{WIDTH - RIGHT}"/>'
+            f'<text x="{LEFT - 7}" y="{up(tick) + 4:.1f}" text-anchor="end">{_shown(tick)}</text>'
+        )
     for tick in ticks(x_low, x_high, 6):
-        parts.append(f'<text x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{_shown(tick)}</text>')
+        parts.append(
+            f'<text x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" '
+            f'text-anchor="middle">{_shown(tick)}</text>'
+        )
     parts.append(f'<path class="axis" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
     if diagonal:
-        parts.append(f'<path class="guide" d="M{across(x_low):.1f} {up(y_low):.1f}L{across(x_high):.1f} {up(y_high):.1f}"/>')
+        parts.append(
+            f'<path class="guide" d="M{across(x_low):.1f} {up(y_low):.1f}L{across(x_high):.1f} '
+            f'{up(y_high):.1f}"/>'
+        )
     for one in series:
         points = [(across(x), up(y)) for x, y in zip(one.x, one.y, strict=True)]
         if not points:
             continue
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        parts.append(f'<g class="s{one.slot % SLOTS}{" dashed" if one.slot >= SLOTS else ""}"><path class="line" d="{path}"/>')
+        parts.append(
+            f'<g class="s{one.slot % SLOTS}{" dashed" if one.slot >= SLOTS else ""}"><path class="line" '
+            f'd="{path}"/>'
+        )
         if markers and len(points) <= 24 or len(points) == 1:
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2"/>' for x, y in points]
         parts.append("</g>")
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{Markup.escape(x_label)}</text>'
-                 f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" text-anchor="middle">'
-                 f'{Markup.escape(y_label)}</text>')
+    parts.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 5}" '
+        f'text-anchor="middle">{Markup.escape(x_label)}</text>'
+        f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)" text-anchor="middle">'
+        f"{Markup.escape(y_label)}</text>"
+    )
     body = Markup("").join(Markup(part) for part in parts)
-    return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(WIDTH, HEIGHT, label, body)
+    return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, label, body
+    )
 
 
 def _range(values: Sequence[float], margin: float = 0.0) -> tuple[float, float]:

@@ -1,6 +1,8 @@
-"""The λ slider: the same pairs mixed by several methods at every λ, drawn beforehand, so that the page only moves pictures.
+"""The λ slider: the same pairs mixed by several methods at every λ, drawn beforehand, so that the page only
+moves pictures.
 
-A picture is a strip: one frame a λ, from 0 (image j) to 1 (image i), one below the other. ``slider.json`` says what the strips show.
+A picture is a strip: one frame a λ, from 0 (image j) to 1 (image i), one below the other. ``slider.json``
+says what the strips show.
 """
 
 from __future__ import annotations
@@ -38,20 +40,28 @@ from automix_transfer.rng import derive_generator
 from automix_transfer.runs.collect import SLIDER
 
 LAMS = tuple(k / 20 for k in range(21))
-PAD = 2  #: rows of a frame's border repeated above and below it, so that scaling does not let its neighbours shine through
+#: rows of a frame's border repeated above and below it, so that scaling does not let its neighbours shine
+#: through
+PAD = 2
 SIDE = 128  #: pixels of a frame at most
 MASK = "automix_mask"
 #: row of the page -> (its heading, what it does)
-ROWS = {"mixup": ("MixUp", "blends"), "cutmix": ("CutMix", "pastes a box"), "resizemix": ("ResizeMix", "pastes all of j, made small"),
-        "fmix": ("FMix", "cuts by low-frequency noise"), "saliencymix": ("SaliencyMix", "pastes around j's salient point"),
-        "puzzlemix": ("PuzzleMix", "moves and keeps salient blocks"), MASK: ("AutoMix, mask", "orange: i, purple: j"),
-        "automix": ("AutoMix", "has learned what to show of each")}
+ROWS = {
+    "mixup": ("MixUp", "blends"),
+    "cutmix": ("CutMix", "pastes a box"),
+    "resizemix": ("ResizeMix", "pastes all of j, made small"),
+    "fmix": ("FMix", "cuts by low-frequency noise"),
+    "saliencymix": ("SaliencyMix", "pastes around j's salient point"),
+    "puzzlemix": ("PuzzleMix", "moves and keeps salient blocks"),
+    MASK: ("AutoMix, mask", "orange: i, purple: j"),
+    "automix": ("AutoMix", "has learned what to show of each"),
+}
 
 
 @dataclass
 class Strips:
-    """Strips of all rows: row -> (pairs, λ, H, W, 3) uint8; of the plain images: (pairs, H, W, 3); what the network sees in the mixes:
-    row -> (pairs, λ, 2), its probabilities of the classes of image i and image j."""
+    """Strips of all rows: row -> (pairs, λ, H, W, 3) uint8; of the plain images: (pairs, H, W, 3); what the
+    network sees in the mixes: row -> (pairs, λ, 2), its probabilities of the classes of image i and image j."""
 
     rows: dict[str, NDArray[np.uint8]]
     images_i: NDArray[np.uint8]
@@ -60,9 +70,17 @@ class Strips:
     seen: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
-def render(method: Method, info: EncoderInfo, dataset: ClassificationDataset, count: int = 4, seed: int = 0,
-           lams: tuple[float, ...] = LAMS, root: str | Path = "") -> Strips:
-    """Mix ``count`` pairs of ``dataset`` at every λ: seconds on one core. Places that a method draws are the same for every λ.
+def render(
+    method: Method,
+    info: EncoderInfo,
+    dataset: ClassificationDataset,
+    count: int = 4,
+    seed: int = 0,
+    lams: tuple[float, ...] = LAMS,
+    root: str | Path = "",
+) -> Strips:
+    """Mix ``count`` pairs of ``dataset`` at every λ: seconds on one core. Places that a method draws are the
+    same for every λ.
 
     ``root``: of the data set, for the names of ImageNet's classes.
 
@@ -70,7 +88,10 @@ def render(method: Method, info: EncoderInfo, dataset: ClassificationDataset, co
         UserError: the method has no Mix Block, or the data set has too few pairs of two classes.
     """
     if not isinstance(method, AutoMix):
-        raise UserError(f"method '{type(method).__name__}' has no Mix Block, so it has no slider; give a run of method.name=automix")
+        raise UserError(
+            f"method '{type(method).__name__}' has no Mix Block, so it has no slider; give a run of "
+            "method.name=automix"
+        )
     chosen = choose_pairs(dataset, count, seed)
     pairs = pairs_of(dataset, info, chosen)
     encoder = method.inference_encoder()
@@ -89,10 +110,17 @@ def render(method: Method, info: EncoderInfo, dataset: ClassificationDataset, co
                 frames[name].append(pairs.pixels(mixed))
                 seen[name].append(encoder(mixed).softmax(dim=1).gather(1, labels).double().numpy())
     words = synset_words(Path(root))
-    names = [(words.get(dataset.classes[a], dataset.classes[a]), words.get(dataset.classes[b], dataset.classes[b]))
-             for a, b in labels.tolist()]
-    return Strips({name: np.stack(several, axis=1) for name, several in frames.items()}, pairs.pixels(pairs.images_i),
-                  pairs.pixels(pairs.images_j), names, {name: np.stack(values, axis=1) for name, values in seen.items()})
+    names = [
+        (words.get(dataset.classes[a], dataset.classes[a]), words.get(dataset.classes[b], dataset.classes[b]))
+        for a, b in labels.tolist()
+    ]
+    return Strips(
+        {name: np.stack(several, axis=1) for name, several in frames.items()},
+        pairs.pixels(pairs.images_i),
+        pairs.pixels(pairs.images_j),
+        names,
+        {name: np.stack(values, axis=1) for name, values in seen.items()},
+    )
 
 
 def synset_words(root: Path) -> dict[str, str]:
@@ -101,11 +129,16 @@ def synset_words(root: Path) -> dict[str, str]:
         lines = (root / "LOC_synset_mapping.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return {}
-    return {wnid: words if len(words) <= 24 else words.split(",")[0] for wnid, _, words in (line.partition(" ") for line in lines) if words}
+    return {
+        wnid: words if len(words) <= 24 else words.split(",")[0]
+        for wnid, _, words in (line.partition(" ") for line in lines)
+        if words
+    }
 
 
 def mixers_of(method: AutoMix, pairs: Pairs, seed: int) -> dict[str, Callable[[float], Tensor]]:
-    """Row -> λ -> mixed images (2n, 3, H, W), of the first n with image i first; the mask's row gives (2n, 1, H, W)."""
+    """Row -> λ -> mixed images (2n, 3, H, W), of the first n with image i first; the mask's row gives (2n, 1,
+    H, W)."""
     images, partners = pairs.images, pairs.permutation
     size = (images.shape[2], images.shape[3])
     mean, std = tuple(pairs.mean), tuple(pairs.std)
@@ -129,20 +162,34 @@ def mixers_of(method: AutoMix, pairs: Pairs, seed: int) -> dict[str, Callable[[f
 
     def fmix(lam: float) -> Tensor:
         options = FMixOptions()
-        return apply_fmix(images, dataclasses.replace(draw_fmix(2, size, options, rng(), lam), permutation=partners), options).images
+        return apply_fmix(
+            images,
+            dataclasses.replace(draw_fmix(2, size, options, rng(), lam), permutation=partners),
+            options,
+        ).images
 
     def puzzle(lam: float) -> Tensor:
-        return apply_puzzlemix(images, PuzzleMixDraw(lam, partners, True, blocks), saliency, PuzzleMixOptions(), mean, std).images
+        return apply_puzzlemix(
+            images, PuzzleMixDraw(lam, partners, True, blocks), saliency, PuzzleMixOptions(), mean, std
+        ).images
 
-    return {"mixup": lambda lam: MIXERS["mixup"](images, partners, lam, rng()),
-            "cutmix": lambda lam: MIXERS["cutmix"](images, partners, lam, rng()),
-            "resizemix": resize, "fmix": fmix,
-            "saliencymix": lambda lam: apply_saliencymix(images, MixDraw(lam, partners, True), SaliencyMixOptions(), mean, std).images,
-            "puzzlemix": puzzle, MASK: mask, "automix": lambda lam: mix(images, images[partners], mask(lam))}
+    return {
+        "mixup": lambda lam: MIXERS["mixup"](images, partners, lam, rng()),
+        "cutmix": lambda lam: MIXERS["cutmix"](images, partners, lam, rng()),
+        "resizemix": resize,
+        "fmix": fmix,
+        "saliencymix": lambda lam: (
+            apply_saliencymix(images, MixDraw(lam, partners, True), SaliencyMixOptions(), mean, std).images
+        ),
+        "puzzlemix": puzzle,
+        MASK: mask,
+        "automix": lambda lam: mix(images, images[partners], mask(lam)),
+    }
 
 
 def write(folder: Path, strips: Strips, about: dict[str, Any], lams: tuple[float, ...] = LAMS) -> Path:
-    """Write the strips as WebP into ``folder`` and ``slider.json`` last; returns it. ``about``: where network and images are from."""
+    """Write the strips as WebP into ``folder`` and ``slider.json`` last; returns it. ``about``: where network
+    and images are from."""
     rows, height, width = {}, 0, 0
     for name, pictures in strips.rows.items():
         rows[name] = [f"{name}_{k}.webp" for k in range(len(pictures))]
@@ -153,19 +200,37 @@ def write(folder: Path, strips: Strips, about: dict[str, Any], lams: tuple[float
         ends[side] = [f"image_{side}_{k}.webp" for k in range(len(images))]
         for file, image in zip(ends[side], images, strict=True):
             _save(folder / file, image[None])
-    seen = {name: [[[round(float(p), 4) for p in at] for at in pair] for pair in values] for name, values in strips.seen.items()}
-    write_json(folder / SLIDER, {"lams": list(lams), "height": height, "width": width, "pad": PAD, "rows": rows, "images": ends,
-                                 "classes": [list(pair) for pair in strips.classes], "seen": seen, **about})
+    seen = {
+        name: [[[round(float(p), 4) for p in at] for at in pair] for pair in values]
+        for name, values in strips.seen.items()
+    }
+    write_json(
+        folder / SLIDER,
+        {
+            "lams": list(lams),
+            "height": height,
+            "width": width,
+            "pad": PAD,
+            "rows": rows,
+            "images": ends,
+            "classes": [list(pair) for pair in strips.classes],
+            "seen": seen,
+            **about,
+        },
+    )
     return folder / SLIDER
 
 
 def _save(path: Path, frames: NDArray[np.uint8]) -> tuple[int, int]:
-    """Frames (λ, H, W, 3) one below the other, each with its border repeated; returns a frame's height and width in the file."""
+    """Frames (λ, H, W, 3) one below the other, each with its border repeated; returns a frame's height and
+    width in the file."""
     count, height, width = frames.shape[:3]
     if max(height, width) > SIDE:
         scale = SIDE / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        frames = np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames])
+        frames = np.stack(
+            [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames]
+        )
         count, height, width = frames.shape[:3]
     padded = np.pad(frames, ((0, 0), (PAD, PAD), (0, 0), (0, 0)), mode="edge")
     save_webp(path, padded.reshape(count * (height + 2 * PAD), width, 3), 84)

@@ -1,5 +1,5 @@
-"""What folders hold that a report can show. Everything is known by its content, never by where it lies: a foreign folder gives nothing,
-a damaged file a sentence."""
+"""What folders hold that a report can show. Everything is known by its content, never by where it lies: a
+foreign folder gives nothing, a damaged file a sentence."""
 
 from __future__ import annotations
 
@@ -14,16 +14,27 @@ from automix_transfer.io import read_json
 from automix_transfer.runs.folder import tame
 
 RUN_FILES = ("run.json", "metrics.json", "log.csv")
-DETECTOR_FILES = ("last_checkpoint", "model_final.pth")  # of a run of Detectron2, whose metrics.json is a JSON object a line
+# of a run of Detectron2, whose metrics.json is a JSON object a line
+DETECTOR_FILES = ("last_checkpoint", "model_final.pth")
 PRUNED = {"tensorboard", "maps", "logs", "pictures", "checkpoints", "__pycache__", "node_modules"}
-SILENT = {"metrics.json", "run.json", "categories.json", "best.json", "demo.json", "captions.json", "slider.json", "shots.json"}
+SILENT = {
+    "metrics.json",
+    "run.json",
+    "categories.json",
+    "best.json",
+    "demo.json",
+    "captions.json",
+    "slider.json",
+    "shots.json",
+}
 DEPTH, FOLDERS, JSON_BYTES = 7, 20_000, 8_000_000
 SUMMARY, SLIDER, SHOTS = "summary.json", "slider.json", "shots.json"
 
 
 @dataclass
 class File:
-    """A JSON file that a section of the page shows: ``name`` is what the page calls it, ``content`` an object."""
+    """A JSON file that a section of the page shows: ``name`` is what the page calls it, ``content`` an
+    object."""
 
     path: Path
     name: str
@@ -32,7 +43,8 @@ class File:
 
 @dataclass
 class Found:
-    """Everything of some folders, in the order in which the page shows it; ``problems``: a sentence for everything damaged."""
+    """Everything of some folders, in the order in which the page shows it; ``problems``: a sentence for
+    everything damaged."""
 
     folders: list[Path]
     runs: list[Path] = field(default_factory=list)
@@ -46,7 +58,8 @@ class Found:
         return self.files.get(kind, [])
 
     def name(self, path: Path) -> str:
-        """What the page calls ``path``: from the folder that was given, with that folder's name where there are several."""
+        """What the page calls ``path``: from the folder that was given, with that folder's name where there
+        are several."""
         for folder in sorted(self.folders, key=lambda f: len(f.parts)):
             if path == folder or folder in path.parents:
                 inner = path.relative_to(folder)
@@ -93,14 +106,18 @@ def collect(folders: Sequence[Path]) -> Found:
     found = Found(list(dict.fromkeys(folders)))
     for folder in found.folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} does not exist or is not a folder; give folders of runs, e.g. runs/demo")
+            raise UserError(
+                f"{folder} does not exist or is not a folder; give folders of runs, e.g. runs/demo"
+            )
     seen: set[Path] = set()
     for folder in found.folders:
         _walk(folder, found, seen)
     if found.empty and not found.problems:
         names = ", ".join(map(str, found.folders))
-        raise UserError(f"{names} holds no run, result or figure of ours, so there is nothing to report; "
-                        "give the folder of a demo or of a run")
+        raise UserError(
+            f"{names} holds no run, result or figure of ours, so there is nothing to report; "
+            "give the folder of a demo or of a run"
+        )
     found.runs.sort(key=lambda path: _place(found.name(path)))
     for files in (found.detectors, found.figures):
         files.sort(key=lambda path: _place(found.name(path)))
@@ -110,7 +127,9 @@ def collect(folders: Sequence[Path]) -> Found:
 
 
 def _walk(folder: Path, found: Found, seen: set[Path]) -> None:
-    for here, inner, names in os.walk(folder, onerror=lambda error: found.problems.append(f"{error.filename} could not be read")):
+    for here, inner, names in os.walk(
+        folder, onerror=lambda error: found.problems.append(f"{error.filename} could not be read")
+    ):
         path = Path(here)
         inner[:] = sorted(name for name in inner if name not in PRUNED and not name.startswith("."))
         if len(path.relative_to(folder).parts) >= DEPTH:
@@ -118,7 +137,9 @@ def _walk(folder: Path, found: Found, seen: set[Path]) -> None:
         if path.resolve() in seen:
             continue
         if len(seen) >= FOLDERS:
-            found.problems.append(f"{folder} has more than {FOLDERS:,} folders; what lies behind {path} was not looked at")
+            found.problems.append(
+                f"{folder} has more than {FOLDERS:,} folders; what lies behind {path} was not looked at"
+            )
             return
         seen.add(path.resolve())
         files = set(names)
@@ -134,7 +155,9 @@ def _walk(folder: Path, found: Found, seen: set[Path]) -> None:
 
 
 def _file(path: Path, found: Found, at_top: bool) -> None:
-    special = {SLIDER: "slider", SHOTS: "shots", SUMMARY: "summary", "confusion.json": "confusion"}.get(path.name)
+    special = {SLIDER: "slider", SHOTS: "shots", SUMMARY: "summary", "confusion.json": "confusion"}.get(
+        path.name
+    )
     if special is None and path.name in SILENT:
         return
     try:
@@ -149,13 +172,28 @@ def _file(path: Path, found: Found, at_top: bool) -> None:
             found.problems.append(f"{path} is not a JSON object")
         return
     kind = special or next((kind for kind, fits in KINDS.items() if fits(content)), None)
-    if kind == "summary" and not at_top and not any(isinstance(content.get(key), dict) for key in ("pretrain", "detection", "finegrained")):
+    if (
+        kind == "summary"
+        and not at_top
+        and not any(isinstance(content.get(key), dict) for key in ("pretrain", "detection", "finegrained"))
+    ):
         kind = None  # another program's
     if kind:
         found.files.setdefault(kind, []).append(File(path, found.name(path), content))
 
 
-ORDER = ("pretrain", "detection", "finegrained", "wsol", "vanilla", "random_init", "scratch", "mixup", "cutmix", "automix")
+ORDER = (
+    "pretrain",
+    "detection",
+    "finegrained",
+    "wsol",
+    "vanilla",
+    "random_init",
+    "scratch",
+    "mixup",
+    "cutmix",
+    "automix",
+)
 
 
 def _place(name: str) -> tuple[Any, ...]:
@@ -165,6 +203,12 @@ def _place(name: str) -> tuple[Any, ...]:
         stem = part.removesuffix(".json")
         start = next((known for known in ORDER if stem == known or stem.endswith(f"_{known}")), None)
         digits = "".join(c for c in stem if c.isdigit())[:9]
-        parts.append((stem.removesuffix(f"_{start}") if start and stem != start else "", ORDER.index(start) if start else len(ORDER),
-                      int(digits) if digits else 0, part))
+        parts.append(
+            (
+                stem.removesuffix(f"_{start}") if start and stem != start else "",
+                ORDER.index(start) if start else len(ORDER),
+                int(digits) if digits else 0,
+                part,
+            )
+        )
     return tuple(parts)

@@ -1,4 +1,5 @@
-"""Reading run folders for the report. They may be incomplete, hand-edited or of another version: what cannot be read is a sentence."""
+"""Reading run folders for the report. They may be incomplete, hand-edited or of another version: what cannot
+be read is a sentence."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ Points = tuple[list[float], list[float]]
 
 @dataclass
 class RunFolder:
-    """What a folder of `training` says of itself; ``problems`` has a sentence for everything that is missing or damaged."""
+    """What a folder of `training` says of itself; ``problems`` has a sentence for everything that is missing
+    or damaged."""
 
     path: Path
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +66,8 @@ def read_run(path: Path) -> RunFolder:
 
 
 def read_history(path: Path, problems: list[str] | None = None) -> list[dict[str, float]]:
-    """The rows by epoch of ``path/log.csv``; empty cells are left out. A missing or damaged file gives what is readable of it."""
+    """The rows by epoch of ``path/log.csv``; empty cells are left out. A missing or damaged file gives what
+    is readable of it."""
     rows: list[dict[str, float]] = []
     try:
         with (path / "log.csv").open(encoding="utf-8", newline="") as file:
@@ -87,7 +90,8 @@ def read_history(path: Path, problems: list[str] | None = None) -> list[dict[str
 
 
 def read_metrics(run: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """Detectron2's ``metrics.json`` (a JSON object a line) by iteration; of an iteration that a resumed run did again, the last."""
+    """Detectron2's ``metrics.json`` (a JSON object a line) by iteration; of an iteration that a resumed run
+    did again, the last."""
     file = run / "metrics.json"
     found: dict[int, dict[str, Any]] = {}
     try:
@@ -109,8 +113,11 @@ def points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
     """Iterations (from 1) and values of the rows that have a finite ``key``."""
     # Detectron2 files the evaluation after the last iteration, which trained, under the next
     last = max((row["iteration"] for row in rows if "total_loss" in row), default=math.inf)
-    found = [(min(row["iteration"], last) + 1.0, float(row[key])) for row in rows
-             if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])]
+    found = [
+        (min(row["iteration"], last) + 1.0, float(row[key]))
+        for row in rows
+        if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])
+    ]
     return [x for x, _ in found], [y for _, y in found]
 
 
@@ -120,7 +127,8 @@ def read_optional(path: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def settings(config: str) -> dict[str, str]:
-    """``data.image_size`` -> ``64``: the settings of a config.yaml as we write them; lines that a hand has damaged are passed over."""
+    """``data.image_size`` -> ``64``: the settings of a config.yaml as we write them; lines that a hand has
+    damaged are passed over."""
     found: dict[str, str] = {}
     above: list[str] = []
     for line in config.splitlines():
@@ -140,13 +148,20 @@ def settings(config: str) -> dict[str, str]:
 
 
 def differences(configs: Sequence[str], own: Sequence[str] = ("output",)) -> list[dict[str, str]]:
-    """For each config, its settings that are not what most of them have; an absent one is "–". Settings named in ``own`` say nothing."""
+    """For each config, its settings that are not what most of them have; an absent one is "–". Settings named
+    in ``own`` say nothing."""
     flat = [settings(config) for config in configs]
     usual = {}
     for key in dict.fromkeys(key for one in flat for key in one):
         usual[key] = Counter(one.get(key, "–") for one in flat if one).most_common(1)[0][0]
-    return [{key: one.get(key, "–") for key, value in usual.items() if one and key not in own and one.get(key, "–") != value}
-            for one in flat]
+    return [
+        {
+            key: one.get(key, "–")
+            for key, value in usual.items()
+            if one and key not in own and one.get(key, "–") != value
+        }
+        for one in flat
+    ]
 
 
 def _mapping(path: Path, problems: list[str], reason: str = "") -> dict[str, Any]:
@@ -162,7 +177,8 @@ def _mapping(path: Path, problems: list[str], reason: str = "") -> dict[str, Any
 
 
 def tame(value: Any, depth: int = 0) -> Any:
-    """``value`` with None for what no page can show: NaN, infinities, whole numbers of hundreds of digits, and hundreds of brackets."""
+    """``value`` with None for what no page can show: NaN, infinities, whole numbers of hundreds of digits,
+    and hundreds of brackets."""
     if isinstance(value, dict):
         return {key: tame(item, depth + 1) for key, item in value.items()} if depth < 40 else None
     if isinstance(value, list):

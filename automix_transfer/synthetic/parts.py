@@ -1,8 +1,10 @@
-"""What the embedded images are drawn with: outlines, textures and markings, and the things that are put together from them.
+"""What the embedded images are drawn with: outlines, textures and markings, and the things that are put
+together from them.
 
-A `Thing` is a list of `Part`s in coordinates of its own (x right, y down, a radius of about 1). `Placement` moves it into an image.
-`draw_thing` and `thing_mask` rasterise it on a canvas that is `SUPERSAMPLING` times larger than the image; averaging the
-canvas down gives anti-aliased pixels and, in the mask, the share of each pixel that the thing covers.
+A `Thing` is a list of `Part`s in coordinates of its own (x right, y down, a radius of about 1). `Placement`
+moves it into an image. `draw_thing` and `thing_mask` rasterise it on a canvas that is `SUPERSAMPLING` times
+larger than the image; averaging the canvas down gives anti-aliased pixels and, in the mask, the share of each
+pixel that the thing covers.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SUPERSAMPLING = 2
-RIM_LIGHT = np.clip(0.35 + (np.arange(256, dtype=np.float32) / 255 - 0.5) * 2.2, 0.35, 1)  # by how much of the neighbourhood is inside
+# by how much of the neighbourhood is inside
+RIM_LIGHT = np.clip(0.35 + (np.arange(256, dtype=np.float32) / 255 - 0.5) * 2.2, 0.35, 1)
 SUBPIXEL_BITS = 4  # OpenCV's polygons take fixed-point corners
 
 Array = NDArray[np.float32]
@@ -26,7 +29,9 @@ Colour = tuple[float, float, float]  # RGB, 0 to 255
 def polar(radius: Callable[[Array], Array], points: int = 64) -> Array:
     """A closed outline (points, 2) from a radius as a function of the angle, clockwise from the top."""
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False, dtype=np.float32)
-    return np.stack([radius(angle) * np.sin(angle), -radius(angle) * np.cos(angle)], axis=1).astype(np.float32)
+    return np.stack([radius(angle) * np.sin(angle), -radius(angle) * np.cos(angle)], axis=1).astype(
+        np.float32
+    )
 
 
 def _regular(corners: int, inner: float = 1.0) -> Array:
@@ -46,7 +51,10 @@ def _heart() -> Array:
 
 def _cross(arm: float) -> Array:
     quarter = np.array([(-arm, -1), (arm, -1), (arm, -arm)], np.float32)
-    turns = [np.array(turn, np.float32) for turn in ([[1, 0], [0, 1]], [[0, 1], [-1, 0]], [[-1, 0], [0, -1]], [[0, -1], [1, 0]])]
+    turns = [
+        np.array(turn, np.float32)
+        for turn in ([[1, 0], [0, 1]], [[0, 1], [-1, 0]], [[-1, 0], [0, -1]], [[0, -1], [1, 0]])
+    ]
     return np.concatenate([quarter @ turn for turn in turns])
 
 
@@ -87,7 +95,10 @@ TEXTURE_PERIODS = 1.6  # periods from the middle of a thing to its rim, before i
 
 
 def _ring_symbol() -> list[Array]:
-    return [polar(lambda angle: np.full_like(angle, 0.72), 32), polar(lambda angle: np.full_like(angle, 0.34), 32)]
+    return [
+        polar(lambda angle: np.full_like(angle, 0.72), 32),
+        polar(lambda angle: np.full_like(angle, 0.34), 32),
+    ]
 
 
 def _bars_symbol() -> list[Array]:
@@ -106,7 +117,8 @@ MARKINGS: dict[str, list[Array]] = {
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a thing: polygons (even-odd) in the thing's coordinates, a colour, and perhaps a texture in a second colour."""
+    """One piece of a thing: polygons (even-odd) in the thing's coordinates, a colour, and perhaps a texture
+    in a second colour."""
 
     polygons: list[Array]
     colour: Colour
@@ -124,7 +136,8 @@ Thing = list[Part]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a thing stands: centre in image pixels, radius in pixels, angle in radians, stretch, mirror (1 or -1), light's direction."""
+    """Where a thing stands: centre in image pixels, radius in pixels, angle in radians, stretch, mirror (1 or
+    -1), light's direction."""
 
     x: float
     y: float
@@ -147,7 +160,9 @@ def _fixed_point(polygon: Array, matrix: NDArray[np.float64], offset: tuple[int,
     return np.round(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 
-def _bounds(points: Array, matrix: NDArray[np.float64], shape: tuple[int, ...], margin: int) -> tuple[slice, slice]:
+def _bounds(
+    points: Array, matrix: NDArray[np.float64], shape: tuple[int, ...], margin: int
+) -> tuple[slice, slice]:
     """Rows and columns of a canvas around a polygon; empty where it lies outside."""
     moved = points @ matrix[:, :2].T + matrix[:, 2]
     (x0, y0), (x1, y1) = moved.min(axis=0), moved.max(axis=0)
@@ -169,7 +184,8 @@ def _fill(part: Part, matrix: NDArray[np.float64], rows: slice, columns: slice) 
 
 
 def draw_thing(canvas: Array, thing: Thing, place: Placement, shadow: float = 0.0) -> None:
-    """Paint a thing on a canvas (H, W, 3), float32 RGB 0 to 255, in place. Shading follows ``place.light``; ``shadow`` in [0, 1]."""
+    """Paint a thing on a canvas (H, W, 3), float32 RGB 0 to 255, in place. Shading follows ``place.light``;
+    ``shadow`` in [0, 1]."""
     matrix = place.matrix()
     if shadow > 0:
         _draw_shadow(canvas, thing, place, shadow)
@@ -185,15 +201,23 @@ def draw_thing(canvas: Array, thing: Thing, place: Placement, shadow: float = 0.
         u = (inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]).astype(np.float32)
         v = (inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]).astype(np.float32)
         # Light comes from one side of the image, whatever the thing's own rotation.
-        side = (np.cos(place.light) * (x / SUPERSAMPLING - place.x) + np.sin(place.light) * (y / SUPERSAMPLING - place.y)) / place.radius
+        side = (
+            np.cos(place.light) * (x / SUPERSAMPLING - place.x)
+            + np.sin(place.light) * (y / SUPERSAMPLING - place.y)
+        ) / place.radius
         gain = 1 + 0.2 * np.clip(side, -1.2, 1.2).astype(np.float32)
         if part.rim:
             width = 2 * round(0.05 * place.radius * SUPERSAMPLING) + 1
             gain *= RIM_LIGHT[cv2.blur(mask, (width, width))]
         paint: Array = np.asarray(part.colour, np.float32)
         if part.texture:
-            cos, sin = np.float32(np.cos(part.turn) * part.periods), np.float32(np.sin(part.turn) * part.periods)
-            weight = TEXTURES[part.texture](cos * u - sin * v + np.float32(part.phase[0]), sin * u + cos * v + np.float32(part.phase[1]))
+            cos, sin = (
+                np.float32(np.cos(part.turn) * part.periods),
+                np.float32(np.sin(part.turn) * part.periods),
+            )
+            weight = TEXTURES[part.texture](
+                cos * u - sin * v + np.float32(part.phase[0]), sin * u + cos * v + np.float32(part.phase[1])
+            )
             paint = paint + weight[..., None] * (np.asarray(part.second, np.float32) - paint)
         paint = np.minimum(paint * gain[..., None], 255)
         below = canvas[rows, columns]
@@ -210,7 +234,9 @@ def _draw_shadow(canvas: Array, thing: Thing, place: Placement, strength: float)
     matrix = place.matrix() - [[0, 0, reach * np.cos(place.light)], [0, 0, reach * np.sin(place.light)]]
     for part in thing:
         if part.solid:
-            corners = [_fixed_point(polygon, matrix, (columns.start, rows.start)) for polygon in part.polygons]
+            corners = [
+                _fixed_point(polygon, matrix, (columns.start, rows.start)) for polygon in part.polygons
+            ]
             cv2.fillPoly(mask, corners, round(255 * strength), cv2.LINE_8, SUBPIXEL_BITS)
     soft = cv2.blur(cv2.blur(mask, (blur, blur)), (blur, blur))
     canvas[rows, columns] *= (1 - soft.astype(np.float32) / 255)[..., None]

@@ -1,7 +1,8 @@
-"""The native layouts of ImageNet, CUB-200-2011, FGVC-Aircraft, PASCAL VOC and COCO, as released, for the embedded images.
+"""The native layouts of ImageNet, CUB-200-2011, FGVC-Aircraft, PASCAL VOC and COCO, as released, for the
+embedded images.
 
-A layout is two functions: ``*_jobs`` says which images there are, ``*_annotations`` writes the text files once they are
-rendered. Numbers of images are those of scale 1.
+A layout is two functions: ``*_jobs`` says which images there are, ``*_annotations`` writes the text files
+once they are rendered. Numbers of images are those of scale 1.
 """
 
 from __future__ import annotations
@@ -35,46 +36,71 @@ def scaled(count: int, scale: float, least: int = 2) -> int:
     return max(least, round(count * scale))
 
 
-# --- ImageNet -----------------------------------------------------------------------------------------------------------
+# --- ImageNet
+# -----------------------------------------------------------------------------------------------------------
 def imagenet_jobs(scale: float, seeds: Seeds) -> list[Job]:
     """train/<wnid>/<wnid>_N.JPEG and val/<wnid>/ILSVRC2012_val_NNNNNNNN.JPEG."""
     jobs = []
     for label, wnid in enumerate(WNIDS):
-        jobs += [Job("object", seeds("imagenet train", label, n), f"train/{wnid}/{wnid}_{n}.JPEG", label)
-                 for n in range(scaled(160, scale))]
+        jobs += [
+            Job("object", seeds("imagenet train", label, n), f"train/{wnid}/{wnid}_{n}.JPEG", label)
+            for n in range(scaled(160, scale))
+        ]
         count = scaled(30, scale)
-        jobs += [Job("object", seeds("imagenet val", label, n), f"val/{wnid}/ILSVRC2012_val_{label * count + n + 1:08d}.JPEG", label)
-                 for n in range(count)]
+        jobs += [
+            Job(
+                "object",
+                seeds("imagenet val", label, n),
+                f"val/{wnid}/ILSVRC2012_val_{label * count + n + 1:08d}.JPEG",
+                label,
+            )
+            for n in range(count)
+        ]
     return jobs
 
 
 def imagenet_annotations(folder: Path, records: list[Record]) -> None:
     """LOC_synset_mapping.txt: what each folder shows."""
-    _lines(folder / "LOC_synset_mapping.txt", [f"{wnid} {kind.name}" for wnid, kind in zip(WNIDS, IMAGENET_CLASSES, strict=True)])
+    _lines(
+        folder / "LOC_synset_mapping.txt",
+        [f"{wnid} {kind.name}" for wnid, kind in zip(WNIDS, IMAGENET_CLASSES, strict=True)],
+    )
 
 
-# --- CUB-200-2011 -------------------------------------------------------------------------------------------------------
+# --- CUB-200-2011
+# -------------------------------------------------------------------------------------------------------
 def cub_jobs(scale: float, seeds: Seeds) -> list[Job]:
-    """images/<NNN.Name>/<Name>_NNNN_NNNNN.jpg; whether an image is for training is its number's matter, see `_cub_is_train`."""
+    """images/<NNN.Name>/<Name>_NNNN_NNNNN.jpg; whether an image is for training is its number's matter, see
+    `_cub_is_train`."""
     jobs = []
     train, test = scaled(30, scale), scaled(20, scale)
     for label, species in enumerate(SPECIES):
         for n in range(train + test):
             part = "train" if n < train else "test"
             name = f"{species.name}_{n + 1:04d}_{label * (train + test) + n + 1}.jpg"
-            jobs.append(Job("bird", seeds(f"cub {part}", label, n), f"images/{label + 1:03d}.{species.name}/{name}", label))
+            jobs.append(
+                Job(
+                    "bird",
+                    seeds(f"cub {part}", label, n),
+                    f"images/{label + 1:03d}.{species.name}/{name}",
+                    label,
+                )
+            )
     return jobs
 
 
 def cub_annotations(folder: Path, records: list[Record]) -> None:
-    """images.txt, image_class_labels.txt, train_test_split.txt, bounding_boxes.txt (x, y, width, height) and classes.txt."""
+    """images.txt, image_class_labels.txt, train_test_split.txt, bounding_boxes.txt (x, y, width, height) and
+    classes.txt."""
     per_class = len(records) // len(SPECIES)
     train = round(per_class * 30 / 50)
     numbered = list(enumerate(records, start=1))
     _lines(folder / "images.txt", [f"{n} {record.file.removeprefix('images/')}" for n, record in numbered])
     _lines(folder / "image_class_labels.txt", [f"{n} {record.label + 1}" for n, record in numbered])
     _lines(folder / "train_test_split.txt", [f"{n} {int((n - 1) % per_class < train)}" for n, _ in numbered])
-    _lines(folder / "classes.txt", [f"{n} {n:03d}.{species.name}" for n, species in enumerate(SPECIES, start=1)])
+    _lines(
+        folder / "classes.txt", [f"{n} {n:03d}.{species.name}" for n, species in enumerate(SPECIES, start=1)]
+    )
     boxes = []
     for n, record in numbered:
         x0, y0, x1, y1 = record.instances[0].box
@@ -82,7 +108,8 @@ def cub_annotations(folder: Path, records: list[Record]) -> None:
     _lines(folder / "bounding_boxes.txt", boxes)
 
 
-# --- FGVC-Aircraft ------------------------------------------------------------------------------------------------------
+# --- FGVC-Aircraft
+# ------------------------------------------------------------------------------------------------------
 _AIRCRAFT_SPLITS = {"train": 15, "val": 15, "test": 20}
 
 
@@ -93,12 +120,15 @@ def aircraft_jobs(scale: float, seeds: Seeds) -> list[Job]:
         for n in range(scaled(count, scale)):
             for label in range(len(VARIANTS)):
                 number = digit * 1_000_000 + 7 * (n * len(VARIANTS) + label) + 11
-                jobs.append(Job("aircraft", seeds(f"aircraft {split}", label, n), f"data/images/{number}.jpg", label))
+                jobs.append(
+                    Job("aircraft", seeds(f"aircraft {split}", label, n), f"data/images/{number}.jpg", label)
+                )
     return jobs
 
 
 def aircraft_annotations(folder: Path, records: list[Record]) -> None:
-    """The lists of variants, families and manufacturers, one of each for each split, and images_box.txt (1-based, inclusive)."""
+    """The lists of variants, families and manufacturers, one of each for each split, and images_box.txt
+    (1-based, inclusive)."""
     data = folder / "data"
     splits: dict[str, list[Record]] = {split: [] for split in (*_AIRCRAFT_SPLITS, "trainval")}
     for record in sorted(records, key=lambda record: record.file):
@@ -110,22 +140,36 @@ def aircraft_annotations(folder: Path, records: list[Record]) -> None:
         names = [variant.name if level == "variant" else str(getattr(variant, level)) for variant in VARIANTS]
         _lines(data / f"{plural}.txt", sorted(set(names)))
         for split, members in splits.items():
-            _lines(data / f"images_{level}_{split}.txt", [f"{Path(record.file).stem} {names[record.label]}" for record in members])
+            _lines(
+                data / f"images_{level}_{split}.txt",
+                [f"{Path(record.file).stem} {names[record.label]}" for record in members],
+            )
     for split, members in splits.items():
         _lines(data / f"images_{split}.txt", [Path(record.file).stem for record in members])
-    boxes = [(Path(record.file).stem, record.instances[0].box) for record in sorted(records, key=lambda record: record.file)]
-    _lines(data / "images_box.txt", [f"{number} {x0 + 1} {y0 + 1} {x1} {y1}" for number, (x0, y0, x1, y1) in boxes])
+    boxes = [
+        (Path(record.file).stem, record.instances[0].box)
+        for record in sorted(records, key=lambda record: record.file)
+    ]
+    _lines(
+        data / "images_box.txt",
+        [f"{number} {x0 + 1} {y0 + 1} {x1} {y1}" for number, (x0, y0, x1, y1) in boxes],
+    )
 
 
-# --- PASCAL VOC ---------------------------------------------------------------------------------------------------------
+# --- PASCAL VOC
+# ---------------------------------------------------------------------------------------------------------
 def voc_jobs(scale: float, seeds: Seeds) -> list[Job]:
     """JPEGImages/NNNNNN.jpg; of every four images in a row the first three are trainval, the last is test."""
     count = scaled(100, scale, least=len(VOC_CLASSES)) * 4
-    return [Job("voc", seeds("voc", n), f"JPEGImages/{n + 1:06d}.jpg", (n // 4) % len(VOC_CLASSES)) for n in range(count)]
+    return [
+        Job("voc", seeds("voc", n), f"JPEGImages/{n + 1:06d}.jpg", (n // 4) % len(VOC_CLASSES))
+        for n in range(count)
+    ]
 
 
 def voc_annotations(folder: Path, records: list[Record]) -> None:
-    """Annotations/*.xml (1-based, inclusive) and ImageSets/Main, one list a split and one a class and split (1, -1, 0: difficult only)."""
+    """Annotations/*.xml (1-based, inclusive) and ImageSets/Main, one list a split and one a class and split
+    (1, -1, 0: difficult only)."""
     splits: dict[str, list[Record]] = {"train": [], "val": [], "trainval": [], "test": []}
     for index, record in enumerate(records):
         if index % 4 == 3:
@@ -148,22 +192,31 @@ def _voc_flag(record: Record, label: int) -> int:
 
 def _voc_xml(record: Record) -> str:
     objects = "".join(_voc_object(instance) for instance in record.instances)
-    return (f"<annotation>\n\t<folder>VOC2007</folder>\n\t<filename>{escape(Path(record.file).name)}</filename>\n"
-            "\t<source>\n\t\t<database>automix_transfer embedded data</database>\n\t\t<annotation>rendered</annotation>\n"
-            "\t\t<image>rendered</image>\n\t</source>\n"
-            f"\t<size>\n\t\t<width>{record.width}</width>\n\t\t<height>{record.height}</height>\n\t\t<depth>3</depth>\n\t</size>\n"
-            f"\t<segmented>0</segmented>\n{objects}</annotation>\n")
+    return (
+        f"<annotation>\n\t<folder>VOC2007</folder>\n\t<filename>{escape(Path(record.file).name)}</filename>\n"
+        "\t<source>\n\t\t<database>automix_transfer embedded "
+        "data</database>\n\t\t<annotation>rendered</annotation>\n"
+        "\t\t<image>rendered</image>\n\t</source>\n"
+        f"\t<size>\n\t\t<width>{record.width}</width>\n\t\t<height>{record.height}</height>\n\t\t<depth>3</depth>\n\t</size>\n"
+        f"\t<segmented>0</segmented>\n{objects}</annotation>\n"
+    )
 
 
 def _voc_object(instance: Instance) -> str:
     x0, y0, x1, y1 = instance.box
-    flags = "".join(f"\t\t<{name}>{int(getattr(instance, name))}</{name}>\n" for name in ("truncated", "occluded", "difficult"))
-    return (f"\t<object>\n\t\t<name>{VOC_CLASSES[instance.label].name}</name>\n\t\t<pose>Unspecified</pose>\n{flags}"
-            f"\t\t<bndbox>\n\t\t\t<xmin>{x0 + 1}</xmin>\n\t\t\t<ymin>{y0 + 1}</ymin>\n\t\t\t<xmax>{x1}</xmax>\n\t\t\t<ymax>{y1}</ymax>\n"
-            "\t\t</bndbox>\n\t</object>\n")
+    flags = "".join(
+        f"\t\t<{name}>{int(getattr(instance, name))}</{name}>\n"
+        for name in ("truncated", "occluded", "difficult")
+    )
+    return (
+        f"\t<object>\n\t\t<name>{VOC_CLASSES[instance.label].name}</name>\n\t\t<pose>Unspecified</pose>\n{flags}"
+        f"\t\t<bndbox>\n\t\t\t<xmin>{x0 + 1}</xmin>\n\t\t\t<ymin>{y0 + 1}</ymin>\n\t\t\t<xmax>{x1}</xmax>\n\t\t\t<ymax>{y1}</ymax>\n"
+        "\t\t</bndbox>\n\t</object>\n"
+    )
 
 
-# --- COCO ---------------------------------------------------------------------------------------------------------------
+# --- COCO
+# ---------------------------------------------------------------------------------------------------------------
 def coco_jobs(scale: float, seeds: Seeds) -> list[Job]:
     """train2017/<12 digits>.jpg and val2017/<12 digits>.jpg."""
     jobs = []
@@ -171,7 +224,9 @@ def coco_jobs(scale: float, seeds: Seeds) -> list[Job]:
         step = 16 if split == "train2017" else 17 * 16
         for n in range(scaled(count, scale, least=len(COCO_CLASSES))):
             image_id = first + n * step + (0 if split == "train2017" else 500_000)
-            jobs.append(Job("coco", seeds(f"coco {split}", n), f"{split}/{image_id:012d}.jpg", n % len(COCO_CLASSES)))
+            jobs.append(
+                Job("coco", seeds(f"coco {split}", n), f"{split}/{image_id:012d}.jpg", n % len(COCO_CLASSES))
+            )
     return jobs
 
 
@@ -179,23 +234,50 @@ def coco_annotations(folder: Path, records: list[Record]) -> None:
     """annotations/instances_{train,val}2017.json."""
     for split in ("train2017", "val2017"):
         members = [record for record in records if record.file.startswith(split)]
-        images = [{"license": 1, "file_name": Path(record.file).name, "height": record.height, "width": record.width,
-                   "date_captured": "2026-01-01 00:00:00", "id": int(Path(record.file).stem)} for record in members]
+        images = [
+            {
+                "license": 1,
+                "file_name": Path(record.file).name,
+                "height": record.height,
+                "width": record.width,
+                "date_captured": "2026-01-01 00:00:00",
+                "id": int(Path(record.file).stem),
+            }
+            for record in members
+        ]
         annotations: list[dict[str, Any]] = []
         for record in members:
             for instance in record.instances:
                 x0, y0, x1, y1 = instance.box
-                annotations.append({
-                    "segmentation": instance.polygons, "area": float(instance.area), "iscrowd": 0, "image_id": int(Path(record.file).stem),
-                    "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)], "category_id": COCO_CATEGORY_IDS[instance.label],
-                    "id": len(annotations) + 1 + (0 if split == "train2017" else 1_000_000)})
+                annotations.append(
+                    {
+                        "segmentation": instance.polygons,
+                        "area": float(instance.area),
+                        "iscrowd": 0,
+                        "image_id": int(Path(record.file).stem),
+                        "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
+                        "category_id": COCO_CATEGORY_IDS[instance.label],
+                        "id": len(annotations) + 1 + (0 if split == "train2017" else 1_000_000),
+                    }
+                )
         content = {
-            "info": {"description": "automix_transfer embedded data, rendered", "url": "", "version": "1.0", "year": 2026,
-                     "contributor": "automix_transfer", "date_created": "2026/01/01"},
-            "licenses": [{"url": "https://www.apache.org/licenses/LICENSE-2.0", "id": 1, "name": "Apache License 2.0"}],
-            "images": images, "annotations": annotations,
-            "categories": [{"supercategory": kind.shape, "id": number, "name": kind.name}
-                           for number, kind in zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True)],
+            "info": {
+                "description": "automix_transfer embedded data, rendered",
+                "url": "",
+                "version": "1.0",
+                "year": 2026,
+                "contributor": "automix_transfer",
+                "date_created": "2026/01/01",
+            },
+            "licenses": [
+                {"url": "https://www.apache.org/licenses/LICENSE-2.0", "id": 1, "name": "Apache License 2.0"}
+            ],
+            "images": images,
+            "annotations": annotations,
+            "categories": [
+                {"supercategory": kind.shape, "id": number, "name": kind.name}
+                for number, kind in zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True)
+            ],
         }
         _write(folder / "annotations" / f"instances_{split}.json", json.dumps(content))
 

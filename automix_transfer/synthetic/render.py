@@ -42,7 +42,8 @@ from automix_transfer.synthetic.things import (
 
 JPEG_QUALITY = 92
 BANNER_HEIGHT = 20  # pixels at the bottom of the aircraft images, as in the released ones
-POLYGON_SCALE = 8  # polygons are traced on masks enlarged by this, so their corners lie on pixel edges to 1/16 pixel
+# polygons are traced on masks enlarged by this, so their corners lie on pixel edges to 1/16 pixel
+POLYGON_SCALE = 8
 DIFFICULT_VISIBLE = 0.55  # of its silhouette; less is hidden or cut off too much to be asked for
 DIFFICULT_SIDE = 12  # pixels
 
@@ -61,7 +62,8 @@ class Job:
 
 @dataclass
 class Instance:
-    """One object as seen: label, box (x0, y0, x1, y1) with exclusive upper ends, visible mask (H, W), flags and polygons."""
+    """One object as seen: label, box (x0, y0, x1, y1) with exclusive upper ends, visible mask (H, W), flags
+    and polygons."""
 
     label: int
     box: Box
@@ -92,8 +94,14 @@ class Placed:
     label: int
 
 
-def _paint(rng: Generator, height: int, width: int, placed: list[Placed], clutter_radius: tuple[float, float] = CLUTTER_RADIUS,
-           clutter: float = 1.0) -> Image:
+def _paint(
+    rng: Generator,
+    height: int,
+    width: int,
+    placed: list[Placed],
+    clutter_radius: tuple[float, float] = CLUTTER_RADIUS,
+    clutter: float = 1.0,
+) -> Image:
     canvas = random_background(rng, height, width)
     add_clutter(rng, canvas, height, width, SHAPES, OBJECT_TEXTURES, OBJECT_MARKINGS, clutter_radius, clutter)
     for one in placed:
@@ -106,22 +114,38 @@ def describe(placed: list[Placed], height: int, width: int, polygons: bool = Fal
     masks = [thing_mask(one.thing, one.place, (height, width)) for one in placed]
     instances = []
     for index, (one, mask) in enumerate(zip(placed, masks, strict=True)):
-        visible = mask & ~np.logical_or.reduce(masks[index + 1:]) if index + 1 < len(masks) else mask
+        visible = mask & ~np.logical_or.reduce(masks[index + 1 :]) if index + 1 < len(masks) else mask
         box = mask_box(visible)
         if box is None:
             continue
         whole, truncated = _whole_area(one, height, width)
         hidden = int(mask.sum()) - int(visible.sum())
-        difficult = visible.sum() < DIFFICULT_VISIBLE * whole or min(box[2] - box[0], box[3] - box[1]) < DIFFICULT_SIDE
-        instances.append(Instance(one.label, box, int(visible.sum()), truncated, hidden > 0.02 * whole, bool(difficult),
-                                  trace(visible) if polygons else []))
+        difficult = (
+            visible.sum() < DIFFICULT_VISIBLE * whole
+            or min(box[2] - box[0], box[3] - box[1]) < DIFFICULT_SIDE
+        )
+        instances.append(
+            Instance(
+                one.label,
+                box,
+                int(visible.sum()),
+                truncated,
+                hidden > 0.02 * whole,
+                bool(difficult),
+                trace(visible) if polygons else [],
+            )
+        )
     return instances
 
 
 def _whole_area(one: Placed, height: int, width: int) -> tuple[float, bool]:
     """Pixels of the silhouette if nothing cut it off, and whether the image's frame does."""
     matrix = one.place.matrix(1.0)
-    points = np.concatenate([polygon for part in one.thing if part.solid for polygon in part.polygons]) @ matrix[:, :2].T + matrix[:, 2]
+    points = (
+        np.concatenate([polygon for part in one.thing if part.solid for polygon in part.polygons])
+        @ matrix[:, :2].T
+        + matrix[:, 2]
+    )
     if (points >= 0).all() and (points < (width - 1, height - 1)).all():
         return float(thing_mask(one.thing, one.place, (height, width)).sum()), False
     reach = int(np.ceil(1.6 * one.place.radius))
@@ -139,7 +163,9 @@ def trace(mask: NDArray[np.bool_]) -> list[list[float]]:
     x0, y0, x1, y1 = box
     large = mask[y0:y1, x0:x1].astype(np.uint8).repeat(POLYGON_SCALE, axis=0).repeat(POLYGON_SCALE, axis=1)
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    polygons = [((contour[:, 0].astype(np.float64) + 0.5) / POLYGON_SCALE + (x0, y0)).round(2) for contour in contours]
+    polygons = [
+        ((contour[:, 0].astype(np.float64) + 0.5) / POLYGON_SCALE + (x0, y0)).round(2) for contour in contours
+    ]
     return [polygon.ravel().tolist() for polygon in polygons if len(polygon) >= 3]
 
 
@@ -169,20 +195,36 @@ def aircraft_image(rng: Generator, label: int) -> tuple[Image, list[Placed]]:
     placed = [Placed(make_aircraft(rng, VARIANTS[label]), place, label)]
     image = _paint(rng, height, width, placed, (0.06, 0.15), 0.8)
     banner = np.full((BANNER_HEIGHT, width, 3), 24, np.uint8)
-    cv2.putText(banner, "(c) automix_transfer", (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.32, (225, 225, 225), 1, cv2.LINE_AA)
+    cv2.putText(
+        banner,
+        "(c) automix_transfer",
+        (4, 14),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        0.32,
+        (225, 225, 225),
+        1,
+        cv2.LINE_AA,
+    )
     return np.concatenate([image, banner]), placed
 
 
 def scene_image(rng: Generator, label: int, kinds: list) -> tuple[Image, list[Placed]]:
-    """One to four objects, the first of the given label; they may hide a little of each other or leave the frame a little."""
+    """One to four objects, the first of the given label; they may hide a little of each other or leave the
+    frame a little."""
     height, width = _frame(rng, 104, 132, 128, 160)
     placed: list[Placed] = []
     for index in range(int(rng.choice(4, p=[0.3, 0.35, 0.25, 0.1])) + 1):
         chosen = label if index == 0 else int(rng.integers(len(kinds)))
         for _ in range(30):
             radius = rng.uniform(0.12, 0.3) * min(height, width)
-            x, y = rng.uniform(0.55 * radius, width - 0.55 * radius), rng.uniform(0.55 * radius, height - 0.55 * radius)
-            if all(np.hypot(x - one.place.x, y - one.place.y) > 0.85 * (radius + one.place.radius) for one in placed):
+            x, y = (
+                rng.uniform(0.55 * radius, width - 0.55 * radius),
+                rng.uniform(0.55 * radius, height - 0.55 * radius),
+            )
+            if all(
+                np.hypot(x - one.place.x, y - one.place.y) > 0.85 * (radius + one.place.radius)
+                for one in placed
+            ):
                 place = Placement(x, y, radius, rng.uniform(-0.6, 0.6), _stretch(rng), light=-1.0)
                 placed.append(Placed(make_object(rng, kinds[chosen]), place, chosen))
                 break
@@ -199,12 +241,16 @@ def _frame(rng: Generator, low: int, high: int, long_low: int, long_high: int) -
     return (short, long) if rng.uniform() < 0.75 else (long, short)
 
 
-def _place_inside(rng: Generator, height: int, width: int, radius: float, reach: float, angle: float) -> Placement:
+def _place_inside(
+    rng: Generator, height: int, width: int, radius: float, reach: float, angle: float
+) -> Placement:
     """Anywhere such that a thing of ``reach`` × radius stays inside the image, looking left or right."""
     margin = reach * radius
     x = rng.uniform(margin, width - margin) if width > 2 * margin else width / 2
     y = rng.uniform(margin, height - margin) if height > 2 * margin else height / 2
-    return Placement(float(x), float(y), radius, angle, mirror=int(rng.choice((-1, 1))), light=rng.uniform(-2.6, -0.5))
+    return Placement(
+        float(x), float(y), radius, angle, mirror=int(rng.choice((-1, 1))), light=rng.uniform(-2.6, -0.5)
+    )
 
 
 RENDERERS: dict[str, Callable[[Generator, int], tuple[Image, list[Placed]]]] = {
@@ -240,5 +286,3 @@ def write_images(folder: Path, jobs: list[Job]) -> list[Record]:
         (folder / job.file).write_bytes(encoded.tobytes())
         records.append(record)
     return records
-
-

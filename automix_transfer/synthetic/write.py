@@ -1,9 +1,11 @@
-"""The embedded data: rendered images in the native layouts of the real data sets, so that every script runs on them unchanged.
+"""The embedded data: rendered images in the native layouts of the real data sets, so that every script runs
+on them unchanged.
 
     python -m automix_transfer.synthetic.write --out datasets
 
-writes imagenet/, CUB_200_2011/, fgvc-aircraft-2013b/, VOC2007/ and coco/ in well under a minute. The same seed and scale give
-the same bytes. Each data set is written beside its place and renamed when it is complete; one that is complete is left alone.
+writes imagenet/, CUB_200_2011/, fgvc-aircraft-2013b/, VOC2007/ and coco/ in well under a minute. The same
+seed and scale give the same bytes. Each data set is written beside its place and renamed when it is complete;
+one that is complete is left alone.
 """
 
 from __future__ import annotations
@@ -30,22 +32,28 @@ CHUNK = 32  # images a task of a worker
 POOL_FROM = 600  # fewer images than this are rendered sooner than worker processes start
 
 
-def write_all(out: str | Path, seed: int = 0, scale: float = 1.0, processes: int | None = None, progress: bool = True) -> list[Path]:
+def write_all(
+    out: str | Path, seed: int = 0, scale: float = 1.0, processes: int | None = None, progress: bool = True
+) -> list[Path]:
     """Write every embedded data set below ``out`` and return their folders.
 
     Args:
         seed: of all images; the same seed gives the same bytes, with any number of processes.
-        scale: multiplies the numbers of images (1.0: 16 classes of 160 + 30 images in imagenet/, some 500 images in each other set).
+        scale: multiplies the numbers of images (1.0: 16 classes of 160 + 30 images in imagenet/, some 500
+            images in each other set).
         processes: worker processes, one a CPU by default.
         progress: write a progress line to the standard error output.
 
     Raises:
-        UserError: ``out`` cannot be written, or holds real data where an embedded set would go; that is never touched.
+        UserError: ``out`` cannot be written, or holds real data where an embedded set would go; that is never
+            touched.
     """
     from automix_transfer.errors import UserError
 
     if not 0 < scale <= 100:
-        raise UserError(f"--scale {scale} is out of range; give a number above 0 and up to 100 (1 is what the demo uses)")
+        raise UserError(
+            f"--scale {scale} is out of range; give a number above 0 and up to 100 (1 is what the demo uses)"
+        )
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -56,15 +64,25 @@ def write_all(out: str | Path, seed: int = 0, scale: float = 1.0, processes: int
             if todo:
                 _write_layouts(out, todo, seed, scale, processes or os.cpu_count() or 1, progress)
     except OSError as error:
-        raise UserError(f"{error.filename or out} could not be written ({error.strerror or error}); free space or choose another --out. "
-                        "Data sets that were complete are untouched") from error
+        raise UserError(
+            f"{error.filename or out} could not be written ({error.strerror or error}); free space or choose "
+            "another --out. "
+            "Data sets that were complete are untouched"
+        ) from error
     return [out / layout.folder for layout in LAYOUTS]
 
 
-def _write_layouts(out: Path, layouts: list[Layout], seed: int, scale: float, processes: int, progress: bool) -> None:
+def _write_layouts(
+    out: Path, layouts: list[Layout], seed: int, scale: float, processes: int, progress: bool
+) -> None:
     from automix_transfer.rng import derive_seed  # here, so that workers do not pay for importing torch
 
-    jobs = {layout.folder: layout.jobs(scale, lambda *place: derive_seed(seed, f"synthetic {place[0]}", *place[1:])) for layout in layouts}
+    jobs = {
+        layout.folder: layout.jobs(
+            scale, lambda *place: derive_seed(seed, f"synthetic {place[0]}", *place[1:])
+        )
+        for layout in layouts
+    }
     total, done, start = sum(map(len, jobs.values())), 0, time.monotonic()
     with _workers(min(processes, total // CHUNK + 1) if total >= POOL_FROM else 1) as run:
         for layout in layouts:
@@ -86,7 +104,10 @@ def _write_layouts(out: Path, layouts: list[Layout], seed: int, scale: float, pr
             done += len(jobs[layout.folder])
     if progress:
         size = sum(json.loads((out / layout.folder / MANIFEST).read_text())["bytes"] for layout in layouts)
-        print(f"{total} images, {size / 1e6:.0f} MB, written to {out} in {time.monotonic() - start:.0f} s", file=sys.stderr)
+        print(
+            f"{total} images, {size / 1e6:.0f} MB, written to {out} in {time.monotonic() - start:.0f} s",
+            file=sys.stderr,
+        )
 
 
 @contextmanager
@@ -94,7 +115,7 @@ def _workers(processes: int) -> Iterator[Any]:
     """A function (folder, jobs) -> record lists in the jobs' order, run by this process or by a pool."""
 
     def split(jobs: list[Job]) -> list[list[Job]]:
-        return [jobs[start:start + CHUNK] for start in range(0, len(jobs), CHUNK)]
+        return [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
 
     if processes == 1:
         yield lambda folder, jobs: (write_images(folder, chunk) for chunk in split(jobs))
@@ -114,15 +135,22 @@ def _show(done: int, total: int, name: str, start: float) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-# --- complete or not there ----------------------------------------------------------------------------------------------
+# --- complete or not there
+# ----------------------------------------------------------------------------------------------
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]
 
 
 def _write_manifest(folder: Path, seed: int, scale: float) -> None:
     files = _files(folder)
-    manifest = {"note": "Rendered by automix_transfer.synthetic.write; not the data set whose layout it has.", "version": VERSION,
-                "seed": seed, "scale": scale, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+    manifest = {
+        "note": "Rendered by automix_transfer.synthetic.write; not the data set whose layout it has.",
+        "version": VERSION,
+        "seed": seed,
+        "scale": scale,
+        "files": len(files),
+        "bytes": sum(path.stat().st_size for path in files),
+    }
     with (folder / MANIFEST).open("w", encoding="utf-8") as file:
         file.write(json.dumps(manifest, indent=2) + "\n")
         file.flush()
@@ -140,17 +168,30 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
 def _is_complete(folder: Path, seed: int, scale: float) -> bool:
     """Written by this version with this seed and scale, and all its files still there in full."""
     manifest = _read_manifest(folder)
-    if manifest is None or [manifest.get(key) for key in ("version", "seed", "scale")] != [VERSION, seed, scale]:
+    if manifest is None or [manifest.get(key) for key in ("version", "seed", "scale")] != [
+        VERSION,
+        seed,
+        scale,
+    ]:
         return False
     files = _files(folder)
-    return [len(files), sum(path.stat().st_size for path in files)] == [manifest.get("files"), manifest.get("bytes")]
+    return [len(files), sum(path.stat().st_size for path in files)] == [
+        manifest.get("files"),
+        manifest.get("bytes"),
+    ]
 
 
 def _refuse_foreign(folder: Path) -> None:
     from automix_transfer.errors import UserError
 
-    if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and was not written by this program, so it was left alone; choose another --out")
+    if (
+        folder.exists()
+        and not (folder / MANIFEST).exists()
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
+        raise UserError(
+            f"{folder} exists and was not written by this program, so it was left alone; choose another --out"
+        )
 
 
 def _swap_in(part: Path, folder: Path) -> None:
@@ -175,12 +216,25 @@ def _locked(out: Path) -> Iterator[None]:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m automix_transfer.synthetic.write", description=(__doc__ or "").split("\n")[0], epilog=(
-        "A data set that is already complete for this seed and scale is left as it is, so the command can be repeated at no cost. "
-        "A folder that this program did not write is never touched."))
-    parser.add_argument("--out", type=Path, default=Path("datasets"), help="folder for the five data sets (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m automix_transfer.synthetic.write",
+        description=(__doc__ or "").split("\n")[0],
+        epilog=(
+            "A data set that is already complete for this seed and scale is left as it is, so the command "
+            "can be repeated at no cost. "
+            "A folder that this program did not write is never touched."
+        ),
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("datasets"),
+        help="folder for the five data sets (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: %(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the numbers of images (default: %(default)s)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="multiplies the numbers of images (default: %(default)s)"
+    )
     parser.add_argument("--processes", type=int, default=None, help="worker processes (default: one a CPU)")
     options = parser.parse_args()
     for folder in write_all(options.out, options.seed, options.scale, options.processes):

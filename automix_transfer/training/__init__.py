@@ -1,1 +1,2 @@
-"""The training loop and what it needs: settings, checkpoints, optimizers, schedules, logs, processes. It drives any method of `mixing`."""
+"""The training loop and what it needs: settings, checkpoints, optimizers, schedules, logs, processes. It
+drives any method of `mixing`."""

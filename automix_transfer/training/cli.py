@@ -40,16 +40,41 @@ def main(description: str, configs: Path, defaults: Sequence[Path] = ()) -> int:
         configs: the folder of recipes that ``--list`` shows.
         defaults: files that are read before the user's config file.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.epilog = EPILOG.replace("{prog}", parser.prog)
-    parser.add_argument("--list", action="store_true", help="print the recipes in configs/ beside this script, with the paper's numbers; "
-                        "words after it choose among them, e.g. --list cifar100 automix")
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="print the recipes in configs/ beside this script, with the paper's numbers; "
+        "words after it choose among them, e.g. --list cifar100 automix",
+    )
     parser.add_argument("--config-file", metavar="YAML", help="the recipe")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output=..., or start if there is none")
-    parser.add_argument("--eval-only", action="store_true", help="only evaluate: the checkpoint in output=..., or encoder.weights=FILE")
-    parser.add_argument("--dry-run", action="store_true", help="check the data, then one batch through everything in a temporary folder")
-    parser.add_argument("--trials", type=int, metavar="N", help="train (or resume) N times, each with the next seed, and report mean ± std")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the config file")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint in output=..., or start if there is none",
+    )
+    parser.add_argument(
+        "--eval-only",
+        action="store_true",
+        help="only evaluate: the checkpoint in output=..., or encoder.weights=FILE",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the data, then one batch through everything in a temporary folder",
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        metavar="N",
+        help="train (or resume) N times, each with the next seed, and report mean ± std",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings over those of the config file"
+    )
     arguments = parser.parse_intermixed_args()
     if arguments.list:
         try:
@@ -58,7 +83,10 @@ def main(description: str, configs: Path, defaults: Sequence[Path] = ()) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if arguments.trials is not None and arguments.eval_only:
-        raise UserError("--trials trains and --eval-only does not; to evaluate one trial leave --trials out and give output=FOLDER/trial_0")
+        raise UserError(
+            "--trials trains and --eval-only does not; to evaluate one trial leave --trials out and give "
+            "output=FOLDER/trial_0"
+        )
     files = [*defaults, *([Path(arguments.config_file)] if arguments.config_file else [])]
     experiment = load_experiment(files, arguments.overrides)
     try:

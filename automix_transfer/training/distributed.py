@@ -1,9 +1,10 @@
 """Processes: one a GPU, started by torchrun; everything here is a no-op in a single process.
 
-DistributedDataParallel is built over the whole method with ``broadcast_buffers=True``: at the start of every step rank 0's buffers
-(BatchNorm statistics of all encoders) overwrite the others'. That is what makes the state of rank 0, which the checkpoint holds, the
-complete state of the run, so a resumed run repeats an uninterrupted one. A moving-average copy of an encoder has no gradient and is
-not reduced; it stays equal over the ranks because it is computed from parameters that are.
+DistributedDataParallel is built over the whole method with ``broadcast_buffers=True``: at the start of every
+step rank 0's buffers (BatchNorm statistics of all encoders) overwrite the others'. That is what makes the
+state of rank 0, which the checkpoint holds, the complete state of the run, so a resumed run repeats an
+uninterrupted one. A moving-average copy of an encoder has no gradient and is not reduced; it stays equal over
+the ranks because it is computed from parameters that are.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def start(device: str = "auto") -> World:
     Raises:
         UserError: the device does not exist.
     """
-    size, rank, local = (int(os.environ.get(key, default)) for key, default in (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0")))
+    size, rank, local = (
+        int(os.environ.get(key, default))
+        for key, default in (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+    )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -55,8 +59,10 @@ def start(device: str = "auto") -> World:
         count = torch.cuda.device_count()
         number = local if chosen.index is None else chosen.index
         if number >= count:
-            raise UserError(f"config key 'train.device' asks for GPU {number}, but {count} are visible; "
-                            "use train.device=cpu or fewer processes")
+            raise UserError(
+                f"config key 'train.device' asks for GPU {number}, but {count} are visible; "
+                "use train.device=cpu or fewer processes"
+            )
         chosen = torch.device("cuda", number)
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():
@@ -71,11 +77,13 @@ def stop(world: World) -> None:
 
 
 def wrap(method: nn.Module, world: World, sync_batchnorm: bool = False) -> nn.Module:
-    """The method behind DistributedDataParallel, or itself in a single process. Train through what is returned."""
+    """The method behind DistributedDataParallel, or itself in a single process. Train through what is
+    returned."""
     if world.size == 1:
         return method
     if sync_batchnorm:
-        convert_sync_batchnorm(method)  # timm's: torch's loses the activation of layers that are norm and activation in one
+        # timm's: torch's loses the activation of layers that are norm and activation in one
+        convert_sync_batchnorm(method)
     ids = [world.device.index] if world.device.type == "cuda" else None
     return DistributedDataParallel(method, device_ids=ids, broadcast_buffers=True)
 
@@ -85,9 +93,15 @@ def shares(config: TrainConfig, world: World) -> str:
     if world.size * config.accumulate == 1:
         return ""
     images = config.batch_size // (world.size * config.accumulate)
-    parts = [f"{number} {name}{'es' if number > 1 else ''}" for number, name in ((world.size, "process"), (config.accumulate, "pass"))]
-    return (f"a step is {config.batch_size} images = {parts[0]} x {parts[1]} x {images}, as train.batch_size says; BatchNorm's statistics "
-            f"and the draws of mixing are of {images} images")
+    parts = [
+        f"{number} {name}{'es' if number > 1 else ''}"
+        for number, name in ((world.size, "process"), (config.accumulate, "pass"))
+    ]
+    return (
+        f"a step is {config.batch_size} images = {parts[0]} x {parts[1]} x {images}, as train.batch_size "
+        "says; BatchNorm's statistics "
+        f"and the draws of mixing are of {images} images"
+    )
 
 
 def agree(flag: int, world: World) -> int:

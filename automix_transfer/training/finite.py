@@ -19,12 +19,19 @@ SHOWN = 5
 
 
 class LossWatch:
-    """Collects each step's loss on its device and looks at them now and then, so that a GPU is not waited for at every step.
+    """Collects each step's loss on its device and looks at them now and then, so that a GPU is not waited for
+    at every step.
 
     ``settle`` is called before a message names the last good checkpoint: one that is being written counts.
     """
 
-    def __init__(self, folder: Path, dataset: ClassificationDataset, world: World, settle: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dataset: ClassificationDataset,
+        world: World,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
         self.folder, self.dataset, self.world, self.settle = folder, dataset, world, settle
         self._waiting: list[tuple[int, Tensor, list[int]]] = []
         self._last: tuple[int, list[int]] = (0, [])
@@ -38,9 +45,14 @@ class LossWatch:
         """Look at the losses since the last check, on all ranks.
 
         Raises:
-            UserError: one is NaN or infinite; names the step, the images of its batch and the last good checkpoint.
+            UserError: one is NaN or infinite; names the step, the images of its batch and the last good
+                checkpoint.
         """
-        finite = torch.isfinite(torch.stack([loss for _, loss, _ in self._waiting])).tolist() if self._waiting else []
+        finite = (
+            torch.isfinite(torch.stack([loss for _, loss, _ in self._waiting])).tolist()
+            if self._waiting
+            else []
+        )
         bad = next((entry for entry, good in zip(self._waiting, finite, strict=True) if not good), None)
         self._waiting.clear()
         if bad is not None:
@@ -48,15 +60,25 @@ class LossWatch:
             self.settle()
             raise self._error(f"the loss became {float(bad[1])} at step {bad[0]}", bad[0], bad[2])
         if agree(0, self.world):
-            raise UserError(f"the loss of another process is not a number at step {self._last[0]} or before; its message says more")
+            raise UserError(
+                f"the loss of another process is not a number at step {self._last[0]} or before; its message "
+                "says more"
+            )
 
     def approval(self) -> Callable[[dict[str, Any]], None]:
-        """What refuses a checkpoint of this step whose weights are not finite: a finite loss can have a gradient that is not."""
+        """What refuses a checkpoint of this step whose weights are not finite: a finite loss can have a
+        gradient that is not."""
         step, indices = self._last
 
         def approve(content: dict[str, Any]) -> None:
-            bad = next((name for name, value in content["model"].items() if value.is_floating_point()
-                        and not torch.isfinite(value).all()), None)
+            bad = next(
+                (
+                    name
+                    for name, value in content["model"].items()
+                    if value.is_floating_point() and not torch.isfinite(value).all()
+                ),
+                None,
+            )
             if bad is not None:
                 raise self._error(f"weights '{bad}' are not finite after step {step}", step, indices)
 
@@ -69,6 +91,12 @@ class LossWatch:
         write_json(report, content)
         last = self.folder / checkpoint.LAST
         good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        more = f" and {len(paths) - SHOWN} more, all listed in {report}" if len(paths) > SHOWN else f", listed in {report}"
-        return UserError(f"{what}; its batch: {', '.join(paths[:SHOWN])}{more}; {good}. "
-                         "Lower optimizer.lr, set train.clip_norm, or use train.precision=bf16 in place of fp16")
+        more = (
+            f" and {len(paths) - SHOWN} more, all listed in {report}"
+            if len(paths) > SHOWN
+            else f", listed in {report}"
+        )
+        return UserError(
+            f"{what}; its batch: {', '.join(paths[:SHOWN])}{more}; {good}. "
+            "Lower optimizer.lr, set train.clip_norm, or use train.precision=bf16 in place of fp16"
+        )

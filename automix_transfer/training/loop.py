@@ -1,7 +1,8 @@
 """The training loop: one method, one optimizer, one screen.
 
-A step draws its random numbers from (seed, step, pass, rank) and its samples from (seed, epoch, position), and a checkpoint holds
-everything else; so a run that was killed and resumed ends with the bits of one that never stopped (on one kind of device).
+A step draws its random numbers from (seed, step, pass, rank) and its samples from (seed, epoch, position),
+and a checkpoint holds everything else; so a run that was killed and resumed ends with the bits of one that
+never stopped (on one kind of device).
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ from automix_transfer.training.finite import LossWatch
 from automix_transfer.training.record import checkpoint
 from automix_transfer.training.record.logs import Log
 from automix_transfer.training.record.mixed_grid import mixed_grid, save_png
-from automix_transfer.training.record.results import epoch_row, evaluate_encoders, final_message, final_metrics, is_evaluated
+from automix_transfer.training.record.results import (
+    epoch_row,
+    evaluate_encoders,
+    final_message,
+    final_metrics,
+    is_evaluated,
+)
 from automix_transfer.training.record.run_folder import command_line, prepare, refuse_overwriting
 from automix_transfer.training.record.saver import Saver
 from automix_transfer.training.record.timing import Timer
@@ -42,13 +49,20 @@ from automix_transfer.training.validation import autocast
 Batch = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W), labels (N,), sample indices (N,)
 
 
-def train(experiment: Experiment, resume: bool = False, dry_run: bool = False,
-          world: distributed.World | None = None) -> dict[str, Any]:
-    """Train as ``experiment`` says and return the final metrics, which are also in the run folder's ``metrics.json``.
+def train(
+    experiment: Experiment,
+    resume: bool = False,
+    dry_run: bool = False,
+    world: distributed.World | None = None,
+) -> dict[str, Any]:
+    """Train as ``experiment`` says and return the final metrics, which are also in the run folder's
+    ``metrics.json``.
 
     Args:
-        resume: go on from the newest checkpoint in ``experiment.output`` that loads; where there is none, start and say so.
-        dry_run: check the data, then one step, one batch of evaluation and one checkpoint in a temporary folder.
+        resume: go on from the newest checkpoint in ``experiment.output`` that loads; where there is none,
+            start and say so.
+        dry_run: check the data, then one step, one batch of evaluation and one checkpoint in a temporary
+            folder.
         world: the processes, where the caller has joined them and will leave them; None: for this run only.
 
     Raises:
@@ -72,8 +86,10 @@ def train(experiment: Experiment, resume: bool = False, dry_run: bool = False,
         return fit(run, found)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(f"{experiment.output} could not be written ({error.strerror}); free space and go on with: "
-                            f"{command_line(resume=True)}") from error
+            raise UserError(
+                f"{experiment.output} could not be written ({error.strerror}); free space and go on with: "
+                f"{command_line(resume=True)}"
+            ) from error
         raise
     finally:
         if joined:
@@ -82,13 +98,16 @@ def train(experiment: Experiment, resume: bool = False, dry_run: bool = False,
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def fit(run: Run, found: str = "", max_steps: int | None = None, max_eval_batches: int | None = None) -> dict[str, Any]:
+def fit(
+    run: Run, found: str = "", max_steps: int | None = None, max_eval_batches: int | None = None
+) -> dict[str, Any]:
     """The loop. ``max_steps`` of an epoch and ``max_eval_batches`` cut it short for a rehearsal."""
     config, at, world, method = run.experiment.train, run.at, run.world, run.method
     log = Log(run.folder, world.main, at.step, at.epoch, run.total_steps)
     saver, timer = Saver(run.folder), Timer(at.step)
     watch = LossWatch(run.folder, run.train_set, world, saver.settle)
-    watch_every = 1 if world.device.type == "cpu" else config.log_every  # reading a loss makes the CPU wait for the GPU
+    # reading a loss makes the CPU wait for the GPU
+    watch_every = 1 if world.device.type == "cpu" else config.log_every
     log.say("\n".join(filter(None, [*run.notes, distributed.shares(config, world), found])))
     with StopRequest(impatient=world.size == 1) as stop, log, saver:
         while at.epoch < config.epochs:
@@ -109,12 +128,19 @@ def fit(run: Run, found: str = "", max_steps: int | None = None, max_eval_batche
                     watch.check()
                 if at.step % config.log_every == 0 or at.step == last_step:
                     speed = timer.row(at.step, config.batch_size)
-                    speed["data_share"] = distributed.largest(speed["data_share"], world)  # all wait for the slowest
-                    log.train(at.step, at.epoch + 1, config.epochs, {**at.averages.means(), "lr": lr, **speed})
+                    # all wait for the slowest
+                    speed["data_share"] = distributed.largest(speed["data_share"], world)
+                    log.train(
+                        at.step, at.epoch + 1, config.epochs, {**at.averages.means(), "lr": lr, **speed}
+                    )
                     log.say(timer.hint(run.experiment.data.workers))
                 saver.look()
                 stop_if_asked(run, stop, watch, timer, saver)
-                if config.save_every_steps and at.step % config.save_every_steps == 0 and at.step != last_step:
+                if (
+                    config.save_every_steps
+                    and at.step % config.save_every_steps == 0
+                    and at.step != last_step
+                ):
                     save(run, watch, timer, saver)
 
             speed = timer.epoch(at.step, config.batch_size)
@@ -123,9 +149,20 @@ def fit(run: Run, found: str = "", max_steps: int | None = None, max_eval_batche
                 save_png(run.folder / "pictures" / f"epoch_{at.epoch + 1:04d}.png", picture)
                 log.picture("mixed samples", picture, at.step)
             evaluated = is_evaluated(run, at.epoch + 1)
-            metrics = evaluate_encoders(method, run.eval_batches, world, config.precision, max_eval_batches,
-                                        stop=lambda: stop.number > 0) if evaluated else {}
-            stop_if_asked(run, stop, watch, timer, saver)  # the epoch does not count yet: a resumed run evaluates it again
+            metrics = (
+                evaluate_encoders(
+                    method,
+                    run.eval_batches,
+                    world,
+                    config.precision,
+                    max_eval_batches,
+                    stop=lambda: stop.number > 0,
+                )
+                if evaluated
+                else {}
+            )
+            # the epoch does not count yet: a resumed run evaluates it again
+            stop_if_asked(run, stop, watch, timer, saver)
             at.epoch += 1
             row = epoch_row(run, metrics, speed)
             at.history.append(row)
@@ -170,12 +207,19 @@ def one_pass(run: Run, batch: Batch, number: int, last: bool) -> tuple[Tensor, S
                 output: StepOutput = run.model(images, labels, rng)
             run.scaler.scale(output.loss / config.accumulate).backward()
     except torch.cuda.OutOfMemoryError as error:
-        raise UserError(f"the GPU has no memory for {len(images)} images a pass; give train.accumulate={2 * config.accumulate}: a step "
-                        f"stays {config.batch_size} images, dealt to twice as many passes") from error
+        raise UserError(
+            f"the GPU has no memory for {len(images)} images a pass; give "
+            f"train.accumulate={2 * config.accumulate}: a step "
+            f"stays {config.batch_size} images, dealt to twice as many passes"
+        ) from error
     except ValueError as error:
         if "more than 1 value per channel" in str(error):
-            raise UserError(f"BatchNorm cannot work with {len(images)} image a pass (train.batch_size={config.batch_size} over "
-                            f"{run.world.size} processes and train.accumulate={config.accumulate}); give each at least 2 images") from error
+            raise UserError(
+                f"BatchNorm cannot work with {len(images)} image a pass "
+                f"(train.batch_size={config.batch_size} over "
+                f"{run.world.size} processes and train.accumulate={config.accumulate}); give each at least 2 "
+                "images"
+            ) from error
         raise
     return images, output
 
@@ -185,7 +229,9 @@ def update(run: Run) -> None:
     clip = run.experiment.train.clip_norm
     if clip:
         run.scaler.unscale_(run.optimizer)
-        torch.nn.utils.clip_grad_norm_([p for group in run.optimizer.param_groups for p in group["params"]], clip)
+        torch.nn.utils.clip_grad_norm_(
+            [p for group in run.optimizer.param_groups for p in group["params"]], clip
+        )
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
@@ -205,16 +251,23 @@ def stop_if_asked(run: Run, stop: StopRequest, watch: LossWatch, timer: Timer, s
     if number := distributed.agree(stop.number, run.world):
         save(run, watch, timer, saver)
         saver.wait()
-        raise Interrupted(number, f"stopped after step {run.at.step}; {run.folder / checkpoint.LAST} is written; "
-                                  f"go on with: {command_line(resume=True)}")
+        raise Interrupted(
+            number,
+            f"stopped after step {run.at.step}; {run.folder / checkpoint.LAST} is written; "
+            f"go on with: {command_line(resume=True)}",
+        )
 
 
 def rehearse(experiment: Experiment, world: distributed.World, folder: str) -> dict[str, Any]:
     """``--dry-run``: the data checked, then everything once, in a folder that is thrown away."""
     from automix_transfer.data.check import check_data
 
-    short = replace(experiment, output=folder, train=replace(experiment.train, epochs=1, picture_epochs=[1], eval_every_epochs=1),
-                    schedule=replace(experiment.schedule, warmup_epochs=0.0))
+    short = replace(
+        experiment,
+        output=folder,
+        train=replace(experiment.train, epochs=1, picture_epochs=[1], eval_every_epochs=1),
+        schedule=replace(experiment.schedule, warmup_epochs=0.0),
+    )
     if world.main:
         print(check_data(experiment.data, workers=experiment.data.workers), flush=True)
     run = build_run(short, world)
@@ -229,7 +282,8 @@ def rehearse(experiment: Experiment, world: distributed.World, folder: str) -> d
 
 
 def evaluate_only(experiment: Experiment) -> dict[str, float]:
-    """``--eval-only``: the accuracy of every encoder of the checkpoint in ``experiment.output``, or of ``encoder.weights`` if given."""
+    """``--eval-only``: the accuracy of every encoder of the checkpoint in ``experiment.output``, or of
+    ``encoder.weights`` if given."""
     world = distributed.start(experiment.train.device)
     try:
         weights, content, found = experiment.encoder.weights, None, ""
@@ -238,8 +292,10 @@ def evaluate_only(experiment: Experiment) -> dict[str, float]:
         else:
             content, found = checkpoint.load_latest(Path(experiment.output))
             if content is None:
-                raise UserError(f"--eval-only found no checkpoint in {experiment.output}; "
-                                "give output=FOLDER of a run, or encoder.weights=FILE")
+                raise UserError(
+                    f"--eval-only found no checkpoint in {experiment.output}; "
+                    "give output=FOLDER of a run, or encoder.weights=FILE"
+                )
         method, batches = build_evaluation(experiment, world, content)
         metrics = evaluate_encoders(method, batches, world, experiment.train.precision)
         if world.main:
@@ -247,4 +303,3 @@ def evaluate_only(experiment: Experiment) -> dict[str, float]:
         return metrics
     finally:
         distributed.stop(world)
-

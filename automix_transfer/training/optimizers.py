@@ -14,11 +14,14 @@ from automix_transfer.training.settings import OptimizerConfig
 def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
     """SGD, AdamW or LAMB; each group carries ``lr_scale`` and ``lr_end`` for the schedule.
 
-    Every group of the method is split in two, weights and one-dimensional parameters (norms, biases), so that the latter can go
-    without weight decay, as can what timm says of its networks (class token, position embedding, tables of relative positions). The
-    paper decays everything with SGD; DeiT and RSB leave these out.
+    Every group of the method is split in two, weights and one-dimensional parameters (norms, biases), so that
+    the latter can go without weight decay, as can what timm says of its networks (class token, position
+    embedding, tables of relative positions). The paper decays everything with SGD; DeiT and RSB leave these
+    out.
     """
-    decay_all = config.decay_norm_and_bias == "yes" or (config.decay_norm_and_bias == "auto" and config.name == "sgd")
+    decay_all = config.decay_norm_and_bias == "yes" or (
+        config.decay_norm_and_bias == "auto" and config.name == "sgd"
+    )
     betas = (config.betas[0], config.betas[1])
     exempt = undecayed(method)
     groups: list[dict[str, Any]] = []
@@ -41,7 +44,8 @@ def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
 
 
 def undecayed(method: Method) -> set[int]:
-    """ids of the parameters that the method's encoders want without weight decay: timm's ``no_weight_decay()``."""
+    """ids of the parameters that the method's encoders want without weight decay: timm's
+    ``no_weight_decay()``."""
     found: set[int] = set()
     for module in method.modules():
         ask = getattr(module, "no_weight_decay", None)

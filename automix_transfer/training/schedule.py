@@ -1,4 +1,5 @@
-"""Learning-rate schedules: pure functions of the share of the run that is done, so nothing has to be stored to resume."""
+"""Learning-rate schedules: pure functions of the share of the run that is done, so nothing has to be stored
+to resume."""
 
 from __future__ import annotations
 
@@ -14,26 +15,38 @@ from torch.optim import Optimizer
 from automix_transfer.training.settings import ScheduleConfig
 
 
-def build_schedule(config: ScheduleConfig, epochs: int, lr: float, final_lr: float | None = None) -> ParamScheduler:
-    """The rate as a function of progress in [0, 1): linear warm-up, then a cosine from ``lr`` to ``final_lr`` over what is left."""
+def build_schedule(
+    config: ScheduleConfig, epochs: int, lr: float, final_lr: float | None = None
+) -> ParamScheduler:
+    """The rate as a function of progress in [0, 1): linear warm-up, then a cosine from ``lr`` to ``final_lr``
+    over what is left."""
     end = config.final_lr if final_lr is None else final_lr
-    main: ParamScheduler = CosineParamScheduler(lr, end) if config.name == "cosine" else ConstantParamScheduler(lr)
+    main: ParamScheduler = (
+        CosineParamScheduler(lr, end) if config.name == "cosine" else ConstantParamScheduler(lr)
+    )
     if config.warmup_epochs == 0:
         return main
     share = config.warmup_epochs / epochs
     warmup = LinearParamScheduler(min(config.warmup_lr, lr), lr)
-    return CompositeParamScheduler([warmup, main], lengths=[share, 1 - share], interval_scaling=["rescaled", "rescaled"])
+    return CompositeParamScheduler(
+        [warmup, main], lengths=[share, 1 - share], interval_scaling=["rescaled", "rescaled"]
+    )
 
 
 class LearningRates:
-    """Sets the rate of each parameter group, from ``lr_scale`` times the run's rate down to ``lr_end`` times that (None: as the run)."""
+    """Sets the rate of each parameter group, from ``lr_scale`` times the run's rate down to ``lr_end`` times
+    that (None: as the run)."""
 
     def __init__(self, optimizer: Optimizer, config: ScheduleConfig, epochs: int, lr: float) -> None:
         self.optimizer = optimizer
         self.schedules = []
         for group in optimizer.param_groups:
             scale, end = group["lr_scale"], group["lr_end"]
-            self.schedules.append(build_schedule(config, epochs, lr * scale, config.final_lr * scale if end is None else end * scale * lr))
+            self.schedules.append(
+                build_schedule(
+                    config, epochs, lr * scale, config.final_lr * scale if end is None else end * scale * lr
+                )
+            )
 
     def set(self, progress: float) -> float:
         """Set the rates for the step that starts at ``progress`` in [0, 1); returns the first group's."""

@@ -1,7 +1,8 @@
 """The settings of a run, as typed dataclasses: what a YAML file and ``key=value`` overrides may say.
 
-The ``method`` section is checked against the options of the method that ``method.name`` chooses, so a key of another method is
-an unknown key. Rates, epochs and batches are those of the recipe, whatever the number of processes.
+The ``method`` section is checked against the options of the method that ``method.name`` chooses, so a key of
+another method is an unknown key. Rates, epochs and batches are those of the recipe, whatever the number of
+processes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class EncoderConfig:
     name: str = "resnet18"  # resnet10_32 or any timm model
     stem: str = "imagenet"  # imagenet | cifar (3x3 stem without max-pool, appendix A.1)
     drop_path: float = 0.0  # stochastic depth, for networks of timm that have it
-    weights: str = ""  # file to start from: our checkpoint or export, or a torchvision/timm state dict; empty: random
+    # file to start from: our checkpoint or export, or a torchvision/timm state dict; empty: random
+    weights: str = ""
     which: str = ""  # encoder inside our checkpoint (k or q); empty: the one for inference
     classifier: str = "new"  # new: the classifier starts at random; keep: it is loaded too
 
@@ -49,7 +51,8 @@ class OptimizerConfig:
     nesterov: bool = False  # sgd
     betas: tuple[float, float] = (0.9, 0.999)  # adamw, lamb
     eps: float = 1e-8  # adamw; lamb uses max(eps, 1e-6)
-    decay_norm_and_bias: str = "auto"  # yes | no | auto: weight decay on one-dimensional parameters with sgd, none with adamw and lamb
+    # yes | no | auto: weight decay on one-dimensional parameters with sgd, none with adamw and lamb
+    decay_norm_and_bias: str = "auto"
 
 
 @dataclass
@@ -68,7 +71,8 @@ class TrainConfig:
 
     epochs: int = 100
     batch_size: int = 256  # images a step, over all processes and passes
-    accumulate: int = 1  # passes a step: each process sees batch_size / (processes * accumulate) images at a time
+    # passes a step: each process sees batch_size / (processes * accumulate) images at a time
+    accumulate: int = 1
     clip_norm: float = 0.0  # largest norm of the gradient of a step; 0: no clipping
     precision: str = "fp32"  # fp32 | bf16 | fp16 (with loss scaling)
     channels_last: bool = False  # memory layout NHWC, faster for convolutions on recent GPUs
@@ -77,13 +81,18 @@ class TrainConfig:
     sync_batchnorm: bool = False  # BatchNorm statistics over all processes
     device: str = "auto"  # auto (a GPU if there is one) | cpu | cuda | cuda:1
     log_every: int = 50  # steps between two lines of the log
-    save_every_steps: int = 1000  # steps between two checkpoints, besides those at the end of each epoch; 0: only those
-    eval_every_epochs: int = 1  # the last epochs that the median is taken over (10, at most half of the run) are always evaluated
+    # steps between two checkpoints, besides those at the end of each epoch; 0: only those
+    save_every_steps: int = 1000
+    # the last epochs that the median is taken over (10, at most half of the run) are always evaluated
+    eval_every_epochs: int = 1
     eval_batch_size: int = 0  # images a pass of evaluation and process; 0: as in training
-    picture_epochs: list[int] = field(default_factory=list)  # after these epochs (from 1), pictures of mixed samples and masks
+    # after these epochs (from 1), pictures of mixed samples and masks
+    picture_epochs: list[int] = field(default_factory=list)
     picture_count: int = 8  # samples in a picture
-    keep_epochs: list[int] = field(default_factory=list)  # after these epochs (from 1), the checkpoint also stays as epoch_NNNN.pt
-    overfit_batches: int = 0  # train and evaluate on this many batches only, without augmentation: the loss must go to 0
+    # after these epochs (from 1), the checkpoint also stays as epoch_NNNN.pt
+    keep_epochs: list[int] = field(default_factory=list)
+    # train and evaluate on this many batches only, without augmentation: the loss must go to 0
+    overfit_batches: int = 0
 
 
 @dataclass
@@ -94,7 +103,8 @@ class Experiment:
     seed: int = 0  # every random number of the run derives from it
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    method: dict[str, Any] = field(default_factory=lambda: {"name": "vanilla"})  # name, and the options of that method
+    # name, and the options of that method
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "vanilla"})
     ema: EmaConfig = field(default_factory=EmaConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -103,8 +113,17 @@ class Experiment:
 
 # Settings that say where and how often, not what is trained: a resumed run may change them.
 FREE_ON_RESUME = {
-    "output", "encoder.weights", "data.root", "data.workers", "train.device", "train.log_every", "train.save_every_steps",
-    "train.eval_every_epochs", "train.eval_batch_size", "train.picture_epochs", "train.picture_count",
+    "output",
+    "encoder.weights",
+    "data.root",
+    "data.workers",
+    "train.device",
+    "train.log_every",
+    "train.save_every_steps",
+    "train.eval_every_epochs",
+    "train.eval_batch_size",
+    "train.picture_epochs",
+    "train.picture_count",
     "train.keep_epochs",
 }
 
@@ -137,33 +156,55 @@ def check(experiment: Experiment) -> None:
         if value not in known:
             raise UserError(f"config key '{key}' is '{value}'; choose one of {', '.join(known)}")
     least = {
-        "train.epochs": (train.epochs, 1), "train.batch_size": (train.batch_size, 1), "train.accumulate": (train.accumulate, 1),
-        "train.log_every": (train.log_every, 1), "train.eval_every_epochs": (train.eval_every_epochs, 1),
-        "train.picture_count": (train.picture_count, 1), "train.clip_norm": (train.clip_norm, 0),
-        "train.save_every_steps": (train.save_every_steps, 0), "train.overfit_batches": (train.overfit_batches, 0),
-        "train.eval_batch_size": (train.eval_batch_size, 0), "optimizer.lr": (optimizer.lr, 0),
-        "optimizer.weight_decay": (optimizer.weight_decay, 0), "schedule.final_lr": (schedule.final_lr, 0),
-        "schedule.warmup_epochs": (schedule.warmup_epochs, 0), "schedule.warmup_lr": (schedule.warmup_lr, 0),
+        "train.epochs": (train.epochs, 1),
+        "train.batch_size": (train.batch_size, 1),
+        "train.accumulate": (train.accumulate, 1),
+        "train.log_every": (train.log_every, 1),
+        "train.eval_every_epochs": (train.eval_every_epochs, 1),
+        "train.picture_count": (train.picture_count, 1),
+        "train.clip_norm": (train.clip_norm, 0),
+        "train.save_every_steps": (train.save_every_steps, 0),
+        "train.overfit_batches": (train.overfit_batches, 0),
+        "train.eval_batch_size": (train.eval_batch_size, 0),
+        "optimizer.lr": (optimizer.lr, 0),
+        "optimizer.weight_decay": (optimizer.weight_decay, 0),
+        "schedule.final_lr": (schedule.final_lr, 0),
+        "schedule.warmup_epochs": (schedule.warmup_epochs, 0),
+        "schedule.warmup_lr": (schedule.warmup_lr, 0),
     }
     for key, (number, minimum) in least.items():
         if not number >= minimum:  # also refuses NaN
             raise UserError(f"config key '{key}' is {number}; it must be at least {minimum}")
     if not 0 <= experiment.ema.decay < 1:
-        raise UserError(f"config key 'ema.decay' is {experiment.ema.decay}; it must be at least 0 and less than 1, e.g. 0.9999")
+        raise UserError(
+            f"config key 'ema.decay' is {experiment.ema.decay}; it must be at least 0 and less than 1, e.g. "
+            "0.9999"
+        )
     if train.overfit_batches and experiment.data.mixed:
-        raise UserError("train.overfit_batches takes real images only; leave data.mixed empty and choose method.name=vanilla for it")
+        raise UserError(
+            "train.overfit_batches takes real images only; leave data.mixed empty and choose "
+            "method.name=vanilla for it"
+        )
     if schedule.warmup_epochs > 0 and schedule.warmup_lr > optimizer.lr:
-        raise UserError(f"config key 'schedule.warmup_lr' is {schedule.warmup_lr:g}, but the warm-up rises from it to optimizer.lr="
-                        f"{optimizer.lr:g}; lower it, or set schedule.warmup_epochs=0")
+        raise UserError(
+            f"config key 'schedule.warmup_lr' is {schedule.warmup_lr:g}, but the warm-up rises from it to "
+            "optimizer.lr="
+            f"{optimizer.lr:g}; lower it, or set schedule.warmup_epochs=0"
+        )
     if schedule.warmup_epochs >= train.epochs and schedule.warmup_epochs > 0:
-        raise UserError(f"config key 'schedule.warmup_epochs' is {schedule.warmup_epochs}; "
-                        f"it must be less than train.epochs={train.epochs}")
+        raise UserError(
+            f"config key 'schedule.warmup_epochs' is {schedule.warmup_epochs}; "
+            f"it must be less than train.epochs={train.epochs}"
+        )
 
 
 def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved experiment, flat; a setting that is newer than it has its default, which is what it was trained with."""
+    """A saved experiment, flat; a setting that is newer than it has its default, which is what it was trained
+    with."""
     flat = as_read(saved)
-    method = [f"method.{key}={flat[f'method.{key}']}" for key in ("name", "preset") if f"method.{key}" in flat]
+    method = [
+        f"method.{key}={flat[f'method.{key}']}" for key in ("name", "preset") if f"method.{key}" in flat
+    ]
     try:
         return flatten(asdict(load_experiment(overrides=["data.root=.", *method]))) | flat
     except UserError:  # a method that is no longer there
@@ -171,9 +212,14 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_read(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved experiment, flat, without the options that its method accepted and never read: it was trained as if they were not there."""
+    """A saved experiment, flat, without the options that its method accepted and never read: it was trained
+    as if they were not there."""
     flat = flatten(saved)
-    return {key: value for key, value in flat.items() if (str(flat.get("method.name")), key.removeprefix("method.")) not in NEVER_READ}
+    return {
+        key: value
+        for key, value in flat.items()
+        if (str(flat.get("method.name")), key.removeprefix("method.")) not in NEVER_READ
+    }
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

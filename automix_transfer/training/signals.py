@@ -9,7 +9,8 @@ from typing import Any
 
 
 class Interrupted(Exception):
-    """The run was stopped by a signal and has written its checkpoint; ``code`` is the exit code, 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """The run was stopped by a signal and has written its checkpoint; ``code`` is the exit code, 130 (Ctrl-C)
+    or 143 (SIGTERM)."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
@@ -17,10 +18,12 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While it is entered, SIGINT and SIGTERM only set ``number``; loader workers inherit that, so Ctrl-C does not kill them mid-batch.
+    """While it is entered, SIGINT and SIGTERM only set ``number``; loader workers inherit that, so Ctrl-C
+    does not kill them mid-batch.
 
     Inside another one it takes over what the other has been asked, and hands on what it was asked itself.
-    A second Ctrl-C interrupts at once, for a step that hangs; not under torchrun, which passes on what the terminal has already sent.
+    A second Ctrl-C interrupts at once, for a step that hangs; not under torchrun, which passes on what the
+    terminal has already sent.
     """
 
     def __init__(self, impatient: bool = True) -> None:
@@ -35,7 +38,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {
+                number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)
+            }
         if outer := self._outer():
             self.number = outer.number
         return self

@@ -1,7 +1,8 @@
-"""Writes a data set of SuperMix images from a trained network: PNGs and soft labels, batch by batch, so that it can be interrupted.
+"""Writes a data set of SuperMix images from a trained network: PNGs and soft labels, batch by batch, so that
+it can be interrupted.
 
-Each batch draws from (seed, batch), and its part of the labels is written last; a started-again command leaves finished batches alone and
-ends with the same files.
+Each batch draws from (seed, batch), and its part of the labels is written last; a started-again command
+leaves finished batches alone and ends with the same files.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write, read_json, write_json
 from automix_transfer.mixing import load_options
 from automix_transfer.mixing.losses import PLAIN
-from automix_transfer.mixing.methods.supermix import SuperMixOptions, check_supermix, draw_supermix, optimise_masks
+from automix_transfer.mixing.methods.supermix import (
+    SuperMixOptions,
+    check_supermix,
+    draw_supermix,
+    optimise_masks,
+)
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.rng import derive_generator
 from automix_transfer.training.distributed import start, stop
@@ -38,9 +44,16 @@ from automix_transfer.training.settings import Experiment, load_experiment
 PLAN = "plan.json"
 
 
-def write_supermix(experiment: Experiment, teacher_file: str, folder: Path, count: int = 0, teacher_name: str = "",
-                   max_batches: int | None = None) -> Path | None:
-    """Mixed images of the training split of ``experiment.data`` in ``folder``; ``count`` of them (0: as many as one pass gives).
+def write_supermix(
+    experiment: Experiment,
+    teacher_file: str,
+    folder: Path,
+    count: int = 0,
+    teacher_name: str = "",
+    max_batches: int | None = None,
+) -> Path | None:
+    """Mixed images of the training split of ``experiment.data`` in ``folder``; ``count`` of them (0: as many
+    as one pass gives).
 
     Args:
         max_batches: stop after so many batches, unfinished (for tests); the return value is then None.
@@ -49,24 +62,44 @@ def write_supermix(experiment: Experiment, teacher_file: str, folder: Path, coun
         UserError: bad settings, a teacher of other classes, or a folder that holds another data set.
     """
     given = {key: value for key, value in experiment.method.items() if key != "name"}
-    options: SuperMixOptions = load_options("supermix", given if experiment.method["name"] == "supermix" else {})
+    options: SuperMixOptions = load_options(
+        "supermix", given if experiment.method["name"] == "supermix" else {}
+    )
     check_supermix(options)
     dataset = train_dataset(experiment.data, experiment.seed)
     dataset = ClassificationDataset(dataset.listing, eval_transform(experiment.data), experiment.seed)
     teacher, info = load_encoder(teacher_file, teacher_name or None, num_classes=len(dataset.classes))
     size = min(experiment.train.batch_size, len(dataset))
-    mixing = {key: value for key, value in asdict(options).items() if not hasattr(PLAIN, key)}  # the loss is of training
-    plan = {"format": FORMAT, "classes": list(dataset.classes), "options": mixing, "teacher": file_hash(Path(teacher_file)),
-            "seed": experiment.seed, "count": count, "batch_size": size, "images": len(dataset),
-            "data": {key: value for key, value in asdict(experiment.data).items() if key not in ("workers", "mixed", "classes")}}
+    # the loss is of training
+    mixing = {key: value for key, value in asdict(options).items() if not hasattr(PLAIN, key)}
+    plan = {
+        "format": FORMAT,
+        "classes": list(dataset.classes),
+        "options": mixing,
+        "teacher": file_hash(Path(teacher_file)),
+        "seed": experiment.seed,
+        "count": count,
+        "batch_size": size,
+        "images": len(dataset),
+        "data": {
+            key: value
+            for key, value in asdict(experiment.data).items()
+            if key not in ("workers", "mixed", "classes")
+        },
+    }
     prepare(folder, plan)
     if (folder / ABOUT).exists():
         print(f"{folder} is finished: {len(read_json(folder / ABOUT)['files'])} mixed images", flush=True)
         return folder
     world = start(experiment.train.device)
     try:
-        mean, std = (torch.tensor(v, device=world.device).view(-1, 1, 1) for v in (experiment.data.mean, experiment.data.std))
-        own_mean, own_std = (torch.tensor(v, device=world.device).view(-1, 1, 1) for v in (info.mean, info.std))
+        mean, std = (
+            torch.tensor(v, device=world.device).view(-1, 1, 1)
+            for v in (experiment.data.mean, experiment.data.std)
+        )
+        own_mean, own_std = (
+            torch.tensor(v, device=world.device).view(-1, 1, 1) for v in (info.mean, info.std)
+        )
         teacher = teacher.requires_grad_(False).to(world.device)
         batches, begun, made, number = max(len(dataset) // size, 1), time.monotonic(), kept(folder), 0
         before = sum(made.values()), len(made)
@@ -75,20 +108,36 @@ def write_supermix(experiment: Experiment, teacher_file: str, folder: Path, coun
                 if max_batches is not None and len(made) - before[1] >= max_batches:
                     return None
                 images = one_batch(dataset, number, size, experiment.seed).to(world.device)
-                draw = draw_supermix(len(images), options, derive_generator(experiment.seed, "supermix", number))
+                draw = draw_supermix(
+                    len(images), options, derive_generator(experiment.seed, "supermix", number)
+                )
                 mixed = optimise_masks(teacher, (images * std + mean - own_mean) / own_std, draw, options)
                 good = mixed.success.nonzero().flatten()
-                plain = ((mixed.images[good] * own_std + own_mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+                plain = (
+                    ((mixed.images[good] * own_std + own_mean).clamp(0, 1) * 255)
+                    .round()
+                    .byte()
+                    .permute(0, 2, 3, 1)
+                    .cpu()
+                    .numpy()
+                )
                 write_batch(folder, number, plain, mixed.targets[good].float().cpu().numpy())
                 made[number] = len(good)
                 done, total = sum(made.values()), count or batches * size
                 left = (time.monotonic() - begun) / max(done - before[0], 1) * max(total - done, 0)
-                print(f"batch {number + 1}: {len(good)} of {len(images)} mixed; {done:,} of {'' if count else 'at most '}{total:,} images, "
-                      f"about {left / 60:.1f} min left", flush=True)
+                print(
+                    f"batch {number + 1}: {len(good)} of {len(images)} mixed; {done:,} of "
+                    f"{'' if count else 'at most '}{total:,} images, "
+                    f"about {left / 60:.1f} min left",
+                    flush=True,
+                )
             number += 1
             if number >= 3 * batches + 10 and not any(made.values()):
-                raise UserError(f"the teacher {teacher_file} recognised no mixed image in {number} batches; give a better one, "
-                                "or raise method.iterations")
+                raise UserError(
+                    f"the teacher {teacher_file} recognised no mixed image in {number} batches; give a "
+                    "better one, "
+                    "or raise method.iterations"
+                )
         return finish(folder, plan, count)
     finally:
         stop(world)
@@ -99,7 +148,7 @@ def one_batch(dataset: ClassificationDataset, number: int, size: int, seed: int)
     a_pass = max(len(dataset) // size, 1)
     order = torch.randperm(len(dataset), generator=derive_generator(seed, "supermix order", number // a_pass))
     begin = number % a_pass * size
-    return torch.stack([dataset[int(index)][0] for index in order[begin:begin + size]])
+    return torch.stack([dataset[int(index)][0] for index in order[begin : begin + size]])
 
 
 def write_batch(folder: Path, number: int, images: np.ndarray, labels: np.ndarray) -> None:
@@ -113,7 +162,9 @@ def write_batch(folder: Path, number: int, images: np.ndarray, labels: np.ndarra
 
 def kept(folder: Path) -> dict[int, int]:
     """Finished batches and how many images each gave."""
-    return {int(part.stem): len(np.load(part, mmap_mode="r")) for part in sorted((folder / "parts").glob("*.npy"))}
+    return {
+        int(part.stem): len(np.load(part, mmap_mode="r")) for part in sorted((folder / "parts").glob("*.npy"))
+    }
 
 
 def finish(folder: Path, plan: dict[str, Any], count: int) -> Path:
@@ -128,7 +179,11 @@ def finish(folder: Path, plan: dict[str, Any], count: int) -> Path:
     atomic_write(folder / SOFT_LABELS, lambda file: file.write(buffer.getvalue()))
     write_json(folder / ABOUT, {**plan, "files": files})
     shutil.rmtree(folder / "parts")
-    print(f"{len(files):,} mixed images in {folder}; train on them with data.mixed={folder} method.name=supermix", flush=True)
+    print(
+        f"{len(files):,} mixed images in {folder}; train on them with data.mixed={folder} "
+        "method.name=supermix",
+        flush=True,
+    )
     return folder
 
 
@@ -139,7 +194,10 @@ def prepare(folder: Path, plan: dict[str, Any]) -> None:
         before = read_json(folder / PLAN)
         different = next((key for key in plan if before.get(key) != plan[key]), None)
         if different:
-            raise UserError(f"{folder} was begun with another {different}; give the same settings to go on, or another --output")
+            raise UserError(
+                f"{folder} was begun with another {different}; give the same settings to go on, or another "
+                "--output"
+            )
         return
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no mixed data set; choose another --output")
@@ -155,13 +213,39 @@ def file_hash(path: Path) -> str:
 
 def main(description: str | None = None, arguments: Sequence[str] | None = None) -> int:
     """The command line of pretrain/supermix.py."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", metavar="YAML", required=True, help="a recipe with method.name=supermix")
-    parser.add_argument("--teacher", metavar="FILE", required=True, help="a trained network of these classes: checkpoint or export")
-    parser.add_argument("--teacher-name", default="", metavar="NAME", help="its encoder, where the file does not say it")
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder to write; the same command again goes on where it stopped")
-    parser.add_argument("--count", type=int, default=0, help="mixed images to write (default: as many as one pass over the data gives)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the recipe, e.g. data.root=DIR")
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config-file", metavar="YAML", required=True, help="a recipe with method.name=supermix"
+    )
+    parser.add_argument(
+        "--teacher",
+        metavar="FILE",
+        required=True,
+        help="a trained network of these classes: checkpoint or export",
+    )
+    parser.add_argument(
+        "--teacher-name", default="", metavar="NAME", help="its encoder, where the file does not say it"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        required=True,
+        help="folder to write; the same command again goes on where it stopped",
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=0,
+        help="mixed images to write (default: as many as one pass over the data gives)",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings over those of the recipe, e.g. data.root=DIR",
+    )
     options = parser.parse_intermixed_args(arguments)
     if options.count < 0:
         raise UserError(f"--count is {options.count}; give 0 for one pass, or how many mixed images to write")

@@ -1,4 +1,5 @@
-"""The same training with several seeds, as the paper reports it: for each the median top-1 of the last 10 epochs, then mean ± std."""
+"""The same training with several seeds, as the paper reports it: for each the median top-1 of the last 10
+epochs, then mean ± std."""
 
 from __future__ import annotations
 
@@ -18,23 +19,34 @@ from automix_transfer.training.settings import Experiment
 from automix_transfer.training.signals import Interrupted, StopRequest
 
 FIGURES = ("top1_median", "top1_last", "top1_best", "top5_last", "seconds")
-RULE = "mean and standard deviation (n - 1) over the trials; top1_median is the median of a trial's last epochs"
+RULE = (
+    "mean and standard deviation (n - 1) over the trials; top1_median is the median of a trial's last epochs"
+)
 
 
-def run_trials(experiment: Experiment, count: int, resume: bool = False, dry_run: bool = False) -> dict[str, Any]:
-    """Train with the seeds ``seed``, ``seed + 1``, ... into ``output/trial_0``, ``output/trial_1``, ..., one after the other.
+def run_trials(
+    experiment: Experiment, count: int, resume: bool = False, dry_run: bool = False
+) -> dict[str, Any]:
+    """Train with the seeds ``seed``, ``seed + 1``, ... into ``output/trial_0``, ``output/trial_1``, ..., one
+    after the other.
 
-    Each trial is a run like any other. With ``resume`` finished ones only give their figures and one that was stopped goes on.
-    After each, ``output/trials.json`` holds all figures so far. A dry run is one of the first trial.
+    Each trial is a run like any other. With ``resume`` finished ones only give their figures and one that was
+    stopped goes on. After each, ``output/trials.json`` holds all figures so far. A dry run is one of the
+    first trial.
 
     Raises:
-        UserError: as `train`; without ``resume``, any trial's folder that holds a checkpoint, before anything is trained.
+        UserError: as `train`; without ``resume``, any trial's folder that holds a checkpoint, before anything
+            is trained.
         Interrupted: as `train`.
     """
     if count < 1:
         raise UserError(f"--trials {count} must be at least 1")
-    trials = [replace(experiment, seed=experiment.seed + number, output=str(Path(experiment.output) / f"trial_{number}"))
-              for number in range(count)]
+    trials = [
+        replace(
+            experiment, seed=experiment.seed + number, output=str(Path(experiment.output) / f"trial_{number}")
+        )
+        for number in range(count)
+    ]
     if not resume:
         for trial in trials:
             refuse_overwriting(Path(trial.output))
@@ -45,8 +57,12 @@ def run_trials(experiment: Experiment, count: int, resume: bool = False, dry_run
         found: list[dict[str, Any]] = []
         with StopRequest(impatient=world.size == 1) as stop:
             for number, trial in enumerate(trials):
-                if asked := distributed.agree(stop.number, world):  # while the trial before was writing its last file
-                    raise Interrupted(asked, f"stopped after {number} of {count} trials; go on with: {command_line(resume=True)}")
+                # while the trial before was writing its last file
+                if asked := distributed.agree(stop.number, world):
+                    raise Interrupted(
+                        asked,
+                        f"stopped after {number} of {count} trials; go on with: {command_line(resume=True)}",
+                    )
                 if world.main:
                     print(f"trial {number + 1} of {count}: seed {trial.seed}, {trial.output}", flush=True)
                 found.append(train(trial, resume, world=world))
@@ -61,16 +77,29 @@ def run_trials(experiment: Experiment, count: int, resume: bool = False, dry_run
 
 
 def summarize(metrics: Sequence[dict[str, Any]], seeds: Sequence[int], wanted: int) -> dict[str, Any]:
-    """``{"top1_median": {"mean", "std", "values"}, ...}`` of the trials' final metrics; std is None for one trial.
+    """``{"top1_median": {"mean", "std", "values"}, ...}`` of the trials' final metrics; std is None for one
+    trial.
 
     Every encoder's last accuracy (``top1_k_last``, ...) is summarized where there are several.
     """
     names = [name for name in (*FIGURES, *of_each_encoder(metrics[0]).values()) if name in metrics[0]]
     figures = {name: [row[name] for row in metrics] for name in names}
-    return {"trials": len(metrics), "wanted": wanted, "seeds": list(seeds[:len(metrics)]), "rule": RULE,
-            "median_epochs": metrics[0].get("median_epochs"), "epochs": metrics[0]["epochs"],
-            **{name: {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None, "values": values}
-               for name, values in figures.items()}}
+    return {
+        "trials": len(metrics),
+        "wanted": wanted,
+        "seeds": list(seeds[: len(metrics)]),
+        "rule": RULE,
+        "median_epochs": metrics[0].get("median_epochs"),
+        "epochs": metrics[0]["epochs"],
+        **{
+            name: {
+                "mean": statistics.fmean(values),
+                "std": statistics.stdev(values) if len(values) > 1 else None,
+                "values": values,
+            }
+            for name, values in figures.items()
+        },
+    }
 
 
 def message(summary: dict[str, Any]) -> str:
@@ -80,5 +109,8 @@ def message(summary: dict[str, Any]) -> str:
         return f"{count} trials finished"
     spread = f"{top1['mean']:.2f}" + (f" ± {top1['std']:.2f}" if top1["std"] is not None else "")
     each = ", ".join(f"{value:.2f}" for value in top1["values"])
-    return (f"{count} trial{'s' if count > 1 else ''}: top-1 {spread} % (median of the last {summary['median_epochs']} epochs, "
-            f"then mean ± std over the seeds {', '.join(map(str, summary['seeds']))}: {each})")
+    return (
+        f"{count} trial{'s' if count > 1 else ''}: top-1 {spread} % (median of the last "
+        f"{summary['median_epochs']} epochs, "
+        f"then mean ± std over the seeds {', '.join(map(str, summary['seeds']))}: {each})"
+    )

@@ -15,13 +15,20 @@ from automix_transfer.training.distributed import World, sum_over_ranks
 
 
 @torch.no_grad()
-def evaluate(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Any]], world: World, precision: str = "fp32",
-             max_batches: int | None = None, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
-    """``top1`` and ``top5`` in percent and the mean cross-entropy ``loss`` over all ranks' batches of (images, labels, indices).
+def evaluate(
+    encoder: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor, Any]],
+    world: World,
+    precision: str = "fp32",
+    max_batches: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:
+    """``top1`` and ``top5`` in percent and the mean cross-entropy ``loss`` over all ranks' batches of
+    (images, labels, indices).
 
-    Every rank brings its own share of the samples, of whatever size; counts are added, not means, so an uneven last batch is exact.
-    With fewer than five classes top-5 is 100. The encoder runs in eval mode and gets back every submodule's mode. ``stop`` ends it
-    early; what is returned then means nothing.
+    Every rank brings its own share of the samples, of whatever size; counts are added, not means, so an
+    uneven last batch is exact. With fewer than five classes top-5 is 100. The encoder runs in eval mode and
+    gets back every submodule's mode. ``stop`` ends it early; what is returned then means nothing.
     """
     totals = torch.zeros(4, dtype=torch.float64)  # samples, top-1 hits, top-5 hits, sum of losses
     device_totals = torch.zeros(4, dtype=torch.float64, device=world.device)
@@ -29,17 +36,30 @@ def evaluate(encoder: nn.Module, loader: Iterable[tuple[Tensor, Tensor, Any]], w
         for images, labels, _ in islice(loader, max_batches):
             if stop():
                 break
-            images, labels = images.to(world.device, non_blocking=True), labels.to(world.device, non_blocking=True)
+            images, labels = (
+                images.to(world.device, non_blocking=True),
+                labels.to(world.device, non_blocking=True),
+            )
             logits_NK = encoder(images).float()
             ranked_N5 = logits_NK.topk(min(5, logits_NK.shape[1]), dim=1).indices
             hits_N5 = ranked_N5 == labels[:, None]
             losses = F.cross_entropy(logits_NK, labels, reduction="sum")
-            device_totals += torch.stack([labels.new_tensor(len(labels)), hits_N5[:, 0].sum(), hits_N5.sum(), losses]).double()
+            device_totals += torch.stack(
+                [labels.new_tensor(len(labels)), hits_N5[:, 0].sum(), hits_N5.sum(), losses]
+            ).double()
     totals = sum_over_ranks(device_totals.cpu(), world)
     count = max(float(totals[0]), 1.0)
-    return {"top1": 100 * float(totals[1]) / count, "top5": 100 * float(totals[2]) / count, "loss": float(totals[3]) / count}
+    return {
+        "top1": 100 * float(totals[1]) / count,
+        "top5": 100 * float(totals[2]) / count,
+        "loss": float(totals[3]) / count,
+    }
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Mixed precision as ``train.precision`` says; fp32 switches it off."""
-    return torch.autocast(device.type, dtype=torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "fp32")
+    return torch.autocast(
+        device.type,
+        dtype=torch.float16 if precision == "fp16" else torch.bfloat16,
+        enabled=precision != "fp32",
+    )

@@ -1,4 +1,5 @@
-"""The numbers of ``summary.json`` as rows: what was measured, against what, and where it comes from. The page and the table share them."""
+"""The numbers of ``summary.json`` as rows: what was measured, against what, and where it comes from. The page
+and the table share them."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """One method's row: validation top-1 in percent, its gain over vanilla, and its accuracy on mixed samples at λ = 0.5."""
+    """One method's row: validation top-1 in percent, its gain over vanilla, and its accuracy on mixed samples
+    at λ = 0.5."""
 
     method: str
     top1: float | None
@@ -55,7 +57,11 @@ def pretrained(summary: Mapping[str, Any]) -> list[Pretrained]:
         top1 = number(methods, name, "top1")
         gain = None if name == "vanilla" or top1 is None or vanilla is None else top1 - vanilla
         mixed = [number(methods, name, key) for key in ("mixed_top1", "mixed_top2")]
-        rows.append(Pretrained(name, top1, gain, mixed[0], mixed[1], number(methods, name, "top1_q"), f"pretrain/{name}"))
+        rows.append(
+            Pretrained(
+                name, top1, gain, mixed[0], mixed[1], number(methods, name, "top1_q"), f"pretrain/{name}"
+            )
+        )
     return rows
 
 
@@ -64,15 +70,45 @@ def comparisons(summary: Mapping[str, Any]) -> list[Comparison]:
     rows = []
     detection, wsol, fine = (_section(summary, key) for key in ("detection", "wsol", "finegrained"))
     for metric in ("AP", "AP50", "AP75"):
-        rows.append(Comparison("Detection, VOC layout", metric, "random start", number(detection, "random_init", metric), "AutoMix",
-                               number(detection, "automix", metric), "detection/random_init", "detection/automix"))
+        rows.append(
+            Comparison(
+                "Detection, VOC layout",
+                metric,
+                "random start",
+                number(detection, "random_init", metric),
+                "AutoMix",
+                number(detection, "automix", metric),
+                "detection/random_init",
+                "detection/automix",
+            )
+        )
     for metric in ("MaxBoxAcc", "MaxBoxAccV2"):
-        rows.append(Comparison("Localization, CUB layout", metric, "centre box", number(wsol, "center_box", metric), "AutoMix",
-                               number(wsol, "automix", metric), "wsol/automix.json", "wsol/automix.json"))
+        rows.append(
+            Comparison(
+                "Localization, CUB layout",
+                metric,
+                "centre box",
+                number(wsol, "center_box", metric),
+                "AutoMix",
+                number(wsol, "automix", metric),
+                "wsol/automix.json",
+                "wsol/automix.json",
+            )
+        )
     for name in fine:
         task = f"Fine-grained, {DATASETS.get(name, name)}"
-        rows.append(Comparison(task, "top-1", "from scratch", number(fine, name, "scratch", "top1"), "AutoMix",
-                               number(fine, name, "automix", "top1"), f"finegrained/{name}_scratch", f"finegrained/{name}_automix"))
+        rows.append(
+            Comparison(
+                task,
+                "top-1",
+                "from scratch",
+                number(fine, name, "scratch", "top1"),
+                "AutoMix",
+                number(fine, name, "automix", "top1"),
+                f"finegrained/{name}_scratch",
+                f"finegrained/{name}_automix",
+            )
+        )
     return [row for row in rows if row.value is not None or row.baseline is not None]
 
 
@@ -80,10 +116,18 @@ def missing(summary: Mapping[str, Any]) -> list[str]:
     """A sentence for every number that a chain's summary should have and has not."""
     wanted = [("pretrain", method, "top1") for method in ("vanilla", "mixup", "cutmix", "automix")]
     wanted += [("pretrain", "automix", "mixed_top2")]
-    wanted += [("detection", run, metric) for run in ("random_init", "automix") for metric in ("AP", "AP50", "AP75")]
-    wanted += [("wsol", run, metric) for run in ("center_box", "automix") for metric in ("MaxBoxAcc", "MaxBoxAccV2")]
+    wanted += [
+        ("detection", run, metric) for run in ("random_init", "automix") for metric in ("AP", "AP50", "AP75")
+    ]
+    wanted += [
+        ("wsol", run, metric) for run in ("center_box", "automix") for metric in ("MaxBoxAcc", "MaxBoxAccV2")
+    ]
     deep = [("finegrained", name, start, "top1") for name in DATASETS for start in ("scratch", "automix")]
-    return [f"summary.json has no number for {'.'.join(keys)}" for keys in (*wanted, *deep) if number(summary, *keys) is None]
+    return [
+        f"summary.json has no number for {'.'.join(keys)}"
+        for keys in (*wanted, *deep)
+        if number(summary, *keys) is None
+    ]
 
 
 def number(values: Any, *keys: str) -> float | None:
@@ -92,7 +136,8 @@ def number(values: Any, *keys: str) -> float | None:
         if not isinstance(values, Mapping) or key not in values:
             return None
         values = values[key]
-    usable = isinstance(values, (int, float)) and not isinstance(values, bool) and abs(values) < 1e300  # neither NaN nor infinite
+    # neither NaN nor infinite
+    usable = isinstance(values, (int, float)) and not isinstance(values, bool) and abs(values) < 1e300
     return float(values) if usable else None
 
 

@@ -18,7 +18,9 @@ def run_folder(folder: Path, **last: float) -> None:
     folder.mkdir(parents=True)
     write_json(folder / "metrics.json", {f"{name}_last": value for name, value in last.items()})
     columns, values = ",".join(last), ",".join(str(value) for value in last.values())
-    (folder / "log.csv").write_text(f"epoch,loss,images_per_s,{columns}\n1,2.5,50,{',' * (len(last) - 1)}\n2,1.5,100,{values}\n")
+    (folder / "log.csv").write_text(
+        f"epoch,loss,images_per_s,{columns}\n1,2.5,50,{',' * (len(last) - 1)}\n2,1.5,100,{values}\n"
+    )
 
 
 def test_mean_spread_and_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,8 +34,12 @@ def test_mean_spread_and_curves(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert rows[0]["ms_a_step"] == pytest.approx(1000 * 50 / 75)  # the median of 50 and 100 images a second
     assert read_json(tmp_path / "table.json") == {"seeds": [0, 1], "epochs": 2, "rows": rows}
     assert (tmp_path / "curves.csv").read_text().splitlines() == [
-        "method,seed,epoch,loss,top1,top1_q", "vanilla,0,2,1.5,30.0,", "vanilla,1,2,1.5,34.0,",
-        "automix,0,2,1.5,31.0,39.0", "automix,1,2,1.5,35.0,43.0"]
+        "method,seed,epoch,loss,top1,top1_q",
+        "vanilla,0,2,1.5,30.0,",
+        "vanilla,1,2,1.5,34.0,",
+        "automix,0,2,1.5,31.0,39.0",
+        "automix,1,2,1.5,35.0,43.0",
+    ]
     assert "| automix | 33.00 ± 2.83 | 667 |" in capsys.readouterr().out
 
 

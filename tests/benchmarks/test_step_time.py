@@ -30,7 +30,16 @@ def step_time() -> ModuleType:
 
 
 def setting(**changes: Any) -> argparse.Namespace:
-    return argparse.Namespace(**{"encoder": "cifar_resnet8", "stem": "cifar", "size": 32, "batch": 16, "teacher": "resnet18", **changes})
+    return argparse.Namespace(
+        **{
+            "encoder": "cifar_resnet8",
+            "stem": "cifar",
+            "size": 32,
+            "batch": 16,
+            "teacher": "resnet18",
+            **changes,
+        }
+    )
 
 
 def test_memory_is_what_is_kept_and_the_peak_of_what_is_allocated(step_time: ModuleType) -> None:
@@ -38,9 +47,11 @@ def test_memory_is_what_is_kept_and_the_peak_of_what_is_allocated(step_time: Mod
     step.run(0)
     weights = sum(p.numel() for p in step.method.parameters()) * 4
     buffers = sum(b.numel() * b.element_size() for b in step.method.buffers())
-    assert step.kept() == 2 * weights + buffers + 16 * 3 * 32 * 32 * 4 + 16 * 8  # momentum too; images and labels
+    # momentum too; images and labels
+    assert step.kept() == 2 * weights + buffers + 16 * 3 * 32 * 32 * 4 + 16 * 8
     peak = step_time.peak_memory(step, CPU)
-    # three stages of 16, 32 and 64 channels: each of the seven convolutions and norms keeps a map of the batch
+    # three stages of 16, 32 and 64 channels: each of the seven convolutions and norms keeps a map of the
+    # batch
     maps = 16 * 4 * 2 * (3 * 16 * 32 * 32 + 2 * 32 * 16 * 16 + 2 * 64 * 8 * 8)
     assert step.kept() + 0.8 * maps < peak < step.kept() + 2.5 * maps
 
@@ -62,11 +73,29 @@ def test_counted_passes(step_time: ModuleType) -> None:
     assert 2.8 < found["vanilla"] < 3 and found["automix_fast"] < 0.55 * found["automix"]
 
 
-def test_the_table_is_written(step_time: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                              capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_is_written(
+    step_time: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "found.json"
-    arguments = ["--encoder", "cifar_resnet8", "--size", "32", "--batch", "4", "--methods", "automix", "--rounds", "1", "--device", "cpu",
-                 "--precision", "bf16", "--channels-last", "--output", str(output)]
+    arguments = [
+        "--encoder",
+        "cifar_resnet8",
+        "--size",
+        "32",
+        "--batch",
+        "4",
+        "--methods",
+        "automix",
+        "--rounds",
+        "1",
+        "--device",
+        "cpu",
+        "--precision",
+        "bf16",
+        "--channels-last",
+        "--output",
+        str(output),
+    ]
     monkeypatch.setattr(sys, "argv", ["step_time.py", *arguments])
     step_time.main()
     rows = read_json(output)["steps"]
@@ -75,10 +104,17 @@ def test_the_table_is_written(step_time: ModuleType, tmp_path: Path, monkeypatch
     assert "automix" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--methods", "automax"], "--methods automax"), (["--rounds", "0"], "--rounds"), (["--batch", "1"], "--batch at least 2"),
-])
-def test_wrong_arguments_are_one_sentence(step_time: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str) -> None:
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--methods", "automax"], "--methods automax"),
+        (["--rounds", "0"], "--rounds"),
+        (["--batch", "1"], "--batch at least 2"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(
+    step_time: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
     monkeypatch.setattr(sys, "argv", ["step_time.py", *arguments])
     with pytest.raises(UserError, match=words):
         step_time.main()

@@ -13,7 +13,12 @@ from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
 from tests.data import trees
 
-MAKERS = {"imagefolder": trees.folders, "tiny_imagenet": trees.tiny, "cub": trees.cub, "aircraft": trees.aircraft}
+MAKERS = {
+    "imagefolder": trees.folders,
+    "tiny_imagenet": trees.tiny,
+    "cub": trees.cub,
+    "aircraft": trees.aircraft,
+}
 
 
 @pytest.mark.parametrize("dataset", MAKERS)
@@ -33,7 +38,9 @@ def test_counts_sizes_modes_and_turned_images(tmp_path):
     trees.Image.new("L", (16, 12)).save(root / "train" / "class_0" / "gray.png")
     report = str(check_root(DataConfig(root=str(root))))
     assert "train: 14 images of 3 classes (a class: min 4, median 4, max 6)" in report
-    assert "12 to 16 wide, 12 to 20 high" in report and "RGB 13, L 1" in report and "rotation flag: 1" in report
+    assert (
+        "12 to 16 wide, 12 to 20 high" in report and "RGB 13, L 1" in report and "rotation flag: 1" in report
+    )
 
 
 def test_every_bad_image_is_named_with_exit_code_2(tmp_path, capsys):
@@ -45,7 +52,11 @@ def test_every_bad_image_is_named_with_exit_code_2(tmp_path, capsys):
     assert output.out.count("is empty (0 bytes)") == 25 and "25 problem(s)" in output.err
     with pytest.raises(UserError) as info:
         check_data(DataConfig(root=str(root)))
-    assert "25 problems" in str(info.value) and "and 5 more" in str(info.value) and len(str(info.value).splitlines()) == 22
+    assert (
+        "25 problems" in str(info.value)
+        and "and 5 more" in str(info.value)
+        and len(str(info.value).splitlines()) == 22
+    )
 
 
 def test_skip_reports_the_bad_ones_and_goes_on(tmp_path, capsys):
@@ -70,7 +81,9 @@ def test_boxes_outside_are_errors_and_boxes_that_stick_out_are_notes(tmp_path):
     trees.edit_line(root / "bounding_boxes.txt", 1, "1 40.0 2.0 9.0 4.0")
     for policy in ("fail", "skip"):
         config.on_bad_image = policy
-        with pytest.raises(UserError, match=r"box \(40, 2, 49, 6\) of image .*_0.jpg, which is 16 x 12, lies outside it"):
+        with pytest.raises(
+            UserError, match=r"box \(40, 2, 49, 6\) of image .*_0.jpg, which is 16 x 12, lies outside it"
+        ):
             check_data(config)
 
 
@@ -99,16 +112,34 @@ def test_help_teaches_the_layouts(capsys):
     with pytest.raises(SystemExit) as info:
         main(["--help"])
     said = capsys.readouterr().out
-    assert info.value.code == 0 and all(word in said for word in ("wnids.txt", "bounding_boxes.txt", "variants.txt", "examples:"))
+    assert info.value.code == 0 and all(
+        word in said for word in ("wnids.txt", "bounding_boxes.txt", "variants.txt", "examples:")
+    )
 
 
 def test_a_mistake_on_the_command_line_is_one_sentence(tmp_path):
-    command = [sys.executable, "-m", "automix_transfer.data.check", "--dataset", "cub", "--root", str(tmp_path / "no")]
+    command = [
+        sys.executable,
+        "-m",
+        "automix_transfer.data.check",
+        "--dataset",
+        "cub",
+        "--root",
+        str(tmp_path / "no"),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 2 and result.stderr.startswith("error: data root") and result.stderr.count("\n") == 1
+    assert (
+        result.returncode == 2
+        and result.stderr.startswith("error: data root")
+        and result.stderr.count("\n") == 1
+    )
 
 
 def test_real_cub(shared_data):
     config = DataConfig(dataset="cub", root=str(shared_data("cub50")), limit_per_class=3)
     report = check_root(config, ["train"])
-    assert not report.problems and "every image decodes" in str(report) and "train: 150 images of 50 classes" in str(report)
+    assert (
+        not report.problems
+        and "every image decodes" in str(report)
+        and "train: 150 images of 50 classes" in str(report)
+    )

@@ -1,4 +1,5 @@
-"""Every kind of file that a folder of images may hold is read right or refused in one sentence; nothing else is ever raised."""
+"""Every kind of file that a folder of images may hold is read right or refused in one sentence; nothing else
+is ever raised."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from automix_transfer.errors import UserError
 from tests.data import trees
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # Pillow warns about the damage that is made here
-SMOOTH = np.stack([*np.meshgrid(np.linspace(0, 255, 24), np.linspace(0, 255, 16)), np.full((16, 24), 90.0)], -1).astype(np.uint8)
+SMOOTH = np.stack(
+    [*np.meshgrid(np.linspace(0, 255, 24), np.linspace(0, 255, 16)), np.full((16, 24), 90.0)], -1
+).astype(np.uint8)
 
 
 def refused(path: Path) -> str:
@@ -31,8 +34,19 @@ def refused(path: Path) -> str:
     return str(info.value)
 
 
-@pytest.mark.parametrize(("name", "options"), [("a.jpg", {"quality": 60}), ("b.jpg", {"progressive": True}), ("c.png", {}), ("d.webp", {}),
-                                               ("e.bmp", {}), ("f.tiff", {}), ("g.ppm", {}), ("h.jpg", {"subsampling": 0})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.jpg", {"quality": 60}),
+        ("b.jpg", {"progressive": True}),
+        ("c.png", {}),
+        ("d.webp", {}),
+        ("e.bmp", {}),
+        ("f.tiff", {}),
+        ("g.ppm", {}),
+        ("h.jpg", {"subsampling": 0}),
+    ],
+)
 def test_ordinary_files_equal_torchvisions_bit_for_bit(name, options, tmp_path):
     path = trees.save_image(tmp_path / name, (37, 23), **options)
     ours, theirs = read_image(path), default_loader(str(path))
@@ -49,7 +63,9 @@ def test_other_8_bit_modes_equal_torchvisions(mode, tmp_path):
     if "A" in mode:
         image.putalpha(Image.fromarray(SMOOTH[..., 0]))
     image.save(tmp_path / "x.png")
-    assert np.array_equal(np.asarray(read_image(tmp_path / "x.png")), np.asarray(default_loader(str(tmp_path / "x.png"))))
+    assert np.array_equal(
+        np.asarray(read_image(tmp_path / "x.png")), np.asarray(default_loader(str(tmp_path / "x.png")))
+    )
 
 
 def test_palette_with_transparency(tmp_path):
@@ -76,15 +92,23 @@ def test_16_bit_gray_is_scaled_not_clipped(name, tmp_path):
 
 def test_16_bit_colour_png(tmp_path):
     rows = b"".join(b"\0" + struct.pack(">12H", *([65535, 32768, 0] * 4)) for _ in range(4))
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks))
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    (tmp_path / "x.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+        )
+    )
     assert read_image(tmp_path / "x.png").getpixel((1, 1)) == (255, 128, 0)
 
 
 def without_adobe_marker(content: bytes) -> bytes:
     start = content.index(b"\xff\xee")
-    return content[:start] + content[start + 2 + struct.unpack(">H", content[start + 2:start + 4])[0]:]
+    return content[:start] + content[start + 2 + struct.unpack(">H", content[start + 2 : start + 4])[0] :]
 
 
 def test_cmyk_jpegs_with_and_without_adobes_inversion(tmp_path):
@@ -96,16 +120,28 @@ def test_cmyk_jpegs_with_and_without_adobes_inversion(tmp_path):
     (tmp_path / "adobe.jpg").write_bytes(buffer.getvalue())
     buffer = io.BytesIO()
     ink.point(lambda v: 255 - v).save(buffer, "JPEG", quality=95)
-    (tmp_path / "plain.jpg").write_bytes(without_adobe_marker(buffer.getvalue()))  # stored as it is: 0 is no ink
+    # stored as it is: 0 is no ink
+    (tmp_path / "plain.jpg").write_bytes(without_adobe_marker(buffer.getvalue()))
     for name in ("adobe.jpg", "plain.jpg"):
         assert np.abs(np.asarray(read_image(tmp_path / name)).astype(int) - red).max() <= 4, name
-    assert np.array_equal(np.asarray(read_image(tmp_path / "adobe.jpg")), np.asarray(default_loader(str(tmp_path / "adobe.jpg"))))
+    assert np.array_equal(
+        np.asarray(read_image(tmp_path / "adobe.jpg")),
+        np.asarray(default_loader(str(tmp_path / "adobe.jpg"))),
+    )
     ink.save(tmp_path / "x.tiff")
     assert np.abs(np.asarray(read_image(tmp_path / "x.tiff")).astype(int) - red).max() <= 1
 
 
-TURNS = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.transpose(1, 0, 2),
-         6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).transpose(1, 0, 2), 8: np.rot90}
+TURNS = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: np.rot90,
+}
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.webp", "x.tiff"])
@@ -113,7 +149,12 @@ TURNS = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud
 def test_rotation_flags_are_honoured(name, orientation, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"x.png": {}, "x.tiff": {}, "x.jpg": {"quality": 100, "subsampling": 0}, "x.webp": {"lossless": True}}[name]
+    options = {
+        "x.png": {},
+        "x.tiff": {},
+        "x.jpg": {"quality": 100, "subsampling": 0},
+        "x.webp": {"lossless": True},
+    }[name]
     Image.fromarray(SMOOTH).save(tmp_path / name, exif=exif, **options)
     expected = TURNS.get(orientation, TURNS[1])(SMOOTH)
     image, facts = decode_image(tmp_path / name)
@@ -123,14 +164,16 @@ def test_rotation_flags_are_honoured(name, orientation, tmp_path):
 
 def test_damaged_metadata_does_not_spoil_good_pixels(tmp_path):
     Image.fromarray(SMOOTH).save(tmp_path / "x.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01\x12")
-    assert np.array_equal(np.asarray(read_image(tmp_path / "x.jpg")), np.asarray(default_loader(str(tmp_path / "x.jpg"))))
+    assert np.array_equal(
+        np.asarray(read_image(tmp_path / "x.jpg")), np.asarray(default_loader(str(tmp_path / "x.jpg")))
+    )
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp", "x.gif", "x.bmp", "x.tiff"])
 def test_truncated_files_are_refused(name, tmp_path):
     content = trees.save_image(tmp_path / name, (64, 48)).read_bytes()
     for share in (0.2, 0.5, 0.9):
-        (tmp_path / name).write_bytes(content[:int(len(content) * share)])
+        (tmp_path / name).write_bytes(content[: int(len(content) * share)])
         assert "restore it" in refused(tmp_path / name)
 
 
@@ -140,16 +183,27 @@ def test_empty_missing_folders_and_other_files(tmp_path):
     assert "does not exist" in str(pytest.raises(UserError, read_image, tmp_path / "no.jpg").value)
     (tmp_path / "folder.jpg").mkdir()
     refused(tmp_path / "folder.jpg")
-    for content in (b"<html>404 Not Found</html>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"GIF89a", b"\x89PNG\r\n\x1a\n"):
+    for content in (
+        b"<html>404 Not Found</html>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        b"GIF89a",
+        b"\x89PNG\r\n\x1a\n",
+    ):
         (tmp_path / "other.jpg").write_bytes(content)
-        assert "not an image" in refused(tmp_path / "other.jpg") or "damaged" in refused(tmp_path / "other.jpg")
+        assert "not an image" in refused(tmp_path / "other.jpg") or "damaged" in refused(
+            tmp_path / "other.jpg"
+        )
 
 
 def test_decompression_bombs_are_refused_before_they_explode(tmp_path):
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100_000)), (b"IEND", b"")]
-    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks))
+    (tmp_path / "x.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+        )
+    )
     assert "decompression bomb" in refused(tmp_path / "x.png")
 
 
@@ -167,8 +221,18 @@ def test_unreadable_files(tmp_path):
     assert "permissions" in refused(path)
 
 
-HEADS = [b"", b"\xff\xd8\xff\xe0\0\x10JFIF\0", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"GIF89a", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08",
-         b"BM", b"P6\n3 3\n", b"RIFF\x20\0\0\0WEBPVP8 ", b"\0\0\0\x0cjP  \r\n\x87\n"]
+HEADS = [
+    b"",
+    b"\xff\xd8\xff\xe0\0\x10JFIF\0",
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+    b"GIF89a",
+    b"II*\0\x08\0\0\0",
+    b"MM\0*\0\0\0\x08",
+    b"BM",
+    b"P6\n3 3\n",
+    b"RIFF\x20\0\0\0WEBPVP8 ",
+    b"\0\0\0\x0cjP  \r\n\x87\n",
+]
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -187,7 +251,9 @@ def test_any_damage_to_an_image_is_survived(kind, data, tmp_path):
     buffer = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(SMOOTH).save(buffer, kind, **({"exif": exif} if kind in ("JPEG", "PNG", "TIFF", "WEBP") else {}))
+    Image.fromarray(SMOOTH).save(
+        buffer, kind, **({"exif": exif} if kind in ("JPEG", "PNG", "TIFF", "WEBP") else {})
+    )
     content = bytearray(buffer.getvalue())
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -199,7 +265,12 @@ def test_any_damage_to_an_image_is_survived(kind, data, tmp_path):
 
 
 def test_names():
-    assert is_image_name("a.JPEG") and is_image_name("b.webp") and not is_image_name("._a.jpg") and not is_image_name("Thumbs.db")
+    assert (
+        is_image_name("a.JPEG")
+        and is_image_name("b.webp")
+        and not is_image_name("._a.jpg")
+        and not is_image_name("Thumbs.db")
+    )
 
 
 def test_real_images(shared_data):
@@ -207,12 +278,17 @@ def test_real_images(shared_data):
         assert np.array_equal(np.asarray(read_image(path)), np.asarray(default_loader(str(path))))
 
 
-@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"quality": 20}])
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"quality": 20}]
+)
 def test_both_decoders_give_the_same_pixels(tmp_path, options):
     """Of every kind of RGB JPEG; other files and damaged ones go to Pillow, with its words."""
     pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
     Image.fromarray(pixels).resize((101, 71)).save(tmp_path / "x.jpg", **options)
-    assert np.array_equal(np.asarray(read_image(tmp_path / "x.jpg", decoder="torchvision")), np.asarray(read_image(tmp_path / "x.jpg")))
+    assert np.array_equal(
+        np.asarray(read_image(tmp_path / "x.jpg", decoder="torchvision")),
+        np.asarray(read_image(tmp_path / "x.jpg")),
+    )
     content = (tmp_path / "x.jpg").read_bytes()
     assert read_image("in a shard", content, "torchvision").size == (101, 71)
     with pytest.raises(UserError, match="is truncated"):
@@ -228,4 +304,7 @@ def test_what_torchvision_would_read_otherwise(tmp_path):
     image.convert("CMYK").save(tmp_path / "cmyk.jpg")
     image.save(tmp_path / "x.png")
     for name in ("turned.jpg", "gray.jpg", "cmyk.jpg", "x.png"):
-        assert np.array_equal(np.asarray(read_image(tmp_path / name, decoder="torchvision")), np.asarray(read_image(tmp_path / name))), name
+        assert np.array_equal(
+            np.asarray(read_image(tmp_path / name, decoder="torchvision")),
+            np.asarray(read_image(tmp_path / name)),
+        ), name

@@ -55,7 +55,9 @@ def test_batches_do_not_depend_on_workers_nor_on_where_one_starts(dataset):
 
 def test_skipped_batches_are_not_read(dataset, monkeypatch):
     read = []
-    monkeypatch.setattr(ClassificationDataset, "read", lambda self, i: read.append(i) or trees.Image.new("RGB", (9, 9)))
+    monkeypatch.setattr(
+        ClassificationDataset, "read", lambda self, i: read.append(i) or trees.Image.new("RGB", (9, 9))
+    )
     batches(train_loader(dataset, 4, seed=1, start_batch=4))
     assert len(read) == 4
 
@@ -80,7 +82,10 @@ def test_ranks_see_together_what_one_process_sees(world, batch, repeats):
 
 def test_repeats_are_different_views_of_fewer_images(dataset):
     images, _, indices = next(iter(train_loader(dataset, 12, seed=0, repeats=3)))
-    assert indices.tolist() == [i for i in indices[::3].tolist() for _ in range(3)] and len(set(indices.tolist())) == 4
+    assert (
+        indices.tolist() == [i for i in indices[::3].tolist() for _ in range(3)]
+        and len(set(indices.tolist())) == 4
+    )
     assert not torch.equal(images[0], images[1])
     assert len(train_loader(dataset, 4, seed=0, repeats=3)) == len(train_loader(dataset, 4, seed=0)) == 5
 
@@ -96,7 +101,12 @@ def test_loading_draws_nothing_from_the_global_generator(dataset):
 @pytest.mark.parametrize("world", [1, 2, 4, 30])
 def test_evaluation_sees_every_sample_once(root, world):
     data = eval_dataset(DataConfig(root=str(root), image_size=8))
-    seen = [int(i) for rank in range(world) for _, _, indices in eval_loader(data, 4, rank, world) for i in indices]
+    seen = [
+        int(i)
+        for rank in range(world)
+        for _, _, indices in eval_loader(data, 4, rank, world)
+        for i in indices
+    ]
     assert sorted(seen) == list(range(21))
     assert [len(b[1]) for b in eval_loader(data, 4)] == [4, 4, 4, 4, 4, 1]
 
@@ -119,7 +129,8 @@ def test_a_killed_worker_is_explained(dataset, monkeypatch):
     def killed(self):
         raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
 
-    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", killed)  # really killing one lets torch raise at any line of this process
+    # really killing one lets torch raise at any line of this process
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", killed)
     with pytest.raises(UserError, match="data.workers"):
         next(iter(train_loader(dataset, 1, seed=0)))
 
@@ -144,8 +155,13 @@ def test_workers_outlive_signals_to_the_group_and_end_with_the_process(root):
             print(sum(1 for _ in batches), flush=True)  # all the rest is still delivered
             next(iter(loader))  # and an epoch that is not finished does not keep the process from ending
     """)
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True,
-                               env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     try:
         ready, *workers = process.stdout.readline().split()
         for number in (signal.SIGINT, signal.SIGTERM):

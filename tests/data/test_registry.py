@@ -64,7 +64,12 @@ def test_tiny_imagenet(tmp_path):
     trees.tiny(tmp_path / "t")
     train, val = load("tiny_imagenet", tmp_path / "t", "train"), load("tiny_imagenet", tmp_path / "t", "val")
     assert train.classes == val.classes == ["n01", "n02"]
-    assert [p.name for p in train.paths] == ["n01_0.JPEG", "n01_1.JPEG", "n02_0.JPEG", "n02_1.JPEG"] and train.labels == [0, 0, 1, 1]
+    assert [p.name for p in train.paths] == [
+        "n01_0.JPEG",
+        "n01_1.JPEG",
+        "n02_0.JPEG",
+        "n02_1.JPEG",
+    ] and train.labels == [0, 0, 1, 1]
     assert train.boxes == [[(0, 1, 8, 9)], [(0, 1, 9, 9)]] * 2
     assert [p.name for p in val.paths] == [f"val_{n}.JPEG" for n in range(4)] and val.labels == [1, 1, 0, 0]
     assert val.boxes[1] == [(1, 2, 6, 6)]
@@ -89,10 +94,16 @@ def test_cub_by_its_official_split(tmp_path):
 
 def test_aircraft_with_and_without_the_data_folder(tmp_path):
     trees.aircraft(tmp_path / "fgvc-aircraft-2013b")
-    listings = [load("aircraft", root, "trainval") for root in
-                (tmp_path, tmp_path / "fgvc-aircraft-2013b", tmp_path / "fgvc-aircraft-2013b" / "data")]
+    listings = [
+        load("aircraft", root, "trainval")
+        for root in (tmp_path, tmp_path / "fgvc-aircraft-2013b", tmp_path / "fgvc-aircraft-2013b" / "data")
+    ]
     assert listings[0] == listings[1] == listings[2]
-    assert Counter(listings[0].labels) == {0: 4, 1: 4, 2: 4} and listings[0].classes == ["707-320", "A340 300", "F/A-18"]
+    assert Counter(listings[0].labels) == {0: 4, 1: 4, 2: 4} and listings[0].classes == [
+        "707-320",
+        "A340 300",
+        "F/A-18",
+    ]
     assert listings[0].boxes[0] == [(2, 3, 20, 22)] and listings[0].crop_bottom == 20
     assert load("aircraft", tmp_path, "test", crop_banner=False).crop_bottom == 0
 
@@ -102,7 +113,9 @@ def test_limits_keep_the_first_and_spare_validation(tmp_path):
     train = load("imagefolder", tmp_path, "train", limit_classes=2, limit_per_class=3)
     assert train.labels == [0] * 3 + [1] * 3 and train.classes == ["class_0", "class_1"]
     assert [p.name for p in train.paths[:3]] == ["0_0.png", "0_1.png", "0_2.png"]
-    assert load("imagefolder", tmp_path, "val", limit_classes=2, limit_per_class=3).labels == [0] * 4 + [1] * 4
+    assert (
+        load("imagefolder", tmp_path, "val", limit_classes=2, limit_per_class=3).labels == [0] * 4 + [1] * 4
+    )
 
 
 def message(dataset: str, root: Path, split: str = "train") -> str:
@@ -113,7 +126,9 @@ def message(dataset: str, root: Path, split: str = "train") -> str:
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_missing_and_empty_roots(dataset, tmp_path):
-    assert "does not exist" in message(dataset, tmp_path / "no") and "data.root" in message(dataset, tmp_path / "no")
+    assert "does not exist" in message(dataset, tmp_path / "no") and "data.root" in message(
+        dataset, tmp_path / "no"
+    )
     assert "is empty" in message(dataset, tmp_path)
     (tmp_path / "file").write_text("x")
     assert "not a folder" in message(dataset, tmp_path / "file")
@@ -130,8 +145,15 @@ def test_unknown_data_set():
         load_listing(DataConfig(dataset="cub", root=""), "train")
 
 
-@pytest.mark.parametrize(("dataset", "make", "split"), [("cub", trees.cub, "dev"), ("aircraft", trees.aircraft, "dev"),
-                                                        ("tiny_imagenet", trees.tiny, "test"), ("imagefolder", trees.folders, "dev")])
+@pytest.mark.parametrize(
+    ("dataset", "make", "split"),
+    [
+        ("cub", trees.cub, "dev"),
+        ("aircraft", trees.aircraft, "dev"),
+        ("tiny_imagenet", trees.tiny, "test"),
+        ("imagefolder", trees.folders, "dev"),
+    ],
+)
 def test_missing_split(dataset, make, split, tmp_path):
     make(tmp_path / "d")
     assert f"'{split}'" in message(dataset, tmp_path / "d", split)
@@ -178,7 +200,10 @@ def test_cub_mistakes_name_file_and_line(file, line, text, expected, tmp_path):
     assert f"{file}:{line}: " in said and expected in said and "restore the files" in said
 
 
-@pytest.mark.parametrize("file", ["classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"])
+@pytest.mark.parametrize(
+    "file",
+    ["classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"],
+)
 def test_cub_lists_that_are_short_empty_missing_or_no_text(file, tmp_path):
     path = trees.cub(tmp_path / "d") / file
     trees.edit_line(path, 2, None)
@@ -210,35 +235,51 @@ def test_the_message_stays_short(tmp_path):
     shutil.rmtree(root / "images")
     with pytest.raises(ListError) as info:
         load("cub", root, "train")
-    assert len(info.value.found) == 60 and "and 40 more" in str(info.value) and len(str(info.value).splitlines()) == 22
+    assert (
+        len(info.value.found) == 60
+        and "and 40 more" in str(info.value)
+        and len(str(info.value).splitlines()) == 22
+    )
 
 
-@pytest.mark.parametrize(("file", "line", "text", "expected"), [
-    ("images_variant_train.txt", 1, "0000001", "not of the form"),
-    ("images_variant_train.txt", 1, "0000001 Concorde", "variant 'Concorde' is not in variants.txt"),
-    ("images_variant_train.txt", 1, "9999999 707-320", "images/9999999.jpg is missing"),
-    ("images_variant_train.txt", 2, "0000001 707-320", "listed twice"),
-    ("variants.txt", 2, "707-320", "listed twice"),
-    ("images_box.txt", 1, "0000001 0 4 20 22", "not a box"),
-    ("images_box.txt", 1, "0000001 30 4 20 22", "not a box"),
-])
+@pytest.mark.parametrize(
+    ("file", "line", "text", "expected"),
+    [
+        ("images_variant_train.txt", 1, "0000001", "not of the form"),
+        ("images_variant_train.txt", 1, "0000001 Concorde", "variant 'Concorde' is not in variants.txt"),
+        ("images_variant_train.txt", 1, "9999999 707-320", "images/9999999.jpg is missing"),
+        ("images_variant_train.txt", 2, "0000001 707-320", "listed twice"),
+        ("variants.txt", 2, "707-320", "listed twice"),
+        ("images_box.txt", 1, "0000001 0 4 20 22", "not a box"),
+        ("images_box.txt", 1, "0000001 30 4 20 22", "not a box"),
+    ],
+)
 def test_aircraft_mistakes(file, line, text, expected, tmp_path):
     trees.edit_line(trees.aircraft(tmp_path / "d") / "data" / file, line, text)
     said = message("aircraft", tmp_path / "d")
     assert f"{file}:{line}: " in said and expected in said
 
 
-@pytest.mark.parametrize(("file", "line", "text", "split", "expected"), [
-    ("wnids.txt", 2, "n02", "train", "listed twice"),
-    ("wnids.txt", 2, "n03", "train", "the folder of class 'n03' in wnids.txt is missing"),
-    ("train/n01/n01_boxes.txt", 1, "gone.JPEG\t0\t0\t1\t1", "train", "does not exist"),
-    ("train/n01/n01_boxes.txt", 1, "n01_0.JPEG\t5\t0\t1\t1", "train", "not a box"),
-    ("val/val_annotations.txt", 1, "val_0.JPEG\tn09\t0\t0\t1\t1", "val", "class 'n09' is not in wnids.txt"),
-    ("val/val_annotations.txt", 2, "val_0.JPEG\tn02\t0\t0\t1\t1", "val", "listed twice"),
-    ("val/val_annotations.txt", 2, "val_9.JPEG\tn02\t0\t0\t1\t1", "val", "is not in"),
-    ("val/val_annotations.txt", 2, "val_1.JPEG n02", "val", "not of the form"),
-    ("val/val_annotations.txt", 2, None, "val", "not listed"),
-])
+@pytest.mark.parametrize(
+    ("file", "line", "text", "split", "expected"),
+    [
+        ("wnids.txt", 2, "n02", "train", "listed twice"),
+        ("wnids.txt", 2, "n03", "train", "the folder of class 'n03' in wnids.txt is missing"),
+        ("train/n01/n01_boxes.txt", 1, "gone.JPEG\t0\t0\t1\t1", "train", "does not exist"),
+        ("train/n01/n01_boxes.txt", 1, "n01_0.JPEG\t5\t0\t1\t1", "train", "not a box"),
+        (
+            "val/val_annotations.txt",
+            1,
+            "val_0.JPEG\tn09\t0\t0\t1\t1",
+            "val",
+            "class 'n09' is not in wnids.txt",
+        ),
+        ("val/val_annotations.txt", 2, "val_0.JPEG\tn02\t0\t0\t1\t1", "val", "listed twice"),
+        ("val/val_annotations.txt", 2, "val_9.JPEG\tn02\t0\t0\t1\t1", "val", "is not in"),
+        ("val/val_annotations.txt", 2, "val_1.JPEG n02", "val", "not of the form"),
+        ("val/val_annotations.txt", 2, None, "val", "not listed"),
+    ],
+)
 def test_tiny_imagenet_mistakes(file, line, text, split, expected, tmp_path):
     trees.edit_line(trees.tiny(tmp_path / "d") / file, line, text)
     said = message("tiny_imagenet", tmp_path / "d", split)
@@ -246,8 +287,14 @@ def test_tiny_imagenet_mistakes(file, line, text, split, expected, tmp_path):
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from(["classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"]),
-       content=st.one_of(st.binary(max_size=80), st.text("0123456789. \n\tab/\x00\u2028", max_size=80).map(str.encode)))
+@given(
+    name=st.sampled_from(
+        ["classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"]
+    ),
+    content=st.one_of(
+        st.binary(max_size=80), st.text("0123456789. \n\tab/\x00\u2028", max_size=80).map(str.encode)
+    ),
+)
 def test_any_content_of_a_list_is_read_or_refused(name, content, tmp_path):
     root = tmp_path / "d"
     if not root.exists():
@@ -266,12 +313,25 @@ def test_real_cub(shared_data):
     root = shared_data("cub50")
     train, test = load("cub", root, "train"), load("cub", root, "test")
     assert (len(train), len(test), len(train.classes)) == (1500, 1389, 50)
-    # the WSOL benchmark's lists of the same images, made by other hands; its boxes are whole numbers, cut to the image
+    # the WSOL benchmark's lists of the same images, made by other hands; its boxes are whole numbers, cut to
+    # the image
     folder = root / "metadata" / "test"
-    rows = {name: (str(i), b[0]) for name, i, b in zip((p.relative_to(root / "images").as_posix() for p in test.paths), test.labels,
-                                                       test.boxes, strict=True)}
-    assert dict(line.rsplit(",", 1) for line in (folder / "class_labels.txt").read_text().split()) == {n: i for n, (i, _) in rows.items()}
-    sizes = {name: (int(w), int(h)) for name, w, h in (line.rsplit(",", 2) for line in (folder / "image_sizes.txt").read_text().split())}
+    rows = {
+        name: (str(i), b[0])
+        for name, i, b in zip(
+            (p.relative_to(root / "images").as_posix() for p in test.paths),
+            test.labels,
+            test.boxes,
+            strict=True,
+        )
+    }
+    assert dict(line.rsplit(",", 1) for line in (folder / "class_labels.txt").read_text().split()) == {
+        n: i for n, (i, _) in rows.items()
+    }
+    sizes = {
+        name: (int(w), int(h))
+        for name, w, h in (line.rsplit(",", 2) for line in (folder / "image_sizes.txt").read_text().split())
+    }
     for name, *box in (line.rsplit(",", 4) for line in (folder / "localization.txt").read_text().split()):
         ours = [min(v, side) for v, side in zip(rows[name][1], 2 * sizes[name], strict=True)]
         assert all(abs(a - int(b)) < 2 for a, b in zip(ours, box, strict=True)), name
@@ -280,7 +340,9 @@ def test_real_cub(shared_data):
 def test_real_tiny_imagenet(shared_data):
     root = shared_data("tiny-imagenet-40")
     train, val = load("tiny_imagenet", root, "train"), load("tiny_imagenet", root, "val")
-    assert Counter(train.labels) == dict.fromkeys(range(40), 500) and Counter(val.labels) == dict.fromkeys(range(40), 50)
+    assert Counter(train.labels) == dict.fromkeys(range(40), 500) and Counter(val.labels) == dict.fromkeys(
+        range(40), 50
+    )
     assert all(len(b) == 1 for b in train.boxes + val.boxes)
 
 

@@ -28,7 +28,9 @@ def test_normalization_equals_torchvisions():
     assert ours.dtype == torch.float32 and ours.is_contiguous() and torch.allclose(ours, theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize(("size", "ratio", "shorter"), [(64, 0.875, 73), (224, 0.875, 256), (64, 1.0, 64), (56, 0.7, 80)])
+@pytest.mark.parametrize(
+    ("size", "ratio", "shorter"), [(64, 0.875, 73), (224, 0.875, 256), (64, 1.0, 64), (56, 0.7, 80)]
+)
 def test_testing_cuts_the_centre(size, ratio, shorter):
     config = DataConfig(image_size=size, test_crop_ratio=ratio)
     theirs = tv.Compose([tv.Resize(shorter), tv.CenterCrop(size), normalized(config)])
@@ -37,7 +39,9 @@ def test_testing_cuts_the_centre(size, ratio, shorter):
 
 def test_an_image_of_the_right_size_is_not_touched():
     config = DataConfig(image_size=64, test_crop_ratio=1.0)
-    assert torch.allclose(eval_transform(config)(picture(64, 64)), normalized(config)(picture(64, 64)), atol=1e-6)
+    assert torch.allclose(
+        eval_transform(config)(picture(64, 64)), normalized(config)(picture(64, 64)), atol=1e-6
+    )
 
 
 def test_squash_keeps_everything():
@@ -48,7 +52,9 @@ def test_squash_keeps_everything():
 
 def test_training_equals_torchvisions_recipe():
     config = DataConfig(image_size=48, scale=[0.5, 1.0], resize=60)
-    theirs = tv.Compose([tv.Resize(60), tv.RandomResizedCrop(48, (0.5, 1.0)), tv.RandomHorizontalFlip(), normalized(config)])
+    theirs = tv.Compose(
+        [tv.Resize(60), tv.RandomResizedCrop(48, (0.5, 1.0)), tv.RandomHorizontalFlip(), normalized(config)]
+    )
     for seed in range(5):
         results = []
         for transform in (train_transform(config), theirs):
@@ -65,8 +71,16 @@ def test_cifar_pads_by_reflection():
         assert train_transform(config)(white).min() == 1  # padding with zeros would show
 
 
-@pytest.mark.parametrize("options", [{"crop": "none"}, {"crop": "pad"}, {"randaugment": "rand-m9-mstd0.5-inc1", "erasing": 1.0},
-                                     {"resize": 40}, {"interpolation": "bicubic"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"crop": "none"},
+        {"crop": "pad"},
+        {"randaugment": "rand-m9-mstd0.5-inc1", "erasing": 1.0},
+        {"resize": 40},
+        {"interpolation": "bicubic"},
+    ],
+)
 @pytest.mark.parametrize("size", [(90, 70), (20, 90), (1, 1), (32, 32)])
 def test_every_recipe_gives_the_wanted_shape(options, size):
     torch.manual_seed(0)
@@ -74,12 +88,29 @@ def test_every_recipe_gives_the_wanted_shape(options, size):
     assert image.shape == (3, 32, 32) and image.dtype == torch.float32 and torch.isfinite(image).all()
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("crop", "centre"), ("test_crop", "x"), ("interpolation", "cubic"), ("on_bad_image", "ignore"), ("image_size", 0), ("resize", -1),
-    ("workers", -1), ("repeats", 0), ("scale", [0.0, 1.0]), ("scale", [0.5]), ("ratio", [2.0, 1.0]), ("mean", [0.5]),
-    ("std", [0.1, 0.0, 0.1]), ("test_crop_ratio", 0.0), ("test_crop_ratio", 1.5), ("erasing", 2.0), ("randaugment", "nonsense-9"),
-    ("randaugment", "rand-x"),
-])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("crop", "centre"),
+        ("test_crop", "x"),
+        ("interpolation", "cubic"),
+        ("on_bad_image", "ignore"),
+        ("image_size", 0),
+        ("resize", -1),
+        ("workers", -1),
+        ("repeats", 0),
+        ("scale", [0.0, 1.0]),
+        ("scale", [0.5]),
+        ("ratio", [2.0, 1.0]),
+        ("mean", [0.5]),
+        ("std", [0.1, 0.0, 0.1]),
+        ("test_crop_ratio", 0.0),
+        ("test_crop_ratio", 1.5),
+        ("erasing", 2.0),
+        ("randaugment", "nonsense-9"),
+        ("randaugment", "rand-x"),
+    ],
+)
 def test_settings_out_of_range_are_named(field, value):
     with pytest.raises(UserError, match=f"data.{field}="):
         train_transform(DataConfig(**{field: value}))

@@ -18,8 +18,13 @@ def save_image(path: Path, size: tuple[int, int] = (16, 12), seed: int = 0, **op
     return path
 
 
-def folders(root: Path, splits: tuple[str, ...] = ("train", "val"), classes: int = 3, images: int = 4,
-            size: tuple[int, int] = (16, 12)) -> Path:
+def folders(
+    root: Path,
+    splits: tuple[str, ...] = ("train", "val"),
+    classes: int = 3,
+    images: int = 4,
+    size: tuple[int, int] = (16, 12),
+) -> Path:
     """ImageNet layout; images of class c in split s are named c_0.png, c_1.png, ..."""
     seed = 0
     for split in splits:
@@ -39,7 +44,9 @@ def tiny(root: Path, classes: tuple[str, ...] = ("n02", "n01"), images: int = 2)
             save_image(root / "train" / name / "images" / f"{name}_{number}.JPEG", seed=number)
             save_image(root / "val" / "images" / f"val_{len(rows)}.JPEG", seed=50 + number)
             rows.append(f"val_{len(rows)}.JPEG\t{name}\t1\t2\t{5 + number}\t6\n")
-        (root / "train" / name / f"{name}_boxes.txt").write_text("".join(f"{name}_{n}.JPEG\t0\t1\t{8 + n}\t9\n" for n in range(images)))
+        (root / "train" / name / f"{name}_boxes.txt").write_text(
+            "".join(f"{name}_{n}.JPEG\t0\t1\t{8 + n}\t9\n" for n in range(images))
+        )
     (root / "val" / "val_annotations.txt").write_text("".join(rows))
     return root
 
@@ -62,7 +69,9 @@ def cub(root: Path, classes: int = 3, images: int = 4) -> Path:
     return root
 
 
-def aircraft(root: Path, variants: tuple[str, ...] = ("707-320", "A340 300", "F/A-18"), images: int = 2) -> Path:
+def aircraft(
+    root: Path, variants: tuple[str, ...] = ("707-320", "A340 300", "F/A-18"), images: int = 2
+) -> Path:
     """FGVC-Aircraft 2013b, inside data/."""
     data = root / "data"
     (data / "images").mkdir(parents=True)
@@ -77,7 +86,9 @@ def aircraft(root: Path, variants: tuple[str, ...] = ("707-320", "A340 300", "F/
                 rows.append(f"{number:07d} {variant}\n")
                 boxes.append(f"{number:07d} 3 4 20 22\n")
         (data / f"images_variant_{split}.txt").write_text("".join(rows))
-    (data / "images_variant_trainval.txt").write_text("".join((data / f"images_variant_{s}.txt").read_text() for s in ("train", "val")))
+    (data / "images_variant_trainval.txt").write_text(
+        "".join((data / f"images_variant_{s}.txt").read_text() for s in ("train", "val"))
+    )
     (data / "images_box.txt").write_text("".join(boxes))
     return root
 
@@ -85,7 +96,7 @@ def aircraft(root: Path, variants: tuple[str, ...] = ("707-320", "A340 300", "F/
 def edit_line(path: Path, number: int, text: str | None) -> None:
     """Replace line ``number`` (from 1), or remove it."""
     lines = path.read_text().splitlines()
-    lines[number - 1:number] = [] if text is None else [text]
+    lines[number - 1 : number] = [] if text is None else [text]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -97,9 +108,14 @@ def inaturalist(root: Path, year: int = 2018) -> Path:
         names = {i: f"{folder}/Plantae/{category}/{i}.jpg" for i, category in rows}
         for seed, name in enumerate(names.values()):
             save_image(root / name, seed=start + seed)
-        content = {"images": [{"id": i, "file_name": name, "width": 16, "height": 12} for i, name in names.items()],
-                   "annotations": [{"id": i, "image_id": i, "category_id": category} for i, category in rows],
-                   "categories": [{"id": category, "name": f"species {category}", "supercategory": "Plantae"} for category in (14, 0, 7)]}
+        content = {
+            "images": [{"id": i, "file_name": name, "width": 16, "height": 12} for i, name in names.items()],
+            "annotations": [{"id": i, "image_id": i, "category_id": category} for i, category in rows],
+            "categories": [
+                {"id": category, "name": f"species {category}", "supercategory": "Plantae"}
+                for category in (14, 0, 7)
+            ],
+        }
         (root / f"{split}{year}.json").write_text(json.dumps(content))
     return root
 
@@ -111,19 +127,34 @@ def places(root: Path, images: str = "data/vision/torralba/deeplearning/images25
         rows = [(f"a/scene_{n % 3}/{split}_{n}.jpg", n % 3) for n in range(count)]
         for seed, (name, _) in enumerate(rows):
             save_image(root / images / name, seed=seed)
-        (root / "trainvalsplit_places205" / f"{split}_places205.csv").write_text("".join(f"{name} {label}\n" for name, label in rows))
+        (root / "trainvalsplit_places205" / f"{split}_places205.csv").write_text(
+            "".join(f"{name} {label}\n" for name, label in rows)
+        )
     return root
 
 
 def cars(root: Path, classes: int = 3, images: int = 6) -> Path:
     """Stanford Cars; MATLAB's structs as the released files have them."""
     (root / "devkit").mkdir(parents=True)
-    savemat(root / "devkit" / "cars_meta.mat", {"class_names": np.array([[f"Make {c} 2012" for c in range(classes)]], dtype=object)})
-    for split, table in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
+    savemat(
+        root / "devkit" / "cars_meta.mat",
+        {"class_names": np.array([[f"Make {c} 2012" for c in range(classes)]], dtype=object)},
+    )
+    for split, table in (
+        ("train", "devkit/cars_train_annos.mat"),
+        ("test", "cars_test_annos_withlabels.mat"),
+    ):
         kind = [(name, object) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")]
         rows = np.empty((1, images), dtype=kind)
         for n in range(images):
-            rows[0, n] = (np.uint16(1), np.uint16(2), np.uint16(10 + n), np.uint16(9), np.uint8(1 + n % classes), f"{n + 1:05d}.jpg")
+            rows[0, n] = (
+                np.uint16(1),
+                np.uint16(2),
+                np.uint16(10 + n),
+                np.uint16(9),
+                np.uint8(1 + n % classes),
+                f"{n + 1:05d}.jpg",
+            )
             save_image(root / f"cars_{split}" / f"{n + 1:05d}.jpg", seed=n)
         savemat(root / table, {"annotations": rows})
     return root

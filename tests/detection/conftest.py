@@ -40,12 +40,25 @@ def r10(tmp_path_factory) -> Path:
     state = model.state_dict()
     generator = torch.Generator().manual_seed(3)
     keys = backbone_keys(model)
-    arrays = {name: (0.05 * torch.randn(state[key].shape, generator=generator)).abs().numpy() for name, key in keys.items()}
-    overlay = {"MODEL": {"PIXEL_MEAN": [120.0, 115.0, 100.0], "PIXEL_STD": [60.0, 60.0, 60.0],
-                         "BACKBONE": {"NAME": "build_automix_resnet_fpn_backbone"},
-                         "RESNETS": {"DEPTH": 10, "STEM_OUT_CHANNELS": 64, "RES2_OUT_CHANNELS": 32, "NUM_GROUPS": 1,
-                                     "STRIDE_IN_1X1": False}},
-               "INPUT": {"FORMAT": "RGB"}}
+    arrays = {
+        name: (0.05 * torch.randn(state[key].shape, generator=generator)).abs().numpy()
+        for name, key in keys.items()
+    }
+    overlay = {
+        "MODEL": {
+            "PIXEL_MEAN": [120.0, 115.0, 100.0],
+            "PIXEL_STD": [60.0, 60.0, 60.0],
+            "BACKBONE": {"NAME": "build_automix_resnet_fpn_backbone"},
+            "RESNETS": {
+                "DEPTH": 10,
+                "STEM_OUT_CHANNELS": 64,
+                "RES2_OUT_CHANNELS": 32,
+                "NUM_GROUPS": 1,
+                "STRIDE_IN_1X1": False,
+            },
+        },
+        "INPUT": {"FORMAT": "RGB"},
+    }
     return write_backbone(tmp_path_factory.mktemp("r10") / "r10.pkl", arrays, "automix_transfer", overlay)
 
 
@@ -61,7 +74,8 @@ def forget_handlers():
 
 @pytest.fixture()
 def script(monkeypatch, capsys, tmp_path):
-    """Run train_net.py in this process, which saves the seconds of a start; returns its exit code, stdout, stderr and output files."""
+    """Run train_net.py in this process, which saves the seconds of a start; returns its exit code, stdout,
+    stderr and output files."""
     script = CONFIGS.parent / "train_net.py"
     spec = importlib.util.spec_from_file_location("train_net", script)
     module = importlib.util.module_from_spec(spec)
@@ -75,6 +89,11 @@ def script(monkeypatch, capsys, tmp_path):
         finally:
             forget_handlers()
         shown = capsys.readouterr()
-        return stopped.value.code, shown.out, shown.err, sorted(path.name for path in output.rglob("*")) if output.is_dir() else []
+        return (
+            stopped.value.code,
+            shown.out,
+            shown.err,
+            sorted(path.name for path in output.rglob("*")) if output.is_dir() else [],
+        )
 
     return run

@@ -16,6 +16,8 @@ print(len(generator([torch.zeros(1, 1, 2, 3)])[0]))
 
 
 def test_what_torch_says_of_detectron2s_lines_is_not_shown() -> None:
-    run = subprocess.run([sys.executable, "-W", "default::FutureWarning", "-c", ANCHORS], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-W", "default::FutureWarning", "-c", ANCHORS], capture_output=True, text=True
+    )
     assert (run.returncode, run.stdout.strip()) == (0, "6")
     assert "torch.jit.script" not in run.stderr and "meshgrid" not in run.stderr

@@ -9,39 +9,58 @@ from tests.detection.tiny import CONFIGS
 FPN = CONFIGS / "embedded_R10_FPN.yaml"
 
 
-@pytest.mark.parametrize(("overrides", "message"), [
-    (["SOLVER.BASE_RL", "0.1"], "SOLVER.BASE_LR"),
-    (["SOLVER.BASE_LR"], "pairs of KEY VALUE"),
-    (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER must be of type int"),
-    (["NOSUCH.KEY", "1"], "unknown config key NOSUCH.KEY"),
-    (["SOLVER.MAX_ITER", "5", "--resume"], "--resume stands behind"),
-    (["MODEL.BACKBONE.FREEZE_AT", "2"], "freeze random layers"),
-    (["MODEL.RESNETS.NORM", "FrozenBN"], "no statistics to freeze"),
-    (["MODEL.DEVICE", "cuda"], "--num-gpus 0"),
-    (["SOLVER.AMP.ENABLED", "True"], "needs a GPU"),
-    (["MODEL.RESNETS.DEPTH", "50"], "is for depths 10"),
-    (["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"], "has no depth 10"),
-    (["SOLVER.IMS_PER_BATCH", "0"], "SOLVER.IMS_PER_BATCH is 0; give a number of 1 or more"),
-    (["SOLVER.MAX_ITER", "-5"], "SOLVER.MAX_ITER is -5"),
-    (["SOLVER.CHECKPOINT_PERIOD", "0"], "SOLVER.CHECKPOINT_PERIOD is 0"),
-    (["SOLVER.WARMUP_ITERS", "-1"], "SOLVER.WARMUP_ITERS is -1"),
-    (["SOLVER.BASE_LR", "-0.1"], "SOLVER.BASE_LR is -0.1"),
-    (["SOLVER.STEPS", "('a',)"], "SOLVER.STEPS is .*ascending order"),
-    (["SOLVER.STEPS", "(2,1)"], "SOLVER.STEPS is .*ascending order"),
-    (["SOLVER.LR_SCHEDULER_NAME", "foo"], "SOLVER.LR_SCHEDULER_NAME foo is unknown; use one of WarmupMultiStepLR"),
-    (["SOLVER.WARMUP_METHOD", "x"], "SOLVER.WARMUP_METHOD x is unknown; use one of linear"),
-    (["DATALOADER.NUM_WORKERS", "-1"], "DATALOADER.NUM_WORKERS is -1"),
-    (["SEED", "4294967296"], "SEED is 4294967296; give a number from 0 to 2147483647"),
-    (["MODEL.META_ARCHITECTURE", "RCNN"], "MODEL.META_ARCHITECTURE RCNN is unknown"),
-    (["MODEL.BACKBONE.NAME", "build_resnet_fpn_bakbone"], "did you mean build_resnet_fpn_backbone"),
-    (["MODEL.BACKBONE.NAME", "timm_fpn/resnet18.a1_in1k"], "is unknown; did you mean .*timm_fpn/resnet18"),
-    (["MODEL.ROI_HEADS.NAME", "foo"], "MODEL.ROI_HEADS.NAME foo is unknown"),
-    (["MODEL.RESNETS.NORM", "foo"], "MODEL.RESNETS.NORM foo is unknown; use one of BN"),
-    (["MODEL.FPN.NORM", "foo"], "MODEL.FPN.NORM foo is unknown"),
-    *((["SEED", "1", key, "None"], f"{key} must be of type {kind}, not NoneType") for key, kind in (
-        ("MODEL.WEIGHTS", "str"), ("OUTPUT_DIR", "str"), ("SEED", "int"), ("MODEL.BACKBONE.NAME", "str"),
-        ("SOLVER.IMS_PER_BATCH", "int"), ("SOLVER.BASE_LR", "float"), ("SOLVER.MAX_ITER", "int"), ("MODEL", "CfgNode"))),
-])
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["SOLVER.BASE_RL", "0.1"], "SOLVER.BASE_LR"),
+        (["SOLVER.BASE_LR"], "pairs of KEY VALUE"),
+        (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER must be of type int"),
+        (["NOSUCH.KEY", "1"], "unknown config key NOSUCH.KEY"),
+        (["SOLVER.MAX_ITER", "5", "--resume"], "--resume stands behind"),
+        (["MODEL.BACKBONE.FREEZE_AT", "2"], "freeze random layers"),
+        (["MODEL.RESNETS.NORM", "FrozenBN"], "no statistics to freeze"),
+        (["MODEL.DEVICE", "cuda"], "--num-gpus 0"),
+        (["SOLVER.AMP.ENABLED", "True"], "needs a GPU"),
+        (["MODEL.RESNETS.DEPTH", "50"], "is for depths 10"),
+        (["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"], "has no depth 10"),
+        (["SOLVER.IMS_PER_BATCH", "0"], "SOLVER.IMS_PER_BATCH is 0; give a number of 1 or more"),
+        (["SOLVER.MAX_ITER", "-5"], "SOLVER.MAX_ITER is -5"),
+        (["SOLVER.CHECKPOINT_PERIOD", "0"], "SOLVER.CHECKPOINT_PERIOD is 0"),
+        (["SOLVER.WARMUP_ITERS", "-1"], "SOLVER.WARMUP_ITERS is -1"),
+        (["SOLVER.BASE_LR", "-0.1"], "SOLVER.BASE_LR is -0.1"),
+        (["SOLVER.STEPS", "('a',)"], "SOLVER.STEPS is .*ascending order"),
+        (["SOLVER.STEPS", "(2,1)"], "SOLVER.STEPS is .*ascending order"),
+        (
+            ["SOLVER.LR_SCHEDULER_NAME", "foo"],
+            "SOLVER.LR_SCHEDULER_NAME foo is unknown; use one of WarmupMultiStepLR",
+        ),
+        (["SOLVER.WARMUP_METHOD", "x"], "SOLVER.WARMUP_METHOD x is unknown; use one of linear"),
+        (["DATALOADER.NUM_WORKERS", "-1"], "DATALOADER.NUM_WORKERS is -1"),
+        (["SEED", "4294967296"], "SEED is 4294967296; give a number from 0 to 2147483647"),
+        (["MODEL.META_ARCHITECTURE", "RCNN"], "MODEL.META_ARCHITECTURE RCNN is unknown"),
+        (["MODEL.BACKBONE.NAME", "build_resnet_fpn_bakbone"], "did you mean build_resnet_fpn_backbone"),
+        (
+            ["MODEL.BACKBONE.NAME", "timm_fpn/resnet18.a1_in1k"],
+            "is unknown; did you mean .*timm_fpn/resnet18",
+        ),
+        (["MODEL.ROI_HEADS.NAME", "foo"], "MODEL.ROI_HEADS.NAME foo is unknown"),
+        (["MODEL.RESNETS.NORM", "foo"], "MODEL.RESNETS.NORM foo is unknown; use one of BN"),
+        (["MODEL.FPN.NORM", "foo"], "MODEL.FPN.NORM foo is unknown"),
+        *(
+            (["SEED", "1", key, "None"], f"{key} must be of type {kind}, not NoneType")
+            for key, kind in (
+                ("MODEL.WEIGHTS", "str"),
+                ("OUTPUT_DIR", "str"),
+                ("SEED", "int"),
+                ("MODEL.BACKBONE.NAME", "str"),
+                ("SOLVER.IMS_PER_BATCH", "int"),
+                ("SOLVER.BASE_LR", "float"),
+                ("SOLVER.MAX_ITER", "int"),
+                ("MODEL", "CfgNode"),
+            )
+        ),
+    ],
+)
 def test_bad_overrides(overrides, message):
     from automix_transfer.detection.config import load_config
 
@@ -52,8 +71,26 @@ def test_bad_overrides(overrides, message):
 def test_values_that_look_odd_and_are_none_the_less_right():
     from automix_transfer.detection.config import load_config
 
-    cfg, _ = load_config(FPN, ["MODEL.WEIGHTS", "", "SOLVER.WEIGHT_DECAY_BIAS", "0.1", "SOLVER.WEIGHT_DECAY_BIAS", "None",
-                               "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "0", "SOLVER.MAX_ITER", "0", "MODEL.FPN.NORM", "GN"], 0)
+    cfg, _ = load_config(
+        FPN,
+        [
+            "MODEL.WEIGHTS",
+            "",
+            "SOLVER.WEIGHT_DECAY_BIAS",
+            "0.1",
+            "SOLVER.WEIGHT_DECAY_BIAS",
+            "None",
+            "SOLVER.STEPS",
+            "()",
+            "SOLVER.WARMUP_ITERS",
+            "0",
+            "SOLVER.MAX_ITER",
+            "0",
+            "MODEL.FPN.NORM",
+            "GN",
+        ],
+        0,
+    )
     assert cfg.SOLVER.WEIGHT_DECAY_BIAS is None and cfg.SOLVER.STEPS == () and cfg.SOLVER.MAX_ITER == 0
 
 
@@ -71,16 +108,22 @@ def test_more_gpus_than_there_are():
         load_config(FPN, ["MODEL.WEIGHTS", ""], num_gpus=4096)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("MODEL: [", "not a valid Detectron2 config"),
-    ("- 1\n- 2\n", "not a valid Detectron2 config"),
-    ("_BASE_: nowhere.yaml\n", "does not exist"),
-    ("SOLVER: {IMS_PER_BATCH: 2}\nSEED: 1\nSOLVER: {MAX_ITER: 5}\n", "has the key 'SOLVER' twice in one mapping, at lines 1 and 3"),
-    ("_BASE_: .\n", "x.yaml: .* could not be read .*directory"),
-    ("MODEL:\n", "MODEL must be of type CfgNode, not NoneType"),
-    ("MODEL:\n  RESNETS:\n    DEPHT: 50\n", "did you mean MODEL.RESNETS.DEPTH"),
-    ("MODEL: !!python/object/apply:os.system ['echo hostile']\n", "not a valid Detectron2 config"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("MODEL: [", "not a valid Detectron2 config"),
+        ("- 1\n- 2\n", "not a valid Detectron2 config"),
+        ("_BASE_: nowhere.yaml\n", "does not exist"),
+        (
+            "SOLVER: {IMS_PER_BATCH: 2}\nSEED: 1\nSOLVER: {MAX_ITER: 5}\n",
+            "has the key 'SOLVER' twice in one mapping, at lines 1 and 3",
+        ),
+        ("_BASE_: .\n", "x.yaml: .* could not be read .*directory"),
+        ("MODEL:\n", "MODEL must be of type CfgNode, not NoneType"),
+        ("MODEL:\n  RESNETS:\n    DEPHT: 50\n", "did you mean MODEL.RESNETS.DEPTH"),
+        ("MODEL: !!python/object/apply:os.system ['echo hostile']\n", "not a valid Detectron2 config"),
+    ],
+)
 def test_bad_files(tmp_path, text, message):
     from automix_transfer.detection.config import load_config
 

@@ -80,8 +80,15 @@ def _no_objects(root):
         file.write_text(text[: text.index("<object>")] + "</annotation>")
 
 
-@pytest.mark.parametrize(("break_it", "message"), [(_empty_test, "empty"), (_no_test, "test split is missing"), (_no_image, "000002.jpg"),
-                                                   (_no_objects, "no annotated object")])
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (_empty_test, "empty"),
+        (_no_test, "test split is missing"),
+        (_no_image, "000002.jpg"),
+        (_no_objects, "no annotated object"),
+    ],
+)
 def test_broken_voc(tmp_path, break_it, message):
     from automix_transfer.detection.datasets import register_folder
 
@@ -117,15 +124,20 @@ def test_a_class_list_that_disagrees_with_the_annotations(tmp_path):
 
     root = write_coco(tmp_path / "coco")
     (tmp_path / "names.txt").write_text("circle\n")
-    with pytest.raises(UserError, match=r"objects of 1 categories that are not among the classes \(square\); add them to --class-names"):
+    with pytest.raises(
+        UserError,
+        match=r"objects of 1 categories that are not among the classes \(square\); add them to --class-names",
+    ):
         register_folder(root, tmp_path / "names.txt")
 
 
 def test_the_problems_of_all_splits_are_reported_at_once(tmp_path):
     from automix_transfer.detection.datasets import register_folder
 
-    for root, first, second in ((write_voc(tmp_path / "VOC2007"), "JPEGImages/000001.jpg", "JPEGImages/000006.jpg"),
-                                (write_coco(tmp_path / "coco"), "train2017/000000000011.jpg", "val2017/000000000102.jpg")):
+    for root, first, second in (
+        (write_voc(tmp_path / "VOC2007"), "JPEGImages/000001.jpg", "JPEGImages/000006.jpg"),
+        (write_coco(tmp_path / "coco"), "train2017/000000000011.jpg", "val2017/000000000102.jpg"),
+    ):
         (root / first).unlink()
         (root / second).unlink()
         with pytest.raises(UserError) as error:
@@ -157,9 +169,12 @@ def test_builtin_sets_that_are_not_there(monkeypatch, tmp_path):
     from automix_transfer.detection.datasets import check_builtin
 
     monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
-    monkeypatch.chdir(tmp_path)  # Detectron2 looks into ./datasets then, where the demo may have written its own
+    # Detectron2 looks into ./datasets then, where the demo may have written its own
+    monkeypatch.chdir(tmp_path)
     for name in ("voc_2007_test", "coco_2017_val"):
-        with pytest.raises(UserError, match=f"'{name}' is not there.*DETECTRON2_DATASETS is not set.*--data-root"):
+        with pytest.raises(
+            UserError, match=f"'{name}' is not there.*DETECTRON2_DATASETS is not set.*--data-root"
+        ):
             check_builtin(name)
 
 
@@ -178,7 +193,9 @@ def test_builtin_coco_as_released(tmp_path):
     check_builtin("tiny_coco_as_released")
     register_coco_instances("tiny_coco_incomplete", {}, str(file), str(root / "train2017"))
     (root / "train2017" / "000000000011.jpg").unlink()
-    with pytest.raises(UserError, match="'tiny_coco_incomplete': 1 of 4 images are missing .*000000000011.jpg"):
+    with pytest.raises(
+        UserError, match="'tiny_coco_incomplete': 1 of 4 images are missing .*000000000011.jpg"
+    ):
         check_builtin("tiny_coco_incomplete")
 
 

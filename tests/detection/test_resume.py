@@ -14,8 +14,23 @@ from automix_transfer.errors import UserError
 from tests.detection.tiny import CONFIGS, QUICK
 
 FPN = CONFIGS / "embedded_R10_FPN.yaml"
-OPTIONS = [*QUICK, "SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "3", "TEST.EVAL_PERIOD", "4", "TEST.PRECISE_BN.ENABLED", "True",
-           "TEST.PRECISE_BN.NUM_ITER", "2", "INPUT.MIN_SIZE_TRAIN", "(48, 64)", "INPUT.MAX_SIZE_TRAIN", "96"]
+OPTIONS = [
+    *QUICK,
+    "SOLVER.MAX_ITER",
+    "8",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "3",
+    "TEST.EVAL_PERIOD",
+    "4",
+    "TEST.PRECISE_BN.ENABLED",
+    "True",
+    "TEST.PRECISE_BN.NUM_ITER",
+    "2",
+    "INPUT.MIN_SIZE_TRAIN",
+    "(48, 64)",
+    "INPUT.MAX_SIZE_TRAIN",
+    "96",
+]
 KILLED = """
 import os, signal, sys
 from automix_transfer.detection import engine, trainer
@@ -30,8 +45,17 @@ trainer.run(sys.argv[1], "", sys.argv[2], sys.argv[3], sys.argv[4:], seed=3)
 
 
 def arguments(data, output, *options, resume=True, **others):
-    return Namespace(config_file=str(FPN), opts=["OUTPUT_DIR", str(output), *options], data_root=data, class_names=None, num_gpus=0,
-                     num_machines=1, resume=resume, eval_only=False, **others)
+    return Namespace(
+        config_file=str(FPN),
+        opts=["OUTPUT_DIR", str(output), *options],
+        data_root=data,
+        class_names=None,
+        num_gpus=0,
+        num_machines=1,
+        resume=resume,
+        eval_only=False,
+        **others,
+    )
 
 
 def resume(data, output, *options):
@@ -56,22 +80,37 @@ def whole(voc, tmp_path_factory):
 
 
 def test_killed_and_resumed_is_bit_equal(voc, whole, tmp_path):
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(FPN), str(voc), str(tmp_path), *OPTIONS], capture_output=True, text=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(FPN), str(voc), str(tmp_path), *OPTIONS],
+        capture_output=True,
+        text=True,
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000005.pth"
     best = json.loads((tmp_path / "best.json").read_text())
     assert best["iteration"] == 4
-    resume(voc, tmp_path, *OPTIONS, "SEED", "3", "DATALOADER.NUM_WORKERS", "2")  # the number of workers does not matter
+    # the number of workers does not matter
+    resume(voc, tmp_path, *OPTIONS, "SEED", "3", "DATALOADER.NUM_WORKERS", "2")
     a, b = weights(whole / "model_final.pth"), weights(tmp_path / "model_final.pth")
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-    momenta = [torch.load(folder / "model_final.pth", weights_only=True)["trainer"]["_trainer"]["optimizer"]["state"].values()
-               for folder in (whole, tmp_path)]
+    momenta = [
+        torch.load(folder / "model_final.pth", weights_only=True)["trainer"]["_trainer"]["optimizer"][
+            "state"
+        ].values()
+        for folder in (whole, tmp_path)
+    ]
     for one, other in zip(*momenta, strict=True):
         assert torch.equal(one["momentum_buffer"], other["momentum_buffer"])
     lines = [json.loads(line)["iteration"] for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert lines == sorted(set(lines)), "an iteration is written once"
-    assert json.loads((tmp_path / "results.json").read_text())["metrics"] == json.loads((whole / "results.json").read_text())["metrics"]
-    assert json.loads((tmp_path / "best.json").read_text())["value"] == json.loads((whole / "best.json").read_text())["value"]
+    assert (
+        json.loads((tmp_path / "results.json").read_text())["metrics"]
+        == json.loads((whole / "results.json").read_text())["metrics"]
+    )
+    assert (
+        json.loads((tmp_path / "best.json").read_text())["value"]
+        == json.loads((whole / "best.json").read_text())["value"]
+    )
 
 
 def test_a_resumed_run_needs_nothing_but_its_folder(voc, whole):
@@ -85,27 +124,40 @@ def test_order_is_the_same_for_any_start():
     from automix_transfer.rng import derive_generator
 
     def batches(start, rank=0, world=1):
-        made = Batches([n % 3 == 0 for n in range(10)], 3, lambda e: torch.randperm(10, generator=derive_generator(0, "o", e)).tolist(),
-                       rank, world)
+        made = Batches(
+            [n % 3 == 0 for n in range(10)],
+            3,
+            lambda e: torch.randperm(10, generator=derive_generator(0, "o", e)).tolist(),
+            rank,
+            world,
+        )
         made.start = start
         iterator = iter(made)
         return [next(iterator) for _ in range(12 - start)]
 
     assert batches(0)[5:] == batches(5)
-    assert all(len({index % 3 == 0 for _, index in batch}) == 1 for batch in batches(0)), "landscape and portrait apart"
+    assert all(len({index % 3 == 0 for _, index in batch}) == 1 for batch in batches(0)), (
+        "landscape and portrait apart"
+    )
     positions = sorted(position for batch in batches(0) for position, _ in batch)
     assert len(set(positions)) == len(positions) == 36
     both = [{position for batch in batches(0, rank, 2) for position, _ in batch} for rank in (0, 1)]
     assert not both[0] & both[1] and {position % 2 for position in both[0]} == {0}
 
 
-@pytest.mark.parametrize("name", ["TrainingSampler", "RandomSubsetTrainingSampler", "RepeatFactorTrainingSampler", "NoSampler"])
+@pytest.mark.parametrize(
+    "name", ["TrainingSampler", "RandomSubsetTrainingSampler", "RepeatFactorTrainingSampler", "NoSampler"]
+)
 def test_samplers(name):
     from automix_transfer.detection.config import default_config
     from automix_transfer.detection.loader import sample_order
 
     cfg = default_config()
-    cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.RANDOM_SUBSET_RATIO = name, 0.9, 0.5
+    cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.RANDOM_SUBSET_RATIO = (
+        name,
+        0.9,
+        0.5,
+    )
     records = [{"annotations": [{"category_id": int(n == 0)}]} for n in range(10)]
     if name == "NoSampler":
         with pytest.raises(ValueError, match="NoSampler"):
@@ -134,7 +186,9 @@ def test_a_signal_writes_a_checkpoint_and_names_the_command(voc, tmp_path, monke
 
     monkeypatch.setattr(engine.Trainer, "run_step", run_step)
     monkeypatch.setattr(sys, "argv", ["detection/train_net.py", "--num-gpus", "0", "SOLVER.MAX_ITER", "8"])
-    with pytest.raises(Interrupted, match=r"stopped after iteration 2.*--resume --num-gpus 0 SOLVER.MAX_ITER 8") as stopped:
+    with pytest.raises(
+        Interrupted, match=r"stopped after iteration 2.*--resume --num-gpus 0 SOLVER.MAX_ITER 8"
+    ) as stopped:
         trainer.run(FPN, "", voc, tmp_path, OPTIONS)
     assert stopped.value.code == 143
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
@@ -147,9 +201,16 @@ def test_several_processes_stop_after_the_same_step(monkeypatch):
     from automix_transfer.training.signals import StopRequest
 
     asked = []
-    monkeypatch.setattr(engine.comm, "all_gather", lambda number: asked.append(number) or [number, signal.SIGTERM])
+    monkeypatch.setattr(
+        engine.comm, "all_gather", lambda number: asked.append(number) or [number, signal.SIGTERM]
+    )
     stop = StopRequest()
-    assert [engine.stop_number(stop, step, 2) for step in (9, 10, 11, 20)] == [0, signal.SIGTERM, 0, signal.SIGTERM]
+    assert [engine.stop_number(stop, step, 2) for step in (9, 10, 11, 20)] == [
+        0,
+        signal.SIGTERM,
+        0,
+        signal.SIGTERM,
+    ]
     assert len(asked) == 2
     stop.number = signal.SIGINT
     assert engine.stop_number(stop, 7, 1) == signal.SIGINT and len(asked) == 2
@@ -189,11 +250,14 @@ def test_a_checkpoint_replaces_the_old_one_only_when_it_reads_back(tmp_path, mon
         keeper.save("model_final", iteration=2)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    (["SEED", "4"], "begun with SEED 3, but now it is 4"),
-    (["SOLVER.BASE_LR", "0.5"], "begun with SOLVER.BASE_LR 0.03, but now it is 0.5"),
-    (["SOLVER.IMS_PER_BATCH", "4"], "begun with SOLVER.IMS_PER_BATCH 2"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["SEED", "4"], "begun with SEED 3, but now it is 4"),
+        (["SOLVER.BASE_LR", "0.5"], "begun with SOLVER.BASE_LR 0.03, but now it is 0.5"),
+        (["SOLVER.IMS_PER_BATCH", "4"], "begun with SOLVER.IMS_PER_BATCH 2"),
+    ],
+)
 def test_a_resumed_run_trains_what_was_begun(voc, whole, options, message):
     from automix_transfer.detection.trainer import prepare
 
@@ -217,12 +281,20 @@ def test_a_diverging_run_says_what_to_do(voc, tmp_path):
     from automix_transfer.detection import trainer
 
     with pytest.raises(UserError, match="infinite or NaN.*lower SOLVER.BASE_LR"):
-        trainer.run(FPN, "", voc, tmp_path, [*OPTIONS, "SOLVER.BASE_LR", "1e30", "SOLVER.CLIP_GRADIENTS.ENABLED", "False"])
+        trainer.run(
+            FPN,
+            "",
+            voc,
+            tmp_path,
+            [*OPTIONS, "SOLVER.BASE_LR", "1e30", "SOLVER.CLIP_GRADIENTS.ENABLED", "False"],
+        )
 
 
 def test_an_image_that_vanishes_is_named(voc, tmp_path):
     from automix_transfer.detection.loader import Samples
 
-    samples = Samples([{"file_name": str(tmp_path / "gone.jpg")}], lambda record: open(record["file_name"]), 0, "x")
+    samples = Samples(
+        [{"file_name": str(tmp_path / "gone.jpg")}], lambda record: open(record["file_name"]), 0, "x"
+    )
     with pytest.raises(UserError, match="gone.jpg could not be made into a training sample"):
         samples[(0, 0)]

@@ -1,4 +1,5 @@
-"""Two iterations and an evaluation on both layouts, with both kinds of detector, through the library and the command line."""
+"""Two iterations and an evaluation on both layouts, with both kinds of detector, through the library and the
+command line."""
 
 import json
 import subprocess
@@ -49,7 +50,8 @@ def test_overfits_one_picture(voc, tmp_path):
     lists.mkdir(parents=True)
     for part, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
         (data / part).mkdir()
-        for name in ("000000", "000001"):  # the test images are copies, since one image in both splits is refused
+        # the test images are copies, since one image in both splits is refused
+        for name in ("000000", "000001"):
             content = (voc / part / f"{name}.{suffix}").read_bytes()
             (data / part / f"{name}.{suffix}").write_bytes(content)
             copy = f"9{name[1:]}"
@@ -63,35 +65,82 @@ def test_overfits_one_picture(voc, tmp_path):
 
 
 def test_command_line_resumes_and_evaluates(voc, tmp_path, script):
-    base = ["--config-file", str(CONFIGS / "embedded_R10_FPN.yaml"), "--num-gpus", "0", "--data-root", str(voc)]
-    first = subprocess.run([sys.executable, str(SCRIPT), *base, *QUICK, "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(tmp_path)],
-                           capture_output=True, text=True)
+    base = [
+        "--config-file",
+        str(CONFIGS / "embedded_R10_FPN.yaml"),
+        "--num-gpus",
+        "0",
+        "--data-root",
+        str(voc),
+    ]
+    first = subprocess.run(
+        [sys.executable, str(SCRIPT), *base, *QUICK, "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
     assert first.returncode == 0, first.stderr[-2000:]
     assert "training from scratch" in first.stdout
     before, config = (tmp_path / "results.json").read_text(), (tmp_path / "config.yaml").read_text()
     (tmp_path / "results.json").unlink()  # as if it had been killed
-    code, out, error, _ = script(*base, "--eval-only", *QUICK, "SOLVER.MAX_ITER", "0", "MODEL.WEIGHTS", tmp_path / "model_final.pth",
-                                 output=tmp_path)
+    code, out, error, _ = script(
+        *base,
+        "--eval-only",
+        *QUICK,
+        "SOLVER.MAX_ITER",
+        "0",
+        "MODEL.WEIGHTS",
+        tmp_path / "model_final.pth",
+        output=tmp_path,
+    )
     assert code == 0, error
     evaluated = json.loads((tmp_path / "results_eval.json").read_text())
-    assert evaluated["AP"] == json.loads(before)["AP"] and evaluated["iterations"] == 2 and (tmp_path / "results_eval.csv").is_file()
+    assert (
+        evaluated["AP"] == json.loads(before)["AP"]
+        and evaluated["iterations"] == 2
+        and (tmp_path / "results_eval.csv").is_file()
+    )
     assert not (tmp_path / "results.json").exists(), "an evaluation does not make a run look finished"
     assert (tmp_path / "config.yaml").read_text() == config
-    code, out, error, files = script(*base, "--resume", "SOLVER.MAX_ITER", "3", "TEST.EVAL_PERIOD", "3", "DATALOADER.NUM_WORKERS", "1",
-                                     output=tmp_path)
+    code, out, error, files = script(
+        *base,
+        "--resume",
+        "SOLVER.MAX_ITER",
+        "3",
+        "TEST.EVAL_PERIOD",
+        "3",
+        "DATALOADER.NUM_WORKERS",
+        "1",
+        output=tmp_path,
+    )
     assert code == 0, error
-    assert "resumed from" in out and "after iteration 2" in out and {"model_best.pth", "best.json"} <= set(files)
+    assert (
+        "resumed from" in out and "after iteration 2" in out and {"model_best.pth", "best.json"} <= set(files)
+    )
     code, out, error, _ = script(*base, "--eval-only", "--resume", output=tmp_path)
     assert code == 0 and "evaluating" in out, error
-    written = [json.loads((tmp_path / f"{name}.json").read_text())["iterations"] for name in ("results", "results_eval")]
+    written = [
+        json.loads((tmp_path / f"{name}.json").read_text())["iterations"]
+        for name in ("results", "results_eval")
+    ]
     assert written == [3, 3]
 
 
 def test_help_teaches(script):
     code, out, _, _ = script("--help")
     assert code == 0
-    assert all(word in out for word in ("--data-root", "--num-gpus", "MODEL.WEIGHTS", "--resume", "DETECTRON2_DATASETS", "--best-metric",
-                                        "timm_fpn/NAME", "Exit codes"))
+    assert all(
+        word in out
+        for word in (
+            "--data-root",
+            "--num-gpus",
+            "MODEL.WEIGHTS",
+            "--resume",
+            "DETECTRON2_DATASETS",
+            "--best-metric",
+            "timm_fpn/NAME",
+            "Exit codes",
+        )
+    )
 
 
 @pytest.mark.gpu
@@ -99,6 +148,13 @@ def test_help_teaches(script):
 def test_mixed_precision_on_a_gpu(voc, r10, tmp_path):
     from automix_transfer.detection import trainer
 
-    result = trainer.run(CONFIGS / "embedded_R10_FPN.yaml", str(r10), voc, tmp_path, [*QUICK, "SOLVER.AMP.ENABLED", "True"], num_gpus=1)
+    result = trainer.run(
+        CONFIGS / "embedded_R10_FPN.yaml",
+        str(r10),
+        voc,
+        tmp_path,
+        [*QUICK, "SOLVER.AMP.ENABLED", "True"],
+        num_gpus=1,
+    )
     assert set(result) == {"AP", "AP50", "AP75"}
     assert "grad_scaler" in torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]["_trainer"]

@@ -10,8 +10,24 @@ from PIL import Image
 
 CLASSES = ("circle", "square")
 CONFIGS = Path(__file__).resolve().parents[2] / "detection" / "configs"
-QUICK = ["SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "2", "SOLVER.WARMUP_ITERS", "1", "DATALOADER.NUM_WORKERS", "0",
-         "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TRAIN", "96", "INPUT.MAX_SIZE_TEST", "96"]
+QUICK = [
+    "SOLVER.IMS_PER_BATCH",
+    "2",
+    "SOLVER.MAX_ITER",
+    "2",
+    "SOLVER.WARMUP_ITERS",
+    "1",
+    "DATALOADER.NUM_WORKERS",
+    "0",
+    "INPUT.MIN_SIZE_TRAIN",
+    "(64,)",
+    "INPUT.MIN_SIZE_TEST",
+    "64",
+    "INPUT.MAX_SIZE_TRAIN",
+    "96",
+    "INPUT.MAX_SIZE_TEST",
+    "96",
+]
 
 
 def _images(folder: Path, names: list[str], seed: int) -> list[list[tuple[str, tuple[int, int, int, int]]]]:
@@ -23,7 +39,7 @@ def _images(folder: Path, names: list[str], seed: int) -> list[list[tuple[str, t
         pixels = rng.integers(0, 80, (64, 80, 3), dtype=np.uint8)
         x, y, side = int(rng.integers(2, 40)), int(rng.integers(2, 24)), int(rng.integers(16, 36))
         box = (x, y, min(x + side, 78), min(y + side, 62))
-        pixels[box[1]:box[3], box[0]:box[2]] = (220, 40, 40) if number % 2 else (40, 220, 40)
+        pixels[box[1] : box[3], box[0] : box[2]] = (220, 40, 40) if number % 2 else (40, 220, 40)
         Image.fromarray(pixels).save(folder / f"{name}.jpg", quality=95)
         objects.append([(CLASSES[number % 2], box)])
     return objects
@@ -39,9 +55,11 @@ def write_voc(root: Path) -> Path:
         xml = "".join(
             f"<object><name>{label}</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>"
             f"<bndbox><xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
-            for label, (x0, y0, x1, y1) in items)
+            for label, (x0, y0, x1, y1) in items
+        )
         (root / "Annotations" / f"{name}.xml").write_text(
-            f"<annotation><filename>{name}.jpg</filename><size><width>80</width><height>64</height><depth>3</depth></size>{xml}</annotation>")
+            f"<annotation><filename>{name}.jpg</filename><size><width>80</width><height>64</height><depth>3</depth></size>{xml}</annotation>"
+        )
     (root / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names[:4]) + "\n")
     (root / "ImageSets" / "Main" / "test.txt").write_text("\n".join(names[4:]) + "\n")
     return root
@@ -54,13 +72,25 @@ def write_coco(root: Path) -> Path:
         names = [f"{first + n:012d}" for n in range(4)]
         objects = _images(root / split, names, seed=first)
         annotations = [
-            {"id": number + first, "image_id": number + first, "category_id": {"circle": 3, "square": 7}[label], "iscrowd": 0,
-             "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
-            for number, items in enumerate(objects) for label, (x0, y0, x1, y1) in items]
-        images = [{"id": number + first, "file_name": f"{name}.jpg", "width": 80, "height": 64} for number, name in enumerate(names)]
+            {
+                "id": number + first,
+                "image_id": number + first,
+                "category_id": {"circle": 3, "square": 7}[label],
+                "iscrowd": 0,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": (x1 - x0) * (y1 - y0),
+            }
+            for number, items in enumerate(objects)
+            for label, (x0, y0, x1, y1) in items
+        ]
+        images = [
+            {"id": number + first, "file_name": f"{name}.jpg", "width": 80, "height": 64}
+            for number, name in enumerate(names)
+        ]
         categories = [{"id": 3, "name": "circle"}, {"id": 7, "name": "square"}]
         (root / "annotations" / f"instances_{split}.json").write_text(
-            json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+            json.dumps({"images": images, "annotations": annotations, "categories": categories})
+        )
     return root
 
 
@@ -86,8 +116,12 @@ def detector(config: str, *overrides: str):
     return build_model(cfg), cfg
 
 
-def write_backbone(path: Path, arrays: dict[str, np.ndarray], author: str = "somebody", overlay: dict | None = None) -> Path:
-    path.write_bytes(pickle.dumps({"model": arrays, "__author__": author, "matching_heuristics": True}, protocol=4))
+def write_backbone(
+    path: Path, arrays: dict[str, np.ndarray], author: str = "somebody", overlay: dict | None = None
+) -> Path:
+    path.write_bytes(
+        pickle.dumps({"model": arrays, "__author__": author, "matching_heuristics": True}, protocol=4)
+    )
     if overlay is not None:
         path.with_suffix(".yaml").write_text(yaml.safe_dump(overlay))
     return path

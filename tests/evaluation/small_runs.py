@@ -1,4 +1,5 @@
-"""Run folders without training: checkpoints of random networks on a few tiny images, as pretrain/train.py writes them."""
+"""Run folders without training: checkpoints of random networks on a few tiny images, as pretrain/train.py
+writes them."""
 
 from __future__ import annotations
 
@@ -35,17 +36,27 @@ def write_images(root: Path, each: int = 6) -> Path:
     return root
 
 
-def write_run(folder: Path, data: Path, method: str, seed: int = 0, epoch: int = 1, name: str = "last.pt",
-              ema: bool = False, **options: Any) -> dict[str, Any]:
-    """Write ``folder/name`` and return its content; the network's weights are those at the start of a run with ``seed``.
-    With ``ema`` a moving average lies beside them, for inference."""
+def write_run(
+    folder: Path,
+    data: Path,
+    method: str,
+    seed: int = 0,
+    epoch: int = 1,
+    name: str = "last.pt",
+    ema: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Write ``folder/name`` and return its content; the network's weights are those at the start of a run
+    with ``seed``. With ``ema`` a moving average lies beside them, for inference."""
     experiment = Experiment(seed=seed, method={"name": method, **options})
     experiment.encoder.name, experiment.data.root = "resnet10_32", str(data)
     experiment.data.image_size, experiment.data.test_crop_ratio = SIDE, 1.0
     info = EncoderInfo("resnet10_32", len(CLASSES), image_size=SIDE, class_names=CLASSES)
     reseed_globals(seed, "initial weights")
     built = build_method(method, info.build(), options, info)
-    experiment.method = {"name": method, **asdict(built.options)} if hasattr(built, "options") else {"name": method}
+    experiment.method = (
+        {"name": method, **asdict(built.options)} if hasattr(built, "options") else {"name": method}
+    )
     if epoch > 1:
         with torch.no_grad():
             for parameter in built.parameters():
@@ -55,7 +66,15 @@ def write_run(folder: Path, data: Path, method: str, seed: int = 0, epoch: int =
         with torch.no_grad():
             for parameter in built.average.parameters():
                 parameter.mul_(1.5)
-    content = {"format": FORMAT, "encoder": info.to_dict(), "encoders": encoder_prefixes(built), **split_state(built),
-               "config": asdict(experiment), "step": 10 * epoch, "epoch": epoch, "history": [{"epoch": epoch, "top1": 30.0 + epoch}]}
+    content = {
+        "format": FORMAT,
+        "encoder": info.to_dict(),
+        "encoders": encoder_prefixes(built),
+        **split_state(built),
+        "config": asdict(experiment),
+        "step": 10 * epoch,
+        "epoch": epoch,
+        "history": [{"epoch": epoch, "top1": 30.0 + epoch}],
+    }
     save_torch(folder / name, content)
     return content

@@ -28,19 +28,31 @@ def test_counts_pairs_and_classes(seed: int, count: int, classes: int) -> None:
     found = confusion_figures(probs, labels, indices, pairs=50, examples=3)
     predicted = probs.argmax(1)
     theirs = multiclass_confusion_matrix(torch.tensor(predicted), torch.tensor(labels), classes).numpy()
-    assert {(t, p): n for t, p, n in found["counts"]} == {(t, p): int(theirs[t, p]) for t, p in np.argwhere(theirs)}
+    assert {(t, p): n for t, p, n in found["counts"]} == {
+        (t, p): int(theirs[t, p]) for t, p in np.argwhere(theirs)
+    }
     assert [(pair["true"], pair["predicted"]) for pair in found["pairs"]] == sorted(
-        ((t, p) for t, p in np.argwhere(theirs).tolist() if t != p), key=lambda c: (-theirs[c], -theirs[c] / theirs[c[0]].sum(), *c))
+        ((t, p) for t, p in np.argwhere(theirs).tolist() if t != p),
+        key=lambda c: (-theirs[c], -theirs[c] / theirs[c[0]].sum(), *c),
+    )
     for pair in found["pairs"]:
         wrong = [i for i in range(count) if labels[i] == pair["true"] and predicted[i] == pair["predicted"]]
-        assert pair["count"] == len(wrong) and pair["share"] == pytest.approx(len(wrong) / (labels == pair["true"]).sum())
+        assert pair["count"] == len(wrong) and pair["share"] == pytest.approx(
+            len(wrong) / (labels == pair["true"]).sum()
+        )
         wrong.sort(key=lambda i: -probs[i].max())
         assert pair["examples"] == [int(indices[i]) for i in wrong[:3]]
-        assert all(labels[np.flatnonzero(indices == place)[0]] == pair["predicted"] for place in pair["predicted_examples"])
+        assert all(
+            labels[np.flatnonzero(indices == place)[0]] == pair["predicted"]
+            for place in pair["predicted_examples"]
+        )
     for row in found["per_class"]:
         mine = labels == row["name"]
         assert row["n"] == mine.sum() and (
-            row["top1"] is None if not mine.any() else row["top1"] == pytest.approx(100 * (predicted[mine] == row["name"]).mean()))
+            row["top1"] is None
+            if not mine.any()
+            else row["top1"] == pytest.approx(100 * (predicted[mine] == row["name"]).mean())
+        )
     assert found["top1"] == pytest.approx(100 * (predicted == labels).mean())
 
 
@@ -50,12 +62,21 @@ def test_of_a_run_by_one_command(tmp_path: Path) -> None:
     assert main(["--run", str(tmp_path / "run"), "--suite", "clean,confusion", "--batch-size", "5"]) == 0
     out = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     found = json.loads((tmp_path / "run" / "confusion.json").read_text())
-    assert found["top1"] == out["top1"] and found["images"] == 18 and out["mean_class_top1"] == found["mean_class_top1"]
-    assert [row["name"] for row in found["per_class"]] == list(CLASSES) and all(row["n"] == 6 for row in found["per_class"])
+    assert (
+        found["top1"] == out["top1"]
+        and found["images"] == 18
+        and out["mean_class_top1"] == found["mean_class_top1"]
+    )
+    assert [row["name"] for row in found["per_class"]] == list(CLASSES) and all(
+        row["n"] == 6 for row in found["per_class"]
+    )
     with (tmp_path / "run" / "confusion.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert sum(int(row["count"]) for row in rows) == 18
-    assert found["pairs"] and {"true", "predicted", "count", "of", "share", "examples", "sources"} <= found["pairs"][0].keys()
+    assert (
+        found["pairs"]
+        and {"true", "predicted", "count", "of", "share", "examples", "sources"} <= found["pairs"][0].keys()
+    )
     for pair in found["pairs"]:
         for name, source in zip(pair["examples"], pair["sources"], strict=True):
             assert Path(source).parent.name == pair["true"]

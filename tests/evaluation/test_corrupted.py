@@ -1,4 +1,5 @@
-"""Accuracy under corruption: made here and on released sets, counted by a loop; what is no such set is refused."""
+"""Accuracy under corruption: made here and on released sets, counted by a loop; what is no such set is
+refused."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ MADE = ("contrast", "fog", "gaussian_noise")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight clean images of four classes, a network, and both kinds of released set, with the corruptions that are made here."""
+    """Eight clean images of four classes, a network, and both kinds of released set, with the corruptions
+    that are made here."""
     folder = tmp_path_factory.mktemp("corrupted")
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(8) // 2
@@ -45,18 +47,39 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(files: Path, output: Path, *more: str) -> dict:
-    command = ["--encoder", "cifar_resnet8", "--weights", str(files / "net.pth"), "--data", str(files / "clean"), "--batch-size", "3",
-               "--suite", "corruption", "--corruptions", ",".join(MADE), "--output", str(output)]
+    command = [
+        "--encoder",
+        "cifar_resnet8",
+        "--weights",
+        str(files / "net.pth"),
+        "--data",
+        str(files / "clean"),
+        "--batch-size",
+        "3",
+        "--suite",
+        "corruption",
+        "--corruptions",
+        ",".join(MADE),
+        "--output",
+        str(output),
+    ]
     assert main([*command, *more]) == 0
     return json.loads(output.read_text())
 
 
-def test_made_and_released_are_counted_the_same(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_made_and_released_are_counted_the_same(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = run(files, tmp_path / "made.json")
-    assert made["corruption_made"] == "generated" and "under corruption (generated, 8 images each)" in capsys.readouterr().out
+    assert (
+        made["corruption_made"] == "generated"
+        and "under corruption (generated, 8 images each)" in capsys.readouterr().out
+    )
     for kind in ("cifar", "imagenet"):
         released = run(files, tmp_path / f"{kind}.json", "--corrupted", str(files / kind))
-        assert released["corruption"] == made["corruption"] and released["corruption_made"] == str(files / kind)
+        assert released["corruption"] == made["corruption"] and released["corruption_made"] == str(
+            files / kind
+        )
         assert released["corruption_images"] == made["corruption_images"] == 8
     for file in (files / "cifar").iterdir():  # a released set has a size of its own
         (tmp_path / "half").mkdir(exist_ok=True)
@@ -67,13 +90,17 @@ def test_made_and_released_are_counted_the_same(files: Path, tmp_path: Path, cap
     images, labels = np.load(files / "cifar" / "fog.npy")[16:24], torch.arange(8) // 2
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
-        logits = encoder((pixels - torch.tensor(info.mean).view(3, 1, 1)) / torch.tensor(info.std).view(3, 1, 1))
+        logits = encoder(
+            (pixels - torch.tensor(info.mean).view(3, 1, 1)) / torch.tensor(info.std).view(3, 1, 1)
+        )
     assert made["corruption"]["fog"][2] == 100 * float((logits.argmax(1) == labels).float().mean())
 
 
 def test_relative_to_a_baseline(files: Path, tmp_path: Path) -> None:
     run(files, tmp_path / "base.json")
-    assert run(files, tmp_path / "same.json", "--baseline", str(tmp_path / "base.json"))["corruption_relative_error"] == pytest.approx(100)
+    assert run(files, tmp_path / "same.json", "--baseline", str(tmp_path / "base.json"))[
+        "corruption_relative_error"
+    ] == pytest.approx(100)
     assert relative_error({"fog": [90, 80]}, {"fog": [80, 60]}) == pytest.approx(50)
     with pytest.raises(UserError, match="no accuracies under 'fog' at 2"):
         relative_error({"fog": [90, 80]}, {"snow": [80, 60]})
@@ -81,18 +108,26 @@ def test_relative_to_a_baseline(files: Path, tmp_path: Path) -> None:
         relative_error({"fog": [90]}, {"fog": [100]})
 
 
-@pytest.mark.parametrize("row", [None, [50.0] * 4, 5, [50.0, 50.0, 50.0, 50.0, "x"], [float("nan")] * 5, [-1.0] * 5, "abcde"])
+@pytest.mark.parametrize(
+    "row", [None, [50.0] * 4, 5, [50.0, 50.0, 50.0, 50.0, "x"], [float("nan")] * 5, [-1.0] * 5, "abcde"]
+)
 @pytest.mark.parametrize("released", [False, True])
-def test_a_baseline_that_does_not_fit_is_noticed_before_the_evaluation(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row,
-                                                                       released: bool) -> None:
+def test_a_baseline_that_does_not_fit_is_noticed_before_the_evaluation(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row, released: bool
+) -> None:
     content = {name: [50.0] * 5 for name in MADE}
     content["fog"] = row
     (tmp_path / "base.json").write_text(json.dumps({"corruption": content}))
     for name in ("evaluate_suite", "released_accuracies"):
         monkeypatch.setattr(evaluation, name, lambda *_: pytest.fail("the evaluation was started"))
     with pytest.raises(UserError, match="no accuracies under 'fog' at 5"):
-        run(files, tmp_path / "out.json", "--baseline", str(tmp_path / "base.json"),
-            *(["--corrupted", str(files / "cifar")] if released else []))
+        run(
+            files,
+            tmp_path / "out.json",
+            "--baseline",
+            str(tmp_path / "base.json"),
+            *(["--corrupted", str(files / "cifar")] if released else []),
+        )
 
 
 def test_means_are_given_where_all_corruptions_are_there() -> None:
@@ -101,19 +136,31 @@ def test_means_are_given_where_all_corruptions_are_there() -> None:
     assert figures["corruption_top1_15"] == 7 and figures["corruption_top1_19"] == 9 and len(STANDARD) == 15
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda d: (d / "labels.npy").write_bytes(b"x"), "labels.npy could not be read"),
-    (lambda d: np.save(d / "labels.npy", np.zeros((5, 8), int)), "in 1 dimension"),
-    (lambda d: np.save(d / "fog.npy", np.zeros((40, 32, 32, 3))), "fog.npy is float64"),
-    (lambda d: np.save(d / "fog.npy", np.zeros((39, 32, 32, 3), np.uint8)), "expected uint8 \\(40"),
-    (lambda d: np.save(d / "fog.npy", np.array([{}]), allow_pickle=True), "fog.npy could not be read"),
-    (lambda d: np.save(d / "labels.npy", np.arange(40) % 5), "has labels 0 to 4, but the network has 4 classes, 0 to 3"),
-    (lambda d: np.save(d / "labels.npy", np.arange(40) % 2), "has labels 0 to 1, but"),
-    (lambda d: np.save(d / "labels.npy", np.arange(40) % 4 - 1), "has labels -1 to 2, but"),
-    (lambda d: [np.save(f, np.load(f)[:0]) for f in d.glob("*.npy")], "has no label, but"),
-    (lambda d: (d / "labels.npy").unlink(), "holds no corruption"),
-    (lambda d: [file.unlink() for file in d.glob("*_*.npy")] + [(d / n).unlink() for n in ("fog.npy", "contrast.npy")], "none of gaussian"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: (d / "labels.npy").write_bytes(b"x"), "labels.npy could not be read"),
+        (lambda d: np.save(d / "labels.npy", np.zeros((5, 8), int)), "in 1 dimension"),
+        (lambda d: np.save(d / "fog.npy", np.zeros((40, 32, 32, 3))), "fog.npy is float64"),
+        (lambda d: np.save(d / "fog.npy", np.zeros((39, 32, 32, 3), np.uint8)), "expected uint8 \\(40"),
+        (lambda d: np.save(d / "fog.npy", np.array([{}]), allow_pickle=True), "fog.npy could not be read"),
+        (
+            lambda d: np.save(d / "labels.npy", np.arange(40) % 5),
+            "has labels 0 to 4, but the network has 4 classes, 0 to 3",
+        ),
+        (lambda d: np.save(d / "labels.npy", np.arange(40) % 2), "has labels 0 to 1, but"),
+        (lambda d: np.save(d / "labels.npy", np.arange(40) % 4 - 1), "has labels -1 to 2, but"),
+        (lambda d: [np.save(f, np.load(f)[:0]) for f in d.glob("*.npy")], "has no label, but"),
+        (lambda d: (d / "labels.npy").unlink(), "holds no corruption"),
+        (
+            lambda d: (
+                [file.unlink() for file in d.glob("*_*.npy")]
+                + [(d / n).unlink() for n in ("fog.npy", "contrast.npy")]
+            ),
+            "none of gaussian",
+        ),
+    ],
+)
 def test_damaged_sets(files: Path, tmp_path: Path, change, words: str) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
@@ -125,11 +172,17 @@ def test_damaged_sets(files: Path, tmp_path: Path, change, words: str) -> None:
 
 
 def test_options_that_do_not_fit(files: Path, tmp_path: Path) -> None:
-    for more, words in ((["--corruptions", "rain"], "'rain' is unknown"), (["--corrupted", str(tmp_path / "none")], "must be a folder"),
-                        (["--corrupted", str(files / "cifar"), "--suite", "clean"], "must name corruption"),
-                        (["--corrupted", str(files / "cifar"), "--image-size", "16"], "of 32 x 32 pixels.*network is given 16"),
-                        (["--corrupted", str(files / "cifar"), "--limit", "4"], "--limit 4 .* leave one"),
-                        (["--baseline", str(tmp_path / "none.json")], "none.json does not exist")):
+    for more, words in (
+        (["--corruptions", "rain"], "'rain' is unknown"),
+        (["--corrupted", str(tmp_path / "none")], "must be a folder"),
+        (["--corrupted", str(files / "cifar"), "--suite", "clean"], "must name corruption"),
+        (
+            ["--corrupted", str(files / "cifar"), "--image-size", "16"],
+            "of 32 x 32 pixels.*network is given 16",
+        ),
+        (["--corrupted", str(files / "cifar"), "--limit", "4"], "--limit 4 .* leave one"),
+        (["--baseline", str(tmp_path / "none.json")], "none.json does not exist"),
+    ):
         with pytest.raises(UserError, match=words):
             run(files, tmp_path / "out.json", *more)
     (files / "imagenet" / "fog" / "1" / "e").mkdir()

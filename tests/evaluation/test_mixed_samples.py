@@ -34,7 +34,8 @@ CLASSES = 4
 
 
 class ReadsColour(nn.Module):
-    """Logits are the mean of each channel: image of class c is bright in channel c, so every share is seen exactly."""
+    """Logits are the mean of each channel: image of class c is bright in channel c, so every share is seen
+    exactly."""
 
     def __init__(self, blind: bool = False) -> None:
         super().__init__()
@@ -63,8 +64,12 @@ def test_a_network_that_sees_every_share_is_right_on_all_pairs(name):
 def test_a_blind_network_is_right_as_often_as_its_constant_guess():
     """It always says 0, then 1: counted by hand from the labels."""
     images, labels = coloured(LABELS)
-    pairs = [{a, b} for a, b in zip(LABELS, labels[draw_partners(len(LABELS), 0, 0)].tolist(), strict=True) if a != b]
-    row, = mixed_accuracy(ReadsColour(blind=True), [(images, labels)], mixup, lams=(0.5,))
+    pairs = [
+        {a, b}
+        for a, b in zip(LABELS, labels[draw_partners(len(LABELS), 0, 0)].tolist(), strict=True)
+        if a != b
+    ]
+    (row,) = mixed_accuracy(ReadsColour(blind=True), [(images, labels)], mixup, lams=(0.5,))
     assert row.pairs == len(pairs) and row.left_out == len(LABELS) - len(pairs)
     assert row.top1 == pytest.approx(100 * sum(0 in pair for pair in pairs) / len(pairs))
     assert row.top2 == pytest.approx(100 * sum(pair == {0, 1} for pair in pairs) / len(pairs))
@@ -80,7 +85,11 @@ def test_at_lam_one_only_image_i_is_left():
 
 def test_every_method_sees_the_same_pairs_and_batches_add_up():
     batches = [coloured(LABELS), coloured([3, 0, 1])]
-    counts = {(row.pairs, row.left_out) for mixer in MIXERS.values() for row in mixed_accuracy(ReadsColour(), batches, mixer)}
+    counts = {
+        (row.pairs, row.left_out)
+        for mixer in MIXERS.values()
+        for row in mixed_accuracy(ReadsColour(), batches, mixer)
+    }
     assert len(counts) == 1 and sum(counts.pop()) == 13
 
 
@@ -105,7 +114,7 @@ def test_cutmix_covers_the_area_it_should_at_places_that_vary(size, lam):
 
 
 def test_pairs_of_one_class_are_left_out_and_only_such_pairs_are_an_error():
-    row, = mixed_accuracy(ReadsColour(), [coloured([0, 0, 1])], mixup, lams=(0.5,))
+    (row,) = mixed_accuracy(ReadsColour(), [coloured([0, 0, 1])], mixup, lams=(0.5,))
     assert (row.pairs, row.left_out) == (2, 1)
     with pytest.raises(UserError, match="none of the 3 pairs has two different classes"):
         mixed_accuracy(ReadsColour(), [coloured([2, 2, 2])], mixup)
@@ -128,7 +137,9 @@ def automix(**options):
 
 
 def batch(count: int = 6, size: int = 32) -> tuple[Tensor, Tensor]:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1)), torch.arange(count) % 3
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1)), torch.arange(
+        count
+    ) % 3
 
 
 def test_automix_mixes_by_its_mask_and_a_pair_does_not_depend_on_the_others():
@@ -138,14 +149,20 @@ def test_automix_mixes_by_its_mask_and_a_pair_does_not_depend_on_the_others():
     mixed = automix_mixer(method)(images, permutation, 0.4, rng)
     assert mask.shape == (6, 1, 32, 32) and 0 <= mask.min() and mask.max() <= 1 and not mask.requires_grad
     torch.testing.assert_close(mixed, mask * images + (1 - mask) * images[permutation])
-    torch.testing.assert_close(automix_mask(method, images[:2], permutation[:2], 0.4, rng), mask[:2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        automix_mask(method, images[:2], permutation[:2], 0.4, rng), mask[:2], atol=1e-5, rtol=0
+    )
 
 
 def test_small_lam_is_plain_mixup_as_in_training():
     method, (images, _) = automix(small_lam=0.08), batch()
     permutation, rng = draw_partners(6, 0, 0), torch.Generator()
-    torch.testing.assert_close(automix_mixer(method)(images, permutation, 0.05, rng), mixup(images, permutation, 0.05, rng))
-    assert not torch.allclose(automix_mixer(method)(images, permutation, 0.3, rng), mixup(images, permutation, 0.3, rng))
+    torch.testing.assert_close(
+        automix_mixer(method)(images, permutation, 0.05, rng), mixup(images, permutation, 0.05, rng)
+    )
+    assert not torch.allclose(
+        automix_mixer(method)(images, permutation, 0.3, rng), mixup(images, permutation, 0.3, rng)
+    )
 
 
 def test_mask_statistics_agree_with_a_plain_computation_over_all_masks():
@@ -153,19 +170,35 @@ def test_mask_statistics_agree_with_a_plain_computation_over_all_masks():
     lams = (0.1, 0.5)
     rows = mask_statistics(method, batches, lams)
     for row in rows:
-        masks = torch.cat([automix_mask(method, images, draw_partners(len(images), 0, number), row.lam, torch.Generator())
-                           for number, (images, _) in enumerate(batches)]).double()
+        masks = torch.cat(
+            [
+                automix_mask(
+                    method, images, draw_partners(len(images), 0, number), row.lam, torch.Generator()
+                )
+                for number, (images, _) in enumerate(batches)
+            ]
+        ).double()
         means = masks.mean(dim=(1, 2, 3))
-        expected = {"lam": row.lam, "mean": means.mean(), "error": (means - row.lam).abs().mean(), "pairs": 10,
-                    "spatial_std": masks.flatten(1).std(dim=1, unbiased=False).mean(), "pair_std": masks.std(dim=0, unbiased=False).mean()}
-        assert row.to_dict() == pytest.approx({key: float(value) for key, value in expected.items()}, abs=1e-6)
+        expected = {
+            "lam": row.lam,
+            "mean": means.mean(),
+            "error": (means - row.lam).abs().mean(),
+            "pairs": 10,
+            "spatial_std": masks.flatten(1).std(dim=1, unbiased=False).mean(),
+            "pair_std": masks.std(dim=0, unbiased=False).mean(),
+        }
+        assert row.to_dict() == pytest.approx(
+            {key: float(value) for key, value in expected.items()}, abs=1e-6
+        )
 
 
 def test_flat_masks_look_dead_and_random_grids_alive():
-    flat, = mask_statistics(automix(init_std=1e-8), [batch()], (0.5,))
+    (flat,) = mask_statistics(automix(init_std=1e-8), [batch()], (0.5,))
     assert flat.spatial_std < 1e-3 and flat.pair_std < 1e-3 and flat.mean == pytest.approx(0.5, abs=1e-3)
-    grids, = mask_statistics(automix(mask="random_grids"), [batch(size=64)], (0.5,))
-    assert grids.spatial_std == pytest.approx(0.5) and grids.pair_std > 0.2 and grids.error == pytest.approx(0)
+    (grids,) = mask_statistics(automix(mask="random_grids"), [batch(size=64)], (0.5,))
+    assert (
+        grids.spatial_std == pytest.approx(0.5) and grids.pair_std > 0.2 and grids.error == pytest.approx(0)
+    )
 
 
 def test_methods_without_a_mix_block_are_refused():
@@ -173,19 +206,33 @@ def test_methods_without_a_mix_block_are_refused():
         mask_statistics(build_method("mixup", create_encoder("resnet10_32", 3)), [batch()])
 
 
-@pytest.mark.parametrize("name,options", [("automix", {"heads": "separate"}), ("automix", {"pipeline": "joint"}),
-                                          ("cutmix", {"alpha": 0.5})])
+@pytest.mark.parametrize(
+    "name,options",
+    [("automix", {"heads": "separate"}), ("automix", {"pipeline": "joint"}), ("cutmix", {"alpha": 0.5})],
+)
 def test_a_method_comes_back_from_its_training_checkpoint(tmp_path: Path, name, options):
     torch.manual_seed(3)
     method = build_method(name, create_encoder("resnet10_32", 3, "cifar"), options)
     experiment = Experiment(method={"name": name, **asdict(method.options)})
     experiment.data.root = "somewhere"
     info = EncoderInfo("resnet10_32", 3, "cifar", 32)
-    content = {"format": FORMAT, "encoder": info.to_dict(), "encoders": encoder_prefixes(method), **split_state(method),
-               "config": asdict(experiment), "step": 5, "epoch": 1}
+    content = {
+        "format": FORMAT,
+        "encoder": info.to_dict(),
+        "encoders": encoder_prefixes(method),
+        **split_state(method),
+        "config": asdict(experiment),
+        "step": 5,
+        "epoch": 1,
+    }
     save_torch(tmp_path / "last.pt", content)
     loaded, found = load_method(tmp_path / "last.pt")
-    assert found == info and type(loaded) is type(method) and loaded.options == method.options and not loaded.training
+    assert (
+        found == info
+        and type(loaded) is type(method)
+        and loaded.options == method.options
+        and not loaded.training
+    )
     expected = method.state_dict()
     for key, value in loaded.state_dict().items():
         assert torch.equal(value, expected[key]) if isinstance(value, Tensor) else value == expected[key]

@@ -16,8 +16,17 @@ from automix_transfer.rng import derive_generator
 INFO = EncoderInfo("resnet10_32", 3, image_size=32)
 # allowed distance of the mean share from λ: none, rounding of sides, a box that the border clips
 # (to a quarter, around the corner that a flat image's saliency picks), cells of saliency
-ROUNDING = {"mixup": 1e-6, "manifoldmix": 1e-6, "alignmix": 1e-6, "cutmix": 0.05, "resizemix": 0.1, "fmix": 0.01, "saliencymix": 0.6,
-            "mixup_cutmix": 0.3, "puzzlemix": 0.4}
+ROUNDING = {
+    "mixup": 1e-6,
+    "manifoldmix": 1e-6,
+    "alignmix": 1e-6,
+    "cutmix": 0.05,
+    "resizemix": 0.1,
+    "fmix": 0.01,
+    "saliencymix": 0.6,
+    "mixup_cutmix": 0.3,
+    "puzzlemix": 0.4,
+}
 
 
 def mixer_of(name: str, **options: object):
@@ -56,12 +65,19 @@ def test_methods_whose_share_cannot_be_given_have_none(name: str) -> None:
 
 def test_automix_mixes_by_its_own_block() -> None:
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    mixed = mixer_of("automix", init_std=1.0)(images, torch.tensor([1, 0, 3, 2]), 0.5, derive_generator(0, "test"))
-    assert mixed.shape == images.shape and not torch.allclose(mixed, (images + images[[1, 0, 3, 2]]) / 2, atol=1e-2)
+    mixed = mixer_of("automix", init_std=1.0)(
+        images, torch.tensor([1, 0, 3, 2]), 0.5, derive_generator(0, "test")
+    )
+    assert mixed.shape == images.shape and not torch.allclose(
+        mixed, (images + images[[1, 0, 3, 2]]) / 2, atol=1e-2
+    )
 
 
 def test_old_checkpoints_name_an_alpha_that_was_never_read() -> None:
     method = build_method("mixup_cutmix", INFO.build(), {}, INFO)
-    content = {"encoder": INFO.to_dict(), "config": {"method": {"name": "mixup_cutmix", **asdict(method.options), "alpha": 1.0}},
-               "model": method.state_dict()}
+    content = {
+        "encoder": INFO.to_dict(),
+        "config": {"method": {"name": "mixup_cutmix", **asdict(method.options), "alpha": 1.0}},
+        "model": method.state_dict(),
+    }
     assert method_of(content, Path("last.pt"))[0].options == method.options

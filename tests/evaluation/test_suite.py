@@ -1,4 +1,5 @@
-"""The suite on small networks against plain loops, on the fixed networks against their published figures, and its command line."""
+"""The suite on small networks against plain loops, on the fixed networks against their published figures, and
+its command line."""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ def test_fgsm_is_one_signed_step_of_each_image(network: OfPixels, batch) -> None
     found = fgsm(network, pixels, labels, epsilon=0.03)
     assert all(parameter.grad is None for parameter in network.parameters())
     for i in range(len(pixels)):
-        torch.testing.assert_close(found[i], one_step(network, pixels[i], int(labels[i]), 0.03).clamp(0, 1), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            found[i], one_step(network, pixels[i], int(labels[i]), 0.03).clamp(0, 1), atol=1e-6, rtol=0
+        )
 
 
 def test_pgd_stays_in_the_ball_and_follows_its_steps(network: OfPixels, batch) -> None:
@@ -69,8 +72,16 @@ def test_pgd_stays_in_the_ball_and_follows_its_steps(network: OfPixels, batch) -
             one = one_step(network, one, int(labels[i]), 0.02)
             one = torch.minimum(torch.maximum(one, pixels[i] - 0.03), pixels[i] + 0.03).clamp(0, 1)
         torch.testing.assert_close(found[i], one, atol=1e-5, rtol=0)
-    halves = [pgd(network, pixels[s], labels[s], indices[s], epsilon=0.03, steps=1, seed=4) for s in (slice(0, 3), slice(3, 6))]
-    torch.testing.assert_close(torch.cat(halves), pgd(network, pixels, labels, indices, epsilon=0.03, steps=1, seed=4), atol=1e-6, rtol=0)
+    halves = [
+        pgd(network, pixels[s], labels[s], indices[s], epsilon=0.03, steps=1, seed=4)
+        for s in (slice(0, 3), slice(3, 6))
+    ]
+    torch.testing.assert_close(
+        torch.cat(halves),
+        pgd(network, pixels, labels, indices, epsilon=0.03, steps=1, seed=4),
+        atol=1e-6,
+        rtol=0,
+    )
 
 
 def test_the_suite_counts_what_a_loop_counts(network: OfPixels, batch) -> None:
@@ -85,20 +96,27 @@ def test_the_suite_counts_what_a_loop_counts(network: OfPixels, batch) -> None:
     assert found["images"] == 6 and found["top5"] == 100
     assert found["top1"] == pytest.approx(100 * float((network(pixels).argmax(1) == labels).float().mean()))
     attacked = fgsm(network, pixels, labels, epsilon=0.05)
-    assert found["fgsm_error"] == pytest.approx(100 * float((network(attacked).argmax(1) != labels).float().mean()))
+    assert found["fgsm_error"] == pytest.approx(
+        100 * float((network(attacked).argmax(1) != labels).float().mean())
+    )
     assert 0 <= found["pgd_error"] <= 100 and sum(row["count"] for row in found["reliability"]) == 6
 
 
 def test_clean_images_are_classified_once(network: OfPixels, batch) -> None:
-    """With FGSM two passes a batch: the clean one, which the gradient comes from, and the attacked images. The figures stay the same."""
+    """With FGSM two passes a batch: the clean one, which the gradient comes from, and the attacked images.
+    The figures stay the same."""
     pixels, labels, indices = batch
     loader = [((pixels - network.mean) / network.std, labels, indices)] * 3
     calls: list[int] = []
     handle = network.encoder.register_forward_hook(lambda *_: calls.append(1))
     try:
-        with_attack = evaluate_suite(network.encoder, loader, MEAN, STD, SuiteOptions(("clean", "calibration", "fgsm")))
+        with_attack = evaluate_suite(
+            network.encoder, loader, MEAN, STD, SuiteOptions(("clean", "calibration", "fgsm"))
+        )
         assert len(calls) == 2 * 3
-        without = evaluate_suite(network.encoder, loader, MEAN, STD, SuiteOptions(("clean", "calibration", "confusion")))
+        without = evaluate_suite(
+            network.encoder, loader, MEAN, STD, SuiteOptions(("clean", "calibration", "confusion"))
+        )
         assert len(calls) == 3 * 3
     finally:
         handle.remove()
@@ -115,8 +133,12 @@ def test_broken_logits_and_options_are_refused(batch) -> None:
         evaluate_suite(encoder, [(images, labels, indices)], MEAN, STD)
     with pytest.raises(UserError, match="no image"):
         evaluate_suite(encoder, [], MEAN, STD)
-    for options, words in ((SuiteOptions(("speed",)), "'speed' is unknown"), (SuiteOptions(()), "is empty"),
-                           (SuiteOptions(epsilon=8.0), "--epsilon 8.0"), (SuiteOptions(pgd_steps=0), "--pgd-steps 0")):
+    for options, words in (
+        (SuiteOptions(("speed",)), "'speed' is unknown"),
+        (SuiteOptions(()), "is empty"),
+        (SuiteOptions(epsilon=8.0), "--epsilon 8.0"),
+        (SuiteOptions(pgd_steps=0), "--pgd-steps 0"),
+    ):
         with pytest.raises(UserError, match=words):
             evaluate_suite(encoder, [], MEAN, STD, options)
 
@@ -128,36 +150,84 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in "abcd":
         (folder / "data" / "test" / name).mkdir(parents=True)
         for i in range(3):
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / "data" / "test" / name / f"{i}.png")
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
+                folder / "data" / "test" / name / f"{i}.png"
+            )
     torch.save(create_encoder("cifar_resnet8", 4).state_dict(), folder / "net.pth")
     return folder
 
 
 @pytest.mark.parametrize("place", ["data", "data/test"])
 def test_the_command(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
-    command = ["--encoder", "cifar_resnet8", "--weights", str(files / "net.pth"), "--data", str(files / place), "--suite",
-               "clean,calibration,fgsm,pgd", "--pgd-steps", "2", "--batch-size", "5", "--output", str(tmp_path / "out.json")]
+    command = [
+        "--encoder",
+        "cifar_resnet8",
+        "--weights",
+        str(files / "net.pth"),
+        "--data",
+        str(files / place),
+        "--suite",
+        "clean,calibration,fgsm,pgd",
+        "--pgd-steps",
+        "2",
+        "--batch-size",
+        "5",
+        "--output",
+        str(tmp_path / "out.json"),
+    ]
     assert main(command) == 0
     found = json.loads((tmp_path / "out.json").read_text())
-    assert {"top1", "top5", "ece10", "ece15", "fgsm_error", "pgd_error", "nll", "brier", "adaptive_ece15"} <= set(found)
-    assert found["images"] == 12 and found["about"]["epsilon"] == 8 / 255 and len(found["about"]["weights_sha256"]) == 64
+    assert {
+        "top1",
+        "top5",
+        "ece10",
+        "ece15",
+        "fgsm_error",
+        "pgd_error",
+        "nll",
+        "brier",
+        "adaptive_ece15",
+    } <= set(found)
+    assert (
+        found["images"] == 12
+        and found["about"]["epsilon"] == 8 / 255
+        and len(found["about"]["weights_sha256"]) == 64
+    )
     assert "FGSM error" in capsys.readouterr().out
     assert main([*command[:6], "--suite", "clean", "--limit", "4"]) == 0
     assert "on 4 images" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (["--suite", "clean,speed"], "'speed' is unknown"), (["--batch-size", "0"], "--batch-size 0"),
-    (["--output", "x.txt"], "must end in .json"),
-    (["--data", "nowhere"], "--data nowhere is no folder"), (["--split", "val"], "has no folder 'val'"), (["--limit", "-1"], "--limit"),
-    (["--encoder", "cifar_resnet14"], "missing"), (["--weights", "nothing.pth"], "nothing.pth"), (["--std", "0", "1", "1"], "std"),
-    (["--std", "inf", "1", "1"], "std=.inf, 1.0, 1.0. must be positive and finite"), (["--std", "1", "nan", "1"], "std"),
-    (["--mean", "0", "nan", "1"], "mean=.0.0, nan, 1.0. must be three finite"), (["--test-crop-ratio", "0"], "crop_ratio=0.0 must be in"),
-    (["--batch-size", "9" * 20], "--batch-size 9{20} must be from 1 to"), (["--image-size", "9" * 20], "--image-size 9{20} must be"),
-    (["--suite", "corruption", "--corruptions", ","], "--corruptions is empty"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--suite", "clean,speed"], "'speed' is unknown"),
+        (["--batch-size", "0"], "--batch-size 0"),
+        (["--output", "x.txt"], "must end in .json"),
+        (["--data", "nowhere"], "--data nowhere is no folder"),
+        (["--split", "val"], "has no folder 'val'"),
+        (["--limit", "-1"], "--limit"),
+        (["--encoder", "cifar_resnet14"], "missing"),
+        (["--weights", "nothing.pth"], "nothing.pth"),
+        (["--std", "0", "1", "1"], "std"),
+        (["--std", "inf", "1", "1"], "std=.inf, 1.0, 1.0. must be positive and finite"),
+        (["--std", "1", "nan", "1"], "std"),
+        (["--mean", "0", "nan", "1"], "mean=.0.0, nan, 1.0. must be three finite"),
+        (["--test-crop-ratio", "0"], "crop_ratio=0.0 must be in"),
+        (["--batch-size", "9" * 20], "--batch-size 9{20} must be from 1 to"),
+        (["--image-size", "9" * 20], "--image-size 9{20} must be"),
+        (["--suite", "corruption", "--corruptions", ","], "--corruptions is empty"),
+    ],
+)
 def test_a_mistake_is_one_sentence(files: Path, change: list[str], words: str) -> None:
-    command = ["--encoder", "cifar_resnet8", "--weights", str(files / "net.pth"), "--data", str(files / "data")]
+    command = [
+        "--encoder",
+        "cifar_resnet8",
+        "--weights",
+        str(files / "net.pth"),
+        "--data",
+        str(files / "data"),
+    ]
     with pytest.raises(UserError, match=words) as error:
         main([*command, *change])
     assert "\n" not in str(error.value)
@@ -167,7 +237,11 @@ def test_a_moving_average_is_what_is_evaluated(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", each=2)
     content = write_run(tmp_path / "ema", data, "mixup", ema=True)
     run = open_run(tmp_path / "ema")
-    assert list(run.encoders) == ["ema", "encoder"] and run.encoder is run.encoders["ema"] and not run.encoder.training
+    assert (
+        list(run.encoders) == ["ema", "encoder"]
+        and run.encoder is run.encoders["ema"]
+        and not run.encoder.training
+    )
     for name, prefix in content["encoders"].items():
         state = run.encoders[name].state_dict()
         assert all(torch.equal(value, content["model"][prefix + key]) for key, value in state.items())
@@ -182,12 +256,33 @@ def test_a_run_is_evaluated_as_it_was_validated(tmp_path: Path, capsys: pytest.C
     run = open_run(tmp_path / "run")
     expected = evaluate(run.encoder, eval_loader(eval_dataset(run.data), 4), World(0, 1, torch.device("cpu")))
     assert found["top1"] == pytest.approx(expected["top1"]) and found["images"] == 9
-    assert found["about"]["run"] == str(tmp_path / "run") and found["about"]["data"] == str(data) and "commit" in found["about"]
-    assert main(["--run", str(tmp_path / "run"), "--which", "q", "--suite", "clean", "--output", str(tmp_path / "q.json")]) == 0
-    for more, words in ((["--which", "z"], "holds no encoder 'z'"), (["--encoder", "resnet18"], "leave --encoder out"),
-                        (["--data", str(tmp_path / "none")], "give their folder with --data"),
-                        (["--device", "cuda:99"], "--device cuda:99"),
-                        (["--weights", "x.pt"], "give one of them")):
+    assert (
+        found["about"]["run"] == str(tmp_path / "run")
+        and found["about"]["data"] == str(data)
+        and "commit" in found["about"]
+    )
+    assert (
+        main(
+            [
+                "--run",
+                str(tmp_path / "run"),
+                "--which",
+                "q",
+                "--suite",
+                "clean",
+                "--output",
+                str(tmp_path / "q.json"),
+            ]
+        )
+        == 0
+    )
+    for more, words in (
+        (["--which", "z"], "holds no encoder 'z'"),
+        (["--encoder", "resnet18"], "leave --encoder out"),
+        (["--data", str(tmp_path / "none")], "give their folder with --data"),
+        (["--device", "cuda:99"], "--device cuda:99"),
+        (["--weights", "x.pt"], "give one of them"),
+    ):
         with pytest.raises(UserError, match=words):
             main(["--run", str(tmp_path / "run"), *more])
     with pytest.raises(UserError, match="give --output"):
@@ -200,14 +295,26 @@ def test_parts_that_an_output_holds_already_stay_or_it_is_not_written_over(tmp_p
     for suite in ("calibration", "fgsm", "clean"):
         assert main(["--run", str(run), "--suite", suite]) == 0
     found = json.loads((run / "evaluation.json").read_text())
-    assert {"nll", "reliability", "fgsm_error", "top1"} <= set(found) and "kept" not in found and found["about"]["suite"] == ["clean"]
-    assert set(found["about"]["kept"]) == {"calibration", "fgsm"} and "commit" in found["about"]["kept"]["fgsm"]
-    for change, words in ((["--image-size", "16"], "image_size is 32 and now 16"), (["--limit", "2"], "limit is 0 and now 2")):
-        with pytest.raises(UserError, match=f"holds calibration, fgsm, which .* {words}; give another --output") as error:
+    assert (
+        {"nll", "reliability", "fgsm_error", "top1"} <= set(found)
+        and "kept" not in found
+        and found["about"]["suite"] == ["clean"]
+    )
+    assert (
+        set(found["about"]["kept"]) == {"calibration", "fgsm"} and "commit" in found["about"]["kept"]["fgsm"]
+    )
+    for change, words in (
+        (["--image-size", "16"], "image_size is 32 and now 16"),
+        (["--limit", "2"], "limit is 0 and now 2"),
+    ):
+        with pytest.raises(
+            UserError, match=f"holds calibration, fgsm, which .* {words}; give another --output"
+        ) as error:
             main(["--run", str(run), "--suite", "clean", *change])
         assert "\n" not in str(error.value)
     assert json.loads((run / "evaluation.json").read_text()) == found
-    assert main(["--run", str(run), "--suite", "clean,calibration,fgsm", "--limit", "2"]) == 0  # everything is measured anew
+    # everything is measured anew
+    assert main(["--run", str(run), "--suite", "clean,calibration,fgsm", "--limit", "2"]) == 0
     found = json.loads((run / "evaluation.json").read_text())
     assert found["images"] == 2 and "kept" not in found["about"]
 
@@ -215,28 +322,76 @@ def test_parts_that_an_output_holds_already_stay_or_it_is_not_written_over(tmp_p
 def test_another_number_of_classes(files: Path, tmp_path: Path) -> None:
     torch.save(create_encoder("cifar_resnet8", 5).state_dict(), tmp_path / "five.pth")
     with pytest.raises(UserError, match="has 5 classes, but .* has 4 class folders"):
-        main(["--encoder", "cifar_resnet8", "--weights", str(tmp_path / "five.pth"), "--data", str(files / "data")])
+        main(
+            [
+                "--encoder",
+                "cifar_resnet8",
+                "--weights",
+                str(tmp_path / "five.pth"),
+                "--data",
+                str(files / "data"),
+            ]
+        )
 
 
 def test_the_fixed_network_on_real_images(shared: Path, shared_data, tmp_path: Path) -> None:
-    """Every tenth image of CIFAR-10's test set; all 10,000 give 91.73 %, ECE 5.32 % and 83.93 % FGSM error (benchmarks/RESULTS.md)."""
-    main(["--encoder", "cifar_resnet20", "--weights", str(shared / "weights" / "cifar10_resnet20.th"), "--data",
-          str(shared_data("cifar10-test")), "--limit", "1000", "--output", str(tmp_path / "out.json"), "--suite", "clean,calibration"])
+    """Every tenth image of CIFAR-10's test set; all 10,000 give 91.73 %, ECE 5.32 % and 83.93 % FGSM error
+    (benchmarks/RESULTS.md)."""
+    main(
+        [
+            "--encoder",
+            "cifar_resnet20",
+            "--weights",
+            str(shared / "weights" / "cifar10_resnet20.th"),
+            "--data",
+            str(shared_data("cifar10-test")),
+            "--limit",
+            "1000",
+            "--output",
+            str(tmp_path / "out.json"),
+            "--suite",
+            "clean,calibration",
+        ]
+    )
     found = json.loads((tmp_path / "out.json").read_text())
     assert abs(found["top1"] - 91.73) < 2 and abs(found["ece15"] - 5.32) < 2
 
 
 def test_the_fixed_network_against_plain_loops(shared: Path, shared_data, tmp_path: Path) -> None:
-    """25 real images, one by one: FGSM, PGD and two corruptions by loops that share nothing with the suite but `corrupt`, whose formulas
-    have tests of their own; top-1 and ECE by torchmetrics."""
+    """25 real images, one by one: FGSM, PGD and two corruptions by loops that share nothing with the suite
+    but `corrupt`, whose formulas have tests of their own; top-1 and ECE by torchmetrics."""
     weights, data = shared / "weights" / "cifar10_resnet20.th", shared_data("cifar10-test")
-    assert main(["--encoder", "cifar_resnet20", "--weights", str(weights), "--data", str(data), "--limit", "25", "--pgd-steps", "3",
-                 "--suite", "clean,calibration,fgsm,pgd,corruption", "--corruptions", "fog,impulse_noise", "--batch-size", "16",
-                 "--output", str(tmp_path / "out.json")]) == 0
+    assert (
+        main(
+            [
+                "--encoder",
+                "cifar_resnet20",
+                "--weights",
+                str(weights),
+                "--data",
+                str(data),
+                "--limit",
+                "25",
+                "--pgd-steps",
+                "3",
+                "--suite",
+                "clean,calibration,fgsm,pgd,corruption",
+                "--corruptions",
+                "fog,impulse_noise",
+                "--batch-size",
+                "16",
+                "--output",
+                str(tmp_path / "out.json"),
+            ]
+        )
+        == 0
+    )
     found = json.loads((tmp_path / "out.json").read_text())
     encoder, info = load_encoder(weights, "cifar_resnet20")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (info.mean, info.std))
-    files = sorted((file for file in data.glob("test/*/*.png")), key=lambda file: (file.parent.name, file.name))[::400]
+    files = sorted(
+        (file for file in data.glob("test/*/*.png")), key=lambda file: (file.parent.name, file.name)
+    )[::400]
     names = sorted({file.parent.name for file in files})
     labels, logits, hits = [names.index(file.parent.name) for file in files], [], {}
 
@@ -245,7 +400,9 @@ def test_the_fixed_network_against_plain_loops(shared: Path, shared_data, tmp_pa
 
     def gradient(pixels: torch.Tensor, label: int) -> torch.Tensor:
         pixels = pixels.clone().requires_grad_()
-        return torch.autograd.grad(F.cross_entropy(encoder(((pixels - mean) / std)[None]), torch.tensor([label])), pixels)[0]
+        return torch.autograd.grad(
+            F.cross_entropy(encoder(((pixels - mean) / std)[None]), torch.tensor([label])), pixels
+        )[0]
 
     for place, (file, label) in enumerate(zip(files, labels, strict=True)):
         image = np.asarray(Image.open(file).convert("RGB"))
@@ -261,15 +418,21 @@ def test_the_fixed_network_against_plain_loops(shared: Path, shared_data, tmp_pa
         marks["pgd"] = recognised(moved, label)
         for name in ("fog", "impulse_noise"):
             for severity in range(1, 6):
-                noisy = torch.from_numpy(corrupt(image[None], name, severity, [place])[0]).permute(2, 0, 1) / 255
+                noisy = (
+                    torch.from_numpy(corrupt(image[None], name, severity, [place])[0]).permute(2, 0, 1) / 255
+                )
                 marks[f"{name} {severity}"] = recognised(noisy, label)
         for key, right in marks.items():
             hits[key] = hits.get(key, 0) + right
     rows, targets = torch.stack(logits), torch.tensor(labels)
-    assert found["top1"] == pytest.approx(100 * float(multiclass_accuracy(rows, targets, 10, average="micro")), abs=1e-4)
+    assert found["top1"] == pytest.approx(
+        100 * float(multiclass_accuracy(rows, targets, 10, average="micro")), abs=1e-4
+    )
     ece = float(multiclass_calibration_error(rows.softmax(1), targets, 10, n_bins=15, norm="l1"))
     assert found["ece15"] == pytest.approx(100 * ece, abs=1e-3)
     for name in ("fgsm", "pgd"):  # one image of 25 may turn on a gradient's rounding
         assert found[f"{name}_error"] == pytest.approx(100 - 4 * hits[name], abs=4)
     for name in ("fog", "impulse_noise"):
-        assert found["corruption"][name] == pytest.approx([4 * hits[f"{name} {severity}"] for severity in range(1, 6)])
+        assert found["corruption"][name] == pytest.approx(
+            [4 * hits[f"{name} {severity}"] for severity in range(1, 6)]
+        )

@@ -1,4 +1,5 @@
-"""Exports are equal to their source, bit for bit, in the target's own network; what cannot be proven is not written."""
+"""Exports are equal to their source, bit for bit, in the target's own network; what cannot be proven is not
+written."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ import torchvision
 from safetensors import safe_open
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from automix_transfer.errors import UserError
 from automix_transfer.detection.weights.exporter import EXPORTERS
+from automix_transfer.errors import UserError
 from automix_transfer.export import export
 from automix_transfer.export import proof as proof_module
 from automix_transfer.export import torchvision as torchvision_module
@@ -43,7 +44,8 @@ def assert_same_logits(a: torch.nn.Module, b: torch.nn.Module) -> None:
     assert torch.equal(a.eval()(IMAGES), b.eval()(IMAGES))
 
 
-# --- the kinds ----------------------------------------------------------------------------------------------------------------
+# --- the kinds
+# ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("which", ["k", "q"])
@@ -53,7 +55,13 @@ def test_torchvision(resnet18, tmp_path: Path, which: str) -> None:
     network = torchvision.models.resnet18(num_classes=5)
     network.load_state_dict(torch.load(tmp_path / "x.pth", weights_only=True), strict=True)
     assert_same_logits(network, encoders[which])
-    assert (proof.matched, proof.total, proof.which, proof.step, proof.largest_difference) == (122, 122, which, 7, 0)
+    assert (proof.matched, proof.total, proof.which, proof.step, proof.largest_difference) == (
+        122,
+        122,
+        which,
+        7,
+        0,
+    )
     assert {row.layer for row in proof.rows} == {"stem", "layer1", "layer2", "layer3", "layer4", "logits"}
     assert {row.input for row in proof.rows} == {(2, 3, 64, 64), (1, 3, 97, 63), (1, 3, 63, 78)}
 
@@ -61,7 +69,9 @@ def test_torchvision(resnet18, tmp_path: Path, which: str) -> None:
 def test_timm(resnet18, tmp_path: Path) -> None:
     path, encoders = resnet18
     export(path, "timm", tmp_path / "x.pth")
-    assert_same_logits(timm.create_model("resnet18", num_classes=5, checkpoint_path=str(tmp_path / "x.pth")), encoders["k"])
+    assert_same_logits(
+        timm.create_model("resnet18", num_classes=5, checkpoint_path=str(tmp_path / "x.pth")), encoders["k"]
+    )
 
 
 @pytest.mark.parametrize(("name", "stem"), [("resnet10_32", "imagenet"), ("resnet10_32", "cifar")])
@@ -77,9 +87,15 @@ def test_timm_networks_without_a_name(tmp_path: Path, name: str, stem: str) -> N
 
 def test_timm_network_of_another_family(tmp_path: Path) -> None:
     encoder = random_encoder("mobilenetv3_small_050", 4)
-    torch.save({"state_dict": {f"module.{key}": value for key, value in encoder.state_dict().items()}}, tmp_path / "source.pth.tar")
+    torch.save(
+        {"state_dict": {f"module.{key}": value for key, value in encoder.state_dict().items()}},
+        tmp_path / "source.pth.tar",
+    )
     proof = export(tmp_path / "source.pth.tar", "timm", tmp_path / "x.pth", "mobilenetv3_small_050")
-    assert_same_logits(timm.create_model("mobilenetv3_small_050", num_classes=4, checkpoint_path=str(tmp_path / "x.pth")), encoder)
+    assert_same_logits(
+        timm.create_model("mobilenetv3_small_050", num_classes=4, checkpoint_path=str(tmp_path / "x.pth")),
+        encoder,
+    )
     assert {"conv_stem", "blocks.5", "logits"} <= {row.layer for row in proof.rows}
     assert any("prefix 'module.' stripped" in note for note in proof.notes)
 
@@ -90,15 +106,23 @@ def test_network_of_fixed_size(tmp_path: Path) -> None:
     assert proof_sizes == ((2, 224, 224),)
 
 
-@pytest.mark.parametrize(("name", "stem"), [("resnet10_32", "imagenet"), ("cifar_resnet8", "cifar"),
-                                            ("torchvision/squeezenet1_1", "imagenet")])
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("resnet10_32", "imagenet"), ("cifar_resnet8", "cifar"), ("torchvision/squeezenet1_1", "imagenet")],
+)
 def test_safetensors_rebuilds_itself(tmp_path: Path, name: str, stem: str) -> None:
     path, encoders = automix_checkpoint(tmp_path / "last.pt", name, stem=stem)
     proof = export(path, "safetensors", tmp_path / "x.safetensors", which="q")
     loaded, info = load_encoder(tmp_path / "x.safetensors")
     assert_same(loaded, encoders["q"])
     weights = read_weights(tmp_path / "x.safetensors", "q")
-    assert (info.name, info.stem, weights.which, weights.step, weights.kind) == (name, stem, "q", 7, "safetensors")
+    assert (info.name, info.stem, weights.which, weights.step, weights.kind) == (
+        name,
+        stem,
+        "q",
+        7,
+        "safetensors",
+    )
     with safe_open(tmp_path / "x.safetensors", "pt") as file:
         about = json.loads(file.metadata()["automix_transfer"])
     assert about["source_sha256"] == proof.source_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -117,7 +141,10 @@ def test_an_export_is_a_source(narrow, tmp_path: Path) -> None:
 
 def test_backbone_without_classifier(tmp_path: Path) -> None:
     encoder = random_encoder("resnet18", 3)
-    torch.save({key: value for key, value in encoder.state_dict().items() if not key.startswith("fc.")}, tmp_path / "source.pth")
+    torch.save(
+        {key: value for key, value in encoder.state_dict().items() if not key.startswith("fc.")},
+        tmp_path / "source.pth",
+    )
     proof = export(tmp_path / "source.pth", "torchvision", tmp_path / "x.pth", "resnet18")
     assert (proof.matched, proof.total) == (120, 120) and "fc = Identity()" in proof.target
 
@@ -127,13 +154,22 @@ def test_resnet_family_has_the_same_keys_in_timm_and_torchvision(name: str) -> N
     block, blocks, groups, width = RESNETS[name]
     with torch.device("meta"):
         ours = create_encoder(name, 10).state_dict()
-        theirs = ResNet({"BasicBlock": BasicBlock, "Bottleneck": Bottleneck}[block], list(blocks), 10, groups=groups, width_per_group=width)
+        theirs = ResNet(
+            {"BasicBlock": BasicBlock, "Bottleneck": Bottleneck}[block],
+            list(blocks),
+            10,
+            groups=groups,
+            width_per_group=width,
+        )
         named = torchvision.models.get_model(name, num_classes=10) if name != "resnext101_32x4d" else theirs
     for network in (theirs, named):
-        assert {key: value.shape for key, value in network.state_dict().items()} == {key: value.shape for key, value in ours.items()}
+        assert {key: value.shape for key, value in network.state_dict().items()} == {
+            key: value.shape for key, value in ours.items()
+        }
 
 
-# --- the proof ----------------------------------------------------------------------------------------------------------------
+# --- the proof
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_proof_is_written_beside_the_file(narrow, tmp_path: Path) -> None:
@@ -160,10 +196,15 @@ def test_a_tampered_file_is_not_written(resnet18, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(torchvision_module, "save_torch", tamper)
     with pytest.raises(UserError, match="only 121 of 122 keys .* nothing was written"):
         export(path, "torchvision", tmp_path / "x.pth")
-    monkeypatch.setattr(torchvision_module, "same_values", lambda expected, found: len(found))  # the features alone must notice, too
+    # the features alone must notice, too
+    monkeypatch.setattr(torchvision_module, "same_values", lambda expected, found: len(found))
     with pytest.raises(UserError, match="layer layer3 of the exported network differs from the source"):
         export(path, "torchvision", tmp_path / "x.pth")
-    monkeypatch.setattr(torchvision_module, "save_torch", lambda output, state: real(output, {**state, "extra": torch.zeros(1)}))
+    monkeypatch.setattr(
+        torchvision_module,
+        "save_torch",
+        lambda output, state: real(output, {**state, "extra": torch.zeros(1)}),
+    )
     with pytest.raises(UserError, match="torchvision could not load the export"):
         export(path, "torchvision", tmp_path / "x.pth")
     assert os.listdir(tmp_path) == ["x.pth"]
@@ -192,9 +233,16 @@ def test_dead_features_prove_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["source.pth"]
 
 
-@pytest.mark.parametrize(("change", "passes"), [
-    (lambda x: x, True), (lambda x: x * (1 + TOLERANCE / 3), True), (lambda x: x * (1 + 3 * TOLERANCE), False),
-    (lambda x: x * float("nan"), False), (lambda x: x[:, :, :-1], False)])
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [
+        (lambda x: x, True),
+        (lambda x: x * (1 + TOLERANCE / 3), True),
+        (lambda x: x * (1 + 3 * TOLERANCE), False),
+        (lambda x: x * float("nan"), False),
+        (lambda x: x[:, :, :-1], False),
+    ],
+)
 def test_comparison(change, passes: bool) -> None:
     if passes:
         rows = compare(lambda x: {"a": x}, lambda x: {"a": change(x)}, [(1, 5, 7), (2, 4, 4)])
@@ -212,19 +260,25 @@ def test_comparison_of_other_layers(found: dict[str, torch.Tensor]) -> None:
         compare(lambda x: {}, lambda x: {}, [(1, 4, 4)])
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------------------
+# --- what is refused
+# ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "stem", "kind", "instead"), [
-    ("resnet10_32", "imagenet", "torchvision", "use --to timm or --to safetensors"),
-    ("resnet10_32", "cifar", "torchvision", "with the CIFAR stem cannot be exported to torchvision"),
-    ("cifar_resnet8", "cifar", "torchvision", "use --to timm or --to safetensors"),
-    ("cifar_resnet8", "cifar", "timm", "use --to safetensors"),
-    ("torchvision/squeezenet1_1", "imagenet", "timm", "use --to torchvision or --to safetensors"),
-    ("cifar_resnet8", "cifar", "detectron2", "use --to timm or --to safetensors"),
-    ("resnet10_32", "cifar", "detectron2", "with the CIFAR stem cannot be exported to detectron2"),
-])
-def test_networks_that_a_framework_does_not_have(tmp_path: Path, name: str, stem: str, kind: str, instead: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "stem", "kind", "instead"),
+    [
+        ("resnet10_32", "imagenet", "torchvision", "use --to timm or --to safetensors"),
+        ("resnet10_32", "cifar", "torchvision", "with the CIFAR stem cannot be exported to torchvision"),
+        ("cifar_resnet8", "cifar", "torchvision", "use --to timm or --to safetensors"),
+        ("cifar_resnet8", "cifar", "timm", "use --to safetensors"),
+        ("torchvision/squeezenet1_1", "imagenet", "timm", "use --to torchvision or --to safetensors"),
+        ("cifar_resnet8", "cifar", "detectron2", "use --to timm or --to safetensors"),
+        ("resnet10_32", "cifar", "detectron2", "with the CIFAR stem cannot be exported to detectron2"),
+    ],
+)
+def test_networks_that_a_framework_does_not_have(
+    tmp_path: Path, name: str, stem: str, kind: str, instead: str
+) -> None:
     path, _ = automix_checkpoint(tmp_path / "last.pt", name, stem=stem)
     with pytest.raises(UserError, match=instead):
         export(path, kind, tmp_path / f"x.{'pkl' if kind == 'detectron2' else 'pth'}", kinds=EXPORTERS)
@@ -233,8 +287,12 @@ def test_networks_that_a_framework_does_not_have(tmp_path: Path, name: str, stem
 
 def test_requests_that_make_no_sense(narrow, tmp_path: Path) -> None:
     path, _ = narrow
-    for kind, output, words in [("onnx", "x.onnx", "export kind 'onnx' is unknown"), ("timm", "x.pkl", "must end in .pth for timm"),
-                                ("safetensors", "x.pth", "must end in .safetensors"), ("detectron2", "x", "must end in .pkl")]:
+    for kind, output, words in [
+        ("onnx", "x.onnx", "export kind 'onnx' is unknown"),
+        ("timm", "x.pkl", "must end in .pth for timm"),
+        ("safetensors", "x.pth", "must end in .safetensors"),
+        ("detectron2", "x", "must end in .pkl"),
+    ]:
         with pytest.raises(UserError, match=words):
             export(path, kind, tmp_path / output, kinds=EXPORTERS)
     (tmp_path / "folder.pth").mkdir()
@@ -257,11 +315,17 @@ def test_requests_that_make_no_sense(narrow, tmp_path: Path) -> None:
 def test_the_proof_of_another_file_is_not_overwritten(narrow, tmp_path: Path) -> None:
     path, _ = narrow
     export(path, "safetensors", tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="is the proof of x.safetensors and would be overwritten; choose another name .*x_timm.pth"):
+    with pytest.raises(
+        UserError,
+        match="is the proof of x.safetensors and would be overwritten; choose another name .*x_timm.pth",
+    ):
         export(path, "timm", tmp_path / "x.pth")
     export(path, "safetensors", tmp_path / "x.safetensors", which="q")  # its own proof is
     assert json.loads((tmp_path / "x.proof.json").read_text())["which"] == "q"
     (tmp_path / "y.proof.json").write_text('{"theorem": "not ours"}')
-    with pytest.raises(UserError, match="y.proof.json is no proof that an export wrote and would be overwritten; .*y_safetensors"):
+    with pytest.raises(
+        UserError,
+        match="y.proof.json is no proof that an export wrote and would be overwritten; .*y_safetensors",
+    ):
         export(path, "safetensors", tmp_path / "y.safetensors")
     assert not (tmp_path / "y.safetensors").exists()

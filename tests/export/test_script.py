@@ -21,37 +21,94 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
-def test_exports_and_prints_the_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exports_and_prints_the_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, _ = automix_checkpoint(tmp_path / "last.pt", "cifar_resnet8", stem="cifar", image_size=32)
-    assert run(monkeypatch, "--checkpoint", path, "--to", "safetensors", "--output", tmp_path / "x.safetensors", "--which", "q") == 0
+    assert (
+        run(
+            monkeypatch,
+            "--checkpoint",
+            path,
+            "--to",
+            "safetensors",
+            "--output",
+            tmp_path / "x.safetensors",
+            "--which",
+            "q",
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "encoder q, step 7 (cifar_resnet8, 5 classes)" in printed and "keys: 44 of 44 matched" in printed
     assert (tmp_path / "x.safetensors").exists() and (tmp_path / "x.proof.json").exists()
 
 
-def test_mistakes_exit_with_2_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_exit_with_2_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.save(random_encoder("cifar_resnet8", 3).state_dict(), tmp_path / "source.pth")
     (tmp_path / "noise.pt").write_bytes(b"noise")
     output = tmp_path / "x.safetensors"
-    for file, arguments, words in [("none.pt", [], "does not exist"), ("noise.pt", [], "noise.pt"), ("source.pth", [], "--encoder"),
-                                   ("source.pth", ["--encoder", "resnet18"], "of another architecture"),
-                                   ("source.pth", ["--encoder", "cifar_resnet8", "--num-classes", "4"], "classifier of 3")]:
-        assert run(monkeypatch, "--checkpoint", tmp_path / file, *arguments, "--to", "safetensors", "--output", output) == 2
+    for file, arguments, words in [
+        ("none.pt", [], "does not exist"),
+        ("noise.pt", [], "noise.pt"),
+        ("source.pth", [], "--encoder"),
+        ("source.pth", ["--encoder", "resnet18"], "of another architecture"),
+        ("source.pth", ["--encoder", "cifar_resnet8", "--num-classes", "4"], "classifier of 3"),
+    ]:
+        assert (
+            run(
+                monkeypatch,
+                "--checkpoint",
+                tmp_path / file,
+                *arguments,
+                "--to",
+                "safetensors",
+                "--output",
+                output,
+            )
+            == 2
+        )
         printed = capsys.readouterr()
-        assert printed.err.startswith("error: ") and words in printed.err and printed.err.count("\n") == 1 and printed.out == ""
+        assert (
+            printed.err.startswith("error: ")
+            and words in printed.err
+            and printed.err.count("\n") == 1
+            and printed.out == ""
+        )
     assert not output.exists()
 
 
-def test_names_that_are_too_long_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_are_too_long_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "source.pth").write_bytes(b"")
     for file, output in (("source.pth", "x" * 300 + ".pth"), ("x" * 300, "x.pth")):
-        assert run(monkeypatch, "--checkpoint", tmp_path / file, "--to", "timm", "--output", tmp_path / output) == 2
+        assert (
+            run(monkeypatch, "--checkpoint", tmp_path / file, "--to", "timm", "--output", tmp_path / output)
+            == 2
+        )
         error = capsys.readouterr().err
-        assert error.startswith("error: ") and "x" * 300 in error and "File name too long" in error and error.count("\n") == 1
+        assert (
+            error.startswith("error: ")
+            and "x" * 300 in error
+            and "File name too long" in error
+            and error.count("\n") == 1
+        )
 
 
 def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--help") == 0
     printed = capsys.readouterr().out
-    for word in ("torchvision", "timm", "safetensors", "detectron2", "x.yaml", "x.proof.json", "--which k|q", "exit code is 2"):
+    for word in (
+        "torchvision",
+        "timm",
+        "safetensors",
+        "detectron2",
+        "x.yaml",
+        "x.proof.json",
+        "--which k|q",
+        "exit code is 2",
+    ):
         assert word in printed

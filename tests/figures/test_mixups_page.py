@@ -1,4 +1,5 @@
-"""docs/mixing.md is in step with METHODS and with its script, and the picture can be drawn from any AutoMix run."""
+"""docs/mixing.md is in step with METHODS and with its script, and the picture can be drawn from any AutoMix
+run."""
 
 from __future__ import annotations
 

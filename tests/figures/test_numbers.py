@@ -21,7 +21,12 @@ INFO = EncoderInfo("resnet10_32", 3, image_size=32)
 @pytest.fixture(scope="module")
 def pairs() -> Pairs:
     rng = torch.Generator().manual_seed(0)
-    return Pairs(torch.randn(3, 3, 32, 32, generator=rng), torch.randn(3, 3, 32, 32, generator=rng), INFO.mean, INFO.std)
+    return Pairs(
+        torch.randn(3, 3, 32, 32, generator=rng),
+        torch.randn(3, 3, 32, 32, generator=rng),
+        INFO.mean,
+        INFO.std,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +54,16 @@ def test_pictures_by_lam(tmp_path, pairs, automix):
 
 
 def test_cells_are_drawn_pixel_for_pixel(tmp_path, pairs, automix):
-    """The last row's first cell is MixUp's picture at λ = 1 for image i: it must be found in the file unchanged."""
-    picture = np.asarray(Image.open(methods_figure(tmp_path / "m.png", pairs, automix, lam=1.0)).convert("RGB"))
-    cell = np.asarray(Image.fromarray(pairs.pixels(pairs.images_i)[0]).resize((128, 128), Image.Resampling.BICUBIC))
+    """The last row's first cell is MixUp's picture at λ = 1 for image i: it must be found in the file
+    unchanged."""
+    picture = np.asarray(
+        Image.open(methods_figure(tmp_path / "m.png", pairs, automix, lam=1.0)).convert("RGB")
+    )
+    cell = np.asarray(
+        Image.fromarray(pairs.pixels(pairs.images_i)[0]).resize((128, 128), Image.Resampling.BICUBIC)
+    )
     np.testing.assert_array_equal(picture[30:158, 92:220], cell)
-    np.testing.assert_array_equal(picture[30 + 2 * 132:158 + 2 * 132, 92:220], cell)  # MixUp at λ = 1
+    np.testing.assert_array_equal(picture[30 + 2 * 132 : 158 + 2 * 132, 92:220], cell)  # MixUp at λ = 1
 
 
 def test_a_mask_has_the_colour_of_the_image_it_keeps():
@@ -79,7 +89,9 @@ class Samples:
 def test_example_pairs_are_of_two_classes_and_use_no_image_twice():
     found = example_pairs(Samples(), INFO, count=2)
     i, j = found.images_i[:, 0, 0, 0].long().tolist(), found.images_j[:, 0, 0, 0].long().tolist()
-    assert len({*i, *j}) == 4 and all(Samples.labels[a] != Samples.labels[b] for a, b in zip(i, j, strict=True))
+    assert len({*i, *j}) == 4 and all(
+        Samples.labels[a] != Samples.labels[b] for a, b in zip(i, j, strict=True)
+    )
     with pytest.raises(UserError, match="ask for fewer"):
         example_pairs(Samples(), INFO, count=3)
 
@@ -90,6 +102,11 @@ def test_figures_of_numbers(tmp_path):
     curves_figure(tmp_path / "c.png", {"vanilla": history, "automix": with_masks, "empty": []})
     rows = [{"lam": lam, "top1": 80.0, "top2": 40.0} for lam in (0.1, 0.5)]
     mixed_accuracy_figure(tmp_path / "m.png", {"mixup": rows, "automix": rows})
-    masks_figure(tmp_path / "k.png", [{"lam": 0.5, "mean": 0.5, "error": 0.02, "spatial_std": 0.2, "pair_std": 0.1}])
-    gains_figure(tmp_path / "g.png", [("CUB", "scratch", 30.0, "AutoMix", 60.0), ("Aircraft", "scratch", 30.0, "AutoMix", 28.0)])
+    masks_figure(
+        tmp_path / "k.png", [{"lam": 0.5, "mean": 0.5, "error": 0.02, "spatial_std": 0.2, "pair_std": 0.1}]
+    )
+    gains_figure(
+        tmp_path / "g.png",
+        [("CUB", "scratch", 30.0, "AutoMix", 60.0), ("Aircraft", "scratch", 30.0, "AutoMix", 28.0)],
+    )
     assert all(min(size(tmp_path / f"{name}.png")) > 150 for name in "cmkg")

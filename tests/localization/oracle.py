@@ -1,4 +1,5 @@
-"""The reference evaluator's conventions, followed literally and slowly: one OpenCV call a threshold, plain Python arithmetic.
+"""The reference evaluator's conventions, followed literally and slowly: one OpenCV call a threshold, plain
+Python arithmetic.
 
 Written without a look at the library, so that agreement means something.
 """
@@ -40,7 +41,9 @@ def iou_curve(score_map, boxes, thresholds, all_contours):
     curve = []
     for threshold in thresholds:
         predicted = boxes_at(score_map, threshold, all_contours)
-        curve.append(max(inclusive_iou(p, q) for p in predicted for q in np.asarray(boxes, dtype=float).tolist()))
+        curve.append(
+            max(inclusive_iou(p, q) for p in predicted for q in np.asarray(boxes, dtype=float).tolist())
+        )
     return np.array(curve, dtype=np.float64)
 
 

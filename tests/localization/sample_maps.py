@@ -3,7 +3,22 @@
 import cv2
 import numpy as np
 
-SIZES = ((1, 1), (1, 2), (1, 9), (7, 1), (2, 2), (3, 3), (4, 5), (5, 5), (7, 7), (8, 13), (14, 14), (16, 16), (31, 17), (32, 32))
+SIZES = (
+    (1, 1),
+    (1, 2),
+    (1, 9),
+    (7, 1),
+    (2, 2),
+    (3, 3),
+    (4, 5),
+    (5, 5),
+    (7, 7),
+    (8, 13),
+    (14, 14),
+    (16, 16),
+    (31, 17),
+    (32, 32),
+)
 
 
 def normalized(values):
@@ -55,8 +70,17 @@ def lines(rng, height, width):
 def rings(rng, height, width):
     values = np.zeros((height, width))
     for _ in range(int(rng.integers(1, 6))):
-        centre, radius = (int(rng.integers(width)), int(rng.integers(height))), int(rng.integers(1, max(2, min(height, width) // 2)))
-        cv2.circle(values, centre, radius, float(rng.choice([0.25, 0.5, 0.75, 1.0])), thickness=int(rng.choice([-1, 1, 1, 2])))
+        centre, radius = (
+            (int(rng.integers(width)), int(rng.integers(height))),
+            int(rng.integers(1, max(2, min(height, width) // 2))),
+        )
+        cv2.circle(
+            values,
+            centre,
+            radius,
+            float(rng.choice([0.25, 0.5, 0.75, 1.0])),
+            thickness=int(rng.choice([-1, 1, 1, 2])),
+        )
     return values
 
 
@@ -73,7 +97,9 @@ def diamonds(rng, height, width):
 def checkerboard(rng, height, width):
     y, x = np.indices((height, width))
     cell = int(rng.integers(1, 4))
-    return np.maximum(((y // cell + x // cell) % 2) * float(rng.choice([0.3, 1.0])), float(rng.choice([0.0, 0.0, 0.2])))
+    return np.maximum(
+        ((y // cell + x // cell) % 2) * float(rng.choice([0.3, 1.0])), float(rng.choice([0.0, 0.0, 0.2]))
+    )
 
 
 def plateaus(rng, height, width):
@@ -94,8 +120,23 @@ def spiral(rng, height, width):
     return normalized(np.sin(np.hypot(y, x) * rng.uniform(0.5, 2.5) + np.arctan2(y, x)))
 
 
-KINDS = (smooth, rectified, noisy, few_levels, sparse, one_pixel, constant, lines, rings, diamonds, checkerboard, plateaus, low, blobs,
-         spiral)
+KINDS = (
+    smooth,
+    rectified,
+    noisy,
+    few_levels,
+    sparse,
+    one_pixel,
+    constant,
+    lines,
+    rings,
+    diamonds,
+    checkerboard,
+    plateaus,
+    low,
+    blobs,
+    spiral,
+)
 
 
 def random_boxes(rng, height, width):

@@ -1,4 +1,5 @@
-"""The whole evaluation: a small CUB, from weights and from score maps, against the oracle, interrupted, and with bad input."""
+"""The whole evaluation: a small CUB, from weights and from score maps, against the oracle, interrupted, and
+with bad input."""
 
 import csv
 import importlib.util
@@ -27,10 +28,13 @@ BOXES = [(3, 5, 20, 21), (0, 0, 39, 29), (12, 9, 25, 28), (6, 2, 18, 17), (1, 8,
 
 @pytest.fixture(scope="module")
 def cub(tmp_path_factory):
-    """Six test images of three classes, 40x30, in CUB's layout, with the reference's metadata and an untrained network."""
+    """Six test images of three classes, 40x30, in CUB's layout, with the reference's metadata and an
+    untrained network."""
     root = tmp_path_factory.mktemp("wsol") / "CUB_200_2011"
     rng = np.random.default_rng(0)
-    rows = {name: [] for name in ("images", "image_class_labels", "train_test_split", "bounding_boxes", "classes")}
+    rows = {
+        name: [] for name in ("images", "image_class_labels", "train_test_split", "bounding_boxes", "classes")
+    }
     metadata = {name: [] for name in ("image_ids", "class_labels", "image_sizes", "localization")}
     for label in range(3):
         rows["classes"].append(f"{label + 1} {label + 1:03}.Bird{label}")
@@ -57,8 +61,18 @@ def cub(tmp_path_factory):
     torch.manual_seed(1)
     info = EncoderInfo("resnet10_32", 3, image_size=64)
     model = {f"encoder.{key}": value for key, value in create_encoder("resnet10_32", 3).state_dict().items()}
-    save_torch(root / "last.pt", {"format": "automix_transfer/1", "encoder": info.to_dict(), "encoders": {"encoder": "encoder."},
-                                  "model": model, "config": {}, "step": 1, "epoch": 0})
+    save_torch(
+        root / "last.pt",
+        {
+            "format": "automix_transfer/1",
+            "encoder": info.to_dict(),
+            "encoders": {"encoder": "encoder."},
+            "model": model,
+            "config": {},
+            "step": 1,
+            "epoch": 0,
+        },
+    )
     return root
 
 
@@ -74,20 +88,68 @@ def run(monkeypatch, *arguments):
 
 
 def from_weights(cub, output, *more):
-    return ("--dataset", "cub", "--root", cub, "--checkpoint", cub / "last.pt", "--image-size", 64, "--map-size", SIZE, "--batch-size", 4,
-            "--interval", 0.01, "--output", output, *more)
+    return (
+        "--dataset",
+        "cub",
+        "--root",
+        cub,
+        "--checkpoint",
+        cub / "last.pt",
+        "--image-size",
+        64,
+        "--map-size",
+        SIZE,
+        "--batch-size",
+        4,
+        "--interval",
+        0.01,
+        "--output",
+        output,
+        *more,
+    )
 
 
 def test_from_a_checkpoint_and_from_its_saved_maps(cub, tmp_path, monkeypatch, capsys):
     first, second = tmp_path / "a" / "out.json", tmp_path / "b.json"
-    assert run(monkeypatch, *from_weights(cub, first, "--save-maps", tmp_path / "maps", "--output-stride", 16)) == 0
+    assert (
+        run(monkeypatch, *from_weights(cub, first, "--save-maps", tmp_path / "maps", "--output-stride", 16))
+        == 0
+    )
     assert "center box" in capsys.readouterr().out
-    assert run(monkeypatch, "--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", SIZE, "--interval", 0.01,
-               "--output", second) == 0
+    assert (
+        run(
+            monkeypatch,
+            "--scoremaps",
+            tmp_path / "maps",
+            "--metadata",
+            cub / "metadata",
+            "--map-size",
+            SIZE,
+            "--interval",
+            0.01,
+            "--output",
+            second,
+        )
+        == 0
+    )
     a, b = json.loads(first.read_text()), json.loads(second.read_text())
-    for key in ("MaxBoxAcc", "MaxBoxAccV2", "per_delta", "best_threshold", "best_thresholds", "gt_known", "center_box", "full_image"):
+    for key in (
+        "MaxBoxAcc",
+        "MaxBoxAccV2",
+        "per_delta",
+        "best_threshold",
+        "best_thresholds",
+        "gt_known",
+        "center_box",
+        "full_image",
+    ):
         assert a[key] == b[key], key
-    assert a["n_images"] == 6 and a["output_stride"] == 16 and a["map_cells"] == [4, 4] and len(a["weights_sha256"]) == 64
+    assert (
+        a["n_images"] == 6
+        and a["output_stride"] == 16
+        and a["map_cells"] == [4, 4]
+        and len(a["weights_sha256"]) == 64
+    )
     assert b["top1_accuracy"] is None and a["gt_known"] == a["MaxBoxAcc"] >= a["top1_localization"]
 
     thresholds = np.arange(0, 1, 0.01)
@@ -106,16 +168,23 @@ def test_from_a_checkpoint_and_from_its_saved_maps(cub, tmp_path, monkeypatch, c
     for row, target, curve in zip(table, targets, curves[False], strict=True):
         values = np.load(tmp_path / "maps" / f"{target.image_id}.npy")
         assert row["image_id"] == target.image_id and float(row["iou"]) == pytest.approx(curve[at], abs=1e-6)
-        assert [int(row[k]) for k in ("x0", "y0", "x1", "y1")] == oracle.boxes_at(values, thresholds[at], False)[0]
+        assert [int(row[k]) for k in ("x0", "y0", "x1", "y1")] == oracle.boxes_at(
+            values, thresholds[at], False
+        )[0]
     assert (first.parent / "out.png").read_bytes().startswith(b"\x89PNG")
     page = (first.parent / "out.html").read_text()
     assert page.count("data:image/webp") == 6 and "output stride" in page
-    assert sorted(p.name for p in first.parent.iterdir()) == ["out.csv", "out.html", "out.json", "out.png"]  # nothing partial is left
+    # nothing partial is left
+    assert sorted(p.name for p in first.parent.iterdir()) == ["out.csv", "out.html", "out.json", "out.png"]
 
 
 def numbers(path):
     """The content of out.json without its times and the folder of its score maps."""
-    return {key: value for key, value in json.loads(path.read_text()).items() if key not in ("seconds", "scoremaps")}
+    return {
+        key: value
+        for key, value in json.loads(path.read_text()).items()
+        if key not in ("seconds", "scoremaps")
+    }
 
 
 @pytest.mark.parametrize("kind", ["weights", "score maps", "threshold split"])
@@ -125,8 +194,25 @@ def test_an_interrupted_run_goes_on(cub, tmp_path, monkeypatch, capsys, kind):
 
     def arguments(output):
         if kind == "score maps":
-            return ("--scoremaps", maps, "--metadata", cub / "metadata", "--map-size", SIZE, "--output", output, "--workers", 1)
-        return from_weights(cub, output, "--workers", 1, *(("--threshold-split", "train") if kind == "threshold split" else ()))
+            return (
+                "--scoremaps",
+                maps,
+                "--metadata",
+                cub / "metadata",
+                "--map-size",
+                SIZE,
+                "--output",
+                output,
+                "--workers",
+                1,
+            )
+        return from_weights(
+            cub,
+            output,
+            "--workers",
+            1,
+            *(("--threshold-split", "train") if kind == "threshold split" else ()),
+        )
 
     assert run(monkeypatch, *arguments(whole)) == 0
     measure, calls = BoxTask.measure, []
@@ -151,8 +237,18 @@ def test_an_interrupted_run_goes_on(cub, tmp_path, monkeypatch, capsys, kind):
 
 def test_maps_that_changed_meanwhile_are_measured_again(cub, tmp_path, monkeypatch):
     last = write_maps(tmp_path / "maps", cub / "metadata")
-    arguments = ("--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", SIZE, "--workers", 1, "--output",
-                 tmp_path / "out.json")
+    arguments = (
+        "--scoremaps",
+        tmp_path / "maps",
+        "--metadata",
+        cub / "metadata",
+        "--map-size",
+        SIZE,
+        "--workers",
+        1,
+        "--output",
+        tmp_path / "out.json",
+    )
     measure, calls = BoxTask.measure, []
 
     def stop_at_the_fourth(*given):
@@ -176,22 +272,56 @@ def test_the_threshold_of_another_split(cub, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, *from_weights(cub, train, "--split", "train")) == 0
     ours, theirs = json.loads(both.read_text()), json.loads(train.read_text())
     split = ours["threshold_split"]
-    assert split["split"] == "train" and split["n_images"] == 3 and split["best_thresholds"] == theirs["best_thresholds"]
+    assert (
+        split["split"] == "train"
+        and split["n_images"] == 3
+        and split["best_thresholds"] == theirs["best_thresholds"]
+    )
     assert ours["localization_threshold"] == theirs["best_threshold"]
     assert split["BoxAcc"] == ours["gt_known"] <= ours["MaxBoxAcc"]
-    assert run(monkeypatch, *from_weights(cub, tmp_path / "fixed.json", "--threshold", theirs["best_threshold"])) == 0
+    assert (
+        run(monkeypatch, *from_weights(cub, tmp_path / "fixed.json", "--threshold", theirs["best_threshold"]))
+        == 0
+    )
     assert json.loads((tmp_path / "fixed.json").read_text())["gt_known"] == split["BoxAcc"]
     assert all(split["per_delta"][d] <= ours["per_delta"][d] for d in ("0.3", "0.5", "0.7"))
     assert split["BoxAccV2"] == np.mean(list(split["per_delta"].values()))
     # the same from saved maps and metadata
     (tmp_path / "train").mkdir()
-    for name, line in (("image_ids", "{}"), ("class_labels", "{},0"), ("image_sizes", "{},40,30"), ("localization", "{},1,1,9,9")):
+    for name, line in (
+        ("image_ids", "{}"),
+        ("class_labels", "{},0"),
+        ("image_sizes", "{},40,30"),
+        ("localization", "{},1,1,9,9"),
+    ):
         ids = [f"{label + 1:03}.Bird{label}/Bird_0.png" for label in range(3)]
         (tmp_path / "train" / f"{name}.txt").write_text("\n".join(line.format(i) for i in ids) + "\n")
     maps = tmp_path / "maps"
-    assert run(monkeypatch, *from_weights(cub, tmp_path / "x.json", "--save-maps", maps, "--threshold-split", "train")) == 0
-    assert run(monkeypatch, "--scoremaps", maps, "--metadata", cub / "metadata", "--threshold-metadata", tmp_path / "train",
-               "--map-size", SIZE, "--interval", 0.01, "--output", tmp_path / "y.json") == 0
+    assert (
+        run(
+            monkeypatch,
+            *from_weights(cub, tmp_path / "x.json", "--save-maps", maps, "--threshold-split", "train"),
+        )
+        == 0
+    )
+    assert (
+        run(
+            monkeypatch,
+            "--scoremaps",
+            maps,
+            "--metadata",
+            cub / "metadata",
+            "--threshold-metadata",
+            tmp_path / "train",
+            "--map-size",
+            SIZE,
+            "--interval",
+            0.01,
+            "--output",
+            tmp_path / "y.json",
+        )
+        == 0
+    )
     again = json.loads((tmp_path / "y.json").read_text())["threshold_split"]
     assert again == {**split, "split": "train"}
 
@@ -200,10 +330,23 @@ def test_metadata_with_images(cub, tmp_path, monkeypatch, capsys):
     """The same numbers as from the native layout; images that are missing or of another size are named."""
     native, output = tmp_path / "a.json", tmp_path / "b.json"
     assert run(monkeypatch, *from_weights(cub, native)) == 0
-    common = ("--checkpoint", cub / "last.pt", "--image-size", 64, "--map-size", SIZE, "--interval", 0.01, "--metadata", cub / "metadata")
+    common = (
+        "--checkpoint",
+        cub / "last.pt",
+        "--image-size",
+        64,
+        "--map-size",
+        SIZE,
+        "--interval",
+        0.01,
+        "--metadata",
+        cub / "metadata",
+    )
     assert run(monkeypatch, *common, "--images", cub / "images", "--output", output, "--batch-size", 4) == 0
     a, b = numbers(native), numbers(output)
-    assert all(a[key] == b[key] for key in ("MaxBoxAcc", "MaxBoxAccV2", "top1_localization", "errors", "per_delta"))
+    assert all(
+        a[key] == b[key] for key in ("MaxBoxAcc", "MaxBoxAccV2", "top1_localization", "errors", "per_delta")
+    )
     capsys.readouterr()
     assert run(monkeypatch, *common) == 2 and "needs --images" in capsys.readouterr().err
     assert run(monkeypatch, *common, "--images", tmp_path / "nowhere") == 2
@@ -212,7 +355,11 @@ def test_metadata_with_images(cub, tmp_path, monkeypatch, capsys):
     (tmp_path / "images" / "001.Bird0" / "Bird_2.png").write_bytes(b"no image")
     assert run(monkeypatch, *common, "--images", tmp_path / "images") == 2
     error = capsys.readouterr().err
-    assert "is 4x4 pixels, but image_sizes.txt says 40x30" in error and "cannot be read" in error and "the image is missing" in error
+    assert (
+        "is 4x4 pixels, but image_sizes.txt says 40x30" in error
+        and "cannot be read" in error
+        and "the image is missing" in error
+    )
 
 
 def test_every_map_method_from_the_command_line(cub, tmp_path, monkeypatch):
@@ -226,9 +373,27 @@ def test_every_map_method_from_the_command_line(cub, tmp_path, monkeypatch):
 def test_classes_of_another_data_set(cub, tmp_path, monkeypatch, capsys):
     info = EncoderInfo("resnet10_32", 7, image_size=64)
     model = {f"encoder.{key}": value for key, value in create_encoder("resnet10_32", 7).state_dict().items()}
-    save_torch(tmp_path / "seven.pt", {"format": "automix_transfer/1", "encoder": info.to_dict(), "encoders": {"encoder": "encoder."},
-                                       "model": model})
-    arguments = ("--dataset", "cub", "--root", cub, "--checkpoint", tmp_path / "seven.pt", "--image-size", 64, "--map-size", SIZE)
+    save_torch(
+        tmp_path / "seven.pt",
+        {
+            "format": "automix_transfer/1",
+            "encoder": info.to_dict(),
+            "encoders": {"encoder": "encoder."},
+            "model": model,
+        },
+    )
+    arguments = (
+        "--dataset",
+        "cub",
+        "--root",
+        cub,
+        "--checkpoint",
+        tmp_path / "seven.pt",
+        "--image-size",
+        64,
+        "--map-size",
+        SIZE,
+    )
     assert run(monkeypatch, *arguments) == 2
     assert "7 classes, but the data set has 3" in capsys.readouterr().err
     assert run(monkeypatch, *arguments, "--cam-class", "predicted", "--output", tmp_path / "out.json") == 0
@@ -246,41 +411,59 @@ def write_maps(root, metadata, shape=(SIZE, SIZE), dtype=np.float64):
 def test_maps_of_other_images_are_mentioned(cub, tmp_path, monkeypatch, capsys):
     path = write_maps(tmp_path / "maps", cub / "metadata")
     np.save(path.with_name("another.npy"), np.zeros((SIZE, SIZE)))
-    assert run(monkeypatch, "--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", SIZE) == 0
+    assert (
+        run(monkeypatch, "--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", SIZE)
+        == 0
+    )
     assert "note: 1 score maps" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("device, word", [("banana", "is unknown"), ("cuda:99", "is not there"), ("meta", "is not there")])
+@pytest.mark.parametrize(
+    "device, word", [("banana", "is unknown"), ("cuda:99", "is not there"), ("meta", "is not there")]
+)
 def test_devices_that_are_not_there(cub, tmp_path, monkeypatch, capsys, device, word):
     assert run(monkeypatch, *from_weights(cub, tmp_path / "out.json", "--device", device)) == 2
     assert word in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line, word", [("2 35 25 9 9", ""), ("2 50 3 9 9", "lies outside the image of 40x30"), ("2 5 5 0 4", "positive")])
+@pytest.mark.parametrize(
+    "line, word",
+    [("2 35 25 9 9", ""), ("2 50 3 9 9", "lies outside the image of 40x30"), ("2 5 5 0 4", "positive")],
+)
 def test_boxes_of_the_native_layout(cub, tmp_path, monkeypatch, capsys, line, word):
-    """One that sticks out is clipped, as a few of CUB's need; one that lies outside is an error, before anything is evaluated."""
+    """One that sticks out is clipped, as a few of CUB's need; one that lies outside is an error, before
+    anything is evaluated."""
     root = tmp_path / "cub"
     shutil.copytree(cub, root)
     boxes = (root / "bounding_boxes.txt").read_text().splitlines()
-    (root / "bounding_boxes.txt").write_text("\n".join(line if box.startswith("2 ") else box for box in boxes) + "\n")
+    (root / "bounding_boxes.txt").write_text(
+        "\n".join(line if box.startswith("2 ") else box for box in boxes) + "\n"
+    )
     if word:
         monkeypatch.setattr(BoxTask, "measure", lambda *_: pytest.fail("an image was evaluated"))
     assert run(monkeypatch, *from_weights(root, tmp_path / "out.json")) == (2 if word else 0)
     output = capsys.readouterr()
-    assert word in output.err if word else "note: 1 boxes of split test stick out of their images and were clipped" in output.out
+    assert (
+        word in output.err
+        if word
+        else "note: 1 boxes of split test stick out of their images and were clipped" in output.out
+    )
 
 
-@pytest.mark.parametrize("spoil, word", [
-    (lambda path: path.unlink(), "lacks the score maps of 1 of 6"),
-    (lambda path: path.write_bytes(b""), "damaged"),
-    (lambda path: path.write_bytes(path.read_bytes()[:300]), "damaged"),
-    (lambda path: np.save(path, np.zeros((5, 5))), "5x5, expected 32x32"),
-    (lambda path: np.save(path, np.zeros((SIZE, SIZE, 1))), "float array"),
-    (lambda path: np.save(path, np.zeros((SIZE, SIZE), dtype=np.uint8)), "uint8"),
-    (lambda path: np.save(path, np.full((SIZE, SIZE), np.nan)), "NaN or outside"),
-    (lambda path: np.save(path, np.full((SIZE, SIZE), 1.5)), "NaN or outside"),
-    (lambda path: np.save(path, np.array([[{}]]), allow_pickle=True), "run code"),
-])
+@pytest.mark.parametrize(
+    "spoil, word",
+    [
+        (lambda path: path.unlink(), "lacks the score maps of 1 of 6"),
+        (lambda path: path.write_bytes(b""), "damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:300]), "damaged"),
+        (lambda path: np.save(path, np.zeros((5, 5))), "5x5, expected 32x32"),
+        (lambda path: np.save(path, np.zeros((SIZE, SIZE, 1))), "float array"),
+        (lambda path: np.save(path, np.zeros((SIZE, SIZE), dtype=np.uint8)), "uint8"),
+        (lambda path: np.save(path, np.full((SIZE, SIZE), np.nan)), "NaN or outside"),
+        (lambda path: np.save(path, np.full((SIZE, SIZE), 1.5)), "NaN or outside"),
+        (lambda path: np.save(path, np.array([[{}]]), allow_pickle=True), "run code"),
+    ],
+)
 def test_bad_score_maps(cub, tmp_path, monkeypatch, capsys, spoil, word):
     spoil(write_maps(tmp_path, cub / "metadata"))
     if "NaN" not in word:  # whatever a header or a size says is found before the first image
@@ -292,26 +475,38 @@ def test_bad_score_maps(cub, tmp_path, monkeypatch, capsys, spoil, word):
 
 def test_raw_maps_of_any_size(cub, tmp_path, monkeypatch):
     write_maps(tmp_path / "maps", cub / "metadata", (7, 5), np.float32)
-    arguments = ("--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--raw-maps", "--output", tmp_path / "out.json")
+    arguments = (
+        "--scoremaps",
+        tmp_path / "maps",
+        "--metadata",
+        cub / "metadata",
+        "--raw-maps",
+        "--output",
+        tmp_path / "out.json",
+    )
     assert run(monkeypatch, *arguments) == 0
     assert json.loads((tmp_path / "out.json").read_text())["map_size"] == 224
 
 
-@pytest.mark.parametrize("file, line, word", [
-    ("image_ids.txt", "../../secret.png", "leads out"),
-    ("image_ids.txt", "/etc/passwd", "leads out"),
-    ("image_ids.txt", "001.Bird0/Bird_1.png", "stands twice"),
-    ("image_ids.txt", "001.Bird0/unknown.png", "have no line"),
-    ("class_labels.txt", "001.Bird0/Bird_1.png,one", "whole numbers"),
-    ("class_labels.txt", "001.Bird0/Bird_1.png,-1", "whole numbers"),
-    ("class_labels.txt", "001.Bird0/Bird_1.png,100000", "at most 99999"),  # a name a class: 999999999 would take all memory
-    ("class_labels.txt", "001.Bird0/Bird_9.png,0", "is not in image_ids.txt"),
-    ("image_sizes.txt", "001.Bird0/Bird_1.png,40", "is not of the form"),
-    ("image_sizes.txt", "001.Bird0/Bird_1.png,0,30", "at least 1"),
-    ("localization.txt", "001.Bird0/Bird_1.png,9,9,3,20", "x0 <= x1"),
-    ("localization.txt", "001.Bird0/Bird_1.png,1,1,90,20", "lies outside"),
-    ("localization.txt", "001.Bird0/Bird_1.png,1,1,x,20", "is not a box"),
-])
+@pytest.mark.parametrize(
+    "file, line, word",
+    [
+        ("image_ids.txt", "../../secret.png", "leads out"),
+        ("image_ids.txt", "/etc/passwd", "leads out"),
+        ("image_ids.txt", "001.Bird0/Bird_1.png", "stands twice"),
+        ("image_ids.txt", "001.Bird0/unknown.png", "have no line"),
+        ("class_labels.txt", "001.Bird0/Bird_1.png,one", "whole numbers"),
+        ("class_labels.txt", "001.Bird0/Bird_1.png,-1", "whole numbers"),
+        # a name a class: 999999999 would take all memory
+        ("class_labels.txt", "001.Bird0/Bird_1.png,100000", "at most 99999"),
+        ("class_labels.txt", "001.Bird0/Bird_9.png,0", "is not in image_ids.txt"),
+        ("image_sizes.txt", "001.Bird0/Bird_1.png,40", "is not of the form"),
+        ("image_sizes.txt", "001.Bird0/Bird_1.png,0,30", "at least 1"),
+        ("localization.txt", "001.Bird0/Bird_1.png,9,9,3,20", "x0 <= x1"),
+        ("localization.txt", "001.Bird0/Bird_1.png,1,1,90,20", "lies outside"),
+        ("localization.txt", "001.Bird0/Bird_1.png,1,1,x,20", "is not a box"),
+    ],
+)
 def test_bad_metadata_is_named_with_its_line(cub, tmp_path, file, line, word):
     for path in (cub / "metadata").iterdir():
         (tmp_path / path.name).write_text(path.read_text())
@@ -324,71 +519,158 @@ def test_bad_metadata_is_named_with_its_line(cub, tmp_path, file, line, word):
     assert word == "have no line" or f"{file}:{len(lines) + 1}" in str(error.value)
 
 
-@pytest.mark.parametrize("arguments, word", [
-    ((), "--checkpoint FILE"),
-    (("--scoremaps", "nowhere"), "--metadata"),
-    (("--scoremaps", "nowhere", "--metadata", "nowhere"), "does not exist"),
-    (("--checkpoint", "x.pt"), "--dataset"),
-    (("--checkpoint", "x.pt", "--dataset", "cub", "--root", "nowhere"), "nowhere"),
-    (("--checkpoint", "x.pt", "--interval", "0"), "--interval"),
-    (("--checkpoint", "x.pt", "--threshold", "1"), "--threshold"),
-    (("--checkpoint", "x.pt", "--output", "out.txt"), ".json"),
-    (("--checkpoint", "x.pt", "--batch-size", "0"), "--batch-size"),
-    (("--checkpoint", "x.pt", "--workers", "0"), "--workers"),
-    (("--checkpoint", "x.pt", "--examples", "-1"), "--examples"),
-    (("--checkpoint", "x.pt", "--dataset", "cub", "--metadata", "m"), "not both"),
-    (("--checkpoint", "x.pt", "--dataset", "cub"), "--dataset needs --root"),
-    (("--scoremaps", "m", "--metadata", "m", "--raw-maps", "--save-maps", "./m"), "would be overwritten"),
-    (("--scoremaps", "m", "--metadata", "m", "--threshold-split", "train"), "--threshold-split needs --dataset"),
-    (("--scoremaps", "m", "--metadata", "m", "--threshold-scoremaps", "m"), "--threshold-scoremaps needs --threshold-metadata"),
-    (("--scoremaps", "m", "--metadata", "m", "--threshold-metadata", "m", "--threshold", "0.2"), "give one of them"),
-])
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        ((), "--checkpoint FILE"),
+        (("--scoremaps", "nowhere"), "--metadata"),
+        (("--scoremaps", "nowhere", "--metadata", "nowhere"), "does not exist"),
+        (("--checkpoint", "x.pt"), "--dataset"),
+        (("--checkpoint", "x.pt", "--dataset", "cub", "--root", "nowhere"), "nowhere"),
+        (("--checkpoint", "x.pt", "--interval", "0"), "--interval"),
+        (("--checkpoint", "x.pt", "--threshold", "1"), "--threshold"),
+        (("--checkpoint", "x.pt", "--output", "out.txt"), ".json"),
+        (("--checkpoint", "x.pt", "--batch-size", "0"), "--batch-size"),
+        (("--checkpoint", "x.pt", "--workers", "0"), "--workers"),
+        (("--checkpoint", "x.pt", "--examples", "-1"), "--examples"),
+        (("--checkpoint", "x.pt", "--dataset", "cub", "--metadata", "m"), "not both"),
+        (("--checkpoint", "x.pt", "--dataset", "cub"), "--dataset needs --root"),
+        (("--scoremaps", "m", "--metadata", "m", "--raw-maps", "--save-maps", "./m"), "would be overwritten"),
+        (
+            ("--scoremaps", "m", "--metadata", "m", "--threshold-split", "train"),
+            "--threshold-split needs --dataset",
+        ),
+        (
+            ("--scoremaps", "m", "--metadata", "m", "--threshold-scoremaps", "m"),
+            "--threshold-scoremaps needs --threshold-metadata",
+        ),
+        (
+            ("--scoremaps", "m", "--metadata", "m", "--threshold-metadata", "m", "--threshold", "0.2"),
+            "give one of them",
+        ),
+    ],
+)
 def test_bad_arguments(monkeypatch, capsys, tmp_path, arguments, word):
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, *arguments) == 2
     assert word in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option, need", [
-    *(((option, value), "checkpoint") for option, value in (
-        ("encoder", "resnet50"), ("which", "q"), ("method", "gradcam"), ("map-layer", "layer4"), ("output-stride", "16"),
-        ("cam-class", "predicted"), ("image-size", "64"), ("batch-size", "4"), ("device", "cpu"))),
-    *(((option, "x"), "dataset") for option in ("root", "split")), (("examples", "2"), "output"),
-    (("examples", "2", "--output", "x.json"), "images")])
-def test_options_that_do_not_apply_to_score_maps_are_refused(cub, tmp_path, monkeypatch, capsys, option, need):
+@pytest.mark.parametrize(
+    "option, need",
+    [
+        *(
+            ((option, value), "checkpoint")
+            for option, value in (
+                ("encoder", "resnet50"),
+                ("which", "q"),
+                ("method", "gradcam"),
+                ("map-layer", "layer4"),
+                ("output-stride", "16"),
+                ("cam-class", "predicted"),
+                ("image-size", "64"),
+                ("batch-size", "4"),
+                ("device", "cpu"),
+            )
+        ),
+        *(((option, "x"), "dataset") for option in ("root", "split")),
+        (("examples", "2"), "output"),
+        (("examples", "2", "--output", "x.json"), "images"),
+    ],
+)
+def test_options_that_do_not_apply_to_score_maps_are_refused(
+    cub, tmp_path, monkeypatch, capsys, option, need
+):
     """Or the result would seem to be of a split or a method that it is not of."""
     monkeypatch.chdir(tmp_path)
-    assert run(monkeypatch, "--scoremaps", "m", "--metadata", cub / "metadata", f"--{option[0]}", *option[1:]) == 2
+    assert (
+        run(monkeypatch, "--scoremaps", "m", "--metadata", cub / "metadata", f"--{option[0]}", *option[1:])
+        == 2
+    )
     error = capsys.readouterr().err
-    assert f"--{option[0]} " in error and f"needs --{need}" in error and f"leave --{option[0]} out" in error and error.count("\n") == 1
+    assert (
+        f"--{option[0]} " in error
+        and f"needs --{need}" in error
+        and f"leave --{option[0]} out" in error
+        and error.count("\n") == 1
+    )
 
 
 def test_maps_of_two_pixels_have_a_centre_box(cub, tmp_path, monkeypatch):
     write_maps(tmp_path / "maps", cub / "metadata", (2, 2))
-    assert run(monkeypatch, "--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", 2, "--output",
-               tmp_path / "x.json") == 0
+    assert (
+        run(
+            monkeypatch,
+            "--scoremaps",
+            tmp_path / "maps",
+            "--metadata",
+            cub / "metadata",
+            "--map-size",
+            2,
+            "--output",
+            tmp_path / "x.json",
+        )
+        == 0
+    )
     assert 0 <= numbers(tmp_path / "x.json")["center_box"]["MaxBoxAcc"] <= 100
 
 
 def test_an_output_whose_name_is_too_long_is_one_line(cub, tmp_path, monkeypatch, capsys):
     write_maps(tmp_path / "maps", cub / "metadata", (2, 2))
-    for length in (300, 255, 246):  # with what is written beside it, shorter names than the longest do not fit
+    # with what is written beside it, shorter names than the longest do not fit
+    for length in (300, 255, 246):
         output = tmp_path / ("x" * (length - len(".json")) + ".json")
-        assert run(monkeypatch, "--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", 2, "--output", output) == 2
+        assert (
+            run(
+                monkeypatch,
+                "--scoremaps",
+                tmp_path / "maps",
+                "--metadata",
+                cub / "metadata",
+                "--map-size",
+                2,
+                "--output",
+                output,
+            )
+            == 2
+        )
         error = capsys.readouterr().err
-        assert "(File name too long)" in error and error.startswith("error: ") and error.count("error: ") == 1, error
+        assert (
+            "(File name too long)" in error and error.startswith("error: ") and error.count("error: ") == 1
+        ), error
 
 
 def test_options_of_score_maps_and_metadata_need_them(cub, tmp_path, monkeypatch, capsys):
     for option, need in (("raw-maps", "scoremaps"), ("images", "metadata"), ("masks", "metadata")):
-        assert run(monkeypatch, *from_weights(cub, tmp_path / "x.json", f"--{option}", *([] if option == "raw-maps" else ["x"]))) == 2
+        assert (
+            run(
+                monkeypatch,
+                *from_weights(
+                    cub, tmp_path / "x.json", f"--{option}", *([] if option == "raw-maps" else ["x"])
+                ),
+            )
+            == 2
+        )
         assert f"--{option} needs --{need}" in capsys.readouterr().err
     write_maps(tmp_path / "maps", cub / "metadata")
-    arguments = ("--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", SIZE, "--output", tmp_path / "x.json")
+    arguments = (
+        "--scoremaps",
+        tmp_path / "maps",
+        "--metadata",
+        cub / "metadata",
+        "--map-size",
+        SIZE,
+        "--output",
+        tmp_path / "x.json",
+    )
     assert run(monkeypatch, *arguments, "--masks", "nowhere") == 2
-    assert "localization.txt has boxes and names no mask files, so --masks nowhere would not be used" in capsys.readouterr().err
+    assert (
+        "localization.txt has boxes and names no mask files, so --masks nowhere would not be used"
+        in capsys.readouterr().err
+    )
     assert run(monkeypatch, *arguments, "--examples", 0) == 0
-    assert {"dataset", "root", "split", "which", "cam_class"}.isdisjoint(numbers(tmp_path / "x.json"))  # only what was used
+    # only what was used
+    assert {"dataset", "root", "split", "which", "cam_class"}.isdisjoint(numbers(tmp_path / "x.json"))
 
 
 def test_help_says_every_default(monkeypatch, capsys):

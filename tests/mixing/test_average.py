@@ -17,7 +17,9 @@ def rng(seed: int = 0) -> torch.Generator:
 
 def steps(method, count: int = 3) -> list[float]:
     images, labels = batch(method)
-    optimizer = torch.optim.SGD([p for group in method.parameter_groups() for _, p in group["params"]], lr=0.05)
+    optimizer = torch.optim.SGD(
+        [p for group in method.parameter_groups() for _, p in group["params"]], lr=0.05
+    )
     losses = []
     for step in range(count):
         loss = method(images, labels, rng(step)).loss
@@ -41,7 +43,10 @@ def test_the_average_is_the_sum_by_hand(warmup: bool) -> None:
         method.after_step(step / 4)
         m = min(0.9, step / (step + 9)) if warmup else 0.9
         now = encoder.state_dict()
-        expected = {k: m * v + (1 - m) * now[k] if v.is_floating_point() else now[k].clone() for k, v in expected.items()}
+        expected = {
+            k: m * v + (1 - m) * now[k] if v.is_floating_point() else now[k].clone()
+            for k, v in expected.items()
+        }
     found = method.inference_encoder().state_dict()
     assert all(torch.allclose(found[key], value, atol=1e-6) for key, value in expected.items())
     assert not torch.equal(found["fc.weight"], now["fc.weight"])
@@ -52,16 +57,27 @@ def test_it_takes_no_part_in_any_method(name: str) -> None:
     torch.manual_seed(0)
     alone = tiny_method(name)
     averaged = Averaged(copy.deepcopy(alone), 0.99)
-    assert (averaged.views, averaged.reads_layers, averaged.soft_labels) == (alone.views, alone.reads_layers, alone.soft_labels)
+    assert (averaged.views, averaged.reads_layers, averaged.soft_labels) == (
+        alone.views,
+        alone.reads_layers,
+        alone.soft_labels,
+    )
     torch.manual_seed(1)
     losses = steps(alone)
     torch.manual_seed(1)
     assert steps(averaged) == losses
     state = method_state(averaged.state_dict())
-    assert state.keys() == alone.state_dict().keys() and method_state(alone.state_dict()).keys() == state.keys()
-    assert all(torch.equal(value, state[key]) for key, value in alone.state_dict().items() if isinstance(value, torch.Tensor))
-    assert {n for group in averaged.parameter_groups() for n, _ in group["params"]} == {n for n, p in averaged.named_parameters()
-                                                                                        if p.requires_grad}
+    assert (
+        state.keys() == alone.state_dict().keys() and method_state(alone.state_dict()).keys() == state.keys()
+    )
+    assert all(
+        torch.equal(value, state[key])
+        for key, value in alone.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    )
+    assert {n for group in averaged.parameter_groups() for n, _ in group["params"]} == {
+        n for n, p in averaged.named_parameters() if p.requires_grad
+    }
 
 
 def test_who_is_averaged_and_who_is_for_inference() -> None:

@@ -46,7 +46,8 @@ def test_one_draw_one_result_and_masks_are_shares(name: str) -> None:
         assert torch.equal(first.mixed, second.mixed) and torch.equal(first.mask, second.mask)
         assert first.mixed.shape == (6, 3, SIZE, SIZE) and first.mask.shape == (6, 1, SIZE, SIZE)
         assert first.mask.min() >= 0 and first.mask.max() <= 1 + 1e-6
-        if name not in ("resizemix", "puzzlemix", "comixup"):  # there the partner is moved, or there are several
+        # there the partner is moved, or there are several
+        if name not in ("resizemix", "puzzlemix", "comixup"):
             partner = images[first.permutation]
             assert torch.allclose(first.mixed, first.mask * images + (1 - first.mask) * partner, atol=1e-5)
 
@@ -59,13 +60,17 @@ def test_a_batch_of_two_of_one_class_under_autocast(name: str) -> None:
         output = method(images, torch.zeros_like(labels), rng(1))
     output.loss.backward()
     assert torch.isfinite(output.loss)
-    assert output.mixed is None or output.mixed.dtype == images.dtype  # half precision is for the network, not for the images
+    # half precision is for the network, not for the images
+    assert output.mixed is None or output.mixed.dtype == images.dtype
 
 
 @pytest.mark.parametrize("name", PAIRED)
 def test_lam_of_one_gives_the_image_back(name: str) -> None:
-    """λ → 1: the image, its own label. Not for methods whose shares come from saliency: PuzzleMix, and AttentiveMix with λ's cells."""
-    method = tiny_method(name, **({"cells": 0} if name == "attentivemix" else {"layers": [0]} if name == "manifoldmix" else {}))
+    """λ → 1: the image, its own label. Not for methods whose shares come from saliency: PuzzleMix, and
+    AttentiveMix with λ's cells."""
+    method = tiny_method(
+        name, **({"cells": 0} if name == "attentivemix" else {"layers": [0]} if name == "manifoldmix" else {})
+    )
     assert isinstance(method, CoinMethod)
     images, labels = batch(method)
     draw = method.draw(6, (SIZE, SIZE), rng(), lam=1.0)
@@ -87,15 +92,19 @@ def test_masks_and_labels_agree_with_half_precision_images(name: str, size: tupl
     full = method.apply_draw(images, labels, draw)
     if name not in ("puzzlemix", "attentivemix"):  # these look at the images through a network
         half = method.apply_draw(images.half(), labels, draw)
-        assert half.images.dtype == torch.float16 and torch.allclose(half.images.float(), full.images, atol=2e-3)
+        assert half.images.dtype == torch.float16 and torch.allclose(
+            half.images.float(), full.images, atol=2e-3
+        )
     lam = torch.as_tensor(full.lam, dtype=torch.float32).expand(6)
     area = full.mask.float().mean(dim=(1, 2, 3))
-    assert torch.allclose(lam, area, atol=1 / (size[0] * size[1]) + 1e-5)  # FMix rounds the area, not the label
+    # FMix rounds the area, not the label
+    assert torch.allclose(lam, area, atol=1 / (size[0] * size[1]) + 1e-5)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_options_are_documented_and_plain(name: str) -> None:
-    """Defaults survive being written to a recipe and read back, and every field is explained in the docstring or beside it."""
+    """Defaults survive being written to a recipe and read back, and every field is explained in the docstring
+    or beside it."""
     schema = METHODS[name][0]
     assert schema.__doc__ and not schema.__doc__.startswith(f"{schema.__name__}(")
     for field in dataclasses.fields(schema):
@@ -114,5 +123,6 @@ def test_on_a_gpu_with_the_draws_of_the_cpu(name: str) -> None:
     output = method.cuda()(images.cuda(), labels.cuda(), rng(2))
     output.loss.backward()
     assert output.loss.item() == pytest.approx(alone.loss.item(), abs=0.05)
-    if alone.mixed is not None and name not in ("puzzlemix", "comixup"):  # their masks hang on gradients, whose last bits differ
+    # their masks hang on gradients, whose last bits differ
+    if alone.mixed is not None and name not in ("puzzlemix", "comixup"):
         assert output.mixed.is_cuda and torch.allclose(output.mixed.cpu(), alone.mixed, atol=1e-3)

@@ -24,7 +24,8 @@ def test_extreme_lam_gives_back_one_images_loss(lam, labels):
 
 def test_lam_loss_over_one_mask_and_over_the_batch():
     mask = torch.stack([torch.full((1, 2, 2), 0.1), torch.full((1, 2, 2), 0.9)])
-    assert lam_loss(mask, 0.5, weight=2.0, margin=0.1).item() == pytest.approx(2.0 * 0.3)  # each is 0.4 off, 0.3 beyond ε
+    # each is 0.4 off, 0.3 beyond ε
+    assert lam_loss(mask, 0.5, weight=2.0, margin=0.1).item() == pytest.approx(2.0 * 0.3)
     assert lam_loss(mask, 0.5, weight=2.0, margin=0.1, over="batch").item() == 0  # their mean is exactly λ
     assert lam_loss(mask[:1], 0.15, weight=2.0, margin=0.1).item() == 0  # within ε
 
@@ -47,17 +48,21 @@ def test_draws_repeat_and_follow_beta():
     for alpha in (0.2, 2.0):
         values = torch.tensor([draw_beta(alpha, rng) for _ in range(4000)])
         assert values.mean().item() == pytest.approx(0.5, abs=0.03)
-        assert values.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)  # variance of Beta(α, α)
+        # variance of Beta(α, α)
+        assert values.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
     assert 0 <= draw_beta(1e-9, rng) <= 1
 
 
-@pytest.mark.parametrize("images, labels, words", [
-    (torch.zeros(1, 3, 4, 4), torch.zeros(1, dtype=torch.long), "no partner"),
-    (torch.zeros(2, 4, 4), torch.zeros(2, dtype=torch.long), "N, C, H, W"),
-    (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.long), "float"),
-    (torch.zeros(2, 3, 4, 4), torch.zeros(3, dtype=torch.long), "labels"),
-    (torch.zeros(2, 3, 4, 4), torch.zeros(2), "labels"),
-])
+@pytest.mark.parametrize(
+    "images, labels, words",
+    [
+        (torch.zeros(1, 3, 4, 4), torch.zeros(1, dtype=torch.long), "no partner"),
+        (torch.zeros(2, 4, 4), torch.zeros(2, dtype=torch.long), "N, C, H, W"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.long), "float"),
+        (torch.zeros(2, 3, 4, 4), torch.zeros(3, dtype=torch.long), "labels"),
+        (torch.zeros(2, 3, 4, 4), torch.zeros(2), "labels"),
+    ],
+)
 def test_batches_that_cannot_be_mixed_are_refused(images, labels, words):
     with pytest.raises(UserError, match=words):
         check_batch(images, labels)

@@ -32,56 +32,109 @@ def test_one_of_both_alphas_must_be_positive(name: str) -> None:
         build_method(name, tiny_encoder(name), {"cutmix_alpha": -1.0}, INFO)
 
 
-@pytest.mark.parametrize(("name", "values", "encoder", "words"), [
-    ("transmix", {}, tiny_resnet, "attention of a class token, which ResNet does not have; .*deit_small.*mixup_cutmix"),
-    ("transmix", {}, lambda: tiny_vit(class_token=False, global_pool="avg"), "class token.*deit_small.*mixup_cutmix"),
-    ("alignmix", {}, tiny_vit, "has|classifies"),
-    ("manifoldmix", {}, lambda: tiny_resnet().fc, "cannot be mixed.*method.layers=.0."),
-    ("manifoldmix", {"layers": [7]}, tiny_resnet, "layers from 0.*to 4"),
-    ("manifoldmix", {"layers": []}, tiny_resnet, "layers from 0"),
-    ("automix", {"feature_layer": "fc"}, tiny_resnet, "not a feature map.*choose an earlier layer"),
-    ("attentivemix", {}, tiny_resnet, "teacher_weights is empty.*give the file.*saliencymix or puzzlemix"),
-    ("attentivemix", {"teacher_weights": "missing.pth"}, tiny_resnet, "missing.pth does not exist"),
-    ("attentivemix", {**tiny_options("attentivemix"), "cells": 65}, tiny_resnet, "8x8 cells.*teacher_size"),
-    ("attentivemix", {**tiny_options("attentivemix"), "teacher": ""}, tiny_resnet, "does not say which encoder"),
-    ("augmix", {"loss": "bce"}, tiny_resnet, "bce does not go with augmix.*loss=ce.*mixup_cutmix"),
-    ("augmix", {"severity": 11.0}, tiny_resnet, "severity is 11"),
-    ("augmix", {"width": 0}, tiny_resnet, "width is 0"),
-    ("puzzlemix", {"blocks": [2, 3]}, tiny_resnet, "3 blocks a side.*32x32.*2, 4, 8, 16"),
-    ("puzzlemix", {"blocks": []}, tiny_resnet, "positive numbers of blocks"),
-    ("puzzlemix", {"blocks": [0]}, tiny_resnet, "positive numbers of blocks"),
-    ("puzzlemix", {"gamma": 1.5}, tiny_resnet, "gamma is 1.5.*between 0 and 1"),
-    ("puzzlemix", {"levels": 1}, tiny_resnet, "levels is 1"),
-    ("comixup", {"blocks": 5}, tiny_resnet, "5 blocks a side.*32x32.*2, 4, 8"),
-    ("comixup", {"partition": 1}, tiny_resnet, "partition is 1"),
-    ("comixup", {"eta": -0.1}, tiny_resnet, "eta is -0.1"),
-    ("saliencymix", {"detector": "opencv"}, tiny_resnet, "detector='opencv'.*uint8, as_published"),
-    ("fmix", {"spectrum": "published"}, tiny_resnet, "spectrum='published'.*paper, released"),
-    ("fmix", {"probability": 1.2}, tiny_resnet, "probability is 1.2"),
-    ("fmix", {"loss": "mse"}, tiny_resnet, "loss='mse'.*ce, bce"),
-    ("resizemix", {"scope": [0.8, 0.1]}, tiny_resnet, "scope=.*smallest <= largest"),
-    ("resizemix", {"scale": "gamma"}, tiny_resnet, "scale='gamma'.*uniform, beta"),
-    ("mixup_cutmix", {"partner": "none"}, tiny_resnet, "partner='none'.*flip, random"),
-    ("supermix", {"images": 1}, tiny_resnet, "images is 1"),
-])
+@pytest.mark.parametrize(
+    ("name", "values", "encoder", "words"),
+    [
+        (
+            "transmix",
+            {},
+            tiny_resnet,
+            "attention of a class token, which ResNet does not have; .*deit_small.*mixup_cutmix",
+        ),
+        (
+            "transmix",
+            {},
+            lambda: tiny_vit(class_token=False, global_pool="avg"),
+            "class token.*deit_small.*mixup_cutmix",
+        ),
+        ("alignmix", {}, tiny_vit, "has|classifies"),
+        ("manifoldmix", {}, lambda: tiny_resnet().fc, "cannot be mixed.*method.layers=.0."),
+        ("manifoldmix", {"layers": [7]}, tiny_resnet, "layers from 0.*to 4"),
+        ("manifoldmix", {"layers": []}, tiny_resnet, "layers from 0"),
+        ("automix", {"feature_layer": "fc"}, tiny_resnet, "not a feature map.*choose an earlier layer"),
+        (
+            "attentivemix",
+            {},
+            tiny_resnet,
+            "teacher_weights is empty.*give the file.*saliencymix or puzzlemix",
+        ),
+        ("attentivemix", {"teacher_weights": "missing.pth"}, tiny_resnet, "missing.pth does not exist"),
+        (
+            "attentivemix",
+            {**tiny_options("attentivemix"), "cells": 65},
+            tiny_resnet,
+            "8x8 cells.*teacher_size",
+        ),
+        (
+            "attentivemix",
+            {**tiny_options("attentivemix"), "teacher": ""},
+            tiny_resnet,
+            "does not say which encoder",
+        ),
+        ("augmix", {"loss": "bce"}, tiny_resnet, "bce does not go with augmix.*loss=ce.*mixup_cutmix"),
+        ("augmix", {"severity": 11.0}, tiny_resnet, "severity is 11"),
+        ("augmix", {"width": 0}, tiny_resnet, "width is 0"),
+        ("puzzlemix", {"blocks": [2, 3]}, tiny_resnet, "3 blocks a side.*32x32.*2, 4, 8, 16"),
+        ("puzzlemix", {"blocks": []}, tiny_resnet, "positive numbers of blocks"),
+        ("puzzlemix", {"blocks": [0]}, tiny_resnet, "positive numbers of blocks"),
+        ("puzzlemix", {"gamma": 1.5}, tiny_resnet, "gamma is 1.5.*between 0 and 1"),
+        ("puzzlemix", {"levels": 1}, tiny_resnet, "levels is 1"),
+        ("comixup", {"blocks": 5}, tiny_resnet, "5 blocks a side.*32x32.*2, 4, 8"),
+        ("comixup", {"partition": 1}, tiny_resnet, "partition is 1"),
+        ("comixup", {"eta": -0.1}, tiny_resnet, "eta is -0.1"),
+        ("saliencymix", {"detector": "opencv"}, tiny_resnet, "detector='opencv'.*uint8, as_published"),
+        ("fmix", {"spectrum": "published"}, tiny_resnet, "spectrum='published'.*paper, released"),
+        ("fmix", {"probability": 1.2}, tiny_resnet, "probability is 1.2"),
+        ("fmix", {"loss": "mse"}, tiny_resnet, "loss='mse'.*ce, bce"),
+        ("resizemix", {"scope": [0.8, 0.1]}, tiny_resnet, "scope=.*smallest <= largest"),
+        ("resizemix", {"scale": "gamma"}, tiny_resnet, "scale='gamma'.*uniform, beta"),
+        ("mixup_cutmix", {"partner": "none"}, tiny_resnet, "partner='none'.*flip, random"),
+        ("supermix", {"images": 1}, tiny_resnet, "images is 1"),
+    ],
+)
 def test_what_does_not_fit_is_named(name: str, values: dict[str, Any], encoder: Any, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
         build_method(name, encoder(), values, INFO)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("overrides", "words"), [
-    (["method.name=puzzlemix", "data.image_size=225"], "2 blocks a side.*225x225"),
-    (["method.name=comixup", "data.image_size=30"], "4 blocks a side.*30x30.*2, 3, 5"),
-    (["method.name=supermix"], "trains on images that were mixed before; .*supermix.py.*data.mixed=FOLDER.*puzzlemix"),
-    (["method.name=mixup", "data.mixed=somewhere"], "mixup does not take the soft labels of data.mixed=somewhere; .*name=supermix"),
-    (["method.name=transmix"], "class token"),
-    (["method.name=automix", "method.k_buffers=own"], "k_buffers=own .* method.k_mode=eval .*; set method.k_mode=train"),
-    (["method.name=automix", "method.preset=openmixup", "method.skip_generator=0.2", "train.sync_batchnorm=true"],
-     "method.skip_generator=0.2 .*; set method.skip_generator=0"),
-    (["method.name=comixup", "method.probability=0.5", "train.sync_batchnorm=true"], "method.probability=0.5 .*; set method.probability=1"),
-    (["method.name=manifoldmix", "train.compile=true"], "compile=true does not go with method.name=manifoldmix.*puzzlemix"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["method.name=puzzlemix", "data.image_size=225"], "2 blocks a side.*225x225"),
+        (["method.name=comixup", "data.image_size=30"], "4 blocks a side.*30x30.*2, 3, 5"),
+        (
+            ["method.name=supermix"],
+            "trains on images that were mixed before; .*supermix.py.*data.mixed=FOLDER.*puzzlemix",
+        ),
+        (
+            ["method.name=mixup", "data.mixed=somewhere"],
+            "mixup does not take the soft labels of data.mixed=somewhere; .*name=supermix",
+        ),
+        (["method.name=transmix"], "class token"),
+        (
+            ["method.name=automix", "method.k_buffers=own"],
+            "k_buffers=own .* method.k_mode=eval .*; set method.k_mode=train",
+        ),
+        (
+            [
+                "method.name=automix",
+                "method.preset=openmixup",
+                "method.skip_generator=0.2",
+                "train.sync_batchnorm=true",
+            ],
+            "method.skip_generator=0.2 .*; set method.skip_generator=0",
+        ),
+        (
+            ["method.name=comixup", "method.probability=0.5", "train.sync_batchnorm=true"],
+            "method.probability=0.5 .*; set method.probability=1",
+        ),
+        (
+            ["method.name=manifoldmix", "train.compile=true"],
+            "compile=true does not go with method.name=manifoldmix.*puzzlemix",
+        ),
+    ],
+)
 def test_a_run_is_refused_before_it_begins(overrides: list[str], words: str) -> None:
     experiment = load_experiment(overrides=["data.root=nowhere", "encoder.name=resnet10_32", *overrides])
     with pytest.raises(UserError, match=words):

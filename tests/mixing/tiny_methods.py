@@ -18,13 +18,31 @@ from automix_transfer.models import create_encoder
 CLASSES, SIZE = 5, 32
 EVERY = list(METHODS)
 #: methods whose draw and apply are those of `CoinMethod`
-PAIRED = ["mixup_cutmix", "manifoldmix", "attentivemix", "saliencymix", "fmix", "resizemix", "puzzlemix", "alignmix", "transmix"]
+PAIRED = [
+    "mixup_cutmix",
+    "manifoldmix",
+    "attentivemix",
+    "saliencymix",
+    "fmix",
+    "resizemix",
+    "puzzlemix",
+    "alignmix",
+    "transmix",
+]
 
 
 def tiny_vit(size: int = SIZE, **options: Any) -> nn.Module:
     """A vision transformer of 16 patches, two blocks and two heads."""
-    return timm.create_model("vit_tiny_patch16_224", num_classes=CLASSES, img_size=size, patch_size=size // 4, embed_dim=16, depth=2,
-                             num_heads=2, **options)
+    return timm.create_model(
+        "vit_tiny_patch16_224",
+        num_classes=CLASSES,
+        img_size=size,
+        patch_size=size // 4,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        **options,
+    )
 
 
 @functools.cache
@@ -39,7 +57,12 @@ def teacher_file() -> str:
 def tiny_options(name: str) -> dict[str, Any]:
     """What a method cannot do without."""
     if name == "attentivemix":
-        return {"teacher_weights": teacher_file(), "teacher": "resnet10_32", "teacher_layer": "2", "teacher_size": 64}
+        return {
+            "teacher_weights": teacher_file(),
+            "teacher": "resnet10_32",
+            "teacher_layer": "2",
+            "teacher_size": 64,
+        }
     return {}
 
 
@@ -57,7 +80,9 @@ def tiny_method(name: str, **options: Any) -> Method:
     return build_method(name, tiny_encoder(name), {**tiny_options(name), **options})
 
 
-def batch(method: Method, count: int = 6, size: tuple[int, int] = (SIZE, SIZE), seed: int = 0) -> tuple[Tensor, Tensor]:
+def batch(
+    method: Method, count: int = 6, size: tuple[int, int] = (SIZE, SIZE), seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """Images with as many views as the method wants, and labels with a class that comes twice."""
     rng = torch.Generator().manual_seed(seed)
     return torch.randn(count, 3 * method.views, *size, generator=rng), torch.arange(count) % CLASSES

@@ -14,13 +14,18 @@ from automix_transfer.models.table import PAPER_ENCODERS, encoder_taps, main, ta
 from tests.models.files import assert_same, random_encoder, write_checkpoint
 
 
-@pytest.mark.parametrize(("name", "layers"), [
-    ("resnet10_32", ["layer1", "layer2", "layer3", "layer4"]), ("resnet18", ["layer1", "layer2", "layer3", "layer4"]),
-    ("torchvision/resnet18", ["layer1", "layer2", "layer3", "layer4"]),
-    ("tf_efficientnet_lite0", ["blocks.1", "blocks.2", "blocks.4", "blocks.6"]),
-    ("deit_small_patch16_224", ["blocks.2", "blocks.5", "blocks.8", "blocks.11"]),  # FACTS: DeiT-S taps after block 6 of 12
-    ("swin_tiny_patch4_window7_224", ["layers.0", "layers.1", "layers.2", "layers.3"]),
-])
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("resnet10_32", ["layer1", "layer2", "layer3", "layer4"]),
+        ("resnet18", ["layer1", "layer2", "layer3", "layer4"]),
+        ("torchvision/resnet18", ["layer1", "layer2", "layer3", "layer4"]),
+        ("tf_efficientnet_lite0", ["blocks.1", "blocks.2", "blocks.4", "blocks.6"]),
+        # FACTS: DeiT-S taps after block 6 of 12
+        ("deit_small_patch16_224", ["blocks.2", "blocks.5", "blocks.8", "blocks.11"]),
+        ("swin_tiny_patch4_window7_224", ["layers.0", "layers.1", "layers.2", "layers.3"]),
+    ],
+)
 def test_layers_one_to_four(name: str, layers: list[str]) -> None:
     with torch.device("meta"):
         encoder = create_encoder(name, 10)
@@ -54,8 +59,14 @@ def test_cifar_resnets() -> None:
 def test_wide_resnets(name: str, millions: float) -> None:
     with torch.device("meta"):
         encoder = create_encoder(name, 10)
-    assert round(sum(p.numel() for p in encoder.parameters()) / 1e6, 1) == millions  # Table 5 of Zagoruyko and Komodakis (2016)
-    assert [feature_layer(encoder, number) for number in (1, 2, 3, 4)] == ["conv1", "block1", "block2", "block3"]
+    # Table 5 of Zagoruyko and Komodakis (2016)
+    assert round(sum(p.numel() for p in encoder.parameters()) / 1e6, 1) == millions
+    assert [feature_layer(encoder, number) for number in (1, 2, 3, 4)] == [
+        "conv1",
+        "block1",
+        "block2",
+        "block3",
+    ]
 
 
 def test_wide_resnets_of_no_depth_or_width() -> None:
@@ -70,23 +81,38 @@ def test_a_transformer_is_built_for_the_size_of_its_images() -> None:
     assert encoder(torch.zeros(1, 3, 48, 48)).shape == (1, 5)
     with pytest.raises(UserError, match="patches of 16x16; data.image_size=50"):
         create_encoder("deit_tiny_patch16_224", 5, image_size=50)
-    assert EncoderInfo("swin_tiny_patch4_window7_224", 5, image_size=56).build()(torch.zeros(1, 3, 56, 56)).shape == (1, 5)
+    assert EncoderInfo("swin_tiny_patch4_window7_224", 5, image_size=56).build()(
+        torch.zeros(1, 3, 56, 56)
+    ).shape == (1, 5)
 
 
-@pytest.mark.parametrize(("name", "size"), [
-    ("test_resnet", 64), ("convnext_atto", 64), ("swin_tiny_patch4_window7_224", 56), ("vit_tiny_patch16_224", 64),
-    ("deit_tiny_distilled_patch16_224", 64), ("hiera_tiny_224", 64), ("samvit_base_patch16", 64), ("volo_d1_224", 64),
-    ("coatnet_nano_rw_224", 64),
-])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("test_resnet", 64),
+        ("convnext_atto", 64),
+        ("swin_tiny_patch4_window7_224", 56),
+        ("vit_tiny_patch16_224", 64),
+        ("deit_tiny_distilled_patch16_224", 64),
+        ("hiera_tiny_224", 64),
+        ("samvit_base_patch16", 64),
+        ("volo_d1_224", 64),
+        ("coatnet_nano_rw_224", 64),
+    ],
+)
 def test_maps_are_those_that_timm_gives(name: str, size: int) -> None:
-    """Every value at its place and in its channel, whether the network computes with channels first or last, tokens or windows."""
+    """Every value at its place and in its channel, whether the network computes with channels first or last,
+    tokens or windows."""
     torch.manual_seed(0)
     encoder = create_encoder(name, 3, image_size=size).eval()
     layers = [feature_layer(encoder, number) for number in (1, 2, 3, 4)]
     images = torch.randn(1, 3, size, size)
     with torch.no_grad():
-        expected = encoder.forward_intermediates(images, indices=[[stage["module"] for stage in encoder.feature_info].index(layer)
-                                                                  for layer in layers], intermediates_only=True)
+        expected = encoder.forward_intermediates(
+            images,
+            indices=[[stage["module"] for stage in encoder.feature_info].index(layer) for layer in layers],
+            intermediates_only=True,
+        )
         for layer, wanted in zip(layers, expected, strict=True):
             found = features(encoder, images, layer)
             assert found.shape == wanted.shape and torch.allclose(found, wanted, atol=1e-5), layer
@@ -96,17 +122,40 @@ def test_maps_of_other_layers_have_their_channels_first() -> None:
     """Inside a stage, and where timm says nothing, squares tell places from channels."""
     encoder = create_encoder("swin_tiny_patch4_window7_224", 5, image_size=56).eval()
     images = torch.zeros(1, 3, 56, 56)
-    assert features(encoder, images, "patch_embed.proj").shape == (1, 96, 14, 14)  # channels first in a network that has them last
+    # channels first in a network that has them last
+    assert features(encoder, images, "patch_embed.proj").shape == (1, 96, 14, 14)
     assert features(encoder, images, "layers.1.blocks.0").shape == (1, 192, 7, 7)
-    assert features(create_encoder("torchvision/swin_t", 5).eval(), images, "features.3").shape == (1, 192, 7, 7)
-    assert [(tap.channels, tap.stride) for tap in encoder_taps("samvit_base_patch16", image_size=64)] == [(768, 16)] * 4
-    assert features(create_encoder("resnet10_32", 5).eval(), torch.zeros(1, 3, 128, 96), "layer1").shape == (1, 32, 32, 24)
+    assert features(create_encoder("torchvision/swin_t", 5).eval(), images, "features.3").shape == (
+        1,
+        192,
+        7,
+        7,
+    )
+    assert [(tap.channels, tap.stride) for tap in encoder_taps("samvit_base_patch16", image_size=64)] == [
+        (768, 16)
+    ] * 4
+    assert features(create_encoder("resnet10_32", 5).eval(), torch.zeros(1, 3, 128, 96), "layer1").shape == (
+        1,
+        32,
+        32,
+        24,
+    )
 
 
 def test_tokens_whose_places_are_not_known_are_refused() -> None:
-    with pytest.raises(UserError, match="'blocks.1.norm1' gives tokens in the order of Hiera's windows.*e.g. blocks.9"):
-        features(create_encoder("hiera_tiny_224", 5, image_size=64).eval(), torch.zeros(1, 3, 64, 64), "blocks.1.norm1")
-    with pytest.raises(UserError, match="'blocks.0' gives 33 tokens, which are no square of patches behind 1 prefix tokens; give square"):
+    with pytest.raises(
+        UserError, match="'blocks.1.norm1' gives tokens in the order of Hiera's windows.*e.g. blocks.9"
+    ):
+        features(
+            create_encoder("hiera_tiny_224", 5, image_size=64).eval(),
+            torch.zeros(1, 3, 64, 64),
+            "blocks.1.norm1",
+        )
+    with pytest.raises(
+        UserError,
+        match="'blocks.0' gives 33 tokens, which are no square of patches behind 1 prefix tokens; give "
+        "square",
+    ):
         encoder = create_encoder("vit_tiny_patch16_224", 5, image_size=64, dynamic_img_size=True).eval()
         features(encoder, torch.zeros(1, 3, 64, 128), "blocks.0")
 
@@ -122,11 +171,22 @@ def test_unknown_names_are_answered_with_close_ones() -> None:
         create_encoder("tf_efficientnet_lite0", 10, stem="cifar")
 
 
-@pytest.mark.parametrize(("name", "size", "own"), [("levit_128s", 200, 224), ("maxvit_tiny_rw_224", 200, 224), ("vgg11", 16, 224),
-                                                   ("crossvit_tiny_240", 224, 240)])
+@pytest.mark.parametrize(
+    ("name", "size", "own"),
+    [
+        ("levit_128s", 200, 224),
+        ("maxvit_tiny_rw_224", 200, 224),
+        ("vgg11", 16, 224),
+        ("crossvit_tiny_240", 224, 240),
+    ],
+)
 def test_sizes_that_a_network_does_not_take(name: str, size: int, own: int) -> None:
     encoder = create_encoder(name, 5, image_size=size).train()
-    with pytest.raises(UserError, match=rf"encoder '{name}' does not take images of data.test_size={size} \(.+\); its own size is {own}$"):
+    with pytest.raises(
+        UserError,
+        match=rf"encoder '{name}' does not take images of data.test_size={size} \(.+\); its own size is "
+        rf"{own}$",
+    ):
         check_size(encoder, name, size, "data.test_size")
     assert all(module.training for module in encoder.modules())
 
@@ -142,16 +202,24 @@ def test_info_survives_primitive_types() -> None:
     assert EncoderInfo.from_dict(info.to_dict()) == info
 
 
-RESIDUAL = [(256, 4), (512, 8), (1024, 16), (2048, 32)]  # He et al., Table 1, and Xie et al., Table 1, at 224 pixels
+# He et al., Table 1, and Xie et al., Table 1, at 224 pixels
+RESIDUAL = [(256, 4), (512, 8), (1024, 16), (2048, 32)]
 BASIC = [(64, 4), (128, 8), (256, 16), (512, 32)]
 HIERARCHICAL = [(96, 4), (192, 8), (384, 16), (768, 32)]  # Swin-T and ConvNeXt-T
 CHANNELS_AND_STRIDES = {
-    ("resnet18", "imagenet"): BASIC, ("resnet34", "imagenet"): BASIC, ("resnet50", "imagenet"): RESIDUAL,
-    ("resnet101", "imagenet"): RESIDUAL, ("resnext50_32x4d", "imagenet"): RESIDUAL, ("resnext101_32x4d", "imagenet"): RESIDUAL,
+    ("resnet18", "imagenet"): BASIC,
+    ("resnet34", "imagenet"): BASIC,
+    ("resnet50", "imagenet"): RESIDUAL,
+    ("resnet101", "imagenet"): RESIDUAL,
+    ("resnext50_32x4d", "imagenet"): RESIDUAL,
+    ("resnext101_32x4d", "imagenet"): RESIDUAL,
     ("mobilenetv2_100", "imagenet"): [(24, 4), (32, 8), (96, 16), (320, 32)],
-    ("efficientnet_b0", "imagenet"): [(24, 4), (40, 8), (112, 16), (320, 32)], ("convnext_tiny", "imagenet"): HIERARCHICAL,
-    ("deit_small_patch16_224", "imagenet"): [(384, 16)] * 4, ("swin_tiny_patch4_window7_224", "imagenet"): HIERARCHICAL,
-    ("resnet18", "cifar"): [(c, s // 4) for c, s in BASIC], ("resnext50_32x4d", "cifar"): [(c, s // 4) for c, s in RESIDUAL],
+    ("efficientnet_b0", "imagenet"): [(24, 4), (40, 8), (112, 16), (320, 32)],
+    ("convnext_tiny", "imagenet"): HIERARCHICAL,
+    ("deit_small_patch16_224", "imagenet"): [(384, 16)] * 4,
+    ("swin_tiny_patch4_window7_224", "imagenet"): HIERARCHICAL,
+    ("resnet18", "cifar"): [(c, s // 4) for c, s in BASIC],
+    ("resnext50_32x4d", "cifar"): [(c, s // 4) for c, s in RESIDUAL],
     ("wrn_28_8", "cifar"): [(16, 1), (128, 1), (256, 2), (512, 4)],
 }
 
@@ -159,26 +227,40 @@ CHANNELS_AND_STRIDES = {
 @pytest.mark.parametrize(("name", "stem", "size"), PAPER_ENCODERS)
 def test_taps_of_the_papers_encoders(name: str, stem: str, size: int) -> None:
     taps = encoder_taps(name, stem, size)
-    assert [(tap.layer, tap.channels, tap.stride) for tap in taps] == \
-        [(layer, *expected) for layer, expected in enumerate(CHANNELS_AND_STRIDES[name, stem], start=1)]
+    assert [(tap.layer, tap.channels, tap.stride) for tap in taps] == [
+        (layer, *expected) for layer, expected in enumerate(CHANNELS_AND_STRIDES[name, stem], start=1)
+    ]
     assert all(tap.side * tap.stride == size for tap in taps)
     assert [tap.layer for tap in taps if tap.auto] == [2 if name.startswith("deit") else 3]
 
 
 def test_taps_are_the_shapes_of_a_real_pass() -> None:
     """The table is measured without content; the maps of real images have the same shapes, at any size."""
-    for name, stem, size in (("resnet18", "cifar", 40), ("mobilenetv2_100", "imagenet", 64), ("deit_tiny_patch16_224", "imagenet", 48),
-                             ("cifar_resnet8", "cifar", 32), ("torchvision/resnet18", "imagenet", 64)):
+    for name, stem, size in (
+        ("resnet18", "cifar", 40),
+        ("mobilenetv2_100", "imagenet", 64),
+        ("deit_tiny_patch16_224", "imagenet", 48),
+        ("cifar_resnet8", "cifar", 32),
+        ("torchvision/resnet18", "imagenet", 64),
+    ):
         encoder = create_encoder(name, 10, stem, size).eval()
         taps = encoder_taps(name, stem, size)
         assert len(taps) == (3 if name == "cifar_resnet8" else 4)
         for tap in taps:
-            assert features(encoder, torch.rand(1, 3, size, size), tap.module).shape == (1, tap.channels, tap.side, tap.side)
+            assert features(encoder, torch.rand(1, 3, size, size), tap.module).shape == (
+                1,
+                tap.channels,
+                tap.side,
+                tap.side,
+            )
 
 
 def test_table_of_taps(capsys: pytest.CaptureFixture) -> None:
     text = table([("cifar_resnet8", "cifar", 32), PAPER_ENCODERS[-1]])
-    assert text.splitlines()[2] == "wrn_28_8       cifar  32      conv1 16/1   block1 128/1  block2 256/2*  block3 512/4"
+    assert (
+        text.splitlines()[2]
+        == "wrn_28_8       cifar  32      conv1 16/1   block1 128/1  block2 256/2*  block3 512/4"
+    )
     assert main(["resnet18", "--image-size", "64", "--stem", "cifar"]) == 0
     assert "layer3 256/4*" in capsys.readouterr().out
     with pytest.raises(UserError, match="stages of .* are not known, so it has no layer 3; name a submodule"):
@@ -193,19 +275,33 @@ def test_weights_from_files(tmp_path: Path) -> None:
     torch.save(source.state_dict(), tmp_path / "plain.pth")
     torch.save(create_encoder("deit_tiny_patch16_224", 4, img_size=64).state_dict(), tmp_path / "large.pth")
     info = EncoderInfo("resnet10_32", 4, "cifar", 32)
-    ours = write_checkpoint(tmp_path / "last.pt", {"k": source, "q": random_encoder("resnet10_32", 4, "cifar", seed=1)}, info)
+    ours = write_checkpoint(
+        tmp_path / "last.pt", {"k": source, "q": random_encoder("resnet10_32", 4, "cifar", seed=1)}, info
+    )
     for path in (tmp_path / "plain.pth", ours):
         assert_same(create_encoder("resnet10_32", 4, "cifar", weights=path), source)
-    assert not torch.equal(create_encoder("resnet10_32", 4, "cifar", weights=ours, which="q").fc.weight, source.fc.weight)
+    assert not torch.equal(
+        create_encoder("resnet10_32", 4, "cifar", weights=ours, which="q").fc.weight, source.fc.weight
+    )
     other = create_encoder("resnet10_32", 9, "cifar", weights=ours, classifier="new")
     assert torch.equal(other.conv1.weight, source.conv1.weight) and other.fc.weight.shape == (9, 256)
     for arguments, message in (
-            ((("resnet10_32", 9, "cifar"), ours), "only the classifier differs: start a new one .encoder.classifier=new;"),
-            ((("resnet10_32", 4), ours), "with the cifar stem, not the imagenet stem"),
-            ((("resnet10_32", 4), tmp_path / "plain.pth"), r"1 of another shape \(conv1.weight.*encoder.stem=cifar"),
-            ((("deit_tiny_patch16_224", 4), tmp_path / "large.pth"), r"1 of another shape \(pos_embed.*images of another size.*image_size"),
-            ((("resnet18", 4, "cifar"), ours), "holds encoder 'resnet10_32', not 'resnet18'"),
-            ((("resnet18", 4, "cifar"), tmp_path / "plain.pth"), "does not fit encoder"),
-            ((("resnet10_32", 4, "cifar"), tmp_path / "none.pth"), "does not exist")):
+        (
+            (("resnet10_32", 9, "cifar"), ours),
+            "only the classifier differs: start a new one .encoder.classifier=new;",
+        ),
+        ((("resnet10_32", 4), ours), "with the cifar stem, not the imagenet stem"),
+        (
+            (("resnet10_32", 4), tmp_path / "plain.pth"),
+            r"1 of another shape \(conv1.weight.*encoder.stem=cifar",
+        ),
+        (
+            (("deit_tiny_patch16_224", 4), tmp_path / "large.pth"),
+            r"1 of another shape \(pos_embed.*images of another size.*image_size",
+        ),
+        ((("resnet18", 4, "cifar"), ours), "holds encoder 'resnet10_32', not 'resnet18'"),
+        ((("resnet18", 4, "cifar"), tmp_path / "plain.pth"), "does not fit encoder"),
+        ((("resnet10_32", 4, "cifar"), tmp_path / "none.pth"), "does not exist"),
+    ):
         with pytest.raises(UserError, match=message):
             create_encoder(*arguments[0], weights=arguments[1])

@@ -14,9 +14,15 @@ from PIL import Image
 from automix_transfer.models import create_encoder, load_encoder, load_into, read_weights
 
 
-@pytest.mark.parametrize(("file", "name", "classes"), [
-    ("tf_efficientnet_lite0.safetensors", "tf_efficientnet_lite0", 1000), ("squeezenet1_1.pth", "torchvision/squeezenet1_1", 1000),
-    ("cifar10_resnet20.th", "cifar_resnet20", 10), ("cifar10_resnet56.th", "cifar_resnet56", 10)])
+@pytest.mark.parametrize(
+    ("file", "name", "classes"),
+    [
+        ("tf_efficientnet_lite0.safetensors", "tf_efficientnet_lite0", 1000),
+        ("squeezenet1_1.pth", "torchvision/squeezenet1_1", 1000),
+        ("cifar10_resnet20.th", "cifar_resnet20", 10),
+        ("cifar10_resnet56.th", "cifar_resnet56", 10),
+    ],
+)
 def test_load_whole(shared: Path, file: str, name: str, classes: int) -> None:
     encoder, info = load_encoder(shared / "weights" / file, name)
     assert info.num_classes == classes
@@ -41,7 +47,12 @@ def test_cifar_resnet20_is_right_about_real_images(shared: Path) -> None:
                 assert file is not None
                 by_class[name].append(np.array(Image.open(file)))
     assert len(by_class) == 10
-    images = torch.from_numpy(np.stack([image for name in sorted(by_class) for image in by_class[name]])).permute(0, 3, 1, 2) / 255
+    images = (
+        torch.from_numpy(np.stack([image for name in sorted(by_class) for image in by_class[name]])).permute(
+            0, 3, 1, 2
+        )
+        / 255
+    )
     labels = torch.arange(10).repeat_interleave(40)
     images = (images - torch.tensor(info.mean).view(3, 1, 1)) / torch.tensor(info.std).view(3, 1, 1)
     with torch.no_grad():

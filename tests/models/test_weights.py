@@ -1,4 +1,5 @@
-"""Weights from files: every key or none, and nothing but a `UserError` from a file that is not what it should be."""
+"""Weights from files: every key or none, and nothing but a `UserError` from a file that is not what it should
+be."""
 
 from __future__ import annotations
 
@@ -24,14 +25,17 @@ FAST = settings(max_examples=60, suppress_health_check=[HealthCheck.function_sco
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.nn.Module]]:
-    return automix_checkpoint(tmp_path_factory.mktemp("weights") / "last.pt", NAME, stem="cifar", image_size=32)
+    return automix_checkpoint(
+        tmp_path_factory.mktemp("weights") / "last.pt", NAME, stem="cifar", image_size=32
+    )
 
 
 def plain(encoder: torch.nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
     return {prefix + key: value for key, value in encoder.state_dict().items()}
 
 
-# --- what is read -------------------------------------------------------------------------------------------------------------
+# --- what is read
+# -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("which", [None, "k", "q"])
@@ -90,7 +94,11 @@ def test_classes_and_stem_are_read_from_the_shapes(tmp_path: Path) -> None:
 
 
 def test_backbone_without_classifier(tmp_path: Path) -> None:
-    state = {key: value for key, value in plain(random_encoder("resnet10_32", 7)).items() if not key.startswith("fc.")}
+    state = {
+        key: value
+        for key, value in plain(random_encoder("resnet10_32", 7)).items()
+        if not key.startswith("fc.")
+    }
     torch.save(state, tmp_path / "x.pth")
     loaded, info = load_encoder(tmp_path / "x.pth", "resnet10_32")
     assert info.num_classes == 0
@@ -101,7 +109,10 @@ def test_backbone_without_classifier(tmp_path: Path) -> None:
 
 def test_half_precision_is_said(tmp_path: Path) -> None:
     encoder = random_encoder(NAME, 4)
-    torch.save({key: value.half() if value.is_floating_point() else value for key, value in plain(encoder).items()}, tmp_path / "x.pth")
+    torch.save(
+        {key: value.half() if value.is_floating_point() else value for key, value in plain(encoder).items()},
+        tmp_path / "x.pth",
+    )
     report = load_into(encoder, read_weights(tmp_path / "x.pth"))
     assert "converted from float16 to the encoder's precision" in str(report)
     assert next(encoder.parameters()).dtype == torch.float32
@@ -109,12 +120,15 @@ def test_half_precision_is_said(tmp_path: Path) -> None:
 
 def test_files_from_before_batch_counters(tmp_path: Path) -> None:
     encoder = random_encoder(NAME, 4)
-    torch.save({key: value for key, value in plain(encoder).items() if "num_batches" not in key}, tmp_path / "x.pth")
+    torch.save(
+        {key: value for key, value in plain(encoder).items() if "num_batches" not in key}, tmp_path / "x.pth"
+    )
     report = load_into(create_encoder(NAME, 4), read_weights(tmp_path / "x.pth"))
     assert report.matched == report.total and "BN step counters" in str(report)
 
 
-# --- all or nothing -----------------------------------------------------------------------------------------------------------
+# --- all or nothing
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_new_classifier_leaves_the_old_one_random(tmp_path: Path) -> None:
@@ -125,7 +139,9 @@ def test_new_classifier_leaves_the_old_one_random(tmp_path: Path) -> None:
     assert torch.equal(target.linear.weight, head)
     assert torch.equal(target.conv1.weight, source.conv1.weight)
     assert report.total - report.matched == 2
-    with pytest.raises(UserError, match="only the classifier differs: start a new one .encoder.classifier=new;"):
+    with pytest.raises(
+        UserError, match="only the classifier differs: start a new one .encoder.classifier=new;"
+    ):
         load_into(target, read_weights(tmp_path / "x.pth"))
     with pytest.raises(UserError, match="choose keep .* or new"):
         load_into(target, read_weights(tmp_path / "x.pth"), classifier="maybe")
@@ -166,12 +182,19 @@ def _partial_prefix(state: dict[str, Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
-@pytest.mark.parametrize(("spoil", "words"), [
-    (_drop, "1 missing \\(layer2.0.bn1.bias\\)"), (_add, "1 unexpected \\(layer9.weight\\)"), (_reshape, "1 of another shape"),
-    (_break, "NaN or infinite values \\(layer2.0.conv1.weight\\)"), (_integers, "of a type that no weight has"),
-    (_complex, "of a type that no weight has"), (_sparse, "of a type that no weight has"),
-    (_partial_prefix, "42 of its 44 keys start with 'module.', not all"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_drop, "1 missing \\(layer2.0.bn1.bias\\)"),
+        (_add, "1 unexpected \\(layer9.weight\\)"),
+        (_reshape, "1 of another shape"),
+        (_break, "NaN or infinite values \\(layer2.0.conv1.weight\\)"),
+        (_integers, "of a type that no weight has"),
+        (_complex, "of a type that no weight has"),
+        (_sparse, "of a type that no weight has"),
+        (_partial_prefix, "42 of its 44 keys start with 'module.', not all"),
+    ],
+)
 def test_a_file_that_does_not_fit_changes_nothing(tmp_path: Path, spoil, words: str) -> None:
     state = plain(random_encoder(NAME, 4))
     spoil(state)
@@ -194,7 +217,9 @@ def test_another_architecture(checkpoint, tmp_path: Path) -> None:
         load_encoder(tmp_path / "x.pth")
     with pytest.raises(UserError, match="encoder 'resnet10_64' is unknown; did you mean"):
         load_encoder(tmp_path / "x.pth", "resnet10_64")
-    with pytest.raises(UserError, match="the file is of another architecture: name the encoder it was made with"):
+    with pytest.raises(
+        UserError, match="the file is of another architecture: name the encoder it was made with"
+    ):
         load_encoder(tmp_path / "x.pth", "cifar_resnet14")
     with pytest.raises(UserError, match="has a classifier of 4 classes, not 10"):
         load_encoder(tmp_path / "x.pth", NAME, num_classes=10)
@@ -202,7 +227,8 @@ def test_another_architecture(checkpoint, tmp_path: Path) -> None:
         read_weights(tmp_path / "x.pth", "q")
 
 
-# --- damaged and hostile files ------------------------------------------------------------------------------------------------
+# --- damaged and hostile files
+# ------------------------------------------------------------------------------------------------
 
 
 class _RunsCode:
@@ -237,15 +263,20 @@ def test_truncated_at_any_length(tmp_path: Path, kind: str) -> None:
     else:
         torch.save({"state_dict": state}, whole, _use_new_zipfile_serialization=kind == "zip")
     content = whole.read_bytes()
-    for length in sorted({*range(0, 40), *range(40, len(content), 37), *range(len(content) - 40, len(content))}):
+    for length in sorted(
+        {*range(0, 40), *range(40, len(content), 37), *range(len(content) - 40, len(content))}
+    ):
         path.write_bytes(content[:length])
         with pytest.raises(UserError, match="damaged|refused"):  # a name cut short is one that is not allowed
             read_weights(path)
 
 
 @FAST
-@given(st.binary(max_size=200), st.sampled_from(["x.pt", "x.safetensors"]),
-       st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x10" + b"\0" * 7 + b"{"]))
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(["x.pt", "x.safetensors"]),
+    st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x10" + b"\0" * 7 + b"{"]),
+)
 def test_random_bytes(tmp_path: Path, content: bytes, name: str, start: bytes) -> None:
     (tmp_path / name).write_bytes(start + content)
     with pytest.raises(UserError):
@@ -274,14 +305,22 @@ def test_flipped_bytes_give_a_user_error_or_load(checkpoint, tmp_path: Path, dat
 
 
 primitives = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-values = st.recursive(primitives, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-                      max_leaves=8)
+values = st.recursive(
+    primitives,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
 fields = st.sampled_from(["name", "num_classes", "stem", "image_size", "mean", "std", "class_names", "other"])
 
 
 @FAST
-@given(st.dictionaries(fields, values) | values, st.sampled_from(["format", "encoder", "encoders", "model", "step"]))
-def test_any_field_of_a_checkpoint_may_be_nonsense(checkpoint, tmp_path: Path, value: Any, field: str) -> None:
+@given(
+    st.dictionaries(fields, values) | values,
+    st.sampled_from(["format", "encoder", "encoders", "model", "step"]),
+)
+def test_any_field_of_a_checkpoint_may_be_nonsense(
+    checkpoint, tmp_path: Path, value: Any, field: str
+) -> None:
     content = torch.load(checkpoint[0], weights_only=True)
     if field == "encoder" and isinstance(value, dict):
         value = {**content["encoder"], **value}
@@ -292,17 +331,39 @@ def test_any_field_of_a_checkpoint_may_be_nonsense(checkpoint, tmp_path: Path, v
         pass
 
 
-@pytest.mark.parametrize("metadata", ["", "nonsense", "[" * 100_000, "null", "{}", json.dumps({"format": "automix_transfer/1"}),
-                                      json.dumps({"format": "automix_transfer/1", "encoder": {"name": 3, "num_classes": 4}}),
-                                      json.dumps({"format": "automix_transfer/9", "encoder": {"name": NAME, "num_classes": 4}})])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "",
+        "nonsense",
+        "[" * 100_000,
+        "null",
+        "{}",
+        json.dumps({"format": "automix_transfer/1"}),
+        json.dumps({"format": "automix_transfer/1", "encoder": {"name": 3, "num_classes": 4}}),
+        json.dumps({"format": "automix_transfer/9", "encoder": {"name": NAME, "num_classes": 4}}),
+    ],
+)
 def test_metadata_that_is_not_ours(tmp_path: Path, metadata: str) -> None:
     save_file(plain(random_encoder(NAME, 4)), tmp_path / "x.safetensors", metadata={METADATA_KEY: metadata})
     with pytest.raises(UserError, match="x.safetensors"):
         read_weights(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("content", [3, [1, 2], {}, {"state_dict": {}}, {"a": 3}, {"model": {"a": torch.zeros(1), 5: torch.zeros(1)}},
-                                     torch.zeros(3), {"format": "automix_transfer/1"}, {"format": "automix_transfer/2"}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        3,
+        [1, 2],
+        {},
+        {"state_dict": {}},
+        {"a": 3},
+        {"model": {"a": torch.zeros(1), 5: torch.zeros(1)}},
+        torch.zeros(3),
+        {"format": "automix_transfer/1"},
+        {"format": "automix_transfer/2"},
+    ],
+)
 def test_files_without_a_state_dict(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(UserError, match="x.pt"):

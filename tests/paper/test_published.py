@@ -1,4 +1,5 @@
-"""The paper's numbers: as its text has them, found by what was trained, and the contradictions that are noted are those that are there."""
+"""The paper's numbers: as its text has them, found by what was trained, and the contradictions that are noted
+are those that are there."""
 
 from __future__ import annotations
 
@@ -16,8 +17,15 @@ from automix_transfer.paper import published as paper
 
 
 def printed(name: str, values: list, digits: list[int]) -> str:
-    return " ".join([name.replace("*", "∗"), *("-" if value is None else f"{value:.{digit}f}"
-                                              for value, digit in zip(values, digits, strict=True))])
+    return " ".join(
+        [
+            name.replace("*", "∗"),
+            *(
+                "-" if value is None else f"{value:.{digit}f}"
+                for value, digit in zip(values, digits, strict=True)
+            ),
+        ]
+    )
 
 
 @pytest.mark.parametrize("name", paper.tables())
@@ -55,11 +63,14 @@ def test_methods_are_those_of_the_library_and_experiments_are_shared_between_tab
     methods = {cell.attributes["method"] for table in paper.tables().values() for cell in table}
     assert methods <= set(METHODS)
     found = paper.same(paper.cell("table1", "CIFAR-100", "R-18", "automix").attributes)
-    assert [cell.table for cell in found] == ["table1", "table10", "table14"] and {cell.value for cell in found} == {82.04}
+    assert [cell.table for cell in found] == ["table1", "table10", "table14"] and {
+        cell.value for cell in found
+    } == {82.04}
 
 
 def test_the_contradictions_that_are_noted_are_those_that_are_there() -> None:
-    """Tables that differ about one experiment, and gains that are not those of the rows: each has a note with the numbers."""
+    """Tables that differ about one experiment, and gains that are not those of the rows: each has a note with
+    the numbers."""
     for table in paper.tables().values():
         notes = " ".join(table.notes)
         for cell in table:

@@ -33,7 +33,9 @@ def reference(*tokens: str, table: str = "table1") -> Reference:
     return found
 
 
-AUTOMIX, MIXUP, VANILLA = (reference("CIFAR-100", "R-18", method) for method in ("automix", "mixup", "vanilla"))
+AUTOMIX, MIXUP, VANILLA = (
+    reference("CIFAR-100", "R-18", method) for method in ("automix", "mixup", "vanilla")
+)
 
 
 def table1(folder: Path):
@@ -47,7 +49,9 @@ def shown(filled, *tokens: str):
 
 def test_a_config_as_training_writes_it_is_the_papers_experiment(tmp_path: Path) -> None:
     write_trained(tmp_path / "a", AUTOMIX, 81.5)
-    experiment = load_experiment([AUTOMIX.recipe], ["data.root=/data", "seed=3", "data.workers=0", "train.channels_last=true"])
+    experiment = load_experiment(
+        [AUTOMIX.recipe], ["data.root=/data", "seed=3", "data.workers=0", "train.channels_last=true"]
+    )
     (tmp_path / "a" / "config.yaml").write_text(to_yaml(experiment))
     found = shown(table1(tmp_path), "CIFAR-100", "R-18", "automix")
     assert found.mean == 81.5 and found.marks == ()
@@ -67,9 +71,16 @@ def test_trials_are_averaged_and_the_gain_is_over_the_best_of_the_others(tmp_pat
     assert any(note.startswith("3 of 70 cells have runs, of 1 to 3 trials") for note in filled.notes)
     assert any("CIFAR-100 R-18: CutMix" in note for note in filled.notes)
     [cell] = [cell for cell in where(filled) if cell["method"] == "automix"]
-    assert [trial["run"] for trial in cell["trials"]] == [str(tmp_path / "deep" / "er" / f"a{seed}") for seed in range(3)]
+    assert [trial["run"] for trial in cell["trials"]] == [
+        str(tmp_path / "deep" / "er" / f"a{seed}") for seed in range(3)
+    ]
     assert cell["trials"][0]["commit"] == "0123456789" and cell["paper"] == 82.04
-    assert {each.table.name for each in with_runs(measure([tmp_path]))} == {"table1", "table10", "table14", "fig9"}
+    assert {each.table.name for each in with_runs(measure([tmp_path]))} == {
+        "table1",
+        "table10",
+        "table14",
+        "fig9",
+    }
 
 
 def test_what_is_not_the_papers_experiment_is_marked_and_never_mixed_in(tmp_path: Path) -> None:
@@ -78,7 +89,9 @@ def test_what_is_not_the_papers_experiment_is_marked_and_never_mixed_in(tmp_path
     write_trained(tmp_path / "few", MIXUP, 99.0, 0, ["data.limit_per_class=50"], images=5_000)
     write_trained(tmp_path / "slow", VANILLA, 77.0, 0, ["optimizer.lr=0.05"], version="0.0.1")
     filled = table1(tmp_path)
-    automix, mixup, vanilla = (shown(filled, "CIFAR-100", "R-18", method) for method in ("automix", "mixup", "vanilla"))
+    automix, mixup, vanilla = (
+        shown(filled, "CIFAR-100", "R-18", method) for method in ("automix", "mixup", "vanilla")
+    )
     assert automix.mean == 82.0 and len(automix.trials) == 1
     assert mixup.marks == ("about 5,000 of 50,000 images",)
     assert vanilla.marks == ("optimizer.lr=0.05 (recipe: 0.1)", "made by version 0.0.1")
@@ -89,21 +102,33 @@ def test_what_is_not_the_papers_experiment_is_marked_and_never_mixed_in(tmp_path
 
 
 def test_what_a_run_starts_from_is_part_of_the_experiment(tmp_path: Path) -> None:
-    """Weights that the recipe does not start from are marked, also where only the first of a run's starts names them."""
-    write_trained(tmp_path / "scratch", AUTOMIX, 82.0, 0, ["encoder.which=q"])  # without a file it does not matter how it would be read
+    """Weights that the recipe does not start from are marked, also where only the first of a run's starts
+    names them."""
+    # without a file it does not matter how it would be read
+    write_trained(tmp_path / "scratch", AUTOMIX, 82.0, 0, ["encoder.which=q"])
     for seed, name in ((1, "one"), (2, "other")):
         write_trained(tmp_path / name, AUTOMIX, 86.0 + seed, seed, [f"encoder.weights=/w/{name}.pth"])
     resumed = write_trained(tmp_path / "resumed", VANILLA, 85.0)
-    (resumed / "run.json").write_text(json.dumps({"seed": 0, "starts": [{"command": "python train.py 'encoder.weights=/w/a b.pth'"}, {}]}))
+    (resumed / "run.json").write_text(
+        json.dumps({"seed": 0, "starts": [{"command": "python train.py 'encoder.weights=/w/a b.pth'"}, {}]})
+    )
     filled = table1(tmp_path)
     found = shown(filled, "CIFAR-100", "R-18", "automix")
     assert (found.mean, len(found.trials), found.marks) == (82.0, 1, ())
     assert shown(filled, "CIFAR-100", "R-18", "vanilla").marks == ("starts from /w/a b.pth",)
-    assert {note.split("(")[1].split(";")[0] for note in filled.notes if "also there" in note} == {"starts from /w/one.pth",
-                                                                                                  "starts from /w/other.pth"}
+    assert {note.split("(")[1].split(";")[0] for note in filled.notes if "also there" in note} == {
+        "starts from /w/one.pth",
+        "starts from /w/other.pth",
+    }
     bird = reference("CUB-200", "R-18", "automix", table="table5")
-    for seed, options in enumerate((["encoder.weights=a.pth"], ["encoder.weights=a.pth"], ["encoder.weights=b.pth"],
-                                    ["encoder.weights=a.pth", "encoder.which=q"])):
+    for seed, options in enumerate(
+        (
+            ["encoder.weights=a.pth"],
+            ["encoder.weights=a.pth"],
+            ["encoder.weights=b.pth"],
+            ["encoder.weights=a.pth", "encoder.which=q"],
+        )
+    ):
         write_trained(tmp_path / f"bird{seed}", bird, 80.0 + seed, seed, options)
     found = shown(fill(paper.table("5"), measure([tmp_path])), "CUB-200", "R-18", "automix")
     assert (found.mean, len(found.trials), found.marks) == (80.5, 2, ())
@@ -114,7 +139,9 @@ def test_fewer_classes_are_not_fewer_images(tmp_path: Path) -> None:
     write_trained(tmp_path / "images", MIXUP, 60.0, 0, ["data.limit_per_class=50"], images=5_000)
     write_trained(tmp_path / "all", VANILLA, 78.0, 0, ["data.limit_classes=100"])
     filled = table1(tmp_path)
-    automix, mixup, vanilla = (shown(filled, "CIFAR-100", "R-18", method).marks for method in ("automix", "mixup", "vanilla"))
+    automix, mixup, vanilla = (
+        shown(filled, "CIFAR-100", "R-18", method).marks for method in ("automix", "mixup", "vanilla")
+    )
     assert automix == ("10 of 100 classes", "about 5,000 of 50,000 images")
     assert mixup == ("about 5,000 of 50,000 images",) and vanilla == ()
     assert all(gain is None for gain in filled.gain)
@@ -122,7 +149,8 @@ def test_fewer_classes_are_not_fewer_images(tmp_path: Path) -> None:
 
 def test_a_shrunk_run_belongs_to_the_cell_that_it_was_planned_for(tmp_path: Path) -> None:
     folder = write_trained(tmp_path / "a", AUTOMIX, 30.0, 0, ["train.epochs=8"])
-    assert shown(table1(tmp_path), "CIFAR-100", "R-18", "automix") is None  # 8 epochs are nearer to 200: Table 14
+    # 8 epochs are nearer to 200: Table 14
+    assert shown(table1(tmp_path), "CIFAR-100", "R-18", "automix") is None
     (folder / "planned.json").write_text(json.dumps({"attributes": dict(AUTOMIX.attributes)}))
     assert shown(table1(tmp_path), "CIFAR-100", "R-18", "automix").marks == ("8 of 800 epochs",)
 
@@ -142,8 +170,13 @@ def test_runs_that_cannot_be_believed_are_left_out_with_a_sentence(tmp_path: Pat
     measured = measure([tmp_path])
     assert not measured.figures and len(measured.problems) == 7
     told = "\n".join(measured.problems)
-    for sentence in ("unfinished has not finished (800 of 800 epochs)", "metrics.json says 95.00, but log.csv gives 80.00",
-                     "is of 400 epochs, config.yaml of 800", "no median top-1", "is missing or damaged"):
+    for sentence in (
+        "unfinished has not finished (800 of 800 epochs)",
+        "metrics.json says 95.00, but log.csv gives 80.00",
+        "is of 400 epochs, config.yaml of 800",
+        "no median top-1",
+        "is missing or damaged",
+    ):
         assert sentence in told
     assert all("\n" not in problem for problem in measured.problems)
 
@@ -164,17 +197,52 @@ def test_robustness_localization_and_detection_lead_back_to_their_training(tmp_p
     bird = reference("CUB-200", "R-18", "automix", table="table5")
     backbone = reference("R-50", "100 epochs", "automix", table="table2")
     for name, trained in (("robust", robust), ("bird", bird), ("backbone", backbone)):
-        write_trained(tmp_path / name, trained, 80.0, overrides=["encoder.weights=r18.pth"] if name == "bird" else [])
-    write_evaluation(tmp_path / "robust", {"top1": 80.0, "fgsm_error": 55.5, "corruption_top1_19": 58.25, "corruption_made": "generated"})
-    (tmp_path / "wsol.json").write_text(json.dumps(
-        {"MaxBoxAcc": 50.0, "MaxBoxAccV2": 54.5, "n_images": 5_794, "checkpoint": "elsewhere/bird/last.pt"}))
-    (tmp_path / "backbone" / "backbone.proof.json").write_text(json.dumps(
-        {"file": "backbone.pkl", "source": str(tmp_path / "backbone" / "last.pt"), "matched": 1, "total": 1, "largest_difference": 0.0}))
+        write_trained(
+            tmp_path / name, trained, 80.0, overrides=["encoder.weights=r18.pth"] if name == "bird" else []
+        )
+    write_evaluation(
+        tmp_path / "robust",
+        {"top1": 80.0, "fgsm_error": 55.5, "corruption_top1_19": 58.25, "corruption_made": "generated"},
+    )
+    (tmp_path / "wsol.json").write_text(
+        json.dumps(
+            {
+                "MaxBoxAcc": 50.0,
+                "MaxBoxAccV2": 54.5,
+                "n_images": 5_794,
+                "checkpoint": "elsewhere/bird/last.pt",
+            }
+        )
+    )
+    (tmp_path / "backbone" / "backbone.proof.json").write_text(
+        json.dumps(
+            {
+                "file": "backbone.pkl",
+                "source": str(tmp_path / "backbone" / "last.pt"),
+                "matched": 1,
+                "total": 1,
+                "largest_difference": 0.0,
+            }
+        )
+    )
     detection = tmp_path / "voc"
     detection.mkdir()
-    (detection / "results.json").write_text(json.dumps(
-        {"AP": 55.0, "AP50": 82.5, "AP75": 60.0, "data": "voc_2007_test", "detector": "Faster R-CNN, build_resnet_backbone, depth 50",
-         "weights": str(tmp_path / "backbone" / "backbone.pkl"), "iterations": 12_000, "batch": 16, "seed": 1, "metrics": {}}))
+    (detection / "results.json").write_text(
+        json.dumps(
+            {
+                "AP": 55.0,
+                "AP50": 82.5,
+                "AP75": 60.0,
+                "data": "voc_2007_test",
+                "detector": "Faster R-CNN, build_resnet_backbone, depth 50",
+                "weights": str(tmp_path / "backbone" / "backbone.pkl"),
+                "iterations": 12_000,
+                "batch": 16,
+                "seed": 1,
+                "metrics": {},
+            }
+        )
+    )
     measured = measure([tmp_path])
     six, seven, eight = (fill(paper.table(name), measured) for name in ("6", "7", "8"))
     assert shown(six, "automix", "corruption").mean == 58.25
@@ -186,30 +254,60 @@ def test_robustness_localization_and_detection_lead_back_to_their_training(tmp_p
     assert shown(seven, "COCO", "ap", "automix") is None
 
 
-@pytest.mark.parametrize(("about", "images", "marks"), [
-    ({"which": "k", "split": "val"}, 10_000, ()),  # CIFAR's val is its test, and k is what AutoMix is evaluated by
-    ({"split": "train", "which": "q"}, 50_000, ("evaluated with split train instead of test", "evaluated with encoder q instead of k",
-                                                "evaluated on 50000 images instead of 10,000")),
-    ({"image_size": 64, "mean": [0, 0, 0], "test_crop_ratio": 0.5}, 10_000,
-     ("evaluated with image_size 64 instead of 32", "evaluated with test_crop_ratio 0.5 instead of 1.0",
-      "evaluated with mean [0, 0, 0] instead of [0.5071, 0.4867, 0.4408]")),
-    ({"dataset": "imagefolder", "std": None, "limit": 100}, 100,
-     ("evaluated with dataset imagefolder instead of cifar100", "evaluated without saying its std",
-      "evaluated on 100 images instead of 10,000")),
-])
-def test_an_evaluation_that_is_not_the_papers_is_marked(tmp_path: Path, about: dict[str, object], images: int,
-                                                        marks: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("about", "images", "marks"),
+    [
+        # CIFAR's val is its test, and k is what AutoMix is evaluated by
+        ({"which": "k", "split": "val"}, 10_000, ()),
+        (
+            {"split": "train", "which": "q"},
+            50_000,
+            (
+                "evaluated with split train instead of test",
+                "evaluated with encoder q instead of k",
+                "evaluated on 50000 images instead of 10,000",
+            ),
+        ),
+        (
+            {"image_size": 64, "mean": [0, 0, 0], "test_crop_ratio": 0.5},
+            10_000,
+            (
+                "evaluated with image_size 64 instead of 32",
+                "evaluated with test_crop_ratio 0.5 instead of 1.0",
+                "evaluated with mean [0, 0, 0] instead of [0.5071, 0.4867, 0.4408]",
+            ),
+        ),
+        (
+            {"dataset": "imagefolder", "std": None, "limit": 100},
+            100,
+            (
+                "evaluated with dataset imagefolder instead of cifar100",
+                "evaluated without saying its std",
+                "evaluated on 100 images instead of 10,000",
+            ),
+        ),
+    ],
+)
+def test_an_evaluation_that_is_not_the_papers_is_marked(
+    tmp_path: Path, about: dict[str, object], images: int, marks: tuple[str, ...]
+) -> None:
     run = write_trained(tmp_path / "a", reference("automix", "RX-50", table="table6"), 80.0)
     write_evaluation(run, {"fgsm_error": 55.5, "images": images}, **about)
     filled = fill(paper.table("6"), measure([tmp_path]))
-    assert shown(filled, "automix", "fgsm_error").marks == marks and shown(filled, "automix", "top1").marks == ()
+    assert (
+        shown(filled, "automix", "fgsm_error").marks == marks and shown(filled, "automix", "top1").marks == ()
+    )
 
 
 def test_table_11_counts_parameters_and_hours(tmp_path: Path) -> None:
     write_trained(tmp_path / "m", reference("Tiny-ImageNet", "R-18", "mixup"), 63.0, seconds=7200.0)
     write_trained(tmp_path / "a", reference("R-18", "l2", table="table11"), 67.0)
     filled = fill(paper.table("11"), measure([tmp_path]))
-    assert round(shown(filled, "mixup", "R-18", "params").mean, 2) == 11.27 == paper.cell("11", "mixup", "R-18", "params").value
+    assert (
+        round(shown(filled, "mixup", "R-18", "params").mean, 2)
+        == 11.27
+        == paper.cell("11", "mixup", "R-18", "params").value
+    )
     assert shown(filled, "mixup", "R-18", "hours").mean == 2.0 and shown(filled, "l2", "R-18").mean == 67.0
     assert 11.27 < shown(filled, "l2", "R-18", "params").mean < 11.30  # the Mix Block besides
 
@@ -218,7 +316,13 @@ def test_table_11_counts_parameters_and_hours(tmp_path: Path) -> None:
 def some(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("some")
     for number, trained in enumerate(list(catalogue().references.values())[::4]):
-        write_trained(folder / str(number), trained, 50 + number % 40, number % 2, ["optimizer.lr=0.3"] if number % 3 == 0 else [])
+        write_trained(
+            folder / str(number),
+            trained,
+            50 + number % 40,
+            number % 2,
+            ["optimizer.lr=0.3"] if number % 3 == 0 else [],
+        )
     return folder
 
 
@@ -226,7 +330,9 @@ def test_every_form_of_every_table(some: Path) -> None:
     every = with_runs(measure([some]))
     for filled in every:
         text = render.to_text(filled, 80)
-        assert all(len(line) <= 80 for line in text.splitlines() if not line.startswith("  ")), filled.table.name
+        assert all(len(line) <= 80 for line in text.splitlines() if not line.startswith("  ")), (
+            filled.table.name
+        )
         assert max(map(len, text.splitlines())) <= 100
         rows = list(csv.reader(io.StringIO(render.to_csv(filled))))
         assert len({len(row) for row in rows}) == 1
@@ -247,7 +353,9 @@ def test_every_form_of_every_table(some: Path) -> None:
 
 
 def test_latex_escapes() -> None:
-    assert latex(r"50% & a_b #1 {x} ~^ \z $") == (r"50\% \& a\_b \#1 \{x\} \textasciitilde{}\textasciicircum{} \textbackslash{}z \$")
+    assert latex(r"50% & a_b #1 {x} ~^ \z $") == (
+        r"50\% \& a\_b \#1 \{x\} \textasciitilde{}\textasciicircum{} \textbackslash{}z \$"
+    )
     assert latex("λ ± †") == r"$\lambda$ $\pm$ \dag{}" and latex("雪") == "?"
 
 
@@ -259,16 +367,23 @@ def test_the_command(some: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["tables", str(some), "--table", "Table 1", "--where"]) == 0
     out, err = capsys.readouterr()
     assert "Table 1. Top-1" in out and "where the figures are from" in out and "seed" in out
-    assert main(["tables", str(some), "--table", "table9", "--format", "csv", "-o", str(tmp_path / "t.csv")]) == 0
+    assert (
+        main(["tables", str(some), "--table", "table9", "--format", "csv", "-o", str(tmp_path / "t.csv")])
+        == 0
+    )
     assert "random grids" in (tmp_path / "t.csv").read_text()
     (tmp_path / "empty" / "run").mkdir(parents=True)
     write_trained(tmp_path / "foreign", AUTOMIX, 50.0, 0, ["encoder.name=resnet10_32"])
     assert main(["tables", str(tmp_path / "foreign"), "--table", "2"]) == 0
     out, err = capsys.readouterr()
-    assert "No run of these 81 cells is there; `report plan table2` lists what is needed." in " ".join(out.split())
+    assert "No run of these 81 cells is there; `report plan table2` lists what is needed." in " ".join(
+        out.split()
+    )
     assert "1 of 1 runs are of a data set, encoder or method of no table" in err
-    for arguments, sentence in ((["tables", str(some), "--table", "tabel1"], "did you mean table1"),
-                                (["tables", str(tmp_path / "nowhere")], "does not exist")):
+    for arguments, sentence in (
+        (["tables", str(some), "--table", "tabel1"], "did you mean table1"),
+        (["tables", str(tmp_path / "nowhere")], "does not exist"),
+    ):
         with pytest.raises(UserError, match=sentence):
             main(arguments)
 
@@ -279,7 +394,9 @@ def test_many_runs_take_seconds(tmp_path: Path) -> None:
     for number in range(1, 200):
         shutil.copytree(tmp_path / "0", tmp_path / str(number))
         config = (tmp_path / "0" / "config.yaml").read_text()
-        (tmp_path / str(number) / "config.yaml").write_text(re.sub(r"(?m)^seed: 0", f"seed: {number}", config))
+        (tmp_path / str(number) / "config.yaml").write_text(
+            re.sub(r"(?m)^seed: 0", f"seed: {number}", config)
+        )
         (tmp_path / str(number) / "run.json").write_text(json.dumps({"seed": number}))
     begun = time.process_time()
     measured = measure([tmp_path])
@@ -287,23 +404,57 @@ def test_many_runs_take_seconds(tmp_path: Path) -> None:
     assert len(shown(fill(paper.table("1"), measured), "CIFAR-100", "R-18", "automix").trials) == 200
 
 
-FILES = ("config.yaml", "metrics.json", "run.json", "log.csv", "planned.json", "evaluation.json", "wsol.json", "results.json")
-VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5)
+FILES = (
+    "config.yaml",
+    "metrics.json",
+    "run.json",
+    "log.csv",
+    "planned.json",
+    "evaluation.json",
+    "wsol.json",
+    "results.json",
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
 
 
 @settings(max_examples=40)
-@given(file=st.sampled_from(FILES), key=st.integers(0, 50), value=VALUES, cut=st.integers(0, 400), how=st.integers(0, 2))
-def test_folders_damaged_by_hand_are_sentences(tmp_path_factory: pytest.TempPathFactory, file: str, key: int, value: object, cut: int,
-                                               how: int) -> None:
+@given(
+    file=st.sampled_from(FILES),
+    key=st.integers(0, 50),
+    value=VALUES,
+    cut=st.integers(0, 400),
+    how=st.integers(0, 2),
+)
+def test_folders_damaged_by_hand_are_sentences(
+    tmp_path_factory: pytest.TempPathFactory, file: str, key: int, value: object, cut: int, how: int
+) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     write_trained(folder, AUTOMIX, 80.0)
     (folder / "planned.json").write_text(json.dumps({"attributes": dict(AUTOMIX.attributes)}))
     write_evaluation(folder, {"fgsm_error": 50.0, "corruption_top1_19": 5.0})
-    (folder / "wsol.json").write_text(json.dumps({"MaxBoxAcc": 5.0, "MaxBoxAccV2": 5.0, "n_images": 5,
-                                                  "checkpoint": str(folder / "last.pt")}))
-    (folder / "results.json").write_text(json.dumps({"AP": 5.0, "AP50": 5.0, "AP75": None, "detector": "x", "data": "voc_2007_test",
-                                                     "weights": str(folder / "last.pt"), "iterations": 5, "images": {}}))
+    (folder / "wsol.json").write_text(
+        json.dumps(
+            {"MaxBoxAcc": 5.0, "MaxBoxAccV2": 5.0, "n_images": 5, "checkpoint": str(folder / "last.pt")}
+        )
+    )
+    (folder / "results.json").write_text(
+        json.dumps(
+            {
+                "AP": 5.0,
+                "AP50": 5.0,
+                "AP75": None,
+                "detector": "x",
+                "data": "voc_2007_test",
+                "weights": str(folder / "last.pt"),
+                "iterations": 5,
+                "images": {},
+            }
+        )
+    )
     path = folder / file
     text = path.read_text()
     if how == 0 and file.endswith(".json"):
@@ -311,10 +462,10 @@ def test_folders_damaged_by_hand_are_sentences(tmp_path_factory: pytest.TempPath
         content[list(content)[key % len(content)]] = value
         path.write_text(json.dumps(content))
     elif how == 1:
-        path.write_text(text[:cut % max(len(text), 1)])
+        path.write_text(text[: cut % max(len(text), 1)])
     else:
         lines = text.splitlines()
-        lines[key % len(lines)] = json.dumps(value)[:30] + lines[key % len(lines)][cut % 7:]
+        lines[key % len(lines)] = json.dumps(value)[:30] + lines[key % len(lines)][cut % 7 :]
         path.write_text("\n".join(lines))
     measured = measure([folder])
     assert all("\n" not in problem for problem in measured.problems)

@@ -17,29 +17,52 @@ from tests.mixing.tiny_methods import batch, tiny_method
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "pretrain" / "configs"
-SMALL = ["encoder.name=resnet10_32", "data.image_size=32", "data.workers=0", "train.device=cpu", "train.batch_size=4"]
+SMALL = [
+    "encoder.name=resnet10_32",
+    "data.image_size=32",
+    "data.workers=0",
+    "train.device=cpu",
+    "train.batch_size=4",
+]
 SQUEEZENET = "encoder.name=torchvision/squeezenet1_1"
 
 
 def recipe(name: str, root: Path, *overrides: str):
-    return load_experiment([CONFIGS / name], [f"data.root={root}", f"output={root / 'run'}", *SMALL, *overrides])
+    return load_experiment(
+        [CONFIGS / name], [f"data.root={root}", f"output={root / 'run'}", *SMALL, *overrides]
+    )
 
 
 def test_data_of_another_number_of_classes(tmp_path: Path) -> None:
     root = trees.folders(tmp_path, classes=3, images=8, size=(32, 32))
-    with pytest.raises(UserError, match=r"data.root=.* holds 3 classes, but this recipe is for 1000 \(data.classes\); .*data.classes=3"):
+    with pytest.raises(
+        UserError,
+        match=r"data.root=.* holds 3 classes, but this recipe is for 1000 \(data.classes\); .*data.classes=3",
+    ):
         train(recipe("imagenet_r50_mixup_100e.yaml", root), dry_run=True)
-    metrics = train(recipe("imagenet_r50_mixup_100e.yaml", root, "data.classes=3"), dry_run=True)  # the remedy works
+    # the remedy works
+    metrics = train(recipe("imagenet_r50_mixup_100e.yaml", root, "data.classes=3"), dry_run=True)
     assert "top1_last" in metrics
-    train(recipe("imagenet_r50_mixup_100e.yaml", root, "data.limit_classes=2"), dry_run=True)  # some of the recipe's own classes
+    # some of the recipe's own classes
+    train(recipe("imagenet_r50_mixup_100e.yaml", root, "data.limit_classes=2"), dry_run=True)
 
 
-@pytest.mark.parametrize(("batch_size", "processes", "accumulate", "says"), [
-    (4, 8, 1, "less than one image for each of 8 processes.*fewer processes, or raise it to a multiple of 8"),
-    (8, 4, 3, "less than one image for each of 4 processes times train.accumulate=3.*multiple of 12"),
-    (100, 8, 1, "does not divide into 8 processes.*multiple of 8"),
-])
-def test_a_batch_that_processes_cannot_share(batch_size: int, processes: int, accumulate: int, says: str) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "processes", "accumulate", "says"),
+    [
+        (
+            4,
+            8,
+            1,
+            "less than one image for each of 8 processes.*fewer processes, or raise it to a multiple of 8",
+        ),
+        (8, 4, 3, "less than one image for each of 4 processes times train.accumulate=3.*multiple of 12"),
+        (100, 8, 1, "does not divide into 8 processes.*multiple of 8"),
+    ],
+)
+def test_a_batch_that_processes_cannot_share(
+    batch_size: int, processes: int, accumulate: int, says: str
+) -> None:
     with pytest.raises(UserError, match=says):
         pass_size(batch_size, processes, accumulate)
     assert pass_size(256, 8, 2) == 16
@@ -47,9 +70,14 @@ def test_a_batch_that_processes_cannot_share(batch_size: int, processes: int, ac
 
 def test_an_encoder_whose_taps_are_unknown(tmp_path: Path) -> None:
     def build(*overrides: str):
-        return build_model(recipe("imagenet_r50_automix_300e.yaml", tmp_path, SQUEEZENET, *overrides), ["a", "b"])
+        return build_model(
+            recipe("imagenet_r50_automix_300e.yaml", tmp_path, SQUEEZENET, *overrides), ["a", "b"]
+        )
 
-    with pytest.raises(UserError, match="the stages of SqueezeNet are not known.*feature_layer=features.10; it has features.0") as error:
+    with pytest.raises(
+        UserError,
+        match="the stages of SqueezeNet are not known.*feature_layer=features.10; it has features.0",
+    ) as error:
         build()
     assert "\n" not in str(error.value)
     method, _, _ = build("method.feature_layer=features.9")  # the remedy works
@@ -60,11 +88,16 @@ def test_an_encoder_whose_taps_are_unknown(tmp_path: Path) -> None:
         build("encoder.name=resnet10_32", "method.feature_layer=layer9")
 
 
-@pytest.mark.parametrize(("encoder", "sizes", "named"), [
-    ("levit_128s", ["data.image_size=200", "data.test_size=224"], "data.image_size=200"),
-    ("swin_tiny_patch4_window7_224", ["data.image_size=64", "data.test_size=48"], "data.test_size=48"),
-])
-def test_image_sizes_that_the_encoder_does_not_take(encoder: str, sizes: list[str], named: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("encoder", "sizes", "named"),
+    [
+        ("levit_128s", ["data.image_size=200", "data.test_size=224"], "data.image_size=200"),
+        ("swin_tiny_patch4_window7_224", ["data.image_size=64", "data.test_size=48"], "data.test_size=48"),
+    ],
+)
+def test_image_sizes_that_the_encoder_does_not_take(
+    encoder: str, sizes: list[str], named: str, tmp_path: Path
+) -> None:
     """Before the first step, and not in the evaluation behind the first epoch."""
     experiment = recipe("imagenet_r50_mixup_100e.yaml", tmp_path, f"encoder.name={encoder}", *sizes)
     with pytest.raises(UserError, match=f"encoder '{encoder}' does not take images of {named}"):
@@ -73,7 +106,10 @@ def test_image_sizes_that_the_encoder_does_not_take(encoder: str, sizes: list[st
 
 def test_the_divergence_of_augmix_takes_no_binary_cross_entropy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="method.loss=bce does not go with augmix.*method.loss=ce"):
-        build_model(recipe("imagenet_r50_mixup_100e.yaml", tmp_path, "method={name: augmix, loss: bce, alpha: 1.0}"), ["a", "b"])
+        build_model(
+            recipe("imagenet_r50_mixup_100e.yaml", tmp_path, "method={name: augmix, loss: bce, alpha: 1.0}"),
+            ["a", "b"],
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "augmix"])
@@ -81,7 +117,11 @@ def test_every_other_method_takes_every_loss(name: str) -> None:
     plain = tiny_method(name, loss="ce", smoothing=0.0)
     images, labels = batch(plain, count=4)
     usual = plain(images, labels, torch.Generator().manual_seed(0)).loss.item()
-    for loss in ({"loss": "bce", "smoothing": 0.0}, {"loss": "ce", "smoothing": 0.2}, {"loss": "bce", "bce_threshold": -1.0}):
+    for loss in (
+        {"loss": "bce", "smoothing": 0.0},
+        {"loss": "ce", "smoothing": 0.2},
+        {"loss": "bce", "bce_threshold": -1.0},
+    ):
         method = tiny_method(name, **loss)
         method.load_state_dict(plain.state_dict())
         found = method(images, labels, torch.Generator().manual_seed(0)).loss
@@ -89,11 +129,22 @@ def test_every_other_method_takes_every_loss(name: str) -> None:
         assert found.isfinite() and abs(found.item() - usual) > 1e-4, loss
 
 
-@pytest.mark.parametrize(("option", "says"), [
-    ("loss=mse", "method.loss='mse' is unknown; choose one of ce, bce"), ("smoothing=1.0", "method.smoothing is 1.0"),
-    ("bce_threshold=1.0", "method.bce_threshold"), ("smoothing=nan", "method.smoothing is nan"), ("smoothing=[1]", "smoothing"),
-])
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("loss=mse", "method.loss='mse' is unknown; choose one of ce, bce"),
+        ("smoothing=1.0", "method.smoothing is 1.0"),
+        ("bce_threshold=1.0", "method.bce_threshold"),
+        ("smoothing=nan", "method.smoothing is nan"),
+        ("smoothing=[1]", "smoothing"),
+    ],
+)
 @pytest.mark.parametrize("name", ["vanilla", "mixup", "cutmix", "automix", "comixup", "augmix", "fmix"])
 def test_losses_out_of_range_are_named(name: str, option: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says):
-        build_model(load_experiment(overrides=[f"data.root={tmp_path}", *SMALL, f"method.name={name}", f"method.{option}"]), ["a", "b"])
+        build_model(
+            load_experiment(
+                overrides=[f"data.root={tmp_path}", *SMALL, f"method.name={name}", f"method.{option}"]
+            ),
+            ["a", "b"],
+        )

@@ -1,7 +1,9 @@
-"""Every recipe runs: each is built as it is, and stepped on tiny images of its own data set's layout, in this process.
+"""Every recipe runs: each is built as it is, and stepped on tiny images of its own data set's layout, in this
+process.
 
-Recipes that differ in numbers only (lengths of training, rates, alpha) share a step. The whole of ``--dry-run`` is done for every method
-with ResNet-18 and for AutoMix with most encoders; the others do what a run does in its first step, without the checkpoint.
+Recipes that differ in numbers only (lengths of training, rates, alpha) share a step. The whole of
+``--dry-run`` is done for every method with ResNet-18 and for AutoMix with most encoders; the others do what a
+run does in its first step, without the checkpoint.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ for _recipe in RECIPES:
     KINDS.setdefault(kind_of(_recipe), []).append(_recipe)
 FIRST = [recipes[0] for recipes in KINDS.values()]
 #: one of AutoMix's recipes with each encoder
-WHOLE = {kind[1]: recipes[0] for kind, recipes in reversed(KINDS.items()) if "methods/automix" in kind and kind[1] not in HEAVY}
+WHOLE = {
+    kind[1]: recipes[0]
+    for kind, recipes in reversed(KINDS.items())
+    if "methods/automix" in kind and kind[1] not in HEAVY
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,10 @@ def test_it_runs(recipe: Path, small: SmallRecipes) -> None:
     loop.update(run)
     run.method.after_step(1.0)
     assert output.loss.isfinite()
-    assert any(not torch.equal(p, q) for p, q in zip(run.method.inference_encoder().parameters(), before, strict=True))
+    assert any(
+        not torch.equal(p, q)
+        for p, q in zip(run.method.inference_encoder().parameters(), before, strict=True)
+    )
 
 
 def test_what_runs_once_is_the_same() -> None:
@@ -60,28 +69,50 @@ def test_what_runs_once_is_the_same() -> None:
 
 
 def test_every_recipe_is_built_as_it_is(small: SmallRecipes) -> None:
-    """At its own image size and number of classes, on tensors without content: methods refuse what does not fit when they are built.
+    """At its own image size and number of classes, on tensors without content: methods refuse what does not
+    fit when they are built.
 
     Those of one kind and image size are built once."""
-    own = {(kind, plain(recipe).data.image_size): recipe for kind, recipes in KINDS.items() for recipe in recipes}
+    own = {
+        (kind, plain(recipe).data.image_size): recipe for kind, recipes in KINDS.items() for recipe in recipes
+    }
     for recipe in own.values():
         whole = plain(recipe)
         data = replace(whole.data, mixed="x") if whole.method["name"] == "supermix" else whole.data
-        method = whole.method | ({"teacher": "resnet10_32", "teacher_weights": str(small.teacher())} if "teacher" in whole.method else {})
+        method = whole.method | (
+            {"teacher": "resnet10_32", "teacher_weights": str(small.teacher())}
+            if "teacher" in whole.method
+            else {}
+        )
         with torch.device("cpu" if "teacher" in method else "meta"):
-            built, info, _ = build_model(replace(whole, data=data, method=method), [str(n) for n in range(data.classes or 5)])
+            built, info, _ = build_model(
+                replace(whole, data=data, method=method), [str(n) for n in range(data.classes or 5)]
+            )
         assert info.num_classes == (data.classes or 5) and info.image_size == data.image_size, recipe.stem
         assert find_classifier(built.inference_encoder()).out_features == info.num_classes, recipe.stem
     assert len(own) > len(KINDS)
 
 
-LAYOUTS = ["cifar10", "cifar100", "tiny_imagenet", "cub", "aircraft", "inaturalist2017", "inaturalist2018", "places205"]
+LAYOUTS = [
+    "cifar10",
+    "cifar100",
+    "tiny_imagenet",
+    "cub",
+    "aircraft",
+    "inaturalist2017",
+    "inaturalist2018",
+    "places205",
+]
 
 
 @pytest.mark.parametrize("dataset", LAYOUTS)
 def test_every_layout_runs_with_its_own_recipe(dataset: str, small: SmallRecipes) -> None:
     """With a small encoder; a recipe of ``imagefolder`` is among those above."""
-    recipe = next(r for r in RECIPES if plain(r).data.dataset == dataset and plain(r).method["name"] == "vanilla" and plain(r).data.classes)
+    recipe = next(
+        r
+        for r in RECIPES
+        if plain(r).data.dataset == dataset and plain(r).method["name"] == "vanilla" and plain(r).data.classes
+    )
     experiment = small.load(recipe)
     experiment = replace(experiment, encoder=replace(experiment.encoder, name="resnet10_32"))
     metrics = loop.train(experiment, dry_run=True)

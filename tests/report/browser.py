@@ -1,4 +1,5 @@
-"""A headless Chromium driven over its debugging pipe (JSON messages that end with a zero byte), without a further package."""
+"""A headless Chromium driven over its debugging pipe (JSON messages that end with a zero byte), without a
+further package."""
 
 from __future__ import annotations
 
@@ -13,12 +14,14 @@ from typing import Any
 
 
 class Browser:
-    """One page of a headless Chromium; ``errors`` collects console errors and exceptions, ``requests`` everything that was asked for."""
+    """One page of a headless Chromium; ``errors`` collects console errors and exceptions, ``requests``
+    everything that was asked for."""
 
     def __init__(self, program: str, profile: Path) -> None:
         (read_in, self._write), (self._read, write_out) = os.pipe(), os.pipe()
 
-        def place_pipes() -> None:  # Chromium reads commands from 3 and writes answers to 4; first out of each other's way
+        # Chromium reads commands from 3 and writes answers to 4; first out of each other's way
+        def place_pipes() -> None:
             high = os.dup(read_in), os.dup(write_out)
             os.dup2(high[0], 3)
             os.dup2(high[1], 4)
@@ -26,10 +29,23 @@ class Browser:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self._number, self._buffer, self._loaded = 0, b"", False
-        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
-                   "--no-first-run", "--disable-background-networking", "--disable-extensions", f"--user-data-dir={profile}", "about:blank"]
+        command = [
+            program,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--remote-debugging-pipe",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-extensions",
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
         nothing = subprocess.DEVNULL
-        self.process = subprocess.Popen(command, preexec_fn=place_pipes, close_fds=False, stdout=nothing, stderr=nothing)
+        self.process = subprocess.Popen(
+            command, preexec_fn=place_pipes, close_fds=False, stdout=nothing, stderr=nothing
+        )
         os.close(read_in)
         os.close(write_out)
         self._session = ""
@@ -40,8 +56,17 @@ class Browser:
 
     def open(self, file: Path, width: int = 1440, height: int = 900, dark: bool = False) -> None:
         """Load ``file`` from disk in a window of that size and scheme, and wait for it."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
         self._loaded = False
         self.call("Page.navigate", url=file.resolve().as_uri())
         end = time.monotonic() + 60
@@ -66,7 +91,10 @@ class Browser:
         clip: dict[str, Any] = {}
         if whole:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-            clip = {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}, "captureBeyondViewport": True}
+            clip = {
+                "clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1},
+                "captureBeyondViewport": True,
+            }
         file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png", **clip)["data"]))
 
     def close(self) -> None:

@@ -11,38 +11,71 @@ from PIL import Image
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SUMMARY: dict[str, Any] = {
-    "pretrain": {"vanilla": {"top1": 61.25}, "mixup": {"top1": 52.5, "mixed_top1": 70.0, "mixed_top2": 30.0},
-                 "cutmix": {"top1": 9.75, "mixed_top2": 34.0},
-                 "automix": {"top1": 63.0, "mixed_top1": 79.0, "mixed_top2": 39.5, "top1_q": 64.0}},
-    "detection": {"random_init": {"AP": 12.0, "AP50": 30.0, "AP75": None}, "automix": {"AP": 20.5, "AP50": 43.0, "AP75": 15.0}},
-    "wsol": {"center_box": {"MaxBoxAcc": 44.0, "MaxBoxAccV2": 46.0}, "automix": {"MaxBoxAcc": 61.0, "MaxBoxAccV2": 58.0}},
-    "finegrained": {"cub": {"scratch": {"top1": 30.0}, "automix": {"top1": 61.5}},
-                    "aircraft": {"scratch": {"top1": 22.5}, "automix": {"top1": 21.0}}},
+    "pretrain": {
+        "vanilla": {"top1": 61.25},
+        "mixup": {"top1": 52.5, "mixed_top1": 70.0, "mixed_top2": 30.0},
+        "cutmix": {"top1": 9.75, "mixed_top2": 34.0},
+        "automix": {"top1": 63.0, "mixed_top1": 79.0, "mixed_top2": 39.5, "top1_q": 64.0},
+    },
+    "detection": {
+        "random_init": {"AP": 12.0, "AP50": 30.0, "AP75": None},
+        "automix": {"AP": 20.5, "AP50": 43.0, "AP75": 15.0},
+    },
+    "wsol": {
+        "center_box": {"MaxBoxAcc": 44.0, "MaxBoxAccV2": 46.0},
+        "automix": {"MaxBoxAcc": 61.0, "MaxBoxAccV2": 58.0},
+    },
+    "finegrained": {
+        "cub": {"scratch": {"top1": 30.0}, "automix": {"top1": 61.5}},
+        "aircraft": {"scratch": {"top1": 22.5}, "automix": {"top1": 21.0}},
+    },
     "settings": {"smoke": False, "commands": {"data": "python -m automix_transfer.synthetic.write"}},
     "seconds": {"data": 3.5, "total": 655.0},
-    "versions": {"torch": "2.15.0"}, "notes": ["The moving average lags <b>behind</b> & says so."],
+    "versions": {"torch": "2.15.0"},
+    "notes": ["The moving average lags <b>behind</b> & says so."],
 }
 
 
 def write_run(folder: Path, top1: float) -> None:
     folder.mkdir(parents=True)
-    metrics = {"top1_median": top1, "top1_last": top1, "top1_best": top1 + 1, "epochs": 2, "steps": 20, "seconds": 61.0}
+    metrics = {
+        "top1_median": top1,
+        "top1_last": top1,
+        "top1_best": top1 + 1,
+        "epochs": 2,
+        "steps": 20,
+        "seconds": 61.0,
+    }
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "log.csv").write_text("epoch,step,loss,top1,val_loss,mask_std\n1,10,2.5,20.0,2.0,\n2,20,1.5,40.0,1.5,0.12\n")
+    (folder / "log.csv").write_text(
+        "epoch,step,loss,top1,val_loss,mask_std\n1,10,2.5,20.0,2.0,\n2,20,1.5,40.0,1.5,0.12\n"
+    )
     (folder / "config.yaml").write_text("method:\n  name: vanilla  # <as run>\n")
-    start = {"commit": COMMIT, "changed": True, "command": f"python pretrain/train.py output={folder.name}", "device": "cpu: test",
-             "threads": 1, "processes": 1, "from_step": 0, "time": "2026-01-01T00:00:00", "packages": {"torch": "2.15.0"}}
+    start = {
+        "commit": COMMIT,
+        "changed": True,
+        "command": f"python pretrain/train.py output={folder.name}",
+        "device": "cpu: test",
+        "threads": 1,
+        "processes": 1,
+        "from_step": 0,
+        "time": "2026-01-01T00:00:00",
+        "packages": {"torch": "2.15.0"},
+    }
     (folder / "run.json").write_text(json.dumps({"seed": 0, "starts": [start]}))
 
 
 def picture(path: Path, width: int = 60, height: int = 40, seed: int = 0, smooth: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (1, 1, 3) if smooth else (height, width, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(
+        0, 256, (1, 1, 3) if smooth else (height, width, 3), dtype=np.uint8
+    )
     Image.fromarray(np.broadcast_to(pixels, (height, width, 3)).copy()).save(path)
 
 
 def write_demo(root: Path) -> Path:
-    """A demo's folder with runs, three frames of the slider, a few figures, a damaged one, and things that are missing."""
+    """A demo's folder with runs, three frames of the slider, a few figures, a damaged one, and things that
+    are missing."""
     root.mkdir(parents=True)
     (root / "summary.json").write_text(json.dumps(SUMMARY))
     for name, values in SUMMARY["pretrain"].items():
@@ -57,9 +90,21 @@ def write_demo(root: Path) -> Path:
     (root / "wsol").mkdir()
     (root / "wsol" / "automix.json").write_text(json.dumps({"MaxBoxAcc": 61.0}))
     (root / "export").mkdir()
-    (root / "export" / "backbone.proof.json").write_text(json.dumps(
-        {"kind": "detectron2", "file": "backbone.pkl", "encoder": {"name": "resnet10_32"}, "which": "k", "matched": 60, "total": 60,
-         "largest_difference": 0.0, "source": "last.pt", "step": 800}))
+    (root / "export" / "backbone.proof.json").write_text(
+        json.dumps(
+            {
+                "kind": "detectron2",
+                "file": "backbone.pkl",
+                "encoder": {"name": "resnet10_32"},
+                "which": "k",
+                "matched": 60,
+                "total": 60,
+                "largest_difference": 0.0,
+                "source": "last.pt",
+                "step": 800,
+            }
+        )
+    )
     figures = root / "figures"
     write_slider(figures / "slider")
     for name in ("methods", "curves", "extra_one"):
@@ -67,13 +112,25 @@ def write_demo(root: Path) -> Path:
     (figures / "mixed_accuracy.png").write_bytes(b"\x89PNG\r\n\x1a\n but not really")
     (figures / "captions.json").write_text(json.dumps({"methods": "The same <pairs>."}))
     picture(figures / "cams" / "a.png")
-    cards = [{"pictures": [{"file": file, "word": "map"}], "text": text} for file, text in (("a.png", "IoU 0.61"), ("gone.png", "gone"))]
+    cards = [
+        {"pictures": [{"file": file, "word": "map"}], "text": text}
+        for file, text in (("a.png", "IoU 0.61"), ("gone.png", "gone"))
+    ]
     shots = {"heading": "Where it <looks>", "caption": "Maps.", "source": "wsol/automix.json", "cards": cards}
     (figures / "cams" / "shots.json").write_text(json.dumps(shots))
     write_evaluations(root)
-    (root / "steps.json").write_text(json.dumps({"setting": {"encoder": "resnet18", "size": "32", "batch": "100"}, "hardware": "CPU",
-                                                 "steps": {"mixup": {"seconds": 0.1, "ratio": 1.0, "passes": 2.7, "floor": 3.0},
-                                                           "automix": {"seconds": 0.3, "ratio": 3.0, "passes": 8.8, "floor": 8.8}}}))
+    (root / "steps.json").write_text(
+        json.dumps(
+            {
+                "setting": {"encoder": "resnet18", "size": "32", "batch": "100"},
+                "hardware": "CPU",
+                "steps": {
+                    "mixup": {"seconds": 0.1, "ratio": 1.0, "passes": 2.7, "floor": 3.0},
+                    "automix": {"seconds": 0.3, "ratio": 3.0, "passes": 8.8, "floor": 8.8},
+                },
+            }
+        )
+    )
     return root
 
 
@@ -91,24 +148,76 @@ def write_slider(folder: Path, lams: tuple[float, ...] = (0.0, 0.5, 1.0)) -> Non
     for file in (*images["i"], *images["j"]):
         picture(folder / file, 8, 12)
     seen = {"automix": [[[round(1 - lam, 2), lam] for lam in lams]] * 2}
-    (folder / "slider.json").write_text(json.dumps({
-        "lams": list(lams), "height": 8, "width": 8, "pad": 2, "rows": rows, "images": images,
-        "classes": [["disc", "star"], ["star", "kite"]], "seen": seen, "source": "pretrain/automix"}))
+    (folder / "slider.json").write_text(
+        json.dumps(
+            {
+                "lams": list(lams),
+                "height": 8,
+                "width": 8,
+                "pad": 2,
+                "rows": rows,
+                "images": images,
+                "classes": [["disc", "star"], ["star", "kite"]],
+                "seen": seen,
+                "source": "pretrain/automix",
+            }
+        )
+    )
 
 
 def write_evaluations(root: Path) -> None:
     """Outputs of the evaluation in two run folders, and the confused pairs of one."""
     for shift, name in enumerate(("vanilla", "automix")):
-        bins = [{"low": k / 3, "high": (k + 1) / 3, "count": k, "confidence": (k + 0.5) / 3, "accuracy": (k + shift / 2) / 3}
-                for k in range(3)]
-        content = {"images": 480, "top1": 61.25 + shift, "ece15": 7.5, "fgsm_error": 88.0, "nll": 1.25, "reliability": bins,
-                   "corruption": {"fog": [50.0, 40.0, 30.0], "contrast": [45.0, 35.0 + shift, 25.0]}, "corruption_made": "generated",
-                   "about": {"weights": f"runs/x/pretrain/{name}/last.pt", "data": "datasets/imagenet", "commit": COMMIT, "changed": False}}
+        bins = [
+            {
+                "low": k / 3,
+                "high": (k + 1) / 3,
+                "count": k,
+                "confidence": (k + 0.5) / 3,
+                "accuracy": (k + shift / 2) / 3,
+            }
+            for k in range(3)
+        ]
+        content = {
+            "images": 480,
+            "top1": 61.25 + shift,
+            "ece15": 7.5,
+            "fgsm_error": 88.0,
+            "nll": 1.25,
+            "reliability": bins,
+            "corruption": {"fog": [50.0, 40.0, 30.0], "contrast": [45.0, 35.0 + shift, 25.0]},
+            "corruption_made": "generated",
+            "about": {
+                "weights": f"runs/x/pretrain/{name}/last.pt",
+                "data": "datasets/imagenet",
+                "commit": COMMIT,
+                "changed": False,
+            },
+        }
         (root / "pretrain" / name / "evaluation.json").write_text(json.dumps(content))
     folder = root / "finegrained" / "cub_automix"
     picture(folder / "confusion" / "1.png")
-    (folder / "confusion.json").write_text(json.dumps({
-        "images": 240, "top1": 61.5, "mean_class_top1": 60.0,
-        "pairs": [{"true": "Wren <small>", "predicted": "Finch", "count": 7, "of": 20, "share": 0.35, "examples": ["confusion/1.png"],
-                   "predicted_examples": ["confusion/gone.png"]}],
-        "per_class": [{"name": "Finch", "n": 20, "top1": 70.0}, {"name": "Kiwi", "n": 0, "top1": None}]}))
+    (folder / "confusion.json").write_text(
+        json.dumps(
+            {
+                "images": 240,
+                "top1": 61.5,
+                "mean_class_top1": 60.0,
+                "pairs": [
+                    {
+                        "true": "Wren <small>",
+                        "predicted": "Finch",
+                        "count": 7,
+                        "of": 20,
+                        "share": 0.35,
+                        "examples": ["confusion/1.png"],
+                        "predicted_examples": ["confusion/gone.png"],
+                    }
+                ],
+                "per_class": [
+                    {"name": "Finch", "n": 20, "top1": 70.0},
+                    {"name": "Kiwi", "n": 0, "top1": None},
+                ],
+            }
+        )
+    )

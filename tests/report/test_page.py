@@ -86,30 +86,64 @@ def test_one_sound_file_that_asks_nothing_of_the_network(demo, page):
 
 def test_numbers_their_gains_and_where_they_come_from(page):
     text = Checker(page).text
-    for expected in ("61.25", "−8.75", "+1.75", "39.50", "20.50", "+8.50", "−1.50", "+31.50", "60 / 60", "10 min 55 s", "pretrain/automix",
-                     "detection/random_init", COMMIT[:10] + "+", "wsol/automix.json"):
+    for expected in (
+        "61.25",
+        "−8.75",
+        "+1.75",
+        "39.50",
+        "20.50",
+        "+8.50",
+        "−1.50",
+        "+31.50",
+        "60 / 60",
+        "10 min 55 s",
+        "pretrain/automix",
+        "detection/random_init",
+        COMMIT[:10] + "+",
+        "wsol/automix.json",
+    ):
         assert expected in text, expected
 
 
 def test_evaluations_confusions_and_timings(page):
     text = Checker(page).text
-    for expected in ("62.25", "7.50", "88.00", "1.250", "37.50", "ECE 7.5 %", "7 of 20", "Wren <small>", "0.300", "3.00", "IoU 0.61",
-                     "disc", f"pretrain/vanilla/evaluation.json @ {COMMIT[:10]} ← pretrain/vanilla @ {COMMIT[:10]}+"):
+    for expected in (
+        "62.25",
+        "7.50",
+        "88.00",
+        "1.250",
+        "37.50",
+        "ECE 7.5 %",
+        "7 of 20",
+        "Wren <small>",
+        "0.300",
+        "3.00",
+        "IoU 0.61",
+        "disc",
+        f"pretrain/vanilla/evaluation.json @ {COMMIT[:10]} ← pretrain/vanilla @ {COMMIT[:10]}+",
+    ):
         assert expected in text, expected
     assert page.count("<svg") == 3 and 'aria-label="Accuracy against confidence for ' in page
 
 
 def test_text_from_files_is_shown_as_text(page):
     assert "<b>behind</b>" not in page and "&lt;b&gt;behind&lt;/b&gt; &amp; says so" in page
-    assert "The same &lt;pairs&gt;." in page and "# &lt;as run&gt;" in page and "Where it &lt;looks&gt;" in page
+    assert (
+        "The same &lt;pairs&gt;." in page and "# &lt;as run&gt;" in page and "Where it &lt;looks&gt;" in page
+    )
     assert "Wren <small>" not in page
 
 
 def test_what_is_missing_is_said(page):
     text = Checker(page).text
-    for sentence in ("summary.json has no number for detection.random_init.AP75", "finegrained/cub_automix/metrics.json does not exist",
-                     "figures/detections.png does not exist", "figures/mixed_accuracy.png is not a picture that can be shown",
-                     "figures/cams/gone.png is not a picture", "finegrained/cub_automix/confusion/gone.png is not a picture"):
+    for sentence in (
+        "summary.json has no number for detection.random_init.AP75",
+        "finegrained/cub_automix/metrics.json does not exist",
+        "figures/detections.png does not exist",
+        "figures/mixed_accuracy.png is not a picture that can be shown",
+        "figures/cams/gone.png is not a picture",
+        "finegrained/cub_automix/confusion/gone.png is not a picture",
+    ):
         assert sentence in text, sentence
     assert "nan" not in text.lower().split() and "None" not in text
 
@@ -118,9 +152,18 @@ def test_several_folders_are_one_page(demo, tmp_path):
     write_run(tmp_path / "more" / "seed1", 50.0)
     write_run(tmp_path / "more" / "seed2", 51.5)
     text = sound(build([tmp_path / "more", demo, tmp_path / "more" / "seed1"], tmp_path / "out.html"))
-    for expected in ("more/seed1", "more/seed2", "demo/pretrain/automix", "51.50", "demo/steps.json", "3 folders"):
+    for expected in (
+        "more/seed1",
+        "more/seed2",
+        "demo/pretrain/automix",
+        "51.50",
+        "demo/steps.json",
+        "3 folders",
+    ):
         assert expected in text, expected
-    assert (tmp_path / "out.html").read_text().count('id="run-more-seed1"') == 1, "a folder given twice is shown once"
+    assert (tmp_path / "out.html").read_text().count('id="run-more-seed1"') == 1, (
+        "a folder given twice is shown once"
+    )
 
 
 def test_a_single_run_without_a_chain(tmp_path):
@@ -129,7 +172,10 @@ def test_a_single_run_without_a_chain(tmp_path):
     assert "50.00" in text and "Runs and results: r50" in text
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "{broken", "{}", '{"pretrain": [], "seconds": 3, "notes": "x", "detection": {"cub": 5}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["[1, 2]", "{broken", "{}", '{"pretrain": [], "seconds": 3, "notes": "x", "detection": {"cub": 5}}'],
+)
 def test_a_hand_edited_summary_does_not_break_the_page(tmp_path, content):
     write_run(tmp_path / "pretrain" / "vanilla", 50.0)
     (tmp_path / "summary.json").write_text(content)
@@ -137,14 +183,30 @@ def test_a_hand_edited_summary_does_not_break_the_page(tmp_path, content):
 
 
 @pytest.mark.parametrize("name", ["run.json", "metrics.json", "log.csv", "config.yaml"])
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe\x00", b'{"starts": 3, "seed": "x", "seconds": "y", "epochs": null}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"\xff\xfe\x00", b'{"starts": 3, "seed": "x", "seconds": "y", "epochs": null}']
+)
 def test_damaged_run_folders_do_not_break_the_page(tmp_path, name, content):
     write_run(tmp_path / "pretrain" / "vanilla", 50.0)
     (tmp_path / "pretrain" / "vanilla" / name).write_bytes(content)
     sound(build(tmp_path))
 
 
-VALUES = (None, True, -1, 1e400, math.nan, "x<y", "", [], {}, [[1, 2], "z"], {"a": {"b": None}}, 10**400, "\u2028</script>")
+VALUES = (
+    None,
+    True,
+    -1,
+    1e400,
+    math.nan,
+    "x<y",
+    "",
+    [],
+    {},
+    [[1, 2], "z"],
+    {"a": {"b": None}},
+    10**400,
+    "\u2028</script>",
+)
 
 
 def mutated(value, chance: random.Random):
@@ -152,7 +214,11 @@ def mutated(value, chance: random.Random):
     if chance.random() < 0.12:
         return chance.choice(VALUES)
     if isinstance(value, dict):
-        kept = [(key if chance.random() > 0.04 else f"{key}<", item) for key, item in value.items() if chance.random() > 0.06]
+        kept = [
+            (key if chance.random() > 0.04 else f"{key}<", item)
+            for key, item in value.items()
+            if chance.random() > 0.06
+        ]
         return {key: mutated(item, chance) for key, item in kept}
     if isinstance(value, list):
         return [mutated(item, chance) for item in value] * chance.choice((1, 1, 1, 2))
@@ -160,14 +226,15 @@ def mutated(value, chance: random.Random):
 
 
 def test_files_with_anything_in_them(demo, tmp_path):
-    """Every JSON file of a demo, hand-edited in all ways: no traceback, a sound page, and the other files are still shown."""
+    """Every JSON file of a demo, hand-edited in all ways: no traceback, a sound page, and the other files are
+    still shown."""
     for seed in range(12):
         chance = random.Random(seed)
         folder = shutil.copytree(demo, tmp_path / str(seed))
         for file in sorted(folder.rglob("*.json")):
             if chance.random() < 0.5:
                 text = json.dumps(mutated(json.loads(file.read_text()), chance))
-                file.write_text(text if chance.random() < 0.9 else text[:len(text) // 2])
+                file.write_text(text if chance.random() < 0.9 else text[: len(text) // 2])
         sound(build(folder, render=False))
         shutil.rmtree(folder)
 
@@ -178,7 +245,7 @@ def test_files_that_are_cut_off_or_of_other_kinds(demo, tmp_path):
         folder = shutil.copytree(demo, tmp_path / str(seed))
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             if chance.random() < 0.4:
-                data = bytearray(file.read_bytes()[:chance.randrange(1, 4000)])
+                data = bytearray(file.read_bytes()[: chance.randrange(1, 4000)])
                 for _ in range(chance.randrange(4)):
                     data[chance.randrange(len(data))] = chance.randrange(256)
                 file.write_bytes(bytes(data))
@@ -244,7 +311,9 @@ def test_a_detectors_run_folder_is_not_taken_for_one_of_training(tmp_path):
     write_run(tmp_path / "pretrain" / "vanilla", 50.0)
     detector = tmp_path / "detection" / "automix"
     detector.mkdir(parents=True)
-    (detector / "metrics.json").write_text('{"iteration": 19, "total_loss": 1.0}\n{"iteration": 39, "total_loss": 0.5}\n')
+    (detector / "metrics.json").write_text(
+        '{"iteration": 19, "total_loss": 1.0}\n{"iteration": 39, "total_loss": 0.5}\n'
+    )
     (detector / "last_checkpoint").write_text("model_final.pth")
     found = collect([tmp_path])
     assert found.runs == [tmp_path / "pretrain" / "vanilla"] and found.detectors == [detector]

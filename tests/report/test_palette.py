@@ -1,4 +1,5 @@
-"""Contrast of the pages' colours by WCAG 2.1, in both themes: text 4.5 to 1 (AA, 1.4.3), lines and controls 3 to 1 (1.4.11)."""
+"""Contrast of the pages' colours by WCAG 2.1, in both themes: text 4.5 to 1 (AA, 1.4.3), lines and controls 3
+to 1 (1.4.11)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ GROUNDS = ["paper", "card"]
 def palettes() -> dict[str, dict[str, str]]:
     """Theme -> name -> #rrggbb, read from the style sheet."""
     text = (resources.files("automix_transfer.report") / "templates" / "page.css").read_text(encoding="utf-8")
-    light, dark = (dict(re.findall(r"--([\w-]+):\s*(#[0-9a-f]{3,6})", block)) for block in re.findall(r":root \{(.*?)\}", text, re.S)[:2])
+    light, dark = (
+        dict(re.findall(r"--([\w-]+):\s*(#[0-9a-f]{3,6})", block))
+        for block in re.findall(r":root \{(.*?)\}", text, re.S)[:2]
+    )
     return {"light": light, "dark": {**light, **dark}}
 
 
@@ -23,7 +27,7 @@ def channels(colour: str) -> list[int]:
     """Red, green and blue of #rgb or #rrggbb, 0 to 255."""
     digits = colour.removeprefix("#")
     digits = "".join(2 * c for c in digits) if len(digits) == 3 else digits
-    return [int(digits[k:k + 2], 16) for k in (0, 2, 4)]
+    return [int(digits[k : k + 2], 16) for k in (0, 2, 4)]
 
 
 def luminance(colour: str) -> float:
@@ -45,7 +49,9 @@ def contrast(a: str, b: str) -> float:
 
 
 def test_formula():
-    assert contrast("#000", "#ffffff") == pytest.approx(21) and contrast("#777777", "#fff") == pytest.approx(4.48, abs=0.01)
+    assert contrast("#000", "#ffffff") == pytest.approx(21) and contrast("#777777", "#fff") == pytest.approx(
+        4.48, abs=0.01
+    )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -53,21 +59,34 @@ def test_pairs_of_colours(theme):
     colours = palettes()[theme]
     pairs = [(name, ground, 4.5) for name in TEXT for ground in GROUNDS]
     pairs += [("ink", "track", 4.5), ("soft", "track", 4.5)]  # under the pointer
-    pairs += [(name, ground, 3.0) for name in ("s0", "i-fill", "j-fill") for ground in (*GROUNDS, "track")]  # bars
+    # bars
+    pairs += [(name, ground, 3.0) for name in ("s0", "i-fill", "j-fill") for ground in (*GROUNDS, "track")]
     pairs += [(name, "card", 4.5) for name in LINES]  # lines, and the runs' names beside them
     for name, ground, least in pairs:
         found = contrast(colours[name], colours[ground])
         assert found >= least, f"{theme}: --{name} on --{ground} is {found:.2f} to 1"
     for share in (0.1, 0.2, 0.3):  # cells of the table by corruption
-        assert contrast(colours["ink"], mixed(colours["accent"], colours["card"], share)) >= 4.5, (theme, share)
+        assert contrast(colours["ink"], mixed(colours["accent"], colours["card"], share)) >= 4.5, (
+            theme,
+            share,
+        )
 
 
 def test_both_themes_set_the_same_colours():
     found = palettes()
     text = (resources.files("automix_transfer.report") / "templates" / "page.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", text, re.S)
-    assert set(re.findall(r"--([\w-]+):", blocks[0])) == set(re.findall(r"--([\w-]+):", blocks[1])) == set(found["light"])
+    assert (
+        set(re.findall(r"--([\w-]+):", blocks[0]))
+        == set(re.findall(r"--([\w-]+):", blocks[1]))
+        == set(found["light"])
+    )
     used = set()
     for name in ("page.css", "page_sections.css"):
-        used |= set(re.findall(r"var\(--([\w-]+)\)", (resources.files("automix_transfer.report") / "templates" / name).read_text(encoding="utf-8")))
+        used |= set(
+            re.findall(
+                r"var\(--([\w-]+)\)",
+                (resources.files("automix_transfer.report") / "templates" / name).read_text(encoding="utf-8"),
+            )
+        )
     assert used - {"c", "k", "step", "off", "shape", "v"} <= set(found["light"])

@@ -1,4 +1,5 @@
-"""Strips of mixed samples, from a tiny network: frames where the page expects them, and the same pictures as the mixers make."""
+"""Strips of mixed samples, from a tiny network: frames where the page expects them, and the same pictures as
+the mixers make."""
 
 from __future__ import annotations
 
@@ -33,7 +34,11 @@ class Samples:
         return len(self.labels)
 
     def __getitem__(self, index: int):
-        return torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(index)), int(self.labels[index]), index
+        return (
+            torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(index)),
+            int(self.labels[index]),
+            index,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,9 @@ def test_every_row_goes_from_image_j_to_image_i(strips):
         np.testing.assert_array_equal(strips.rows[name][:, 0], strips.images_j)
         np.testing.assert_array_equal(strips.rows[name][:, -1], strips.images_i)
     half = (strips.images_i.astype(int) + strips.images_j) / 2
-    clipped = (strips.images_i > 0) & (strips.images_i < 255) & (strips.images_j > 0) & (strips.images_j < 255)
+    clipped = (
+        (strips.images_i > 0) & (strips.images_i < 255) & (strips.images_j > 0) & (strips.images_j < 255)
+    )
     assert np.abs(strips.rows["mixup"][:, 1] - half)[clipped].max() <= 1
     assert {name for pair in strips.classes for name in pair} <= {"tench, Tinca tinca", "b", "c"}
     for values in strips.seen.values():
@@ -65,9 +72,12 @@ def test_files_are_strips_of_padded_frames(strips, tmp_path):
     picture = np.asarray(Image.open(tmp_path / "slider" / content["rows"]["mixup"][0]).convert("RGB"))
     assert picture.shape == (3 * (32 + 2 * slider.PAD), 32, 3)
     luma = np.array([0.299, 0.587, 0.114])
-    middle = picture[36 + slider.PAD:72 - slider.PAD] @ luma
-    likeness = [np.corrcoef(middle.ravel(), (frame @ luma).ravel())[0, 1] for frame in strips.rows["mixup"][0]]
-    assert likeness[1] > 0.6 and likeness[1] > likeness[0] and likeness[1] > likeness[2], likeness  # WebP keeps light, not colour, of noise
+    middle = picture[36 + slider.PAD : 72 - slider.PAD] @ luma
+    likeness = [
+        np.corrcoef(middle.ravel(), (frame @ luma).ravel())[0, 1] for frame in strips.rows["mixup"][0]
+    ]
+    # WebP keeps light, not colour, of noise
+    assert likeness[1] > 0.6 and likeness[1] > likeness[0] and likeness[1] > likeness[2], likeness
     problems: list[str] = []
     (view,) = slider_views(collect([tmp_path]), Embedder(problems), [])
     assert view.source == "runs/x" and len(view.rows) == 8 and problems == []
@@ -93,29 +103,59 @@ def test_cards_come_back(tmp_path):
     write_shots(tmp_path / "figures" / "cams", [Shot([("a", picture), ("b", picture)], "text")], about)
     (group,) = groups_of_shots(collect([tmp_path]), Embedder([]))
     ((pictures, text),) = group.cards
-    assert (group.heading, group.source, text) == ("H", "S", "text") and [(word, p.width) for word, p in pictures] == [("a", 30), ("b", 30)]
+    assert (group.heading, group.source, text) == ("H", "S", "text") and [
+        (word, p.width) for word, p in pictures
+    ] == [("a", 30), ("b", 30)]
 
 
 def test_settings_and_what_differs():
     a = "seed: 0\nmethod:\n  name: mixup\n  blocks:\n  - 2\n  - 4\noutput: x\n"
     assert settings(a) == {"seed": "0", "method.name": "mixup", "method.blocks": "2, 4", "output": "x"}
-    assert differences([a, a, a.replace("seed: 0", "seed: 1").replace("output: x", "output: y")]) == [{}, {}, {"seed": "1"}]
+    assert differences([a, a, a.replace("seed: 0", "seed: 1").replace("output: x", "output: y")]) == [
+        {},
+        {},
+        {"seed": "1"},
+    ]
     assert differences(["", a])[0] == {} and settings(":::\n- x\n\t\x00") == {}
 
 
 def test_curves_within_a_budget():
-    lines = [Line(f"g/r{k}", "mixup", {"top1": ([float(e) for e in range(500)], [e / 7 for e in range(500)])}) for k in range(50)]
+    lines = [
+        Line(f"g/r{k}", "mixup", {"top1": ([float(e) for e in range(500)], [e / 7 for e in range(500)])})
+        for k in range(50)
+    ]
     problems: list[str] = []
     whole = curve_data(lines, problems)
-    assert len(whole["runs"]) == 50 and len(whole["runs"][0]["curves"]["top1"][0]) == 160 and problems == [] and len(whole["chosen"]) == 6
+    assert (
+        len(whole["runs"]) == 50
+        and len(whole["runs"][0]["curves"]["top1"][0]) == 160
+        and problems == []
+        and len(whole["chosen"]) == 6
+    )
     small = curve_data(lines, problems, budget=3000)
-    assert 0 < len(small["runs"]) < 50 and len(json.dumps(small)) < 6000 and f"{50 - len(small['runs'])} runs are left out" in problems[0]
+    assert (
+        0 < len(small["runs"]) < 50
+        and len(json.dumps(small)) < 6000
+        and f"{50 - len(small['runs'])} runs are left out" in problems[0]
+    )
     x, y = thinned(list(range(1000)), [float(v) for v in range(1000)], 10)
     assert x[0] == 0 and x[-1] == 999 and len(x) == 10 and y == x
 
 
 def test_ticks_and_plots():
-    assert ticks(0, 100) == [0, 20, 40, 60, 80, 100] and ticks(0.1, 0.9, 4) == [0.2, 0.4, 0.6, 0.8] and ticks(1, 1) == [1]
+    assert (
+        ticks(0, 100) == [0, 20, 40, 60, 80, 100]
+        and ticks(0.1, 0.9, 4) == [0.2, 0.4, 0.6, 0.8]
+        and ticks(1, 1) == [1]
+    )
     svg = line_plot([Series("a<b", [1, 2, 3], [10, 5, 20]), Series("one", [2], [7], 9)], "a<b & c", "x<", "y")
-    assert "a&lt;b &amp; c" in svg and "x&lt;" in svg and svg.count("<circle") == 4 and 's1 dashed' in svg and "nan" not in svg
-    assert "<svg" in line_plot([], "empty", "x", "y") and "<svg" in line_plot([Series("flat", [1], [1])], "flat", "x", "y")
+    assert (
+        "a&lt;b &amp; c" in svg
+        and "x&lt;" in svg
+        and svg.count("<circle") == 4
+        and "s1 dashed" in svg
+        and "nan" not in svg
+    )
+    assert "<svg" in line_plot([], "empty", "x", "y") and "<svg" in line_plot(
+        [Series("flat", [1], [1])], "flat", "x", "y"
+    )

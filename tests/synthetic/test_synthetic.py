@@ -1,4 +1,5 @@
-"""The embedded data: same seed, same bytes; layouts that the readers of the real data sets take; exact boxes; no easy way around."""
+"""The embedded data: same seed, same bytes; layouts that the readers of the real data sets take; exact boxes;
+no easy way around."""
 
 from __future__ import annotations
 
@@ -40,16 +41,23 @@ def digest(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-# --- same seed, same bytes ----------------------------------------------------------------------------------------------
+# --- same seed, same bytes
+# ----------------------------------------------------------------------------------------------
 def test_bytes_depend_on_the_seed_only_and_not_on_the_number_of_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "POOL_FROM", 1)
     monkeypatch.setattr(synthetic, "CHUNK", 3)
-    monkeypatch.setattr(synthetic, "LAYOUTS", [layout for layout in _render_layouts.LAYOUTS if layout.folder in ("imagenet", "coco")])
+    monkeypatch.setattr(
+        synthetic,
+        "LAYOUTS",
+        [layout for layout in _render_layouts.LAYOUTS if layout.folder in ("imagenet", "coco")],
+    )
     for name, seed, processes in (("one", 5, 1), ("two", 5, 2), ("other", 6, 1)):
         write_all(tmp_path / name, seed=seed, scale=0.01, processes=processes, progress=False)
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
     one, other = digest(tmp_path / "one"), digest(tmp_path / "other")
-    assert one.keys() == other.keys() and all(one[name] != other[name] for name in one if name.endswith(("JPEG", "jpg", "2017.json")))
+    assert one.keys() == other.keys() and all(
+        one[name] != other[name] for name in one if name.endswith(("JPEG", "jpg", "2017.json"))
+    )
 
 
 @pytest.mark.parametrize("kind", RENDERERS)
@@ -61,15 +69,22 @@ def test_an_image_depends_on_its_seed_only(kind):
     assert not np.array_equal(first, render(Job(kind, 13, "x.jpg", 1))[0])
 
 
-# --- complete or not there ----------------------------------------------------------------------------------------------
+# --- complete or not there
+# ----------------------------------------------------------------------------------------------
 def test_a_second_call_changes_nothing(data):
     before = {path: path.stat().st_mtime_ns for path in data.rglob("*.jpg")}
     write_all(data, seed=3, scale=SCALE, progress=False)
     assert before == {path: path.stat().st_mtime_ns for path in data.rglob("*.jpg")}
 
 
-def test_lost_files_and_another_seed_are_rendered_anew_and_an_interrupted_set_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "LAYOUTS", [layout for layout in _render_layouts.LAYOUTS if layout.folder == "CUB_200_2011"])
+def test_lost_files_and_another_seed_are_rendered_anew_and_an_interrupted_set_is_not_there(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        synthetic,
+        "LAYOUTS",
+        [layout for layout in _render_layouts.LAYOUTS if layout.folder == "CUB_200_2011"],
+    )
     write_all(tmp_path, scale=0.01, progress=False)
     complete = digest(tmp_path / "CUB_200_2011")
     next((tmp_path / "CUB_200_2011").rglob("*.jpg")).unlink()
@@ -87,7 +102,10 @@ def test_lost_files_and_another_seed_are_rendered_anew_and_an_interrupted_set_is
     assert sorted(path.name for path in tmp_path.iterdir()) == [".synthetic.lock", "CUB_200_2011"]
     monkeypatch.setattr(synthetic, "write_images", write_images)
     write_all(tmp_path, seed=1, scale=0.01, progress=False)
-    assert digest(tmp_path / "CUB_200_2011").keys() == complete.keys() and digest(tmp_path / "CUB_200_2011") != complete
+    assert (
+        digest(tmp_path / "CUB_200_2011").keys() == complete.keys()
+        and digest(tmp_path / "CUB_200_2011") != complete
+    )
 
 
 def test_real_data_is_never_touched(tmp_path):
@@ -110,17 +128,25 @@ def test_a_full_disk_is_one_clear_sentence_and_leaves_no_half_set(tmp_path, monk
 
 @pytest.mark.parametrize("arguments", [["--scale", "0"], ["--scale", "nan"], ["--out", "/proc/nothing"]])
 def test_bad_arguments_exit_with_2_and_no_traceback(arguments):
-    done = subprocess.run([sys.executable, "-m", "automix_transfer.synthetic.write", *arguments], capture_output=True, text=True, cwd="/")
+    done = subprocess.run(
+        [sys.executable, "-m", "automix_transfer.synthetic.write", *arguments],
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
     assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
 
 
-# --- layouts ------------------------------------------------------------------------------------------------------------
+# --- layouts
+# ------------------------------------------------------------------------------------------------------------
 def test_imagenet_folders_hold_sixteen_balanced_classes(data):
     train, val = ImageFolder(data / "imagenet" / "train"), ImageFolder(data / "imagenet" / "val")
     assert train.classes == val.classes and len(train.classes) == len(IMAGENET_CLASSES) == 16
     assert np.bincount(train.targets).tolist() == [16] * 16 and np.bincount(val.targets).tolist() == [3] * 16
     assert train[0][0].size == (64, 64)
-    names = dict(line.split(" ", 1) for line in (data / "imagenet" / "LOC_synset_mapping.txt").read_text().splitlines())
+    names = dict(
+        line.split(" ", 1) for line in (data / "imagenet" / "LOC_synset_mapping.txt").read_text().splitlines()
+    )
     assert list(names) == train.classes
 
 
@@ -135,12 +161,23 @@ def test_cub_files_agree_with_each_other_and_the_images(data):
     root = data / "CUB_200_2011"
 
     def table(name):
-        return {int(line.split(" ", 1)[0]): line.split(" ", 1)[1] for line in (root / name).read_text().splitlines()}
+        return {
+            int(line.split(" ", 1)[0]): line.split(" ", 1)[1]
+            for line in (root / name).read_text().splitlines()
+        }
 
-    names = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt", "classes.txt")
+    names = (
+        "images.txt",
+        "image_class_labels.txt",
+        "train_test_split.txt",
+        "bounding_boxes.txt",
+        "classes.txt",
+    )
     images, labels, split, boxes, classes = map(table, names)
     assert images.keys() == labels.keys() == split.keys() == boxes.keys() and len(classes) == len(SPECIES)
-    assert sorted(path.relative_to(root / "images").as_posix() for path in root.glob("images/*/*.jpg")) == sorted(images.values())
+    assert sorted(
+        path.relative_to(root / "images").as_posix() for path in root.glob("images/*/*.jpg")
+    ) == sorted(images.values())
     for number, name in images.items():
         assert name.startswith(classes[int(labels[number])] + "/")
         width, height = Image.open(root / "images" / name).size
@@ -148,7 +185,9 @@ def test_cub_files_agree_with_each_other_and_the_images(data):
         assert 0 <= x < x + w <= width and 0 <= y < y + h <= height and width != height
     train = [int(labels[number]) for number in images if split[number] == "1"]
     test = [int(labels[number]) for number in images if split[number] == "0"]
-    assert np.bincount(train)[1:].tolist() == [3] * len(SPECIES) and np.bincount(test)[1:].tolist() == [2] * len(SPECIES)
+    assert np.bincount(train)[1:].tolist() == [3] * len(SPECIES) and np.bincount(test)[1:].tolist() == [
+        2
+    ] * len(SPECIES)
 
 
 def test_aircraft_is_read_by_torchvision(data):
@@ -161,7 +200,10 @@ def test_aircraft_is_read_by_torchvision(data):
     assert sizes == {"train": 20, "val": 20, "trainval": 40, "test": 20}
     image, _ = dataset[0]
     assert np.asarray(image)[-19:, -8:].max() < 60  # the banner's ground
-    boxes = dict(line.split(" ", 1) for line in (data / "fgvc-aircraft-2013b" / "data" / "images_box.txt").read_text().splitlines())
+    boxes = dict(
+        line.split(" ", 1)
+        for line in (data / "fgvc-aircraft-2013b" / "data" / "images_box.txt").read_text().splitlines()
+    )
     for path in (data / "fgvc-aircraft-2013b" / "data" / "images").iterdir():
         x0, y0, x1, y1 = map(int, boxes[path.stem].split())
         width, height = Image.open(path).size
@@ -172,20 +214,36 @@ def test_voc_is_read_and_every_class_is_in_every_split(data):
     root = data / "VOC2007"
     names = sorted(kind.name for kind in VOC_CLASSES)
     assert classes_of_voc(root) == names
-    splits = {split: read_voc(root, split, names, strict=True) for split in ("train", "val", "trainval", "test")}
-    assert len(splits["trainval"]) == 30 and len(splits["test"]) == 10 and len(splits["train"]) == len(splits["val"]) == 15
+    splits = {
+        split: read_voc(root, split, names, strict=True) for split in ("train", "val", "trainval", "test")
+    }
+    assert (
+        len(splits["trainval"]) == 30
+        and len(splits["test"]) == 10
+        and len(splits["train"]) == len(splits["val"]) == 15
+    )
     identifiers = {split: {record["image_id"] for record in records} for split, records in splits.items()}
-    assert identifiers["train"] | identifiers["val"] == identifiers["trainval"] and not identifiers["trainval"] & identifiers["test"]
+    assert (
+        identifiers["train"] | identifiers["val"] == identifiers["trainval"]
+        and not identifiers["trainval"] & identifiers["test"]
+    )
     for records in splits.values():
         assert {thing["class"] for record in records for thing in record["objects"]} == set(names)
         assert all(1 <= len(record["objects"]) <= 4 for record in records)
     for name in names:
-        flags = dict(line.split() for line in (root / "ImageSets" / "Main" / f"{name}_test.txt").read_text().splitlines())
+        flags = dict(
+            line.split()
+            for line in (root / "ImageSets" / "Main" / f"{name}_test.txt").read_text().splitlines()
+        )
         for record in splits["test"]:
             mine = [thing["difficult"] for thing in record["objects"] if thing["class"] == name]
             assert int(flags[record["image_id"]]) == (-1 if not mine else 0 if all(mine) else 1)
     tree = ElementTree.parse(root / "Annotations" / "000001.xml").getroot()
-    assert all(node.findtext(field) is not None for node in tree.iter("object") for field in ("pose", "truncated", "occluded", "difficult"))
+    assert all(
+        node.findtext(field) is not None
+        for node in tree.iter("object")
+        for field in ("pose", "truncated", "occluded", "difficult")
+    )
 
 
 def test_coco_is_read_by_pycocotools_and_polygons_cover_the_masks(data, capsys):
@@ -196,7 +254,8 @@ def test_coco_is_read_by_pycocotools_and_polygons_cover_the_masks(data, capsys):
         index = coco.COCO(str(file))
         records = read_coco(data / "coco" / split, file)
         assert len(records) == len(index.imgs) and len(index.cats) == len(COCO_CLASSES)
-        assert set(index.cats) != set(range(1, len(COCO_CLASSES) + 1))  # ids with gaps: a mapping is needed, as for the real ones
+        # ids with gaps: a mapping is needed, as for the real ones
+        assert set(index.cats) != set(range(1, len(COCO_CLASSES) + 1))
         for number, annotation in index.anns.items():
             assert number not in ids
             ids.add(number)
@@ -206,10 +265,14 @@ def test_coco_is_read_by_pycocotools_and_polygons_cover_the_masks(data, capsys):
             assert mask_box(mask > 0) == pytest.approx((x, y, x + width, y + height), abs=1)
 
 
-# --- exact boxes --------------------------------------------------------------------------------------------------------
+# --- exact boxes
+# --------------------------------------------------------------------------------------------------------
 def matte(one: Placed, height: int, width: int) -> np.ndarray:
-    """How much of each pixel a thing covers, found from two pictures of it alone: before black and before white."""
-    canvases = [np.full((height * SUPERSAMPLING, width * SUPERSAMPLING, 3), ground, np.float32) for ground in (0, 255)]
+    """How much of each pixel a thing covers, found from two pictures of it alone: before black and before
+    white."""
+    canvases = [
+        np.full((height * SUPERSAMPLING, width * SUPERSAMPLING, 3), ground, np.float32) for ground in (0, 255)
+    ]
     for canvas in canvases:
         draw_thing(canvas, one.thing, one.place)
     black, white = (shrink(canvas, (height, width)) for canvas in canvases)
@@ -228,11 +291,21 @@ def test_boxes_are_those_of_the_rendered_pixels(kind):
         assert len(instances) == len(placed)
         mattes = [matte(one, height, width) for one in placed]
         for index, instance in enumerate(instances):
-            hidden = np.any([later >= 0.5 for later in mattes[index + 1:]], axis=0) if mattes[index + 1:] else False
-            sure, possible = (mask_box((mattes[index] >= level) & ~np.asarray(hidden)) for level in (0.53, 0.47))
+            hidden = (
+                np.any([later >= 0.5 for later in mattes[index + 1 :]], axis=0)
+                if mattes[index + 1 :]
+                else False
+            )
+            sure, possible = (
+                mask_box((mattes[index] >= level) & ~np.asarray(hidden)) for level in (0.53, 0.47)
+            )
             assert sure is not None and possible is not None
-            inside = [possible[0] <= instance.box[0] <= sure[0], possible[1] <= instance.box[1] <= sure[1],
-                      sure[2] <= instance.box[2] <= possible[2], sure[3] <= instance.box[3] <= possible[3]]
+            inside = [
+                possible[0] <= instance.box[0] <= sure[0],
+                possible[1] <= instance.box[1] <= sure[1],
+                sure[2] <= instance.box[2] <= possible[2],
+                sure[3] <= instance.box[3] <= possible[3],
+            ]
             assert all(inside), (kind, seed, instance.box, sure, possible)
 
 
@@ -259,10 +332,13 @@ def test_a_traced_mask_is_the_mask():
     mask[3:9, 4:25] = True
     (polygon,) = trace(mask)
     points = np.reshape(polygon, (-1, 2))
-    assert np.allclose(points.min(axis=0), (4, 3), atol=0.07) and np.allclose(points.max(axis=0), (25, 9), atol=0.07)
+    assert np.allclose(points.min(axis=0), (4, 3), atol=0.07) and np.allclose(
+        points.max(axis=0), (25, 9), atol=0.07
+    )
 
 
-# --- difficulty ---------------------------------------------------------------------------------------------------------
+# --- difficulty
+# ---------------------------------------------------------------------------------------------------------
 def test_objects_are_partial_and_off_centre():
     shares, centres = [], []
     for seed in range(60):
@@ -275,11 +351,18 @@ def test_objects_are_partial_and_off_centre():
 
 
 def test_a_linear_model_on_pixels_stays_far_below_a_network(tmp_path):
-    """Sixteen classes, 40 + 20 images each: ridge-like logistic regression on 16×16 pixels must stay below 40 % (chance 6 %)."""
+    """Sixteen classes, 40 + 20 images each: ridge-like logistic regression on 16×16 pixels must stay below 40
+    % (chance 6 %)."""
     images, labels = {}, {}
     for part, count in (("train", 40), ("val", 20)):
-        jobs = [Job("object", 1000 * label + n + (500 if part == "val" else 0), "", label) for label in range(16) for n in range(count)]
-        small = [np.asarray(Image.fromarray(render(job)[0]).resize((16, 16), Image.Resampling.BOX)) for job in jobs]
+        jobs = [
+            Job("object", 1000 * label + n + (500 if part == "val" else 0), "", label)
+            for label in range(16)
+            for n in range(count)
+        ]
+        small = [
+            np.asarray(Image.fromarray(render(job)[0]).resize((16, 16), Image.Resampling.BOX)) for job in jobs
+        ]
         images[part] = torch.tensor(np.stack(small)).flatten(1).float() / 255 - 0.5
         labels[part] = torch.tensor([job.label for job in jobs])
     torch.manual_seed(0)

@@ -20,6 +20,8 @@ def experiment(images: Path, tmp_path: Path) -> Callable[..., Experiment]:
     """A fast experiment in ``tmp_path/run``, with overrides."""
 
     def make(*overrides: str) -> Experiment:
-        return load_experiment(overrides=[*FAST, f"data.root={images}", f"output={tmp_path / 'run'}", *overrides])
+        return load_experiment(
+            overrides=[*FAST, f"data.root={images}", f"output={tmp_path / 'run'}", *overrides]
+        )
 
     return make

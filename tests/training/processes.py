@@ -31,26 +31,42 @@ def start(experiment: Experiment, resume: bool = True) -> BaseProcess:
 
 
 def _train(experiment: Experiment, resume: bool) -> None:
-    multiprocessing.set_start_method("fork", force=True)  # a child of a fork server would start its loader's workers from another one
+    # a child of a fork server would start its loader's workers from another one
+    multiprocessing.set_start_method("fork", force=True)
     train(experiment, resume)
 
 
-def start_ranks(experiment: Experiment, size: int = 2, resume: bool = True,
-                work: Callable[[Experiment, bool], object] = train) -> list[BaseProcess]:
+def start_ranks(
+    experiment: Experiment,
+    size: int = 2,
+    resume: bool = True,
+    work: Callable[[Experiment, bool], object] = train,
+) -> list[BaseProcess]:
     """As torchrun would: ``work(experiment, resume)`` on each of ``size`` ranks."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     processes = []
     for rank in range(size):
-        environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
-                       "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(size),
+            "LOCAL_WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         processes.append(CONTEXT.Process(target=_on_rank, args=(environment, work, experiment, resume)))
         processes[-1].start()
     return processes
 
 
-def _on_rank(environment: dict[str, str], work: Callable[[Experiment, bool], object], experiment: Experiment, resume: bool) -> None:
+def _on_rank(
+    environment: dict[str, str],
+    work: Callable[[Experiment, bool], object],
+    experiment: Experiment,
+    resume: bool,
+) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
     work(experiment, resume)
@@ -71,7 +87,8 @@ def finish(experiment: Experiment) -> None:
 
 
 def kill_at(experiment: Experiment, step: int, delay: float) -> bool:
-    """Train, and SIGKILL the process ``delay`` seconds after it has logged ``step``; whether it was still alive then."""
+    """Train, and SIGKILL the process ``delay`` seconds after it has logged ``step``; whether it was still
+    alive then."""
     process, deadline = start(experiment), time.monotonic() + 600
     while process.is_alive() and last_logged(Path(experiment.output)) < step and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -117,7 +134,9 @@ def assert_same_run(one: Path, other: Path) -> None:
 def timeless(value: Any) -> Any:
     """``value`` without speeds."""
     if isinstance(value, dict):
-        return {key: timeless(item) for key, item in value.items() if key not in ("images_per_s", "data_share")}
+        return {
+            key: timeless(item) for key, item in value.items() if key not in ("images_per_s", "data_share")
+        }
     return [timeless(item) for item in value] if isinstance(value, list) else value
 
 

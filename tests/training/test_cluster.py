@@ -1,4 +1,5 @@
-"""The scripts in pretrain/cluster/: a worker that dies is replaced, and SLURM's variables and signals reach the training."""
+"""The scripts in pretrain/cluster/: a worker that dies is replaced, and SLURM's variables and signals reach
+the training."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from tests.training.processes import assert_same_run, finish_ranks, last_logged,
 from tests.training.tiny import FAST
 
 ROOT = Path(__file__).parents[2]
-needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a worker by its environment, on Linux")
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="finds a worker by its environment, on Linux"
+)
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -28,7 +31,10 @@ def worker(rank: int, output: Path) -> int:
     """The process of that rank which trains into ``output``."""
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            variables, command = (place / "environ").read_bytes().split(b"\0"), (place / "cmdline").read_bytes()
+            variables, command = (
+                (place / "environ").read_bytes().split(b"\0"),
+                (place / "cmdline").read_bytes(),
+            )
         except OSError:
             continue
         if f"RANK={rank}".encode() in variables and str(output).encode() in command:
@@ -38,10 +44,16 @@ def worker(rank: int, output: Path) -> int:
 
 @needs_proc
 def test_a_worker_that_dies_is_replaced(experiment, images: Path, tmp_path: Path) -> None:
-    """kill -9 of one of two workers: both are started again, go on from the checkpoint, and end with the bits of an undisturbed run."""
+    """kill -9 of one of two workers: both are started again, go on from the checkpoint, and end with the bits
+    of an undisturbed run."""
     output, long = tmp_path / "run", ["train.epochs=6", "train.save_every_steps=2"]
-    process = subprocess.Popen([ROOT / "pretrain/cluster/elastic.sh", *FAST, *long, f"data.root={images}", f"output={output}"],
-                               env=environment(PROCESSES="2", RESTARTS="2"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        [ROOT / "pretrain/cluster/elastic.sh", *FAST, *long, f"data.root={images}", f"output={output}"],
+        env=environment(PROCESSES="2", RESTARTS="2"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     deadline = time.monotonic() + 300
     while last_logged(output) < 4 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -75,16 +87,33 @@ case "$1" in show) echo localhost;; requeue) echo "requeued $2" >> "$REQUEUED";;
 
 @needs_proc
 def test_slurm_asks_for_a_checkpoint_and_queues_the_job_again(images: Path, tmp_path: Path) -> None:
-    """With stand-ins for srun and scontrol: two ranks train together; SIGTERM leaves a checkpoint, and the job is queued again."""
+    """With stand-ins for srun and scontrol: two ranks train together; SIGTERM leaves a checkpoint, and the
+    job is queued again."""
     output, tools = tmp_path / "run", tmp_path / "bin"
     tools.mkdir()
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
-    variables = environment(PATH=f"{tools}:{os.environ['PATH']}", SLURM_JOB_ID="12345", SLURM_JOB_NODELIST="localhost", SLURM_NTASKS="2",
-                            SLURM_NTASKS_PER_NODE="2", SLURM_SUBMIT_DIR=str(ROOT), REQUEUED=str(tmp_path / "requeued"))
-    command = ["bash", ROOT / "pretrain/cluster/slurm.sh", *FAST, "train.epochs=6", f"data.root={images}", f"output={output}"]
-    process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    variables = environment(
+        PATH=f"{tools}:{os.environ['PATH']}",
+        SLURM_JOB_ID="12345",
+        SLURM_JOB_NODELIST="localhost",
+        SLURM_NTASKS="2",
+        SLURM_NTASKS_PER_NODE="2",
+        SLURM_SUBMIT_DIR=str(ROOT),
+        REQUEUED=str(tmp_path / "requeued"),
+    )
+    command = [
+        "bash",
+        ROOT / "pretrain/cluster/slurm.sh",
+        *FAST,
+        "train.epochs=6",
+        f"data.root={images}",
+        f"output={output}",
+    ]
+    process = subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     deadline = time.monotonic() + 300
     while last_logged(output) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -23,7 +23,9 @@ from tests.training.processes import assert_same_run
 Make = Callable[..., Experiment]
 
 
-def test_resumed_is_uninterrupted_to_the_last_bit(experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_is_uninterrupted_to_the_last_bit(
+    experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ("ema.decay=0.9", "ema.warmup=true", "method.name=automix", "train.save_every_steps=2")
     whole, parts = (experiment(f"output={tmp_path / name}", *options) for name in ("whole", "parts"))
     train(whole)
@@ -57,7 +59,9 @@ def test_it_is_evaluated_first_and_exported_where_asked(experiment: Make, tmp_pa
     exported, _ = load_encoder(tmp_path / "average.safetensors")
     assert torch.equal(exported.state_dict()["fc.weight"], content["model"]["average.fc.weight"])
 
-    train(experiment("ema.decay=0.5", "ema.inference=false", "train.epochs=1", f"output={tmp_path / 'second'}"))
+    train(
+        experiment("ema.decay=0.5", "ema.inference=false", "train.epochs=1", f"output={tmp_path / 'second'}")
+    )
     assert list(load_torch(tmp_path / "second" / "last.pt")["encoders"]) == ["encoder", "ema"]
 
 
@@ -69,7 +73,9 @@ def test_a_decay_out_of_range_is_named(decay: str) -> None:
 
 def test_a_checkpoint_from_before_a_setting_existed_had_its_default(experiment: Make) -> None:
     now = asdict(experiment("method.name=automix", "method.preset=openmixup"))
-    before = {key: dict(value) if isinstance(value, dict) else value for key, value in now.items() if key != "ema"}
+    before = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in now.items() if key != "ema"
+    }
     del before["method"]["heads"], before["data"]["classes"]
     refuse_changes("it", before, now)
     assert with_defaults(before)["method.heads"] == "separate"  # the preset's

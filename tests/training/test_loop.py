@@ -1,4 +1,5 @@
-"""What a run does besides training: rehearsal, evaluation alone, overfitting, pictures, precision, and how it ends when it must."""
+"""What a run does besides training: rehearsal, evaluation alone, overfitting, pictures, precision, and how it
+ends when it must."""
 
 from __future__ import annotations
 
@@ -27,19 +28,34 @@ def test_a_run_folder_explains_itself(experiment, tmp_path: Path) -> None:
     metrics = train(experiment("method.name=automix", "train.picture_epochs=[2]"))
     folder = tmp_path / "run"
     assert read_json(folder / "metrics.json") == json.loads(json.dumps(metrics))
-    assert {"top1_last", "top1_best", "top1_median", "top1_k_last", "top1_q_last", "seconds"} <= metrics.keys()
+    assert {
+        "top1_last",
+        "top1_best",
+        "top1_median",
+        "top1_k_last",
+        "top1_q_last",
+        "seconds",
+    } <= metrics.keys()
     start = read_json(folder / "run.json")["starts"][0]
-    assert {"command", "commit", "packages", "device", "processes"} <= start.keys() and start["packages"]["torch"]
+    assert {"command", "commit", "packages", "device", "processes"} <= start.keys() and start["packages"][
+        "torch"
+    ]
     table = list(csv.DictReader((folder / "log.csv").open()))
-    assert [row["epoch"] for row in table] == ["1", "2"] and float(table[1]["top1_k"]) == metrics["top1_k_last"]
+    assert [row["epoch"] for row in table] == ["1", "2"] and float(table[1]["top1_k"]) == metrics[
+        "top1_k_last"
+    ]
     assert [row["step"] for row in rows(folder)] == [1, 2, 3, 4, 5, 6] and "mask_std" in rows(folder)[0]
     assert [path.name for path in (folder / "pictures").iterdir()] == ["epoch_0002.png"]
     assert list((folder / "tensorboard").iterdir())
-    assert load_config(type(experiment()), [folder / "config.yaml"]) == experiment("method.name=automix", "train.picture_epochs=[2]")
+    assert load_config(type(experiment()), [folder / "config.yaml"]) == experiment(
+        "method.name=automix", "train.picture_epochs=[2]"
+    )
 
 
 def test_dry_run_leaves_nothing(experiment, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    metrics = train(experiment("method.name=automix", "train.epochs=50", "schedule.warmup_epochs=5"), dry_run=True)
+    metrics = train(
+        experiment("method.name=automix", "train.epochs=50", "schedule.warmup_epochs=5"), dry_run=True
+    )
     assert metrics["steps"] == 1 and not (tmp_path / "run").exists()
     assert "every image decodes" in capsys.readouterr().out
 
@@ -59,11 +75,16 @@ def test_eval_only(experiment, capsys: pytest.CaptureFixture) -> None:
     metrics = train(experiment())
     assert evaluate_only(experiment())["top1"] == metrics["top1_last"]
     last = Path(experiment().output) / "last.pt"
-    assert evaluate_only(experiment(f"encoder.weights={last}", "output=elsewhere"))["top1"] == metrics["top1_last"]
+    assert (
+        evaluate_only(experiment(f"encoder.weights={last}", "output=elsewhere"))["top1"]
+        == metrics["top1_last"]
+    )
 
 
 def test_overfit_batches_reaches_zero_loss(experiment) -> None:
-    settings = experiment("train.overfit_batches=1", "train.epochs=40", "train.eval_every_epochs=20", "optimizer.lr=0.1")
+    settings = experiment(
+        "train.overfit_batches=1", "train.epochs=40", "train.eval_every_epochs=20", "optimizer.lr=0.1"
+    )
     train(settings)
     assert rows(Path(settings.output), "epoch")[-1]["loss"] < 0.02
     assert rows(Path(settings.output), "epoch")[-1]["top1"] == 100
@@ -73,9 +94,13 @@ def test_overfit_batches_reaches_zero_loss(experiment) -> None:
 def test_fine_tuning_starts_from_weights(experiment, tmp_path: Path) -> None:
     train(experiment("method.name=automix"))
     source = load_torch(tmp_path / "run" / "last.pt")["model"]
-    settings = experiment(f"output={tmp_path / 'tuned'}", f"encoder.weights={tmp_path / 'run' / 'last.pt'}", "encoder.which=q")
+    settings = experiment(
+        f"output={tmp_path / 'tuned'}", f"encoder.weights={tmp_path / 'run' / 'last.pt'}", "encoder.which=q"
+    )
     method, _, note = setup.build_model(settings, ["a", "b"])
-    assert torch.equal(method.state_dict()["encoder.layer4.0.conv2.weight"], source["encoder_q.layer4.0.conv2.weight"])
+    assert torch.equal(
+        method.state_dict()["encoder.layer4.0.conv2.weight"], source["encoder_q.layer4.0.conv2.weight"]
+    )
     assert "fc" in note and "random" in note and method.state_dict()["encoder.fc.weight"].shape[0] == 2
     with pytest.raises(UserError, match="holds encoder 'resnet10_32', not 'resnet18'"):
         train(replace(settings, encoder=replace(settings.encoder, name="resnet18")))
@@ -89,14 +114,23 @@ def weights_after(settings, steps: int = 3) -> dict[str, torch.Tensor]:
 
 
 def test_accumulation_equals_one_pass(experiment, tmp_path: Path) -> None:
-    """Without BatchNorm, two passes of 4 images are one of 8, clipped or not; what is left is the order of summation."""
-    common = ["encoder.name=test_convnext", "train.epochs=1", "optimizer.name=adamw", "optimizer.lr=0.001", "train.clip_norm=0.5"]
+    """Without BatchNorm, two passes of 4 images are one of 8, clipped or not; what is left is the order of
+    summation."""
+    common = [
+        "encoder.name=test_convnext",
+        "train.epochs=1",
+        "optimizer.name=adamw",
+        "optimizer.lr=0.001",
+        "train.clip_norm=0.5",
+    ]
     one = weights_after(experiment(*common, f"output={tmp_path / 'one'}"))
     two = weights_after(experiment(*common, f"output={tmp_path / 'two'}", "train.accumulate=2"))
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 2e-5
 
 
-def test_accumulated_run_resumes_mid_epoch(experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accumulated_run_resumes_mid_epoch(
+    experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     common = ["train.accumulate=2", "train.save_every_steps=2", "train.epochs=1"]
     whole = weights_after(experiment(*common, f"output={tmp_path / 'whole'}"))
     steps = []
@@ -116,10 +150,18 @@ def test_accumulated_run_resumes_mid_epoch(experiment, tmp_path: Path, monkeypat
 
 
 def test_clipping_bounds_the_step(experiment, tmp_path: Path) -> None:
-    settings = experiment("train.clip_norm=1e-6", "train.epochs=1", "optimizer.momentum=0", "optimizer.weight_decay=0", "optimizer.lr=1")
+    settings = experiment(
+        "train.clip_norm=1e-6",
+        "train.epochs=1",
+        "optimizer.momentum=0",
+        "optimizer.weight_decay=0",
+        "optimizer.lr=1",
+    )
     before = setup.build_run(settings, setup_world()).method.state_dict()
     after = weights_after(settings)
-    moved = math.sqrt(sum(float((after[n] - before[n]).square().sum()) for n in after if n.endswith((".weight", ".bias"))))
+    moved = math.sqrt(
+        sum(float((after[n] - before[n]).square().sum()) for n in after if n.endswith((".weight", ".bias")))
+    )
     assert 0 < moved < 3.1e-6 + 1e-6
 
 
@@ -129,7 +171,10 @@ def setup_world():
     return World(0, 1, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("extra", ["train.precision=bf16", "train.precision=fp16", "train.channels_last=true", "optimizer.name=lamb"])
+@pytest.mark.parametrize(
+    "extra",
+    ["train.precision=bf16", "train.precision=fp16", "train.channels_last=true", "optimizer.name=lamb"],
+)
 def test_other_ways_to_run(experiment, extra: str) -> None:
     metrics = train(experiment(extra, "method.name=automix", "train.epochs=1"))
     assert metrics["steps"] == 3 and math.isfinite(metrics["top1_last"])
@@ -147,23 +192,30 @@ def test_channels_last_resumes_to_the_same_bits(experiment, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("heads", ["shared", "separate"])
 def test_compiled(experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, heads: str) -> None:
-    """The path of torch.compile, with the backend that needs no C++ compiler; the weights stay those of eager mode."""
+    """The path of torch.compile, with the backend that needs no C++ compiler; the weights stay those of eager
+    mode."""
     real = nn.Module.compile
     settings = ("method.name=automix", f"method.heads={heads}", "train.epochs=1")
     train(experiment(*settings))
     monkeypatch.setattr(nn.Module, "compile", lambda self: real(self, backend="eager"))
     train(experiment(*settings, "train.compile=true", f"output={tmp_path / 'compiled'}"))
     eager, compiled = (load_torch(tmp_path / name / "last.pt")["model"] for name in ("run", "compiled"))
-    assert eager.keys() == compiled.keys() and all(torch.allclose(eager[key], compiled[key], atol=1e-6) for key in eager)
+    assert eager.keys() == compiled.keys() and all(
+        torch.allclose(eager[key], compiled[key], atol=1e-6) for key in eager
+    )
 
 
-def test_eval_only_needs_no_training_images(experiment, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_eval_only_needs_no_training_images(
+    experiment, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     import shutil
 
     metrics = train(experiment("method.name=automix"))
     shutil.copytree(images / "val", tmp_path / "images" / "val")
     for weights in ("", f"encoder.weights={experiment().output}/last.pt"):
-        found = evaluate_only(experiment("method.name=automix", f"data.root={tmp_path / 'images'}", *filter(None, [weights])))
+        found = evaluate_only(
+            experiment("method.name=automix", f"data.root={tmp_path / 'images'}", *filter(None, [weights]))
+        )
         assert found["top1"] == metrics["top1_last"]
 
 
@@ -173,9 +225,14 @@ def test_classes_of_weights_that_are_kept_must_be_the_datas(experiment, images: 
     train(experiment())
     for split in ("train", "val"):
         for number in range(3):
-            shutil.copytree(images / split / f"class_{number}", tmp_path / "other" / split / f"class_{(number + 1) % 3 + 1}")
+            shutil.copytree(
+                images / split / f"class_{number}",
+                tmp_path / "other" / split / f"class_{(number + 1) % 3 + 1}",
+            )
     weights = f"encoder.weights={experiment().output}/last.pt"
-    with pytest.raises(UserError, match=r"class 0 of .*last.pt is 'class_0', but that of the data is 'class_1'; .*same names"):
+    with pytest.raises(
+        UserError, match=r"class 0 of .*last.pt is 'class_0', but that of the data is 'class_1'; .*same names"
+    ):
         evaluate_only(experiment(weights, f"data.root={tmp_path / 'other'}"))
 
 
@@ -197,17 +254,23 @@ class Diverges(Vanilla):
         return replace(output, loss=output.loss * float("nan")) if Diverges.calls == 5 else output
 
 
-def test_nan_stops_with_step_images_and_checkpoint(experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_stops_with_step_images_and_checkpoint(
+    experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(setup, "build_method", lambda name, encoder, options: Diverges(encoder))
     Diverges.calls = 0
-    with pytest.raises(UserError, match=r"nan at step 5.*\.png.*last good checkpoint is .*last\.pt") as caught:
+    with pytest.raises(
+        UserError, match=r"nan at step 5.*\.png.*last good checkpoint is .*last\.pt"
+    ) as caught:
         train(experiment())
     report = read_json(tmp_path / "run" / "not_finite_rank0.json")
     assert report["step"] == 5 and len(report["images"]) == 8 and report["images"][0] in str(caught.value)
     assert load_torch(tmp_path / "run" / "last.pt")["step"] == 3
 
 
-def test_weights_that_are_not_finite_are_not_saved(experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_not_finite_are_not_saved(
+    experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A finite loss can have a NaN gradient (the square root of 0)."""
 
     class Poisoned(Vanilla):
@@ -244,8 +307,16 @@ def test_missing_layer_and_device(experiment) -> None:
 
 
 def test_message_says_when_another_encoder_is_ahead() -> None:
-    metrics = {"top1_last": 50.0, "top1_median": 50.0, "median_epochs": 1, "top1_best": 50.0, "top1_best_epoch": 1, "top1_k_last": 50.0,
-               "top1_q_last": 50.6, "seconds": 1.0}
+    metrics = {
+        "top1_last": 50.0,
+        "top1_median": 50.0,
+        "median_epochs": 1,
+        "top1_best": 50.0,
+        "top1_best_epoch": 1,
+        "top1_k_last": 50.0,
+        "top1_q_last": 50.6,
+        "seconds": 1.0,
+    }
     assert "encoder q is ahead" in final_message(metrics)
     assert "ahead" not in final_message(metrics | {"top1_q_last": 50.4})
 
@@ -255,5 +326,7 @@ def test_too_little_memory_names_the_remedy(experiment, monkeypatch: pytest.Monk
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("automix_transfer.mixing.methods.vanilla.Vanilla.forward", full)
-    with pytest.raises(UserError, match="no memory for 8 images a pass; give train.accumulate=2: a step stays 8 images"):
+    with pytest.raises(
+        UserError, match="no memory for 8 images a pass; give train.accumulate=2: a step stays 8 images"
+    ):
         train(experiment())

@@ -27,8 +27,18 @@ class TwoParts(Method):
         self.extra = nn.Linear(4, 4)
 
     def parameter_groups(self):
-        yield {"params": list(self.encoder.named_parameters()), "lr_scale": 1.0, "lr_end": None, "weight_decay": None}
-        yield {"params": list(self.extra.named_parameters()), "lr_scale": 10.0, "lr_end": 0.05, "weight_decay": 0.0}
+        yield {
+            "params": list(self.encoder.named_parameters()),
+            "lr_scale": 1.0,
+            "lr_end": None,
+            "weight_decay": None,
+        }
+        yield {
+            "params": list(self.extra.named_parameters()),
+            "lr_scale": 10.0,
+            "lr_end": 0.05,
+            "weight_decay": 0.0,
+        }
 
 
 def test_cosine_is_the_formula() -> None:
@@ -52,15 +62,25 @@ def test_groups_have_their_own_rates() -> None:
     assert rates.set(0.0) == pytest.approx(0.001)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.001, 0.01])
     rates.set(1.0)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0, 5e-4])  # CUB's rates in the published code
+    # CUB's rates in the published code
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0, 5e-4])
 
 
-@pytest.mark.parametrize(("name", "setting", "skipped"), [
-    ("sgd", "auto", False), ("sgd", "no", True), ("adamw", "auto", True), ("lamb", "auto", True), ("adamw", "yes", False),
-])
+@pytest.mark.parametrize(
+    ("name", "setting", "skipped"),
+    [
+        ("sgd", "auto", False),
+        ("sgd", "no", True),
+        ("adamw", "auto", True),
+        ("lamb", "auto", True),
+        ("adamw", "yes", False),
+    ],
+)
 def test_weight_decay_of_norms_and_biases(name: str, setting: str, skipped: bool) -> None:
     method = TwoParts()
-    optimizer = build_optimizer(OptimizerConfig(name=name, weight_decay=0.1, decay_norm_and_bias=setting), method)
+    optimizer = build_optimizer(
+        OptimizerConfig(name=name, weight_decay=0.1, decay_norm_and_bias=setting), method
+    )
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay[id(method.encoder[0].weight)] == 0.1
     assert decay[id(method.encoder[1].weight)] == (0.0 if skipped else 0.1)

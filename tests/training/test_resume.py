@@ -13,7 +13,12 @@ from automix_transfer.training.loop import train
 from tests.training.processes import assert_same_run, finish, kill_and_resume, rows
 
 # RandAugment draws from Python's and NumPy's generators, stochastic depth from torch's
-RANDOM = ["data.randaugment=rand-m5-mstd0.5-inc1", "encoder.drop_path=0.3", "train.save_every_steps=2", "train.epochs=4"]
+RANDOM = [
+    "data.randaugment=rand-m5-mstd0.5-inc1",
+    "encoder.drop_path=0.3",
+    "train.save_every_steps=2",
+    "train.epochs=4",
+]
 STEPS = 4 * 3
 
 
@@ -55,7 +60,9 @@ def test_a_finished_run_resumes_to_its_metrics(experiment) -> None:
     assert train(experiment(), resume=True) == metrics
 
 
-def test_damaged_checkpoint_falls_back_to_the_previous(experiment, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_damaged_checkpoint_falls_back_to_the_previous(
+    experiment, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     whole = experiment(f"output={tmp_path / 'whole'}")
     train(whole)
     train(experiment())
@@ -76,10 +83,17 @@ def test_all_checkpoints_damaged(experiment, tmp_path: Path) -> None:
 
 def test_another_training_is_refused_by_key(experiment) -> None:
     train(experiment())
-    for change in ("optimizer.lr=0.06", "method.name=mixup", "data.scale=[0.5,1.0]", "seed=1", "train.epochs=3"):
+    for change in (
+        "optimizer.lr=0.06",
+        "method.name=mixup",
+        "data.scale=[0.5,1.0]",
+        "seed=1",
+        "train.epochs=3",
+    ):
         with pytest.raises(UserError, match=change.split("=")[0]):
             train(experiment(change), resume=True)
-    train(experiment("train.log_every=2", "data.workers=1", "train.picture_epochs=[1]"), resume=True)  # nothing that is trained
+    # nothing that is trained
+    train(experiment("train.log_every=2", "data.workers=1", "train.picture_epochs=[1]"), resume=True)
 
 
 def test_other_data_is_refused(experiment, tmp_path: Path) -> None:

@@ -14,8 +14,15 @@ from automix_transfer.training.settings import flatten, load_experiment, with_de
 def test_method_options_are_those_of_the_method() -> None:
     root = ["data.root=x"]
     assert load_experiment(overrides=[*root, "method.name=mixup", "method.alpha=0.2"]).method == {
-        "name": "mixup", "alpha": 0.2, "loss": "ce", "smoothing": 0.0, "bce_threshold": 0.2}
-    automix = load_experiment(overrides=[*root, "method.name=automix", "method.preset=openmixup", "method.feature_layer=layer2"]).method
+        "name": "mixup",
+        "alpha": 0.2,
+        "loss": "ce",
+        "smoothing": 0.0,
+        "bce_threshold": 0.2,
+    }
+    automix = load_experiment(
+        overrides=[*root, "method.name=automix", "method.preset=openmixup", "method.feature_layer=layer2"]
+    ).method
     assert (automix["heads"], automix["feature_layer"]) == ("separate", "layer2")
     with pytest.raises(UserError, match="feature_layer"):
         load_experiment(overrides=[*root, "method.name=mixup", "method.feature_layer=layer3"])
@@ -27,7 +34,8 @@ def test_method_options_are_those_of_the_method() -> None:
 
 @pytest.mark.parametrize("name", ["mixup_cutmix", "transmix"])
 def test_alpha_of_methods_that_have_two(name: str) -> None:
-    """It was accepted and never read, so it is refused now, and old checkpoints that name it can still be resumed."""
+    """It was accepted and never read, so it is refused now, and old checkpoints that name it can still be
+    resumed."""
     now = load_experiment(overrides=["data.root=x", f"method.name={name}"])
     with pytest.raises(UserError, match="unknown config key 'alpha'; did you mean 'mixup_alpha'"):
         load_experiment(overrides=["data.root=x", f"method.name={name}", "method.alpha=0.2"])
@@ -40,25 +48,50 @@ def test_alpha_of_methods_that_have_two(name: str) -> None:
 
 
 def test_written_config_reads_back(tmp_path: Path) -> None:
-    experiment = load_experiment(overrides=["data.root=x", "method.name=automix", "method.preset=openmixup", "train.picture_epochs=[1,5]"])
+    experiment = load_experiment(
+        overrides=[
+            "data.root=x",
+            "method.name=automix",
+            "method.preset=openmixup",
+            "train.picture_epochs=[1,5]",
+        ]
+    )
     (tmp_path / "config.yaml").write_text(to_yaml(experiment))
     assert load_experiment([tmp_path / "config.yaml"]) == experiment
 
 
-@pytest.mark.parametrize(("override", "named"), [
-    ("train.epochs=0", "train.epochs"), ("train.precision=fp8", "train.precision"), ("optimizer.name=adam", "optimizer.name"),
-    ("optimizer.lr=nan", "optimizer.lr"), ("schedule.warmup_epochs=100", "warmup_epochs"), ("trian.epochs=3", "trian"),
-    ("train.epoch=3", "epochs"), ("train.batch_size=large", "train.batch_size"), ("epochs", "key=value"),
-])
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("train.epochs=0", "train.epochs"),
+        ("train.precision=fp8", "train.precision"),
+        ("optimizer.name=adam", "optimizer.name"),
+        ("optimizer.lr=nan", "optimizer.lr"),
+        ("schedule.warmup_epochs=100", "warmup_epochs"),
+        ("trian.epochs=3", "trian"),
+        ("train.epoch=3", "epochs"),
+        ("train.batch_size=large", "train.batch_size"),
+        ("epochs", "key=value"),
+    ],
+)
 def test_bad_values_are_named(override: str, named: str) -> None:
     with pytest.raises(UserError, match=named):
         load_experiment(overrides=["data.root=x", override])
 
 
-@pytest.mark.parametrize(("overrides", "named"), [
-    (["schedule.warmup_epochs=2", "schedule.warmup_lr=0.5"], "schedule.warmup_lr' is 0.5.*optimizer.lr=0.1"),
-    (["train.overfit_batches=1", "data.mixed=somewhere", "method.name=supermix"], "overfit_batches takes real images only"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (
+            ["schedule.warmup_epochs=2", "schedule.warmup_lr=0.5"],
+            "schedule.warmup_lr' is 0.5.*optimizer.lr=0.1",
+        ),
+        (
+            ["train.overfit_batches=1", "data.mixed=somewhere", "method.name=supermix"],
+            "overfit_batches takes real images only",
+        ),
+    ],
+)
 def test_values_that_do_not_go_together_are_named(overrides: list[str], named: str) -> None:
     with pytest.raises(UserError, match=named):
         load_experiment(overrides=["data.root=x", *overrides])

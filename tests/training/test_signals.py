@@ -24,7 +24,14 @@ ROOT = Path(__file__).parents[2]
 def test_signal_writes_a_checkpoint(experiment, images: Path, tmp_path: Path, number: int, code: int) -> None:
     run, long = tmp_path / "run", ["train.epochs=4", "data.workers=2"]
     command = [sys.executable, "pretrain/train.py", *FAST, f"data.root={images}", f"output={run}", *long]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 600
     while last_logged(run) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -44,9 +51,18 @@ def test_signal_writes_a_checkpoint(experiment, images: Path, tmp_path: Path, nu
     assert_same_run(run, tmp_path / "whole")
 
 
-def test_bad_input_is_one_line_and_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(sys, "argv", ["finegrained/train.py", f"data.root={tmp_path / 'none'}", "train.device=cpu"])
+def test_bad_input_is_one_line_and_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["finegrained/train.py", f"data.root={tmp_path / 'none'}", "train.device=cpu"]
+    )
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / "finegrained" / "train.py"), run_name="__main__")
     errors = capsys.readouterr().err
-    assert ended.value.code == 2 and errors.startswith("error: ") and str(tmp_path / "none") in errors and errors.count("\n") == 1
+    assert (
+        ended.value.code == 2
+        and errors.startswith("error: ")
+        and str(tmp_path / "none") in errors
+        and errors.count("\n") == 1
+    )

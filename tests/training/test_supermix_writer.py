@@ -13,7 +13,14 @@ import torch
 from automix_transfer.data.dataset import train_dataset
 from automix_transfer.data.mixed_offline import WithMixed, read_mixed
 from automix_transfer.errors import UserError
-from automix_transfer.mixing.methods.supermix import SuperMixOptions, draw_supermix, gaussian, normalized_masks, optimise_masks, smoothed
+from automix_transfer.mixing.methods.supermix import (
+    SuperMixOptions,
+    draw_supermix,
+    gaussian,
+    normalized_masks,
+    optimise_masks,
+    smoothed,
+)
 from automix_transfer.models import create_encoder
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import Experiment, load_experiment
@@ -41,22 +48,30 @@ def test_masks_are_shares_and_decide_as_the_target_asks() -> None:
     assert torch.allclose(mixed.targets.sum(dim=1), torch.ones(6))
     parts = coloured(6)[draw.members]
     assert torch.allclose(mixed.images, (mixed.masks.unsqueeze(2) * parts).sum(dim=1))
-    assert (draw.members[:, 0] != draw.members[:, 1]).all() and torch.allclose(draw.shares.sum(dim=1), torch.ones(6))
+    assert (draw.members[:, 0] != draw.members[:, 1]).all() and torch.allclose(
+        draw.shares.sum(dim=1), torch.ones(6)
+    )
     assert mixed.success.any()
     for n in mixed.success.nonzero().flatten().tolist():
-        shown = Colours()(mixed.images[n:n + 1]).topk(int((mixed.targets[n] > 0).sum())).indices[0].tolist()
+        shown = Colours()(mixed.images[n : n + 1]).topk(int((mixed.targets[n] > 0).sum())).indices[0].tolist()
         assert sorted(shown) == (mixed.targets[n] > 0).nonzero().flatten().tolist()
 
 
 def test_equal_images_stay_what_they_are() -> None:
     image = torch.rand(1, 3, 8, 8).expand(4, 3, 8, 8).clone()
     options = SuperMixOptions(mask_size=2, iterations=2)
-    mixed = optimise_masks(Colours(), image, draw_supermix(4, options, torch.Generator().manual_seed(0)), options)
+    mixed = optimise_masks(
+        Colours(), image, draw_supermix(4, options, torch.Generator().manual_seed(0)), options
+    )
     assert torch.allclose(mixed.images, image, atol=1e-6)
 
 
 def test_smoothing_keeps_the_sum_and_masks_begin_equal() -> None:
-    assert gaussian(1).shape == (5,) and gaussian(2.0).sum().item() == pytest.approx(1) and gaussian(0).tolist() == [1.0]
+    assert (
+        gaussian(1).shape == (5,)
+        and gaussian(2.0).sum().item() == pytest.approx(1)
+        and gaussian(0).tolist() == [1.0]
+    )
     spike = torch.zeros(1, 2, 9, 9)
     spike[0, 0, 4, 4] = 1
     assert smoothed(spike, gaussian(1.0)).sum().item() == pytest.approx(1, abs=1e-6)
@@ -78,11 +93,20 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_an_interrupted_data_set_ends_with_the_same_files(setting: tuple[Experiment, Path, list[str]], tmp_path: Path,
-                                                          capsys: pytest.CaptureFixture) -> None:
+def test_an_interrupted_data_set_ends_with_the_same_files(
+    setting: tuple[Experiment, Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     experiment, teacher, _ = setting
-    assert write_supermix(experiment, str(teacher), tmp_path / "a", count=10, teacher_name="resnet10_32") == tmp_path / "a"
-    assert write_supermix(experiment, str(teacher), tmp_path / "b", count=10, teacher_name="resnet10_32", max_batches=1) is None
+    assert (
+        write_supermix(experiment, str(teacher), tmp_path / "a", count=10, teacher_name="resnet10_32")
+        == tmp_path / "a"
+    )
+    assert (
+        write_supermix(
+            experiment, str(teacher), tmp_path / "b", count=10, teacher_name="resnet10_32", max_batches=1
+        )
+        is None
+    )
     assert not (tmp_path / "b" / "mixed.json").exists()
     with pytest.raises(UserError, match="no finished mixed data set"):
         read_mixed(tmp_path / "b", ["x"])
@@ -90,7 +114,8 @@ def test_an_interrupted_data_set_ends_with_the_same_files(setting: tuple[Experim
     whole, resumed = fingerprint(tmp_path / "a"), fingerprint(tmp_path / "b")
     assert whole == resumed and sum(name.endswith(".png") for name in whole) >= 10
     assert "min left" in capsys.readouterr().out
-    write_supermix(experiment, str(teacher), tmp_path / "b", count=10, teacher_name="resnet10_32")  # finished: nothing to do
+    # finished: nothing to do
+    write_supermix(experiment, str(teacher), tmp_path / "b", count=10, teacher_name="resnet10_32")
     with pytest.raises(UserError, match="begun with another count"):
         write_supermix(experiment, str(teacher), tmp_path / "b", count=11, teacher_name="resnet10_32")
 
@@ -100,13 +125,29 @@ def test_it_is_read_and_trained_on(setting: tuple[Experiment, Path, list[str]], 
     folder = tmp_path / "mixed"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("method: {name: supermix}\n")
-    command = ["--config-file", str(recipe), "--teacher", str(teacher), "--teacher-name", "resnet10_32", "--output", str(folder)]
+    command = [
+        "--config-file",
+        str(recipe),
+        "--teacher",
+        str(teacher),
+        "--teacher-name",
+        "resnet10_32",
+        "--output",
+        str(folder),
+    ]
     assert main(None, [*command, "--count", "6", *said]) == 0
-    experiment = load_experiment(overrides=[*said, f"data.mixed={folder}", f"output={tmp_path / 'run'}", "train.epochs=1"])
+    experiment = load_experiment(
+        overrides=[*said, f"data.mixed={folder}", f"output={tmp_path / 'run'}", "train.epochs=1"]
+    )
     dataset = train_dataset(experiment.data)
     assert isinstance(dataset, WithMixed) and len(dataset) == 24 + 6
     image, label, index = dataset[(0, 25)]
-    assert image.shape == (3, 32, 32) and label.shape == (3,) and label.sum().item() == pytest.approx(1, abs=1e-5) and index == 25
+    assert (
+        image.shape == (3, 32, 32)
+        and label.shape == (3,)
+        and label.sum().item() == pytest.approx(1, abs=1e-5)
+        and index == 25
+    )
     assert dataset[(0, 0)][1].tolist() == torch.eye(3)[int(dataset.labels[0])].tolist()
     assert np.load(folder / "soft_labels.npy").shape == (6, 3)
     metrics = train(experiment)
@@ -124,8 +165,11 @@ def test_broken_folders_are_named(setting: tuple[Experiment, Path, list[str]], t
     row = np.array([[0.5, 0.5]], np.float32)
     read_mixed(written(good, row), ["a", "b"])
     for about, labels, words in [
-        ({**good, "format": "?"}, row, "not of format"), (good, row.astype(float), "float32"), (good, 2 * row, "adding up to 1"),
-        ({**good, "files": []}, row, "0 images of 2 classes"), ({**good, "classes": ["a", "c"]}, row, "other classes than the 2"),
+        ({**good, "format": "?"}, row, "not of format"),
+        (good, row.astype(float), "float32"),
+        (good, 2 * row, "adding up to 1"),
+        ({**good, "files": []}, row, "0 images of 2 classes"),
+        ({**good, "classes": ["a", "c"]}, row, "other classes than the 2"),
     ]:
         with pytest.raises(UserError, match=words):
             read_mixed(written(about, labels), ["a", "b"])

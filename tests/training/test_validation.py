@@ -20,7 +20,7 @@ class Given(nn.Module):
 def test_counts_by_hand_with_an_uneven_last_batch() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(23, 9, generator=generator), torch.randint(9, (23,), generator=generator)
-    batches = [(logits[i:i + 5], labels[i:i + 5], None) for i in range(0, 23, 5)]
+    batches = [(logits[i : i + 5], labels[i : i + 5], None) for i in range(0, 23, 5)]
     found = evaluate(Given(), batches, CPU)
     order = logits.argsort(dim=1, descending=True)
     assert found["top1"] == 100 * sum(int(order[i, 0] == labels[i]) for i in range(23)) / 23
@@ -44,5 +44,7 @@ def test_modes_come_back() -> None:
 def test_evaluation_changes_nothing() -> None:
     encoder = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 4))
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    evaluate(encoder, [(torch.randn(5, 3, 2, 2), torch.zeros(5, dtype=torch.long), None)], CPU, precision="bf16")
+    evaluate(
+        encoder, [(torch.randn(5, 3, 2, 2), torch.zeros(5, dtype=torch.long), None)], CPU, precision="bf16"
+    )
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())

@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image
 
 
-def write_images(root: Path, train: int = 26, val: int = 13, classes: int = 3, size: int = 32, seed: int = 0) -> Path:
+def write_images(
+    root: Path, train: int = 26, val: int = 13, classes: int = 3, size: int = 32, seed: int = 0
+) -> Path:
     """``train`` and ``val`` images in all, dealt to ``classes`` folders of PNGs; returns ``root``."""
     rng = np.random.default_rng(seed)
     for split, count in (("train", train), ("val", val)):
@@ -23,5 +25,13 @@ def write_images(root: Path, train: int = 26, val: int = 13, classes: int = 3, s
 
 
 #: overrides that make a run of seconds: 3 steps an epoch
-FAST = ["encoder.name=resnet10_32", "data.image_size=32", "data.workers=0", "train.batch_size=8", "train.epochs=2", "train.device=cpu",
-        "train.log_every=1", "optimizer.lr=0.05"]
+FAST = [
+    "encoder.name=resnet10_32",
+    "data.image_size=32",
+    "data.workers=0",
+    "train.batch_size=8",
+    "train.epochs=2",
+    "train.device=cpu",
+    "train.log_every=1",
+    "optimizer.lr=0.05",
+]

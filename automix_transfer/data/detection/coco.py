@@ -1,4 +1,5 @@
-"""COCO's instances json, read with every field checked. Records hold boxes (x0, y0, x1, y1) as those of `read_voc`."""
+"""COCO's instances json, read with every field checked. Records hold boxes (x0, y0, x1, y1) as those of
+`read_voc`."""
 
 from __future__ import annotations
 
@@ -6,14 +7,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from automix_transfer.data.annotation_checks import as_number, clip_box, image_problem, is_plain_name, missing_problem, shown
+from automix_transfer.data.annotation_checks import (
+    as_number,
+    clip_box,
+    image_problem,
+    is_plain_name,
+    missing_problem,
+    shown,
+)
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
 REMEDY = "correct the annotation file or restore the images"
 
 
-def read_coco(images_dir: str | Path, annotation_file: str | Path, check_images: bool = True) -> list[dict[str, Any]]:
+def read_coco(
+    images_dir: str | Path, annotation_file: str | Path, check_images: bool = True
+) -> list[dict[str, Any]]:
     """The images of an annotation file with their objects, in the file's order.
 
     Args:
@@ -22,8 +32,9 @@ def read_coco(images_dir: str | Path, annotation_file: str | Path, check_images:
         check_images: read each image's header and compare its size with the annotation's.
 
     Returns:
-        Dicts of file_name, image_id, height, width (pixels) and objects: dicts of bbox [x0, y0, x1, y1] (pixels; up to a pixel
-        outside the image is clipped), class, category_id, id, area, iscrowd, difficult (always False) and, where given, segmentation.
+        Dicts of file_name, image_id, height, width (pixels) and objects: dicts of bbox [x0, y0, x1, y1]
+        (pixels; up to a pixel outside the image is clipped), class, category_id, id, area, iscrowd, difficult
+        (always False) and, where given, segmentation.
 
     Raises:
         UserError: once, with all problems.
@@ -60,13 +71,23 @@ def _load(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise UserError(f"{path} could not be read ({reason}); give the path of a COCO instances json") from error
+        raise UserError(
+            f"{path} could not be read ({reason}); give the path of a COCO instances json"
+        ) from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} line {error.lineno} is not valid JSON ({error.msg}); restore the file from its source") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, integers of thousands of digits, endless nesting
-        raise UserError(f"{path} is not valid JSON ({type(error).__name__}); restore the file from its source") from error
+        raise UserError(
+            f"{path} line {error.lineno} is not valid JSON ({error.msg}); restore the file from its source"
+        ) from error
+    # not UTF-8, integers of thousands of digits, endless nesting
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not valid JSON ({type(error).__name__}); restore the file from its source"
+        ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds a JSON {type(content).__name__}; expected an object with images, annotations and categories")
+        raise UserError(
+            f"{path} holds a JSON {type(content).__name__}; expected an object with images, annotations and "
+            "categories"
+        )
     return content
 
 
@@ -85,9 +106,16 @@ def _items(content: dict[str, Any], field: str, problems: Problems) -> list[tupl
     return found
 
 
-def _integer(item: dict[str, Any], field: str, where: str, problems: Problems, least: int | None = None) -> int | None:
+def _integer(
+    item: dict[str, Any], field: str, where: str, problems: Problems, least: int | None = None
+) -> int | None:
     value = item.get(field)
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63 or (least is not None and value < least):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or abs(value) >= 2**63
+        or (least is not None and value < least)
+    ):
         bound = f" of {least} or more" if least is not None else ""
         problems.add(f"{where}.{field}", f"is {shown(value)}; expected a whole number{bound}")
         return None
@@ -109,8 +137,9 @@ def _read_categories(items: list[tuple[str, dict[str, Any]]], problems: Problems
     return categories
 
 
-def _read_images(items: list[tuple[str, dict[str, Any]]], folder: Path, check_images: bool,
-                 problems: Problems) -> dict[int, dict[str, Any]]:
+def _read_images(
+    items: list[tuple[str, dict[str, Any]]], folder: Path, check_images: bool, problems: Problems
+) -> dict[int, dict[str, Any]]:
     """Image id -> record without objects; a record that is not well-formed is kept out."""
     records: dict[int, dict[str, Any]] = {}
     names: set[str] = set()
@@ -131,10 +160,16 @@ def _read_images(items: list[tuple[str, dict[str, Any]]], folder: Path, check_im
         if number in records:
             problems.add(f"{where}.id", f"{number} is used twice")
         elif number is not None:
-            # Kept even when something else of it is wrong, so that its annotations are not reported as pointing nowhere.
+            # Kept even when something else of it is wrong, so that its annotations are not reported as
+            # pointing nowhere.
             well = len(problems.found) == before
-            records[number] = {"file_name": str(folder / str(name)), "image_id": number, "height": height if well else 0,
-                               "width": width if well else 0, "objects": []}
+            records[number] = {
+                "file_name": str(folder / str(name)),
+                "image_id": number,
+                "height": height if well else 0,
+                "width": width if well else 0,
+                "objects": [],
+            }
     return records
 
 
@@ -144,8 +179,14 @@ def _file_problem(path: Path, width: int | None, height: int | None, check_image
     return image_problem(path, (width, height) if width is not None and height is not None else None)
 
 
-def _read_annotation(where: str, item: dict[str, Any], records: dict[int, dict[str, Any]], categories: dict[int, str], seen: set[int],
-                     problems: Problems) -> None:
+def _read_annotation(
+    where: str,
+    item: dict[str, Any],
+    records: dict[int, dict[str, Any]],
+    categories: dict[int, str],
+    seen: set[int],
+    problems: Problems,
+) -> None:
     before = len(problems.found)
     number = _integer(item, "id", where, problems)
     if number in seen:
@@ -160,7 +201,10 @@ def _read_annotation(where: str, item: dict[str, Any], records: dict[int, dict[s
         problems.add(f"{where}.category_id", f"{category} is no category of this file")
     area, crowd = as_number(item.get("area")), item.get("iscrowd")
     if area is None or area < 0:
-        problems.add(f"{where}.area", f"is {shown(item.get('area'))}; expected square pixels (COCO's evaluator needs them)")
+        problems.add(
+            f"{where}.area",
+            f"is {shown(item.get('area'))}; expected square pixels (COCO's evaluator needs them)",
+        )
     if isinstance(crowd, bool) or crowd not in (0, 1):
         problems.add(f"{where}.iscrowd", f"is {shown(crowd)}; expected 0 or 1")
     record = records.get(image) if image is not None else None
@@ -169,14 +213,23 @@ def _read_annotation(where: str, item: dict[str, Any], records: dict[int, dict[s
     if wrong:
         problems.add(f"{where}.segmentation", wrong)
     if len(problems.found) == before and record is not None and category is not None:
-        found = {"bbox": box, "class": categories[category], "category_id": category, "id": number, "area": area,
-                 "iscrowd": bool(crowd), "difficult": False}
+        found = {
+            "bbox": box,
+            "class": categories[category],
+            "category_id": category,
+            "id": number,
+            "area": area,
+            "iscrowd": bool(crowd),
+            "difficult": False,
+        }
         if "segmentation" in item:
             found["segmentation"] = item["segmentation"]
         record["objects"].append(found)
 
 
-def _read_box(where: str, value: Any, record: dict[str, Any] | None, problems: Problems) -> list[float] | None:
+def _read_box(
+    where: str, value: Any, record: dict[str, Any] | None, problems: Problems
+) -> list[float] | None:
     numbers = [as_number(entry) for entry in value] if isinstance(value, list) else []
     if len(numbers) != 4 or None in numbers:
         problems.add(f"{where}.bbox", f"is {shown(value)}; expected [x, y, width, height] in pixels")
@@ -195,12 +248,25 @@ def _segmentation_problem(value: Any) -> str | None:
     """What is wrong with polygons or a run-length encoding; None where nothing is."""
     if isinstance(value, list):
         for polygon in value:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or any(as_number(entry) is None for entry in polygon):
-                return f"holds {shown(polygon)}; expected polygons [x0, y0, x1, y1, x2, y2, ...] of three points or more"
+            if (
+                not isinstance(polygon, list)
+                or len(polygon) < 6
+                or len(polygon) % 2
+                or any(as_number(entry) is None for entry in polygon)
+            ):
+                return (
+                    f"holds {shown(polygon)}; expected polygons [x0, y0, x1, y1, x2, y2, ...] of three "
+                    "points or more"
+                )
         return None if value else "is empty; expected polygons or a run-length encoding"
     if isinstance(value, dict):
         counts, size = value.get("counts"), value.get("size")
-        whole = isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
-        if whole and (isinstance(counts, str) or (isinstance(counts, list) and all(type(run) is int and run >= 0 for run in counts))):
+        whole = (
+            isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+        )
+        if whole and (
+            isinstance(counts, str)
+            or (isinstance(counts, list) and all(type(run) is int and run >= 0 for run in counts))
+        ):
             return None
     return f"is {shown(value)}; expected polygons or a run-length encoding of counts and size"

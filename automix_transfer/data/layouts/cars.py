@@ -12,29 +12,42 @@ from automix_transfer.data.listing import Box, Listing
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
-CARS_LAYOUT = ("ROOT/devkit/cars_meta.mat, ROOT/devkit/cars_train_annos.mat, ROOT/cars_test_annos_withlabels.mat, ROOT/cars_train/*.jpg "
-               "and ROOT/cars_test/*.jpg, as the archives of Stanford Cars unpack side by side")
+CARS_LAYOUT = (
+    "ROOT/devkit/cars_meta.mat, ROOT/devkit/cars_train_annos.mat, ROOT/cars_test_annos_withlabels.mat, "
+    "ROOT/cars_train/*.jpg "
+    "and ROOT/cars_test/*.jpg, as the archives of Stanford Cars unpack side by side"
+)
 _RESTORE = f"restore the file from the released archive: {CARS_LAYOUT}"
 
 
 def cars(root: Path, split: str) -> Listing:
-    """Stanford Cars by its official split: ``train``, or ``test`` (``val`` means the same). Boxes (inclusive pixels from 1) become edges
-    from 0."""
+    """Stanford Cars by its official split: ``train``, or ``test`` (``val`` means the same). Boxes (inclusive
+    pixels from 1) become edges from 0."""
     if split not in ("train", "test", "val"):
         raise UserError(f"Stanford Cars has no split '{split}'; use train, or test (val means the same)")
     require_folder(root, CARS_LAYOUT)
     root = root / "stanford_cars" if (root / "stanford_cars").is_dir() else root  # torchvision's name
-    tables = ([root / "devkit" / "cars_train_annos.mat"] if split == "train"
-              else [root / "cars_test_annos_withlabels.mat", root / "devkit" / "cars_test_annos_withlabels.mat"])
+    tables = (
+        [root / "devkit" / "cars_train_annos.mat"]
+        if split == "train"
+        else [root / "cars_test_annos_withlabels.mat", root / "devkit" / "cars_test_annos_withlabels.mat"]
+    )
     table = next((file for file in tables if file.is_file()), tables[0])
     images = root / ("cars_train" if split == "train" else "cars_test")
     names_of = read_matlab(root / "devkit" / "cars_meta.mat", "class_names", _RESTORE)
     classes = [str(name) for name in names_of] if isinstance(names_of, list) else [str(names_of)]
     rows = read_matlab(table, "annotations", _RESTORE)
     wanted = ("fname", "class", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and set(wanted) <= set(row) for row in rows):
-        raise UserError(f"{table}: 'annotations' has not the fields {', '.join(wanted)}"
-                        + (" (the test annotations without labels?)" if split != "train" else "") + f"; {_RESTORE}")
+    if (
+        not isinstance(rows, list)
+        or not rows
+        or not all(isinstance(row, dict) and set(wanted) <= set(row) for row in rows)
+    ):
+        raise UserError(
+            f"{table}: 'annotations' has not the fields {', '.join(wanted)}"
+            + (" (the test annotations without labels?)" if split != "train" else "")
+            + f"; {_RESTORE}"
+        )
     problems, found = Problems(str(table)), _present(images)
     names: list[str] = []
     labels: list[int] = []
@@ -43,8 +56,11 @@ def cars(root: Path, split: str) -> Listing:
         name, label, *corners = (row[field] for field in wanted)
         numbers = [whole for value in (label, *corners) if (whole := _whole(value)) is not None]
         if len(numbers) < 5 or not 1 <= numbers[0] <= len(classes):
-            problems.add(f"annotation {number}", f"class and box are {shown([str(v) for v in (label, *corners)])}; "
-                                                 f"expected a class of 1 to {len(classes)} and four pixels")
+            problems.add(
+                f"annotation {number}",
+                f"class and box are {shown([str(v) for v in (label, *corners)])}; "
+                f"expected a class of 1 to {len(classes)} and four pixels",
+            )
         elif not isinstance(name, str) or not is_plain_name(name) or name not in found:
             problems.add(f"annotation {number}", f"image {shown(str(name))} is not in {images}")
         else:

@@ -1,4 +1,5 @@
-"""CIFAR-10 and CIFAR-100 as released: the archive for Python (what torchvision downloads), the binary one, or folders of images."""
+"""CIFAR-10 and CIFAR-100 as released: the archive for Python (what torchvision downloads), the binary one, or
+folders of images."""
 
 from __future__ import annotations
 
@@ -37,17 +38,41 @@ class Release:
 
     @property
     def layout(self) -> str:
-        return f"ROOT/{self.python}/ or ROOT/{self.binary}/ of cs.toronto.edu/~kriz/cifar.html, or folders of images: {FOLDER_LAYOUT}"
+        return (
+            f"ROOT/{self.python}/ or ROOT/{self.binary}/ of cs.toronto.edu/~kriz/cifar.html, or folders "
+            f"of images: {FOLDER_LAYOUT}"
+        )
 
 
-CIFAR10 = Release(10, "cifar-10-batches-py", "cifar-10-batches-bin", tuple(f"data_batch_{n}" for n in range(1, 6)), ("test_batch",),
-                  "batches.meta", "labels", "label_names", "batches.meta.txt", 1)
-CIFAR100 = Release(100, "cifar-100-python", "cifar-100-binary", ("train",), ("test",), "meta", "fine_labels", "fine_label_names",
-                   "fine_label_names.txt", 2)
+CIFAR10 = Release(
+    10,
+    "cifar-10-batches-py",
+    "cifar-10-batches-bin",
+    tuple(f"data_batch_{n}" for n in range(1, 6)),
+    ("test_batch",),
+    "batches.meta",
+    "labels",
+    "label_names",
+    "batches.meta.txt",
+    1,
+)
+CIFAR100 = Release(
+    100,
+    "cifar-100-python",
+    "cifar-100-binary",
+    ("train",),
+    ("test",),
+    "meta",
+    "fine_labels",
+    "fine_label_names",
+    "fine_label_names.txt",
+    2,
+)
 
 
 def cifar10(root: Path, split: str) -> Listing:
-    """CIFAR-10; splits ``train`` and ``test`` (``val`` means the same, unless there are folders of images with a val/)."""
+    """CIFAR-10; splits ``train`` and ``test`` (``val`` means the same, unless there are folders of images
+    with a val/)."""
     return _read(CIFAR10, root, split)
 
 
@@ -69,7 +94,9 @@ def _read(release: Release, root: Path, split: str) -> Listing:
     files = [folder / f"{name}.bin" if binary else folder / name for name in names]
     parts = [(_binary_part if binary else _python_part)(release, file) for file in files]
     labels = np.concatenate([part[1] for part in parts])
-    paths = [file / str(number) for file, part in zip(files, parts, strict=True) for number in range(len(part[1]))]
+    paths = [
+        file / str(number) for file, part in zip(files, parts, strict=True) for number in range(len(part[1]))
+    ]
     images = np.concatenate([part[0] for part in parts]).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
     return Listing(paths, labels.tolist(), classes, pixels=np.ascontiguousarray(images))
 
@@ -78,7 +105,10 @@ def _find(release: Release, root: Path) -> tuple[Path, bool] | None:
     """The folder that holds the batches, and whether they are the binary ones; None where there are none."""
     for folder in (root / release.python, root / release.binary, root):
         for binary in (False, True):
-            if any((folder / (f"{name}.bin" if binary else name)).is_file() for name in (release.test[0], release.train[0])):
+            if any(
+                (folder / (f"{name}.bin" if binary else name)).is_file()
+                for name in (release.test[0], release.train[0])
+            ):
                 return folder, binary
     return None
 
@@ -92,7 +122,11 @@ def _class_names(release: Release, folder: Path, binary: bool) -> list[str]:
             raise UserError(f"{file} with the names of the classes could not be read; {_RESTORE}") from error
     else:
         names = dict(_mapping(file)).get(release.names_key)
-    if not isinstance(names, list) or len(names) != release.classes or not all(isinstance(name, str) for name in names):
+    if (
+        not isinstance(names, list)
+        or len(names) != release.classes
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise UserError(f"{file} does not hold the names of {release.classes} classes; {_RESTORE}")
     return names
 
@@ -101,12 +135,22 @@ def _python_part(release: Release, file: Path) -> tuple[NDArray[np.uint8], NDArr
     """Pixels (n, 3072) and labels (n,) of one pickled batch."""
     content = dict(_mapping(file))
     data, labels = content.get("data"), content.get(release.label_key)
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != PIXELS:
+    if (
+        not isinstance(data, np.ndarray)
+        or data.dtype != np.uint8
+        or data.ndim != 2
+        or data.shape[1] != PIXELS
+    ):
         raise UserError(f"{file} has no 'data' of uint8 (images, {PIXELS}); {_RESTORE}")
-    if (not isinstance(labels, Sequence) or len(labels) != len(data)
-            or not all(type(label) is int and 0 <= label < release.classes for label in labels)):
-        raise UserError(f"{file} has no '{release.label_key}' with a class of 0 to {release.classes - 1} for each of its "
-                        f"{len(data)} images; {_RESTORE}")
+    if (
+        not isinstance(labels, Sequence)
+        or len(labels) != len(data)
+        or not all(type(label) is int and 0 <= label < release.classes for label in labels)
+    ):
+        raise UserError(
+            f"{file} has no '{release.label_key}' with a class of 0 to {release.classes - 1} for each of its "
+            f"{len(data)} images; {_RESTORE}"
+        )
     return data, np.asarray(labels, dtype=np.int64)
 
 
@@ -126,9 +170,14 @@ def _binary_part(release: Release, file: Path) -> tuple[NDArray[np.uint8], NDArr
         raise UserError(f"{file} could not be read ({error.strerror}); {_RESTORE}") from error
     row = release.label_bytes + PIXELS
     if not len(content) or len(content) % row:
-        raise UserError(f"{file} has {len(content):,} bytes, no multiple of {row:,} for an image and its label; {_RESTORE}")
+        raise UserError(
+            f"{file} has {len(content):,} bytes, no multiple of {row:,} for an image and its label; "
+            f"{_RESTORE}"
+        )
     rows = content.reshape(-1, row)
     labels = rows[:, release.label_bytes - 1].astype(np.int64)
     if labels.max() >= release.classes:
-        raise UserError(f"{file} has label {labels.max()}, but the classes are 0 to {release.classes - 1}; {_RESTORE}")
-    return rows[:, release.label_bytes:], labels
+        raise UserError(
+            f"{file} has label {labels.max()}, but the classes are 0 to {release.classes - 1}; {_RESTORE}"
+        )
+    return rows[:, release.label_bytes :], labels

@@ -11,20 +11,26 @@ from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
 FOLDER_LAYOUT = "ROOT/SPLIT/CLASS/image.jpg, e.g. /data/imagenet/train/n01440764/n01440764_10026.JPEG"
-TINY_LAYOUT = ("ROOT/wnids.txt, ROOT/train/<wnid>/images/*.JPEG, ROOT/val/images/*.JPEG and ROOT/val/val_annotations.txt, "
-               "as cs231n.stanford.edu/tiny-imagenet-200.zip unpacks")
+TINY_LAYOUT = (
+    "ROOT/wnids.txt, ROOT/train/<wnid>/images/*.JPEG, ROOT/val/images/*.JPEG and "
+    "ROOT/val/val_annotations.txt, "
+    "as cs231n.stanford.edu/tiny-imagenet-200.zip unpacks"
+)
 
 
 def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
-    """One folder a split, one folder a class. Classes are the sorted folder names of the ``reference`` split, so that a split that lacks a
-    class keeps the numbering; images come in torchvision's order."""
+    """One folder a split, one folder a class. Classes are the sorted folder names of the ``reference`` split,
+    so that a split that lacks a class keeps the numbering; images come in torchvision's order."""
     folder = split_folder(root, split, FOLDER_LAYOUT)
     names = class_names(root / reference if (root / reference).is_dir() else folder, FOLDER_LAYOUT)
     here = class_names(folder, FOLDER_LAYOUT)
     unknown = sorted(set(here) - set(names))
     if unknown:
-        raise UserError(f"{folder} has {len(unknown)} class folder(s) that {root / reference} has not, e.g. '{unknown[0]}'; "
-                        "both splits must use the same class names")
+        raise UserError(
+            f"{folder} has {len(unknown)} class folder(s) that {root / reference} has not, e.g. "
+            f"'{unknown[0]}'; "
+            "both splits must use the same class names"
+        )
     paths: list[str] = []
     labels: list[int] = []
     problems, aside = Problems(str(folder)), 0
@@ -34,7 +40,10 @@ def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
         images, others = images_below(folder / name)
         aside += others
         if not images:
-            problems.add(folder / name, "the class folder holds no image" + (f" ({others} files of other kinds)" if others else ""))
+            problems.add(
+                folder / name,
+                "the class folder holds no image" + (f" ({others} files of other kinds)" if others else ""),
+            )
         paths += images
         labels += [label] * len(images)
     problems.raise_if_any("fill or remove the folder")
@@ -47,7 +56,10 @@ def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
 def tiny_imagenet(root: Path, split: str) -> Listing:
     """Tiny-ImageNet as released; classes are the sorted wnids. Boxes are the file's numbers (x0 y0 x1 y1)."""
     if split not in ("train", "val"):
-        raise UserError(f"Tiny-ImageNet has no labelled split '{split}' (its test labels were never released); use train or val")
+        raise UserError(
+            f"Tiny-ImageNet has no labelled split '{split}' (its test labels were never released); use train "
+            "or val"
+        )
     require_folder(root, TINY_LAYOUT)
     problems = Problems(f"Tiny-ImageNet at {root}")
     numbers: dict[str, int] = {}
@@ -80,7 +92,9 @@ def _tiny_train(root: Path, classes: list[str], problems: Problems) -> Listing:
         found: dict[str, Box] = {}
         if box_file.exists():
             names = {path.name for path in images}
-            for line, (name, *numbers) in read_lines(box_file, 5, problems, form="<image> <x0> <y0> <x1> <y1>"):
+            for line, (name, *numbers) in read_lines(
+                box_file, 5, problems, form="<image> <x0> <y0> <x1> <y1>"
+            ):
                 _tiny_box(found, names, name, numbers, box_file, line, problems)
         boxes += [[found[path.name]] if path.name in found else [] for path in images]
     return Listing(paths, labels, classes, boxes if any(boxes) else None)
@@ -94,7 +108,9 @@ def _tiny_val(root: Path, classes: list[str], problems: Problems) -> Listing:
         problems.add(folder, "the folder is missing or empty")
     labels: dict[str, int] = {}
     boxes: dict[str, Box] = {}
-    for line, (name, wnid, *numbers) in read_lines(table, 6, problems, form="<image> <wnid> <x0> <y0> <x1> <y1>"):
+    for line, (name, wnid, *numbers) in read_lines(
+        table, 6, problems, form="<image> <wnid> <x0> <y0> <x1> <y1>"
+    ):
         if wnid not in label_of:
             problems.add(table, f"class '{wnid}' is not in wnids.txt", line)
         elif name in labels:
@@ -107,10 +123,23 @@ def _tiny_val(root: Path, classes: list[str], problems: Problems) -> Listing:
     unlisted = sorted(name for name in present - set(labels) if is_image_name(name))
     if unlisted and not problems.found:
         problems.add(table, f"{len(unlisted)} images of {folder} are not listed, e.g. '{unlisted[0]}'")
-    return Listing([folder / name for name in labels], list(labels.values()), classes, [[boxes[n]] if n in boxes else [] for n in labels])
+    return Listing(
+        [folder / name for name in labels],
+        list(labels.values()),
+        classes,
+        [[boxes[n]] if n in boxes else [] for n in labels],
+    )
 
 
-def _tiny_box(found: dict[str, Box], names: set[str], name: str, numbers: list[str], file: Path, line: int, problems: Problems) -> None:
+def _tiny_box(
+    found: dict[str, Box],
+    names: set[str],
+    name: str,
+    numbers: list[str],
+    file: Path,
+    line: int,
+    problems: Problems,
+) -> None:
     box = parse_box(numbers)
     if box is None or box[2] < box[0] or box[3] < box[1]:
         problems.add(file, f"'{' '.join(numbers)}' is not a box x0 y0 x1 y1 with x0 <= x1 and y0 <= y1", line)
@@ -127,11 +156,16 @@ def require_folder(root: Path, layout: str) -> None:
     if not root.exists():
         raise UserError(f"data root {root} does not exist; set data.root to a folder laid out as {layout}")
     if not root.is_dir():
-        raise UserError(f"data root {root} is a file, not a folder; unpack it and set data.root to a folder laid out as {layout}")
+        raise UserError(
+            f"data root {root} is a file, not a folder; unpack it and set data.root to a folder laid out as "
+            f"{layout}"
+        )
     try:
         empty = next(os.scandir(root), None) is None
     except PermissionError as error:
-        raise UserError(f"data root {root} cannot be listed ({error.strerror}); check its permissions") from error
+        raise UserError(
+            f"data root {root} cannot be listed ({error.strerror}); check its permissions"
+        ) from error
     if empty:
         raise UserError(f"data root {root} is empty; fill it so that it is laid out as {layout}")
 
@@ -141,9 +175,14 @@ def split_folder(root: Path, split: str, layout: str) -> Path:
     require_folder(root, layout)
     folder = root / split
     if not split or not folder.is_dir():
-        have = ", ".join(sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[:8]) or "no folders at all"
-        raise UserError(f"data root {root} has no split folder '{split}' (it has: {have}); expected {layout}; "
-                        "name another with data.train_split or data.val_split")
+        have = (
+            ", ".join(sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[:8])
+            or "no folders at all"
+        )
+        raise UserError(
+            f"data root {root} has no split folder '{split}' (it has: {have}); expected {layout}; "
+            "name another with data.train_split or data.val_split"
+        )
     return folder
 
 
@@ -153,13 +192,18 @@ def class_names(folder: Path, layout: str) -> list[str]:
     names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         loose = sum(is_image_name(entry.name) for entry in entries)
-        raise UserError(f"{folder} holds {loose:,} images but no class folders; sort them into one folder a class: {layout}" if loose
-                        else f"{folder} is empty; expected {layout}")
+        raise UserError(
+            f"{folder} holds {loose:,} images but no class folders; sort them into one folder a class: "
+            f"{layout}"
+            if loose
+            else f"{folder} is empty; expected {layout}"
+        )
     return names
 
 
 def images_below(folder: Path) -> tuple[list[str], int]:
-    """The image files in and below ``folder`` in torchvision's order, and the number of visible files of other kinds."""
+    """The image files in and below ``folder`` in torchvision's order, and the number of visible files of
+    other kinds."""
     images: list[str] = []
     others = 0
     for place, _, names in sorted(os.walk(folder, followlinks=True)):

@@ -1,4 +1,5 @@
-"""Layouts of the large sets whose labels stand apart from their folders: iNaturalist 2017 and 2018 (JSON) and Places205 (lists)."""
+"""Layouts of the large sets whose labels stand apart from their folders: iNaturalist 2017 and 2018 (JSON) and
+Places205 (lists)."""
 
 from __future__ import annotations
 
@@ -14,10 +15,15 @@ from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
 
-INAT_LAYOUT = ("ROOT/train2018.json, ROOT/val2018.json and ROOT/train_val2018/ (2017: train2017.json, val2017.json, "
-               "train_val_images/), as the archives of github.com/visipedia/inat_comp unpack side by side")
-PLACES_LAYOUT = ("ROOT/trainvalsplit_places205/{train,val}_places205.csv and the folder of images that their paths begin in, as "
-                 "imagesPlaces205_resize.tar.gz and trainvalsplit_places205.tar.gz of places.csail.mit.edu unpack")
+INAT_LAYOUT = (
+    "ROOT/train2018.json, ROOT/val2018.json and ROOT/train_val2018/ (2017: train2017.json, val2017.json, "
+    "train_val_images/), as the archives of github.com/visipedia/inat_comp unpack side by side"
+)
+PLACES_LAYOUT = (
+    "ROOT/trainvalsplit_places205/{train,val}_places205.csv and the folder of images that their paths begin "
+    "in, as "
+    "imagesPlaces205_resize.tar.gz and trainvalsplit_places205.tar.gz of places.csail.mit.edu unpack"
+)
 PLACES_IMAGES = ("data/vision/torralba/deeplearning/images256", "images256", ".")
 _RESTORE = "restore the files from the released archives"
 
@@ -34,18 +40,25 @@ def inaturalist2018(root: Path, split: str) -> Listing:
 
 def _inaturalist(root: Path, split: str, year: int) -> Listing:
     if split not in ("train", "val"):
-        raise UserError(f"iNaturalist {year} has no split '{split}'; use train or val (its test images have no labels)")
+        raise UserError(
+            f"iNaturalist {year} has no split '{split}'; use train or val (its test images have no labels)"
+        )
     require_folder(root, INAT_LAYOUT)
     file = root / f"{split}{year}.json"
     if not file.is_file():
         raise UserError(f"{root} has no {file.name}; expected {INAT_LAYOUT}")
     content = read_json(file)
     problems = Problems(str(file))
-    names, of_image = _by_id(content, "categories", "name", problems), _by_id(content, "images", "file_name", problems)
+    names, of_image = (
+        _by_id(content, "categories", "name", problems),
+        _by_id(content, "images", "file_name", problems),
+    )
     label_of = {category: label for label, category in enumerate(sorted(names))}
     labels: dict[int, int] = {}
     for number, item in enumerate(_rows(content, "annotations", problems)):
-        image, category = (_whole(item.get(key)) if isinstance(item, dict) else None for key in ("image_id", "category_id"))
+        image, category = (
+            _whole(item.get(key)) if isinstance(item, dict) else None for key in ("image_id", "category_id")
+        )
         if image is None or image not in of_image:
             problems.add(f"annotations[{number}].image_id", f"is the id of no image: {shown(item)}")
         elif category is None or category not in label_of:
@@ -59,7 +72,9 @@ def _inaturalist(root: Path, split: str, year: int) -> Listing:
     chosen = sorted(labels)
     paths = _below(root, [of_image[image] for image in chosen], problems)
     problems.raise_if_any(_RESTORE)
-    return Listing(paths, [labels[image] for image in chosen], [str(names[category]) for category in label_of])
+    return Listing(
+        paths, [labels[image] for image in chosen], [str(names[category]) for category in label_of]
+    )
 
 
 def _by_id(content: Any, field: str, value: str, problems: Problems) -> dict[int, str]:
@@ -91,16 +106,23 @@ def _whole(value: Any) -> int | None:
 def places205(root: Path, split: str) -> Listing:
     """Places205; splits train and val. A class is called by the folder of its images, e.g. ``a/abbey``."""
     if split not in ("train", "val"):
-        raise UserError(f"Places205 has no split '{split}'; use train or val (its test images have no labels)")
+        raise UserError(
+            f"Places205 has no split '{split}'; use train or val (its test images have no labels)"
+        )
     require_folder(root, PLACES_LAYOUT)
     problems = Problems(f"Places205 at {root}")
     names: dict[int, str] = {}
-    rows = {name: _places_list(root, name, names, problems) for name in ("train", split)}  # both, so that both have the same classes
+    # both, so that both have the same classes
+    rows = {name: _places_list(root, name, names, problems) for name in ("train", split)}
     missing = sorted(set(range(max(names, default=-1) + 1)) - set(names))
     if missing:
         problems.add(root, f"no image has label {missing[0]}, so it has no name")
-    tops = {PurePosixPath(name).parts[0] for name, _ in rows[split]}  # a, b, ...; images themselves may be missing
-    here = max((root / place for place in PLACES_IMAGES), key=lambda folder: sum((folder / top).is_dir() for top in tops))
+    # a, b, ...; images themselves may be missing
+    tops = {PurePosixPath(name).parts[0] for name, _ in rows[split]}
+    here = max(
+        (root / place for place in PLACES_IMAGES),
+        key=lambda folder: sum((folder / top).is_dir() for top in tops),
+    )
     paths = _below(here, [name for name, _ in rows[split]], problems)
     problems.raise_if_any(_RESTORE)
     return Listing(paths, [label for _, label in rows[split]], [names[label] for label in sorted(names)])
@@ -119,13 +141,18 @@ def _places_list(root: Path, split: str, names: dict[int, str], problems: Proble
         else:
             folder = str(PurePosixPath(name).parent)
             if names.setdefault(int(label), folder) != folder:
-                problems.add(file, f"label {label} is {names[int(label)]} elsewhere, but this image lies in {folder}", line)
+                problems.add(
+                    file,
+                    f"label {label} is {names[int(label)]} elsewhere, but this image lies in {folder}",
+                    line,
+                )
             rows.append((name, int(label)))
     return rows
 
 
 def _below(root: Path, names: Iterable[str], problems: Problems) -> list[Path]:
-    """``root / name`` of each; every folder is listed once, since a question for each of a million files takes minutes."""
+    """``root / name`` of each; every folder is listed once, since a question for each of a million files
+    takes minutes."""
     present: dict[str, set[str]] = {}
     paths = []
     for name in names:

@@ -9,30 +9,44 @@ from automix_transfer.data.listing import Box, Listing, parse_box, read_lines
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
-CUB_LAYOUT = ("ROOT/images.txt, image_class_labels.txt, classes.txt, train_test_split.txt, bounding_boxes.txt and ROOT/images/, "
-              "as CUB_200_2011.tgz of vision.caltech.edu unpacks")
-AIRCRAFT_LAYOUT = ("ROOT/data/images/*.jpg, ROOT/data/variants.txt and ROOT/data/images_variant_{train,val,trainval,test}.txt, "
-                   "as fgvc-aircraft-2013b.tar.gz of www.robots.ox.ac.uk/~vgg unpacks")
+CUB_LAYOUT = (
+    "ROOT/images.txt, image_class_labels.txt, classes.txt, train_test_split.txt, bounding_boxes.txt and "
+    "ROOT/images/, "
+    "as CUB_200_2011.tgz of vision.caltech.edu unpacks"
+)
+AIRCRAFT_LAYOUT = (
+    "ROOT/data/images/*.jpg, ROOT/data/variants.txt and "
+    "ROOT/data/images_variant_{train,val,trainval,test}.txt, "
+    "as fgvc-aircraft-2013b.tar.gz of www.robots.ox.ac.uk/~vgg unpacks"
+)
 AIRCRAFT_BANNER = 20  # rows of copyright text at the bottom of every image
 _RESTORE = "restore the files from the released archive"
 
 
 def cub(root: Path, split: str) -> Listing:
-    """CUB-200-2011 by its official split: ``train``, or ``test`` (``val`` means the same). Boxes are (x, y, x + w, y + h)."""
+    """CUB-200-2011 by its official split: ``train``, or ``test`` (``val`` means the same). Boxes are (x, y, x
+    + w, y + h)."""
     if split not in ("train", "test", "val"):
         raise UserError(f"CUB has no split '{split}'; use train, or test (val means the same)")
     require_folder(root, CUB_LAYOUT)
     if not (root / "images.txt").exists() and (root / "CUB_200_2011" / "images.txt").exists():
-        root = root / "CUB_200_2011"  # the archive unpacks attributes.txt beside the folder, so its parent is often given
+        # the archive unpacks attributes.txt beside the folder, so its parent is often given
+        root = root / "CUB_200_2011"
     if not (root / "images.txt").exists():
         raise UserError(f"{root} has no images.txt; expected {CUB_LAYOUT}")
     problems = Problems(f"CUB at {root}")
     classes = _table(root / "classes.txt", problems, "<class id> <class name>", rest=True)
     files = _table(root / "images.txt", problems, "<image id> <path>", rest=True)
     class_of = _table(root / "image_class_labels.txt", problems, "<image id> <class id>", known=files)
-    is_train = _table(root / "train_test_split.txt", problems, "<image id> <1 for training, 0 for testing>", known=files)
+    is_train = _table(
+        root / "train_test_split.txt", problems, "<image id> <1 for training, 0 for testing>", known=files
+    )
     label_of = {class_id: label for label, class_id in enumerate(sorted(classes, key=_numeric))}
-    boxes = _cub_boxes(root / "bounding_boxes.txt", files, problems) if (root / "bounding_boxes.txt").exists() else None
+    boxes = (
+        _cub_boxes(root / "bounding_boxes.txt", files, problems)
+        if (root / "bounding_boxes.txt").exists()
+        else None
+    )
     seen: dict[str, str] = {}
     for image_id, (line, name) in files.items():
         where, parts = root / "images.txt", PurePosixPath(name).parts
@@ -45,21 +59,31 @@ def cub(root: Path, split: str) -> Listing:
         seen[name] = image_id
     for image_id, (line, class_id) in class_of.items():
         if class_id not in label_of:
-            problems.add(root / "image_class_labels.txt", f"class id '{class_id}' of image {image_id} is not in classes.txt", line)
+            problems.add(
+                root / "image_class_labels.txt",
+                f"class id '{class_id}' of image {image_id} is not in classes.txt",
+                line,
+            )
     for image_id, (line, flag) in is_train.items():
         if flag not in ("0", "1"):
-            problems.add(root / "train_test_split.txt", f"'{flag}' for image {image_id} is neither 0 nor 1", line)
+            problems.add(
+                root / "train_test_split.txt", f"'{flag}' for image {image_id} is neither 0 nor 1", line
+            )
     problems.raise_if_any(_RESTORE)
     chosen = [image_id for image_id in files if is_train[image_id][1] == ("1" if split == "train" else "0")]
     if not chosen:
         raise UserError(f"{root / 'train_test_split.txt'} assigns no image to the {split} split; {_RESTORE}")
-    return Listing([root / "images" / files[i][1] for i in chosen], [label_of[class_of[i][1]] for i in chosen],
-                   [classes[c][1] for c in label_of], None if boxes is None else [[boxes[i]] for i in chosen])
+    return Listing(
+        [root / "images" / files[i][1] for i in chosen],
+        [label_of[class_of[i][1]] for i in chosen],
+        [classes[c][1] for c in label_of],
+        None if boxes is None else [[boxes[i]] for i in chosen],
+    )
 
 
 def aircraft(root: Path, split: str) -> Listing:
-    """FGVC-Aircraft 2013b with its 100 variants; splits train, val, trainval, test. Boxes of images_box.txt (inclusive pixels from 1)
-    become edges from 0. The copyright banner is cut off (`Listing.crop_bottom`)."""
+    """FGVC-Aircraft 2013b with its 100 variants; splits train, val, trainval, test. Boxes of images_box.txt
+    (inclusive pixels from 1) become edges from 0. The copyright banner is cut off (`Listing.crop_bottom`)."""
     if split not in ("train", "val", "trainval", "test"):
         raise UserError(f"Aircraft has no split '{split}'; use train, val, trainval or test")
     require_folder(root, AIRCRAFT_LAYOUT)
@@ -85,14 +109,25 @@ def aircraft(root: Path, split: str) -> Listing:
     boxes = _aircraft_boxes(root / "images_box.txt", problems)
     lacking = [image_id for image_id in rows if boxes and image_id not in boxes]
     if lacking:
-        problems.add(root / "images_box.txt", f"{len(lacking)} images of the {split} split have no box, e.g. {lacking[0]}")
+        problems.add(
+            root / "images_box.txt",
+            f"{len(lacking)} images of the {split} split have no box, e.g. {lacking[0]}",
+        )
     problems.raise_if_any(_RESTORE)
-    return Listing([root / "images" / f"{i}.jpg" for i in rows], [label_of[name] for _, name in rows.values()], list(label_of),
-                   [[boxes[i]] for i in rows] if boxes else None, crop_bottom=AIRCRAFT_BANNER)
+    return Listing(
+        [root / "images" / f"{i}.jpg" for i in rows],
+        [label_of[name] for _, name in rows.values()],
+        list(label_of),
+        [[boxes[i]] for i in rows] if boxes else None,
+        crop_bottom=AIRCRAFT_BANNER,
+    )
 
 
-def _table(path: Path, problems: Problems, form: str, rest: bool = False, known: dict | None = None) -> dict[str, tuple[int, str]]:
-    """``<id> <value>`` lines as {id: (line, value)}; with ``known`` the ids must be exactly those of images.txt."""
+def _table(
+    path: Path, problems: Problems, form: str, rest: bool = False, known: dict | None = None
+) -> dict[str, tuple[int, str]]:
+    """``<id> <value>`` lines as {id: (line, value)}; with ``known`` the ids must be exactly those of
+    images.txt."""
     table: dict[str, tuple[int, str]] = {}
     for line, (key, value) in read_lines(path, 2, problems, exact=not rest, form=form):
         if key in table:
@@ -110,7 +145,11 @@ def _cub_boxes(path: Path, files: dict, problems: Problems) -> dict[str, Box]:
     for line, (key, *numbers) in read_lines(path, 5, problems, form="<image id> <x> <y> <width> <height>"):
         box = parse_box(numbers)
         if box is None or box[2] <= 0 or box[3] <= 0 or box[0] < 0 or box[1] < 0:
-            problems.add(path, f"'{' '.join(numbers)}' is not a box x y width height with x, y >= 0 and a positive size", line)
+            problems.add(
+                path,
+                f"'{' '.join(numbers)}' is not a box x y width height with x, y >= 0 and a positive size",
+                line,
+            )
         elif key not in files:
             problems.add(path, f"image id '{key}' is not in images.txt", line)
         elif key in boxes:
@@ -128,7 +167,11 @@ def _aircraft_boxes(path: Path, problems: Problems) -> dict[str, Box]:
     for line, (key, *numbers) in read_lines(path, 5, problems, form="<image id> <xmin> <ymin> <xmax> <ymax>"):
         box = parse_box(numbers)
         if box is None or not (1 <= box[0] <= box[2] and 1 <= box[1] <= box[3]):
-            problems.add(path, f"'{' '.join(numbers)}' is not a box xmin ymin xmax ymax that counts pixels from 1", line)
+            problems.add(
+                path,
+                f"'{' '.join(numbers)}' is not a box xmin ymin xmax ymax that counts pixels from 1",
+                line,
+            )
         elif key in boxes:
             problems.add(path, f"image id '{key}' is listed twice", line)
         else:
@@ -139,7 +182,11 @@ def _aircraft_boxes(path: Path, problems: Problems) -> dict[str, Box]:
 def _complain_about_absent(path: Path, table: dict, known: dict | None, problems: Problems) -> None:
     absent = [key for key in known or () if key not in table]
     if absent and path.exists():
-        problems.add(path, f"{len(absent)} image ids of images.txt are not listed (or their lines are malformed), e.g. {absent[0]}")
+        problems.add(
+            path,
+            f"{len(absent)} image ids of images.txt are not listed (or their lines are malformed), e.g. "
+            f"{absent[0]}",
+        )
 
 
 def _numeric(key: str) -> tuple[int, int, str]:

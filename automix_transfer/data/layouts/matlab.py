@@ -1,6 +1,8 @@
-"""MATLAB files, read in a process of their own: SciPy's reader crashes on some damaged ones, and takes its process with it.
+"""MATLAB files, read in a process of their own: SciPy's reader crashes on some damaged ones, and takes its
+process with it.
 
-``python -m automix_transfer.data.layouts.matlab FILE VARIABLE`` prints the variable as JSON: a list of texts, or of structs as objects.
+``python -m automix_transfer.data.layouts.matlab FILE VARIABLE`` prints the variable as JSON: a list of texts,
+or of structs as objects.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ SECONDS = 300  # the largest file that is read here has 16,000 rows and takes on
 
 
 def read_matlab(file: Path, variable: str, remedy: str) -> list[Any]:
-    """A vector of texts or structs: a list of strings, numbers, or dicts of them. Costs the start of a process, half a second.
+    """A vector of texts or structs: a list of strings, numbers, or dicts of them. Costs the start of a
+    process, half a second.
 
     Raises:
         UserError: the file is missing or damaged, or does not hold the variable.
@@ -45,7 +48,9 @@ def plain(value: Any) -> Any:
     if array.ndim:
         return [plain(item) for item in array.ravel()]
     item = array.item()
-    return item if isinstance(item, (int, float, str)) else plain(item) if isinstance(item, np.ndarray) else None
+    return (
+        item if isinstance(item, (int, float, str)) else plain(item) if isinstance(item, np.ndarray) else None
+    )
 
 
 def main(file: str, variable: str) -> None:

@@ -1,8 +1,9 @@
 """Sets of a million images in a thousand tar files ("shards"), laid out as WebDataset's, read in any order.
 
-The tar files are indexed once: which image lies in which file at which byte. So a sample is one read, as a file in a folder is, and the
-order of samples is the same function of (seed, epoch) as everywhere: exact, the same for any number of ranks and workers, entered at any
-batch. (The webdataset package streams shards through shuffle buffers instead: less exact, and it cannot go back to where it was.)
+The tar files are indexed once: which image lies in which file at which byte. So a sample is one read, as a
+file in a folder is, and the order of samples is the same function of (seed, epoch) as everywhere: exact, the
+same for any number of ranks and workers, entered at any batch. (The webdataset package streams shards through
+shuffle buffers instead: less exact, and it cannot go back to where it was.)
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ from automix_transfer.io import atomic_write
 from automix_transfer.progress import Progress
 
 CLASSES = "classes.txt"
-SHARD_LAYOUT = ("ROOT/SPLIT-000000.tar, ... or ROOT/SPLIT/*.tar, each with KEY.jpg and KEY.cls (the class number as text; names in "
-                "ROOT/classes.txt, one a line), or with CLASS/image.jpg; python -m automix_transfer.data.pack writes them")
+SHARD_LAYOUT = (
+    "ROOT/SPLIT-000000.tar, ... or ROOT/SPLIT/*.tar, each with KEY.jpg and KEY.cls (the class number as "
+    "text; names in "
+    "ROOT/classes.txt, one a line), or with CLASS/image.jpg; python -m automix_transfer.data.pack writes them"
+)
 _LABEL_BYTES = 20  # a label file holds a number and perhaps a line end
 
 
@@ -50,8 +54,8 @@ class _Index:
 
 
 def shards(root: Path, split: str, reference: str = "train") -> Listing:
-    """The images of one split, in the order of shards and members. Classes are those of ``classes.txt``; where there is none, those of the
-    ``reference`` split (its class folders, or 0 to its largest label).
+    """The images of one split, in the order of shards and members. Classes are those of ``classes.txt``;
+    where there is none, those of the ``reference`` split (its class folders, or 0 to its largest label).
 
     Raises:
         UserError: no shards, a damaged one, an image without a label.
@@ -63,23 +67,38 @@ def shards(root: Path, split: str, reference: str = "train") -> Listing:
     if listed.is_file():
         words = _class_names(listed)
     else:
-        known = index if split == reference or not _find(root, reference) else \
-            _load(shard_files(root, reference), f"shards of {reference} at {root}")
+        known = (
+            index
+            if split == reference or not _find(root, reference)
+            else _load(shard_files(root, reference), f"shards of {reference} at {root}")
+        )
         if bool(known.words) != bool(index.words):
-            raise UserError(f"the shards of {split} and {reference} at {root} label their images in different ways "
-                            "(.cls files or folders); pack both in one way")
+            raise UserError(
+                f"the shards of {split} and {reference} at {root} label their images in different ways "
+                "(.cls files or folders); pack both in one way"
+            )
         words = known.words or [str(number) for number in range(int(known.labels.max()) + 1)]
     labels = index.labels
     if index.words:
         unknown = sorted(set(index.words) - set(words))
         if unknown:
-            raise UserError(f"the shards of {split} at {root} have {len(unknown)} class folder(s) that are not among the classes of "
-                            f"{listed if listed.is_file() else reference}, e.g. '{unknown[0]}'; both must use the same names")
+            raise UserError(
+                f"the shards of {split} at {root} have {len(unknown)} class folder(s) that are not among the "
+                "classes of "
+                f"{listed if listed.is_file() else reference}, e.g. '{unknown[0]}'; both must use the same "
+                "names"
+            )
         labels = np.asarray([words.index(word) for word in index.words], dtype=np.int64)[labels]
     elif labels.max() >= len(words):
-        raise UserError(f"the shards of {split} at {root} have label {labels.max()}, but there are {len(words)} classes "
-                        f"({listed if listed.is_file() else f'from {reference}'}); correct the labels or the list of classes")
-    paths = (f"{files[number]}/{name}" for number, name in zip(index.spans[:, 0].tolist(), index.names, strict=True))
+        raise UserError(
+            f"the shards of {split} at {root} have label {labels.max()}, but there are {len(words)} classes "
+            f"({listed if listed.is_file() else f'from {reference}'}); correct the labels or the list of "
+            "classes"
+        )
+    paths = (
+        f"{files[number]}/{name}"
+        for number, name in zip(index.spans[:, 0].tolist(), index.names, strict=True)
+    )
     return Listing(Paths(paths), labels.tolist(), words, packed=Packed(tuple(files), index.spans))
 
 
@@ -93,9 +112,14 @@ def shard_files(root: Path, split: str) -> list[Path]:
     if not found:
         packed = sorted(path.name for path in root.glob("*.tar.*"))
         have = ", ".join(sorted(path.name for path in root.glob("*.tar"))[:4]) or "no tar files at all"
-        raise UserError(f"data root {root} has no shards of split '{split}' (it has: {have}); expected {SHARD_LAYOUT}; "
-                        + (f"{packed[0]} is compressed: unpack it to .tar" if packed else
-                           "name another with data.train_split or data.val_split"))
+        raise UserError(
+            f"data root {root} has no shards of split '{split}' (it has: {have}); expected {SHARD_LAYOUT}; "
+            + (
+                f"{packed[0]} is compressed: unpack it to .tar"
+                if packed
+                else "name another with data.train_split or data.val_split"
+            )
+        )
     return found
 
 
@@ -109,9 +133,14 @@ def _class_names(path: Path) -> list[str]:
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} could not be read as UTF-8 text ({getattr(error, 'strerror', None) or 'other bytes'})") from error
+        raise UserError(
+            f"{path} could not be read as UTF-8 text ({getattr(error, 'strerror', None) or 'other bytes'})"
+        ) from error
     if not names or len(set(names)) < len(names):
-        raise UserError(f"{path} must name each class once, one a line; it has {len(names)} lines, {len(set(names))} of them different")
+        raise UserError(
+            f"{path} must name each class once, one a line; it has {len(names)} lines, {len(set(names))} of "
+            "them different"
+        )
     return names
 
 
@@ -120,17 +149,30 @@ def _load(files: Sequence[Path], what: str) -> _Index:
     memory = cache_file("shards_*.npz", "1", files)
     try:
         with np.load(memory, allow_pickle=False) as held:
-            names, words = (bytes(held[key]).decode("utf-8", errors="surrogateescape").split("\0") for key in ("names", "words"))
+            names, words = (
+                bytes(held[key]).decode("utf-8", errors="surrogateescape").split("\0")
+                for key in ("names", "words")
+            )
             index = _Index(names, held["spans"], held["labels"], [word for word in words if word])
         if index.spans.shape == (len(names), 3) and index.labels.shape == (len(names),):
             return index
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or damaged
     index = _build(files, what)
-    names_, words_ = ("\0".join(text).encode("utf-8", errors="surrogateescape") for text in (index.names, index.words))
+    names_, words_ = (
+        "\0".join(text).encode("utf-8", errors="surrogateescape") for text in (index.names, index.words)
+    )
     try:
-        atomic_write(memory, lambda file: np.savez(file, names=np.frombuffer(names_, np.uint8), words=np.frombuffer(words_, np.uint8),
-                                                   spans=index.spans, labels=index.labels))
+        atomic_write(
+            memory,
+            lambda file: np.savez(
+                file,
+                names=np.frombuffer(names_, np.uint8),
+                words=np.frombuffer(words_, np.uint8),
+                spans=index.spans,
+                labels=index.labels,
+            ),
+        )
     except UserError:
         pass  # a cache that cannot be written costs time only
     return index
@@ -161,7 +203,8 @@ def _build(files: Sequence[Path], what: str) -> _Index:
 
 
 def _images(file: Path, problems: Problems) -> list[tuple[str, int, int, int | str]]:
-    """(member, offset, bytes, label) of each image of one shard; the label is a number, or the name of the folder it lies in."""
+    """(member, offset, bytes, label) of each image of one shard; the label is a number, or the name of the
+    folder it lies in."""
     images: list[tuple[str, int, int]] = []
     numbers: dict[str, tuple[int, int]] = {}
     links: list[str] = []
@@ -181,7 +224,10 @@ def _images(file: Path, problems: Problems) -> list[tuple[str, int, int, int | s
         return []
     for name in links:
         if is_image_name(PurePosixPath(name).name) or name.endswith(".cls"):
-            problems.add(file, f"'{name}' is a link without bytes; pack files (GNU tar: --dereference --hard-dereference)")
+            problems.add(
+                file,
+                f"'{name}' is a link without bytes; pack files (GNU tar: --dereference --hard-dereference)",
+            )
     found: list[tuple[str, int, int, int | str]] = []
     seen: dict[str, str] = {}
     for name, offset, size in images:
@@ -192,7 +238,9 @@ def _images(file: Path, problems: Problems) -> list[tuple[str, int, int, int | s
             elif key in labels:
                 found.append((name, offset, size, labels[key]))
         elif numbers or "/" not in name:
-            problems.add(file, f"image '{name}' has no label ({PurePosixPath(key).name}.cls, or a class folder)")
+            problems.add(
+                file, f"image '{name}' has no label ({PurePosixPath(key).name}.cls, or a class folder)"
+            )
         else:
             found.append((name, offset, size, name.split("/", 1)[0]))
     return found

@@ -1,4 +1,5 @@
-"""Table 7's form from finished runs: AP, AP50 and AP75 of each backbone, mean ± std over seeds, and the gain over the first row."""
+"""Table 7's form from finished runs: AP, AP50 and AP75 of each backbone, mean ± std over seeds, and the gain
+over the first row."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Spread:
 class Result:
     """A row of the table: its runs (seed -> figure -> percent or None), and what they come to.
 
-    ``gains`` are over the first row and paired: the difference of the two runs of each seed, which see the same images in the same order.
+    ``gains`` are over the first row and paired: the difference of the two runs of each seed, which see the
+    same images in the same order.
     """
 
     name: str
@@ -53,8 +55,20 @@ class Comparison:
     def cells(self) -> list[list[str]]:
         """Head and rows as text."""
         head = ["method", *(part for key in HEADLINE for part in (key, "gain"))]
-        return [head, *([row.name, *(part for key in HEADLINE for part in (_text(row.means[key]), _text(row.gains[key], signed=True)))]
-                        for row in self.rows)]
+        return [
+            head,
+            *(
+                [
+                    row.name,
+                    *(
+                        part
+                        for key in HEADLINE
+                        for part in (_text(row.means[key]), _text(row.gains[key], signed=True))
+                    ),
+                ]
+                for row in self.rows
+            ),
+        ]
 
     def text(self) -> str:
         """For the terminal."""
@@ -63,56 +77,124 @@ class Comparison:
     def markdown(self) -> str:
         """The same for a README."""
         head, *rows = self.cells()
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in
-                 (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
+        lines = [
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+            for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows)
+        ]
         return "\n".join(lines) + f"\n\n{self.sentence()}\n"
 
     def sentence(self) -> str:
         """What the figures are."""
         seeds = self.about["seeds"]
-        how = (f"mean ± standard deviation (n - 1) over seeds {', '.join(map(str, seeds))}; gain over '{self.rows[0].name}', seed by seed"
-               if len(seeds) > 1 else
-               f"one run each (seed {seeds[0]}), so a difference may be the seed's; gain over '{self.rows[0].name}'")
-        return (f"{self.about['detector']}, {self.about['iterations']} iterations of batch {self.about['batch']}, on {self.about['data']} "
-                f"({self.about['rule']}); percent; {how}.")
+        how = (
+            f"mean ± standard deviation (n - 1) over seeds {', '.join(map(str, seeds))}; gain over "
+            f"'{self.rows[0].name}', seed by seed"
+            if len(seeds) > 1
+            else f"one run each (seed {seeds[0]}), so a difference may be the seed's; gain over "
+            f"'{self.rows[0].name}'"
+        )
+        return (
+            f"{self.about['detector']}, {self.about['iterations']} iterations of batch "
+            f"{self.about['batch']}, on {self.about['data']} "
+            f"({self.about['rule']}); percent; {how}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``comparison.json``."""
-        return {"about": self.about, "rows": [{
-            "name": row.name, "folder": row.folder, "weights": row.weights or None,
-            **{key: _spread(row.means[key]) for key in HEADLINE}, "gain": {key: _spread(row.gains[key]) for key in HEADLINE},
-            "runs": {str(seed): figures for seed, figures in row.runs.items()}} for row in self.rows]}
+        return {
+            "about": self.about,
+            "rows": [
+                {
+                    "name": row.name,
+                    "folder": row.folder,
+                    "weights": row.weights or None,
+                    **{key: _spread(row.means[key]) for key in HEADLINE},
+                    "gain": {key: _spread(row.gains[key]) for key in HEADLINE},
+                    "runs": {str(seed): figures for seed, figures in row.runs.items()},
+                }
+                for row in self.rows
+            ],
+        }
 
     def write(self, folder: Path) -> None:
-        """``comparison.txt``, ``.md``, ``.csv`` (a line a row), ``runs.csv`` (a line a run, every figure) and ``comparison.json``."""
+        """``comparison.txt``, ``.md``, ``.csv`` (a line a row), ``runs.csv`` (a line a run, every figure) and
+        ``comparison.json``."""
         write_text(folder / "comparison.txt", self.text() + "\n")
         write_text(folder / "comparison.md", self.markdown())
-        head = ["method", "weights", "seeds", *(f"{key}{part}" for key in HEADLINE for part in ("", "_std", "_gain", "_gain_std"))]
-        write_text(folder / "comparison.csv", _csv(head, (
-            [row.name, row.weights or "random", len(row.runs), *(value for key in HEADLINE for value in
-             (*_pair(row.means[key]), *_pair(row.gains[key])))] for row in self.rows)))
-        keys = list(dict.fromkeys(key for row in self.rows for figures in row.runs.values() for key in figures))
-        write_text(folder / "runs.csv", _csv(["method", "seed", *keys], (
-            [row.name, seed, *(_cell(figures.get(key)) for key in keys)] for row in self.rows for seed, figures in row.runs.items())))
+        head = [
+            "method",
+            "weights",
+            "seeds",
+            *(f"{key}{part}" for key in HEADLINE for part in ("", "_std", "_gain", "_gain_std")),
+        ]
+        write_text(
+            folder / "comparison.csv",
+            _csv(
+                head,
+                (
+                    [
+                        row.name,
+                        row.weights or "random",
+                        len(row.runs),
+                        *(
+                            value
+                            for key in HEADLINE
+                            for value in (*_pair(row.means[key]), *_pair(row.gains[key]))
+                        ),
+                    ]
+                    for row in self.rows
+                ),
+            ),
+        )
+        keys = list(
+            dict.fromkeys(key for row in self.rows for figures in row.runs.values() for key in figures)
+        )
+        write_text(
+            folder / "runs.csv",
+            _csv(
+                ["method", "seed", *keys],
+                (
+                    [row.name, seed, *(_cell(figures.get(key)) for key in keys)]
+                    for row in self.rows
+                    for seed, figures in row.runs.items()
+                ),
+            ),
+        )
         write_json(folder / "comparison.json", self.to_dict())
 
 
 def collect(plan: Plan, differences: Sequence[str] = ()) -> Comparison:
     """Read every run's ``results.json`` of a finished comparison."""
-    found = {row: {seed: read_json(plan.folder(row, seed) / "results.json") for seed in plan.seeds} for row in plan.rows}
-    runs = {row: {seed: _figures(results) for seed, results in of_row.items()} for row, of_row in found.items()}
+    found = {
+        row: {seed: read_json(plan.folder(row, seed) / "results.json") for seed in plan.seeds}
+        for row in plan.rows
+    }
+    runs = {
+        row: {seed: _figures(results) for seed, results in of_row.items()} for row, of_row in found.items()
+    }
     first = runs[plan.rows[0]]
     rows = []
     for number, row in enumerate(plan.rows):
         means = {key: spread_of([figures[key] for figures in runs[row].values()]) for key in HEADLINE}
-        gains = {key: None if number == 0 else spread_of([_difference(runs[row][seed][key], first[seed][key]) for seed in plan.seeds])
-                 for key in HEADLINE}
+        gains = {
+            key: None
+            if number == 0
+            else spread_of([_difference(runs[row][seed][key], first[seed][key]) for seed in plan.seeds])
+            for key in HEADLINE
+        }
         rows.append(Result(row.name, row.folder, row.weights, runs[row], means, gains))
     one = found[plan.rows[0]][plan.seeds[0]]
-    about = {**{key: one[key] for key in ("detector", "data", "rule", "iterations", "batch")}, "seeds": list(plan.seeds),
-             "images": one["images"].get(one["data"]), "config_file": str(plan.config_file), "overrides": list(plan.overrides),
-             "data_root": str(plan.data_root) if plan.data_root else None, "num_gpus": plan.num_gpus,
-             "loaded": {row.name: found[row][plan.seeds[0]]["loaded"] for row in plan.rows}, "config_differences": list(differences)}
+    about = {
+        **{key: one[key] for key in ("detector", "data", "rule", "iterations", "batch")},
+        "seeds": list(plan.seeds),
+        "images": one["images"].get(one["data"]),
+        "config_file": str(plan.config_file),
+        "overrides": list(plan.overrides),
+        "data_root": str(plan.data_root) if plan.data_root else None,
+        "num_gpus": plan.num_gpus,
+        "loaded": {row.name: found[row][plan.seeds[0]]["loaded"] for row in plan.rows},
+        "config_differences": list(differences),
+    }
     return Comparison(rows, about)
 
 
@@ -128,7 +210,10 @@ def _figures(results: Mapping[str, Any]) -> dict[str, float | None]:
     """The headline, then every other figure of the first test set (by rule, where it has several)."""
     figures = {key: results[key] for key in HEADLINE}
     for task, values in results["metrics"].get(results["data"], {}).items():
-        figures |= {key if task == "bbox" else f"{key}, {RULES.get(task, task)}": value for key, value in values.items()}
+        figures |= {
+            key if task == "bbox" else f"{key}, {RULES.get(task, task)}": value
+            for key, value in values.items()
+        }
     return figures
 
 

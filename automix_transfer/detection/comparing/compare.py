@@ -1,9 +1,10 @@
-"""Several backbones in one detector over several seeds: which runs there are, what is checked before the first, and how they are started.
+"""Several backbones in one detector over several seeds: which runs there are, what is checked before the
+first, and how they are started.
 
-A comparison is a folder: ``runs/<row>/seed<k>`` are run folders of detection/train_net.py, each started as a process of its own. A run
-whose ``results.json`` exists is done, and must have all its iterations; one that was killed goes on from its last checkpoint.
-``inputs.json`` in each says what it was started with (the whole config and a digest of the weights), so that runs of different settings
-never stand in one table.
+A comparison is a folder: ``runs/<row>/seed<k>`` are run folders of detection/train_net.py, each started as a
+process of its own. A run whose ``results.json`` exists is done, and must have all its iterations; one that
+was killed goes on from its last checkpoint. ``inputs.json`` in each says what it was started with (the whole
+config and a digest of the weights), so that runs of different settings never stand in one table.
 """
 
 from __future__ import annotations
@@ -75,15 +76,25 @@ def parse_rows(values: Sequence[str]) -> tuple[Row, ...]:
         if not name or not file:
             raise UserError(f"--weights {value} must be NAME=FILE, FILE or {RANDOM}")
         if file != RANDOM and not Path(file).is_file():
-            hint = "; KEY VALUE overrides go last, behind another option" if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", value) else ""
-            raise UserError(f"--weights {value}: {file} does not exist or is not a file; give a file of pretrain/export.py "
-                            f"--to detectron2, or {RANDOM}{hint}")
+            hint = (
+                "; KEY VALUE overrides go last, behind another option"
+                if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", value)
+                else ""
+            )
+            raise UserError(
+                f"--weights {value}: {file} does not exist or is not a file; give a file of "
+                "pretrain/export.py "
+                f"--to detectron2, or {RANDOM}{hint}"
+            )
         rows.append(Row(name, "" if file == RANDOM else file))
     for index, row in enumerate(rows):
         for other in rows[:index]:
             if row.name == other.name or row.folder == other.folder:
-                raise UserError(f"--weights has two rows called '{row.name}'{'' if row.name == other.name else f' and {other.name!r}'}; "
-                                "give each a name of its own: --weights a=FILE b=FILE")
+                raise UserError(
+                    "--weights has two rows called "
+                    f"'{row.name}'{'' if row.name == other.name else f' and {other.name!r}'}; "
+                    "give each a name of its own: --weights a=FILE b=FILE"
+                )
     return tuple(rows)
 
 
@@ -92,20 +103,29 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         numbers = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise UserError(f"--seeds {text} must be a number of seeds (3 is 1, 2, 3) or a list of them (5,7,9)") from error
+        raise UserError(
+            f"--seeds {text} must be a number of seeds (3 is 1, 2, 3) or a list of them (5,7,9)"
+        ) from error
     if "," not in text and numbers and numbers[0] > MOST_SEEDS:
-        raise UserError(f"--seeds {text} is a number of seeds, at most {MOST_SEEDS}; a single seed has a comma behind it (5,)")
+        raise UserError(
+            f"--seeds {text} is a number of seeds, at most {MOST_SEEDS}; a single seed has a comma behind it "
+            "(5,)"
+        )
     seeds = numbers if "," in text else tuple(range(1, max(numbers, default=0) + 1))
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) > MAX_SEED:
-        raise UserError(f"--seeds {text} must be at least one seed, none of them twice, negative or above {MAX_SEED}")
+        raise UserError(
+            f"--seeds {text} must be at least one seed, none of them twice, negative or above {MAX_SEED}"
+        )
     return seeds
 
 
 def check(plan: Plan) -> dict[Path, dict[str, Any]]:
-    """Everything that can be wrong with any run, before the first starts; returns what each run folder is to be started with.
+    """Everything that can be wrong with any run, before the first starts; returns what each run folder is to
+    be started with.
 
     Raises:
-        UserError: what `trainer.prepare` and `check_weights` refuse, for any row; a run folder that was started with other settings.
+        UserError: what `trainer.prepare` and `check_weights` refuse, for any row; a run folder that was
+            started with other settings.
     """
     inputs: dict[Path, dict[str, Any]] = {}
     for row in plan.rows:
@@ -119,13 +139,20 @@ def check(plan: Plan) -> dict[Path, dict[str, Any]]:
         settings = {key: value for key, value in _plain(flatten(cfg)).items() if key not in PLACES}
         for seed in plan.seeds:
             folder = plan.folder(row, seed)
-            inputs[folder] = {"row": row.name, "seed": seed, "weights": row.weights, "weights_sha256": digest, "config": settings}
+            inputs[folder] = {
+                "row": row.name,
+                "seed": seed,
+                "weights": row.weights,
+                "weights_sha256": digest,
+                "config": settings,
+            }
             _refuse_other_settings(folder, inputs[folder])
     return inputs
 
 
 def write_inputs(inputs: Mapping[Path, Mapping[str, Any]]) -> None:
-    """Note in each run folder what it is started with, just before the first run starts: a check alone leaves nothing there."""
+    """Note in each run folder what it is started with, just before the first run starts: a check alone leaves
+    nothing there."""
     for folder, content in inputs.items():
         write_json(folder / "inputs.json", content)
 
@@ -136,18 +163,37 @@ def jobs(plan: Plan) -> list[Job]:
     for seed in plan.seeds:
         for row in plan.rows:
             folder = plan.folder(row, seed)
-            found.append(Job(f"{row.folder} seed {seed}", command(plan, row, seed), folder / "results.json", keep=is_progress))
+            found.append(
+                Job(
+                    f"{row.folder} seed {seed}",
+                    command(plan, row, seed),
+                    folder / "results.json",
+                    keep=is_progress,
+                )
+            )
     return found
 
 
 def command(plan: Plan, row: Row, seed: int) -> list[str]:
     """What a user would type for this run; with ``--resume`` where it was interrupted."""
     folder = plan.folder(row, seed)
-    options = [("--data-root", plan.data_root), ("--class-names", plan.class_names), ("--num-gpus", plan.num_gpus),
-               ("--coco-evaluator", plan.coco_evaluator if plan.coco_evaluator != "pycocotools" else None)]
+    options = [
+        ("--data-root", plan.data_root),
+        ("--class-names", plan.class_names),
+        ("--num-gpus", plan.num_gpus),
+        ("--coco-evaluator", plan.coco_evaluator if plan.coco_evaluator != "pycocotools" else None),
+    ]
     given = [str(part) for option, value in options if value is not None for part in (option, value)]
     resume = ["--resume"] if (folder / "last_checkpoint").is_file() else []
-    return [sys.executable, str(TRAIN_NET), "--config-file", str(plan.config_file), *given, *resume, *_overrides(plan, row, seed)]
+    return [
+        sys.executable,
+        str(TRAIN_NET),
+        "--config-file",
+        str(plan.config_file),
+        *given,
+        *resume,
+        *_overrides(plan, row, seed),
+    ]
 
 
 def is_progress(line: str) -> bool:
@@ -160,21 +206,42 @@ def differences(inputs: Mapping[Path, Mapping[str, Any]]) -> list[str]:
     rows = {item["row"]: item["config"] for item in inputs.values()}
     first = next(iter(rows.values()))
     keys = [key for key in first if any(config.get(key) != first[key] for config in rows.values())]
-    return [f"{key}: " + ", ".join(f"{name} {config.get(key)}" for name, config in rows.items()) for key in keys]
+    return [
+        f"{key}: " + ", ".join(f"{name} {config.get(key)}" for name, config in rows.items()) for key in keys
+    ]
 
 
 def _overrides(plan: Plan, row: Row, seed: int) -> list[str]:
-    return [*plan.overrides, "SEED", str(seed), "MODEL.WEIGHTS", row.weights, "OUTPUT_DIR", str(plan.folder(row, seed))]
+    return [
+        *plan.overrides,
+        "SEED",
+        str(seed),
+        "MODEL.WEIGHTS",
+        row.weights,
+        "OUTPUT_DIR",
+        str(plan.folder(row, seed)),
+    ]
 
 
 def _arguments(plan: Plan, row: Row) -> Namespace:
-    """Of the check, whose output folder is the comparison's own: the run folders may hold what was begun before."""
+    """Of the check, whose output folder is the comparison's own: the run folders may hold what was begun
+    before."""
     for key in PLACES:
         if key in plan.overrides[::2]:
-            raise UserError(f"{key} differs from run to run and is set by the comparison; leave it out of the overrides")
-    return Namespace(config_file=str(plan.config_file), opts=[*_overrides(plan, row, plan.seeds[0])[:-1], str(plan.output)],
-                     data_root=plan.data_root, class_names=plan.class_names, coco_evaluator=plan.coco_evaluator,
-                     num_gpus=plan.num_gpus, num_machines=1, resume=False, eval_only=False)
+            raise UserError(
+                f"{key} differs from run to run and is set by the comparison; leave it out of the overrides"
+            )
+    return Namespace(
+        config_file=str(plan.config_file),
+        opts=[*_overrides(plan, row, plan.seeds[0])[:-1], str(plan.output)],
+        data_root=plan.data_root,
+        class_names=plan.class_names,
+        coco_evaluator=plan.coco_evaluator,
+        num_gpus=plan.num_gpus,
+        num_machines=1,
+        resume=False,
+        eval_only=False,
+    )
 
 
 def _digest(weights: str) -> str | None:
@@ -191,7 +258,9 @@ def _digest(weights: str) -> str | None:
 def _refuse_other_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
     file = folder / "inputs.json"
     if not (folder / "results.json").exists() and not (folder / "last_checkpoint").exists():
-        return  # not begun, or killed before its first checkpoint: it starts from the beginning, whatever it was to be before
+        # not begun, or killed before its first checkpoint: it starts from the beginning, whatever it was to
+        # be before
+        return
     if not file.is_file():
         raise UserError(f"{folder} holds a run that this comparison did not start; choose another --output")
     before = read_json(file)
@@ -199,24 +268,32 @@ def _refuse_other_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
     if not isinstance(before, dict) or not isinstance(before.get("config"), dict):
         raise UserError(f"{file} does not say what {folder} was started with; {remedy}")
     if before.get("weights_sha256") != wanted["weights_sha256"]:
-        raise UserError(f"{folder} was trained from other weights than {wanted['weights'] or RANDOM} holds now; {remedy}")
+        raise UserError(
+            f"{folder} was trained from other weights than {wanted['weights'] or RANDOM} holds now; {remedy}"
+        )
     config = before["config"]
     for key, value in wanted["config"].items():
         if config.get(key) != value:
-            raise UserError(f"{folder} was started with {key} {config.get(key)}, but now it is {value}; {remedy}")
+            raise UserError(
+                f"{folder} was started with {key} {config.get(key)}, but now it is {value}; {remedy}"
+            )
     _refuse_unfinished(folder, wanted["config"]["SOLVER.MAX_ITER"])
 
 
 def _refuse_unfinished(folder: Path, iterations: int) -> None:
-    """``results.json`` passes for a finished run, but a run that was gone on with by hand may have fewer or more iterations."""
+    """``results.json`` passes for a finished run, but a run that was gone on with by hand may have fewer or
+    more iterations."""
     file = folder / "results.json"
     if not file.is_file():
         return
     results = read_json(file)
     found = results.get("iterations") if isinstance(results, dict) else None
     if found != iterations:
-        raise UserError(f"{file} has the figures of {'an unknown number of' if found is None else found} iterations, but this comparison's "
-                        f"runs have {iterations}; remove the folder {folder} to run it again")
+        raise UserError(
+            f"{file} has the figures of {'an unknown number of' if found is None else found} iterations, but "
+            "this comparison's "
+            f"runs have {iterations}; remove the folder {folder} to run it again"
+        )
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""ROI heads of C4 detectors whose res5 ends in a norm: the field's protocol for comparing backbones (MoCo and everyone after it)."""
+"""ROI heads of C4 detectors whose res5 ends in a norm: the field's protocol for comparing backbones (MoCo and
+everyone after it)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from automix_transfer.detection.networks.backbone import basic_stage
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
     """`Res5ROIHeads` of bottleneck blocks (R-50 and deeper), followed by a norm of ``MODEL.RESNETS.NORM``.
 
-    The norm is new at transfer: pretrained features meet a detector that is not frozen, and their scale differs between methods.
+    The norm is new at transfer: pretrained features meet a detector that is not frozen, and their scale
+        differs between methods.
     """
 
     @classmethod
@@ -27,7 +29,8 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
 class BasicRes5ROIHeadsExtraNorm(Res5ROIHeads):
     """The same for backbones of basic blocks: res5 is the network's own last stage.
 
-    Detectron2's `Res5ROIHeads` always builds bottlenecks, into which basic-block weights load in part and by shape, in silence.
+    Detectron2's `Res5ROIHeads` always builds bottlenecks, into which basic-block weights load in part and by
+    shape, in silence.
     """
 
     @classmethod

@@ -1,11 +1,14 @@
-"""Any timm encoder with feature maps of stride 4 to 32 as a Detectron2 backbone: ConvNeXt, Swin, EfficientNet, ResNet, ...
+"""Any timm encoder with feature maps of stride 4 to 32 as a Detectron2 backbone: ConvNeXt, Swin,
+EfficientNet, ResNet, ...
 
-``MODEL.BACKBONE.NAME timm_fpn/convnext_tiny`` puts it under a feature pyramid, ``timm/convnext_tiny`` leaves it plain. The encoder's name
-is part of the builder's, so nothing is added to Detectron2's own keys and a run's ``config.yaml`` rebuilds the model wherever this package
-is imported. Features are called by their stride, as a ResNet's are: ``res2`` (4) to ``res5`` (32).
+``MODEL.BACKBONE.NAME timm_fpn/convnext_tiny`` puts it under a feature pyramid, ``timm/convnext_tiny`` leaves
+it plain. The encoder's name is part of the builder's, so nothing is added to Detectron2's own keys and a
+run's ``config.yaml`` rebuilds the model wherever this package is imported. Features are called by their
+stride, as a ResNet's are: ``res2`` (4) to ``res5`` (32).
 
-The encoder inside is timm's own network under its own keys, without what lies behind its last feature map (final norm, classifier).
-Networks normalised by LayerNorm give features without a norm; as ConvNeXt's and Swin's authors do for detection, each gets a new LayerNorm.
+The encoder inside is timm's own network under its own keys, without what lies behind its last feature map
+(final norm, classifier). Networks normalised by LayerNorm give features without a norm; as ConvNeXt's and
+Swin's authors do for detection, each gets a new LayerNorm.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ ANY_SIZE = {"swin": {"strict_img_size": False}}  # takes the training size only,
 
 
 class TimmBackbone(Backbone):
-    """Feature maps {"res2": (N, C, H/4, W/4), ...} of a timm encoder; images (N, 3, H, W) with sides that 32 divides.
+    """Feature maps {"res2": (N, C, H/4, W/4), ...} of a timm encoder; images (N, 3, H, W) with sides that 32
+    divides.
 
     Args:
         name: a timm model name; a tag of weights (``.in1k``) is allowed and does not matter.
@@ -49,13 +53,19 @@ class TimmBackbone(Backbone):
         taps, indices = _taps(self.encoder, name)
         unknown = [feature for feature in out_features if feature not in taps]
         if unknown:
-            raise UserError(f"MODEL.BACKBONE.NAME {name} has no feature {unknown[0]}; it has {', '.join(taps)}")
+            raise UserError(
+                f"MODEL.BACKBONE.NAME {name} has no feature {unknown[0]}; it has {', '.join(taps)}"
+            )
         self._indices = [indices[feature] for feature in out_features]
         self.encoder.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)  # type: ignore[operator]
         self._out_features = list(out_features)
-        self._out_feature_strides = {feature: stride for stride, feature in STRIDES.items() if feature in out_features}
+        self._out_feature_strides = {
+            feature: stride for stride, feature in STRIDES.items() if feature in out_features
+        }
         self._out_feature_channels = {feature: taps[feature] for feature in out_features}
-        self.out_norms = nn.ModuleDict({feature: LayerNorm2d(taps[feature]) for feature in out_features} if is_layer_normed(name) else {})
+        self.out_norms = nn.ModuleDict(
+            {feature: LayerNorm2d(taps[feature]) for feature in out_features} if is_layer_normed(name) else {}
+        )
         if norm == "FrozenBN":
             freeze_batch_norm_2d(self.encoder)
         elif norm == "SyncBN":
@@ -63,15 +73,22 @@ class TimmBackbone(Backbone):
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The encoder's own feature maps, before the new norms."""
-        maps = self.encoder.forward_intermediates(images, indices=self._indices, norm=False, intermediates_only=True)  # type: ignore[operator]
+        maps = self.encoder.forward_intermediates(
+            images, indices=self._indices, norm=False, intermediates_only=True
+        )  # type: ignore[operator]
         return dict(zip(self._out_features, maps, strict=True))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {name: self.out_norms[name](value) if self.out_norms else value for name, value in self.features(images).items()}
+        return {
+            name: self.out_norms[name](value) if self.out_norms else value
+            for name, value in self.features(images).items()
+        }
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        return {name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
-                for name in self._out_features}
+        return {
+            name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
+            for name in self._out_features
+        }
 
     @property
     def size_divisibility(self) -> int:
@@ -101,8 +118,14 @@ def check_name(backbone: str) -> None:
     name = (encoder_name(backbone) or "").split(".")[0]
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise UserError(f"MODEL.BACKBONE.NAME {backbone}: timm has no network '{name}'; "
-                        + (f"did you mean {', '.join(close)}?" if close else "give timm_fpn/NAME, e.g. timm_fpn/convnext_tiny"))
+        raise UserError(
+            f"MODEL.BACKBONE.NAME {backbone}: timm has no network '{name}'; "
+            + (
+                f"did you mean {', '.join(close)}?"
+                if close
+                else "give timm_fpn/NAME, e.g. timm_fpn/convnext_tiny"
+            )
+        )
 
 
 def _network(name: str) -> nn.Module:
@@ -111,20 +134,27 @@ def _network(name: str) -> nn.Module:
         options["drop_path_rate"] = DROP_PATH[family(name)]
     network = create_encoder(name.split(".")[0], 0, **options)
     if not hasattr(network, "forward_intermediates") or not hasattr(network, "prune_intermediate_layers"):
-        raise UserError(f"MODEL.BACKBONE.NAME timm_fpn/{name}: this version of timm gives no feature maps of it; take another encoder")
+        raise UserError(
+            f"MODEL.BACKBONE.NAME timm_fpn/{name}: this version of timm gives no feature maps of it; take "
+            "another encoder"
+        )
     return network
 
 
 def _taps(network: nn.Module, name: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Channels, and index in timm's list, of each feature by its name here; the last of a stride where there are several."""
+    """Channels, and index in timm's list, of each feature by its name here; the last of a stride where there
+    are several."""
     channels, indices = {}, {}
     for index, item in enumerate(getattr(network, "feature_info", [])):
         feature = STRIDES.get(item["reduction"])
         if feature:
             channels[feature], indices[feature] = item["num_chs"], index
     if list(channels) != list(STRIDES.values()):
-        raise UserError(f"MODEL.BACKBONE.NAME timm_fpn/{name} has no feature maps of strides 4, 8, 16 and 32, which a pyramid needs; "
-                        "take a network with stages, e.g. timm_fpn/convnext_tiny")
+        raise UserError(
+            f"MODEL.BACKBONE.NAME timm_fpn/{name} has no feature maps of strides 4, 8, 16 and 32, which a "
+            "pyramid needs; "
+            "take a network with stages, e.g. timm_fpn/convnext_tiny"
+        )
     return channels, indices
 
 
@@ -137,8 +167,14 @@ def build_plain(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
 
 def build_pyramid(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """The same under a feature pyramid of ``MODEL.FPN``, with p6 by max-pooling."""
-    return FPN(bottom_up=build_plain(cfg, input_shape), in_features=cfg.MODEL.FPN.IN_FEATURES, out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-               norm=cfg.MODEL.FPN.NORM, top_block=LastLevelMaxPool(), fuse_type=cfg.MODEL.FPN.FUSE_TYPE)
+    return FPN(
+        bottom_up=build_plain(cfg, input_shape),
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )
 
 
 def _register_all() -> None:
@@ -151,6 +187,7 @@ def _register_all() -> None:
 def _renamed(builder: Callable[..., Backbone], name: str) -> Callable[..., Backbone]:
     def build(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         return builder(cfg, input_shape)
+
     build.__name__ = name  # the name that the registry takes
     return build
 

@@ -1,8 +1,9 @@
 """COCO's AP family, per class too, by pycocotools or, with identical figures, by the faster hotcoco.
 
-The engine matches detections and fills COCO's arrays of precision and recall; the means over them are taken here, once for both. Against
-Detectron2's evaluator: classes keep their own AP whatever their order or subset (`--class-names`), an annotation with id 0 counts (to
-pycocotools 0 means "not matched"), a detector that finds nothing has AP 0 rather than NaN, and AP50 and AP75 of each class are there.
+The engine matches detections and fills COCO's arrays of precision and recall; the means over them are taken
+here, once for both. Against Detectron2's evaluator: classes keep their own AP whatever their order or subset
+(`--class-names`), an annotation with id 0 counts (to pycocotools 0 means "not matched"), a detector that
+finds nothing has AP 0 rather than NaN, and AP50 and AP75 of each class are there.
 """
 
 from __future__ import annotations
@@ -30,26 +31,46 @@ from automix_transfer.io import read_json, write_text
 ENGINES = ("pycocotools", "hotcoco")
 HOTCOCO = "hotcoco>=1.3"
 
-#: figure -> (array, index of the IoU threshold or None for all, of the area range, of the largest number of detections)
+#: figure -> (array, index of the IoU threshold or None for all, of the area range, of the largest number of
+#: detections)
 FIGURES: dict[str, tuple[str, int | None, int, int]] = {
-    "AP": ("precision", None, 0, 2), "AP50": ("precision", 0, 0, 2), "AP75": ("precision", 5, 0, 2), "APs": ("precision", None, 1, 2),
-    "APm": ("precision", None, 2, 2), "APl": ("precision", None, 3, 2), "AR1": ("recall", None, 0, 0), "AR10": ("recall", None, 0, 1),
-    "AR100": ("recall", None, 0, 2), "ARs": ("recall", None, 1, 2), "ARm": ("recall", None, 2, 2), "ARl": ("recall", None, 3, 2),
+    "AP": ("precision", None, 0, 2),
+    "AP50": ("precision", 0, 0, 2),
+    "AP75": ("precision", 5, 0, 2),
+    "APs": ("precision", None, 1, 2),
+    "APm": ("precision", None, 2, 2),
+    "APl": ("precision", None, 3, 2),
+    "AR1": ("recall", None, 0, 0),
+    "AR10": ("recall", None, 0, 1),
+    "AR100": ("recall", None, 0, 2),
+    "ARs": ("recall", None, 1, 2),
+    "ARm": ("recall", None, 2, 2),
+    "ARl": ("recall", None, 3, 2),
 }
 CLASS_FIGURES = ("AP", "AP50", "AP75")
 
 
 class COCOEvaluator(DatasetEvaluator):
-    """Evaluates boxes, and masks where the detector has them, on a registered COCO data set; call from every process.
+    """Evaluates boxes, and masks where the detector has them, on a registered COCO data set; call from every
+    process.
 
-    ``bbox`` (and ``segm``) hold `FIGURES` in percent and AP, AP50 and AP75 of each class (``AP-person``). What is not defined, such as
-    APs of a split without small objects, is left out. ``coco_instances_results.json`` in ``output`` has the detections.
+    ``bbox`` (and ``segm``) hold `FIGURES` in percent and AP, AP50 and AP75 of each class (``AP-person``).
+    What is not defined, such as APs of a split without small objects, is left out.
+    ``coco_instances_results.json`` in ``output`` has the detections.
     """
 
-    def __init__(self, dataset_name: str, output: str | Path | None = None, masks: bool = False, engine: str = ENGINES[0]):
+    def __init__(
+        self,
+        dataset_name: str,
+        output: str | Path | None = None,
+        masks: bool = False,
+        engine: str = ENGINES[0],
+    ):
         metadata = MetadataCatalog.get(dataset_name)
         self.truth = read_json(PathManager.get_local_path(metadata.json_file))
-        self.category = {label: number for number, label in metadata.thing_dataset_id_to_contiguous_id.items()}
+        self.category = {
+            label: number for number, label in metadata.thing_dataset_id_to_contiguous_id.items()
+        }
         self.classes: list[str] = list(metadata.thing_classes)
         self.output, self.tasks, self.engine = output, ("bbox", "segm") if masks else ("bbox",), engine
         check_engine(engine)
@@ -70,7 +91,8 @@ class COCOEvaluator(DatasetEvaluator):
         detections = [found for part in gathered for found in part]
         if self.output is not None:
             write_text(Path(self.output) / "coco_instances_results.json", json.dumps(detections))
-        if "annotations" not in self.truth:  # the test sets whose annotations are secret: the file above is what their server wants
+        # the test sets whose annotations are secret: the file above is what their server wants
+        if "annotations" not in self.truth:
             return {}
         names = {self.category[label]: name for label, name in enumerate(self.classes)}
         results: dict[str, dict[str, float]] = OrderedDict()
@@ -79,15 +101,19 @@ class COCOEvaluator(DatasetEvaluator):
             results[task] = figures(arrays)
             for position, number in enumerate(sorted(names)):
                 of_class = figures(arrays, position)
-                results[task] |= {f"{key}-{names[number]}": of_class[key] for key in CLASS_FIGURES if key in of_class}
+                results[task] |= {
+                    f"{key}-{names[number]}": of_class[key] for key in CLASS_FIGURES if key in of_class
+                }
         return results
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """COCO's result: ``precision`` (T, R, K, A, M), ``recall`` (T, K, A, M); -1 where there is nothing to find.
+    """COCO's result: ``precision`` (T, R, K, A, M), ``recall`` (T, K, A, M); -1 where there is nothing to
+    find.
 
-    T: IoU thresholds .50 to .95; R: 101 levels of recall; K: classes; A: all, small, medium, large; M: at most 1, 10, 100 detections.
+    T: IoU thresholds .50 to .95; R: 101 levels of recall; K: classes; A: all, small, medium, large; M: at
+        most 1, 10, 100 detections.
     """
 
     precision: np.ndarray
@@ -99,24 +125,44 @@ def check_engine(engine: str) -> None:
     if engine not in ENGINES:
         raise UserError(f"--coco-evaluator {engine} is unknown; choose one of {', '.join(ENGINES)}")
     if importlib.util.find_spec(engine) is None:
-        raise UserError(f"--coco-evaluator {engine} needs the package {engine}, which is not installed; "
-                        + (f"pip install '{HOTCOCO}', or leave the option out for pycocotools" if engine == "hotcoco" else
-                           "pip install pycocotools"))
+        raise UserError(
+            f"--coco-evaluator {engine} needs the package {engine}, which is not installed; "
+            + (
+                f"pip install '{HOTCOCO}', or leave the option out for pycocotools"
+                if engine == "hotcoco"
+                else "pip install pycocotools"
+            )
+        )
 
 
-def match(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], categories: Sequence[int], task: str = "bbox",
-          engine: str = ENGINES[0]) -> Arrays:
-    """Match ``detections`` (COCO's result format) with ``truth`` (COCO's instances format) in each of ``categories`` (ids, ascending).
+def match(
+    truth: Mapping[str, Any],
+    detections: Sequence[Mapping[str, Any]],
+    categories: Sequence[int],
+    task: str = "bbox",
+    engine: str = ENGINES[0],
+) -> Arrays:
+    """Match ``detections`` (COCO's result format) with ``truth`` (COCO's instances format) in each of
+    ``categories`` (ids, ascending).
 
     Args:
         task: ``bbox`` or ``segm``.
     """
     # Copies: pycocotools writes into both. Ids from 1, since it takes a match with annotation 0 for none.
     annotations = [{**item, "id": number} for number, item in enumerate(truth["annotations"], 1)]
-    numbered = {"info": {}, "images": truth["images"], "categories": truth["categories"], "annotations": annotations}
+    numbered = {
+        "info": {},
+        "images": truth["images"],
+        "categories": truth["categories"],
+        "annotations": annotations,
+    }
     found = [dict(item) for item in detections]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        evaluation = _pycocotools(numbered, found, task) if engine == "pycocotools" else _hotcoco(numbered, found, task)
+        evaluation = (
+            _pycocotools(numbered, found, task)
+            if engine == "pycocotools"
+            else _hotcoco(numbered, found, task)
+        )
         evaluation.params.catIds = list(categories)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -128,7 +174,7 @@ def figures(arrays: Arrays, position: int | None = None) -> dict[str, float]:
     result = {}
     for name, (kind, threshold, area, most) in FIGURES.items():
         values = (arrays.precision if kind == "precision" else arrays.recall)[..., area, most]
-        values = values if threshold is None else values[threshold:threshold + 1]
+        values = values if threshold is None else values[threshold : threshold + 1]
         values = values if position is None else values[..., position]
         values = values[values > -1]
         if values.size:

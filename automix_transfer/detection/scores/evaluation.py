@@ -26,24 +26,32 @@ def build_evaluator(cfg: CfgNode, name: str, engine: str = ENGINES[0]) -> Datase
         complete_builtin_voc(name)
         return VOCEvaluator(name)
     if kind == "coco":
-        return COCOEvaluator(name, os.path.join(cfg.OUTPUT_DIR, "inference"), masks=cfg.MODEL.MASK_ON, engine=engine)
-    raise UserError(f"data set '{name}' in DATASETS.TEST has no box evaluator here (its kind is '{kind}'); "
-                    "use a VOC or COCO data set, or --data-root")
+        return COCOEvaluator(
+            name, os.path.join(cfg.OUTPUT_DIR, "inference"), masks=cfg.MODEL.MASK_ON, engine=engine
+        )
+    raise UserError(
+        f"data set '{name}' in DATASETS.TEST has no box evaluator here (its kind is '{kind}'); "
+        "use a VOC or COCO data set, or --data-root"
+    )
 
 
 def check_metric(cfg: CfgNode, metric: str) -> None:
-    """A `UserError` where no evaluation on ``DATASETS.TEST`` gives ``metric``, which is then found only after the training."""
+    """A `UserError` where no evaluation on ``DATASETS.TEST`` gives ``metric``, which is then found only after
+    the training."""
     known = metrics_of(cfg)
     if known and metric not in known:
         close = difflib.get_close_matches(metric, known, n=1)
-        raise UserError(f"--best-metric {metric} is nothing that is measured here; "
-                        + (f"did you mean {close[0]}? There are also " if close else "there are ")
-                        + f"{', '.join(name for name in known if '-' not in name.rpartition('/')[2])}, and {known[-1]} for a class")
+        raise UserError(
+            f"--best-metric {metric} is nothing that is measured here; "
+            + (f"did you mean {close[0]}? There are also " if close else "there are ")
+            + f"{', '.join(name for name in known if '-' not in name.rpartition('/')[2])}, and {known[-1]} "
+            "for a class"
+        )
 
 
 def metrics_of(cfg: CfgNode) -> list[str]:
-    """Every figure of ``DATASETS.TEST`` as Detectron2 logs it: ``bbox/AP50``, ``bbox_area/AP75-dog``; of several sets, each with its name
-    before it. Empty where a set has no evaluator here."""
+    """Every figure of ``DATASETS.TEST`` as Detectron2 logs it: ``bbox/AP50``, ``bbox_area/AP75-dog``; of
+    several sets, each with its name before it. Empty where a set has no evaluator here."""
     found: list[str] = []
     for data in cfg.DATASETS.TEST:
         metadata = MetadataCatalog.get(data)

@@ -1,6 +1,7 @@
 """What an evaluation leaves: a table on the screen, ``results.csv`` for every class, and ``results.json``.
 
-The latter says that a run is done; so `--eval-only`, of a run that may be unfinished, writes ``results_eval.csv`` and ``.json``.
+The latter says that a run is done; so `--eval-only`, of a run that may be unfinished, writes
+``results_eval.csv`` and ``.json``.
 """
 
 from __future__ import annotations
@@ -20,15 +21,20 @@ from automix_transfer.io import write_json, write_text
 
 HEADLINE = ("AP", "AP50", "AP75")
 RULES = {"bbox": "", "segm": "masks, COCO rule", "bbox_area": "area rule", "bbox_11point": "11-point rule"}
-TRAINED, EVALUATED = "results", "results_eval"  # the files of a run that was trained to its end, and of an evaluation alone
+# the files of a run that was trained to its end, and of an evaluation alone
+TRAINED, EVALUATED = "results", "results_eval"
 ALL = "(all)"  # the row of the means in results.csv
 
 
-def summarize(cfg: CfgNode, measured: Mapping[str, Any], loaded: str | None, iterations: int | None) -> dict[str, Any]:
-    """AP, AP50 and AP75 of the first test set in percent, every other figure, each class's, and what they are figures of.
+def summarize(
+    cfg: CfgNode, measured: Mapping[str, Any], loaded: str | None, iterations: int | None
+) -> dict[str, Any]:
+    """AP, AP50 and AP75 of the first test set in percent, every other figure, each class's, and what they are
+    figures of.
 
     Args:
-        measured: what Detectron2's ``test`` returns: task -> figure -> value, below data set names where there are several.
+        measured: what Detectron2's ``test`` returns: task -> figure -> value, below data set names where
+            there are several.
         loaded: what was loaded, in words; None for a detector that went on from its own checkpoint.
         iterations: that the detector was trained for; None where its file does not say.
     """
@@ -36,27 +42,46 @@ def summarize(cfg: CfgNode, measured: Mapping[str, Any], loaded: str | None, ite
     first = by_set.get(cfg.DATASETS.TEST[0], {}) if cfg.DATASETS.TEST else {}
     return {
         **{key: _number(first.get("bbox", {}).get(key)) for key in HEADLINE},
-        "rule": rule_of(first), "data": short_name(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None,
+        "rule": rule_of(first),
+        "data": short_name(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None,
         "detector": describe(cfg),
-        "weights": cfg.MODEL.WEIGHTS, "loaded": loaded, "iterations": iterations,
-        "batch": cfg.SOLVER.IMS_PER_BATCH, "seed": cfg.SEED,
-        "metrics": {short_name(name): {task: {key: _number(value) for key, value in figures.items() if "-" not in key}
-                                       for task, figures in tasks.items()} for name, tasks in by_set.items()},
-        "per_class": {short_name(name): {task: _by_class(figures) for task, figures in tasks.items()} for name, tasks in by_set.items()},
+        "weights": cfg.MODEL.WEIGHTS,
+        "loaded": loaded,
+        "iterations": iterations,
+        "batch": cfg.SOLVER.IMS_PER_BATCH,
+        "seed": cfg.SEED,
+        "metrics": {
+            short_name(name): {
+                task: {key: _number(value) for key, value in figures.items() if "-" not in key}
+                for task, figures in tasks.items()
+            }
+            for name, tasks in by_set.items()
+        },
+        "per_class": {
+            short_name(name): {task: _by_class(figures) for task, figures in tasks.items()}
+            for name, tasks in by_set.items()
+        },
         "objects": {short_name(name): objects_of(name) for name in by_set},
         "images": {short_name(name): len(DatasetCatalog.get(name)) for name in by_set},
     }
 
 
 def describe(cfg: CfgNode) -> str:
-    """The detector in words; Mask R-CNN's boxes are better than Faster R-CNN's, so a figure has to say whose it is."""
-    depth = f", depth {cfg.MODEL.RESNETS.DEPTH}" if "resnet" in cfg.MODEL.BACKBONE.NAME and "/" not in cfg.MODEL.BACKBONE.NAME else ""
+    """The detector in words; Mask R-CNN's boxes are better than Faster R-CNN's, so a figure has to say whose
+    it is."""
+    depth = (
+        f", depth {cfg.MODEL.RESNETS.DEPTH}"
+        if "resnet" in cfg.MODEL.BACKBONE.NAME and "/" not in cfg.MODEL.BACKBONE.NAME
+        else ""
+    )
     return f"{'Mask' if cfg.MODEL.MASK_ON else 'Faster'} R-CNN, {cfg.MODEL.BACKBONE.NAME}{depth}"
 
 
 def rule_of(tasks: Mapping[str, Any]) -> str:
     """By which rule the boxes' figures of a data set were computed."""
-    return "area rule" if "bbox_11point" in tasks else "11-point rule" if "bbox_area" in tasks else "COCO rule"
+    return (
+        "area rule" if "bbox_11point" in tasks else "11-point rule" if "bbox_area" in tasks else "COCO rule"
+    )
 
 
 def objects_of(name: str) -> dict[str, int]:
@@ -71,7 +96,8 @@ def objects_of(name: str) -> dict[str, int]:
 
 
 def write_results(folder: str | Path, results: Mapping[str, Any], stem: str = TRAINED) -> None:
-    """Write ``results.csv`` and then ``results.json``, whose existence says that the run is done; or another ``stem`` for both."""
+    """Write ``results.csv`` and then ``results.json``, whose existence says that the run is done; or another
+    ``stem`` for both."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     keys = _columns(results)
@@ -80,42 +106,66 @@ def write_results(folder: str | Path, results: Mapping[str, Any], stem: str = TR
         objects = results["objects"].get(data, {})
         for task, figures in tasks.items():
             rule = RULES.get(task, task) or rule_of(tasks)
-            writer.writerow([data, rule, ALL, sum(objects.values()), *(_cell(figures.get(key)) for key in keys)])
+            writer.writerow(
+                [data, rule, ALL, sum(objects.values()), *(_cell(figures.get(key)) for key in keys)]
+            )
             for name, found in results["per_class"][data][task].items():
-                writer.writerow([data, rule, name, objects.get(name, ""), *(_cell(found.get(key)) for key in keys)])
+                writer.writerow(
+                    [data, rule, name, objects.get(name, ""), *(_cell(found.get(key)) for key in keys)]
+                )
     write_text(Path(folder) / f"{stem}.csv", text.getvalue())
     write_json(Path(folder) / f"{stem}.json", results)
 
 
 def write_categories(cfg: CfgNode) -> None:
-    """Write ``categories.json``, COCO's ``categories`` in label order, so that the run folder can name what its detector finds."""
+    """Write ``categories.json``, COCO's ``categories`` in label order, so that the run folder can name what
+    its detector finds."""
     if cfg.DATASETS.TRAIN:
         ids = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_dataset_id_to_contiguous_id", {})
         number = {label: identity for identity, label in ids.items()}
-        write_json(Path(cfg.OUTPUT_DIR) / "categories.json",
-                   [{"id": number.get(label, label + 1), "name": name} for label, name in enumerate(class_names_of(cfg.DATASETS.TRAIN[0]))])
+        write_json(
+            Path(cfg.OUTPUT_DIR) / "categories.json",
+            [
+                {"id": number.get(label, label + 1), "name": name}
+                for label, name in enumerate(class_names_of(cfg.DATASETS.TRAIN[0]))
+            ],
+        )
 
 
 def table(results: Mapping[str, Any]) -> str:
     """The figures as text: by every rule, then each class by the headline's."""
     parts = []
     for data, tasks in results["metrics"].items():
-        rows = [[RULES.get(task, task) or f"{rule_of(tasks)} (headline)", *(percent(figures.get(key)) for key in _table_columns(tasks))]
-                for task, figures in tasks.items()]
+        rows = [
+            [
+                RULES.get(task, task) or f"{rule_of(tasks)} (headline)",
+                *(percent(figures.get(key)) for key in _table_columns(tasks)),
+            ]
+            for task, figures in tasks.items()
+        ]
         parts.append(align([[f"{data}, %", *_table_columns(tasks)], *rows]))
         classes = results["per_class"][data].get("bbox", {})
         if classes:
             objects = results["objects"].get(data, {})
-            rows = [[name, str(objects.get(name, "")), *(percent(found.get(key)) for key in HEADLINE)] for name, found in classes.items()]
+            rows = [
+                [name, str(objects.get(name, "")), *(percent(found.get(key)) for key in HEADLINE)]
+                for name, found in classes.items()
+            ]
             parts.append(align([["class", "objects", *HEADLINE], *rows]))
     return "\n\n".join(parts)
 
 
 def align(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """Rows of cells as lines; the first is the head; the first ``text_columns`` are aligned left, the others right."""
+    """Rows of cells as lines; the first is the head; the first ``text_columns`` are aligned left, the others
+    right."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) if k < text_columns else cell.rjust(width)
-                       for k, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if k < text_columns else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
@@ -140,11 +190,17 @@ def _by_class(figures: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
 
 
 def _columns(results: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(key for tasks in results["metrics"].values() for figures in tasks.values() for key in figures))
+    return list(
+        dict.fromkeys(
+            key for tasks in results["metrics"].values() for figures in tasks.values() for key in figures
+        )
+    )
 
 
 def _table_columns(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key for figures in tasks.values() for key in figures if not key.startswith("AR")))
+    return list(
+        dict.fromkeys(key for figures in tasks.values() for key in figures if not key.startswith("AR"))
+    )
 
 
 def _cell(value: float | None) -> str:

@@ -1,9 +1,10 @@
 """PASCAL VOC average precision, by the 11-point and by the area rule, at IoU 0.50 to 0.95.
 
-The arithmetic is that of the VOC devkit as Detectron2 has it: boxes are inclusive (a side is x1 - x0 + 1), a detection belongs to the
-ground truth of largest IoU and hits where that IoU is *above* the threshold, later hits on the same object are false, and difficult
-objects count neither way. Scores are rounded to 3 decimals and boxes to 1, as Detectron2 rounds them, so that numbers are comparable;
-equal scores keep the order in which the detector gave them. All thresholds share one computation of the IoUs.
+The arithmetic is that of the VOC devkit as Detectron2 has it: boxes are inclusive (a side is x1 - x0 + 1), a
+detection belongs to the ground truth of largest IoU and hits where that IoU is *above* the threshold, later
+hits on the same object are false, and difficult objects count neither way. Scores are rounded to 3 decimals
+and boxes to 1, as Detectron2 rounds them, so that numbers are comparable; equal scores keep the order in
+which the detector gave them. All thresholds share one computation of the IoUs.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ from detectron2.utils import comm
 THRESHOLDS = tuple(t / 100 for t in range(50, 100, 5))
 RULES = ("11-point", "area")
 
-Detection = tuple[str, float, tuple[float, float, float, float]]  # image id, score, box x0 y0 x1 y1 (1-based, inclusive)
+# image id, score, box x0 y0 x1 y1 (1-based, inclusive)
+Detection = tuple[str, float, tuple[float, float, float, float]]
 Truth = Mapping[str, tuple[np.ndarray, np.ndarray]]  # image id -> boxes (M, 4) likewise, difficult (M,) bool
 
 
 class VOCEvaluator(DatasetEvaluator):
     """Evaluates on a registered VOC data set; call from every process.
 
-    ``bbox`` holds AP (mean over `THRESHOLDS`), AP50 and AP75 in percent, of all classes and of each (``AP50-dog``), by the headline's
-    rule, which is Detectron2's, so that figures compare with those of papers that used it: 11-point for 2007, area otherwise.
-    ``bbox_area`` or ``bbox_11point`` holds the same by the other rule. Classes of which the split has no object that is not difficult
+    ``bbox`` holds AP (mean over `THRESHOLDS`), AP50 and AP75 in percent, of all classes and of each
+    (``AP50-dog``), by the headline's rule, which is Detectron2's, so that figures compare with those of
+    papers that used it: 11-point for 2007, area otherwise. ``bbox_area`` or ``bbox_11point`` holds the same
+        by the other rule. Classes of which the split has no object that is not difficult
     are left out, of the means too (Detectron2's figures are NaN then).
     """
 
@@ -46,22 +49,37 @@ class VOCEvaluator(DatasetEvaluator):
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         for given, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
-            fields = instances.pred_boxes.tensor.tolist(), instances.scores.tolist(), instances.pred_classes.tolist()
+            fields = (
+                instances.pred_boxes.tensor.tolist(),
+                instances.scores.tolist(),
+                instances.pred_classes.tolist(),
+            )
             for box, score, label in zip(*fields, strict=True):
                 x0, y0, x1, y1 = (float(f"{value:.1f}") for value in (box[0] + 1, box[1] + 1, box[2], box[3]))
-                self.detections[label].append((str(given["image_id"]), float(f"{score:.3f}"), (x0, y0, x1, y1)))
+                self.detections[label].append(
+                    (str(given["image_id"]), float(f"{score:.3f}"), (x0, y0, x1, y1))
+                )
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         gathered = comm.gather(dict(self.detections), dst=0)
         if not comm.is_main_process():
             return {}
-        detections = {label: [d for part in gathered for d in part.get(label, ())] for label in range(len(self.classes))}
-        curves = {name: precision_recall(detections[label], self.truth[label]) for label, name in enumerate(self.classes)}
+        detections = {
+            label: [d for part in gathered for d in part.get(label, ())] for label in range(len(self.classes))
+        }
+        curves = {
+            name: precision_recall(detections[label], self.truth[label])
+            for label, name in enumerate(self.classes)
+        }
         seen = {name: curve for name, curve in curves.items() if curve is not None}
         results: dict[str, dict[str, float]] = OrderedDict()
         for rule, task in self.tasks.items():
-            ap = {name: np.array([100 * average_precision(recall, precision, rule) for recall, precision in curve])
-                  for name, curve in seen.items()}
+            ap = {
+                name: np.array(
+                    [100 * average_precision(recall, precision, rule) for recall, precision in curve]
+                )
+                for name, curve in seen.items()
+            }
             figures = _figures(np.mean(list(ap.values()), axis=0)) if ap else {}
             for name, values in ap.items():
                 figures |= {f"{key}-{name}": value for key, value in _figures(values).items()}
@@ -70,18 +88,25 @@ class VOCEvaluator(DatasetEvaluator):
 
 
 def tasks_of(year: int) -> dict[str, str]:
-    """Rule -> what its figures are called in the results of a data set of ``year``; first the headline's, ``bbox``."""
+    """Rule -> what its figures are called in the results of a data set of ``year``; first the headline's,
+    ``bbox``."""
     headline, other = RULES if year == 2007 else RULES[::-1]
     return {headline: "bbox", other: f"bbox_{other.replace('-', '')}"}
 
 
 def _figures(by_threshold: np.ndarray) -> dict[str, float]:
-    return {"AP": float(by_threshold.mean()), "AP50": float(by_threshold[THRESHOLDS.index(0.5)]),
-            "AP75": float(by_threshold[THRESHOLDS.index(0.75)])}
+    return {
+        "AP": float(by_threshold.mean()),
+        "AP50": float(by_threshold[THRESHOLDS.index(0.5)]),
+        "AP75": float(by_threshold[THRESHOLDS.index(0.75)]),
+    }
 
 
-def ground_truth(records: Sequence[Mapping[str, Any]], classes: int) -> list[dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """For each class the objects of each image, from Detectron2 records whose annotations say ``difficult``; boxes 1-based, inclusive."""
+def ground_truth(
+    records: Sequence[Mapping[str, Any]], classes: int
+) -> list[dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """For each class the objects of each image, from Detectron2 records whose annotations say ``difficult``;
+    boxes 1-based, inclusive."""
     found: list[dict[str, tuple[list, list]]] = [{} for _ in range(classes)]
     for record in records:
         for item in record["annotations"]:
@@ -89,11 +114,20 @@ def ground_truth(records: Sequence[Mapping[str, Any]], classes: int) -> list[dic
             x0, y0, x1, y1 = item["bbox"]
             boxes.append((x0 + 1, y0 + 1, x1, y1))
             difficult.append(bool(item.get("difficult", False)))
-    return [{image: (np.array(boxes, float), np.array(flags, bool)) for image, (boxes, flags) in per_class.items()} for per_class in found]
+    return [
+        {
+            image: (np.array(boxes, float), np.array(flags, bool))
+            for image, (boxes, flags) in per_class.items()
+        }
+        for per_class in found
+    ]
 
 
-def precision_recall(detections: Sequence[Detection], truth: Truth) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """(recall, precision), each (D,), at every threshold of `THRESHOLDS`; None where there is no object to find."""
+def precision_recall(
+    detections: Sequence[Detection], truth: Truth
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """(recall, precision), each (D,), at every threshold of `THRESHOLDS`; None where there is no object to
+    find."""
     first, total, easy = {}, 0, []
     for image, (_, difficult) in truth.items():
         first[image] = total  # objects are numbered through all images
@@ -116,15 +150,19 @@ def precision_recall(detections: Sequence[Detection], truth: Truth) -> list[tupl
         matched = overlap > threshold
         hits = np.flatnonzero(matched & is_easy[target])
         true = np.zeros(len(order), bool)
-        true[hits[np.unique(target[hits], return_index=True)[1]]] = True  # the best-scored detection of each object
+        # the best-scored detection of each object
+        true[hits[np.unique(target[hits], return_index=True)[1]]] = True
         false = ~true & ~(matched & ~is_easy[target])
         true_sum, false_sum = np.cumsum(true), np.cumsum(false)
-        curves.append((true_sum / positives, true_sum / np.maximum(true_sum + false_sum, np.finfo(float).eps)))
+        curves.append(
+            (true_sum / positives, true_sum / np.maximum(true_sum + false_sum, np.finfo(float).eps))
+        )
     return curves
 
 
 def average_precision(recall: np.ndarray, precision: np.ndarray, rule: str) -> float:
-    """Area under a precision-recall curve: the mean of 11 interpolated precisions, or exactly the area under the envelope."""
+    """Area under a precision-recall curve: the mean of 11 interpolated precisions, or exactly the area under
+    the envelope."""
     if rule == "11-point":
         return sum(precision[recall >= level].max(initial=0.0) / 11 for level in np.arange(0.0, 1.1, 0.1))
     recall, precision = np.concatenate([[0.0], recall, [1.0]]), np.concatenate([[0.0], precision, [0.0]])

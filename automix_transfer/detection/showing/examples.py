@@ -16,7 +16,8 @@ from automix_transfer.detection.showing.inference import load_run
 
 @dataclass(frozen=True)
 class Detections:
-    """One image (H, W, 3) uint8, its true boxes (N, 4), and the boxes (M, 4) found with a score of at least the threshold, x0 y0 x1 y1."""
+    """One image (H, W, 3) uint8, its true boxes (N, 4), and the boxes (M, 4) found with a score of at least
+    the threshold, x0 y0 x1 y1."""
 
     image: NDArray[np.uint8]
     true_boxes: NDArray[np.float64]
@@ -26,9 +27,16 @@ class Detections:
     scores: list[float]
 
 
-def detect_examples(run: Path, data_root: Path | None, count: int, threshold: float = 0.3, class_names: Path | None = None,
-                    device: str = "cpu") -> list[Detections]:
-    """Run the detector of ``run`` (the folder of a finished training) on ``count`` test images, spread over the split.
+def detect_examples(
+    run: Path,
+    data_root: Path | None,
+    count: int,
+    threshold: float = 0.3,
+    class_names: Path | None = None,
+    device: str = "cpu",
+) -> list[Detections]:
+    """Run the detector of ``run`` (the folder of a finished training) on ``count`` test images, spread over
+    the split.
 
     Args:
         data_root: as for training; None takes the config's own DATASETS.TEST.
@@ -37,7 +45,11 @@ def detect_examples(run: Path, data_root: Path | None, count: int, threshold: fl
         UserError: the folder holds no trained detector, or there is no such data.
     """
     detector = load_run(run, device=device)
-    test = register_folder(data_root, class_names).test[0] if data_root is not None else detector.cfg.DATASETS.TEST[0]
+    test = (
+        register_folder(data_root, class_names).test[0]
+        if data_root is not None
+        else detector.cfg.DATASETS.TEST[0]
+    )
     records = DatasetCatalog.get(test)
     found = []
     for index in spread(len(records), count):
@@ -46,9 +58,16 @@ def detect_examples(run: Path, data_root: Path | None, count: int, threshold: fl
         instances = detector.detect(image)
         instances = instances[instances.scores >= threshold]
         labels = instances.pred_classes.tolist()
-        found.append(Detections(
-            image, np.array([item["bbox"] for item in record["annotations"]], dtype=np.float64).reshape(-1, 4),
-            instances.pred_boxes.tensor.double().numpy(), labels, [detector.names[label] for label in labels], instances.scores.tolist()))
+        found.append(
+            Detections(
+                image,
+                np.array([item["bbox"] for item in record["annotations"]], dtype=np.float64).reshape(-1, 4),
+                instances.pred_boxes.tensor.double().numpy(),
+                labels,
+                [detector.names[label] for label in labels],
+                instances.scores.tolist(),
+            )
+        )
     return found
 
 

@@ -1,4 +1,5 @@
-"""A trained detector from its run folder, and nothing else: ``config.yaml``, ``categories.json`` and the weights that lie in it."""
+"""A trained detector from its run folder, and nothing else: ``config.yaml``, ``categories.json`` and the
+weights that lie in it."""
 
 from __future__ import annotations
 
@@ -40,9 +41,11 @@ class TrainedDetector:
 
     @torch.no_grad()
     def detect(self, image: NDArray[np.uint8]) -> Instances:
-        """What is in an RGB image (H, W, 3) uint8, on the CPU: pred_boxes (x0 y0 x1 y1 in its pixels), scores, pred_classes, best first.
+        """What is in an RGB image (H, W, 3) uint8, on the CPU: pred_boxes (x0 y0 x1 y1 in its pixels),
+        scores, pred_classes, best first.
 
-        The image is fed as Detectron2 feeds test images: scaled to ``INPUT.MIN_SIZE_TEST``, channels in the order of ``INPUT.FORMAT``.
+        The image is fed as Detectron2 feeds test images: scaled to ``INPUT.MIN_SIZE_TEST``, channels in the
+            order of ``INPUT.FORMAT``.
         """
         height, width = image.shape[:2]
         resize = T.ResizeShortestEdge([self.cfg.INPUT.MIN_SIZE_TEST] * 2, self.cfg.INPUT.MAX_SIZE_TEST)
@@ -64,12 +67,26 @@ def load_run(folder: str | Path, checkpoint: str | None = None, device: str = "c
     """
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder / 'config.yaml'} does not exist; give the OUTPUT_DIR of a detection/train_net.py")
+        raise UserError(
+            f"{folder / 'config.yaml'} does not exist; give the OUTPUT_DIR of a detection/train_net.py"
+        )
     file = _checkpoint(folder, checkpoint)
-    options = ["MODEL.WEIGHTS", str(file), "MODEL.DEVICE", device, "SOLVER.AMP.ENABLED", "False", "SOLVER.REFERENCE_WORLD_SIZE", "0"]
+    options = [
+        "MODEL.WEIGHTS",
+        str(file),
+        "MODEL.DEVICE",
+        device,
+        "SOLVER.AMP.ENABLED",
+        "False",
+        "SOLVER.REFERENCE_WORLD_SIZE",
+        "0",
+    ]
     if device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"--device {device}, but this machine has no GPU that torch can use; give --device cpu")
-    # Not as a resumed run: the OUTPUT_DIR in the file is where the run was trained, and another run may lie there now.
+        raise UserError(
+            f"--device {device}, but this machine has no GPU that torch can use; give --device cpu"
+        )
+    # Not as a resumed run: the OUTPUT_DIR in the file is where the run was trained, and another run may lie
+    # there now.
     cfg, _ = load_config(folder / "config.yaml", options, num_gpus=0 if device == "cpu" else 1)
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
@@ -84,34 +101,49 @@ def _checkpoint(folder: Path, name: str | None) -> Path:
     if name is not None:
         if not (folder / name).is_file():
             there = sorted(path.name for path in folder.glob("*.pth"))
-            raise UserError(f"{folder / name} does not exist; {'choose one of ' + ', '.join(there) if there else 'the folder has no .pth'}")
+            raise UserError(
+                f"{folder / name} does not exist; "
+                f"{'choose one of ' + ', '.join(there) if there else 'the folder has no .pth'}"
+            )
         return folder / name
     if (folder / FINAL).is_file():
         return folder / FINAL
     last = folder / LAST
     named = folder / Path(last.read_text(encoding="utf-8").strip()).name if last.is_file() else None
     if named is None or not named.is_file():
-        raise UserError(f"{folder} holds neither {FINAL} nor a checkpoint; give the OUTPUT_DIR of a finished detection/train_net.py")
+        raise UserError(
+            f"{folder} holds neither {FINAL} nor a checkpoint; give the OUTPUT_DIR of a finished "
+            "detection/train_net.py"
+        )
     return named
 
 
 def _categories(folder: Path, cfg: CfgNode) -> list[dict[str, Any]]:
-    """Of ``categories.json``; a run of plain Detectron2 has none, and gets those of the data set that its config names."""
+    """Of ``categories.json``; a run of plain Detectron2 has none, and gets those of the data set that its
+    config names."""
     wanted = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     file = folder / "categories.json"
     if file.is_file():
         categories = read_json(file)
         if not isinstance(categories, list) or not all(_is_category(item) for item in categories):
-            raise UserError(f'{file} must be a list of {{"id": 1, "name": "person"}} in label order; restore it from the run')
+            raise UserError(
+                f'{file} must be a list of {{"id": 1, "name": "person"}} in label order; restore it from the '
+                "run"
+            )
     else:
         names = _names_of_data(cfg.DATASETS.TRAIN)
         if not names:
-            raise UserError(f"{file} does not exist, so what the detector finds has no names; write it as a list of "
-                            f'{wanted} {{"id": 1, "name": "person"}} in label order')
+            raise UserError(
+                f"{file} does not exist, so what the detector finds has no names; write it as a list of "
+                f'{wanted} {{"id": 1, "name": "person"}} in label order'
+            )
         categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
     if len(categories) != wanted:
-        raise UserError(f"{file} has {len(categories)} categories, but MODEL.ROI_HEADS.NUM_CLASSES in config.yaml is {wanted}; "
-                        "restore both from the run")
+        raise UserError(
+            f"{file} has {len(categories)} categories, but MODEL.ROI_HEADS.NUM_CLASSES in config.yaml is "
+            f"{wanted}; "
+            "restore both from the run"
+        )
     return categories
 
 

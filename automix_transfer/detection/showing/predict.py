@@ -25,16 +25,26 @@ EVERY = 5.0  #: seconds between two lines of progress
 
 @dataclass
 class Predictions:
-    """What was found: ``images`` and ``annotations`` as in COCO's format, and a sentence for each image that could not be read."""
+    """What was found: ``images`` and ``annotations`` as in COCO's format, and a sentence for each image that
+    could not be read."""
 
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def to_dict(self, detector: TrainedDetector, threshold: float) -> dict[str, Any]:
-        """A COCO instances json (each annotation with its ``score``); its ``annotations`` are what pycocotools' ``loadRes`` takes."""
-        info = {"description": f"detections of {detector.checkpoint} with a score of at least {threshold}", "problems": self.problems}
-        return {"info": info, "images": self.images, "categories": detector.categories, "annotations": self.annotations}
+        """A COCO instances json (each annotation with its ``score``); its ``annotations`` are what
+        pycocotools' ``loadRes`` takes."""
+        info = {
+            "description": f"detections of {detector.checkpoint} with a score of at least {threshold}",
+            "problems": self.problems,
+        }
+        return {
+            "info": info,
+            "images": self.images,
+            "categories": detector.categories,
+            "annotations": self.annotations,
+        }
 
 
 def find_images(given: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -46,29 +56,50 @@ def find_images(given: Sequence[Path]) -> list[tuple[Path, str]]:
     found: list[tuple[Path, str]] = []
     for path in given:
         if path.is_dir():
-            below = [(file, file.relative_to(path).as_posix()) for file in sorted(path.rglob("*")) if is_image_name(file.name)]
+            below = [
+                (file, file.relative_to(path).as_posix())
+                for file in sorted(path.rglob("*"))
+                if is_image_name(file.name)
+            ]
             if not below:
-                raise UserError(f"{path} holds no image (.jpg, .png, ...); give image files or a folder of them")
+                raise UserError(
+                    f"{path} holds no image (.jpg, .png, ...); give image files or a folder of them"
+                )
             found += below
         elif path.is_file():
             found.append((path, path.name))
         else:
             raise UserError(f"{path} does not exist; give image files or a folder of them")
     names = [name for _, name in found]
-    twice = next((name for index, name in enumerate(names) if name in names[:index]), None) if len(set(names)) < len(names) else None
+    twice = (
+        next((name for index, name in enumerate(names) if name in names[:index]), None)
+        if len(set(names)) < len(names)
+        else None
+    )
     if twice is not None:
-        raise UserError(f"two images are called {twice}; predict them into two outputs, or give the folder that holds both")
+        raise UserError(
+            f"two images are called {twice}; predict them into two outputs, or give the folder that holds "
+            "both"
+        )
     return found
 
 
-def predict(detector: TrainedDetector, images: Sequence[tuple[Path, str]], output: Path, threshold: float = 0.5, draw: bool = True,
-            say: Callable[[str], None] = lambda line: None) -> Predictions:
-    """Detect in every image; writes ``output/predictions.json`` and, with ``draw``, ``output/drawn/<name>.jpg``.
+def predict(
+    detector: TrainedDetector,
+    images: Sequence[tuple[Path, str]],
+    output: Path,
+    threshold: float = 0.5,
+    draw: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+) -> Predictions:
+    """Detect in every image; writes ``output/predictions.json`` and, with ``draw``,
+    ``output/drawn/<name>.jpg``.
 
     An image that cannot be read is reported (``say``, ``problems``) and left out.
 
     Args:
-        threshold: the lowest score that is kept. The model has dropped scores below its ``MODEL.ROI_HEADS.SCORE_THRESH_TEST`` already.
+        threshold: the lowest score that is kept. The model has dropped scores below its
+            ``MODEL.ROI_HEADS.SCORE_THRESH_TEST`` already.
 
     Raises:
         UserError: no image could be read, or ``output`` cannot be written.
@@ -89,32 +120,54 @@ def predict(detector: TrainedDetector, images: Sequence[tuple[Path, str]], outpu
         add(result, instances, name, pixels.shape[1], pixels.shape[0], detector.categories)
         if draw:
             picture = draw_instances(pixels, instances, detector.names)
-            atomic_write(output / "drawn" / drawn[name], partial(Image.fromarray(picture).save, format="JPEG", quality=92))
+            atomic_write(
+                output / "drawn" / drawn[name],
+                partial(Image.fromarray(picture).save, format="JPEG", quality=92),
+            )
         now = time.monotonic()
         if now - last > EVERY:
             speed, last = number / (now - begun), now
-            say(f"{number} of {len(images)} images, {speed:.1f} images/s, {(len(images) - number) / speed:.0f} s left")
+            say(
+                f"{number} of {len(images)} images, {speed:.1f} images/s, "
+                f"{(len(images) - number) / speed:.0f} s left"
+            )
     if not result.images:
         raise UserError(f"none of the {len(images)} images could be read (the first: {result.problems[0]})")
     write_json(output / "predictions.json", result.to_dict(detector, threshold))
     return result
 
 
-def add(result: Predictions, instances: Instances, name: str, width: int, height: int, categories: Sequence[dict[str, Any]]) -> None:
+def add(
+    result: Predictions,
+    instances: Instances,
+    name: str,
+    width: int,
+    height: int,
+    categories: Sequence[dict[str, Any]],
+) -> None:
     """Append an image and its detections, ids from 1; boxes become x, y, width, height."""
     image = len(result.images) + 1
     result.images.append({"id": image, "file_name": name, "width": width, "height": height})
     for found in instances_to_coco_json(instances, image):
         box = found["bbox"]
-        result.annotations.append({"id": len(result.annotations) + 1, **found, "category_id": categories[found["category_id"]]["id"],
-                                   "area": box[2] * box[3], "iscrowd": 0})
+        result.annotations.append(
+            {
+                "id": len(result.annotations) + 1,
+                **found,
+                "category_id": categories[found["category_id"]]["id"],
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+            }
+        )
 
 
 def draw_instances(image: np.ndarray, instances: Instances, names: Sequence[str]) -> np.ndarray:
     """The image with a box, a name and a score for each detection."""
     labels, scores = instances.pred_classes.tolist(), instances.scores.tolist()
     texts = [f"{names[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
-    return draw_boxes(image, instances.pred_boxes.tensor.numpy(), texts, [class_colour(label) for label in labels])
+    return draw_boxes(
+        image, instances.pred_boxes.tensor.numpy(), texts, [class_colour(label) for label in labels]
+    )
 
 
 def _drawn_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:

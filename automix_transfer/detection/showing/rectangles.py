@@ -14,13 +14,17 @@ TRUE: Colour = (40, 220, 60)
 
 
 def class_colour(label: int) -> Colour:
-    """A bright colour for each class; neighbours in label order are far apart (steps of the golden ratio around the colour circle)."""
+    """A bright colour for each class; neighbours in label order are far apart (steps of the golden ratio
+    around the colour circle)."""
     red, green, blue = colorsys.hsv_to_rgb((0.02 + 0.618034 * label) % 1.0, 0.85, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_boxes(image: ArrayLike, boxes: ArrayLike, texts: Sequence[str], colours: Sequence[Colour]) -> NDArray[np.uint8]:
-    """A copy of ``image`` (H, W, 3) uint8 with ``boxes`` (N, 4), x0 y0 x1 y1 in its pixels, each with its text in its colour.
+def draw_boxes(
+    image: ArrayLike, boxes: ArrayLike, texts: Sequence[str], colours: Sequence[Colour]
+) -> NDArray[np.uint8]:
+    """A copy of ``image`` (H, W, 3) uint8 with ``boxes`` (N, 4), x0 y0 x1 y1 in its pixels, each with its
+    text in its colour.
 
     The first box is drawn last, so the best detection stays on top.
     """
@@ -42,8 +46,16 @@ def _label(picture: NDArray[np.uint8], text: str, x: int, y: int, scale: float, 
     top = max(y - high - below - 2, 0)  # above the box, or inside it at the upper edge of the image
     cv2.rectangle(picture, (left, top), (left + wide + 2, top + high + below + 2), colour, cv2.FILLED)
     dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 130
-    cv2.putText(picture, _ascii(text), (left + 1, top + high + 1), cv2.FONT_HERSHEY_SIMPLEX, scale,
-                (255, 255, 255) if dark else (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(
+        picture,
+        _ascii(text),
+        (left + 1, top + high + 1),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        scale,
+        (255, 255, 255) if dark else (0, 0, 0),
+        1,
+        cv2.LINE_AA,
+    )
 
 
 def _ascii(text: str) -> str:
@@ -58,5 +70,5 @@ def fit(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     page = np.full((side, side, 3), 255, dtype=np.uint8)
     y, x = (side - size[1]) // 2, (side - size[0]) // 2
-    page[y:y + size[1], x:x + size[0]] = small
+    page[y : y + size[1], x : x + size[0]] = small
     return page

@@ -1,7 +1,9 @@
-"""Encoders of ours (a training checkpoint, a safetensors file, a plain state dict of timm) into a timm backbone, with proof.
+"""Encoders of ours (a training checkpoint, a safetensors file, a plain state dict of timm) into a timm
+backbone, with proof.
 
-`models.weights` loads the file whole into the complete encoder, or refuses it; what the backbone keeps is copied from there; and before
-training the backbone's features have to be those of the encoder, on random images.
+`models.weights` loads the file whole into the complete encoder, or refuses it; what the backbone keeps is
+copied from there; and before training the backbone's features have to be those of the encoder, on random
+images.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from automix_transfer.models.weights_file import read_weights
 
 
 def is_encoder_file(path: str | Path) -> bool:
-    """Does a file hold an encoder for a timm backbone, rather than a whole detector or a ResNet in Detectron2's names?"""
+    """Does a file hold an encoder for a timm backbone, rather than a whole detector or a ResNet in
+    Detectron2's names?"""
     path = Path(path)
     if path.suffix == ".safetensors":
         return True
@@ -42,15 +45,19 @@ def input_settings(path: str | Path, backbone: str) -> dict[str, Any]:
     """
     info = read_weights(path).info or plain_info(_bare(encoder_name(backbone) or ""), 0)
     _check_encoder(path, info, backbone)
-    return {"MODEL.PIXEL_MEAN": [round(255 * value, 6) for value in info.mean],
-            "MODEL.PIXEL_STD": [round(255 * value, 6) for value in info.std], "INPUT.FORMAT": "RGB"}
+    return {
+        "MODEL.PIXEL_MEAN": [round(255 * value, 6) for value in info.mean],
+        "MODEL.PIXEL_STD": [round(255 * value, 6) for value in info.std],
+        "INPUT.FORMAT": "RGB",
+    }
 
 
 def load_encoder_into(backbone: TimmBackbone, name: str, path: str | Path) -> tuple[int, tuple[Row, ...]]:
     """Copy the encoder in ``path`` into ``backbone``, in place; returns the number of its keys and the proof.
 
     Args:
-        name: the config's ``MODEL.BACKBONE.NAME``, for messages and for files that do not say which encoder they hold.
+        name: the config's ``MODEL.BACKBONE.NAME``, for messages and for files that do not say which encoder
+            they hold.
 
     Raises:
         UserError: the file does not fit, key for key, or the features differ.
@@ -62,8 +69,11 @@ def load_encoder_into(backbone: TimmBackbone, name: str, path: str | Path) -> tu
     held, target = source.state_dict(), backbone.encoder.state_dict()
     odd = [key for key, value in target.items() if key not in held or held[key].shape != value.shape]
     if odd:
-        raise UserError(f"{path} does not fit MODEL.BACKBONE.NAME {name}: {len(odd)} of {len(target)} keys of the backbone are not in "
-                        f"it or have another shape ({', '.join(odd[:3])})")
+        raise UserError(
+            f"{path} does not fit MODEL.BACKBONE.NAME {name}: {len(odd)} of {len(target)} keys of the "
+            "backbone are not in "
+            f"it or have another shape ({', '.join(odd[:3])})"
+        )
     with torch.no_grad():
         for key, value in target.items():
             value.copy_(held[key])
@@ -71,18 +81,35 @@ def load_encoder_into(backbone: TimmBackbone, name: str, path: str | Path) -> tu
 
 
 def prove(backbone: TimmBackbone, source: nn.Module, info: EncoderInfo) -> tuple[Row, ...]:
-    """Features of both on random images; a training size alone where the encoder takes no other. Runs on the CPU, in eval mode."""
+    """Features of both on random images; a training size alone where the encoder takes no other. Runs on the
+    CPU, in eval mode."""
     training, device = backbone.training, next(backbone.parameters()).device
-    modules = {STRIDES[item["reduction"]]: item["module"] for item in source.feature_info if item["reduction"] in STRIDES}  # type: ignore
+    modules = {
+        STRIDES[item["reduction"]]: item["module"]
+        for item in source.feature_info
+        if item["reduction"] in STRIDES
+    }  # type: ignore
     layers = [(name, modules[name]) for name in backbone.output_shape()]
-    taps, channels = module_taps(source.eval(), layers), {name: shape.channels for name, shape in backbone.output_shape().items()}
+    taps, channels = (
+        module_taps(source.eval(), layers),
+        {name: shape.channels for name, shape in backbone.output_shape().items()},
+    )
     # Sides of a whole number of cells of the coarsest map: a detector pads its images to that.
-    sizes = {(batch, _whole(height), _whole(width)) for batch, height, width in proof_sizes(source, info.image_size)}
+    sizes = {
+        (batch, _whole(height), _whole(width))
+        for batch, height, width in proof_sizes(source, info.image_size)
+    }
     backbone.cpu().eval()
     try:
-        return compare(lambda images: {name: _channels_first(value, channels[name]) for name, value in taps(images).items()},
-                       lambda images: {name: backbone.features(images)[name] for name, _ in layers}, sorted(sizes),
-                       subject=f"the detector's backbone timm/{info.name}", outcome="nothing was trained")
+        return compare(
+            lambda images: {
+                name: _channels_first(value, channels[name]) for name, value in taps(images).items()
+            },
+            lambda images: {name: backbone.features(images)[name] for name, _ in layers},
+            sorted(sizes),
+            subject=f"the detector's backbone timm/{info.name}",
+            outcome="nothing was trained",
+        )
     finally:
         backbone.to(device).train(training)
 
@@ -90,11 +117,16 @@ def prove(backbone: TimmBackbone, source: nn.Module, info: EncoderInfo) -> tuple
 def _check_encoder(path: str | Path, info: EncoderInfo, backbone: str) -> None:
     wanted = _bare(encoder_name(backbone) or "")
     if _bare(info.name) != wanted:
-        raise UserError(f"MODEL.BACKBONE.NAME is {backbone}, but {path} holds encoder '{info.name}'; "
-                        f"set MODEL.BACKBONE.NAME {PYRAMID}{_bare(info.name)}, or take other weights")
+        raise UserError(
+            f"MODEL.BACKBONE.NAME is {backbone}, but {path} holds encoder '{info.name}'; "
+            f"set MODEL.BACKBONE.NAME {PYRAMID}{_bare(info.name)}, or take other weights"
+        )
     if info.stem != "imagenet":
-        raise UserError(f"{path} holds encoder '{info.name}' with the {info.stem} stem, for small images; a detector needs one that was "
-                        "trained with encoder.stem=imagenet")
+        raise UserError(
+            f"{path} holds encoder '{info.name}' with the {info.stem} stem, for small images; a detector "
+            "needs one that was "
+            "trained with encoder.stem=imagenet"
+        )
 
 
 def _bare(name: str) -> str:

@@ -1,10 +1,12 @@
-"""Export to Detectron2: a pickle in the format of its model zoo, and the YAML overlay without which its features are wrong.
+"""Export to Detectron2: a pickle in the format of its model zoo, and the YAML overlay without which its
+features are wrong.
 
-Key table (timm, torchvision -> Detectron2): no ``layer`` in the key -> ``stem.``; ``layerN`` -> ``res(N+1)``; ``bnN`` -> ``convN.norm``;
-``downsample.0`` -> ``shortcut``; ``downsample.1`` -> ``shortcut.norm``; the classifier and BN's step counters are dropped.
+Key table (timm, torchvision -> Detectron2): no ``layer`` in the key -> ``stem.``; ``layerN`` -> ``res(N+1)``;
+``bnN`` -> ``convN.norm``; ``downsample.0`` -> ``shortcut``; ``downsample.1`` -> ``shortcut.norm``; the
+classifier and BN's step counters are dropped.
 
-The overlay is not optional: Detectron2's defaults (BGR, standard deviation 1, stride in the 1×1 convolution) load the same file
-without a word and compute other features.
+The overlay is not optional: Detectron2's defaults (BGR, standard deviation 1, stride in the 1×1 convolution)
+load the same file without a word and compute other features.
 """
 
 from __future__ import annotations
@@ -28,38 +30,72 @@ from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.weights import classifier_prefixes
 
 INSTALL = "make setup, or: python detection/install_detectron2.py"
-OVERLAY_MARK = "# Detectron2 settings that belong to "  # how an overlay begins; what begins otherwise is not ours to replace
-RENAMES = ((r"^(?!layer)", "stem."), (r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}."), (r"\bbn(\d)\.", r"conv\1.norm."),
-           (r"\bdownsample\.0\.", "shortcut."), (r"\bdownsample\.1\.", "shortcut.norm."))
+# how an overlay begins; what begins otherwise is not ours to replace
+OVERLAY_MARK = "# Detectron2 settings that belong to "
+RENAMES = (
+    (r"^(?!layer)", "stem."),
+    (r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}."),
+    (r"\bbn(\d)\.", r"conv\1.norm."),
+    (r"\bdownsample\.0\.", "shortcut."),
+    (r"\bdownsample\.1\.", "shortcut.norm."),
+)
 
 
 def export_detectron2(source: Source, output: Path) -> Loaded:
-    """Write ``output`` (.pkl) and its overlay (.yaml), and load both back into the backbones that Detectron2 itself builds.
+    """Write ``output`` (.pkl) and its overlay (.yaml), and load both back into the backbones that Detectron2
+    itself builds.
 
     Raises:
-        UserError: no ResNet with the ImageNet stem, or Detectron2 is not installed (then nothing can be proven).
+        UserError: no ResNet with the ImageNet stem, or Detectron2 is not installed (then nothing can be
+            proven).
     """
     if source.resnet is None and not (source.info.name == "resnet10_32" and source.info.stem == "imagenet"):
-        raise refuse(source, "detectron2", f"Detectron2 has ResNets with the ImageNet stem only ({', '.join(RESNETS)}, resnet10_32)",
-                     "timm or --to safetensors" + (f", whose file goes into a detector with MODEL.BACKBONE.NAME timm_fpn/{source.info.name}"
-                                                   if source.info.stem == "imagenet" else ""))
+        raise refuse(
+            source,
+            "detectron2",
+            f"Detectron2 has ResNets with the ImageNet stem only ({', '.join(RESNETS)}, resnet10_32)",
+            "timm or --to safetensors"
+            + (
+                f", whose file goes into a detector with MODEL.BACKBONE.NAME timm_fpn/{source.info.name}"
+                if source.info.stem == "imagenet"
+                else ""
+            ),
+        )
     if not compatibility.available():
-        raise UserError("Detectron2 is not installed or does not import, so an export to it cannot be proven and is not written; "
-                        f"install it ({INSTALL})")
+        raise UserError(
+            "Detectron2 is not installed or does not import, so an export to it cannot be proven and is not "
+            "written; "
+            f"install it ({INSTALL})"
+        )
     from automix_transfer.detection.weights import proof as prover
+
     tensors = detectron2_state(source.encoder.state_dict(), classifier_prefixes(source.encoder))
     settings = overlay(source.info, tensors)
-    about = {"encoder": source.info.to_dict(), "which": source.which, "step": source.step, "source_sha256": source.sha256}
-    content = {"model": {key: value.numpy() for key, value in tensors.items()}, "__author__": "automix_transfer",
-               "matching_heuristics": True, "automix_transfer": about}
+    about = {
+        "encoder": source.info.to_dict(),
+        "which": source.which,
+        "step": source.step,
+        "source_sha256": source.sha256,
+    }
+    content = {
+        "model": {key: value.numpy() for key, value in tensors.items()},
+        "__author__": "automix_transfer",
+        "matching_heuristics": True,
+        "automix_transfer": about,
+    }
     atomic_write(output, lambda file: pickle.dump(content, file, protocol=4))
     write_text(output.with_suffix(".yaml"), _overlay_text(source, output.name, settings))
     target = prover.load_back(output, output.with_suffix(".yaml"), tensors)
     layers = [(name, "maxpool" if name == "stem" else f"layer{int(name[3]) - 1}") for name in target.layers]
     features = module_taps(source.encoder, layers)
-    return Loaded(target.words, target.matched, target.total,
-                  lambda images: {**_pixels(source.info, _as_pixels(images)), **features(images)},
-                  lambda images: {**target.pixels(_as_pixels(images)), **target.taps(images)}, packages=target.packages)
+    return Loaded(
+        target.words,
+        target.matched,
+        target.total,
+        lambda images: {**_pixels(source.info, _as_pixels(images)), **features(images)},
+        lambda images: {**target.pixels(_as_pixels(images)), **target.taps(images)},
+        packages=target.packages,
+    )
 
 
 def _as_pixels(images: Tensor) -> Tensor:
@@ -73,9 +109,13 @@ def _pixels(info: EncoderInfo, images: Tensor) -> dict[str, Tensor]:
 
 
 def detectron2_state(state: dict[str, Tensor], heads: tuple[str, ...] = ("fc.",)) -> dict[str, Tensor]:
-    """A ResNet's state dict with Detectron2's names, float32; the classifier and BN's step counters are left out."""
-    return {detectron2_name(key): value.detach().float().cpu().clone() for key, value in state.items()
-            if not key.startswith(heads) and not key.endswith("num_batches_tracked")}
+    """A ResNet's state dict with Detectron2's names, float32; the classifier and BN's step counters are left
+    out."""
+    return {
+        detectron2_name(key): value.detach().float().cpu().clone()
+        for key, value in state.items()
+        if not key.startswith(heads) and not key.endswith("num_batches_tracked")
+    }
 
 
 def detectron2_name(key: str) -> str:
@@ -86,31 +126,51 @@ def detectron2_name(key: str) -> str:
 
 
 def overlay(info: EncoderInfo, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The settings of Detectron2 under which a backbone computes the encoder's features; mean and deviation in [0, 255], RGB.
+    """The settings of Detectron2 under which a backbone computes the encoder's features; mean and deviation
+    in [0, 255], RGB.
 
-    Widths are read from ``tensors``, which have Detectron2's names; depth counts the convolutions and the classifier, as the names do.
+    Widths are read from ``tensors``, which have Detectron2's names; depth counts the convolutions and the
+    classifier, as the names do.
     """
     bottleneck = "res2.0.conv3.weight" in tensors
     first = tensors["res2.0.conv2.weight"]  # (width, width / groups, 3, 3), the grouped one in a bottleneck
     blocks = sum(key.startswith("res") and key.endswith(".conv1.weight") for key in tensors)
     depth = blocks * (3 if bottleneck else 2) + 2
     groups = first.shape[0] // first.shape[1]
-    model: dict[str, Any] = {"PIXEL_MEAN": [round(255 * x, 6) for x in info.mean], "PIXEL_STD": [round(255 * x, 6) for x in info.std]}
+    model: dict[str, Any] = {
+        "PIXEL_MEAN": [round(255 * x, 6) for x in info.mean],
+        "PIXEL_STD": [round(255 * x, 6) for x in info.std],
+    }
     if not bottleneck:
-        model["BACKBONE"] = {"NAME": "build_resnet_fpn_backbone" if depth in (18, 34) else "build_automix_resnet_fpn_backbone"}
-    model["RESNETS"] = {"DEPTH": depth, "NUM_GROUPS": groups, "WIDTH_PER_GROUP": first.shape[0] // groups, "STRIDE_IN_1X1": False,
-                        "STEM_OUT_CHANNELS": tensors["stem.conv1.weight"].shape[0],
-                        "RES2_OUT_CHANNELS": tensors[f"res2.0.conv{3 if bottleneck else 2}.weight"].shape[0]}
+        model["BACKBONE"] = {
+            "NAME": "build_resnet_fpn_backbone" if depth in (18, 34) else "build_automix_resnet_fpn_backbone"
+        }
+    model["RESNETS"] = {
+        "DEPTH": depth,
+        "NUM_GROUPS": groups,
+        "WIDTH_PER_GROUP": first.shape[0] // groups,
+        "STRIDE_IN_1X1": False,
+        "STEM_OUT_CHANNELS": tensors["stem.conv1.weight"].shape[0],
+        "RES2_OUT_CHANNELS": tensors[f"res2.0.conv{3 if bottleneck else 2}.weight"].shape[0],
+    }
     return {"VERSION": 2, "MODEL": model, "INPUT": {"FORMAT": "RGB"}}
 
 
 def _overlay_text(source: Source, file: str, settings: dict[str, Any]) -> str:
-    lines = [f"Encoder {source.info.name}" + (f", {source.which}" if source.which else "")
-             + (f", step {source.step}" if source.step is not None else "") + f"; source sha256 {source.sha256}"]
+    lines = [
+        f"Encoder {source.info.name}"
+        + (f", {source.which}" if source.which else "")
+        + (f", step {source.step}" if source.step is not None else "")
+        + f"; source sha256 {source.sha256}"
+    ]
     if "BACKBONE" in settings["MODEL"]:
-        lines += ["A network of basic blocks: for FPN. Detectron2's own C4 heads build res5 of bottlenecks, into which these weights load",
-                  "in part and by shape; a C4 detector needs MODEL.BACKBONE.NAME build_automix_resnet_backbone and MODEL.ROI_HEADS.NAME",
-                  "BasicRes5ROIHeadsExtraNorm, both of automix_transfer.detection."]
+        lines += [
+            "A network of basic blocks: for FPN. Detectron2's own C4 heads build res5 of bottlenecks, into "
+            "which these weights load",
+            "in part and by shape; a C4 detector needs MODEL.BACKBONE.NAME build_automix_resnet_backbone and "
+            "MODEL.ROI_HEADS.NAME",
+            "BasicRes5ROIHeadsExtraNorm, both of automix_transfer.detection.",
+        ]
     head = f"{OVERLAY_MARK}{file}: without them its weights load and compute other features.\n"
     return head + "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(settings, sort_keys=False)
 
@@ -125,4 +185,7 @@ def is_overlay(path: Path) -> bool:
 
 
 #: every kind of export
-EXPORTERS = {**export.EXPORTERS, "detectron2": export.Exporter(export_detectron2, ".pkl", (".yaml", is_overlay))}
+EXPORTERS = {
+    **export.EXPORTERS,
+    "detectron2": export.Exporter(export_detectron2, ".pkl", (".yaml", is_overlay)),
+}

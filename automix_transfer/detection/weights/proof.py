@@ -1,7 +1,9 @@
-"""The proof behind an export to Detectron2: its own builders, its own checkpointer, the features of both detector layouts.
+"""The proof behind an export to Detectron2: its own builders, its own checkpointer, the features of both
+detector layouts.
 
-The file is loaded twice, as it will be used: into a backbone under a feature pyramid (FPN), and into a backbone that ends at res4
-with res5 in the ROI head (C4). Everything is NaN before loading, so what the checkpointer skips with a warning cannot pass.
+The file is loaded twice, as it will be used: into a backbone under a feature pyramid (FPN), and into a
+backbone that ends at res4 with res5 in the ROI head (C4). Everything is NaN before loading, so what the
+checkpointer skips with a warning cannot pass.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ STAGES = ("stem", "res2", "res3", "res4", "res5")
 
 @dataclass(frozen=True)
 class LoadedBack:
-    """What `load_back` found; ``layers`` are the names in ``taps``, Detectron2's, with the layout where it matters."""
+    """What `load_back` found; ``layers`` are the names in ``taps``, Detectron2's, with the layout where it
+    matters."""
 
     words: str
     matched: int
@@ -47,7 +50,8 @@ class LoadedBack:
 
 
 def load_back(file: Path, overlay: Path, tensors: Mapping[str, Tensor]) -> LoadedBack:
-    """Load ``file`` under ``overlay`` into Detectron2's networks; ``tensors`` are what it has to hold, by Detectron2's names.
+    """Load ``file`` under ``overlay`` into Detectron2's networks; ``tensors`` are what it has to hold, by
+    Detectron2's names.
 
     Raises:
         UserError: a tensor of the file that no layer takes.
@@ -60,15 +64,23 @@ def load_back(file: Path, overlay: Path, tensors: Mapping[str, Tensor]) -> Loade
         keys = backbone_keys(network)
         unused = [name for name in tensors if name not in keys]
         if unused:
-            raise UserError(f"{file}: Detectron2's {layout} backbone has no place for {len(unused)} tensors of the encoder "
-                            f"({', '.join(unused[:3])}), so nothing was written")
+            raise UserError(
+                f"{file}: Detectron2's {layout} backbone has no place for {len(unused)} tensors of the "
+                "encoder "
+                f"({', '.join(unused[:3])}), so nothing was written"
+            )
         state = network.state_dict()
         matched.append(same_values(tensors, {name: state[key] for name, key in keys.items()}))
     backbone = "build_automix_resnet_backbone" if basic else "build_resnet_backbone"
-    words = (f"Detectron2's DetectionCheckpointer with {overlay.name}, into {_config(overlay, basic).MODEL.BACKBONE.NAME} (FPN) and into "
-             f"{backbone} + {_heads(basic)} (C4)")
+    words = (
+        f"Detectron2's DetectionCheckpointer with {overlay.name}, into "
+        f"{_config(overlay, basic).MODEL.BACKBONE.NAME} (FPN) and into "
+        f"{backbone} + {_heads(basic)} (C4)"
+    )
     layers = (*STAGES, "res4 (C4)", "res5 (C4)")
-    return LoadedBack(words, min(matched), len(backbone_keys(fpn)), layers, _taps(fpn, c4), _pixels(_config(overlay)))
+    return LoadedBack(
+        words, min(matched), len(backbone_keys(fpn)), layers, _taps(fpn, c4), _pixels(_config(overlay))
+    )
 
 
 class _Part(nn.Module):
@@ -119,7 +131,8 @@ def _taps(fpn: nn.Module, c4: nn.Module) -> Taps:
     bottom_up = fpn.get_submodule("backbone.bottom_up")
     stages = module_taps(bottom_up, [(name, name) for name in STAGES])
     head = c4.get_submodule("roi_heads.res5")
-    res5 = nn.Sequential(*(block for block in head.children() if isinstance(block, CNNBlockBase)))  # an extra norm is left out
+    # an extra norm is left out
+    res5 = nn.Sequential(*(block for block in head.children() if isinstance(block, CNNBlockBase)))
 
     def run(images: Tensor) -> dict[str, Tensor]:
         res4 = c4.get_submodule("backbone")(images)["res4"]
@@ -130,7 +143,9 @@ def _taps(fpn: nn.Module, c4: nn.Module) -> Taps:
 
 def _pixels(cfg: CfgNode) -> Taps:
     """Detectron2's normalisation of images in [0, 255], with the channels in the order that it reads them in."""
-    mean, std = (torch.tensor(list(value)).view(3, 1, 1) for value in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
+    mean, std = (
+        torch.tensor(list(value)).view(3, 1, 1) for value in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    )
     order = [0, 1, 2] if cfg.INPUT.FORMAT == "RGB" else [2, 1, 0]
     return lambda images: {"pixels": (images[:, order] - mean) / std}
 

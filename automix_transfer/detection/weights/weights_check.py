@@ -1,9 +1,10 @@
 """Weights into a detector: every key of the backbone, or an error before training starts.
 
-Detectron2 matches names by suffix, skips what does not fit with a warning, and trains the rest from scratch. Here a backbone file
-(``.pkl``, the format of Detectron2's model zoo) has to fill the backbone and a C4 detector's res5 completely and has to be used
-completely; an encoder (a checkpoint or safetensors file of ours, timm's state dict) has to fill a timm backbone; a detector
-(``model_final.pth``) has to fill the whole detector.
+Detectron2 matches names by suffix, skips what does not fit with a warning, and trains the rest from scratch.
+Here a backbone file (``.pkl``, the format of Detectron2's model zoo) has to fill the backbone and a C4
+detector's res5 completely and has to be used completely; an encoder (a checkpoint or safetensors file of
+ours, timm's state dict) has to fill a timm backbone; a detector (``model_final.pth``) has to fill the whole
+detector.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from automix_transfer.detection.weights.encoder_weights import is_encoder_file, 
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_arrays, load_torch
 
-CLASSIFIERS = ("fc.", "stem.fc.", "linear.")  # left in the file by some converters; a detector has no use for it
+# left in the file by some converters; a detector has no use for it
+CLASSIFIERS = ("fc.", "stem.fc.", "linear.")
 PREFIXES = ("module.", "backbone.", "encoder.", "model.", "module.encoder_k.", "module.encoder_q.")
 EXPORT = "pretrain/export.py --to detectron2"
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did: ``matched`` of the ``total`` keys of ``part`` came from ``source``; ``note`` says what else is to be known.
+    """What a load did: ``matched`` of the ``total`` keys of ``part`` came from ``source``; ``note`` says what
+    else is to be known.
 
     ``iterations`` are those that a detector was trained for, where its file says so.
     """
@@ -44,8 +47,13 @@ class LoadReport:
 
     def __str__(self) -> str:
         if not self.source:
-            return f"MODEL.WEIGHTS is empty: training from scratch, all {self.total} keys of the {self.part} are random"
-        return f"{self.source}: {self.matched} of {self.total} keys of the {self.part} loaded" + (f" ({self.note})" if self.note else "")
+            return (
+                f"MODEL.WEIGHTS is empty: training from scratch, all {self.total} keys of the {self.part} "
+                "are random"
+            )
+        return f"{self.source}: {self.matched} of {self.total} keys of the {self.part} loaded" + (
+            f" ({self.note})" if self.note else ""
+        )
 
 
 def load_weights(model: nn.Module, path: str, backbone: str = "") -> LoadReport:
@@ -55,13 +63,16 @@ def load_weights(model: nn.Module, path: str, backbone: str = "") -> LoadReport:
         backbone: the config's ``MODEL.BACKBONE.NAME``, which a timm backbone needs.
 
     Raises:
-        UserError: a file that is missing, damaged, hostile or of another kind, or does not fill the backbone key for key.
+        UserError: a file that is missing, damaged, hostile or of another kind, or does not fill the backbone
+            key for key.
     """
     if not path:
         return LoadReport("", "backbone", 0, len(backbone_keys(model)))
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"MODEL.WEIGHTS {path} does not exist or is not a file; make one with {EXPORT} --output FILE.pkl")
+        raise UserError(
+            f"MODEL.WEIGHTS {path} does not exist or is not a file; make one with {EXPORT} --output FILE.pkl"
+        )
     timm_backbone = next((module for module in model.modules() if isinstance(module, TimmBackbone)), None)
     if timm_backbone is not None and is_encoder_file(file):
         return _load_encoder(timm_backbone, backbone, file)
@@ -70,12 +81,20 @@ def load_weights(model: nn.Module, path: str, backbone: str = "") -> LoadReport:
     if file.suffix in (".pth", ".pt"):
         return _load_detector(model, file)
     if timm_backbone is not None:
-        raise UserError(f"MODEL.WEIGHTS {path} does not go into MODEL.BACKBONE.NAME {backbone}, which takes an encoder: a training "
-                        "checkpoint (.pt), a .safetensors of pretrain/export.py, or a state dict of timm (.pth)")
+        raise UserError(
+            f"MODEL.WEIGHTS {path} does not go into MODEL.BACKBONE.NAME {backbone}, which takes an encoder: "
+            "a training "
+            "checkpoint (.pt), a .safetensors of pretrain/export.py, or a state dict of timm (.pth)"
+        )
     if file.suffix == ".safetensors":
-        raise UserError(f"MODEL.WEIGHTS {path} holds an encoder in timm's names; export it ({EXPORT} --checkpoint {path} "
-                        "--output FILE.pkl), or take MODEL.BACKBONE.NAME timm_fpn/NAME")
-    raise UserError(f"MODEL.WEIGHTS {path} ends in '{file.suffix}', but a detector takes a backbone .pkl ({EXPORT}) or a detector .pth")
+        raise UserError(
+            f"MODEL.WEIGHTS {path} holds an encoder in timm's names; export it ({EXPORT} --checkpoint {path} "
+            "--output FILE.pkl), or take MODEL.BACKBONE.NAME timm_fpn/NAME"
+        )
+    raise UserError(
+        f"MODEL.WEIGHTS {path} ends in '{file.suffix}', but a detector takes a backbone .pkl ({EXPORT}) or a "
+        "detector .pth"
+    )
 
 
 def backbone_keys(model: nn.Module) -> dict[str, str]:
@@ -84,10 +103,13 @@ def backbone_keys(model: nn.Module) -> dict[str, str]:
     (Of a timm backbone: the encoder's keys, with ``encoder.`` before them.)
     """
     state = model.state_dict()
-    bottom_up = "backbone.bottom_up." if any(key.startswith("backbone.bottom_up.") for key in state) else "backbone."
+    bottom_up = (
+        "backbone.bottom_up." if any(key.startswith("backbone.bottom_up.") for key in state) else "backbone."
+    )
     keys = {}
     for key in state:
-        if key.endswith("num_batches_tracked") or key.startswith("roi_heads.res5.norm."):  # the extra norm is new at transfer
+        # the extra norm is new at transfer
+        if key.endswith("num_batches_tracked") or key.startswith("roi_heads.res5.norm."):
             continue
         if key.startswith(bottom_up) and ".out_norms." not in key:  # new at transfer, too
             keys[key.removeprefix(bottom_up)] = key
@@ -105,27 +127,51 @@ def read_backbone(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     content = load_arrays(path, f"export the weights with {EXPORT}")
     caffe2 = isinstance(content, Mapping) and caffe2_weights.is_caffe2(content)
-    model = caffe2_weights.arrays_of(content) if caffe2 else content.get("model") if isinstance(content, Mapping) else None
-    if not isinstance(model, Mapping) or not model or not all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in model.items()):
-        raise UserError(f"{path} is not in Detectron2's format ({{'model': {{name: array}}, '__author__': ...}}); make one with {EXPORT}")
+    model = (
+        caffe2_weights.arrays_of(content)
+        if caffe2
+        else content.get("model")
+        if isinstance(content, Mapping)
+        else None
+    )
+    if (
+        not isinstance(model, Mapping)
+        or not model
+        or not all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in model.items())
+    ):
+        raise UserError(
+            f"{path} is not in Detectron2's format ({{'model': {{name: array}}, '__author__': ...}}); make "
+            f"one with {EXPORT}"
+        )
     if content.get("__author__") == "automix_transfer" and not path.with_suffix(".yaml").is_file():
-        raise UserError(f"{path}: its overlay {path.with_suffix('.yaml').name} does not lie beside it, so how to feed it is unknown; "
-                        "copy both files of the export")
+        raise UserError(
+            f"{path}: its overlay {path.with_suffix('.yaml').name} does not lie beside it, so how to feed it "
+            "is unknown; "
+            "copy both files of the export"
+        )
     try:
-        state = {name: torch.from_numpy(np.array(value, value.dtype.newbyteorder("="))) for name, value in model.items()}
+        state = {
+            name: torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
+            for name, value in model.items()
+        }
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path} holds arrays that are no numbers ({error}); export the weights again ({EXPORT})") from error
+        raise UserError(
+            f"{path} holds arrays that are no numbers ({error}); export the weights again ({EXPORT})"
+        ) from error
     if caffe2:
         state = caffe2_weights.detectron2_names(state)
     broken = [name for name, value in state.items() if not torch.isfinite(value.float()).all()]
     if broken:
-        raise UserError(f"{path}: {len(broken)} tensors hold NaN or infinite values ({_few(broken)}); "
-                        "export a checkpoint from before it diverged")
+        raise UserError(
+            f"{path}: {len(broken)} tensors hold NaN or infinite values ({_few(broken)}); "
+            "export a checkpoint from before it diverged"
+        )
     return state
 
 
 def implied_settings(path: str | Path) -> dict[str, Any]:
-    """What Detectron2's keys have to be for a ``.pkl`` without an overlay: those of Caffe2's weights; {} for weights of the usual kind."""
+    """What Detectron2's keys have to be for a ``.pkl`` without an overlay: those of Caffe2's weights; {} for
+    weights of the usual kind."""
     if Path(path).suffix != ".pkl" or not Path(path).is_file():
         return {}
     content = load_arrays(path, f"export the weights with {EXPORT}")
@@ -135,69 +181,126 @@ def implied_settings(path: str | Path) -> dict[str, Any]:
 
 
 def _load_backbone(model: nn.Module, path: Path) -> LoadReport:
-    source = {name: value for name, value in read_backbone(path).items() if not name.endswith("num_batches_tracked")}
+    source = {
+        name: value for name, value in read_backbone(path).items() if not name.endswith("num_batches_tracked")
+    }
     classifier = [name for name in source if name.startswith(CLASSIFIERS)]
     for name in classifier:
         del source[name]
     wanted, state = backbone_keys(model), model.state_dict()
-    shapes = [f"{name}: {tuple(source[name].shape)} for {tuple(state[key].shape)}"
-              for name, key in wanted.items() if name in source and source[name].shape != state[key].shape]
-    missing, unused = [name for name in wanted if name not in source], [name for name in source if name not in wanted]
+    shapes = [
+        f"{name}: {tuple(source[name].shape)} for {tuple(state[key].shape)}"
+        for name, key in wanted.items()
+        if name in source and source[name].shape != state[key].shape
+    ]
+    missing, unused = (
+        [name for name in wanted if name not in source],
+        [name for name in source if name not in wanted],
+    )
     if missing or unused or shapes:
         matched = len(wanted) - len(missing) - len(shapes)
-        details = [f"{len(missing)} are not in the file ({_few(missing)})" if missing else "",
-                   f"{len(shapes)} have another shape ({_few(shapes)})" if shapes else "",
-                   f"{len(unused)} of the file are not in the backbone ({_few(unused)})" if unused else ""]
-        raise UserError(f"{path} does not fit the backbone of this config: {matched} of {len(wanted)} keys match, "
-                        f"{'; '.join(filter(None, details))}. {_remedy(source, wanted, bool(shapes))}")
+        details = [
+            f"{len(missing)} are not in the file ({_few(missing)})" if missing else "",
+            f"{len(shapes)} have another shape ({_few(shapes)})" if shapes else "",
+            f"{len(unused)} of the file are not in the backbone ({_few(unused)})" if unused else "",
+        ]
+        raise UserError(
+            f"{path} does not fit the backbone of this config: {matched} of {len(wanted)} keys match, "
+            f"{'; '.join(filter(None, details))}. {_remedy(source, wanted, bool(shapes))}"
+        )
     with torch.no_grad():
         for name, key in wanted.items():
             state[key].copy_(source[name])
-    where = "backbone and res5" if any(key.startswith("roi_heads.") for key in wanted.values()) else "backbone"
-    return LoadReport(str(path), where, len(wanted), len(wanted), f"classifier left out: {_few(classifier)}" if classifier else "")
+    where = (
+        "backbone and res5" if any(key.startswith("roi_heads.") for key in wanted.values()) else "backbone"
+    )
+    return LoadReport(
+        str(path),
+        where,
+        len(wanted),
+        len(wanted),
+        f"classifier left out: {_few(classifier)}" if classifier else "",
+    )
 
 
 def _load_encoder(backbone: TimmBackbone, name: str, path: Path) -> LoadReport:
     count, rows = load_encoder_into(backbone, name, path)
     new = f"; {len(backbone.out_norms)} output norms are new" if backbone.out_norms else ""
-    return LoadReport(str(path), "backbone", count, count,
-                      f"features equal to the encoder's, largest difference {max(row.difference for row in rows):.3g}{new}")
+    return LoadReport(
+        str(path),
+        "backbone",
+        count,
+        count,
+        f"features equal to the encoder's, largest difference {max(row.difference for row in rows):.3g}{new}",
+    )
 
 
 def _load_detector(model: nn.Module, path: Path) -> LoadReport:
     content = load_torch(path)
     source = content.get("model", content) if isinstance(content, Mapping) else None
     if isinstance(content, Mapping) and "encoders" in content:
-        raise UserError(f"{path} is a pretraining checkpoint, not a detector; "
-                        f"export it first: {EXPORT} --checkpoint {path} --output FILE.pkl")
+        raise UserError(
+            f"{path} is a pretraining checkpoint, not a detector; "
+            f"export it first: {EXPORT} --checkpoint {path} --output FILE.pkl"
+        )
     if not isinstance(source, Mapping) or not any(str(key).startswith("backbone.") for key in source):
-        raise UserError(f"{path} does not hold a detector (no key starts with 'backbone.'); if it is a classifier's state dict, "
-                        f"export it first: {EXPORT} --checkpoint {path} --encoder NAME --output FILE.pkl")
+        raise UserError(
+            f"{path} does not hold a detector (no key starts with 'backbone.'); if it is a classifier's "
+            "state dict, "
+            f"export it first: {EXPORT} --checkpoint {path} --encoder NAME --output FILE.pkl"
+        )
     target = model.state_dict()
-    ignored = ("pixel_mean", "pixel_std", "num_batches_tracked")  # from the config, and a counter that inference does not use
+    # from the config, and a counter that inference does not use
+    ignored = ("pixel_mean", "pixel_std", "num_batches_tracked")
     missing = [key for key in target if key not in source and not key.endswith(ignored)]
-    unused = [key for key in source if key not in target and not key.endswith(ignored) and "anchor_generator.cell_anchors" not in key]
-    shapes = [f"{key}: {tuple(source[key].shape)} for {tuple(target[key].shape)}"
-              for key in target if key in source and source[key].shape != target[key].shape]
+    unused = [
+        key
+        for key in source
+        if key not in target and not key.endswith(ignored) and "anchor_generator.cell_anchors" not in key
+    ]
+    shapes = [
+        f"{key}: {tuple(source[key].shape)} for {tuple(target[key].shape)}"
+        for key in target
+        if key in source and source[key].shape != target[key].shape
+    ]
     if missing or unused or shapes:
-        details = [f"{len(found)} {what} ({_few(found)})" for found, what in
-                   ((missing, "missing"), (shapes, "of another shape"), (unused, "unexpected")) if found]
-        raise UserError(f"{path} is not a detector of this config: {', '.join(details)}; "
-                        "use the config.yaml that lies beside it, and the same classes")
+        details = [
+            f"{len(found)} {what} ({_few(found)})"
+            for found, what in ((missing, "missing"), (shapes, "of another shape"), (unused, "unexpected"))
+            if found
+        ]
+        raise UserError(
+            f"{path} is not a detector of this config: {', '.join(details)}; "
+            "use the config.yaml that lies beside it, and the same classes"
+        )
     model.load_state_dict({key: value for key, value in source.items() if key in target}, strict=False)
     last = content.get("iteration")
-    return LoadReport(str(path), "detector", len(target), len(target), iterations=last + 1 if isinstance(last, int) else None)
+    return LoadReport(
+        str(path),
+        "detector",
+        len(target),
+        len(target),
+        iterations=last + 1 if isinstance(last, int) else None,
+    )
 
 
 def _remedy(source: Mapping[str, Tensor], wanted: Mapping[str, str], shapes: bool) -> str:
-    prefix = next((p for p in sorted(PREFIXES, key=len, reverse=True) if any(name.startswith(p) for name in source)), "")
+    prefix = next(
+        (p for p in sorted(PREFIXES, key=len, reverse=True) if any(name.startswith(p) for name in source)), ""
+    )
     if prefix:
-        return (f"{sum(name.startswith(prefix) for name in source)} of its {len(source)} names start with '{prefix}': "
-                f"export it with {EXPORT}, which gives the names that Detectron2 wants")
+        return (
+            f"{sum(name.startswith(prefix) for name in source)} of its {len(source)} names start with "
+            f"'{prefix}': "
+            f"export it with {EXPORT}, which gives the names that Detectron2 wants"
+        )
     if any(name.startswith(("layer", "conv1.", "bn1.")) for name in source):
         return f"Its names are torchvision's: export it with {EXPORT}"
     if shapes:
-        return "Its depth, width or groups are others: set DEPTH, NUM_GROUPS and WIDTH_PER_GROUP of MODEL.RESNETS to those of the weights"
+        return (
+            "Its depth, width or groups are others: set DEPTH, NUM_GROUPS and WIDTH_PER_GROUP of "
+            "MODEL.RESNETS to those of the weights"
+        )
     return "It is of another architecture: take the config for it (MODEL.RESNETS.DEPTH, MODEL.BACKBONE.NAME)"
 
 

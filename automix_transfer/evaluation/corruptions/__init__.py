@@ -1,8 +1,10 @@
-"""The corruptions of CIFAR-C and ImageNet-C (Hendrycks and Dietterich, 2019), made here: 15, and 4 more for validation.
+"""The corruptions of CIFAR-C and ImageNet-C (Hendrycks and Dietterich, 2019), made here: 15, and 4 more for
+validation.
 
-`corrupt` applies one of them at one of five severities to a batch. Every random number derives from (seed, name, severity, index of
-the image), so an image's corruption does not depend on its batch. The parameters are the published ones for sides up to 64 pixels
-(CIFAR) and above (ImageNet). One cannot be as published: frost is rendered instead of cut from photographs.
+`corrupt` applies one of them at one of five severities to a batch. Every random number derives from (seed,
+name, severity, index of the image), so an image's corruption does not depend on its batch. The parameters are
+the published ones for sides up to 64 pixels (CIFAR) and above (ImageNet). One cannot be as published: frost
+is rendered instead of cut from photographs.
 """
 
 from __future__ import annotations
@@ -27,42 +29,113 @@ def _steps(stop: float, step: float) -> list[float]:
 
 #: name -> (function, parameters of the five severities on CIFAR, on ImageNet)
 CORRUPTIONS: dict[str, tuple[Callable[..., NDArray[np.float64]], Sequence[Any], Sequence[Any]]] = {
-    "gaussian_noise": (noise.gaussian_noise, (.04, .06, .08, .09, .10), (.08, .12, .18, .26, .38)),
+    "gaussian_noise": (noise.gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10), (0.08, 0.12, 0.18, 0.26, 0.38)),
     "shot_noise": (noise.shot_noise, (500, 250, 100, 75, 50), (60, 25, 12, 5, 3)),
-    "impulse_noise": (noise.impulse_noise, (.01, .02, .03, .05, .07), (.03, .06, .09, .17, .27)),
-    "defocus_blur": (blur.defocus_blur, ((.3, .4), (.4, .5), (.5, .6), (1, .2), (1.5, .1)), ((3, .1), (4, .5), (6, .5), (8, .5), (10, .5))),
-    "glass_blur": (blur.glass_blur, ((.05, 1, 1), (.25, 1, 1), (.4, 1, 1), (.25, 1, 2), (.4, 1, 2)),
-                   ((.7, 1, 2), (.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))),
-    "motion_blur": (blur.motion_blur, ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)), ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))),
-    "zoom_blur": (blur.zoom_blur, [_steps(stop, .01) for stop in (1.06, 1.11, 1.16, 1.21, 1.26)],
-                  [_steps(stop, step) for stop, step in ((1.11, .01), (1.16, .01), (1.21, .02), (1.26, .02), (1.31, .03))]),
-    "snow": (weather.snow, ((.1, .2, 1, .6, 8, 3, .95), (.1, .2, 1, .5, 10, 4, .9), (.15, .3, 1.75, .55, 10, 4, .9),
-                            (.25, .3, 2.25, .6, 12, 6, .85), (.3, .3, 1.25, .65, 14, 12, .8)),
-             ((.1, .3, 3, .5, 10, 4, .8), (.2, .3, 2, .5, 12, 4, .7), (.55, .3, 4, .9, 12, 8, .7), (.55, .3, 4.5, .85, 12, 8, .65),
-              (.55, .3, 2.5, .85, 12, 12, .55))),
-    "frost": (weather.frost, ((1, .2), (1, .3), (.9, .4), (.85, .4), (.75, .45)), ((1, .4), (.8, .6), (.7, .7), (.65, .7), (.6, .75))),
-    "fog": (weather.fog, ((.2, 3), (.5, 3), (.75, 2.5), (1, 2), (1.5, 1.75)), ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
-    "brightness": (digital.brightness, (.05, .1, .15, .2, .3), (.1, .2, .3, .4, .5)),
-    "contrast": (digital.contrast, (.75, .5, .4, .3, .15), (.4, .3, .2, .1, .05)),
-    "elastic_transform": (digital.elastic_transform, ((0, 0, .08), (.05, .2, .07), (.08, .06, .06), (.1, .04, .05), (.1, .03, .03)),
-                          [tuple(244 / 224 * value for value in values)  # the released generator takes images of 224 for 244
-                           for values in ((2, .7, .1), (2, .08, .2), (.05, .01, .02), (.07, .01, .02), (.12, .01, .02))]),
-    "pixelate": (digital.pixelate, (.95, .9, .85, .75, .65), (.6, .5, .4, .3, .25)),
+    "impulse_noise": (noise.impulse_noise, (0.01, 0.02, 0.03, 0.05, 0.07), (0.03, 0.06, 0.09, 0.17, 0.27)),
+    "defocus_blur": (
+        blur.defocus_blur,
+        ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
+        ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
+    ),
+    "glass_blur": (
+        blur.glass_blur,
+        ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+        ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+    ),
+    "motion_blur": (
+        blur.motion_blur,
+        ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
+        ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
+    ),
+    "zoom_blur": (
+        blur.zoom_blur,
+        [_steps(stop, 0.01) for stop in (1.06, 1.11, 1.16, 1.21, 1.26)],
+        [
+            _steps(stop, step)
+            for stop, step in ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
+        ],
+    ),
+    "snow": (
+        weather.snow,
+        (
+            (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+            (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+        ),
+        (
+            (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+            (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+            (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+            (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+            (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+        ),
+    ),
+    "frost": (
+        weather.frost,
+        ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
+        ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
+    ),
+    "fog": (
+        weather.fog,
+        ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
+        ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
+    ),
+    "brightness": (digital.brightness, (0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "contrast": (digital.contrast, (0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)),
+    "elastic_transform": (
+        digital.elastic_transform,
+        ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
+        # the released generator takes images of 224 for 244
+        [
+            tuple(244 / 224 * value for value in values)
+            for values in (
+                (2, 0.7, 0.1),
+                (2, 0.08, 0.2),
+                (0.05, 0.01, 0.02),
+                (0.07, 0.01, 0.02),
+                (0.12, 0.01, 0.02),
+            )
+        ],
+    ),
+    "pixelate": (digital.pixelate, (0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25)),
     "jpeg_compression": (digital.jpeg_compression, (80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),
-    "speckle_noise": (noise.speckle_noise, (.06, .1, .12, .16, .2), (.15, .2, .35, .45, .6)),
-    "gaussian_blur": (blur.gaussian_blur, (.4, .6, .7, .8, 1), (1, 2, 3, 4, 6)),
-    "spatter": (weather.spatter, ((.62, .1, .7, .7, .5, 0), (.65, .1, .8, .7, .5, 0), (.65, .3, 1, .69, .5, 0), (.65, .1, .7, .69, .6, 1),
-                                  (.65, .1, .5, .68, .6, 1)),
-                ((.65, .3, 4, .69, .6, 0), (.65, .3, 3, .68, .6, 0), (.65, .3, 2, .68, .5, 0), (.65, .3, 1, .65, 1.5, 1),
-                 (.67, .4, 1, .65, 1.5, 1))),
-    "saturate": (digital.saturate, ((.3, 0), (.1, 0), (1.5, 0), (2, .1), (2.5, .2)), ((.3, 0), (.1, 0), (2, 0), (5, .1), (20, .2))),
+    "speckle_noise": (noise.speckle_noise, (0.06, 0.1, 0.12, 0.16, 0.2), (0.15, 0.2, 0.35, 0.45, 0.6)),
+    "gaussian_blur": (blur.gaussian_blur, (0.4, 0.6, 0.7, 0.8, 1), (1, 2, 3, 4, 6)),
+    "spatter": (
+        weather.spatter,
+        (
+            (0.62, 0.1, 0.7, 0.7, 0.5, 0),
+            (0.65, 0.1, 0.8, 0.7, 0.5, 0),
+            (0.65, 0.3, 1, 0.69, 0.5, 0),
+            (0.65, 0.1, 0.7, 0.69, 0.6, 1),
+            (0.65, 0.1, 0.5, 0.68, 0.6, 1),
+        ),
+        (
+            (0.65, 0.3, 4, 0.69, 0.6, 0),
+            (0.65, 0.3, 3, 0.68, 0.6, 0),
+            (0.65, 0.3, 2, 0.68, 0.5, 0),
+            (0.65, 0.3, 1, 0.65, 1.5, 1),
+            (0.67, 0.4, 1, 0.65, 1.5, 1),
+        ),
+    ),
+    "saturate": (
+        digital.saturate,
+        ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
+        ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
+    ),
 }
 NAMES = tuple(CORRUPTIONS)
-STANDARD = NAMES[:15]  #: the 15 of the benchmark; the other 4 are its validation set, and part of the paper's 19
+#: the 15 of the benchmark; the other 4 are its validation set, and part of the paper's 19
+STANDARD = NAMES[:15]
 
 
-def corrupt(images: NDArray[np.uint8], name: str, severity: int, indices: Sequence[int], seed: int = 0) -> NDArray[np.uint8]:
-    """Images (N, H, W, 3) uint8 under corruption ``name`` at ``severity`` 1 to 5; ``indices`` (N,) say which images they are.
+def corrupt(
+    images: NDArray[np.uint8], name: str, severity: int, indices: Sequence[int], seed: int = 0
+) -> NDArray[np.uint8]:
+    """Images (N, H, W, 3) uint8 under corruption ``name`` at ``severity`` 1 to 5; ``indices`` (N,) say which
+    images they are.
 
     Raises:
         UserError: an unknown corruption or severity.
@@ -70,7 +143,10 @@ def corrupt(images: NDArray[np.uint8], name: str, severity: int, indices: Sequen
     check(name, severity)
     function, small, large = CORRUPTIONS[name]
     parameters = (small if max(images.shape[1:3]) <= SMALL else large)[severity - 1]
-    rngs = [np.random.Generator(np.random.SFC64(derive_seed(seed, f"corruption {name}", severity, int(index)))) for index in indices]
+    rngs = [
+        np.random.Generator(np.random.SFC64(derive_seed(seed, f"corruption {name}", severity, int(index))))
+        for index in indices
+    ]
     corrupted = function(images / 255.0, parameters, rngs)
     return (np.clip(corrupted, 0, 1) * 255).astype(np.uint8)  # truncated, as the published files are
 

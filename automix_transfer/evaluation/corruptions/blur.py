@@ -1,4 +1,5 @@
-"""Blur of a lens, of frosted glass, of motion and of zooming. Images (N, H, W, 3) in [0, 1], one generator an image."""
+"""Blur of a lens, of frosted glass, of motion and of zooming. Images (N, H, W, 3) in [0, 1], one generator an
+image."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ def gaussian_blur(images: Floats, sigma: float, rngs: Generators) -> Floats:
 def glass_blur(images: Floats, parameters: tuple[float, int, int], rngs: Generators) -> Floats:
     """(σ, reach, rounds): blur, in each round replace every pixel by one at most ``reach`` away, blur.
 
-    The released generator's text means to swap the two, but assigns views of one array to each other, which copies. The published
-    images are made like that, so these are, too.
+    The released generator's text means to swap the two, but assigns views of one array to each other, which
+    copies. The published images are made like that, so these are, too.
     """
     sigma, reach, rounds = parameters
     blurred = (gaussian_blur(images, sigma, rngs) * 255).astype(np.uint8)
@@ -52,19 +53,23 @@ def defocus_blur(images: Floats, parameters: tuple[float, float], rngs: Generato
 def disk(radius: float, soften: float) -> Floats:
     """A disk of sum 1 in a square of at least 17 pixels, its border softened by a Gaussian."""
     reach = 8 if radius <= 8 else int(radius)
-    y, x = np.mgrid[-reach:reach + 1, -reach:reach + 1]
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     inside = (x**2 + y**2 <= radius**2).astype(np.float64)
     size = 3 if radius <= 8 else 5
     return np.asarray(cv2.GaussianBlur(inside / inside.sum(), (size, size), sigmaX=soften), dtype=np.float64)
 
 
 def motion_blur(images: Floats, parameters: tuple[float, float], rngs: Generators) -> Floats:
-    """(radius, σ): half a Gaussian of 2·radius + 1 pixels along a direction within 45 degrees of the horizontal."""
-    return np.stack([along(image, *parameters, rng.uniform(-45, 45)) for image, rng in zip(images, rngs, strict=True)])
+    """(radius, σ): half a Gaussian of 2·radius + 1 pixels along a direction within 45 degrees of the
+    horizontal."""
+    return np.stack(
+        [along(image, *parameters, rng.uniform(-45, 45)) for image, rng in zip(images, rngs, strict=True)]
+    )
 
 
 def along(image: Floats, radius: float, sigma: float, degrees: float) -> Floats:
-    """``image`` (H, W) or (H, W, 3) blurred from each pixel in one direction, as ImageMagick does it; border pixels go on beyond it."""
+    """``image`` (H, W) or (H, W, 3) blurred from each pixel in one direction, as ImageMagick does it; border
+    pixels go on beyond it."""
     steps = np.arange(2 * int(np.ceil(radius)) + 1)
     weights = np.exp(-0.5 * (steps / sigma) ** 2)
     angle = np.deg2rad(degrees)
@@ -80,18 +85,22 @@ def zoom_blur(images: Floats, factors: Sequence[float], rngs: Generators) -> Flo
 
 
 def enlarged(images: Floats, factor: float) -> Floats:
-    """The centre of images (N, H, W, ...) enlarged by ``factor`` ≥ 1 to (N, H, W, ...), linearly: a product for each dimension."""
+    """The centre of images (N, H, W, ...) enlarged by ``factor`` ≥ 1 to (N, H, W, ...), linearly: a product
+    for each dimension."""
     for axis in (1, 2):
-        images = np.moveaxis(np.tensordot(images, enlarging(images.shape[axis], factor), axes=(axis, 1)), -1, axis)
+        images = np.moveaxis(
+            np.tensordot(images, enlarging(images.shape[axis], factor), axes=(axis, 1)), -1, axis
+        )
     return images
 
 
 def enlarging(length: int, factor: float) -> Floats:
-    """(length, length) weights of the pixels of a row in the row enlarged; first and last pixel of the part that is cut stay such."""
+    """(length, length) weights of the pixels of a row in the row enlarged; first and last pixel of the part
+    that is cut stay such."""
     side = int(np.ceil(length / factor))
     large = max(round(side * factor), length)
     start, trim = (length - side) // 2, (large - length) // 2
-    place = (np.arange(large) * (side - 1) / max(large - 1, 1))[trim:trim + length]
+    place = (np.arange(large) * (side - 1) / max(large - 1, 1))[trim : trim + length]
     before = np.minimum(place.astype(int), max(side - 2, 0))
     weights = np.zeros((length, length))
     weights[np.arange(length), start + before] = 1 - (place - before)

@@ -1,4 +1,5 @@
-"""Contrast, brightness, saturation, elastic distortion, pixelation and JPEG. Images (N, H, W, 3) in [0, 1], one generator an image."""
+"""Contrast, brightness, saturation, elastic distortion, pixelation and JPEG. Images (N, H, W, 3) in [0, 1],
+one generator an image."""
 
 from __future__ import annotations
 
@@ -37,12 +38,22 @@ def pixelate(images: Floats, factor: float, rngs: Generators) -> Floats:
     """Box-filtered to ``factor`` times the size, and enlarged again."""
     height, width = images.shape[1:3]
     small = (int(width * factor), int(height * factor))
-    return np.stack([np.asarray(image.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BOX))
-                     for image in _pil(images)]) / 255
+    return (
+        np.stack(
+            [
+                np.asarray(
+                    image.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BOX)
+                )
+                for image in _pil(images)
+            ]
+        )
+        / 255
+    )
 
 
 def jpeg_compression(images: Floats, quality: int, rngs: Generators) -> Floats:
     """Written as JPEG of ``quality``, and read again."""
+
     def through(image: Image.Image) -> np.ndarray:
         buffer = BytesIO()
         image.save(buffer, "JPEG", quality=quality)
@@ -52,23 +63,36 @@ def jpeg_compression(images: Floats, quality: int, rngs: Generators) -> Floats:
 
 
 def elastic_transform(images: Floats, parameters: tuple[float, float, float], rngs: Generators) -> Floats:
-    """(strength, σ, shift) in sides of the image: three points move by up to ``shift`` and the image with them; then every pixel moves
-    by noise in [-1, 1] that is smoothed with σ and multiplied by ``strength``."""
+    """(strength, σ, shift) in sides of the image: three points move by up to ``shift`` and the image with
+    them; then every pixel moves by noise in [-1, 1] that is smoothed with σ and multiplied by ``strength``."""
     side = images.shape[1]
     strength, sigma, shift = (side * value for value in parameters)
-    return np.stack([_elastic(image, strength, sigma, shift, rng) for image, rng in zip(images, rngs, strict=True)])
+    return np.stack(
+        [_elastic(image, strength, sigma, shift, rng) for image, rng in zip(images, rngs, strict=True)]
+    )
 
 
 def _elastic(image: Floats, strength: float, sigma: float, shift: float, rng: np.random.Generator) -> Floats:
     height, width = image.shape[:2]
     centre, third = np.array([height, width]) // 2, min(height, width) // 3
-    corners = np.array([centre + third, [centre[0] + third, centre[1] - third], centre - third], dtype=np.float32)
+    corners = np.array(
+        [centre + third, [centre[0] + third, centre[1] - third], centre - third], dtype=np.float32
+    )
     moved = corners + rng.uniform(-shift, shift, corners.shape).astype(np.float32)
     affine = cv2.getAffineTransform(corners, moved)
     warped = cv2.warpAffine(image, affine, (width, height), borderMode=cv2.BORDER_REFLECT_101)
-    dx, dy = (strength * gaussian_filter(rng.uniform(-1, 1, (height, width)), sigma, mode="reflect", truncate=3) for _ in range(2))
+    dx, dy = (
+        strength * gaussian_filter(rng.uniform(-1, 1, (height, width)), sigma, mode="reflect", truncate=3)
+        for _ in range(2)
+    )
     y, x = np.mgrid[:height, :width]
-    return np.stack([map_coordinates(warped[..., channel], [y + dy, x + dx], order=1, mode="reflect") for channel in range(3)], axis=-1)
+    return np.stack(
+        [
+            map_coordinates(warped[..., channel], [y + dy, x + dx], order=1, mode="reflect")
+            for channel in range(3)
+        ],
+        axis=-1,
+    )
 
 
 def _pil(images: Floats) -> list[Image.Image]:

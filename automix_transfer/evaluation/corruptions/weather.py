@@ -23,7 +23,8 @@ def fog(images: Floats, parameters: tuple[float, float], rngs: Generators) -> Fl
 
 
 def plasma(size: tuple[int, int], decay: float, rngs: Generators) -> Floats:
-    """(N, H, W) clouds from 0 to 1 by the diamond-square algorithm on a torus: noise of amplitude 100², over ``decay``² each octave."""
+    """(N, H, W) clouds from 0 to 1 by the diamond-square algorithm on a torus: noise of amplitude 100², over
+    ``decay``² each octave."""
     side = 1 << (max(size) - 1).bit_length()
     grid = np.zeros((len(rngs), side, side))
     step, wibble = side, 100.0
@@ -37,43 +38,58 @@ def plasma(size: tuple[int, int], decay: float, rngs: Generators) -> Floats:
         pairs = corners + np.roll(corners, -1, axis=1)
         grid[:, half::step, half::step] = noisy(pairs + np.roll(pairs, -1, axis=2))
         centres = grid[:, half::step, half::step]
-        grid[:, ::step, half::step] = noisy(centres + np.roll(centres, 1, axis=1) + corners + np.roll(corners, -1, axis=2))
-        grid[:, half::step, ::step] = noisy(centres + np.roll(centres, 1, axis=2) + corners + np.roll(corners, -1, axis=1))
+        grid[:, ::step, half::step] = noisy(
+            centres + np.roll(centres, 1, axis=1) + corners + np.roll(corners, -1, axis=2)
+        )
+        grid[:, half::step, ::step] = noisy(
+            centres + np.roll(centres, 1, axis=2) + corners + np.roll(corners, -1, axis=1)
+        )
         step, wibble = half, wibble / decay
     grid -= grid.min(axis=(1, 2), keepdims=True)
-    return (grid / grid.max(axis=(1, 2), keepdims=True))[:, :size[0], :size[1]]
+    return (grid / grid.max(axis=(1, 2), keepdims=True))[:, : size[0], : size[1]]
 
 
 def frost(images: Floats, parameters: tuple[float, float], rngs: Generators) -> Floats:
-    """(share of the image, share of the frost). The published frost is cut from photographs; this one is rendered: ridges of a plasma
-    fractal, streaked along one direction, bluish white on dark. Its accuracies are not comparable with published ones."""
+    """(share of the image, share of the frost). The published frost is cut from photographs; this one is
+    rendered: ridges of a plasma fractal, streaked along one direction, bluish white on dark. Its accuracies
+        are not comparable with published ones."""
     clouds = plasma(images.shape[1:3], 1.3, rngs)
     ridges = (1 - np.abs(2 * clouds - 1)) ** 3
     reach = max(3, images.shape[1] // 10)
-    streaks = np.stack([along(ridge, reach, reach, rng.uniform(0, 180)) for ridge, rng in zip(ridges, rngs, strict=True)])
+    streaks = np.stack(
+        [along(ridge, reach, reach, rng.uniform(0, 180)) for ridge, rng in zip(ridges, rngs, strict=True)]
+    )
     texture = np.clip(0.15 + 0.7 * ridges + 0.4 * streaks, 0, 1)[..., None] * np.array([0.86, 0.94, 1.0])
     return parameters[0] * images + parameters[1] * texture
 
 
 def snow(images: Floats, parameters: tuple[float, ...], rngs: Generators) -> Floats:
-    """(mean, std, zoom, threshold, radius, σ, share): flakes are enlarged noise above a threshold, blurred as they fall; the image keeps
-    ``share`` beside a whitened one."""
+    """(mean, std, zoom, threshold, radius, σ, share): flakes are enlarged noise above a threshold, blurred as
+    they fall; the image keeps ``share`` beside a whitened one."""
     mean, std, factor, threshold, radius, sigma, share = parameters
     flakes = enlarged(np.stack([rng.normal(mean, std, images.shape[1:3]) for rng in rngs]), factor)
     flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
-    falling = np.stack([along(layer, radius, sigma, rng.uniform(-135, -45)) for layer, rng in zip(flakes, rngs, strict=True)])[..., None]
+    falling = np.stack(
+        [along(layer, radius, sigma, rng.uniform(-135, -45)) for layer, rng in zip(flakes, rngs, strict=True)]
+    )[..., None]
     white = np.maximum(images, (images @ GRAY)[..., None] * 1.5 + 0.5)
     return share * images + (1 - share) * white + falling + falling[:, ::-1, ::-1]
 
 
 def spatter(images: Floats, parameters: tuple[float, ...], rngs: Generators) -> Floats:
-    """(mean, std, σ, threshold, strength, mud): drops where smoothed noise exceeds a threshold; water (0) shines at its edges, mud (1)
-    covers."""
+    """(mean, std, σ, threshold, strength, mud): drops where smoothed noise exceeds a threshold; water (0)
+    shines at its edges, mud (1) covers."""
     mean, std, sigma, threshold, strength, mud = parameters
-    drops = gaussian_filter(np.stack([rng.normal(mean, std, images.shape[1:3]) for rng in rngs]), (0, sigma, sigma), mode="nearest")
+    drops = gaussian_filter(
+        np.stack([rng.normal(mean, std, images.shape[1:3]) for rng in rngs]),
+        (0, sigma, sigma),
+        mode="nearest",
+    )
     drops[drops < threshold] = 0
     if mud:
-        cover = gaussian_filter((drops > threshold).astype(np.float64), (0, strength, strength), mode="nearest")
+        cover = gaussian_filter(
+            (drops > threshold).astype(np.float64), (0, strength, strength), mode="nearest"
+        )
         cover[cover < 0.8] = 0
         return images * (1 - cover[..., None]) + cover[..., None] * MUD
     return images + np.stack([_shine(drop) for drop in drops])[..., None] * strength * WATER
@@ -84,6 +100,8 @@ def _shine(drops: Floats) -> Floats:
     layer = (drops * 255).astype(np.uint8)
     distance = cv2.distanceTransform(255 - cv2.Canny(layer, 50, 150), cv2.DIST_L2, 5)
     distance = cv2.blur(np.minimum(distance, 20), (3, 3)).astype(np.uint8)
-    relief = cv2.filter2D(cv2.equalizeHist(distance), cv2.CV_8U, np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]))
+    relief = cv2.filter2D(
+        cv2.equalizeHist(distance), cv2.CV_8U, np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
+    )
     shine = layer * cv2.blur(relief, (3, 3)).astype(np.float64)
     return shine / max(float(shine.max()), 1e-12)

@@ -1,16 +1,22 @@
-"""The numba engine: boxes of all components at all 256 levels in one pass, instead of one contour search a level.
+"""The numba engine: boxes of all components at all 256 levels in one pass, instead of one contour search a
+level.
 
-Pixels are taken from bright to dark and joined to their brighter 8-neighbours by union-find: a component tree (max-tree), of which
-only the living roots are kept. What a root is holds from the level where it took this shape down to the level where it changes or is
-absorbed, so each component is ranked once, for a range of slots. What makes it exact and cheap:
+Pixels are taken from bright to dark and joined to their brighter 8-neighbours by union-find: a component tree
+(max-tree), of which only the living roots are kept. What a root is holds from the level where it took this
+shape down to the level where it changes or is absorbed, so each component is ranked once, for a range of
+slots. What makes it exact and cheap:
 
-- V2 ranks a component by its box's IoU, so only a change of the box counts. Holes are candidates too: 4-connected dark components that
-  do not reach the frame, joined from dark to bright among the few pixels that lie below their `flood_levels`.
-- V1 ranks by polygon area, which ignores holes, so it looks at the map with its holes filled. Ties go to the component whose first raster
-  pixel comes last, as in OpenCV's list: rank = area · (H · W) + first pixel, exact in float64 up to 2²⁵ pixels.
+- V2 ranks a component by its box's IoU, so only a change of the box counts. Holes are candidates too:
+  4-connected dark components that do not reach the frame, joined from dark to bright among the few pixels
+  that lie below their `flood_levels`.
+- V1 ranks by polygon area, which ignores holes, so it looks at the map with its holes filled. Ties go to the
+  component whose first raster pixel comes last, as in OpenCV's list: rank = area · (H · W) + first pixel,
+  exact in float64 up to 2²⁵ pixels.
 
-Bit-equal to `contours`, which the tests prove. Loops are plain because numba compiles them; they release Python's lock. numba notices a
-change of the file that a compiled function stands in, not of files it calls into: so no compiled function here calls one of another file.
+Bit-equal to `contours`, which the tests prove. Loops are plain because numba compiles them; they release
+Python's lock. numba notices a
+change of the file that a compiled function stands in, not of files it calls into: so no compiled function
+here calls one of another file.
 """
 
 from __future__ import annotations
@@ -34,24 +40,28 @@ _NO_BOXES = np.empty((0, 4))
 def largest_boxes(grey: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(257, 4) box of the contour of largest polygon area at every slot; see `boxes.largest_boxes`."""
     filled, _ = flood_levels(grey)
-    candidates = _rank_components(filled, earlier_neighbours(filled), bright_first(filled.ravel()), _NO_BOXES, _REPRESENTATIVES, _GAINED)
+    candidates = _rank_components(
+        filled, earlier_neighbours(filled), bright_first(filled.ravel()), _NO_BOXES, _REPRESENTATIVES, _GAINED
+    )
     _spread(*candidates)
     result = candidates[1][0].astype(np.int64)
     result[:, 2:] = np.minimum(result[:, 2:] + 1, (grey.shape[1] - 1, grey.shape[0] - 1))
-    result[int(grey.max()) + 1:] = 0
+    result[int(grey.max()) + 1 :] = 0
     return result
 
 
 def best_iou(grey: NDArray[np.uint8], true_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """(257,) best IoU over all contours at every slot; see `boxes.best_iou`."""
     order = bright_first(grey.ravel())
-    candidates = _rank_components(grey, earlier_neighbours(grey), order, true_boxes, _REPRESENTATIVES, _GAINED)
+    candidates = _rank_components(
+        grey, earlier_neighbours(grey), order, true_boxes, _REPRESENTATIVES, _GAINED
+    )
     levels, below = flood_levels(grey)
     if below:
         _rank_holes(grey, levels, order, true_boxes, candidates)
     _spread(*candidates)
     result = candidates[0][0]
-    result[int(grey.max()) + 1:] = pairwise_iou(np.zeros((1, 4)), true_boxes).max()
+    result[int(grey.max()) + 1 :] = pairwise_iou(np.zeros((1, 4)), true_boxes).max()
     return result
 
 
@@ -66,14 +76,21 @@ def _find(parent, p):
 @njit(cache=True, nogil=True)
 def _widen(boxes, root, other):
     """Make the box (x0, y0, x1, y1) of ``root`` hold that of ``other`` too."""
-    boxes[root, 0], boxes[root, 1] = min(boxes[root, 0], boxes[other, 0]), min(boxes[root, 1], boxes[other, 1])
-    boxes[root, 2], boxes[root, 3] = max(boxes[root, 2], boxes[other, 2]), max(boxes[root, 3], boxes[other, 3])
+    boxes[root, 0], boxes[root, 1] = (
+        min(boxes[root, 0], boxes[other, 0]),
+        min(boxes[root, 1], boxes[other, 1]),
+    )
+    boxes[root, 2], boxes[root, 3] = (
+        max(boxes[root, 2], boxes[other, 2]),
+        max(boxes[root, 3], boxes[other, 3]),
+    )
 
 
 @njit(cache=True, nogil=True)
 def _iou(box, grow, width, height, true_boxes):
-    """Best inclusive IoU with (N, 4) true boxes of a component's box, as the reference writes it: its end one pixel further, but inside
-    the map; ``grow`` is 1 for holes, whose contour runs around them. The same operations in the same order as `contours.pairwise_iou`."""
+    """Best inclusive IoU with (N, 4) true boxes of a component's box, as the reference writes it: its end one
+    pixel further, but inside the map; ``grow`` is 1 for holes, whose contour runs around them. The same
+    operations in the same order as `contours.pairwise_iou`."""
     x0, y0 = float(box[0] - grow), float(box[1] - grow)
     x1, y1 = float(min(box[2] + grow + 1, width - 1)), float(min(box[3] + grow + 1, height - 1))
     best = 0.0
@@ -90,12 +107,18 @@ def _iou(box, grow, width, height, true_boxes):
 
 @njit(cache=True, nogil=True)
 def _note(ranks, boxes_of, rank, box, first, last):
-    """Note a candidate for slots first..last: two overlapping ranges whose length is a power of two; `_spread` brings them down."""
+    """Note a candidate for slots first..last: two overlapping ranges whose length is a power of two;
+    `_spread` brings them down."""
     k = int(math.log2(last - first + 1))
     for s in (first, last + 1 - (1 << k)):
         if rank > ranks[k, s]:
             ranks[k, s] = rank
-            boxes_of[k, s, 0], boxes_of[k, s, 1], boxes_of[k, s, 2], boxes_of[k, s, 3] = box[0], box[1], box[2], box[3]
+            boxes_of[k, s, 0], boxes_of[k, s, 1], boxes_of[k, s, 2], boxes_of[k, s, 3] = (
+                box[0],
+                box[1],
+                box[2],
+                box[3],
+            )
 
 
 @njit(cache=True, nogil=True)
@@ -112,9 +135,11 @@ def _spread(ranks, boxes_of):
 
 @njit(cache=True, nogil=True)
 def _close(tree, root, value, candidates, true_boxes, shape):
-    """A root is about to change at slot ``value``: note what it was above. Ranked by IoU, or without true boxes by polygon area.
+    """A root is about to change at slot ``value``: note what it was above. Ranked by IoU, or without true
+    boxes by polygon area.
 
-    Callers ask whether it was anything, since[root] > value, because a call counts references to all these arrays, which costs more.
+    Callers ask whether it was anything, since[root] > value, because a call counts references to all these
+    arrays, which costs more.
     """
     _, since, boxes, area, head = tree
     if true_boxes.shape[0]:
@@ -203,11 +228,25 @@ def _rank_holes(grey, levels, order, true_boxes, candidates):
                 continue
             for r in (root, other):
                 if since[r] < value:
-                    _note(candidates[0], candidates[1], _iou(boxes[r], 1, width, height, true_boxes), boxes[r], since[r] + 1, value)
+                    _note(
+                        candidates[0],
+                        candidates[1],
+                        _iou(boxes[r], 1, width, height, true_boxes),
+                        boxes[r],
+                        since[r] + 1,
+                        value,
+                    )
             parent[root] = other
             _widen(boxes, other, root)
             root = other
             since[root] = value
     for p in range(flat.size):
         if parent[p] == p:
-            _note(candidates[0], candidates[1], _iou(boxes[p], 1, width, height, true_boxes), boxes[p], since[p] + 1, until[p])
+            _note(
+                candidates[0],
+                candidates[1],
+                _iou(boxes[p], 1, width, height, true_boxes),
+                boxes[p],
+                since[p] + 1,
+                until[p],
+            )

@@ -1,4 +1,5 @@
-"""The OpenCV engine: contours of every distinct mask of a grey map. Slower than `component_tree`, the same bits, no compiler."""
+"""The OpenCV engine: contours of every distinct mask of a grey map. Slower than `component_tree`, the same
+bits, no compiler."""
 
 from __future__ import annotations
 
@@ -15,15 +16,19 @@ def largest_boxes(grey: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(257, 4) box of the contour of largest polygon area at every slot; see `boxes.largest_boxes`."""
     result = np.zeros((SLOTS, 4), dtype=np.int64)
     for start, stop, found in _distinct_masks(grey):
-        result[start:stop] = _box(max(found, key=cv2.contourArea), grey.shape)  # max keeps the first of equals, as the reference does
+        # max keeps the first of equals, as the reference does
+        result[start:stop] = _box(max(found, key=cv2.contourArea), grey.shape)
     return result
 
 
 def best_iou(grey: NDArray[np.uint8], true_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """(257,) best IoU over all contours at every slot; see `boxes.best_iou`."""
-    result = np.full(SLOTS, pairwise_iou(np.zeros((1, 4)), true_boxes).max())  # an empty mask's box is [0, 0, 0, 0]
+    # an empty mask's box is [0, 0, 0, 0]
+    result = np.full(SLOTS, pairwise_iou(np.zeros((1, 4)), true_boxes).max())
     for start, stop, found in _distinct_masks(grey):
-        result[start:stop] = pairwise_iou(np.array([_box(contour, grey.shape) for contour in found]), true_boxes).max()
+        result[start:stop] = pairwise_iou(
+            np.array([_box(contour, grey.shape) for contour in found]), true_boxes
+        ).max()
     return result
 
 
@@ -38,7 +43,8 @@ def pairwise_iou(predicted: NDArray, true_boxes: NDArray) -> NDArray[np.float64]
 
 
 def _distinct_masks(grey: NDArray[np.uint8]) -> Iterator[tuple[int, int, tuple]]:
-    """Runs of slots with the same non-empty mask, and its contours: (first slot, one past the last, contours)."""
+    """Runs of slots with the same non-empty mask, and its contours: (first slot, one past the last,
+    contours)."""
     start = 0
     for value in np.unique(grey).tolist():  # the mask of slots `start`..`value` is grey >= value
         mask = (grey >= value).astype(np.uint8)
@@ -47,6 +53,7 @@ def _distinct_masks(grey: NDArray[np.uint8]) -> Iterator[tuple[int, int, tuple]]
 
 
 def _box(contour: NDArray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """x, y, x + w, y + h of a contour, the end clipped to the last pixel: one too far except at the frame, as in the reference."""
+    """x, y, x + w, y + h of a contour, the end clipped to the last pixel: one too far except at the frame, as
+    in the reference."""
     x, y, width, height = cv2.boundingRect(contour)
     return x, y, min(x + width, shape[1] - 1), min(y + height, shape[0] - 1)

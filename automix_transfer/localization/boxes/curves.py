@@ -1,10 +1,14 @@
-"""Boxes of a score map at every threshold, and their IoU with the true boxes, by the reference evaluator's conventions.
+"""Boxes of a score map at every threshold, and their IoU with the true boxes, by the reference evaluator's
+conventions.
 
-A map in [0, 1] becomes 8-bit grey by truncation; threshold t cuts it at T = int(t · grey.max()) and keeps ``grey > T``. So there are
-at most 257 different masks, *slots* here: slot s stands for T = s - 1, slot 0 for "everything" (a negative threshold), slot 256 for
-"nothing". Whatever the number of thresholds, the work is done once a slot, and a curve over thresholds is a look-up.
+A map in [0, 1] becomes 8-bit grey by truncation; threshold t cuts it at T = int(t · grey.max()) and keeps
+``grey > T``. So there are
+at most 257 different masks, *slots* here: slot s stands for T = s - 1, slot 0 for "everything" (a negative
+threshold), slot 256 for "nothing". Whatever the number of thresholds, the work is done once a slot, and a
+curve over thresholds is a look-up.
 
-Two engines give the same bits: `component_tree` (numba, one pass for all slots) and `contours` (OpenCV, one call a distinct mask).
+Two engines give the same bits: `component_tree` (numba, one pass for all slots) and `contours` (OpenCV, one
+call a distinct mask).
 """
 
 from __future__ import annotations
@@ -30,14 +34,18 @@ class ScoreMapError(UserError, ValueError):
     """A score map, a box or a threshold that cannot be evaluated."""
 
 
-def iou_curve(score_map: ArrayLike, boxes: ArrayLike, thresholds: ArrayLike, all_contours: bool) -> NDArray[np.float64]:
-    """Best IoU between predicted and true boxes at every threshold, the core of MaxBoxAcc and MaxBoxAccV2 (Table 8).
+def iou_curve(
+    score_map: ArrayLike, boxes: ArrayLike, thresholds: ArrayLike, all_contours: bool
+) -> NDArray[np.float64]:
+    """Best IoU between predicted and true boxes at every threshold, the core of MaxBoxAcc and MaxBoxAccV2
+    (Table 8).
 
     Args:
         score_map: (H, W) in [0, 1].
         boxes: (N, 4) true boxes x0, y0, x1, y1 in pixels of the map, both ends inclusive; N >= 1.
         thresholds: (T,) shares of the map's maximum.
-        all_contours: True keeps every outer and hole contour (V2), False the one of the largest polygon area (V1).
+        all_contours: True keeps every outer and hole contour (V2), False the one of the largest polygon area
+            (V1).
 
     Returns:
         (T,) float64 in [0, 1].
@@ -47,7 +55,11 @@ def iou_curve(score_map: ArrayLike, boxes: ArrayLike, thresholds: ArrayLike, all
     """
     grey = quantize(score_map)
     true_boxes = check_boxes(boxes)
-    curve = best_iou(grey, true_boxes) if all_contours else pairwise_iou(largest_boxes(grey), true_boxes).max(axis=1)
+    curve = (
+        best_iou(grey, true_boxes)
+        if all_contours
+        else pairwise_iou(largest_boxes(grey), true_boxes).max(axis=1)
+    )
     return curve[slots(thresholds, int(grey.max()))]
 
 
@@ -59,12 +71,21 @@ def quantize(score_map: ArrayLike) -> NDArray[np.uint8]:
     """
     values = np.asarray(score_map)
     if values.ndim != 2 or not values.size or values.dtype.kind not in "fiub":
-        raise ScoreMapError(f"a score map must be a non-empty (H, W) array of numbers, this one is {values.shape} of {values.dtype}")
+        raise ScoreMapError(
+            f"a score map must be a non-empty (H, W) array of numbers, this one is {values.shape} of "
+            f"{values.dtype}"
+        )
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= 1):  # NaN fails both comparisons
         if not np.isfinite(values).all():
-            raise ScoreMapError("the score map has NaN or infinite values; subtract its minimum and divide by its maximum, or write zeros")
-        raise ScoreMapError(f"the score map's values lie in [{low}, {high}], outside [0, 1]; subtract its minimum, divide by the maximum")
+            raise ScoreMapError(
+                "the score map has NaN or infinite values; subtract its minimum and divide by its maximum, "
+                "or write zeros"
+            )
+        raise ScoreMapError(
+            f"the score map's values lie in [{low}, {high}], outside [0, 1]; subtract its minimum, divide by "
+            "the maximum"
+        )
     return np.ascontiguousarray((values * 255).astype(np.uint8))
 
 
@@ -81,32 +102,40 @@ def check_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
     if result.ndim != 2 or result.shape[1] != 4 or not len(result):
         raise ScoreMapError(f"true boxes must have the shape (N, 4) with N >= 1, these have {result.shape}")
     if not np.isfinite(result).all() or (result[:, 2:] < result[:, :2]).any():
-        raise ScoreMapError(f"true boxes must be finite with x0 <= x1 and y0 <= y1, these are {result.tolist()}")
+        raise ScoreMapError(
+            f"true boxes must be finite with x0 <= x1 and y0 <= y1, these are {result.tolist()}"
+        )
     return result
 
 
 def slots(thresholds: ArrayLike, peak: int) -> NDArray[np.int64]:
-    """(T,) slots of thresholds t on a grey map whose maximum is ``peak``: int(t · peak) + 1 in float64, clipped to 0..256.
+    """(T,) slots of thresholds t on a grey map whose maximum is ``peak``: int(t · peak) + 1 in float64,
+    clipped to 0..256.
 
     Raises:
         ScoreMapError: a threshold is NaN or infinite, or they are not a sequence.
     """
     values = np.asarray(thresholds, dtype=np.float64)
     if values.ndim != 1 or not np.isfinite(values).all():
-        raise ScoreMapError(f"thresholds must be finite numbers, e.g. np.arange(0, 1, 0.001); these have the shape {values.shape}")
+        raise ScoreMapError(
+            "thresholds must be finite numbers, e.g. np.arange(0, 1, 0.001); these have the shape "
+            f"{values.shape}"
+        )
     cuts = np.trunc(np.clip(values * peak, -1.0, 255.0)).astype(np.int64)
     return cuts + 1
 
 
 def largest_boxes(grey: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(257, 4) box of the contour of largest polygon area at every slot (V1); [0, 0, 0, 0] where the mask is empty."""
+    """(257, 4) box of the contour of largest polygon area at every slot (V1); [0, 0, 0, 0] where the mask is
+    empty."""
     if component_tree is not None:
         return component_tree.largest_boxes(grey)
     return contours.largest_boxes(grey)
 
 
 def best_iou(grey: NDArray[np.uint8], true_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(257,) best IoU of any outer or hole contour's box with any of the (N, 4) true boxes, at every slot (V2)."""
+    """(257,) best IoU of any outer or hole contour's box with any of the (N, 4) true boxes, at every slot
+    (V2)."""
     if component_tree is not None:
         return component_tree.best_iou(grey, true_boxes)
     return contours.best_iou(grey, true_boxes)

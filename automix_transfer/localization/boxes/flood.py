@@ -8,10 +8,12 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def flood_levels(grey):
-    """The lowest maximum of grey on any 4-path from each pixel to the outside, (H, W) uint8, and how many pixels lie below theirs.
+    """The lowest maximum of grey on any 4-path from each pixel to the outside, (H, W) uint8, and how many
+    pixels lie below theirs.
 
-    A pixel of grey g and level l is part of a hole of every mask {grey > T} with g <= T < l; nearly everywhere g = l: of none.
-    The map of levels is the map with its holes filled. A priority flood; levels only rise, so 256 stacks do for a priority queue.
+    A pixel of grey g and level l is part of a hole of every mask {grey > T} with g <= T < l; nearly
+    everywhere g = l: of none. The map of levels is the map with its holes filled. A priority flood; levels
+    only rise, so 256 stacks do for a priority queue.
     """
     height, width = grey.shape
     size = height * width
@@ -37,7 +39,12 @@ def flood_levels(grey):
             y = p // width
             x = p - y * width
             for side in range(4):
-                if (side == 0 and y == 0) or (side == 1 and y == height - 1) or (side == 2 and x == 0) or (side == 3 and x == width - 1):
+                if (
+                    (side == 0 and y == 0)
+                    or (side == 1 and y == height - 1)
+                    or (side == 2 and x == 0)
+                    or (side == 3 and x == width - 1)
+                ):
                     continue
                 q = p - width if side == 0 else p + width if side == 1 else p - 1 if side == 2 else p + 1
                 if seen[q]:

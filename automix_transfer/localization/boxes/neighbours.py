@@ -1,6 +1,7 @@
 """The order in which a component tree takes pixels, and which of a pixel's 8 neighbours came before it.
 
-Neighbours that touch each other are joined already, so a table names the few that need a union (in smooth maps one), and another the
+Neighbours that touch each other are joined already, so a table names the few that need a union (in smooth
+maps one), and another the
 polygon area that the pixel adds: a 2×2 block with three pixels on counts ½, with four 1.
 """
 
@@ -15,7 +16,8 @@ OFFSETS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def neighbour_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each mask: the neighbours to unite with, one of each touching group (256, 5), -1 ends; and twice the area gained (256,)."""
+    """For each mask: the neighbours to unite with, one of each touching group (256, 5), -1 ends; and twice
+    the area gained (256,)."""
     representatives, gained = np.full((256, 5), -1, dtype=np.int64), np.zeros(256, dtype=np.int64)
     for mask in range(256):
         left = [bit for bit in range(8) if mask >> bit & 1]
@@ -25,7 +27,11 @@ def neighbour_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             group = [left.pop(0)]
             representatives[mask, count], count = group[0], count + 1
             for a in group:
-                near = [b for b in left if max(abs(OFFSETS[a][0] - OFFSETS[b][0]), abs(OFFSETS[a][1] - OFFSETS[b][1])) == 1]
+                near = [
+                    b
+                    for b in left
+                    if max(abs(OFFSETS[a][0] - OFFSETS[b][0]), abs(OFFSETS[a][1] - OFFSETS[b][1])) == 1
+                ]
                 group += near
                 left = [b for b in left if b not in near]
         for dy in (-1, 1):
@@ -36,7 +42,8 @@ def neighbour_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 @njit(cache=True, nogil=True)
 def earlier_neighbours(grey):
-    """(H · W,) bit masks of the neighbours that come before each pixel in the order (bright first, then raster) of `bright_first`."""
+    """(H · W,) bit masks of the neighbours that come before each pixel in the order (bright first, then
+    raster) of `bright_first`."""
     height, width = grey.shape
     padded = np.full((height + 2, width + 2), -1, np.int16)  # outside never comes
     for y in range(height):
@@ -47,9 +54,16 @@ def earlier_neighbours(grey):
         above, here, under, out = padded[y], padded[y + 1], padded[y + 2], masks[y]
         for x in range(width):
             v = here[x + 1]
-            out[x] = (np.uint8(above[x] >= v) | np.uint8(above[x + 1] >= v) << 1 | np.uint8(above[x + 2] >= v) << 2
-                      | np.uint8(here[x] >= v) << 3 | np.uint8(here[x + 2] > v) << 4
-                      | np.uint8(under[x] > v) << 5 | np.uint8(under[x + 1] > v) << 6 | np.uint8(under[x + 2] > v) << 7)
+            out[x] = (
+                np.uint8(above[x] >= v)
+                | np.uint8(above[x + 1] >= v) << 1
+                | np.uint8(above[x + 2] >= v) << 2
+                | np.uint8(here[x] >= v) << 3
+                | np.uint8(here[x + 2] > v) << 4
+                | np.uint8(under[x] > v) << 5
+                | np.uint8(under[x + 1] > v) << 6
+                | np.uint8(under[x + 2] > v) << 7
+            )
     return masks.ravel()
 
 

@@ -14,13 +14,15 @@ from automix_transfer.models.encoders import feature_layer
 from automix_transfer.models.taps import as_map, find_layer
 
 _HEAD_NAMES = ("fc", "head", "classifier", "linear", "heads")
-_TOLERANCE = 1e-3  # relative; mixed kernels differ by 1e-6, a norm or a hidden layer between pooling and classifier by far more
+# relative; mixed kernels differ by 1e-6, a norm or a hidden layer between pooling and classifier by far more
+_TOLERANCE = 1e-3
 _REMEDY = "choose --method gradcam, gradcam++, layercam or scorecam, which take any head"
 
 
 @dataclass(frozen=True)
 class MapLayer:
-    """A layer whose output is a feature map: (N, C, h, w), (N, h, w, C) or tokens (N, prefix + h·w, C), for square images.
+    """A layer whose output is a feature map: (N, C, h, w), (N, h, w, C) or tokens (N, prefix + h·w, C), for
+    square images.
 
     Attributes:
         name: of the submodule.
@@ -37,14 +39,20 @@ def find_classifier(encoder: nn.Module) -> tuple[str, nn.Linear]:
     Raises:
         UserError: there is none.
     """
-    candidates = [getattr(encoder, "get_classifier", lambda: None)(), *(getattr(encoder, name, None) for name in _HEAD_NAMES)]
+    candidates = [
+        getattr(encoder, "get_classifier", lambda: None)(),
+        *(getattr(encoder, name, None) for name in _HEAD_NAMES),
+    ]
     for candidate in candidates:
         if isinstance(candidate, nn.Sequential) and len(candidate):
             candidate = candidate[-1]
         if isinstance(candidate, nn.Linear):
             return next(name for name, module in encoder.named_modules() if module is candidate), candidate
-    raise UserError(f"{type(encoder).__name__} has no linear classifier, so it has no CAM (which needs global average pooling followed "
-                    f"by one linear layer, as in resnet50 or efficientnet_b0); {_REMEDY}")
+    raise UserError(
+        f"{type(encoder).__name__} has no linear classifier, so it has no CAM (which needs global average "
+        "pooling followed "
+        f"by one linear layer, as in resnet50 or efficientnet_b0); {_REMEDY}"
+    )
 
 
 @torch.no_grad()
@@ -52,7 +60,8 @@ def linear_map_layer(encoder: nn.Module, classifier: nn.Linear, image_size: int)
     """The last layer whose spatial mean is the classifier's input: the one that CAM reads.
 
     Raises:
-        UserError: no layer's spatial mean is what the classifier reads, or that layer's map has a single cell.
+        UserError: no layer's spatial mean is what the classifier reads, or that layer's map has a single
+            cell.
     """
     seen: list[tuple[MapLayer, Tensor]] = []
     pooled: list[Tensor] = []
@@ -65,28 +74,41 @@ def linear_map_layer(encoder: nn.Module, classifier: nn.Linear, image_size: int)
         if maps.shape[1] == classifier.in_features:
             seen.append((MapLayer(name, (maps.shape[2], maps.shape[3])), maps.mean((2, 3))))
 
-    hooks: list[Any] = [module.register_forward_hook(lambda _m, _i, output, name=name: look(name, output))
-                        for name, module in encoder.named_modules() if name]
+    hooks: list[Any] = [
+        module.register_forward_hook(lambda _m, _i, output, name=name: look(name, output))
+        for name, module in encoder.named_modules()
+        if name
+    ]
     hooks.append(classifier.register_forward_pre_hook(lambda _m, inputs: pooled.append(inputs[0].clone())))
     run_on_noise(encoder, image_size, hooks)
     if not pooled or pooled[-1].ndim != 2:
-        raise UserError(f"{type(encoder).__name__}'s classifier does not read one vector an image, so it has no CAM; {_REMEDY}")
+        raise UserError(
+            f"{type(encoder).__name__}'s classifier does not read one vector an image, so it has no CAM; "
+            f"{_REMEDY}"
+        )
     scale = pooled[-1].abs().max()
     fitting = [layer for layer, mean in seen if (mean - pooled[-1]).abs().max() <= _TOLERANCE * scale]
     with_cells = [layer for layer in fitting if layer.shape[0] * layer.shape[1] > 1]
     if with_cells:
         return with_cells[-1]
     if fitting:
-        raise UserError(f"{type(encoder).__name__}'s classifier reads a map of a single cell at {image_size} px, which cannot localize: "
-                        "set a larger --image-size or a smaller --output-stride; if the network has layers between pooling and classifier, "
-                        + _REMEDY)
-    raise UserError(f"{type(encoder).__name__}'s classifier does not read the spatial mean of a feature map (a class token, or a "
-                    f"layer lies between pooling and classifier), so it has no CAM; {_REMEDY}")
+        raise UserError(
+            f"{type(encoder).__name__}'s classifier reads a map of a single cell at {image_size} px, which "
+            "cannot localize: "
+            "set a larger --image-size or a smaller --output-stride; if the network has layers between "
+            "pooling and classifier, " + _REMEDY
+        )
+    raise UserError(
+        f"{type(encoder).__name__}'s classifier does not read the spatial mean of a feature map (a class "
+        "token, or a "
+        f"layer lies between pooling and classifier), so it has no CAM; {_REMEDY}"
+    )
 
 
 def gradient_map_layer(encoder: nn.Module, image_size: int, name: str | None = None) -> MapLayer:
-    """The layer that Grad-CAM and its kin read: ``name``, or CAM's, or the last stage; where only a class token leaves the last block of a
-    vision transformer, no gradient reaches that block's patches, and what goes into it is taken (its ``norm1``).
+    """The layer that Grad-CAM and its kin read: ``name``, or CAM's, or the last stage; where only a class
+    token leaves the last block of a vision transformer, no gradient reaches that block's patches, and what
+    goes into it is taken (its ``norm1``).
 
     Raises:
         UserError: no such layer, no map, a map of a single cell, or one that the scores do not depend on.
@@ -112,16 +134,23 @@ def gradient_map_layer(encoder: nn.Module, image_size: int, name: str | None = N
             reason = f"its map has a single cell at {image_size} px"
         else:
             gradient = torch.autograd.grad(scores.sum(), found[-1], allow_unused=True)[0]
-            if gradient is not None and as_map(gradient, candidate, encoder).abs().sum((0, 1)).count_nonzero() > 1:
+            if (
+                gradient is not None
+                and as_map(gradient, candidate, encoder).abs().sum((0, 1)).count_nonzero() > 1
+            ):
                 return MapLayer(candidate, shape)
             reason = "the scores do not depend on its places"
-    raise UserError(f"{type(encoder).__name__}'s layer '{names[-1]}' gives no map ({reason}); name an earlier one with --map-layer, or "
-                    "set a larger --image-size")
+    raise UserError(
+        f"{type(encoder).__name__}'s layer '{names[-1]}' gives no map ({reason}); name an earlier one with "
+        "--map-layer, or "
+        "set a larger --image-size"
+    )
 
 
 def keep_leaf(found: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    """A forward hook for a pass under ``no_grad`` that records gradients from this layer on: its output goes on as a leaf, kept in
-    ``found``. So nothing is stored of the layers before it, and a backward pass stops at it."""
+    """A forward hook for a pass under ``no_grad`` that records gradients from this layer on: its output goes
+    on as a leaf, kept in ``found``. So nothing is stored of the layers before it, and a backward pass stops
+    at it."""
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         torch.set_grad_enabled(True)  # until the surrounding no_grad ends
@@ -139,12 +168,16 @@ def run_on_noise(encoder: nn.Module, image_size: int, hooks: list[Any]) -> Tenso
         UserError: the encoder does not run at this size.
     """
     parameter = next(encoder.parameters())
-    noise = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(parameter)
+    noise = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(
+        parameter
+    )
     try:
         return encoder(noise)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(f"{type(encoder).__name__} does not run on {image_size} px images ({first_line(error)}); "
-                        "set --image-size") from error
+        raise UserError(
+            f"{type(encoder).__name__} does not run on {image_size} px images ({first_line(error)}); "
+            "set --image-size"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

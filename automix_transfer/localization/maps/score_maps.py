@@ -1,7 +1,8 @@
 """From a raw activation map to a score map in [0, 1] at evaluation size, and score maps as files.
 
-The reference's steps: float64, bicubic resizing by OpenCV, minus the minimum, divided by the maximum; NaN and constant maps become zero.
-A folder of maps is ``<root>/<image id>.npy``, as the reference writes and reads it.
+The reference's steps: float64, bicubic resizing by OpenCV, minus the minimum, divided by the maximum; NaN and
+constant maps become zero. A folder of maps is ``<root>/<image id>.npy``, as the reference writes and reads
+it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write
 
 MAP_SIZE = 224
-_ONE_AT_A_TIME = threading.Lock()  # np.load parses its header with ast, which is not safe in several threads on Python 3.11
+# np.load parses its header with ast, which is not safe in several threads on Python 3.11
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def score_map(raw: ArrayLike, size: int = MAP_SIZE) -> NDArray[np.float64]:
     """(size, size) float64 in [0, 1] from a raw map (h, w) of any range."""
     resized: NDArray[np.float64] = np.asarray(
-        cv2.resize(np.asarray(raw, dtype=np.float64), (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.float64)
+        cv2.resize(np.asarray(raw, dtype=np.float64), (size, size), interpolation=cv2.INTER_CUBIC),
+        dtype=np.float64,
+    )
     if not np.isfinite(resized).all() or resized.min() == resized.max():
         return np.zeros_like(resized)
     resized -= resized.min()
@@ -33,11 +37,12 @@ def score_map(raw: ArrayLike, size: int = MAP_SIZE) -> NDArray[np.float64]:
 
 
 def gaussian_map(size: int = MAP_SIZE) -> NDArray[np.float64]:
-    """The centre-box baseline as a score map: an isotropic Gaussian at the centre, sigma a quarter of the side, scaled to [0, 1].
+    """The centre-box baseline as a score map: an isotropic Gaussian at the centre, sigma a quarter of the
+    side, scaled to [0, 1].
 
-    Thresholds sweep its level sets from the centre to the whole image, so its size is chosen as every method's is. Sigma only decides
-    which threshold belongs to which size. Up to a side of 2 all pixels are equally far from the centre, and the map is zero, as
-    `score_map` has constant ones.
+    Thresholds sweep its level sets from the centre to the whole image, so its size is chosen as every
+    method's is. Sigma only decides which threshold belongs to which size. Up to a side of 2 all pixels are
+    equally far from the centre, and the map is zero, as `score_map` has constant ones.
     """
     offset = (np.arange(size) - (size - 1) / 2) / (size / 4)
     values = np.exp(-0.5 * (offset[:, None] ** 2 + offset[None] ** 2))
@@ -48,7 +53,10 @@ def gaussian_map(size: int = MAP_SIZE) -> NDArray[np.float64]:
 def map_path(root: Path, image_id: str) -> Path:
     """``<root>/<image id>.npy``; ids that leave the folder are refused."""
     if not image_id or Path(image_id).is_absolute() or ".." in Path(image_id).parts or "\0" in image_id:
-        raise UserError(f"image id '{image_id}' is absolute or leads out of the folder of score maps; ids are relative paths")
+        raise UserError(
+            f"image id '{image_id}' is absolute or leads out of the folder of score maps; ids are relative "
+            "paths"
+        )
     return root / f"{image_id}.npy"
 
 
@@ -65,7 +73,8 @@ def check_header(root: Path, image_id: str, size: int = MAP_SIZE, raw: bool = Fa
 
 
 def read_map(root: Path, image_id: str, size: int = MAP_SIZE, raw: bool = False) -> NDArray:
-    """One score map: (size, size) in [0, 1] as it lies in the file, or, with ``raw``, any map, resized and normalised by `score_map`.
+    """One score map: (size, size) in [0, 1] as it lies in the file, or, with ``raw``, any map, resized and
+    normalised by `score_map`.
 
     Raises:
         UserError: missing, a pickle, damaged, or of another shape, type or range.
@@ -76,7 +85,10 @@ def read_map(root: Path, image_id: str, size: int = MAP_SIZE, raw: bool = False)
     if raw:
         return score_map(values, size)
     if not (values.min() >= 0 and values.max() <= 1):  # NaN fails both
-        raise UserError(f"{path} has values that are NaN or outside [0, 1]; normalise it, or set --raw-maps to have that done")
+        raise UserError(
+            f"{path} has values that are NaN or outside [0, 1]; normalise it, or set --raw-maps to have that "
+            "done"
+        )
     return values
 
 
@@ -85,19 +97,33 @@ def _load(path: Path, lazy: bool) -> NDArray:
         with _ONE_AT_A_TIME:
             values = np.load(path, allow_pickle=False, mmap_mode="r" if lazy else None)
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; every image of the metadata needs its score map there") from error
+        raise UserError(
+            f"{path} does not exist; every image of the metadata needs its score map there"
+        ) from error
     except (ValueError, OSError, EOFError) as error:
         refused = "object" in str(error).lower() or "pickle" in str(error).lower()
-        reason = "holds pickled objects, which could run code, so it was refused" if refused else "is damaged or not an .npy file"
+        reason = (
+            "holds pickled objects, which could run code, so it was refused"
+            if refused
+            else "is damaged or not an .npy file"
+        )
         raise UserError(f"{path} {reason}; save the map again with np.save as a float array") from error
     if not isinstance(values, np.ndarray):
-        raise UserError(f"{path} is an archive of arrays; save the map with np.save as one float array (H, W)")
+        raise UserError(
+            f"{path} is an archive of arrays; save the map with np.save as one float array (H, W)"
+        )
     return values
 
 
 def _check(values: NDArray, path: Path, size: int, raw: bool) -> None:
     if values.dtype.kind != "f" or values.ndim != 2 or not values.size:
-        raise UserError(f"{path} holds an array of shape {values.shape} and type {values.dtype}; a score map is a float array (H, W)")
+        raise UserError(
+            f"{path} holds an array of shape {values.shape} and type {values.dtype}; a score map is a float "
+            "array (H, W)"
+        )
     if not raw and values.shape != (size, size):
-        raise UserError(f"{path} is a map of {values.shape[0]}x{values.shape[1]}, expected {size}x{size}; set --map-size, or --raw-maps to "
-                        "have maps resized and normalised as the reference does")
+        raise UserError(
+            f"{path} is a map of {values.shape[0]}x{values.shape[1]}, expected {size}x{size}; set "
+            "--map-size, or --raw-maps to "
+            "have maps resized and normalised as the reference does"
+        )

@@ -1,4 +1,5 @@
-"""Where score maps come from: an encoder's class maps, or a folder of files. Both offer what `pipeline` and the page of overlays need."""
+"""Where score maps come from: an encoder's class maps, or a folder of files. Both offer what `pipeline` and
+the page of overlays need."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class EncoderMaps:
     Args:
         image_size: images are resized straight to this square, as the reference does (no crop), in pixels.
         output_stride, method, layer: see `ClassActivation`.
-        cam_class: ``ground-truth`` (the reference), or ``predicted`` for encoders of other classes than the data set's.
+        cam_class: ``ground-truth`` (the reference), or ``predicted`` for encoders of other classes than the
+            data set's.
 
     Attributes:
         seconds: wall time of the forward passes so far.
@@ -42,19 +44,44 @@ class EncoderMaps:
         UserError: as `ClassActivation`; an unknown ``cam_class``.
     """
 
-    def __init__(self, encoder: nn.Module, info: EncoderInfo, *, image_size: int = 224, map_size: int = maps.MAP_SIZE,
-                 output_stride: int | None = None, cam_class: str = "ground-truth", method: str = "cam", layer: str | None = None,
-                 batch_size: int = 32, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        info: EncoderInfo,
+        *,
+        image_size: int = 224,
+        map_size: int = maps.MAP_SIZE,
+        output_stride: int | None = None,
+        cam_class: str = "ground-truth",
+        method: str = "cam",
+        layer: str | None = None,
+        batch_size: int = 32,
+        device: str | torch.device = "cpu",
+    ) -> None:
         if cam_class not in CAM_CLASSES:
             raise UserError(f"cam_class '{cam_class}' is unknown; choose {' or '.join(CAM_CLASSES)}")
-        self.info, self.image_size, self.map_size, self.batch_size, self.device = info, image_size, map_size, batch_size, device
+        self.info, self.image_size, self.map_size, self.batch_size, self.device = (
+            info,
+            image_size,
+            map_size,
+            batch_size,
+            device,
+        )
         self.predicted = cam_class == "predicted"
-        # Channels last: a third faster on CPUs for networks of depthwise convolutions (tf_efficientnet_lite0: 14.5 for 10.6 images/s)
+        # Channels last: a third faster on CPUs for networks of depthwise convolutions (tf_efficientnet_lite0:
+        # 14.5 for 10.6 images/s)
         encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.activation = ClassActivation(encoder, image_size, output_stride, method, layer)
         self.about: dict[str, Any] = {
-            "encoder": info.name, "image_size": image_size, "map_size": map_size, "output_stride": self.activation.stride,
-            "map_cells": list(self.activation.map_shape), "map_method": method, "cam_class": cam_class, "cam_layer": self.activation.layer}
+            "encoder": info.name,
+            "image_size": image_size,
+            "map_size": map_size,
+            "output_stride": self.activation.stride,
+            "map_cells": list(self.activation.map_shape),
+            "map_method": method,
+            "cam_class": cam_class,
+            "cam_layer": self.activation.layer,
+        }
         self.seconds = 0.0
 
     def notes(self, _target_set: TargetSet) -> list[str]:
@@ -66,15 +93,22 @@ class EncoderMaps:
         classes, labels = len(target_set.classes), self.info.num_classes
         fits = labels == classes if target_set.known_classes else labels >= classes
         if not self.predicted and not fits:
-            raise UserError(f"encoder '{self.info.name}' was trained for {labels} classes, but the data set has {classes}; give a "
-                            "checkpoint of this data set, or set --cam-class predicted to localize with the class the encoder sees")
+            raise UserError(
+                f"encoder '{self.info.name}' was trained for {labels} classes, but the data set has "
+                f"{classes}; give a "
+                "checkpoint of this data set, or set --cam-class predicted to localize with the class the "
+                "encoder sees"
+            )
         return {}
 
     def produce(self, target_set: TargetSet, todo: list[int], pool: ThreadPoolExecutor) -> Iterator[Item]:
-        """Raw maps and the first classes (None where the encoder's classes are others) of the images ``todo``."""
+        """Raw maps and the first classes (None where the encoder's classes are others) of the images
+        ``todo``."""
         targets = target_set.targets
-        batches = [todo[start:start + self.batch_size] for start in range(0, len(todo), self.batch_size)]
-        for batch, images in _prefetch(batches, lambda i: self._read(targets[i], target_set.crop_bottom), pool):
+        batches = [todo[start : start + self.batch_size] for start in range(0, len(todo), self.batch_size)]
+        for batch, images in _prefetch(
+            batches, lambda i: self._read(targets[i], target_set.crop_bottom), pool
+        ):
             start = time.perf_counter()
             labels = torch.tensor([targets[i].label for i in batch], device=self.device)
             activations, logits = self.activation(self._on_device(images), None if self.predicted else labels)
@@ -99,16 +133,21 @@ class EncoderMaps:
         return images.to(device=self.device, memory_format=torch.channels_last)
 
     def _read(self, target: Target, crop_bottom: int) -> torch.Tensor:
-        image = read_target(target, crop_bottom).resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
+        image = read_target(target, crop_bottom).resize(
+            (self.image_size, self.image_size), Image.Resampling.BILINEAR
+        )
         mean, std = np.array(self.info.mean, dtype=np.float32), np.array(self.info.std, dtype=np.float32)
-        return torch.from_numpy(((np.asarray(image, dtype=np.float32) / 255 - mean) / std).transpose(2, 0, 1).copy())
+        return torch.from_numpy(
+            ((np.asarray(image, dtype=np.float32) / 255 - mean) / std).transpose(2, 0, 1).copy()
+        )
 
 
 class FolderMaps:
     """Score maps that lie in a folder, ``<root>/<image id>.npy``.
 
     Args:
-        raw: maps of any size and range, to be resized and normalised; otherwise (map_size, map_size) in [0, 1], taken as they are.
+        raw: maps of any size and range, to be resized and normalised; otherwise (map_size, map_size) in [0,
+            1], taken as they are.
     """
 
     seconds = 0.0
@@ -118,24 +157,33 @@ class FolderMaps:
         self.about: dict[str, Any] = {"scoremaps": str(root), "map_size": map_size, "raw_maps": raw}
 
     def check(self, target_set: TargetSet) -> dict[str, Any]:
-        """Sizes and times of all files, which evaluation depends on; raises `UserError` for missing or malformed maps: all are
-        looked at."""
+        """Sizes and times of all files, which evaluation depends on; raises `UserError` for missing or
+        malformed maps: all are looked at."""
         if not self.root.is_dir():
-            raise UserError(f"score map folder {self.root} does not exist; give the folder that holds <image id>.npy")
+            raise UserError(
+                f"score map folder {self.root} does not exist; give the folder that holds <image id>.npy"
+            )
         paths = [maps.map_path(self.root, target.image_id) for target in target_set.targets]
         absent = [path for path in paths if not path.is_file()]
         if absent:
-            raise UserError(f"{self.root} lacks the score maps of {len(absent)} of {len(paths)} images, e.g. "
-                            f"{absent[0].relative_to(self.root)}; write them, or correct --metadata")
+            raise UserError(
+                f"{self.root} lacks the score maps of {len(absent)} of {len(paths)} images, e.g. "
+                f"{absent[0].relative_to(self.root)}; write them, or correct --metadata"
+            )
         for target in target_set.targets:
             maps.check_header(self.root, target.image_id, self.map_size, self.raw)
         return {"files": [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths)]}
 
     def notes(self, target_set: TargetSet) -> list[str]:
-        """Maps of other images, which are left aside: often another split's, sometimes a sign of the wrong metadata."""
+        """Maps of other images, which are left aside: often another split's, sometimes a sign of the wrong
+        metadata."""
         wanted = {maps.map_path(self.root, target.image_id) for target in target_set.targets}
         others = sum(path not in wanted for path in self.root.rglob("*.npy"))
-        return [f"{others:,} score maps in {self.root} are of images that {target_set.name} does not name"] if others else []
+        return (
+            [f"{others:,} score maps in {self.root} are of images that {target_set.name} does not name"]
+            if others
+            else []
+        )
 
     def produce(self, _target_set: TargetSet, todo: list[int], _pool: ThreadPoolExecutor) -> Iterator[Item]:
         """Nothing yet: files are read where they are measured."""
@@ -162,7 +210,9 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"--device {name} is unknown; choose cpu, cuda (cuda:1, ...) or auto") from error
     if device.type != "cpu" and (device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(f"--device {name} is not there: torch sees {torch.cuda.device_count()} GPUs; choose cpu or auto")
+        raise UserError(
+            f"--device {name} is not there: torch sees {torch.cuda.device_count()} GPUs; choose cpu or auto"
+        )
     return device
 
 
@@ -173,7 +223,9 @@ def read_target(target: Target, crop_bottom: int = 0) -> Image.Image:
     return image.crop((0, 0, image.width, image.height - crop_bottom)) if crop_bottom else image
 
 
-def _prefetch(batches: list[list[int]], read: Any, pool: ThreadPoolExecutor) -> Iterator[tuple[list[int], torch.Tensor]]:
+def _prefetch(
+    batches: list[list[int]], read: Any, pool: ThreadPoolExecutor
+) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Batches of normalised images (N, 3, S, S); the next two batches are decoded meanwhile."""
     ahead: deque[tuple[list[int], list[Future]]] = deque()
     queue = iter(batches)

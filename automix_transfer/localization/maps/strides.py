@@ -12,13 +12,16 @@ OUTPUT_STRIDES = (32, 16, 8)
 
 @torch.no_grad()
 def set_output_stride(encoder: nn.Module, image_size: int, output_stride: int) -> nn.Module:
-    """Set to 1 every stride of 2 that would coarsen the map beyond ``output_stride`` pixels a cell, in place; dilation stays.
+    """Set to 1 every stride of 2 that would coarsen the map beyond ``output_stride`` pixels a cell, in place;
+    dilation stays.
 
     Raises:
         UserError: the stride is not 32, 16 or 8, or the encoder has a strided layer of another kind.
     """
     if output_stride not in OUTPUT_STRIDES:
-        raise UserError(f"output stride {output_stride} is unknown; choose one of {', '.join(map(str, OUTPUT_STRIDES))}")
+        raise UserError(
+            f"output stride {output_stride} is unknown; choose one of {', '.join(map(str, OUTPUT_STRIDES))}"
+        )
     coarse: list[str] = []
 
     def look(name: str, module: nn.Module, inputs: tuple) -> None:
@@ -26,9 +29,13 @@ def set_output_stride(encoder: nn.Module, image_size: int, output_stride: int) -
             coarse.append(name)
 
     modules = dict(encoder.named_modules())
-    # Whatever strides over an input that is already as coarse as wanted has to stop; one probe of the unchanged network tells them all.
-    handles = [module.register_forward_pre_hook(lambda m, inputs, name=name: look(name, m, inputs))
-               for name, module in modules.items() if _stride(module) > 1]
+    # Whatever strides over an input that is already as coarse as wanted has to stop; one probe of the
+    # unchanged network tells them all.
+    handles = [
+        module.register_forward_pre_hook(lambda m, inputs, name=name: look(name, m, inputs))
+        for name, module in modules.items()
+        if _stride(module) > 1
+    ]
     parameter = next(encoder.parameters())
     try:
         encoder.eval()(torch.zeros(1, 3, image_size, image_size).to(parameter))
@@ -39,15 +46,23 @@ def set_output_stride(encoder: nn.Module, image_size: int, output_stride: int) -
         module = modules[name]
         if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
-        elif isinstance(module, nn.AvgPool2d):  # the shortcut of ResNet-D: at stride 1 it does not pool at all
+        # the shortcut of ResNet-D: at stride 1 it does not pool at all
+        elif isinstance(module, nn.AvgPool2d):
             encoder.set_submodule(name, nn.Identity())
         else:
-            raise UserError(f"{type(encoder).__name__}'s layer '{name}' ({type(module).__name__}) has a stride that cannot be removed; "
-                            "leave the output stride as it is")
+            raise UserError(
+                f"{type(encoder).__name__}'s layer '{name}' ({type(module).__name__}) has a stride that "
+                "cannot be removed; "
+                "leave the output stride as it is"
+            )
     return encoder
 
 
 def _stride(module: nn.Module) -> int:
-    stride = getattr(module, "stride", 1) if not isinstance(module, nn.Sequential) and not list(module.children()) else 1
+    stride = (
+        getattr(module, "stride", 1)
+        if not isinstance(module, nn.Sequential) and not list(module.children())
+        else 1
+    )
     stride = stride[0] if isinstance(stride, tuple) else stride
     return stride if isinstance(stride, int) else 1

@@ -1,4 +1,5 @@
-"""From records of boxes to numbers: MaxBoxAcc, MaxBoxAccV2, localization at a threshold, baselines, classes, and why images were missed."""
+"""From records of boxes to numbers: MaxBoxAcc, MaxBoxAccV2, localization at a threshold, baselines, classes,
+and why images were missed."""
 
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ from automix_transfer.localization.maps import score_maps as maps
 from automix_transfer.localization.records import Records
 from automix_transfer.localization.scores.box_task import BoxTask
 from automix_transfer.localization.scores.breakdown import KINDS, kind_of
-from automix_transfer.localization.scores.metrics import V1_DELTA, V2_DELTAS, BoxAccuracy, MaxBoxAcc, MaxBoxAccV2
+from automix_transfer.localization.scores.metrics import (
+    V1_DELTA,
+    V2_DELTAS,
+    BoxAccuracy,
+    MaxBoxAcc,
+    MaxBoxAccV2,
+)
 from automix_transfer.localization.targets import TargetSet
 
 V1 = "MaxBoxAcc"
@@ -23,8 +30,8 @@ V1 = "MaxBoxAcc"
 
 @dataclass
 class BoxImage:
-    """One image at the run's threshold: box in pixels of the map and IoU of the largest contour, the best IoU of any threshold, the
-    best IoU of all contours, and its kind (see `breakdown`)."""
+    """One image at the run's threshold: box in pixels of the map and IoU of the largest contour, the best IoU
+    of any threshold, the best IoU of all contours, and its kind (see `breakdown`)."""
 
     image_id: str
     label: int
@@ -44,9 +51,19 @@ class BoxImage:
     def row(self) -> dict[str, Any]:
         """Its line of the CSV."""
         x0, y0, x1, y1 = self.box
-        return {"image_id": self.image_id, "label": self.label, "predicted": "" if self.predicted is None else self.predicted,
-                "iou": f"{self.iou:.6f}", "x0": x0, "y0": y0, "x1": x1, "y1": y1, "best_iou": f"{self.best_iou:.6f}",
-                "iou_all_contours": f"{self.iou_all_contours:.6f}", "error": self.error}
+        return {
+            "image_id": self.image_id,
+            "label": self.label,
+            "predicted": "" if self.predicted is None else self.predicted,
+            "iou": f"{self.iou:.6f}",
+            "x0": x0,
+            "y0": y0,
+            "x1": x1,
+            "y1": y1,
+            "best_iou": f"{self.best_iou:.6f}",
+            "iou_all_contours": f"{self.iou_all_contours:.6f}",
+            "error": self.error,
+        }
 
 
 @dataclass
@@ -75,19 +92,37 @@ class BoxResults:
             slot = int(slots([at], peak)[0])
             predicted = int(record["top"][0])
             true_boxes = self.task.true_boxes(target)
-            kind = kind_of(record["boxes"][slot], true_boxes, None if predicted < 0 else predicted == target.label)
-            yield BoxImage(target.image_id, target.label, None if predicted < 0 else predicted, float(record["largest"][slot]),
-                           tuple(record["boxes"][slot].tolist()), float(record["largest"][slots(self.thresholds, peak)].max()),
-                           float(record["all"][slot]), kind, true_boxes.astype(int).tolist())
+            kind = kind_of(
+                record["boxes"][slot], true_boxes, None if predicted < 0 else predicted == target.label
+            )
+            yield BoxImage(
+                target.image_id,
+                target.label,
+                None if predicted < 0 else predicted,
+                float(record["largest"][slot]),
+                tuple(record["boxes"][slot].tolist()),
+                float(record["largest"][slots(self.thresholds, peak)].max()),
+                float(record["all"][slot]),
+                kind,
+                true_boxes.astype(int).tolist(),
+            )
 
 
-def summarize_boxes(records: Records, target_set: TargetSet, task: BoxTask, thresholds: NDArray[np.float64], threshold: float | None = None,
-                    chosen: BoxResults | None = None, about: dict[str, Any] | None = None) -> BoxResults:
+def summarize_boxes(
+    records: Records,
+    target_set: TargetSet,
+    task: BoxTask,
+    thresholds: NDArray[np.float64],
+    threshold: float | None = None,
+    chosen: BoxResults | None = None,
+    about: dict[str, Any] | None = None,
+) -> BoxResults:
     """Everything that is reported.
 
     Args:
         thresholds: (T,) that the maxima are taken over.
-        threshold: fixed threshold of GT-known and top-k localization; None takes ``chosen``'s, or the one that MaxBoxAcc is reached at.
+        threshold: fixed threshold of GT-known and top-k localization; None takes ``chosen``'s, or the one
+            that MaxBoxAcc is reached at.
         chosen: results of another split, at whose best thresholds this one is reported too.
         about: settings, copied into the summary.
     """
@@ -98,28 +133,48 @@ def summarize_boxes(records: Records, target_set: TargetSet, task: BoxTask, thre
         v1.add(record["largest"][used])
         v2.add(record["all"][used])
         zero_maps += record["peak"] == 0
-    best = {V1: float(thresholds[v1.best(V1_DELTA)[1]]), **{str(d): float(thresholds[v2.best(d)[1]]) for d in V2_DELTAS}}
+    best = {
+        V1: float(thresholds[v1.best(V1_DELTA)[1]]),
+        **{str(d): float(thresholds[v2.best(d)[1]]) for d in V2_DELTAS},
+    }
     other = chosen.summary["best_thresholds"] if chosen is not None else best
     fixed = other[V1] if threshold is None else float(threshold)
     center, full = _baselines(target_set, task, thresholds)
     summary: dict[str, Any] = {
-        V1: v1.value, "MaxBoxAccV2": v2.value, "per_delta": _per_delta(v2), "best_threshold": best[V1], "best_thresholds": best,
-        "localization_threshold": fixed}
+        V1: v1.value,
+        "MaxBoxAccV2": v2.value,
+        "per_delta": _per_delta(v2),
+        "best_threshold": best[V1],
+        "best_thresholds": best,
+        "localization_threshold": fixed,
+    }
     if chosen is not None:
         summary["threshold_split"] = _at_thresholds(records, chosen)
     curves = {V1: v1.curve(V1_DELTA), **{str(d): v2.curve(d) for d in V2_DELTAS}}
     results = BoxResults(summary, thresholds, curves, records, target_set, task, chosen)
     summary |= _localization(results)
-    summary |= {"center_box": center, "full_image": full, "n_images": len(records), "n_classes": len(target_set.classes),
-                "zero_maps": int(zero_maps), **(about or {}),
-                "thresholds": {"first": float(thresholds[0]), "last": float(thresholds[-1]), "count": len(thresholds)}}
+    summary |= {
+        "center_box": center,
+        "full_image": full,
+        "n_images": len(records),
+        "n_classes": len(target_set.classes),
+        "zero_maps": int(zero_maps),
+        **(about or {}),
+        "thresholds": {
+            "first": float(thresholds[0]),
+            "last": float(thresholds[-1]),
+            "count": len(thresholds),
+        },
+    }
     return results
 
 
 def _localization(results: BoxResults) -> dict[str, Any]:
-    """GT-known, top-1 and top-5 localization at one threshold, classification accuracy, both a class, and the error breakdown."""
+    """GT-known, top-1 and top-5 localization at one threshold, classification accuracy, both a class, and the
+    error breakdown."""
     classes, records = results.target_set.classes, results.records
-    counts = np.zeros((len(classes), 6), dtype=np.int64)  # images, hits, class right, both, class in the top 5, both
+    # images, hits, class right, both, class in the top 5, both
+    counts = np.zeros((len(classes), 6), dtype=np.int64)
     kinds: Counter[str] = Counter()
     known = True
     for record, image in zip(records, results.images(), strict=True):
@@ -130,10 +185,16 @@ def _localization(results: BoxResults) -> dict[str, Any]:
     names = ("gt_known", "top1_accuracy", "top1_localization", "top5_accuracy", "top5_localization")
 
     def shares(row: Any) -> dict[str, float | None]:
-        return {name: float(value * 100.0 / row[0]) if known or name == "gt_known" else None
-                for name, value in zip(names, row[1:], strict=True)}
+        return {
+            name: float(value * 100.0 / row[0]) if known or name == "gt_known" else None
+            for name, value in zip(names, row[1:], strict=True)
+        }
 
-    per_class = {name: {"n_images": int(row[0]), **shares(row)} for name, row in zip(classes, counts, strict=True) if row[0]}
+    per_class = {
+        name: {"n_images": int(row[0]), **shares(row)}
+        for name, row in zip(classes, counts, strict=True)
+        if row[0]
+    }
     errors = {kind: kinds[kind] * 100.0 / len(records) for kind in KINDS if known or kind != "class wrong"}
     return {**shares(counts.sum(axis=0)), "errors": errors, "per_class": per_class}
 
@@ -145,27 +206,46 @@ def _at_thresholds(records: Records, chosen: BoxResults) -> dict[str, Any]:
     for record in records:
         for name, threshold in at.items():
             slot = slots([threshold], int(record["peak"]))[0]
-            iou, delta = (record["largest"][slot], V1_DELTA) if name == V1 else (record["all"][slot], float(name))
+            iou, delta = (
+                (record["largest"][slot], V1_DELTA) if name == V1 else (record["all"][slot], float(name))
+            )
             hits[name] += int(iou >= delta)
     shares = {name: count * 100.0 / len(records) for name, count in hits.items()}
     per_delta = {str(delta): shares[str(delta)] for delta in V2_DELTAS}
-    return {"split": chosen.target_set.name, "n_images": len(chosen.records), "best_thresholds": at, "BoxAcc": shares[V1],
-            "BoxAccV2": float(np.mean(list(per_delta.values()))), "per_delta": per_delta}
+    return {
+        "split": chosen.target_set.name,
+        "n_images": len(chosen.records),
+        "best_thresholds": at,
+        "BoxAcc": shares[V1],
+        "BoxAccV2": float(np.mean(list(per_delta.values()))),
+        "per_delta": per_delta,
+    }
 
 
-def _baselines(target_set: TargetSet, task: BoxTask, thresholds: NDArray[np.float64]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The centre box, whose size the threshold chooses, and the box of the whole image, evaluated like a method."""
+def _baselines(
+    target_set: TargetSet, task: BoxTask, thresholds: NDArray[np.float64]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The centre box, whose size the threshold chooses, and the box of the whole image, evaluated like a
+    method."""
     grey = quantize(maps.gaussian_map(task.map_size))
     boxes, used = largest_boxes(grey), slots(thresholds, int(grey.max()))
     whole = np.array([[0, 0, task.map_size - 1, task.map_size - 1]])
-    center, full = (MaxBoxAcc(thresholds), MaxBoxAccV2(thresholds)), (MaxBoxAcc(thresholds[:1]), MaxBoxAccV2(thresholds[:1]))
+    center, full = (
+        (MaxBoxAcc(thresholds), MaxBoxAccV2(thresholds)),
+        (MaxBoxAcc(thresholds[:1]), MaxBoxAccV2(thresholds[:1])),
+    )
     for target in target_set.targets:
         true_boxes = task.true_boxes(target)
-        curve, constant = pairwise_iou(boxes, true_boxes).max(axis=1)[used], pairwise_iou(whole, true_boxes).max(axis=1)
+        curve, constant = (
+            pairwise_iou(boxes, true_boxes).max(axis=1)[used],
+            pairwise_iou(whole, true_boxes).max(axis=1),
+        )
         for accuracies, values in ((center, curve), (full, constant)):
             for accuracy in accuracies:
                 accuracy.add(values)
-    found = [{V1: v1.value, "MaxBoxAccV2": v2.value, "per_delta": _per_delta(v2)} for v1, v2 in (center, full)]
+    found = [
+        {V1: v1.value, "MaxBoxAccV2": v2.value, "per_delta": _per_delta(v2)} for v1, v2 in (center, full)
+    ]
     return found[0], found[1]
 
 

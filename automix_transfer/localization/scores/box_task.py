@@ -1,4 +1,5 @@
-"""What an image with true boxes contributes: its predicted boxes and their IoU at all 257 slots, for MaxBoxAcc and MaxBoxAccV2."""
+"""What an image with true boxes contributes: its predicted boxes and their IoU at all 257 slots, for
+MaxBoxAcc and MaxBoxAccV2."""
 
 from __future__ import annotations
 
@@ -21,13 +22,15 @@ class BoxTask:
 
     def __init__(self, map_size: int) -> None:
         self.map_size = map_size
-        self.dtype = np.dtype([
-            *COMMON,
-            ("peak", "u1"),  # largest grey value
-            ("boxes", "i2" if map_size < 2 ** 15 else "i4", (SLOTS, 4)),  # of the largest contour
-            ("largest", "f8", (SLOTS,)),  # IoU of that box
-            ("all", "f8", (SLOTS,)),  # best IoU of all contours
-        ])
+        self.dtype = np.dtype(
+            [
+                *COMMON,
+                ("peak", "u1"),  # largest grey value
+                ("boxes", "i2" if map_size < 2**15 else "i4", (SLOTS, 4)),  # of the largest contour
+                ("largest", "f8", (SLOTS,)),  # IoU of that box
+                ("all", "f8", (SLOTS,)),  # best IoU of all contours
+            ]
+        )
         self.signature: dict[str, Any] = {"task": "boxes", "map_size": map_size}
 
     def measure(self, values: NDArray, target: Target) -> dict[str, Any]:
@@ -35,8 +38,12 @@ class BoxTask:
         true_boxes = self.true_boxes(target)
         grey = quantize(values)
         boxes = largest_boxes(grey)
-        return {"peak": int(grey.max()), "boxes": boxes, "largest": pairwise_iou(boxes, true_boxes).max(axis=1),
-                "all": best_iou(grey, true_boxes)}
+        return {
+            "peak": int(grey.max()),
+            "boxes": boxes,
+            "largest": pairwise_iou(boxes, true_boxes).max(axis=1),
+            "all": best_iou(grey, true_boxes),
+        }
 
     def true_boxes(self, target: Target) -> NDArray[np.float64]:
         """(N, 4) true boxes of an image in pixels of the map."""

@@ -1,11 +1,13 @@
 """Why an image was not localized: every image falls into exactly one of six kinds, each with a formula.
 
-P is the predicted box, B the true boxes, ∩ inclusive areas in pixels of the map. The first that holds, in this order:
+P is the predicted box, B the true boxes, ∩ inclusive areas in pixels of the map. The first that holds, in
+this order:
 
 - ``class wrong``: the predicted class is not the image's (skipped where no class is known).
 - ``right``: some IoU(P, B) >= 0.5.
 - ``several objects``: at least two true boxes with |P ∩ B| / |B| > 0.3: one box for more than one object.
-- ``part only``: some |P ∩ B| / |P| > 0.5: most of the prediction lies on the object, so it shows a part of it.
+- ``part only``: some |P ∩ B| / |P| > 0.5: most of the prediction lies on the object, so it shows a part of
+  it.
 - ``too large``: some |P ∩ B| / |B| > 0.7: most of the object is inside, but the prediction is far larger.
 - ``elsewhere``: the rest.
 """
@@ -23,7 +25,8 @@ SEVERAL, PART, LARGE = 0.3, 0.5, 0.7
 
 
 def kind_of(predicted: NDArray, true_boxes: NDArray, class_right: bool | None) -> str:
-    """The kind of one image: ``predicted`` box (4,), ``true_boxes`` (N, 4), whether the class is right (None: unknown)."""
+    """The kind of one image: ``predicted`` box (4,), ``true_boxes`` (N, 4), whether the class is right (None:
+    unknown)."""
     if class_right is False:
         return "class wrong"
     p, b = np.asarray(predicted, dtype=np.float64), np.asarray(true_boxes, dtype=np.float64)
@@ -31,7 +34,10 @@ def kind_of(predicted: NDArray, true_boxes: NDArray, class_right: bool | None) -
         return "right"
     sides = np.maximum(np.minimum(p[2:], b[:, 2:]) - np.maximum(p[:2], b[:, :2]) + 1, 0)
     overlap = sides.prod(axis=1)
-    of_true, of_predicted = overlap / (b[:, 2:] - b[:, :2] + 1).prod(axis=1), overlap / (p[2:] - p[:2] + 1).prod()
+    of_true, of_predicted = (
+        overlap / (b[:, 2:] - b[:, :2] + 1).prod(axis=1),
+        overlap / (p[2:] - p[:2] + 1).prod(),
+    )
     if (of_true > SEVERAL).sum() >= 2:
         return "several objects"
     if of_predicted.max() > PART:

@@ -20,7 +20,8 @@ from automix_transfer.localization.targets import TargetSet
 
 @dataclass
 class MaskImage:
-    """One image: the average precision of its own pixels in percent (NaN without an object pixel), and what is counted."""
+    """One image: the average precision of its own pixels in percent (NaN without an object pixel), and what
+    is counted."""
 
     image_id: str
     label: int
@@ -36,9 +37,14 @@ class MaskImage:
 
     def row(self) -> dict[str, Any]:
         """Its line of the CSV."""
-        return {"image_id": self.image_id, "label": self.label, "predicted": "" if self.predicted is None else self.predicted,
-                "average_precision": f"{self.average_precision:.6f}", "object_pixels": self.object_pixels,
-                "counted_pixels": self.counted_pixels}
+        return {
+            "image_id": self.image_id,
+            "label": self.label,
+            "predicted": "" if self.predicted is None else self.predicted,
+            "average_precision": f"{self.average_precision:.6f}",
+            "object_pixels": self.object_pixels,
+            "counted_pixels": self.counted_pixels,
+        }
 
 
 @dataclass
@@ -63,12 +69,23 @@ class MaskResults:
             own.add_counts(record["true"], record["false"])
             predicted = int(record["top"][0])
             objects = int(record["true"].sum())
-            yield MaskImage(target.image_id, target.label, None if predicted < 0 else predicted, own.value if objects else float("nan"),
-                            objects, objects + int(record["false"].sum()))
+            yield MaskImage(
+                target.image_id,
+                target.label,
+                None if predicted < 0 else predicted,
+                own.value if objects else float("nan"),
+                objects,
+                objects + int(record["false"].sum()),
+            )
 
 
-def summarize_masks(records: Records, target_set: TargetSet, task: MaskTask, thresholds: NDArray[np.float64],
-                    about: dict[str, Any] | None = None) -> MaskResults:
+def summarize_masks(
+    records: Records,
+    target_set: TargetSet,
+    task: MaskTask,
+    thresholds: NDArray[np.float64],
+    about: dict[str, Any] | None = None,
+) -> MaskResults:
     """Everything that is reported.
 
     Raises:
@@ -88,12 +105,24 @@ def summarize_masks(records: Records, target_set: TargetSet, task: MaskTask, thr
     except ScoreMapError as error:
         raise UserError(f"{error}; correct the masks of {target_set.name}") from error
     n = len(records)
-    # A map that is the same everywhere predicts all pixels at once, at the precision that objects have of them
+    # A map that is the same everywhere predicts all pixels at once, at the precision that objects have of
+    # them
     everything = 100.0 * ours.true.sum() / (ours.true.sum() + ours.false.sum())
     summary: dict[str, Any] = {
-        "PxAP": ours.value, "top1_accuracy": right * 100.0 / n if known == n else None,
-        "top5_accuracy": five * 100.0 / n if known == n else None, "center_box": {"PxAP": center.value},
-        "full_image": {"PxAP": float(everything)}, "n_images": n, "n_classes": len(target_set.classes),
-        "object_pixels": int(ours.true.sum()), "counted_pixels": int(ours.true.sum() + ours.false.sum()), **(about or {}),
-        "thresholds": {"first": float(thresholds[0]), "last": float(thresholds[-1]), "count": len(thresholds)}}
+        "PxAP": ours.value,
+        "top1_accuracy": right * 100.0 / n if known == n else None,
+        "top5_accuracy": five * 100.0 / n if known == n else None,
+        "center_box": {"PxAP": center.value},
+        "full_image": {"PxAP": float(everything)},
+        "n_images": n,
+        "n_classes": len(target_set.classes),
+        "object_pixels": int(ours.true.sum()),
+        "counted_pixels": int(ours.true.sum() + ours.false.sum()),
+        **(about or {}),
+        "thresholds": {
+            "first": float(thresholds[0]),
+            "last": float(thresholds[-1]),
+            "count": len(thresholds),
+        },
+    }
     return MaskResults(summary, thresholds, (100 * recall, 100 * precision), records, target_set, task)

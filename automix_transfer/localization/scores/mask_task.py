@@ -24,7 +24,11 @@ class MaskTask:
         self.map_size, self.edges = map_size, score_edges(thresholds)
         bins = (len(self.edges) - 1,)
         self.dtype = np.dtype([*COMMON, ("true", "u4", bins), ("false", "u4", bins)])
-        self.signature: dict[str, Any] = {"task": "masks", "map_size": map_size, "thresholds": self.edges.tolist()}
+        self.signature: dict[str, Any] = {
+            "task": "masks",
+            "map_size": map_size,
+            "thresholds": self.edges.tolist(),
+        }
 
     def measure(self, values: NDArray, target: Target) -> dict[str, Any]:
         """The fields of a record from a score map (map_size, map_size) in [0, 1]."""

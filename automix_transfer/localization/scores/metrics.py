@@ -1,8 +1,8 @@
 """MaxBoxAcc and MaxBoxAccV2, accumulated image by image; memory does not grow with the number of images.
 
-For each threshold t, shared by all images, count the images whose best IoU reaches delta. MaxBoxAcc is the best share over t at
-delta 0.5 with each map's largest contour; MaxBoxAccV2 the mean over delta 0.3, 0.5, 0.7 of the best share over t with all contours,
-each delta at its own t (Table 8). Shares are percentages.
+For each threshold t, shared by all images, count the images whose best IoU reaches delta. MaxBoxAcc is the
+best share over t at delta 0.5 with each map's largest contour; MaxBoxAccV2 the mean over delta 0.3, 0.5, 0.7
+of the best share over t with all contours, each delta at its own t (Table 8). Shares are percentages.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class BoxAccuracy:
         self.n_images = 0
 
     def add(self, curve: NDArray[np.float64], counts: bool = True) -> None:
-        """Add one image's best IoU at every threshold (T,); ``counts=False`` is a miss whatever its IoU (a wrong class)."""
+        """Add one image's best IoU at every threshold (T,); ``counts=False`` is a miss whatever its IoU (a
+        wrong class)."""
         self.n_images += 1
         if counts:
             for row, delta in zip(self.hits, self.deltas, strict=True):

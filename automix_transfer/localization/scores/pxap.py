@@ -1,9 +1,11 @@
-"""PxAP, the pixel-wise average precision of score maps against masks (OpenImages), by the reference's conventions.
+"""PxAP, the pixel-wise average precision of score maps against masks (OpenImages), by the reference's
+conventions.
 
-Pixels of all images are counted together. Thresholds are the left edges of bins 0, interval, 2·interval, ... below 1, then 1 and 2; a pixel
-of score s lies in the bin [edge, next edge), so 1 has a bin of its own and the last bin is empty: there the curve begins, at recall 0. From
-the highest threshold to the lowest, precision and recall count the pixels at or above it; PxAP = Σ precision_k · (recall_k - recall_{k-1}).
-Pixels to be ignored count nowhere. Instances are united before; an object's pixels are never ignored.
+Pixels of all images are counted together. Thresholds are the left edges of bins 0, interval, 2·interval, ...
+below 1, then 1 and 2; a pixel of score s lies in the bin [edge, next edge), so 1 has a bin of its own and the
+last bin is empty: there the curve begins, at recall 0. From the highest threshold to the lowest, precision
+and recall count the pixels at or above it; PxAP = Σ precision_k · (recall_k - recall_{k-1}). Pixels to be
+ignored count nowhere. Instances are united before; an object's pixels are never ignored.
 """
 
 from __future__ import annotations
@@ -38,12 +40,15 @@ class PxAP:
     def __init__(self, thresholds: NDArray[np.float64]) -> None:
         self.edges = score_edges(thresholds)
         if self.edges[0] != 0 or not (np.diff(self.edges) > 0).all():
-            raise ScoreMapError("PxAP needs ascending thresholds from 0 to below 1, e.g. np.arange(0, 1, 0.001)")
+            raise ScoreMapError(
+                "PxAP needs ascending thresholds from 0 to below 1, e.g. np.arange(0, 1, 0.001)"
+            )
         self.true = np.zeros(len(self.edges) - 1, dtype=np.int64)
         self.false = np.zeros(len(self.edges) - 1, dtype=np.int64)
 
     def add(self, score_map: NDArray, mask: NDArray[np.uint8]) -> None:
-        """Add one image: a map (H, W) in [0, 1] and its mask of the same shape, 1 object, 0 background, 255 ignored."""
+        """Add one image: a map (H, W) in [0, 1] and its mask of the same shape, 1 object, 0 background, 255
+        ignored."""
         self.add_counts(*pixel_counts(score_map, mask, self.edges))
 
     def add_counts(self, true: NDArray, false: NDArray) -> None:
@@ -52,7 +57,8 @@ class PxAP:
         self.false += false
 
     def curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Recall, precision (NaN where no pixel is predicted), and threshold, from the highest threshold to the lowest; shares in [0, 1].
+        """Recall, precision (NaN where no pixel is predicted), and threshold, from the highest threshold to
+        the lowest; shares in [0, 1].
 
         Raises:
             ScoreMapError: no object pixel was added, so recall is not defined.
@@ -73,32 +79,46 @@ class PxAP:
         return float(steps[~np.isnan(steps)].sum() * 100)
 
 
-def pixel_counts(score_map: NDArray, mask: NDArray[np.uint8], edges: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Object and background pixels in every bin, as ``np.histogram`` with these edges counts them, three times as fast.
+def pixel_counts(
+    score_map: NDArray, mask: NDArray[np.uint8], edges: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Object and background pixels in every bin, as ``np.histogram`` with these edges counts them, three
+    times as fast.
 
     Raises:
-        ScoreMapError: shapes differ, values of the mask other than 0, 1 and 255, or a score that is NaN or outside [0, 1].
+        ScoreMapError: shapes differ, values of the mask other than 0, 1 and 255, or a score that is NaN or
+            outside [0, 1].
     """
     values = np.asarray(score_map, dtype=np.float64)
     if values.shape != mask.shape or values.ndim != 2:
-        raise ScoreMapError(f"a map of {values.shape} and a mask of {mask.shape} do not belong together; both must be (H, W)")
+        raise ScoreMapError(
+            f"a map of {values.shape} and a mask of {mask.shape} do not belong together; both must be (H, W)"
+        )
     if not np.isin(mask, (0, 1, IGNORED)).all():
-        raise ScoreMapError("a mask holds 1 (object), 0 (background) and 255 (ignored), this one has other values")
+        raise ScoreMapError(
+            "a mask holds 1 (object), 0 (background) and 255 (ignored), this one has other values"
+        )
     if not (values.min() >= 0 and values.max() <= 1):  # NaN fails both
-        raise ScoreMapError("the score map has values that are NaN or outside [0, 1]; subtract its minimum and divide by its maximum")
+        raise ScoreMapError(
+            "the score map has values that are NaN or outside [0, 1]; subtract its minimum and divide by its "
+            "maximum"
+        )
     n_bins = len(edges) - 1
-    regular = n_bins - 2  # below 1: one bin a threshold, nearly of one width, so a division guesses the bin up to one
+    # below 1: one bin a threshold, nearly of one width, so a division guesses the bin up to one
+    regular = n_bins - 2
     bins = np.minimum((values.ravel() * regular).astype(np.int64), regular)
     bins -= values.ravel() < edges[bins]
     bins += values.ravel() >= edges[bins + 1]
-    if (values.ravel() < edges[bins]).any() or (values.ravel() >= edges[bins + 1]).any():  # thresholds of other distances
+    # thresholds of other distances
+    if (values.ravel() < edges[bins]).any() or (values.ravel() >= edges[bins + 1]).any():
         bins = np.searchsorted(edges, values.ravel(), side="right") - 1
     flat = mask.ravel()
     return np.bincount(bins[flat == 1], minlength=n_bins), np.bincount(bins[flat == 0], minlength=n_bins)
 
 
 def read_mask(target: Target, size: int) -> NDArray[np.uint8]:
-    """(size, size) mask of an image, 1 object, 0 background, 255 ignored: all instances and the ignored regions, resized (nearest pixel).
+    """(size, size) mask of an image, 1 object, 0 background, 255 ignored: all instances and the ignored
+    regions, resized (nearest pixel).
 
     Raises:
         UserError: a file cannot be read.

@@ -14,9 +14,9 @@ BUFFERS = ("own", "ema", "copy")
 def momentum_update(encoder_k: nn.Module, encoder_q: nn.Module, m: float, buffers: str = "own") -> None:
     """Eq. 12: θ_k ← m·θ_k + (1-m)·θ_q.
 
-    ``buffers`` says what happens to BatchNorm's running statistics, of which Eq. 12 does not speak: ``own`` leaves those that k
-    gathers from its own passes (the published code); ``ema`` moves them as Eq. 12 moves the parameters; ``copy`` takes q's.
-    Integer buffers (counters) are copied unless they are k's own.
+    ``buffers`` says what happens to BatchNorm's running statistics, of which Eq. 12 does not speak: ``own``
+    leaves those that k gathers from its own passes (the published code); ``ema`` moves them as Eq. 12 moves
+    the parameters; ``copy`` takes q's. Integer buffers (counters) are copied unless they are k's own.
     """
     move(list(encoder_k.parameters()), list(encoder_q.parameters()), m)
     if buffers == "own":
@@ -43,7 +43,8 @@ def warmed_up(m: float, steps: int) -> float:
 
 
 def momentum_at(progress: float, start: float, end: float, hold: float = 0.0) -> float:
-    """m at ``progress`` in [0, 1] of the training: ``start`` for the first share ``hold``, then a half cosine to ``end``.
+    """m at ``progress`` in [0, 1] of the training: ``start`` for the first share ``hold``, then a half cosine
+    to ``end``.
 
     The paper's schedule is start 0.999, end 1, hold 0 (section 4.1).
     """

@@ -1,4 +1,5 @@
-"""AutoMix: mixed sample generation and mixup classification trained together (Eq. 8, Algorithm 1, appendix A.4).
+"""AutoMix: mixed sample generation and mixup classification trained together (Eq. 8, Algorithm 1, appendix
+A.4).
 
 One step, with q the student, k its moving average and M the Mix Block:
 
@@ -9,9 +10,10 @@ One step, with q the student, k its moving average and M the Mix Block:
             + MCE(k(x_k), λ_k) + ℓ_λ(mask_k, λ_k)         generation: trains M through k   2
     update q and M;  k ← m·k + (1-m)·q                    Eq. 12
 
-Passes count forward, weight gradient and input gradient as one each: 8.8 where a vanilla step has 3. The terms of the loss share no
-activations, so each one's graph is freed before the next is built: the memory of one pass of q, not of three (see `FreedLoss`).
-Options trade passes for exactness; `AutoMixOptions` names what each saves, and the preset ``fast`` combines some.
+Passes count forward, weight gradient and input gradient as one each: 8.8 where a vanilla step has 3. The
+terms of the loss share no activations, so each one's graph is freed before the next is built: the memory of
+one pass of q, not of three (see `FreedLoss`). Options trade passes for exactness; `AutoMixOptions` names what
+each saves, and the preset ``fast`` combines some.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class AutoMix(Method):
 
     Args:
         encoder: images (N, 3, H, W) to logits (N, K); it becomes q, and a copy of it k.
-        options: `AutoMixOptions`; single ones may be given by name instead, e.g. ``AutoMix(encoder, feature_layer="layer3")``.
+        options: `AutoMixOptions`; single ones may be given by name instead, e.g. ``AutoMix(encoder,
+            feature_layer="layer3")``.
 
     Raises:
         UserError: an unknown option value, or a feature layer that does not exist or gives no feature map.
@@ -65,11 +68,16 @@ class AutoMix(Method):
         if options.pipeline == "momentum":
             self.encoder_k = copy.deepcopy(encoder).requires_grad_(False)
             self.encoder_k.train(options.k_mode == "train")
-            self.head_k = copy.deepcopy(self.head_q).requires_grad_(False) if self.head_q is not None else None
+            self.head_k = (
+                copy.deepcopy(self.head_q).requires_grad_(False) if self.head_q is not None else None
+            )
         channels = feature_channels(encoder, self.layer)
         self.trained = TrainedMixBlock(options.mix_block_weights) if options.mix_block_weights else None
-        self.mix_block: nn.Module = RandomGrids() if options.mask == "random_grids" else (
-            self.trained.mix_block if self.trained is not None else MixBlock.of(channels, options))
+        self.mix_block: nn.Module = (
+            RandomGrids()
+            if options.mask == "random_grids"
+            else (self.trained.mix_block if self.trained is not None else MixBlock.of(channels, options))
+        )
         self.progress, self.steps = 0.0, 0
         self.info: EncoderInfo | None = None
 
@@ -80,13 +88,19 @@ class AutoMix(Method):
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         check_batch(images, labels)
         draw = self.draw(len(images), rng)
-        return self.joint_step(images, labels, draw) if self.options.pipeline == "joint" else self.momentum_step(images, labels, draw)
+        return (
+            self.joint_step(images, labels, draw)
+            if self.options.pipeline == "joint"
+            else self.momentum_step(images, labels, draw)
+        )
 
     def draw(self, count: int, rng: torch.Generator | None = None) -> AutoMixDraw:
         """Everything random of one step."""
         q, k = draw_pairs(count, self.options.alpha, rng), draw_pairs(count, self.options.alpha, rng)
         coin = float(torch.rand((), generator=rng))
-        return AutoMixDraw(q, k, coin < self.options.skip_generator, int(torch.randint(2**62, (), generator=rng)))
+        return AutoMixDraw(
+            q, k, coin < self.options.skip_generator, int(torch.randint(2**62, (), generator=rng))
+        )
 
     def momentum_step(self, images: Tensor, labels: Tensor, draw: AutoMixDraw) -> StepOutput:
         """Eq. 8 by the momentum pipeline."""
@@ -113,7 +127,9 @@ class AutoMix(Method):
             mixed_q = mix(images, images[draw.q.permutation], mask_q)
 
         # the clean share takes the first images and this one the last, so that halves look at every image
-        mce = self.mixed_loss(mixed_q[len(images) - part_of(len(images), options.mixed_share):], labels, draw.q)
+        mce = self.mixed_loss(
+            mixed_q[len(images) - part_of(len(images), options.mixed_share) :], labels, draw.q
+        )
         metrics["loss_mce"] = mce.detach()
         loss.add(mce)
         if options.features_from == "q":
@@ -135,7 +151,8 @@ class AutoMix(Method):
         return StepOutput(total, metrics, mixed=mixed_q, mask=mask_q, permutation=partners, lam=draw.q.lam)
 
     def joint_step(self, images: Tensor, labels: Tensor, draw: AutoMixDraw) -> StepOutput:
-        """Table 10 without the momentum pipeline: one encoder, one draw, and the classifier's gradient reaches the Mix Block (Eq. 9)."""
+        """Table 10 without the momentum pipeline: one encoder, one draw, and the classifier's gradient
+        reaches the Mix Block (Eq. 9)."""
         partners, pairs = draw.q.permutation, draw.q.to(images.device)
         z = features(self.encoder_q, images, self.layer)
         source = self.mix_block.project(z) if isinstance(self.mix_block, MixBlock) else z
@@ -150,29 +167,41 @@ class AutoMix(Method):
             loss = loss + unused(find_classifier(self.encoder_q))
         loss = loss + self.mask_loss(mask, pairs.lam)
         metrics |= {"mask_error": mask_error(mask, pairs.lam), "mask_std": self.liveliness(source, pairs)}
-        return StepOutput(loss, metrics, mixed=mixed.detach(), mask=mask.detach(), permutation=partners, lam=pairs.lam)
+        return StepOutput(
+            loss, metrics, mixed=mixed.detach(), mask=mask.detach(), permutation=partners, lam=pairs.lam
+        )
 
     def generates(self, draw: AutoMixDraw) -> bool:
-        """Whether the Mix Block learns in this step; drawn from the step's number, so that a resumed run goes on as it would have."""
+        """Whether the Mix Block learns in this step; drawn from the step's number, so that a resumed run goes
+        on as it would have."""
         learns = self.options.mask == "mix_block" and self.trained is None
         return learns and not draw.skip_generator and self.steps % self.options.generator_every == 0
 
     @torch.no_grad()
     def mask_features(self, images: Tensor) -> Tensor:
-        """The feature maps (N, C, h, w) of images (N, 3, H, W) that masks are made from, with the network that the options name."""
+        """The feature maps (N, C, h, w) of images (N, 3, H, W) that masks are made from, with the network
+        that the options name."""
         if self.trained is not None:
             return self.trained.features(shrunk(images, self.options.features_scale), self.info)
         from_k = self.options.pipeline == "momentum" and self.options.features_from == "k"
-        return features(self.encoder_k if from_k else self.encoder_q, shrunk(images, self.options.features_scale), self.layer)
+        return features(
+            self.encoder_k if from_k else self.encoder_q,
+            shrunk(images, self.options.features_scale),
+            self.layer,
+        )
 
     def mixed_loss(self, mixed: Tensor, labels: Tensor, pairs: PairDraw) -> Tensor:
-        """ℓ_MCE^cls of Eq. 8: q on mixed images (n, 3, H, W), the last n of the batch that ``labels`` (N,) and ``pairs`` are of."""
+        """ℓ_MCE^cls of Eq. 8: q on mixed images (n, 3, H, W), the last n of the batch that ``labels`` (N,)
+        and ``pairs`` are of."""
         first = len(labels) - len(mixed)
         logits = classify_with(self.encoder_q, self.head_q, mixed)
         return pair_loss(logits, labels[first:], labels[pairs.permutation][first:], pairs.lam, self.options)
 
-    def generation_loss(self, images: Tensor, labels: Tensor, source: Projected, pairs: PairDraw) -> tuple[Tensor, Tensor]:
-        """ℓ_MCE^gen of Eq. 8: k on images mixed by masks (n, 1, H, W) that are returned too, and that alone have a gradient."""
+    def generation_loss(
+        self, images: Tensor, labels: Tensor, source: Projected, pairs: PairDraw
+    ) -> tuple[Tensor, Tensor]:
+        """ℓ_MCE^gen of Eq. 8: k on images mixed by masks (n, 1, H, W) that are returned too, and that alone
+        have a gradient."""
         images = shrunk(images, self.options.generator_scale)
         count = part_of(len(images), self.options.generator_share)
         pairs = dataclasses.replace(pairs, permutation=pairs.permutation[:count])
@@ -181,14 +210,18 @@ class AutoMix(Method):
         logits = classify_with(self.encoder_k, self.head_k, mixed)
         return pair_loss(logits, labels[:count], labels[pairs.permutation], pairs.lam, self.options), mask
 
-    def mask(self, z: Tensor | Projected, pairs: PairDraw, size: torch.Size | tuple[int, ...], scores_seed: int = 0) -> Tensor:
-        """s_i (n, 1, H, W) for the first n images and their partners, from the feature maps z (N, C, h, w) of the batch, which may be
-        projected already; n is the number of partners."""
+    def mask(
+        self, z: Tensor | Projected, pairs: PairDraw, size: torch.Size | tuple[int, ...], scores_seed: int = 0
+    ) -> Tensor:
+        """s_i (n, 1, H, W) for the first n images and their partners, from the feature maps z (N, C, h, w) of
+        the batch, which may be projected already; n is the number of partners."""
         count, partners = len(pairs.permutation), pairs.permutation
         height_width = (int(size[0]), int(size[1]))
         if isinstance(self.mix_block, RandomGrids):
             assert isinstance(z, Tensor)
-            scores = torch.rand(count, z.shape[2] * z.shape[3], generator=torch.Generator().manual_seed(scores_seed))
+            scores = torch.rand(
+                count, z.shape[2] * z.shape[3], generator=torch.Generator().manual_seed(scores_seed)
+            )
             return self.mix_block(z[:count], z[:count], pairs.lam, height_width, scores)
         assert isinstance(self.mix_block, MixBlock)
         if isinstance(z, Tensor):
@@ -199,8 +232,12 @@ class AutoMix(Method):
     def mask_loss(self, mask: Tensor, lam: float) -> Tensor:
         """ℓ_λ of Eq. 7 with γ as of now, and the optional reward for variance."""
         options, left = self.options, 1 - self.progress
-        factor = {"linear": left, "cosine": (1 + math.cos(math.pi * self.progress)) / 2, "constant": 1.0}[options.lam_loss_schedule]
-        loss = lam_loss(mask, lam, options.lam_loss_weight * factor, options.lam_loss_margin, options.lam_loss_over)
+        factor = {"linear": left, "cosine": (1 + math.cos(math.pi * self.progress)) / 2, "constant": 1.0}[
+            options.lam_loss_schedule
+        ]
+        loss = lam_loss(
+            mask, lam, options.lam_loss_weight * factor, options.lam_loss_margin, options.lam_loss_over
+        )
         if options.mask_std_floor:
             loss = loss + options.mask_std_weight * flat_mask_loss(mask, lam, options.mask_std_floor)
         if options.mask_variance_weight:
@@ -219,7 +256,9 @@ class AutoMix(Method):
         self.progress, self.steps = progress, self.steps + 1
         if self.options.pipeline == "joint":
             return
-        m = momentum_at(progress, self.options.momentum, self.options.momentum_end, self.options.momentum_hold)
+        m = momentum_at(
+            progress, self.options.momentum, self.options.momentum_end, self.options.momentum_hold
+        )
         if self.options.momentum_warmup:
             m = warmed_up(m, self.steps)
         momentum_update(self.encoder_k, self.encoder_q, m, self.options.k_buffers)
@@ -237,8 +276,12 @@ class AutoMix(Method):
         generator = [(n, p) for n, p in named if n.startswith("mix_block.")]
         yield {"params": classifier, "lr_scale": 1.0, "lr_end": None, "weight_decay": None}
         if generator:
-            yield {"params": generator, "lr_scale": self.options.mix_block_lr_scale, "lr_end": self.options.mix_block_lr_end,
-                   "weight_decay": self.options.mix_block_weight_decay}
+            yield {
+                "params": generator,
+                "lr_scale": self.options.mix_block_lr_scale,
+                "lr_end": self.options.mix_block_lr_end,
+                "weight_decay": self.options.mix_block_weight_decay,
+            }
 
     def train(self, mode: bool = True) -> AutoMix:
         super().train(mode)
@@ -254,7 +297,8 @@ class AutoMix(Method):
 
 
 def unused(module: nn.Module) -> Tensor:
-    """A zero that depends on every parameter of ``module``: DDP waits for the gradient of each, in every step."""
+    """A zero that depends on every parameter of ``module``: DDP waits for the gradient of each, in every
+    step."""
     return 0 * torch.stack([p.sum() for p in module.parameters()]).sum()
 
 

@@ -1,4 +1,5 @@
-"""AlignMix (Venkataramanan et al., 2022): MixUp of the last feature maps, one of them first laid out as the other."""
+"""AlignMix (Venkataramanan et al., 2022): MixUp of the last feature maps, one of them first laid out as the
+other."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ from automix_transfer.models.taps import channel_axis, feature_channels
 
 @dataclass
 class AlignMixOptions(PairOptions):
-    """``feature_layer``: whose maps are aligned, the last (4). ``epsilon``, ``iterations``, ``tolerance``: of `sinkhorn`.
-    ``align_probability``: of alignment; the other batches are MixUp of the input."""
+    """``feature_layer``: whose maps are aligned, the last (4). ``epsilon``, ``iterations``, ``tolerance``: of
+    `sinkhorn`. ``align_probability``: of alignment; the other batches are MixUp of the input."""
 
     alpha: float = 2.0
     feature_layer: str = "4"
@@ -34,27 +35,39 @@ class AlignMixOptions(PairOptions):
 
 @dataclass(frozen=True)
 class AlignMixDraw(MixDraw):
-    """``align``: features or input; ``move_partner``: the partner's map is laid out as image i's, or the other way round."""
+    """``align``: features or input; ``move_partner``: the partner's map is laid out as image i's, or the
+    other way round."""
 
     align: bool
     move_partner: bool
 
 
-def draw_alignmix(count: int, options: AlignMixOptions, rng: torch.Generator | None, lam: float | None = None) -> AlignMixDraw:
+def draw_alignmix(
+    count: int, options: AlignMixOptions, rng: torch.Generator | None, lam: float | None = None
+) -> AlignMixDraw:
     """One λ, one permutation and two coins for the batch."""
     pairs = draw_mix(count, options, rng, lam)
     align, move = torch.rand(2, generator=rng).tolist()
-    return AlignMixDraw(pairs.lam, pairs.permutation, pairs.apply, align < options.align_probability, move < 0.5)
+    return AlignMixDraw(
+        pairs.lam, pairs.permutation, pairs.apply, align < options.align_probability, move < 0.5
+    )
 
 
 def apply_alignmix(features: Tensor, draw: AlignMixDraw, options: AlignMixOptions) -> Tensor:
-    """λ·A + (1-λ)·A'Rᵀ, or λ·AR + (1-λ)·A', for feature maps A (N, C, h, w) or (N, C, M); R (N, M, M) from Sinkhorn, without gradient.
+    """λ·A + (1-λ)·A'Rᵀ, or λ·AR + (1-λ)·A', for feature maps A (N, C, h, w) or (N, C, M); R (N, M, M) from
+    Sinkhorn, without gradient.
 
     R's columns sum to 1, its rows nearly.
     """
     own = features.flatten(2)  # (N, C, M)
     other = partners_of(own, draw)
-    plan = sinkhorn(own.detach().transpose(1, 2), other.detach().transpose(1, 2), options.epsilon, options.iterations, options.tolerance)
+    plan = sinkhorn(
+        own.detach().transpose(1, 2),
+        other.detach().transpose(1, 2),
+        options.epsilon,
+        options.iterations,
+        options.tolerance,
+    )
     plan = (plan * own.shape[2]).to(own.dtype)
     if draw.move_partner:
         other = (other @ plan.transpose(1, 2)).to(own.dtype)  # autocast may have made it half
@@ -78,11 +91,17 @@ class AlignMix(PairMethod):
         check_range("align_probability", options.align_probability, 0, 1)
         self.layer = feature_layer(encoder, options.feature_layer)
         if getattr(encoder, "has_class_token", False):
-            raise UserError(f"alignmix mixes the feature map that the classifier averages, but {type(encoder).__name__} classifies by a "
-                            "class token; use a convolutional network, or method.name=transmix, manifoldmix or mixup_cutmix")
+            raise UserError(
+                f"alignmix mixes the feature map that the classifier averages, but {type(encoder).__name__} "
+                "classifies by a "
+                "class token; use a convolutional network, or method.name=transmix, manifoldmix or "
+                "mixup_cutmix"
+            )
         feature_channels(encoder, self.layer)  # refuses a layer without a feature map
 
-    def draw(self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None) -> AlignMixDraw:
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> AlignMixDraw:
         return draw_alignmix(count, self.options, rng, lam)
 
     def apply_draw(self, images: Tensor, labels: Tensor, draw: AlignMixDraw) -> Mixed:

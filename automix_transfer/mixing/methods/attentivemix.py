@@ -1,4 +1,5 @@
-"""Attentive CutMix (Walawalkar et al., 2020): the cells of image i that a trained network looks at most, pasted onto its partner."""
+"""Attentive CutMix (Walawalkar et al., 2020): the cells of image i that a trained network looks at most,
+pasted onto its partner."""
 
 from __future__ import annotations
 
@@ -22,12 +23,14 @@ class AttentiveMixOptions(PairOptions):
     """Options of `AttentiveMix`.
 
     Attributes:
-        teacher_weights: file of the trained network; ``teacher``: its name where the file does not say it (the paper: resnet50).
+        teacher_weights: file of the trained network; ``teacher``: its name where the file does not say it
+            (the paper: resnet50).
         teacher_layer: its last feature map: a submodule's name, or 1 to 4 for its stages.
         teacher_size: side of the images it sees, in pixels; at 224 a ResNet has 7×7 cells.
-        cells: cells of image i that are pasted (6 of 49 in the method's paper); 0: int(λ·cells of the map), at least 1, with
-            λ ~ Beta(α, α), which is the form that the tables compare with ("AttentiveMix+").
-        attention: ``mean`` over the channels, in eval mode; ``released``: the last channel only, BatchNorm in train mode, as in its code.
+        cells: cells of image i that are pasted (6 of 49 in the method's paper); 0: int(λ·cells of the map),
+            at least 1, with λ ~ Beta(α, α), which is the form that the tables compare with ("AttentiveMix+").
+        attention: ``mean`` over the channels, in eval mode; ``released``: the last channel only, BatchNorm in
+            train mode, as in its code.
     """
 
     teacher_weights: str = ""
@@ -39,19 +42,25 @@ class AttentiveMixOptions(PairOptions):
 
 
 def attentive_mask(attention: Tensor, cells: int, size: tuple[int, int]) -> Tensor:
-    """A mask (N, 1, H, W) that is 1 in the ``cells`` highest cells of each attention map (N, h, w); NaN counts as the lowest."""
+    """A mask (N, 1, H, W) that is 1 in the ``cells`` highest cells of each attention map (N, h, w); NaN
+    counts as the lowest."""
     flat = attention.flatten(1).nan_to_num(nan=-torch.inf)
     chosen = flat.topk(cells, dim=1).indices
     grid = torch.zeros_like(flat).scatter_(1, chosen, 1.0).view(-1, 1, *attention.shape[1:])
     return functional.interpolate(grid, size=size, mode="nearest")
 
 
-def apply_attentivemix(images: Tensor, draw: MixDraw, attention: Tensor, options: AttentiveMixOptions) -> Mixed:
-    """Image i's most attended cells on its partner; the label's share of i is what the cells cover (6/49 where they divide the image)."""
+def apply_attentivemix(
+    images: Tensor, draw: MixDraw, attention: Tensor, options: AttentiveMixOptions
+) -> Mixed:
+    """Image i's most attended cells on its partner; the label's share of i is what the cells cover (6/49
+    where they divide the image)."""
     total = attention.shape[1] * attention.shape[2]
     cells = options.cells or max(int(total * draw.lam), 1)
     mask = attentive_mask(attention, min(cells, total), (images.shape[2], images.shape[3]))
-    return Mixed(paste(images, partners_of(images, draw), mask), mask.to(images.dtype), mask.mean(dim=(1, 2, 3)))
+    return Mixed(
+        paste(images, partners_of(images, draw), mask), mask.to(images.dtype), mask.mean(dim=(1, 2, 3))
+    )
 
 
 class AttentiveMix(PairMethod):
@@ -65,14 +74,19 @@ class AttentiveMix(PairMethod):
         check_range("cells", options.cells)
         check_range("teacher_size", options.teacher_size, 1)
         check_choice("attention", options.attention, ATTENTIONS)
-        self.teacher = Teacher(options.teacher_weights, options.teacher, "attentivemix", "saliencymix or puzzlemix")
+        self.teacher = Teacher(
+            options.teacher_weights, options.teacher, "attentivemix", "saliencymix or puzzlemix"
+        )
         self.layer = feature_layer(self.teacher.network, options.teacher_layer)
         self.info: EncoderInfo | None = None
         blank = torch.zeros(1, 3, options.teacher_size, options.teacher_size)
         grid = self.teacher.feature_maps(blank, self.layer).shape[2:]
         if options.cells > grid[0] * grid[1]:
-            raise UserError(f"method.cells is {options.cells}, but layer '{self.layer}' of the teacher has only {grid[0]}x{grid[1]} cells "
-                            f"at {options.teacher_size} pixels; lower it or raise method.teacher_size")
+            raise UserError(
+                f"method.cells is {options.cells}, but layer '{self.layer}' of the teacher has only "
+                f"{grid[0]}x{grid[1]} cells "
+                f"at {options.teacher_size} pixels; lower it or raise method.teacher_size"
+            )
 
     def prepare(self, info: EncoderInfo) -> None:
         super().prepare(info)

@@ -1,6 +1,7 @@
 """AugMix (Hendrycks et al., 2020): no pairs; an image and two views of it should be classified alike.
 
-Views are made where images are read (`AugMixView`), beside each other in the channels: (N, 9, H, W). Costs 9 passes, three times vanilla's.
+Views are made where images are read (`AugMixView`), beside each other in the channels: (N, 9, H, W). Costs 9
+passes, three times vanilla's.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class AugMixOptions(LossOptions):
 
 
 def jensen_shannon(logits: list[Tensor]) -> Tensor:
-    """mean over views and samples of KL(p_k ‖ M), M the mean of the views' distributions, clamped to [1e-7, 1]; at most log(views)."""
+    """mean over views and samples of KL(p_k ‖ M), M the mean of the views' distributions, clamped to [1e-7,
+    1]; at most log(views)."""
     with torch.autocast(logits[0].device.type, enabled=False):
         shares = [functional.softmax(view.float(), dim=1) for view in logits]
         log_mean = torch.stack(shares).mean(dim=0).clamp(1e-7, 1).log()
@@ -49,7 +51,8 @@ def jensen_shannon(logits: list[Tensor]) -> Tensor:
 
 
 class AugMix(SingleEncoderMethod):
-    """CE on the clean image + 12 · the Jensen-Shannon divergence of clean image and two views. All views go through in one pass."""
+    """CE on the clean image + 12 · the Jensen-Shannon divergence of clean image and two views. All views go
+    through in one pass."""
 
     views = VIEWS
 
@@ -63,8 +66,11 @@ class AugMix(SingleEncoderMethod):
         check_range("depth", options.depth, 0, 100)
         check_range("jsd_weight", options.jsd_weight)
         if options.loss != "ce":
-            raise UserError(f"method.loss={options.loss} does not go with augmix, whose divergence compares distributions over the "
-                            "classes; use method.loss=ce, or method.name=mixup_cutmix for a binary cross-entropy")
+            raise UserError(
+                f"method.loss={options.loss} does not go with augmix, whose divergence compares "
+                "distributions over the "
+                "classes; use method.loss=ce, or method.name=mixup_cutmix for a binary cross-entropy"
+            )
 
     def view_transform(self) -> Callable[[Any], Any]:
         options = self.options
@@ -72,8 +78,12 @@ class AugMix(SingleEncoderMethod):
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         if images.ndim != 4 or images.shape[1] % VIEWS or images.shape[1] == 3:
-            raise UserError(f"augmix needs {VIEWS} views of each image beside each other in the channels, (N, 9, H, W), "
-                            f"but got {tuple(images.shape)}; give the data set the method's view_transform()")
+            raise UserError(
+                f"augmix needs {VIEWS} views of each image beside each other in the channels, (N, 9, H, W), "
+                f"but got {tuple(images.shape)}; give the data set the method's view_transform()"
+            )
         clean, *others = self.encoder(torch.cat(images.chunk(VIEWS, dim=1))).chunk(VIEWS)
         ce, jsd = label_loss(clean, labels, self.options), jensen_shannon([clean, *others])
-        return StepOutput(ce + self.options.jsd_weight * jsd, {"loss_ce": ce.detach(), "loss_jsd": jsd.detach()})
+        return StepOutput(
+            ce + self.options.jsd_weight * jsd, {"loss_ce": ce.detach(), "loss_jsd": jsd.detach()}
+        )

@@ -1,4 +1,5 @@
-"""Co-Mixup (Kim et al., 2021): a batch mixed as a whole, each output from the inputs whose saliency fits, no two outputs alike."""
+"""Co-Mixup (Kim et al., 2021): a batch mixed as a whole, each output from the inputs whose saliency fits, no
+two outputs alike."""
 
 from __future__ import annotations
 
@@ -32,9 +33,11 @@ class CoMixupOptions(LossOptions):
         partition: images that are mixed with each other (20 of 100 on CIFAR, 16 on ImageNet).
         beta, gamma, eta: weights of smooth masks, of outputs that show the same, and of the prior.
         tau: share of the image that others may use of an input before it costs more.
-        omega: weight of the distance of salient places in what counts as the same; ``distance_pool``: pixels that are averaged for them.
+        omega: weight of the distance of salient places in what counts as the same; ``distance_pool``: pixels
+            that are averaged for them.
         rounds: of improving every output in turn.
-        clean_weight: of the loss on the clean images, trained on too (their code); 0: only looked at for the saliency.
+        clean_weight: of the loss on the clean images, trained on too (their code); 0: only looked at for the
+            saliency.
     """
 
     alpha: float = 2.0
@@ -53,7 +56,8 @@ class CoMixupOptions(LossOptions):
 
 @dataclass(frozen=True)
 class CoMixupDraw:
-    """Whether to mix, each image's weight (N,) within its partition, and the first labels (N, cells), numbers within the partition."""
+    """Whether to mix, each image's weight (N,) within its partition, and the first labels (N, cells), numbers
+    within the partition."""
 
     apply: bool
     weights: Tensor
@@ -67,7 +71,9 @@ def partitions(count: int, size: int) -> list[tuple[int, int]]:
 
 def draw_comixup(count: int, options: CoMixupOptions, rng: torch.Generator | None) -> CoMixupDraw:
     """Dirichlet weights and random labels for each partition, and the coin."""
-    gamma = torch._standard_gamma(torch.full((count,), options.alpha, dtype=torch.float64), generator=rng).clamp(min=1e-300)
+    gamma = torch._standard_gamma(
+        torch.full((count,), options.alpha, dtype=torch.float64), generator=rng
+    ).clamp(min=1e-300)
     uniform = torch.rand(count, options.blocks**2, generator=rng)
     start = torch.empty(uniform.shape, dtype=torch.int64)
     for begin, end in partitions(count, options.partition):
@@ -79,44 +85,66 @@ def draw_comixup(count: int, options: CoMixupOptions, rng: torch.Generator | Non
 def similarity(saliency: Tensor, omega: float, pool: int) -> Tensor:
     """A = (1-ω)·I + ω·n·D/ΣD (n, n), D the city-block distances between the most salient places of (n, H, W)."""
     pool = min(pool, *saliency.shape[1:])
-    pooled = functional.avg_pool2d(saliency.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).unsqueeze(1), pool, stride=1).squeeze(1)
+    pooled = functional.avg_pool2d(
+        saliency.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).unsqueeze(1), pool, stride=1
+    ).squeeze(1)
     place = pooled.flatten(1).argmax(dim=1)
     rows, columns = place // pooled.shape[2], place % pooled.shape[2]
-    distance = ((rows.unsqueeze(0) - rows.unsqueeze(1)).abs() + (columns.unsqueeze(0) - columns.unsqueeze(1)).abs()).double()
+    distance = (
+        (rows.unsqueeze(0) - rows.unsqueeze(1)).abs() + (columns.unsqueeze(0) - columns.unsqueeze(1)).abs()
+    ).double()
     identity = torch.eye(len(saliency), dtype=torch.float64, device=saliency.device)
     return (1 - omega) * identity + omega * len(saliency) * distance / distance.sum().clamp(min=1)
 
 
-def solve_shares(saliency: Tensor, draw: CoMixupDraw, options: CoMixupOptions, threads: int | None = None) -> list[Tensor]:
-    """For each partition the shares (n, b, b, n): output, cell, input. On the CPU, partitions in parallel threads."""
+def solve_shares(
+    saliency: Tensor, draw: CoMixupDraw, options: CoMixupOptions, threads: int | None = None
+) -> list[Tensor]:
+    """For each partition the shares (n, b, b, n): output, cell, input. On the CPU, partitions in parallel
+    threads."""
     b, cells = options.blocks, options.blocks**2
     shares = block_shares(saliency, (b, b)).flatten(1).double().cpu()
     prior = -(options.eta / cells) * torch.log(draw.weights + 1e-8)
     costs = (prior.unsqueeze(1) - shares).numpy()
     parts = partitions(len(saliency), options.partition)
-    similar = [similarity(saliency[begin:end], options.omega, options.distance_pool).cpu().numpy() for begin, end in parts]
+    similar = [
+        similarity(saliency[begin:end], options.omega, options.distance_pool).cpu().numpy()
+        for begin, end in parts
+    ]
     start = draw.start.numpy()
     found: list[np.ndarray] = [np.empty(0)] * len(parts)
 
     def work(first: int, last: int) -> None:
         for at in range(first, last):
             begin, end = parts[at]
-            found[at] = label_outputs(costs[begin:end], similar[at], start[begin:end], (b, b), options.beta / cells, options.gamma / cells,
-                                      options.tau * cells, options.rounds)
+            found[at] = label_outputs(
+                costs[begin:end],
+                similar[at],
+                start[begin:end],
+                (b, b),
+                options.beta / cells,
+                options.gamma / cells,
+                options.tau * cells,
+                options.rounds,
+            )
 
     in_threads(work, len(parts), threads)
     return [torch.from_numpy(part).float().unflatten(1, (b, b)) for part in found]
 
 
-def apply_comixup(images: Tensor, labels: Tensor, draw: CoMixupDraw, saliency: Tensor, classes: int,
-                  options: CoMixupOptions) -> tuple[Tensor, Tensor, Tensor]:
-    """Mixed images (N, C, H, W), their soft labels (N, K) by area, and each output's share of its own input (N, 1, H, W)."""
+def apply_comixup(
+    images: Tensor, labels: Tensor, draw: CoMixupDraw, saliency: Tensor, classes: int, options: CoMixupOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixed images (N, C, H, W), their soft labels (N, K) by area, and each output's share of its own input
+    (N, 1, H, W)."""
     size, b = (images.shape[2], images.shape[3]), options.blocks
     check_blocks("blocks", [b], size)
     pieces = images.unflatten(3, (b, -1)).unflatten(2, (b, -1))  # (N, C, b, h, b, w)
     one_hot = functional.one_hot(labels, classes).float()
     mixed, targets, own = [], [], []
-    for (begin, end), shares in zip(partitions(len(images), options.partition), solve_shares(saliency, draw, options), strict=True):
+    for (begin, end), shares in zip(
+        partitions(len(images), options.partition), solve_shares(saliency, draw, options), strict=True
+    ):
         shares = shares.to(images.device)
         with torch.autocast(images.device.type, enabled=False):  # it would round the images
             part = torch.einsum("myxn,ncyhxw->mcyhxw", shares.to(images.dtype), pieces[begin:end])

@@ -1,4 +1,5 @@
-"""CutMix: a rectangle of the partner pasted into the image; the label follows the area that is really covered."""
+"""CutMix: a rectangle of the partner pasted into the image; the label follows the area that is really
+covered."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from automix_transfer.mixing.parts.boxes import Box, box_masks, box_share, centr
 
 @dataclass
 class CutMixOptions(LossOptions):
-    """``alpha``: λ ~ Beta(α, α). ``probability`` of mixing a batch: 0.5 on CIFAR and 1 on ImageNet in its authors' code."""
+    """``alpha``: λ ~ Beta(α, α). ``probability`` of mixing a batch: 0.5 on CIFAR and 1 on ImageNet in its
+    authors' code."""
 
     alpha: float = 1.0
     probability: float = 1.0
@@ -34,8 +36,11 @@ class CutMixDraw:
     lam: float  #: share of image i after clipping the box at the border
 
 
-def draw_cutmix(count: int, size: tuple[int, int], options: CutMixOptions, rng: torch.Generator | None) -> CutMixDraw:
-    """Box of sides H·sqrt(1-λ), W·sqrt(1-λ) around a uniform centre, clipped; λ becomes the realised area share."""
+def draw_cutmix(
+    count: int, size: tuple[int, int], options: CutMixOptions, rng: torch.Generator | None
+) -> CutMixDraw:
+    """Box of sides H·sqrt(1-λ), W·sqrt(1-λ) around a uniform centre, clipped; λ becomes the realised area
+    share."""
     pairs = draw_pairs(count, options.alpha, rng)
     coin = float(torch.rand((), generator=rng))
     centre = int(torch.randint(size[0], (), generator=rng)), int(torch.randint(size[1], (), generator=rng))
@@ -47,7 +52,9 @@ def apply_cutmix(images: Tensor, draw: CutMixDraw) -> Tensor:
     """Images (N, C, H, W) with the partner's pixels inside the box."""
     top, bottom, left, right = draw.box
     mixed = images.clone()
-    mixed[:, :, top:bottom, left:right] = images[draw.permutation.to(images.device), :, top:bottom, left:right]
+    mixed[:, :, top:bottom, left:right] = images[
+        draw.permutation.to(images.device), :, top:bottom, left:right
+    ]
     return mixed
 
 
@@ -60,7 +67,9 @@ class CutMix(SingleEncoderMethod):
         check_alpha(self.options.alpha)
         check_loss(self.options)
         if not 0 <= self.options.probability <= 1:
-            raise UserError(f"method.probability is {self.options.probability}; give a probability from 0 to 1")
+            raise UserError(
+                f"method.probability is {self.options.probability}; give a probability from 0 to 1"
+            )
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         check_batch(images, labels)
@@ -69,6 +78,15 @@ class CutMix(SingleEncoderMethod):
             loss = label_loss(self.encoder(images), labels, self.options)
             return StepOutput(loss, {"loss_ce": loss.detach()})
         mixed = apply_cutmix(images, draw)
-        loss = pair_loss(self.encoder(mixed), labels, labels[draw.permutation.to(labels.device)], draw.lam, self.options)
+        loss = pair_loss(
+            self.encoder(mixed), labels, labels[draw.permutation.to(labels.device)], draw.lam, self.options
+        )
         mask = box_masks([draw.box], images)
-        return StepOutput(loss, {"loss_mce": loss.detach()}, mixed=mixed, mask=mask, permutation=draw.permutation, lam=draw.lam)
+        return StepOutput(
+            loss,
+            {"loss_mce": loss.detach()},
+            mixed=mixed,
+            mask=mask,
+            permutation=draw.permutation,
+            lam=draw.lam,
+        )

@@ -9,15 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.mixing.checks import check_choice, check_range
-from automix_transfer.mixing.pairs import MixDraw, Mixed, PairMethod, PairOptions, draw_mix, partners_of, paste
+from automix_transfer.mixing.pairs import (
+    MixDraw,
+    Mixed,
+    PairMethod,
+    PairOptions,
+    draw_mix,
+    partners_of,
+    paste,
+)
 
 SPECTRA = ("paper", "released")
 
 
 @dataclass
 class FMixOptions(PairOptions):
-    """``decay`` δ: amplitudes fall as 1 / frequency^δ. ``spectrum``: ``paper``; or ``released``, whose code takes its real and imaginary
-    parts from two rows of the frequency axis, so that masks are bands (kept because the published numbers may come from it)."""
+    """``decay`` δ: amplitudes fall as 1 / frequency^δ. ``spectrum``: ``paper``; or ``released``, whose code
+    takes its real and imaginary parts from two rows of the frequency axis, so that masks are bands (kept
+    because the published numbers may come from it)."""
 
     decay: float = 3.0
     spectrum: str = "paper"
@@ -31,15 +40,26 @@ class FMixDraw(MixDraw):
     up: bool
 
 
-def draw_fmix(count: int, size: tuple[int, int], options: FMixOptions, rng: torch.Generator | None, lam: float | None = None) -> FMixDraw:
+def draw_fmix(
+    count: int,
+    size: tuple[int, int],
+    options: FMixOptions,
+    rng: torch.Generator | None,
+    lam: float | None = None,
+) -> FMixDraw:
     """One λ, one noise and one coin for the batch."""
     pairs = draw_mix(count, options, rng, lam)
     noise = torch.randn(size[0], size[1] // 2 + 1, 2, generator=rng, dtype=torch.float64)
-    return FMixDraw(pairs.lam, pairs.permutation, pairs.apply, noise, bool(torch.rand((), generator=rng) < 0.5))
+    return FMixDraw(
+        pairs.lam, pairs.permutation, pairs.apply, noise, bool(torch.rand((), generator=rng) < 0.5)
+    )
 
 
-def fmix_mask(noise: Tensor, size: tuple[int, int], lam: float, up: bool, decay: float = 3.0, spectrum: str = "paper") -> Tensor:
-    """A mask (H, W) of zeros and ones with exactly floor or ceil of λ·H·W ones: the highest pixels of low-pass noise.
+def fmix_mask(
+    noise: Tensor, size: tuple[int, int], lam: float, up: bool, decay: float = 3.0, spectrum: str = "paper"
+) -> Tensor:
+    """A mask (H, W) of zeros and ones with exactly floor or ceil of λ·H·W ones: the highest pixels of
+    low-pass noise.
 
     On the CPU in float64: a batch has one mask, and an equal draw must give an equal mask on every device.
     """
@@ -62,7 +82,9 @@ def fmix_mask(noise: Tensor, size: tuple[int, int], lam: float, up: bool, decay:
 def apply_fmix(images: Tensor, draw: FMixDraw, options: FMixOptions) -> Mixed:
     """Image i (N, C, H, W) where the mask is 1, its partner elsewhere; label: the λ that was drawn."""
     size = (images.shape[2], images.shape[3])
-    mask = fmix_mask(draw.noise, size, draw.lam, draw.up, options.decay, options.spectrum).to(images.device, images.dtype)
+    mask = fmix_mask(draw.noise, size, draw.lam, draw.up, options.decay, options.spectrum).to(
+        images.device, images.dtype
+    )
     masks = mask.expand(len(images), 1, *size)
     return Mixed(paste(images, partners_of(images, draw), masks), masks, draw.lam)
 
@@ -78,7 +100,9 @@ class FMix(PairMethod):
         check_range("decay", options.decay, 0, 100)
         check_choice("spectrum", options.spectrum, SPECTRA)
 
-    def draw(self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None) -> FMixDraw:
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> FMixDraw:
         return draw_fmix(count, size, self.options, rng, lam)
 
     def apply_draw(self, images: Tensor, labels: Tensor, draw: FMixDraw) -> Mixed:

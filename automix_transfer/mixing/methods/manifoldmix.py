@@ -1,4 +1,5 @@
-"""Manifold Mixup (Verma et al., 2019): MixUp of the images or of a hidden layer's features, chosen anew for each batch."""
+"""Manifold Mixup (Verma et al., 2019): MixUp of the images or of a hidden layer's features, chosen anew for
+each batch."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ class ManifoldMixDraw(MixDraw):
     layer: int
 
 
-def draw_manifoldmix(count: int, options: ManifoldMixOptions, rng: torch.Generator | None, lam: float | None = None) -> ManifoldMixDraw:
+def draw_manifoldmix(
+    count: int, options: ManifoldMixOptions, rng: torch.Generator | None, lam: float | None = None
+) -> ManifoldMixDraw:
     """One λ, one permutation and one of the layers, each as likely."""
     pairs = draw_mix(count, options, rng, lam)
     layer = options.layers[int(torch.randint(len(options.layers), (), generator=rng))]
@@ -52,25 +55,35 @@ class ManifoldMix(PairMethod):
         options = options or ManifoldMixOptions()
         super().__init__(encoder, options)
         if not options.layers or not all(0 <= layer <= 4 for layer in options.layers):
-            raise UserError(f"method.layers={list(options.layers)} must name layers from 0 (the input) to 4, e.g. [0, 1, 2]")
+            raise UserError(
+                f"method.layers={list(options.layers)} must name layers from 0 (the input) to 4, e.g. [0, 1, "
+                "2]"
+            )
         try:
             self.names = {layer: feature_layer(encoder, layer) for layer in options.layers if layer}
         except UserError as error:
-            raise UserError(f"method.layers={list(options.layers)} cannot be mixed: {error}; "
-                            "method.layers=[0] mixes the input alone") from error
+            raise UserError(
+                f"method.layers={list(options.layers)} cannot be mixed: {error}; "
+                "method.layers=[0] mixes the input alone"
+            ) from error
 
-    def draw(self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None) -> ManifoldMixDraw:
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> ManifoldMixDraw:
         return draw_manifoldmix(count, self.options, rng, lam)
 
     def apply_draw(self, images: Tensor, labels: Tensor, draw: ManifoldMixDraw) -> Mixed:
-        """The mix of the input, which is what can be looked at; deeper layers are mixed on the way, see `step`."""
+        """The mix of the input, which is what can be looked at; deeper layers are mixed on the way, see
+        `step`."""
         mask = images.new_full((len(images), 1, *images.shape[2:]), draw.lam)
         return Mixed(mix_features(images, draw), mask, draw.lam)
 
     def step(self, images: Tensor, labels: Tensor, draw: ManifoldMixDraw) -> StepOutput:
         if draw.layer == 0:
             return super().step(images, labels, draw)
-        with replaced_output(self.encoder, self.names[draw.layer], lambda features: mix_features(features, draw)):
+        with replaced_output(
+            self.encoder, self.names[draw.layer], lambda features: mix_features(features, draw)
+        ):
             logits = self.encoder(images)
         loss = pair_loss(logits, labels, labels[draw.permutation.to(labels.device)], draw.lam, self.options)
         return StepOutput(loss, {"loss_mce": loss.detach()}, permutation=draw.permutation, lam=draw.lam)

@@ -16,7 +16,8 @@ from automix_transfer.mixing.methods.vanilla import SingleEncoderMethod
 
 @dataclass
 class MixUpOptions(LossOptions):
-    """``alpha``: λ ~ Beta(α, α). Appendix A.1: 1 for CIFAR and large encoders, 0.2 for ResNet-18 on Tiny-ImageNet and ImageNet."""
+    """``alpha``: λ ~ Beta(α, α). Appendix A.1: 1 for CIFAR and large encoders, 0.2 for ResNet-18 on
+    Tiny-ImageNet and ImageNet."""
 
     alpha: float = 1.0
 
@@ -39,9 +40,18 @@ class MixUp(SingleEncoderMethod):
         check_batch(images, labels)
         draw = draw_pairs(len(images), self.options.alpha, rng)
         mixed = apply_mixup(images, draw)
-        loss = pair_loss(self.encoder(mixed), labels, labels[draw.permutation.to(labels.device)], draw.lam, self.options)
+        loss = pair_loss(
+            self.encoder(mixed), labels, labels[draw.permutation.to(labels.device)], draw.lam, self.options
+        )
         mask = images.new_full((len(images), 1, *images.shape[2:]), draw.lam)
-        return StepOutput(loss, {"loss_mce": loss.detach()}, mixed=mixed, mask=mask, permutation=draw.permutation, lam=draw.lam)
+        return StepOutput(
+            loss,
+            {"loss_mce": loss.detach()},
+            mixed=mixed,
+            mask=mask,
+            permutation=draw.permutation,
+            lam=draw.lam,
+        )
 
 
 def check_alpha(alpha: float) -> None:

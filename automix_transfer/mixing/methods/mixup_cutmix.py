@@ -18,12 +18,14 @@ PARTNERS = ("flip", "random")
 
 @dataclass
 class MixUpCutMixOptions(CoinOptions):
-    """Options of `MixUpCutMix`; the defaults are DeiT's. RSB A2 and A3: mixup_alpha 0.1, smoothing 0, loss bce.
+    """Options of `MixUpCutMix`; the defaults are DeiT's. RSB A2 and A3: mixup_alpha 0.1, smoothing 0, loss
+    bce.
 
     Attributes:
         mixup_alpha, cutmix_alpha: λ of MixUp and of CutMix; 0 leaves that one out.
         switch_probability: of CutMix, where both are there.
-        partner: ``flip``: sample i meets sample N-1-i, as in timm (batches are shuffled); or a ``random`` permutation.
+        partner: ``flip``: sample i meets sample N-1-i, as in timm (batches are shuffled); or a ``random``
+            permutation.
     """
 
     mixup_alpha: float = 0.8
@@ -40,8 +42,13 @@ class SwitchDraw(MixDraw):
     box: Box | None
 
 
-def draw_switch(count: int, size: tuple[int, int], options: MixUpCutMixOptions, rng: torch.Generator | None,
-                lam: float | None = None) -> SwitchDraw:
+def draw_switch(
+    count: int,
+    size: tuple[int, int],
+    options: MixUpCutMixOptions,
+    rng: torch.Generator | None,
+    lam: float | None = None,
+) -> SwitchDraw:
     """Which of both, its λ, the partners, the box and the coin."""
     switch, coin = torch.rand(2, generator=rng).tolist()
     cut = options.cutmix_alpha > 0 and (options.mixup_alpha <= 0 or switch < options.switch_probability)
@@ -80,10 +87,14 @@ class MixUpCutMix(CoinMethod):
         check_range("switch_probability", options.switch_probability, 0, 1)
         check_choice("partner", options.partner, PARTNERS)
         if options.mixup_alpha == options.cutmix_alpha == 0:
-            raise UserError("method.mixup_alpha and method.cutmix_alpha are both 0, so nothing would be mixed; "
-                            "give one of them, or use method.name=vanilla")
+            raise UserError(
+                "method.mixup_alpha and method.cutmix_alpha are both 0, so nothing would be mixed; "
+                "give one of them, or use method.name=vanilla"
+            )
 
-    def draw(self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None) -> SwitchDraw:
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> SwitchDraw:
         return draw_switch(count, size, self.options, rng, lam)
 
     def apply_draw(self, images: Tensor, labels: Tensor, draw: SwitchDraw) -> Mixed:

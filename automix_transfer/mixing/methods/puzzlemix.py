@@ -1,7 +1,9 @@
-"""PuzzleMix (Kim et al., 2020): the mask of blocks that shows the most saliency of both images at the least seams, then transport.
+"""PuzzleMix (Kim et al., 2020): the mask of blocks that shows the most saliency of both images at the least
+seams, then transport.
 
-The clean images are classified first, for the gradient at their pixels: 2 passes beside the 3 of training on the mixed ones. For three
-mask levels the authors use alpha-beta swap with 32-bit costs, which overflow; here the optimum itself is found by one minimum cut a sample.
+The clean images are classified first, for the gradient at their pixels: 2 passes beside the 3 of training on
+the mixed ones. For three mask levels the authors use alpha-beta swap with 32-bit costs, which overflow; here
+the optimum itself is found by one minimum cut a sample.
 """
 
 from __future__ import annotations
@@ -26,7 +28,13 @@ from automix_transfer.mixing.pairs import (
     partners_of,
 )
 from automix_transfer.mixing.parts.grid_labels import solve_grid
-from automix_transfer.mixing.parts.saliency import block_means, block_shares, enlarge, input_saliency, saliency_with_loss
+from automix_transfer.mixing.parts.saliency import (
+    block_means,
+    block_shares,
+    enlarge,
+    input_saliency,
+    saliency_with_loss,
+)
 from automix_transfer.mixing.parts.transport import move_blocks, plan_transport
 
 FINEST = 16  #: blocks a side that move, at most
@@ -42,9 +50,11 @@ class PuzzleMixOptions(PairOptions):
         beta, gamma, eta: weights of smooth masks, of seams in the image, and of the prior on the mask's mean.
         seam_size: pixels over which images are averaged before their seams are measured.
         transport: whether blocks move; ``transport_strength``: the price of distance.
-        transport_size: blocks that move have at most this many pixels a side (0: those of the mask), but there are never more than 16 a
-            side; the comparisons behind the tables moved none where the mask's blocks were larger.
-        clean_weight: of the loss on the clean images, trained on too; 0 uses it for the saliency only (CIFAR; 1: Tiny-ImageNet).
+        transport_size: blocks that move have at most this many pixels a side (0: those of the mask), but
+            there are never more than 16 a side; the comparisons behind the tables moved none where the mask's
+            blocks were larger.
+        clean_weight: of the loss on the clean images, trained on too; 0 uses it for the saliency only (CIFAR;
+            1: Tiny-ImageNet).
     """
 
     blocks: list[int] = field(default_factory=lambda: [2, 4, 8, 16])
@@ -66,15 +76,20 @@ class PuzzleMixDraw(MixDraw):
     blocks: int
 
 
-def draw_puzzlemix(count: int, options: PuzzleMixOptions, rng: torch.Generator | None, lam: float | None = None) -> PuzzleMixDraw:
+def draw_puzzlemix(
+    count: int, options: PuzzleMixOptions, rng: torch.Generator | None, lam: float | None = None
+) -> PuzzleMixDraw:
     """One λ, one permutation and one number of blocks for the batch."""
     pairs = draw_mix(count, options, rng, lam)
     blocks = options.blocks[int(torch.randint(len(options.blocks), (), generator=rng))]
     return PuzzleMixDraw(pairs.lam, pairs.permutation, pairs.apply, blocks)
 
 
-def mask_problem(plain: Tensor, shares: Tensor, draw: PuzzleMixDraw, options: PuzzleMixOptions) -> tuple[Tensor, Tensor, Tensor]:
-    """The prices of `solve_grid`: for each level (N, b, b, n), and for neighbours below (N, b-1, b) and to the right (N, b, b-1).
+def mask_problem(
+    plain: Tensor, shares: Tensor, draw: PuzzleMixDraw, options: PuzzleMixOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The prices of `solve_grid`: for each level (N, b, b, n), and for neighbours below (N, b-1, b) and to
+    the right (N, b, b-1).
 
     Args:
         plain: images in [0, 1], (N, C, H, W).
@@ -86,52 +101,82 @@ def mask_problem(plain: Tensor, shares: Tensor, draw: PuzzleMixDraw, options: Pu
     cells = seam_cells(plain, b, options.seam_size)
     choices, weights = (cells[partner], cells), []
     for dimension in (1, 2):
-        seam = [[beta * options.gamma * seams(upper, lower, b, dimension) for lower in choices]
-                for upper in choices]  # seam[p][q]: 1 where the upper or left block is image i's, 0 where it is j's
+        seam = [
+            [beta * options.gamma * seams(upper, lower, b, dimension) for lower in choices]
+            # seam[p][q]: 1 where the upper or left block is image i's, 0 where it is j's
+            for upper in choices
+        ]
         (d00, d01), (d10, d11) = seam
-        before, after = (slice(None),) * dimension + (slice(None, -1),), (slice(None),) * dimension + (slice(1, None),)
-        # a block that shows image i costs what its partner's saliency would have been worth, and the seams of that choice
+        before, after = (
+            (slice(None),) * dimension + (slice(None, -1),),
+            (slice(None),) * dimension + (slice(1, None),),
+        )
+        # a block that shows image i costs what its partner's saliency would have been worth, and the seams of
+        # that choice
         u_j[before] += (d10 + d11) / 2
         u_i[before] += (d01 + d00) / 2
         u_j[after] += (d01 + d11) / 2
         u_i[after] += (d10 + d00) / 2
         weights.append(((d10 + d01 - d11 - d00) / 2 + beta).clamp(min=0))
     shown_j = torch.linspace(0, 1, n, device=shares.device)
-    prior = -torch.log(torch.tensor([math.comb(n - 1, k) * draw.lam ** (n - 1 - k) * (1 - draw.lam) ** k for k in range(n)],
-                                    device=shares.device, dtype=torch.float32) + 1e-8)
+    prior = -torch.log(
+        torch.tensor(
+            [math.comb(n - 1, k) * draw.lam ** (n - 1 - k) * (1 - draw.lam) ** k for k in range(n)],
+            device=shares.device,
+            dtype=torch.float32,
+        )
+        + 1e-8
+    )
     unary = (1 - shown_j) * u_j.unsqueeze(-1) + shown_j * u_i.unsqueeze(-1) + options.eta / b**2 * prior
     return unary, weights[0], weights[1]
 
 
 def seam_cells(images: Tensor, blocks: int, size: int) -> Tensor:
     """Images (N, C, H, W) averaged over ``size`` pixels, or what of it divides a block: (N, C, h, w)."""
-    return block_means(images, tuple(length // math.gcd(length // blocks, min(size, length // blocks)) for length in images.shape[2:]))
+    return block_means(
+        images,
+        tuple(
+            length // math.gcd(length // blocks, min(size, length // blocks)) for length in images.shape[2:]
+        ),
+    )
 
 
 def seams(upper: Tensor, lower: Tensor, blocks: int, dimension: int) -> Tensor:
-    """Mean |A_q - B_q+1| across each border between blocks of A and B (N, C, h, w) of `seam_cells`, along spatial dimension 1 or 2."""
+    """Mean |A_q - B_q+1| across each border between blocks of A and B (N, C, h, w) of `seam_cells`, along
+    spatial dimension 1 or 2."""
     a, b = (upper, lower) if dimension == 1 else (upper.transpose(2, 3), lower.transpose(2, 3))
     step = a.shape[2] // blocks
-    difference = (a[:, :, step - 1:-1:step] - b[:, :, step::step]).abs().mean(dim=1)  # (N, blocks - 1, cells along the border)
+    # (N, blocks - 1, cells along the border)
+    difference = (a[:, :, step - 1 : -1 : step] - b[:, :, step::step]).abs().mean(dim=1)
     along = difference.unflatten(2, (blocks, -1)).mean(dim=3)
     return along if dimension == 1 else along.transpose(1, 2)
 
 
-def solve_masks(plain: Tensor, shares: Tensor, draw: PuzzleMixDraw, options: PuzzleMixOptions, threads: int | None = None) -> Tensor:
+def solve_masks(
+    plain: Tensor, shares: Tensor, draw: PuzzleMixDraw, options: PuzzleMixOptions, threads: int | None = None
+) -> Tensor:
     """The best masks (N, b, b): the share of image i in each block."""
     problem = [part.double().cpu().numpy() for part in mask_problem(plain, shares, draw, options)]
     labels = solve_grid(problem[0], problem[1], problem[2], threads)
     return 1 - torch.from_numpy(labels).to(shares.device, torch.float32) / (options.levels - 1)
 
 
-def apply_puzzlemix(images: Tensor, draw: PuzzleMixDraw, saliency: Tensor, options: PuzzleMixOptions, mean: tuple[float, ...],
-                    std: tuple[float, ...]) -> Mixed:
+def apply_puzzlemix(
+    images: Tensor,
+    draw: PuzzleMixDraw,
+    saliency: Tensor,
+    options: PuzzleMixOptions,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Mixed:
     """Mix normalised images (N, C, H, W) by their saliency (N, H, W); the label of i is the mean of its mask."""
     size, grid = (images.shape[2], images.shape[3]), (draw.blocks, draw.blocks)
     check_blocks("blocks", [draw.blocks], size)
     plain = images.float()
     if len(mean) == images.shape[1]:
-        plain = plain * torch.tensor(std, device=images.device).view(-1, 1, 1) + torch.tensor(mean, device=images.device).view(-1, 1, 1)
+        plain = plain * torch.tensor(std, device=images.device).view(-1, 1, 1) + torch.tensor(
+            mean, device=images.device
+        ).view(-1, 1, 1)
     partner = draw.permutation.to(images.device)
     shares = block_shares(saliency, grid)
     masks = solve_masks(plain.nan_to_num(), shares, draw, options)
@@ -141,7 +186,9 @@ def apply_puzzlemix(images: Tensor, draw: PuzzleMixDraw, saliency: Tensor, optio
         fine = block_shares(saliency, moving) if moving != grid else shares
         shown = enlarge(masks, moving).squeeze(1)
         own = move_blocks(own, plan_transport(fine, shown, options.transport_strength), moving)
-        other = move_blocks(other, plan_transport(fine[partner], 1 - shown, options.transport_strength), moving)
+        other = move_blocks(
+            other, plan_transport(fine[partner], 1 - shown, options.transport_strength), moving
+        )
     mask = enlarge(masks, size)
     return Mixed(blend(own, other, mask), mask.to(images.dtype), masks.mean(dim=(1, 2)))
 
@@ -149,13 +196,16 @@ def apply_puzzlemix(images: Tensor, draw: PuzzleMixDraw, saliency: Tensor, optio
 def transport_blocks(size: tuple[int, int], blocks: int, pixels: int) -> tuple[int, int]:
     """Blocks (h, w) that move: the mask's, or parts of them of at most ``pixels`` a side that divide them.
 
-    Never more than 16 a side beside the mask's own: prices are kept for each pair of places, 65,536 of them for 16×16.
+    Never more than 16 a side beside the mask's own: prices are kept for each pair of places, 65,536 of them
+    for 16×16.
     """
     sides = []
     for length in size:
         side = length // blocks
         least = -(-length // FINEST)
-        fitting = [part for part in range(1, side + 1) if side % part == 0 and least <= part <= max(pixels, least)]
+        fitting = [
+            part for part in range(1, side + 1) if side % part == 0 and least <= part <= max(pixels, least)
+        ]
         part = max(fitting, default=side) if pixels else side
         sides.append(length // part)
     return sides[0], sides[1]
@@ -170,7 +220,8 @@ class PuzzleMix(PairMethod):
         options = options or PuzzleMixOptions()
         super().__init__(encoder, options)
         check_range("levels", options.levels, 2, 16)
-        check_range("gamma", options.gamma, 0, 1)  # above 1 a pair of blocks could be paid for differing, and no cut would be the optimum
+        # above 1 a pair of blocks could be paid for differing, and no cut would be the optimum
+        check_range("gamma", options.gamma, 0, 1)
         check_range("seam_size", options.seam_size, 1)
         for key in ("beta", "eta", "transport_strength", "transport_size", "clean_weight"):
             check_range(key, getattr(options, key))
@@ -181,19 +232,25 @@ class PuzzleMix(PairMethod):
     def check_size(self, size: tuple[int, int]) -> None:
         check_blocks("blocks", self.options.blocks, size)
 
-    def draw(self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None) -> PuzzleMixDraw:
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> PuzzleMixDraw:
         self.check_size(size)
         return draw_puzzlemix(count, self.options, rng, lam)
 
     def apply_draw(self, images: Tensor, labels: Tensor, draw: PuzzleMixDraw) -> Mixed:
-        return apply_puzzlemix(images, draw, input_saliency(self.encoder, images, labels), self.options, self.mean, self.std)
+        return apply_puzzlemix(
+            images, draw, input_saliency(self.encoder, images, labels), self.options, self.mean, self.std
+        )
 
     def step(self, images: Tensor, labels: Tensor, draw: PuzzleMixDraw) -> StepOutput:
         if not self.options.clean_weight:
             return super().step(images, labels, draw)
         saliency, clean = saliency_with_loss(self.encoder, images, labels, self.options)
         mixed = apply_puzzlemix(images, draw, saliency, self.options, self.mean, self.std)
-        loss = pair_loss(self.encoder(mixed.images), labels, partners_of(labels, draw), mixed.lam, self.options)
+        loss = pair_loss(
+            self.encoder(mixed.images), labels, partners_of(labels, draw), mixed.lam, self.options
+        )
         output = pair_output(loss, mixed, draw)
         output.loss = loss + self.options.clean_weight * clean
         output.metrics["loss_ce"] = clean.detach()

@@ -1,6 +1,8 @@
-"""SuperMix (Dabouei et al., 2021): masks optimised until a trained network sees all of the mixed images. Offline by nature.
+"""SuperMix (Dabouei et al., 2021): masks optimised until a trained network sees all of the mixed images.
+Offline by nature.
 
-`optimise_masks` mixes one batch; `training/supermix.py` writes a whole data set of them, and the method here trains on it.
+`optimise_masks` mixes one batch; `training/supermix.py` writes a whole data set of them, and the method here
+trains on it.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ class SuperMixOptions(LossOptions):
         images: K, images in a mix.
         sparsity: λ_s, the weight of masks that decide for one image.
         iterations: steps at most.
-        mask_size: side of the masks before they are enlarged: 8 on CIFAR, 16 on ImageNet; ``sigma`` of the Gaussian over their gradient:
-            1 and 2.
-        enough: share of a batch that must succeed before its optimisation ends (the released code: 0.3, and the others are dropped).
+        mask_size: side of the masks before they are enlarged: 8 on CIFAR, 16 on ImageNet; ``sigma`` of the
+            Gaussian over their gradient: 1 and 2.
+        enough: share of a batch that must succeed before its optimisation ends (the released code: 0.3, and
+            the others are dropped).
     """
 
     alpha: float = 3.0
@@ -53,7 +56,8 @@ class SuperMixDraw:
 
 @dataclass(frozen=True)
 class SuperMixed:
-    """Images (N, C, H, W), masks (N, K, H, W) that sum to 1 in each pixel, targets (N, classes), and which of them succeeded (N,)."""
+    """Images (N, C, H, W), masks (N, K, H, W) that sum to 1 in each pixel, targets (N, classes), and which of
+    them succeeded (N,)."""
 
     images: Tensor
     masks: Tensor
@@ -74,12 +78,18 @@ def check_supermix(options: SuperMixOptions) -> None:
 
 
 def draw_supermix(count: int, options: SuperMixOptions, rng: torch.Generator | None) -> SuperMixDraw:
-    """A random cycle through the batch: output i holds K images that follow each other on it; Dirichlet shares."""
+    """A random cycle through the batch: output i holds K images that follow each other on it; Dirichlet
+    shares."""
     if count < options.images:
-        raise UserError(f"a batch of {count} images cannot give mixes of method.images={options.images} different ones; use larger batches")
+        raise UserError(
+            f"a batch of {count} images cannot give mixes of method.images={options.images} different ones; "
+            "use larger batches"
+        )
     order = torch.randperm(count, generator=rng)
     members = torch.stack([order.roll(-shift) for shift in range(options.images)], dim=1)
-    gamma = torch._standard_gamma(torch.full((count, options.images), options.alpha, dtype=torch.float64), generator=rng)
+    gamma = torch._standard_gamma(
+        torch.full((count, options.images), options.alpha, dtype=torch.float64), generator=rng
+    )
     gamma = gamma.clamp(min=1e-300)
     return SuperMixDraw(members, (gamma / gamma.sum(dim=1, keepdim=True)).float())
 
@@ -90,21 +100,29 @@ def normalized_masks(parameters: Tensor, size: tuple[int, int]) -> Tensor:
     return masks / masks.sum(dim=1, keepdim=True)
 
 
-def optimise_masks(teacher: nn.Module, images: Tensor, draw: SuperMixDraw, options: SuperMixOptions) -> SuperMixed:
+def optimise_masks(
+    teacher: nn.Module, images: Tensor, draw: SuperMixDraw, options: SuperMixOptions
+) -> SuperMixed:
     """Mix images (N, C, H, W) as the teacher sees them (its normalisation, eval mode).
 
-    Target: the shares of the classes that it gives the single images. Loss: KL(target ‖ teacher) + λ_s·mean|M(M - 1)|; a step along the
-    smoothed gradient ĝ of length clamp(loss / (⟨g, ĝ⟩ + 1e-10), 1e-4, 2000), until the classes of the target are the teacher's first ones.
+    Target: the shares of the classes that it gives the single images. Loss: KL(target ‖ teacher) +
+        λ_s·mean|M(M - 1)|; a step along the
+    smoothed gradient ĝ of length clamp(loss / (⟨g, ĝ⟩ + 1e-10), 1e-4, 2000), until the classes of the target
+    are the teacher's first ones.
     """
     members, size = draw.members.to(images.device), (images.shape[2], images.shape[3])
     teacher.eval()
     with torch.no_grad():
         logits = teacher(images).float()
     labels = logits.argmax(dim=1)[members]
-    targets = torch.zeros(len(images), logits.shape[1], device=images.device).scatter_add_(1, labels, draw.shares.to(images.device))
+    targets = torch.zeros(len(images), logits.shape[1], device=images.device).scatter_add_(
+        1, labels, draw.shares.to(images.device)
+    )
     wanted = targets > 0
     parts = images[members]  # (N, K, C, H, W)
-    parameters = torch.zeros(len(images), members.shape[1], options.mask_size, options.mask_size, device=images.device)
+    parameters = torch.zeros(
+        len(images), members.shape[1], options.mask_size, options.mask_size, device=images.device
+    )
     success = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     kernel = gaussian(options.sigma).to(images.device)
     for _ in range(options.iterations):
@@ -117,7 +135,11 @@ def optimise_masks(teacher: nn.Module, images: Tensor, draw: SuperMixDraw, optio
         with torch.no_grad():
             gradient = gradient.nan_to_num()
             smooth = smoothed(gradient, kernel)
-            length = (loss.abs() / ((gradient * smooth).sum(dim=(1, 2, 3)) + 1e-10)).nan_to_num(nan=1e-4).clamp(1e-4, 2000)
+            length = (
+                (loss.abs() / ((gradient * smooth).sum(dim=(1, 2, 3)) + 1e-10))
+                .nan_to_num(nan=1e-4)
+                .clamp(1e-4, 2000)
+            )
             step = length.view(-1, 1, 1, 1) * smooth
             parameters = torch.where(success.view(-1, 1, 1, 1), parameters, parameters - step).detach()
             mixed = (normalized_masks(parameters, size).unsqueeze(2) * parts).sum(dim=1)
@@ -146,7 +168,8 @@ def smoothed(values: Tensor, kernel: Tensor) -> Tensor:
 
 
 class SuperMix(SingleEncoderMethod):
-    """Cross-entropy on a data set that holds mixed images with soft labels beside the real ones (``data.mixed``)."""
+    """Cross-entropy on a data set that holds mixed images with soft labels beside the real ones
+    (``data.mixed``)."""
 
     soft_labels = True
 
@@ -158,5 +181,9 @@ class SuperMix(SingleEncoderMethod):
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         logits = self.encoder(images)
         soft = labels.ndim == 2
-        loss = target_loss(logits.float(), labels.float(), self.options) if soft else label_loss(logits, labels, self.options)
+        loss = (
+            target_loss(logits.float(), labels.float(), self.options)
+            if soft
+            else label_loss(logits, labels, self.options)
+        )
         return StepOutput(loss, {"loss_mce": loss.detach()})

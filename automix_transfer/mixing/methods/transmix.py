@@ -1,4 +1,5 @@
-"""TransMix (Chen et al., 2022): MixUp or CutMix by a coin, where CutMix's label also follows what the class token attends to."""
+"""TransMix (Chen et al., 2022): MixUp or CutMix by a coin, where CutMix's label also follows what the class
+token attends to."""
 
 from __future__ import annotations
 
@@ -11,7 +12,12 @@ from torch.nn import functional
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import check_range
 from automix_transfer.mixing.losses import pair_loss
-from automix_transfer.mixing.methods.mixup_cutmix import MixUpCutMix, MixUpCutMixOptions, SwitchDraw, apply_switch
+from automix_transfer.mixing.methods.mixup_cutmix import (
+    MixUpCutMix,
+    MixUpCutMixOptions,
+    SwitchDraw,
+    apply_switch,
+)
 from automix_transfer.mixing.pairs import pair_output, partners_of
 from automix_transfer.mixing.parts.attention import attention_block, class_attention
 
@@ -24,7 +30,8 @@ class TransMixOptions(MixUpCutMixOptions):
 
 
 def attention_share(attention: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Share (N,) of the attention (N, h·w) that falls on image i, by its mask (N, 1, H, W) taken at the nearest pixel of each patch.
+    """Share (N,) of the attention (N, h·w) that falls on image i, by its mask (N, 1, H, W) taken at the
+    nearest pixel of each patch.
 
     Attention that is all zero or not finite counts as uniform.
     """
@@ -36,7 +43,8 @@ def attention_share(attention: Tensor, mask: Tensor, grid: tuple[int, int]) -> T
 
 
 class TransMix(MixUpCutMix):
-    """Eq. 2; on CutMix samples the label is half the area and half the attention of the same forward pass. Needs a class token."""
+    """Eq. 2; on CutMix samples the label is half the area and half the attention of the same forward pass.
+    Needs a class token."""
 
     options: TransMixOptions
     reads_layers = True
@@ -54,7 +62,9 @@ class TransMix(MixUpCutMix):
         with class_attention(self.encoder) as attention:
             logits = self.encoder(mixed.images)
         patches = attention[0].shape[1]
-        share = attention_share(attention[0], mixed.mask, self.grid((images.shape[2], images.shape[3]), patches))
+        share = attention_share(
+            attention[0], mixed.mask, self.grid((images.shape[2], images.shape[3]), patches)
+        )
         weight = self.options.attention_weight
         lam = (1 - weight) * draw.lam + weight * share
         loss = pair_loss(logits, labels, partners_of(labels, draw), lam, self.options)

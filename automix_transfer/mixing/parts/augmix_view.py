@@ -1,6 +1,8 @@
-"""AugMix's views (Hendrycks et al., 2020): a few chains of simple operations on an image, mixed with each other and with the image.
+"""AugMix's views (Hendrycks et al., 2020): a few chains of simple operations on an image, mixed with each
+other and with the image.
 
-Colour, contrast, brightness and sharpness are left out, as in its paper, because they overlap with the corruptions that it is tested on.
+Colour, contrast, brightness and sharpness are left out, as in its paper, because they overlap with the
+corruptions that it is tested on.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ OPERATIONS: tuple[Operation, ...] = (
 
 @dataclass(frozen=True)
 class AugMixView:
-    """A PIL image to (H, W, 3) float32 values from 0 to 255, drawn from NumPy's global generator, which the data set seeds for each view.
+    """A PIL image to (H, W, 3) float32 values from 0 to 255, drawn from NumPy's global generator, which the
+    data set seeds for each view.
 
     Attributes:
         severity: the largest level of an operation (3 on CIFAR, 1 on ImageNet; at most 10).

@@ -18,7 +18,12 @@ def cut_side(length: int, lam: float) -> int:
 def centred_box(centre: tuple[int, int], sides: tuple[int, int], size: tuple[int, int]) -> Box:
     """The box [c - s//2, c + s//2) in both dimensions, clipped to an image of ``size`` (H, W)."""
     (y, x), (high, wide) = centre, sides
-    return max(y - high // 2, 0), min(y + high // 2, size[0]), max(x - wide // 2, 0), min(x + wide // 2, size[1])
+    return (
+        max(y - high // 2, 0),
+        min(y + high // 2, size[0]),
+        max(x - wide // 2, 0),
+        min(x + wide // 2, size[1]),
+    )
 
 
 def box_share(box: Box, size: tuple[int, int]) -> float:
@@ -28,7 +33,8 @@ def box_share(box: Box, size: tuple[int, int]) -> float:
 
 
 def box_masks(boxes: list[Box], like: Tensor) -> Tensor:
-    """Masks (N, 1, H, W) for images like (N, C, H, W): 0 inside each image's box, 1 outside. One box may serve the whole batch."""
+    """Masks (N, 1, H, W) for images like (N, C, H, W): 0 inside each image's box, 1 outside. One box may
+    serve the whole batch."""
     height, width = like.shape[2:]
     edges = torch.tensor(boxes, device=like.device).view(-1, 4, 1, 1, 1)
     rows = torch.arange(height, device=like.device).view(1, 1, -1, 1)

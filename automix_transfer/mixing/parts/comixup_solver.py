@@ -11,13 +11,18 @@ from automix_transfer.mixing.parts.mincut import Ints
 from automix_transfer.mixing.parts.potts import label_output, neighbour_pairs
 
 Floats = NDArray[np.float64]
-HALF_BONUS = 5e-4  #: by how much a cell that shows two inputs by halves is cheaper than their mean, as published
+#: by how much a cell that shows two inputs by halves is cheaper than their mean, as published
+HALF_BONUS = 5e-4
 
 
-def objective(shares: Floats, costs: Floats, similar: Floats, size: tuple[int, int], beta: float, gamma: float) -> float:
-    """Σ c·z + β/2·Σ |z - z'|² over neighbours + γ·Σ z_jᵀ A z_j' over pairs of outputs j ≠ j', z_j the counts of output j.
+def objective(
+    shares: Floats, costs: Floats, similar: Floats, size: tuple[int, int], beta: float, gamma: float
+) -> float:
+    """Σ c·z + β/2·Σ |z - z'|² over neighbours + γ·Σ z_jᵀ A z_j' over pairs of outputs j ≠ j', z_j the counts
+    of output j.
 
-    ``shares`` z (outputs, cells, inputs); ``costs`` c (inputs, cells); ``similar`` A (inputs, inputs); ``size`` (h, w) of the grid.
+    ``shares`` z (outputs, cells, inputs); ``costs`` c (inputs, cells); ``similar`` A (inputs, inputs);
+    ``size`` (h, w) of the grid.
     """
     grid, counts = shares.reshape(len(shares), *size, -1), shares.sum(axis=1)
     smooth = np.square(np.diff(grid, axis=1)).sum() + np.square(np.diff(grid, axis=2)).sum()
@@ -26,16 +31,27 @@ def objective(shares: Floats, costs: Floats, similar: Floats, size: tuple[int, i
     return float((costs.T * shares).sum() + beta / 2 * smooth + gamma * same)
 
 
-def label_outputs(costs: Floats, similar: Floats, start: Ints, size: tuple[int, int], beta: float, gamma: float, threshold: float,
-                  rounds: int) -> Floats:
+def label_outputs(
+    costs: Floats,
+    similar: Floats,
+    start: Ints,
+    size: tuple[int, int],
+    beta: float,
+    gamma: float,
+    threshold: float,
+    rounds: int,
+) -> Floats:
     """Shares z (outputs, cells, inputs), each cell one input or two by halves.
 
     Args:
-        costs: (inputs, cells). ``similar``: A (inputs, inputs). ``start``: the random first labels (outputs, cells).
-        threshold: an input costs an output more where the other outputs use it, weighed by A, more than so many cells.
+        costs: (inputs, cells). ``similar``: A (inputs, inputs). ``start``: the random first labels (outputs,
+            cells).
+        threshold: an input costs an output more where the other outputs use it, weighed by A, more than so
+            many cells.
 
-    From the second round on the inputs that an output uses may also share a cell; before the last one, outputs that show the same inputs
-    are pushed apart. Stops early when the objective stands still. Where it ends above its start, the start is given back.
+    From the second round on the inputs that an output uses may also share a cell; before the last one,
+    outputs that show the same inputs are pushed apart. Stops early when the objective stands still. Where it
+    ends above its start, the start is given back.
     """
     inputs = len(costs)
     pairs = neighbour_pairs(*size)
@@ -61,12 +77,13 @@ def label_outputs(costs: Floats, similar: Floats, start: Ints, size: tuple[int, 
 def one_output(unary: Floats, current: Floats, pairs: Ints, beta: float, halves: bool) -> Floats:
     """The best shares (cells, inputs) of one output by prices (cells, inputs).
 
-    With ``halves`` its two, or three most used, inputs may also share a cell: such a label costs their mean less a little, and differs from
+    With ``halves`` its two, or three most used, inputs may also share a cell: such a label costs their mean
+        less a little, and differs from
     either of them by a quarter of what two inputs differ by.
     """
     inputs = unary.shape[1]
     counts = current.sum(axis=0)
-    used = np.argsort(-counts, kind="stable")[:min(int((counts > 0).sum()), 3)]
+    used = np.argsort(-counts, kind="stable")[: min(int((counts > 0).sum()), 3)]
     mixes = list(combinations(used.tolist(), 2)) if halves else []
     meaning = np.eye(inputs)
     distance = np.full((inputs + len(mixes),) * 2, beta)
@@ -81,8 +98,8 @@ def one_output(unary: Floats, current: Floats, pairs: Ints, beta: float, halves:
 
 
 def push_apart(counts: Floats) -> Floats:
-    """Prices (outputs, inputs): of two outputs that use the same inputs, two or more, one pays for the first of them, the other for the
-    second."""
+    """Prices (outputs, inputs): of two outputs that use the same inputs, two or more, one pays for the first
+    of them, the other for the second."""
     extra = np.zeros_like(counts)
     shown = counts > 0
     for one in range(len(counts)):

@@ -1,7 +1,9 @@
-"""Where the salient pixel of an image is, without a network: the fine-grained detector (Montabone and Soto, 2010) as OpenCV has it.
+"""Where the salient pixel of an image is, without a network: the fine-grained detector (Montabone and Soto,
+2010) as OpenCV has it.
 
-On-centre and off-centre differences between a pixel and the mean of windows of six sizes, summed. All arithmetic that OpenCV does on
-bytes is done on integers here, so that results are equal on every device; windows come from summed-area tables, a batch at a time.
+On-centre and off-centre differences between a pixel and the mean of windows of six sizes, summed. All
+arithmetic that OpenCV does on bytes is done on integers here, so that results are equal on every device;
+windows come from summed-area tables, a batch at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ NEIGHBOURHOODS = (12, 24, 48, 28, 56, 112)  #: half sides of the windows, in pix
 
 
 def gray_bytes(pixels: Tensor) -> Tensor:
-    """Luminance (N, H, W) of RGB bytes (N, 3, H, W) as int64, rounded as OpenCV does; other channel counts: their mean."""
+    """Luminance (N, H, W) of RGB bytes (N, 3, H, W) as int64, rounded as OpenCV does; other channel counts:
+    their mean."""
     values = pixels.long()
     if pixels.shape[1] != 3:
         return values.float().mean(dim=1).round().long()
@@ -28,12 +31,14 @@ def smooth_bytes(gray: Tensor) -> Tensor:
 
 
 def fine_grained(gray: Tensor, centre: Tensor | None = None) -> Tensor:
-    """Saliency (N, H, W), 0 to 255, of smoothed gray images (N, H, W); ``centre`` (default: ``gray``) is compared with the windows.
+    """Saliency (N, H, W), 0 to 255, of smoothed gray images (N, H, W); ``centre`` (default: ``gray``) is
+    compared with the windows.
 
     The result is a byte: where on- and off-centre parts add up to more than 255 it wraps, as in OpenCV.
     """
     centre = (gray if centre is None else centre).double()
-    table = functional.pad(gray.double().cumsum(1).cumsum(2), (1, 0, 1, 0))  # table[y, x]: the sum of what is above and left
+    # table[y, x]: the sum of what is above and left
+    table = functional.pad(gray.double().cumsum(1).cumsum(2), (1, 0, 1, 0))
     height, width = gray.shape[1:]
     rows, columns = (torch.arange(length, device=gray.device) for length in (height, width))
     on, off = torch.zeros_like(centre), torch.zeros_like(centre)
@@ -57,13 +62,17 @@ def saliency_uint8(pixels: Tensor) -> Tensor:
 
 
 def saliency_as_published(images: Tensor) -> Tensor:
-    """As SaliencyMix's released code has it: normalised floats (N, C, H, W) go in, and the detector compares the windows' means with the
-    raw bytes of each row. It is noise (its peak lies inside the object about as often as chance); for comparing with its numbers."""
+    """As SaliencyMix's released code has it: normalised floats (N, C, H, W) go in, and the detector compares
+    the windows' means with the raw bytes of each row. It is noise (its peak lies inside the object about as
+    often as chance); for comparing with its numbers."""
     values = images.float()
     weights = (0.114, 0.587, 0.299)  # the code hands RGB to a function that expects BGR
-    gray = sum(w * values[:, c] for c, w in enumerate(weights)) if images.shape[1] == 3 else values.mean(dim=1)
+    gray = (
+        sum(w * values[:, c] for c, w in enumerate(weights)) if images.shape[1] == 3 else values.mean(dim=1)
+    )
     gray = (_gaussian(_gaussian(gray.double()) / 16) / 16).float()  # type: ignore[union-attr]
-    raw = gray.cpu().contiguous().view(torch.uint8)[:, :, :gray.shape[2]]  # byte x of a row is a quarter of its pixel x // 4
+    # byte x of a row is a quarter of its pixel x // 4
+    raw = gray.cpu().contiguous().view(torch.uint8)[:, :, : gray.shape[2]]
     return fine_grained(gray, raw.to(gray.device))
 
 

@@ -1,4 +1,5 @@
-"""A loss of several terms whose graphs are walked one after the other, so that only one of them holds activations."""
+"""A loss of several terms whose graphs are walked one after the other, so that only one of them holds
+activations."""
 
 from __future__ import annotations
 
@@ -14,16 +15,18 @@ from automix_transfer.mixing.precision import full_precision, in_float16
 class FreedLoss:
     """The sum of terms that share nothing but parameters.
 
-    The gradients of each term are taken as it is added, which frees its graph, and handed out when the sum itself goes backward,
-    multiplied by whatever reaches it then (loss scale, accumulation). The sum's gradients are those of one graph over all terms; memory
-    holds the activations of one term instead of all, beside one set of gradients.
+    The gradients of each term are taken as it is added, which frees its graph, and handed out when the sum
+    itself goes backward, multiplied by whatever reaches it then (loss scale, accumulation). The sum's
+    gradients are those of one graph over all terms; memory holds the activations of one term instead of all,
+    beside one set of gradients.
 
-    Off under float16 autocast, where gradients need the scaler's factor on their whole way, and where no gradient is wanted: then the
-    terms are merely summed.
+    Off under float16 autocast, where gradients need the scaler's factor on their whole way, and where no
+    gradient is wanted: then the terms are merely summed.
 
     Args:
         parameters: all that the terms train.
-        early: False keeps every graph until the sum goes backward (DDP can then send gradients while others are computed).
+        early: False keeps every graph until the sum goes backward (DDP can then send gradients while others
+            are computed).
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], early: bool = True) -> None:
@@ -33,12 +36,17 @@ class FreedLoss:
         self.sum: Tensor | None = None
 
     def add(self, *terms: Tensor) -> None:
-        """Add scalars that share a graph; where it is walked at once, they can take part in nothing else afterwards."""
+        """Add scalars that share a graph; where it is walked at once, they can take part in nothing else
+        afterwards."""
         device = terms[0].device.type
         walked = self.early and not in_float16(device) and any(term.requires_grad for term in terms)
         if walked:
             with full_precision(device):  # each backward operation takes its forward operation's precision
-                found = list(torch.autograd.grad([term for term in terms if term.requires_grad], self.parameters, allow_unused=True))
+                found = list(
+                    torch.autograd.grad(
+                        [term for term in terms if term.requires_grad], self.parameters, allow_unused=True
+                    )
+                )
             for number in reversed(range(len(found))):
                 old, new = self.gradients[number], found.pop()  # each is let go once it is added
                 # not in place: two parameters may have been given one tensor
@@ -69,6 +77,9 @@ class _HandOut(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         if ctx.gradients is None:
-            raise RuntimeError("backward a second time through a loss whose graphs are freed; set early_backward=False for that")
+            raise RuntimeError(
+                "backward a second time through a loss whose graphs are freed; set early_backward=False for "
+                "that"
+            )
         gradients, ctx.gradients = ctx.gradients[::-1], None
         return None, *(gradients.pop() * factor for _ in range(len(gradients)))

@@ -1,7 +1,9 @@
-"""Labels 0 to n-1 on a grid, with a price for each label and one for the squared difference of neighbours: solved exactly by a minimum cut.
+"""Labels 0 to n-1 on a grid, with a price for each label and one for the squared difference of neighbours:
+solved exactly by a minimum cut.
 
-Ishikawa's construction: each cell is a chain of n-1 nodes between source and sink, of which the first l are on the source's side where the
-cell has label l. The squared difference is the sum of what two chains cut of each other, up to terms of single cells.
+Ishikawa's construction: each cell is a chain of n-1 nodes between source and sink, of which the first l are
+on the source's side where the cell has label l. The squared difference is the sum of what two chains cut of
+each other, up to terms of single cells.
 """
 
 from __future__ import annotations
@@ -15,20 +17,29 @@ from numpy.typing import NDArray
 from automix_transfer.mixing.parts.mincut import UNIT, Ints, adjacency, in_threads, max_flow
 
 Floats = NDArray[np.float64]
-FEW_CELLS = 10_000  #: fewer cells in a batch than this are cut in one thread: starting others costs 2 ms, and gained nothing on two cores
+#: fewer cells in a batch than this are cut in one thread: starting others costs 2 ms, and gained nothing on
+#: two cores
+FEW_CELLS = 10_000
 
 
 def energy(labels: NDArray, unary: Floats, down: Floats, right: Floats) -> Floats:
-    """Σ unary + Σ w·((l - l')/(n-1))² of labels (N, h, w); unary (N, h, w, n), ``down`` (N, h-1, w) and ``right`` (N, h, w-1) are w."""
+    """Σ unary + Σ w·((l - l')/(n-1))² of labels (N, h, w); unary (N, h, w, n), ``down`` (N, h-1, w) and
+    ``right`` (N, h, w-1) are w."""
     share = labels / (unary.shape[3] - 1)
     cells = np.take_along_axis(unary, labels[..., None].astype(np.int64), axis=3)[..., 0].sum(axis=(1, 2))
-    return (cells + (down * np.diff(share, axis=1) ** 2).sum(axis=(1, 2)) + (right * np.diff(share, axis=2) ** 2).sum(axis=(1, 2)))
+    return (
+        cells
+        + (down * np.diff(share, axis=1) ** 2).sum(axis=(1, 2))
+        + (right * np.diff(share, axis=2) ** 2).sum(axis=(1, 2))
+    )
 
 
 def solve_grid(unary: Floats, down: Floats, right: Floats, threads: int | None = None) -> Ints:
-    """Labels (N, h, w) of the least `energy`, the grids in parallel threads; where several are least, the lowest labels.
+    """Labels (N, h, w) of the least `energy`, the grids in parallel threads; where several are least, the
+    lowest labels.
 
-    ``down`` and ``right`` must not be negative. ``threads``: None for as many as torch has, or one for `FEW_CELLS`.
+    ``down`` and ``right`` must not be negative. ``threads``: None for as many as torch has, or one for
+    `FEW_CELLS`.
     """
     count, height, width, levels = unary.shape
     heads, start, arcs = _graph(height, width, levels)
@@ -50,18 +61,25 @@ def _graph(height: int, width: int, levels: int) -> tuple[Ints, Ints, Ints]:
     ends: list[tuple[int, int]] = []
     for cell in range(cells):
         first = cell * inner
-        ends += [(source, first), *((first + k, first + k + 1) for k in range(inner - 1)), (first + inner - 1, sink)]
+        ends += [
+            (source, first),
+            *((first + k, first + k + 1) for k in range(inner - 1)),
+            (first + inner - 1, sink),
+        ]
     for cell in range(cells):
         for other, there in ((cell + width, cell + width < cells), (cell + 1, (cell + 1) % width != 0)):
             if there:
                 ends += [(cell * inner + i, other * inner + j) for i in range(inner) for j in range(inner)]
-    heads = np.array([node for tail, head in ends for node in (head, tail)], np.int64)  # an arc, then its reverse
+    # an arc, then its reverse
+    heads = np.array([node for tail, head in ends for node in (head, tail)], np.int64)
     start, arcs = adjacency(heads, sink + 1)
     return heads, start, arcs
 
 
 @njit(nogil=True, cache=True)
-def _solve(unary: Floats, down: Floats, right: Floats, heads: Ints, start: Ints, arcs: Ints, labels: Ints) -> None:
+def _solve(
+    unary: Floats, down: Floats, right: Floats, heads: Ints, start: Ints, arcs: Ints, labels: Ints
+) -> None:
     count, height, width, levels = unary.shape
     inner = levels - 1
     source, sink = height * width * inner, height * width * inner + 1

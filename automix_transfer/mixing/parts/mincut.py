@@ -1,7 +1,8 @@
-"""Minimum cuts of small graphs, compiled, without Python's lock: the exact solver under PuzzleMix and the moves under Co-Mixup.
+"""Minimum cuts of small graphs, compiled, without Python's lock: the exact solver under PuzzleMix and the
+moves under Co-Mixup.
 
-A maximum flow by Dinic's algorithm on integer capacities. The tests hold it against scipy's, which gives the same flows but holds the
-lock, so that the cuts of a batch could not run in parallel threads.
+A maximum flow by Dinic's algorithm on integer capacities. The tests hold it against scipy's, which gives the
+same flows but holds the lock, so that the cuts of a batch could not run in parallel threads.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ Ints = NDArray[np.int64]
 
 @njit(nogil=True, cache=True)
 def adjacency(heads: Ints, nodes: int) -> tuple[Ints, Ints]:
-    """Arcs by the node they leave, ``arcs[start[v]:start[v + 1]]``. heads[a] is where arc a ends; a ^ 1 is its reverse."""
+    """Arcs by the node they leave, ``arcs[start[v]:start[v + 1]]``. heads[a] is where arc a ends; a ^ 1 is
+    its reverse."""
     start = np.zeros(nodes + 1, np.int64)
     for arc in range(len(heads)):
         start[heads[arc ^ 1] + 1] += 1
@@ -36,13 +38,22 @@ def adjacency(heads: Ints, nodes: int) -> tuple[Ints, Ints]:
 
 
 @njit(nogil=True, cache=True)
-def max_flow(start: Ints, arcs: Ints, heads: Ints, capacity: Ints, source: int, sink: int) -> tuple[int, Ints]:
-    """The flow's value, and for each node its distance from the source in the residual graph, -1 where it cannot be reached.
+def max_flow(
+    start: Ints, arcs: Ints, heads: Ints, capacity: Ints, source: int, sink: int
+) -> tuple[int, Ints]:
+    """The flow's value, and for each node its distance from the source in the residual graph, -1 where it
+    cannot be reached.
 
-    ``capacity`` of each arc becomes what is left of it. The nodes that can be reached are the source's side of the smallest minimum cut.
+    ``capacity`` of each arc becomes what is left of it. The nodes that can be reached are the source's side
+    of the smallest minimum cut.
     """
     nodes = len(start) - 1
-    level, queue, at, path = np.empty(nodes, np.int64), np.empty(nodes, np.int64), np.empty(nodes, np.int64), np.empty(nodes, np.int64)
+    level, queue, at, path = (
+        np.empty(nodes, np.int64),
+        np.empty(nodes, np.int64),
+        np.empty(nodes, np.int64),
+        np.empty(nodes, np.int64),
+    )
     total = 0
     while True:
         level[:] = -1
@@ -94,7 +105,8 @@ def max_flow(start: Ints, arcs: Ints, heads: Ints, capacity: Ints, source: int, 
 
 
 def in_threads(work: Callable[[int, int], None], count: int, threads: int | None = None) -> None:
-    """``work(begin, end)`` on consecutive parts of ``count`` items, in as many threads as torch computes with."""
+    """``work(begin, end)`` on consecutive parts of ``count`` items, in as many threads as torch computes
+    with."""
     threads = min(threads or min(torch.get_num_threads(), os.cpu_count() or 1), count)
     if threads <= 1:
         work(0, count)

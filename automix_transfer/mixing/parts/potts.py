@@ -1,6 +1,8 @@
-"""Labels on a grid with a price for each label and one for neighbours that differ, compiled: Co-Mixup's inner problem.
+"""Labels on a grid with a price for each label and one for neighbours that differ, compiled: Co-Mixup's inner
+problem.
 
-Improved by alpha-beta swaps, each of them an exact minimum cut. Without Python's lock, so that the partitions of a batch run in parallel.
+Improved by alpha-beta swaps, each of them an exact minimum cut. Without Python's lock, so that the partitions
+of a batch run in parallel.
 """
 
 from __future__ import annotations
@@ -64,10 +66,15 @@ def swap(labels: Ints, unary: Floats, distance: Floats, pairs: Ints, a: int, b: 
             price[node[q], 0] += distance[labels[p], a]
             price[node[q], 1] += distance[labels[p], b]
     source, sink = active, active + 1
-    heads, weights, arc = np.empty(2 * (2 * active + inside), np.int64), np.zeros(2 * (2 * active + inside)), 0
+    heads, weights, arc = (
+        np.empty(2 * (2 * active + inside), np.int64),
+        np.zeros(2 * (2 * active + inside)),
+        0,
+    )
     for n in range(active):
         least = min(price[n, 0], price[n, 1])
-        heads[arc], heads[arc + 1], weights[arc] = n, source, price[n, 1] - least  # cut where the cell takes b
+        # cut where the cell takes b
+        heads[arc], heads[arc + 1], weights[arc] = n, source, price[n, 1] - least
         heads[arc + 2], heads[arc + 3], weights[arc + 2] = sink, n, price[n, 0] - least
         arc += 4
     for e in range(len(pairs)):
@@ -121,4 +128,6 @@ def label_output(unary: Floats, current: Ints, distance: Floats, pairs: Ints) ->
     labels, other = current.copy(), np.empty_like(current)
     for cell in range(len(other)):
         other[cell] = np.argmin(unary[cell])
-    return labels if improve(labels, unary, distance, pairs) <= improve(other, unary, distance, pairs) else other
+    return (
+        labels if improve(labels, unary, distance, pairs) <= improve(other, unary, distance, pairs) else other
+    )

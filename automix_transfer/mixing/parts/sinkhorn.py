@@ -1,4 +1,5 @@
-"""Optimal transport between two sets of feature vectors, smoothed by an entropy: Sinkhorn's iterations in the log domain."""
+"""Optimal transport between two sets of feature vectors, smoothed by an entropy: Sinkhorn's iterations in the
+log domain."""
 
 from __future__ import annotations
 
@@ -9,11 +10,15 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def sinkhorn(x: Tensor, y: Tensor, epsilon: float = 0.1, iterations: int = 100, tolerance: float = 0.1) -> Tensor:
-    """Plans (N, M, M) between x and y (N, M, D) with uniform marginals 1/M and squared Euclidean costs; column sums are exact.
+def sinkhorn(
+    x: Tensor, y: Tensor, epsilon: float = 0.1, iterations: int = 100, tolerance: float = 0.1
+) -> Tensor:
+    """Plans (N, M, M) between x and y (N, M, D) with uniform marginals 1/M and squared Euclidean costs;
+    column sums are exact.
 
-    Stops after ``iterations``, or when the potentials of the rows move by less than ``tolerance`` in sum, on average over the samples.
-    In float32 whatever the features are; vectors that are not finite give the uniform plan.
+    Stops after ``iterations``, or when the potentials of the rows move by less than ``tolerance`` in sum, on
+    average over the samples. In float32 whatever the features are; vectors that are not finite give the
+    uniform plan.
     """
     x, y = x.float(), y.float()
     cost = x.square().sum(2, keepdim=True) + y.square().sum(2).unsqueeze(1) - 2 * x @ y.transpose(1, 2)

@@ -13,18 +13,28 @@ from automix_transfer.models.weights import load_encoder
 
 
 class Teacher:
-    """Holds the network outside of the method's modules: it is not trained, not saved in checkpoints (its file is named in the recipe),
-    and follows the images to their device. It stays in eval mode unless ``train_mode`` says otherwise.
+    """Holds the network outside of the method's modules: it is not trained, not saved in checkpoints (its
+    file is named in the recipe), and follows the images to their device. It stays in eval mode unless
+    ``train_mode`` says otherwise.
 
     Raises:
         UserError: no file is given, or it does not fit; see `load_encoder`.
     """
 
-    def __init__(self, weights: str, name: str = "", asked_by: str = "this method", instead: str = "mixup or cutmix",
-                 which: str | None = None) -> None:
+    def __init__(
+        self,
+        weights: str,
+        name: str = "",
+        asked_by: str = "this method",
+        instead: str = "mixup or cutmix",
+        which: str | None = None,
+    ) -> None:
         if not weights:
-            raise UserError(f"method.teacher_weights is empty, but {asked_by} needs a trained network; give the file of one, "
-                            f"or choose a method that needs none, e.g. {instead}")
+            raise UserError(
+                f"method.teacher_weights is empty, but {asked_by} needs a trained network; give the file of "
+                "one, "
+                f"or choose a method that needs none, e.g. {instead}"
+            )
         encoder, self.info = load_encoder(weights, name or None, which)
         self._network = (encoder.requires_grad_(False).eval(),)
 
@@ -33,13 +43,15 @@ class Teacher:
         return self._network[0]
 
     def inputs(self, images: Tensor, info: EncoderInfo | None, side: int | None) -> Tensor:
-        """``images`` (N, 3, H, W), normalised as ``info`` says, in the teacher's normalisation and with its side in pixels (None: as
-        they are)."""
+        """``images`` (N, 3, H, W), normalised as ``info`` says, in the teacher's normalisation and with its
+        side in pixels (None: as they are)."""
         self.network.to(images.device)
         images = images.float()
         if info is not None and (info.mean, info.std) != (self.info.mean, self.info.std):
-            mean, std, own_mean, own_std = (torch.tensor(v, device=images.device).view(-1, 1, 1)
-                                            for v in (info.mean, info.std, self.info.mean, self.info.std))
+            mean, std, own_mean, own_std = (
+                torch.tensor(v, device=images.device).view(-1, 1, 1)
+                for v in (info.mean, info.std, self.info.mean, self.info.std)
+            )
             images = (images * std + mean - own_mean) / own_std
         if side is not None and images.shape[2:] != (side, side):
             images = functional.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
@@ -47,7 +59,8 @@ class Teacher:
 
     @torch.no_grad()
     def feature_maps(self, images: Tensor, layer: str, train_mode: bool = False) -> Tensor:
-        """(N, C, h, w) at submodule ``layer``; ``train_mode``: BatchNorm uses the batch's statistics (its own stay as they are)."""
+        """(N, C, h, w) at submodule ``layer``; ``train_mode``: BatchNorm uses the batch's statistics (its own
+        stay as they are)."""
         find_layer(self.network, layer)
         if not train_mode:
             return features(self.network, images, layer).float()

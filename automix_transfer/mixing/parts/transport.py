@@ -11,7 +11,9 @@ from torch import Tensor
 
 def distance_costs(blocks: tuple[int, int], device: torch.device) -> Tensor:
     """Squared distance between blocks (M, M), as a share of the longest squared side."""
-    rows, columns = torch.meshgrid(*(torch.arange(n, device=device, dtype=torch.float32) for n in blocks), indexing="ij")
+    rows, columns = torch.meshgrid(
+        *(torch.arange(n, device=device, dtype=torch.float32) for n in blocks), indexing="ij"
+    )
     places = torch.stack([rows.flatten(), columns.flatten()], dim=1)
     return (places.unsqueeze(1) - places.unsqueeze(0)).square().sum(dim=2) / max(max(blocks) - 1, 1) ** 2
 
@@ -19,9 +21,10 @@ def distance_costs(blocks: tuple[int, int], device: torch.device) -> Tensor:
 def plan_transport(shares: Tensor, mask: Tensor, strength: float = 0.8, rounds: int | None = None) -> Tensor:
     """The plan for an image with block shares (N, h, w) of saliency that is shown by ``mask`` (N, h, w).
 
-    Moving block i to place j costs strength·dist² - share_i where the mask shows the place. Each round every block asks for its cheapest
-    place, a place goes to the cheapest block, and the others pay 1 more for it from then on; after max(h, w) rounds (or when nobody has
-    lost) that is the plan. Places that nobody wants keep their own block: nothing is shown there.
+    Moving block i to place j costs strength·dist² - share_i where the mask shows the place. Each round every
+    block asks for its cheapest place, a place goes to the cheapest block, and the others pay 1 more for it
+    from then on; after max(h, w) rounds (or when nobody has lost) that is the plan. Places that nobody wants
+    keep their own block: nothing is shown there.
     """
     count, height, width = shares.shape
     places = height * width
@@ -32,7 +35,8 @@ def plan_transport(shares: Tensor, mask: Tensor, strength: float = 0.8, rounds: 
     for last in range(1 - (rounds or max(height, width)), 1):
         price = cost.gather(2, wanted.unsqueeze(2)).squeeze(2)
         best = torch.full_like(price, torch.inf).scatter_reduce(1, wanted, price, "amin")
-        candidates = torch.where(price == best.gather(1, wanted), block, places)  # of equal prices the first block wins
+        # of equal prices the first block wins
+        candidates = torch.where(price == best.gather(1, wanted), block, places)
         winner = torch.full_like(wanted, places).scatter_reduce(1, wanted, candidates, "amin")
         lost = winner.gather(1, wanted) != block
         if last == 0 or not lost.any():
@@ -49,6 +53,10 @@ def move_blocks(images: Tensor, plan: Tensor, blocks: tuple[int, int]) -> Tensor
     """Images (N, C, H, W), cut into blocks (h, w) and laid out again as ``plan`` (N, h·w) says."""
     count, channels, height, width = images.shape
     high, wide = height // blocks[0], width // blocks[1]
-    pieces = images.reshape(count, channels, blocks[0], high, blocks[1], wide).permute(0, 2, 4, 1, 3, 5).reshape(count, plan.shape[1], -1)
+    pieces = (
+        images.reshape(count, channels, blocks[0], high, blocks[1], wide)
+        .permute(0, 2, 4, 1, 3, 5)
+        .reshape(count, plan.shape[1], -1)
+    )
     moved = pieces.gather(1, plan.unsqueeze(2).expand_as(pieces))
     return moved.reshape(count, *blocks, channels, high, wide).permute(0, 3, 1, 4, 2, 5).reshape(images.shape)

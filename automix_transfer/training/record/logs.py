@@ -1,4 +1,5 @@
-"""What a run says: progress on the terminal, ``log.jsonl`` (every row), ``log.csv`` (an epoch a row) and TensorBoard.
+"""What a run says: progress on the terminal, ``log.jsonl`` (every row), ``log.csv`` (an epoch a row) and
+TensorBoard.
 
 A resumed run drops the rows behind the step it resumes from, so that no step is logged twice.
 """
@@ -25,7 +26,8 @@ Share = Callable[[list[tuple[str, float]]], list[list[tuple[str, float]]]]
 
 
 class Averages:
-    """Running means of an epoch's metrics over all processes' images. Values stay on the device until they are asked for.
+    """Running means of an epoch's metrics over all processes' images. Values stay on the device until they
+    are asked for.
 
     Attributes:
         share: how a process hears of the others' values; a single one hears its own.
@@ -45,7 +47,8 @@ class Averages:
         """Fetch what still lies on the devices; every process must call it at the same step."""
         found = self.share([(name, float(value)) for name, value in self._waiting])
         self._waiting.clear()
-        # One at a time, step by step: the sum's last bit must not depend on when it was fetched, or a resumed run would differ.
+        # One at a time, step by step: the sum's last bit must not depend on when it was fetched, or a resumed
+        # run would differ.
         for name, value in filter(None, chain.from_iterable(zip_longest(*found))):
             pair = self.sums.setdefault(name, [0.0, 0])
             pair[0] += value
@@ -70,7 +73,9 @@ class Log:
         total: steps of the whole run.
     """
 
-    def __init__(self, folder: Path, main: bool, step: int, epoch: int, total: int, tensorboard: bool = True) -> None:
+    def __init__(
+        self, folder: Path, main: bool, step: int, epoch: int, total: int, tensorboard: bool = True
+    ) -> None:
         self.folder, self.main, self.total = folder, main, total
         self._begun, self._begun_step, self._printed = time.monotonic(), step, 0.0
         self._writer: Any = None
@@ -101,16 +106,24 @@ class Log:
             print(text, flush=True)
 
     def train(self, step: int, epoch: int, epochs: int, values: dict[str, float]) -> None:
-        """Log where an epoch stands: ``values`` has its mean loss and metrics so far, lr, images_per_s and data_share (of waiting)."""
+        """Log where an epoch stands: ``values`` has its mean loss and metrics so far, lr, images_per_s and
+        data_share (of waiting)."""
         if not self.main:
             return
         self._append({"kind": "train", "step": step, "epoch": epoch, **values})
         self._scalars("train", values, step)
         rate = (step - self._begun_step) / max(time.monotonic() - self._begun, 1e-9)
-        parts = [f"loss {values['loss']:.3f}", f"lr {values['lr']:.2g}", f"{values['images_per_s']:.0f} img/s",
-                 f"data {values['data_share']:.0%}", f"ETA {_clock((self.total - step) / max(rate, 1e-9))}"]
+        parts = [
+            f"loss {values['loss']:.3f}",
+            f"lr {values['lr']:.2g}",
+            f"{values['images_per_s']:.0f} img/s",
+            f"data {values['data_share']:.0%}",
+            f"ETA {_clock((self.total - step) / max(rate, 1e-9))}",
+        ]
         if self._progress is not None:
-            self._progress.update(0, completed=step, description=f"epoch {epoch}/{epochs}  " + "  ".join(parts))
+            self._progress.update(
+                0, completed=step, description=f"epoch {epoch}/{epochs}  " + "  ".join(parts)
+            )
         elif time.monotonic() - self._printed > 5:
             self._printed = time.monotonic()
             print(f"epoch {epoch}/{epochs}  step {step}/{self.total}  " + "  ".join(parts), flush=True)
@@ -122,9 +135,15 @@ class Log:
         self._append({"kind": "epoch", **row})
         write_text(self.folder / "log.csv", _csv(history))
         self._scalars("epoch", {k: v for k, v in row.items() if isinstance(v, float)}, row["step"])
-        metrics = "  ".join(f"{key} {value:.2f}" for key, value in row.items() if key.startswith(("top1", "top5", "val_loss", "mask_")))
-        self.say(f"epoch {row['epoch']} done: loss {row['loss']:.3f}  {metrics}  "
-                 f"({row['images_per_s']:.0f} img/s, data {row['data_share']:.0%})")
+        metrics = "  ".join(
+            f"{key} {value:.2f}"
+            for key, value in row.items()
+            if key.startswith(("top1", "top5", "val_loss", "mask_"))
+        )
+        self.say(
+            f"epoch {row['epoch']} done: loss {row['loss']:.3f}  {metrics}  "
+            f"({row['images_per_s']:.0f} img/s, data {row['data_share']:.0%})"
+        )
 
     def picture(self, name: str, image: Any, step: int) -> None:
         """An (H, W, 3) uint8 picture for TensorBoard."""
@@ -144,7 +163,9 @@ class Log:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**row, "time": round(time.time(), 3)}) + "\n")
         except OSError as error:
-            raise UserError(f"{path} could not be written ({error.strerror}); free space and go on with --resume") from error
+            raise UserError(
+                f"{path} could not be written ({error.strerror}); free space and go on with --resume"
+            ) from error
 
     def _scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         if self._writer is not None:
@@ -152,7 +173,8 @@ class Log:
                 self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def _cut(self, step: int, epoch: int) -> None:
-        """Drop the rows of steps that will be done again, and a last row that a killed process left unfinished."""
+        """Drop the rows of steps that will be done again, and a last row that a killed process left
+        unfinished."""
         path = self.folder / "log.jsonl"
         kept = []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:

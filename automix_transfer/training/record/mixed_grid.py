@@ -20,20 +20,32 @@ GAP = 2
 
 
 @torch.no_grad()
-def mixed_grid(images: Tensor, output: StepOutput, mean: Sequence[float], std: Sequence[float], count: int = 8) -> np.ndarray:
-    """An (H, W, 3) uint8 picture with a column for each of the first ``count`` samples and rows x_i, x_j, mask (white: i), mixed.
+def mixed_grid(
+    images: Tensor, output: StepOutput, mean: Sequence[float], std: Sequence[float], count: int = 8
+) -> np.ndarray:
+    """An (H, W, 3) uint8 picture with a column for each of the first ``count`` samples and rows x_i, x_j,
+    mask (white: i), mixed.
 
-    ``images`` (N, 3, H, W) are the step's inputs, normalised with ``mean`` and ``std``. Rows that the method does not have are left out.
+    ``images`` (N, 3, H, W) are the step's inputs, normalised with ``mean`` and ``std``. Rows that the method
+    does not have are left out.
     """
     count = min(count, len(images))
-    rows = [("image i", _pixels(images[:count, :3], mean, std))]  # the first of the views, where there are several
+    # the first of the views, where there are several
+    rows = [("image i", _pixels(images[:count, :3], mean, std))]
     if output.permutation is not None:
         partners = output.permutation[:count].to(images.device)
         rows.append(("image j", _pixels(images[partners], mean, std)))
     if output.mask is not None:
-        rows.append(("share of i", output.mask[:count].detach().float().cpu().expand(-1, 3, -1, -1).clamp(0, 1)))
+        rows.append(
+            ("share of i", output.mask[:count].detach().float().cpu().expand(-1, 3, -1, -1).clamp(0, 1))
+        )
     if output.mixed is not None:
-        rows.append(("mixed" if output.lam is None else f"mixed, lam = {output.lam:.2f}", _pixels(output.mixed[:count], mean, std)))
+        rows.append(
+            (
+                "mixed" if output.lam is None else f"mixed, lam = {output.lam:.2f}",
+                _pixels(output.mixed[:count], mean, std),
+            )
+        )
 
     scale = max(1, -(-CELL // images.shape[-1]))
     height, width = images.shape[-2] * scale, images.shape[-1] * scale

@@ -21,14 +21,22 @@ def median_epochs(epochs: int) -> int:
 
 
 def is_evaluated(run: Run, epoch: int) -> bool:
-    """Whether epoch ``epoch`` (from 1) ends with an evaluation: every n-th, and all that the median is taken over."""
+    """Whether epoch ``epoch`` (from 1) ends with an evaluation: every n-th, and all that the median is taken
+    over."""
     config = run.experiment.train
     return epoch % config.eval_every_epochs == 0 or epoch > config.epochs - median_epochs(config.epochs)
 
 
-def evaluate_encoders(method: Method, batches: ImageLoader, world: World, precision: str, max_batches: int | None = None,
-                      stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
-    """``top1``, ``top5`` and ``val_loss`` of the encoder for inference; ``top1_<name>`` of each where there are several. See `evaluate`."""
+def evaluate_encoders(
+    method: Method,
+    batches: ImageLoader,
+    world: World,
+    precision: str,
+    max_batches: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:
+    """``top1``, ``top5`` and ``val_loss`` of the encoder for inference; ``top1_<name>`` of each where there
+    are several. See `evaluate`."""
     broadcast_buffers(method, world)
     encoders = method.encoders()
     metrics: dict[str, float] = {}
@@ -42,9 +50,16 @@ def evaluate_encoders(method: Method, batches: ImageLoader, world: World, precis
 
 
 def epoch_row(run: Run, metrics: dict[str, float], speed: dict[str, float]) -> dict[str, Any]:
-    """One row of the history: the epoch's mean losses, where it was evaluated its accuracies, and how fast it was."""
-    return {"epoch": run.at.epoch, "step": run.at.step, "lr": run.optimizer.param_groups[0]["lr"], **run.at.averages.means(), **metrics,
-            **speed}
+    """One row of the history: the epoch's mean losses, where it was evaluated its accuracies, and how fast it
+    was."""
+    return {
+        "epoch": run.at.epoch,
+        "step": run.at.step,
+        "lr": run.optimizer.param_groups[0]["lr"],
+        **run.at.averages.means(),
+        **metrics,
+        **speed,
+    }
 
 
 def final_metrics(run: Run) -> dict[str, Any]:
@@ -52,28 +67,49 @@ def final_metrics(run: Run) -> dict[str, Any]:
     history = [row for row in run.at.history if "top1" in row]
     if not history:
         return {"epochs": run.at.epoch, "steps": run.at.step}
-    last, window = history[-1], history[-median_epochs(run.experiment.train.epochs):]
-    return {"top1_last": last["top1"], "top1_best": run.at.best["top1"], "top1_best_epoch": run.at.best["epoch"],
-            "top1_median": statistics.median(row["top1"] for row in window), "median_epochs": len(window), "top5_last": last["top5"],
-            **{f"{key}_last": value for key, value in last.items() if key.startswith("top1_")},
-            "epochs": run.at.epoch, "steps": run.at.step, "seconds": round(run.at.seconds, 1)}
+    last, window = history[-1], history[-median_epochs(run.experiment.train.epochs) :]
+    return {
+        "top1_last": last["top1"],
+        "top1_best": run.at.best["top1"],
+        "top1_best_epoch": run.at.best["epoch"],
+        "top1_median": statistics.median(row["top1"] for row in window),
+        "median_epochs": len(window),
+        "top5_last": last["top5"],
+        **{f"{key}_last": value for key, value in last.items() if key.startswith("top1_")},
+        "epochs": run.at.epoch,
+        "steps": run.at.step,
+        "seconds": round(run.at.seconds, 1),
+    }
 
 
 def of_each_encoder(metrics: dict[str, Any]) -> dict[str, str]:
-    """The final metrics' key of each encoder's accuracy: ``{"k": "top1_k_last", ...}``, empty where there is only one encoder."""
-    keys = (key for key in metrics if key.startswith("top1_") and key.endswith("_last") and key != "top1_last")
-    return {key[len("top1_"):-len("_last")]: key for key in keys}
+    """The final metrics' key of each encoder's accuracy: ``{"k": "top1_k_last", ...}``, empty where there is
+    only one encoder."""
+    keys = (
+        key for key in metrics if key.startswith("top1_") and key.endswith("_last") and key != "top1_last"
+    )
+    return {key[len("top1_") : -len("_last")]: key for key in keys}
 
 
 def final_message(metrics: dict[str, Any]) -> str:
     """What the run ends with, for people."""
     if "top1_last" not in metrics:
         return f"finished after {metrics['epochs']} epochs"
-    text = (f"finished: top-1 {metrics['top1_last']:.2f} % (median of the last {metrics['median_epochs']} epochs "
-            f"{metrics['top1_median']:.2f}, best {metrics['top1_best']:.2f} in epoch {metrics['top1_best_epoch']}), "
-            f"{metrics['seconds']:.0f} s")
-    ahead = {name: metrics[key] for name, key in of_each_encoder(metrics).items() if metrics[key] > metrics["top1_last"] + AHEAD}
+    text = (
+        f"finished: top-1 {metrics['top1_last']:.2f} % (median of the last {metrics['median_epochs']} epochs "
+        f"{metrics['top1_median']:.2f}, best {metrics['top1_best']:.2f} in epoch "
+        f"{metrics['top1_best_epoch']}), "
+        f"{metrics['seconds']:.0f} s"
+    )
+    ahead = {
+        name: metrics[key]
+        for name, key in of_each_encoder(metrics).items()
+        if metrics[key] > metrics["top1_last"] + AHEAD
+    }
     for name, value in ahead.items():
-        text += (f"\nencoder {name} is ahead of the one for inference: {value:.2f} against {metrics['top1_last']:.2f}; "
-                 f"the moving average may still lag behind in a run this short")
+        text += (
+            f"\nencoder {name} is ahead of the one for inference: {value:.2f} against "
+            f"{metrics['top1_last']:.2f}; "
+            f"the moving average may still lag behind in a run this short"
+        )
     return text

@@ -1,4 +1,5 @@
-"""A run folder explains itself: the config as run, the code's commit, versions, device, seed and command line."""
+"""A run folder explains itself: the config as run, the code's commit, versions, device, seed and command
+line."""
 
 from __future__ import annotations
 
@@ -33,12 +34,29 @@ def prepare(folder: Path, experiment: Experiment, world: World, resumed_step: in
     """
     if resumed_step is None:
         refuse_overwriting(folder)
-    starts = read_json(folder / "run.json").get("starts", []) if resumed_step is not None and (folder / "run.json").exists() else []
-    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor() or platform.machine()
-    start = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "from_step": resumed_step or 0, "command": command_line(), **git_commit(),
-             "processes": world.size, "device": f"{world.device}: {device}", "threads": torch.get_num_threads(), "cuda": torch.version.cuda,
-             "python": platform.python_version(), "platform": platform.platform(),
-             "packages": {"automix_transfer": __version__, **{name: version(name) for name in PACKAGES}}}
+    starts = (
+        read_json(folder / "run.json").get("starts", [])
+        if resumed_step is not None and (folder / "run.json").exists()
+        else []
+    )
+    device = (
+        torch.cuda.get_device_name(world.device)
+        if world.device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
+    start = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "from_step": resumed_step or 0,
+        "command": command_line(),
+        **git_commit(),
+        "processes": world.size,
+        "device": f"{world.device}: {device}",
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {"automix_transfer": __version__, **{name: version(name) for name in PACKAGES}},
+    }
     write_text(folder / "config.yaml", to_yaml(experiment))
     write_json(folder / "run.json", {"seed": experiment.seed, "starts": [*starts, start]})
 
@@ -46,7 +64,10 @@ def prepare(folder: Path, experiment: Experiment, world: World, resumed_step: in
 def refuse_overwriting(folder: Path) -> None:
     """A fresh run must not write over another run's checkpoints."""
     if (folder / checkpoint.LAST).exists() or (folder / checkpoint.PREVIOUS).exists():
-        raise UserError(f"{folder} already holds the checkpoint of a run; go on with --resume, or choose another folder with output=FOLDER")
+        raise UserError(
+            f"{folder} already holds the checkpoint of a run; go on with --resume, or choose another folder "
+            "with output=FOLDER"
+        )
 
 
 def refuse_changes(source: str, saved: dict[str, Any], now: dict[str, Any]) -> None:
@@ -56,12 +77,16 @@ def refuse_changes(source: str, saved: dict[str, Any], now: dict[str, Any]) -> N
         before = with_defaults(saved)
     for key in [*after, *(k for k in before if k not in after)]:
         if key not in FREE_ON_RESUME and before.get(key) != after.get(key):
-            raise UserError(f"{source} was trained with {key}={before.get(key)}, but now {key}={after.get(key)}: that is another training; "
-                            "give the same value, or choose another output=FOLDER to start afresh")
+            raise UserError(
+                f"{source} was trained with {key}={before.get(key)}, but now {key}={after.get(key)}: that is "
+                "another training; "
+                "give the same value, or choose another output=FOLDER to start afresh"
+            )
 
 
 def command_line(resume: bool = False) -> str:
-    """The command that started this process, torchrun included; with ``resume`` the one that goes on. Under srun it is that of a task."""
+    """The command that started this process, torchrun included; with ``resume`` the one that goes on. Under
+    srun it is that of a task."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     start = ["python"]
     if size > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
@@ -78,13 +103,18 @@ def git_commit() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=True)
+            done = subprocess.run(
+                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=True
+            )
             return done.stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return None
 
     commit = git("rev-parse", "HEAD")
-    return {"commit": commit, "changed": bool(git("status", "--porcelain", "--untracked-files=no")) if commit else None}
+    return {
+        "commit": commit,
+        "changed": bool(git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+    }
 
 
 def version(name: str) -> str | None:

@@ -1,7 +1,8 @@
 """Checkpoints written beside the training: the loop waits for a copy in memory, and a thread does the rest.
 
-The copy is complete before the next step changes anything, so the file holds one moment of the run. What `checkpoint.save` promises stays:
-written beside, synced, read back, renamed, the previous one kept. A write that failed is raised in the loop, at its next look.
+The copy is complete before the next step changes anything, so the file holds one moment of the run. What
+`checkpoint.save` promises stays: written beside, synced, read back, renamed, the previous one kept. A write
+that failed is raised in the loop, at its next look.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from automix_transfer.training.record import checkpoint
 class Saver:
     """Writes one checkpoint at a time; as a context manager it is left only when the file is complete.
 
-    Costs the memory of one checkpoint on the CPU, kept from one to the next: filling it anew is six times as fast as asking for more.
+    Costs the memory of one checkpoint on the CPU, kept from one to the next: filling it anew is six times as
+        fast as asking for more.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,7 +31,12 @@ class Saver:
         self._copy: Any = None
         self._trusted = False  # whether last.pt is of this process
 
-    def save(self, content: dict[str, Any], best: bool = False, approve: Callable[[dict[str, Any]], None] = lambda copy: None) -> None:
+    def save(
+        self,
+        content: dict[str, Any],
+        best: bool = False,
+        approve: Callable[[dict[str, Any]], None] = lambda copy: None,
+    ) -> None:
         """Copy ``content`` and begin to write it; waits for the one before, should that still be under way.
 
         Args:
@@ -42,7 +49,9 @@ class Saver:
         self._copy = _copied(content, self._copy)
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # the copies from the GPU
-        self._thread = threading.Thread(target=self._write, args=(self._copy, best, approve), name="checkpoint")
+        self._thread = threading.Thread(
+            target=self._write, args=(self._copy, best, approve), name="checkpoint"
+        )
         self._thread.start()
 
     def look(self) -> None:
@@ -81,16 +90,26 @@ class Saver:
 
 
 def _copied(value: Any, before: Any) -> Any:
-    """``value`` with its tensors copied to the CPU, into those of ``before`` (an earlier result) where they have the same form."""
+    """``value`` with its tensors copied to the CPU, into those of ``before`` (an earlier result) where they
+    have the same form."""
     if isinstance(value, torch.Tensor):
-        fits = isinstance(before, torch.Tensor) and (before.shape, before.dtype) == (value.shape, value.dtype) \
+        fits = (
+            isinstance(before, torch.Tensor)
+            and (before.shape, before.dtype) == (value.shape, value.dtype)
             and before.stride() == value.stride()
-        target = before if fits else torch.empty_like(value, device="cpu", pin_memory=value.is_cuda, requires_grad=False)
+        )
+        target = (
+            before
+            if fits
+            else torch.empty_like(value, device="cpu", pin_memory=value.is_cuda, requires_grad=False)
+        )
         return target.copy_(value.detach(), non_blocking=True)
     if isinstance(value, dict):
         before = before if isinstance(before, dict) else {}
         return {key: _copied(item, before.get(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        before = before if isinstance(before, (list, tuple)) and len(before) == len(value) else [None] * len(value)
+        before = (
+            before if isinstance(before, (list, tuple)) and len(before) == len(value) else [None] * len(value)
+        )
         return type(value)(_copied(item, old) for item, old in zip(value, before, strict=True))
     return value

@@ -23,7 +23,8 @@ class Timer:
         """Begin an epoch at ``step``, or what is left of it."""
         self._epoch = self._row = (self.clock(), step)
         self._row_waits = self._epoch_waits = 0.0
-        self._first: float | None = None  # when the first batch was there: starting the loader's workers is no starving
+        # when the first batch was there: starting the loader's workers is no starving
+        self._first: float | None = None
 
     def waited(self, seconds: float) -> None:
         """Note that the loader was waited for."""
@@ -34,27 +35,40 @@ class Timer:
             self._epoch_waits += seconds
 
     def row(self, step: int, batch_size: int) -> dict[str, float]:
-        """``images_per_s`` (all processes) and ``data_share`` in [0, 1], this process's waiting for data, since the last call."""
+        """``images_per_s`` (all processes) and ``data_share`` in [0, 1], this process's waiting for data,
+        since the last call."""
         now, (before, first) = self.clock(), self._row
         seconds = max(now - before, 1e-9)
-        rates = {"images_per_s": (step - first) * batch_size / seconds, "data_share": min(self._row_waits / seconds, 1.0)}
+        rates = {
+            "images_per_s": (step - first) * batch_size / seconds,
+            "data_share": min(self._row_waits / seconds, 1.0),
+        }
         self._row, self._row_waits = (now, step), 0.0
         return rates
 
     def epoch(self, step: int, batch_size: int) -> dict[str, float]:
-        """As `row`, since the epoch's start without the first batch; evaluation is not counted if called before it."""
+        """As `row`, since the epoch's start without the first batch; evaluation is not counted if called
+        before it."""
         now, (before, first) = self.clock(), self._epoch
-        return {"images_per_s": round((step - first) * batch_size / max(now - before, 1e-9), 1), "data_share": round(self._share(now), 3)}
+        return {
+            "images_per_s": round((step - first) * batch_size / max(now - before, 1e-9), 1),
+            "data_share": round(self._share(now), 3),
+        }
 
     def hint(self, workers: int) -> str:
-        """One sentence, once, if the epoch so far spent more than a fifth of its time on waiting for data; else nothing."""
+        """One sentence, once, if the epoch so far spent more than a fifth of its time on waiting for data;
+        else nothing."""
         now = self.clock()
         share = self._share(now)
         if self._said or share <= STARVING or now - self._epoch[0] < PATIENCE:
             return ""
         self._said = True
-        return (f"hint: {share:.0%} of the time goes into waiting for images; raise data.workers (now {workers} a process; this machine "
-                f"has {os.cpu_count()} cores), or put the data on a faster disk or into shards (python -m automix_transfer.data.pack)")
+        return (
+            f"hint: {share:.0%} of the time goes into waiting for images; raise data.workers (now {workers} "
+            "a process; this machine "
+            f"has {os.cpu_count()} cores), or put the data on a faster disk or into shards (python -m "
+            "automix_transfer.data.pack)"
+        )
 
     def lap(self) -> float:
         """Seconds since the last call."""

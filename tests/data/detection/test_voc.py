@@ -1,4 +1,5 @@
-"""VOC annotations: boxes to the pixel, all problems in one sentence each, and no input that ends in a traceback."""
+"""VOC annotations: boxes to the pixel, all problems in one sentence each, and no input that ends in a
+traceback."""
 
 from __future__ import annotations
 
@@ -50,8 +51,21 @@ def test_boxes_become_zero_based_with_exclusive_ends(tmp_path):
     assert record["file_name"] == str(tmp_path / "JPEGImages" / "a.jpg")
     assert (record["image_id"], record["height"], record["width"]) == ("a", 30, 40)
     assert record["objects"] == [
-        {"bbox": [0.0, 0.0, 40.0, 30.0], "class": "cat", "difficult": False, "truncated": True, "iscrowd": False},
-        {"bbox": [10.0, 9.0, 20.0, 10.0], "class": "dog", "difficult": True, "truncated": False, "iscrowd": False}]
+        {
+            "bbox": [0.0, 0.0, 40.0, 30.0],
+            "class": "cat",
+            "difficult": False,
+            "truncated": True,
+            "iscrowd": False,
+        },
+        {
+            "bbox": [10.0, 9.0, 20.0, 10.0],
+            "class": "dog",
+            "difficult": True,
+            "truncated": False,
+            "iscrowd": False,
+        },
+    ]
     assert classes_of_voc(tmp_path) == ["cat", "dog"]  # a part is no object
 
 
@@ -59,28 +73,35 @@ def test_lists_with_a_second_column_blank_lines_and_windows_line_ends_are_read(t
     assert len(read_voc(make(tmp_path, ids="a  1\r\n\r\n"), "train")) == 1
 
 
-@pytest.mark.parametrize(("old", "new", "expected"), [
-    ("<xmax>40", "<xmax>42", "object 1, bndbox: (1, 1, 42, 30) lies outside the image of 40x30"),
-    ("<xmin>1<", "<xmin>0<", "outside the image of 40x30 pixels (VOC counts pixels from 1)"),
-    ("<xmin>11", "<xmin>21", "object 2, bndbox: (21, 10, 20, 10) is empty or inverted"),
-    ("<xmin>11", "<xmin>eleven", "object 2, bndbox/xmin: is 'eleven'; expected a number"),
-    ("<xmin>11</xmin>", "", "object 2, bndbox/xmin: is missing or empty"),
-    ("<xmin>11", "<xmin>nan", "bndbox/xmin: is 'nan'"),
-    ("<xmin>11", "<xmin>1e400", "bndbox/xmin: is '1e400'"),
-    ("<width>40", "<width>41", "is 40x30 pixels, but its annotation says 41x30"),
-    ("<width>40", "<width>0", "size/width: is 0; expected pixels, 1 or more"),
-    ("<width>40", "<width>40.5", "size/width: is '40.5'; expected a whole number"),
-    ("<width>40</width>", "", "size/width: is missing or empty"),
-    ("<name>dog</name>", "", "object 2: <name> is missing or empty"),
-    ("<name>dog", "<name>wolf", "object 2: class 'wolf' is unknown; the classes are cat, dog"),
-    ("<difficult>1", "<difficult>yes", "object 2, difficult: is 'yes'; expected 0 or 1"),
-    ("</annotation>", "", "a.xml line 14: is not well-formed XML"),
-    ("annotation>", "note>", "has no <annotation> element at its top"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("<xmax>40", "<xmax>42", "object 1, bndbox: (1, 1, 42, 30) lies outside the image of 40x30"),
+        ("<xmin>1<", "<xmin>0<", "outside the image of 40x30 pixels (VOC counts pixels from 1)"),
+        ("<xmin>11", "<xmin>21", "object 2, bndbox: (21, 10, 20, 10) is empty or inverted"),
+        ("<xmin>11", "<xmin>eleven", "object 2, bndbox/xmin: is 'eleven'; expected a number"),
+        ("<xmin>11</xmin>", "", "object 2, bndbox/xmin: is missing or empty"),
+        ("<xmin>11", "<xmin>nan", "bndbox/xmin: is 'nan'"),
+        ("<xmin>11", "<xmin>1e400", "bndbox/xmin: is '1e400'"),
+        ("<width>40", "<width>41", "is 40x30 pixels, but its annotation says 41x30"),
+        ("<width>40", "<width>0", "size/width: is 0; expected pixels, 1 or more"),
+        ("<width>40", "<width>40.5", "size/width: is '40.5'; expected a whole number"),
+        ("<width>40</width>", "", "size/width: is missing or empty"),
+        ("<name>dog</name>", "", "object 2: <name> is missing or empty"),
+        ("<name>dog", "<name>wolf", "object 2: class 'wolf' is unknown; the classes are cat, dog"),
+        ("<difficult>1", "<difficult>yes", "object 2, difficult: is 'yes'; expected 0 or 1"),
+        ("</annotation>", "", "a.xml line 14: is not well-formed XML"),
+        ("annotation>", "note>", "has no <annotation> element at its top"),
+    ],
+)
 def test_each_mistake_is_named_with_file_and_field(tmp_path, old, new, expected):
     assert old in XML
     message = problem(make(tmp_path, XML.replace(old, new)), classes=["cat", "dog"])
-    assert expected in message and "a." in message and "correct these files or take the images out of the split" in message
+    assert (
+        expected in message
+        and "a." in message
+        and "correct these files or take the images out of the split" in message
+    )
 
 
 def test_what_only_the_evaluator_needs_is_asked_for_only_when_strict(tmp_path):
@@ -99,7 +120,9 @@ def test_a_box_may_exceed_the_image_by_rounding_only(tmp_path):
 
 
 def test_entity_bombs_and_files_read_through_entities_are_refused(tmp_path):
-    bomb = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>' + XML.replace("cat", "&b;")
+    bomb = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>' + XML.replace(
+        "cat", "&b;"
+    )
     assert "declares a DTD or entities" in problem(make(tmp_path, bomb))
     outside = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]>' + XML.replace("cat", "&a;")
     assert "declares a DTD or entities" in problem(make(tmp_path, outside))
@@ -111,7 +134,10 @@ def test_all_problems_are_reported_at_once_the_first_twenty_in_words(tmp_path):
     assert ": 32 problems" in message and message.count("\n") == 21 and message.endswith("... and 12 more")
     make(tmp_path, ids="a\na\n../a\n")
     message = problem(tmp_path)
-    assert "train.txt line 2: image 'a' is listed twice" in message and "train.txt line 3: '../a' is not the name of an image" in message
+    assert (
+        "train.txt line 2: image 'a' is listed twice" in message
+        and "train.txt line 3: '../a' is not the name of an image" in message
+    )
 
 
 @pytest.mark.parametrize("check_images", [True, False])
@@ -152,7 +178,10 @@ def test_a_missing_root_split_or_empty_split_says_what_there_is(tmp_path):
 @given(xml=mutated(XML.encode()), strict=st.booleans())
 def test_random_changes_end_in_a_record_or_a_user_error(tmp_path, xml, strict):
     make(tmp_path, xml)
-    for read in (lambda: read_voc(tmp_path, "train", ["cat", "dog"], strict=strict), lambda: classes_of_voc(tmp_path)):
+    for read in (
+        lambda: read_voc(tmp_path, "train", ["cat", "dog"], strict=strict),
+        lambda: classes_of_voc(tmp_path),
+    ):
         try:
             read()
         except UserError as error:
@@ -160,7 +189,11 @@ def test_random_changes_end_in_a_record_or_a_user_error(tmp_path, xml, strict):
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ids=st.one_of(st.binary(max_size=40), st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass"))))
+@given(
+    ids=st.one_of(
+        st.binary(max_size=40), st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass"))
+    )
+)
 def test_random_split_files_end_in_records_or_a_user_error(tmp_path, ids):
     make(tmp_path)
     (tmp_path / "ImageSets" / "Main" / "train.txt").write_bytes(ids)
@@ -176,5 +209,10 @@ def test_real_images_are_read(shared_data):
     records = read_voc(root, "trainval", strict=True)
     assert len(records) == 100 and sum(len(record["objects"]) for record in records) == 273
     assert len(read_voc(root, "train", classes_of_voc(root))) == 80
-    touching = [thing for record in records for thing in record["objects"] if thing["bbox"][2] == record["width"] or thing["bbox"][0] == 0]
+    touching = [
+        thing
+        for record in records
+        for thing in record["objects"]
+        if thing["bbox"][2] == record["width"] or thing["bbox"][0] == 0
+    ]
     assert touching  # real boxes that reach the frame are no error

@@ -1,4 +1,5 @@
-"""Tar shards: the same samples as the folder they were packed from, in the same order, and no traceback from any file."""
+"""Tar shards: the same samples as the folder they were packed from, in the same order, and no traceback from
+any file."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def png(seed: int = 0) -> bytes:
 
 
 def test_batches_are_those_of_the_folder(packed: tuple[Path, Path]) -> None:
-    """So training on shards has the bits of training on the folder, with workers and entered in the middle of an epoch."""
+    """So training on shards has the bits of training on the folder, with workers and entered in the middle of
+    an epoch."""
     folder, output = packed
     options = {"image_size": 8, "val_split": "val"}
     first = train_dataset(DataConfig(root=str(folder), **options), seed=3)
@@ -69,25 +71,38 @@ def test_batches_are_those_of_the_folder(packed: tuple[Path, Path]) -> None:
     assert len(ours) == 3
     for a, b in zip(ours, theirs, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    assert torch.equal(eval_dataset(DataConfig(root=str(output), dataset="shards", **options))[20][0],
-                       eval_dataset(DataConfig(root=str(folder), **options))[20][0])
+    assert torch.equal(
+        eval_dataset(DataConfig(root=str(output), dataset="shards", **options))[20][0],
+        eval_dataset(DataConfig(root=str(folder), **options))[20][0],
+    )
 
 
 def test_limits_and_the_check(packed: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
     _, output = packed
     config = DataConfig(root=str(output), dataset="shards", limit_classes=2, limit_per_class=3)
     listing = load_listing(config, "train")
-    assert (len(listing), listing.classes) == (6, ["class_0", "class_1"]) and listing.packed is not None and len(listing.packed.spans) == 6
+    assert (
+        (len(listing), listing.classes) == (6, ["class_0", "class_1"])
+        and listing.packed is not None
+        and len(listing.packed.spans) == 6
+    )
     assert check.main(["--dataset", "shards", "--root", str(output)]) == 0
     text = capsys.readouterr().out
-    assert "every image decodes" in text and "train: 21 images of 3 classes" in text and "16 to 16 wide" in text
+    assert (
+        "every image decodes" in text and "train: 21 images of 3 classes" in text and "16 to 16 wide" in text
+    )
 
 
 def test_a_bad_image_in_a_shard(tmp_path: Path) -> None:
-    """Named by shard and member, left out with on_bad_image=skip, and the verdict forgotten when the shard changes."""
+    """Named by shard and member, left out with on_bad_image=skip, and the verdict forgotten when the shard
+    changes."""
     bad = png()[:30]
-    shard = write(tmp_path / "train-0.tar", {"a/0.png": png(), "a/1.png": bad, "b/2.png": png(), "b/3.png": b""})
-    config = DataConfig(root=str(tmp_path), dataset="shards", val_split="train", image_size=4, on_bad_image="skip")
+    shard = write(
+        tmp_path / "train-0.tar", {"a/0.png": png(), "a/1.png": bad, "b/2.png": png(), "b/3.png": b""}
+    )
+    config = DataConfig(
+        root=str(tmp_path), dataset="shards", val_split="train", image_size=4, on_bad_image="skip"
+    )
     assert len(train_dataset(config)) == len(train_dataset(config)) == 2
     with pytest.raises(UserError, match="train-0.tar/a/1.png is"):
         train_dataset(DataConfig(root=str(tmp_path), dataset="shards", image_size=4))[1]
@@ -99,22 +114,42 @@ def test_a_bad_image_in_a_shard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_layouts_of_others(tmp_path: Path, form: int) -> None:
-    """WebDataset's published ImageNet shards, and the tar of a folder of classes, in every format that tar programs write."""
+    """WebDataset's published ImageNet shards, and the tar of a folder of classes, in every format that tar
+    programs write."""
     long = "x" * 120 if form != tarfile.USTAR_FORMAT else "x" * 60  # beyond the 100 bytes of a plain header
-    write(tmp_path / "wds" / "imagenet1k-train-0000.tar", {f"n01/{long}.jpg": b"one", f"n01/{long}.cls": b"4", f"n01/{long}.json": b"{}",
-                                                           "é.jpeg": b"three", "é.cls": b"0\n"}, format=form)
+    write(
+        tmp_path / "wds" / "imagenet1k-train-0000.tar",
+        {
+            f"n01/{long}.jpg": b"one",
+            f"n01/{long}.cls": b"4",
+            f"n01/{long}.json": b"{}",
+            "é.jpeg": b"three",
+            "é.cls": b"0\n",
+        },
+        format=form,
+    )
     write(tmp_path / "wds" / "imagenet1k-validation-0000.tar", {"0.png": b"v", "0.cls": b"2"}, format=form)
     train = shards(tmp_path / "wds", "train")
-    assert train.labels == [4, 0] and train.classes == ["0", "1", "2", "3", "4"] and train.paths[1].name == "é.jpeg"
+    assert (
+        train.labels == [4, 0]
+        and train.classes == ["0", "1", "2", "3", "4"]
+        and train.paths[1].name == "é.jpeg"
+    )
     assert train.packed is not None and [train.packed.read(index) for index in (0, 1)] == [b"one", b"three"]
     assert shards(tmp_path / "wds", "validation").classes == train.classes
     (tmp_path / "wds" / "classes.txt").write_text("".join(f"class {n}\n" for n in range(6)))
     assert shards(tmp_path / "wds", "validation").classes[5] == "class 5"
 
-    write(tmp_path / "dirs" / "train" / "a.tar", {f"./dog/{long}.png": b"1", "./cat/1.png": b"2", "./README": b""}, format=form)
+    write(
+        tmp_path / "dirs" / "train" / "a.tar",
+        {f"./dog/{long}.png": b"1", "./cat/1.png": b"2", "./README": b""},
+        format=form,
+    )
     write(tmp_path / "dirs" / "val" / "a.tar", {"dog/deep/er.png": b"1"}, format=form)
     train = shards(tmp_path / "dirs", "train")
-    assert (train.labels, train.classes) == ([1, 0], ["cat", "dog"]) and shards(tmp_path / "dirs", "val").labels == [1]
+    assert (train.labels, train.classes) == ([1, 0], ["cat", "dog"]) and shards(
+        tmp_path / "dirs", "val"
+    ).labels == [1]
 
 
 def test_the_reader_agrees_with_tarfile(tmp_path: Path) -> None:
@@ -129,11 +164,14 @@ def test_the_reader_agrees_with_tarfile(tmp_path: Path) -> None:
             tar.add(source, "tree")
         with tarfile.open(tmp_path / "x.tar") as tar:
             expected = [(member.name, member.offset_data, member.size) for member in tar if member.isfile()]
-        assert list(members(tmp_path / "x.tar")) == expected and len(expected) == (8 if form == tarfile.USTAR_FORMAT else 9)
+        assert list(members(tmp_path / "x.tar")) == expected and len(expected) == (
+            8 if form == tarfile.USTAR_FORMAT else 9
+        )
 
 
-def test_packing_goes_on_and_refuses_what_it_cannot_pack(packed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch,
-                                                         capsys: pytest.CaptureFixture) -> None:
+def test_packing_goes_on_and_refuses_what_it_cannot_pack(
+    packed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     root, output = packed
     arguments = ["--dataset", "imagefolder", "--root", str(root), "--output", str(output)]
     shard = output / "train-000000.tar"
@@ -174,7 +212,9 @@ def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
     assert not (tmp_path / "shards").exists()
 
 
-def test_shards_are_cut_by_size(packed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_are_cut_by_size(
+    packed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, _ = packed
     listing = load_listing(DataConfig(root=str(root)), "train")
     monkeypatch.setattr(pack, "_starts", lambda sizes, limit: iter([0, 5, 20]))
@@ -186,15 +226,21 @@ def test_shards_are_cut_by_size(packed: tuple[Path, Path], tmp_path: Path, monke
     assert list(pack._starts([4, 4, 4, 9, 1, 1], 8)) == [0, 2, 3, 4]
 
 
-@pytest.mark.parametrize(("files", "message"), [
-    ({"a.png": b"", "b.png": b"", "a.cls": b"1"}, "image 'b.png' has no label"),
-    ({"a.png": b"", "a.cls": b"cat"}, "'a.cls' is 'cat', no class number"),
-    ({"a.png": b"", "a.cls": b"1" * 30}, "no class number"),
-    ({"a.png": b"", "a.mask.png": b"", "a.cls": b"1"}, "sample 'a' has two images, 'a.png' and 'a.mask.png'"),
-    ({"a.png": b""}, "image 'a.png' has no label"),
-    ({"a.txt": b""}, "hold no image"),
-    ({"c/a.png": b"", "b.png": b"", "b.cls": b"0"}, "image 'c/a.png' has no label"),
-])
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.png": b"", "b.png": b"", "a.cls": b"1"}, "image 'b.png' has no label"),
+        ({"a.png": b"", "a.cls": b"cat"}, "'a.cls' is 'cat', no class number"),
+        ({"a.png": b"", "a.cls": b"1" * 30}, "no class number"),
+        (
+            {"a.png": b"", "a.mask.png": b"", "a.cls": b"1"},
+            "sample 'a' has two images, 'a.png' and 'a.mask.png'",
+        ),
+        ({"a.png": b""}, "image 'a.png' has no label"),
+        ({"a.txt": b""}, "hold no image"),
+        ({"c/a.png": b"", "b.png": b"", "b.cls": b"0"}, "image 'c/a.png' has no label"),
+    ],
+)
 def test_bad_shards_are_one_sentence(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     write(tmp_path / "train-0.tar", files)
     with pytest.raises(UserError, match=message):
@@ -211,7 +257,9 @@ def test_links_are_not_passed_over(tmp_path: Path) -> None:
         with tarfile.open(tmp_path / f"train-{kind}.tar", "w") as tar:
             tar.add(tmp_path / "cat", "cat")
         second.unlink()
-        with pytest.raises(UserError, match=r"train-\w+.tar: .*'cat/\w.png' is a link without bytes.*--hard-dereference"):
+        with pytest.raises(
+            UserError, match=r"train-\w+.tar: .*'cat/\w.png' is a link without bytes.*--hard-dereference"
+        ):
             shards(tmp_path, "train")
         (tmp_path / f"train-{kind}.tar").unlink()
 
@@ -235,8 +283,14 @@ def test_bad_roots_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="some shards label"):
         shards(tmp_path, "mixed")
     content = good.read_bytes()
-    for broken, message in ((content[:700], "truncated"), (content[:512], "truncated"), (b"", "empty"), (b"\x1f\x8b" + content, "gzip"),
-                            (b"hello", "no tar file"), (content[:512] + b"x" * 512 + content[1024:], "header at byte 512")):
+    for broken, message in (
+        (content[:700], "truncated"),
+        (content[:512], "truncated"),
+        (b"", "empty"),
+        (b"\x1f\x8b" + content, "gzip"),
+        (b"hello", "no tar file"),
+        (content[:512] + b"x" * 512 + content[1024:], "header at byte 512"),
+    ):
         good.write_bytes(broken)
         with pytest.raises(UserError, match=message):
             shards(tmp_path, "train")
@@ -275,16 +329,20 @@ def test_a_damaged_tar_is_refused_or_read(tmp_path: Path, data: st.DataObject) -
     """Whatever bytes are changed, the reader gives members inside the file or says what is wrong."""
     form = data.draw(st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
     names = {"a.png": b"x" * 600, "é" * 80: b"1", "b/c.cls": b"2"}
-    content = bytearray(write(tmp_path / "x.tar", names if form != tarfile.USTAR_FORMAT else {"a": b"1"}, format=form).read_bytes())
+    content = bytearray(
+        write(
+            tmp_path / "x.tar", names if form != tarfile.USTAR_FORMAT else {"a": b"1"}, format=form
+        ).read_bytes()
+    )
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, min(len(content), 6000) - 1))
         piece = data.draw(st.binary(min_size=1, max_size=12))
-        content[place:place + len(piece)] = piece
+        content[place : place + len(piece)] = piece
         if data.draw(st.booleans()):  # a checksum that fits again, so that the field behind it is reached
             start = place // 512 * 512
-            header = content[start:start + 512]
+            header = content[start : start + 512]
             header[148:156] = b" " * 8
-            content[start + 148:start + 156] = b"%06o\0 " % sum(header)
+            content[start + 148 : start + 156] = b"%06o\0 " % sum(header)
     (tmp_path / "x.tar").write_bytes(content)
     try:
         for _, offset, size in members(tmp_path / "x.tar"):

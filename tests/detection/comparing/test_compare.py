@@ -1,4 +1,5 @@
-"""The comparison: what is checked before it starts, what runs, what is not run again, and what the table says."""
+"""The comparison: what is checked before it starts, what runs, what is not run again, and what the table
+says."""
 
 import csv
 import json
@@ -16,16 +17,38 @@ SCRIPT = CONFIGS.parent / "compare.py"
 def plan_of(tmp_path, rows, seeds=(1, 2), **changes):
     from automix_transfer.detection.comparing.compare import Plan
 
-    return Plan(**{"output": tmp_path / "out", "config_file": CONFIGS / "embedded_R10_FPN.yaml", "rows": tuple(rows), "seeds": seeds,
-                   "overrides": tuple(QUICK), **changes})
+    return Plan(
+        **{
+            "output": tmp_path / "out",
+            "config_file": CONFIGS / "embedded_R10_FPN.yaml",
+            "rows": tuple(rows),
+            "seeds": seeds,
+            "overrides": tuple(QUICK),
+            **changes,
+        }
+    )
 
 
 def write_run(folder, ap: float | None, seed: int, extra: dict | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"AP": ap, "AP50": None if ap is None else 2 * ap, "AP75": None if ap is None else ap / 2}
-    (folder / "results.json").write_text(json.dumps({
-        **figures, "rule": "11-point rule", "data": "x:test", "detector": "Faster R-CNN", "weights": "", "loaded": "all", "iterations": 9,
-        "batch": 2, "seed": seed, "images": {"x:test": 4}, "metrics": {"x:test": {"bbox": figures, "bbox_area": extra or {"AP": ap}}}}))
+    (folder / "results.json").write_text(
+        json.dumps(
+            {
+                **figures,
+                "rule": "11-point rule",
+                "data": "x:test",
+                "detector": "Faster R-CNN",
+                "weights": "",
+                "loaded": "all",
+                "iterations": 9,
+                "batch": 2,
+                "seed": seed,
+                "images": {"x:test": 4},
+                "metrics": {"x:test": {"bbox": figures, "bbox_area": extra or {"AP": ap}}},
+            }
+        )
+    )
 
 
 def test_rows(tmp_path):
@@ -35,11 +58,21 @@ def test_rows(tmp_path):
     for path in (file, odd):
         path.write_bytes(b"")
     assert parse_rows(["random", str(file), f"Auto Mix={file}", str(odd), "from scratch=random"]) == (
-        Row("random", ""), Row("r10", str(file)), Row("Auto Mix", str(file)), Row("a=b", str(odd)), Row("from scratch", ""))
+        Row("random", ""),
+        Row("r10", str(file)),
+        Row("Auto Mix", str(file)),
+        Row("a=b", str(odd)),
+        Row("from scratch", ""),
+    )
     assert Row("Auto Mix/q", "x").folder == "Auto_Mix_q" and Row("../..", "x").folder == "row"
-    for values, message in (([str(file), f"r10={file}"], "two rows called 'r10'"), (["a b=random", f"a_b={file}"], "two rows"),
-                            (["x=nosuch.pkl"], "nosuch.pkl does not exist"), (["=x"], "NAME=FILE"), (["x="], "NAME=FILE"),
-                            (["random", "SOLVER.MAX_ITER"], "KEY VALUE overrides go last")):
+    for values, message in (
+        ([str(file), f"r10={file}"], "two rows called 'r10'"),
+        (["a b=random", f"a_b={file}"], "two rows"),
+        (["x=nosuch.pkl"], "nosuch.pkl does not exist"),
+        (["=x"], "NAME=FILE"),
+        (["x="], "NAME=FILE"),
+        (["random", "SOLVER.MAX_ITER"], "KEY VALUE overrides go last"),
+    ):
         with pytest.raises(UserError, match=message):
             parse_rows(values)
 
@@ -48,7 +81,19 @@ def test_seeds():
     from automix_transfer.detection.comparing.compare import parse_seeds
 
     assert parse_seeds("3") == (1, 2, 3) and parse_seeds("5,7") == (5, 7) and parse_seeds("5,") == (5,)
-    for text in ("0", "-1", "x", "1,1", "1,-2", ",", "1.5", "", "1001", "99999999999999999999", "1,99999999999999999999"):
+    for text in (
+        "0",
+        "-1",
+        "x",
+        "1,1",
+        "1,-2",
+        ",",
+        "1.5",
+        "",
+        "1001",
+        "99999999999999999999",
+        "1,99999999999999999999",
+    ):
         with pytest.raises(UserError, match="--seeds"):
             parse_seeds(text)
 
@@ -63,14 +108,15 @@ def test_everything_is_checked_before_the_first_run(tmp_path, voc, r10):
     damaged.write_bytes(r10.read_bytes()[:-20])
     (tmp_path / "file").write_text("")
     for rows, changes, message in (
-            ([*good, Row("broken", str(damaged))], {}, "row 'broken': .*damaged.pkl is damaged"),
-            (good, {"config_file": tmp_path / "none.yaml"}, "row 'random': .*none.yaml does not exist"),
-            (good, {"output": tmp_path / "file" / "x"}, "OUTPUT_DIR"),
-            (good, {"data_root": tmp_path / "nowhere"}, "nowhere does not exist"),
-            (good, {"num_gpus": 99}, "--num-gpus 99"),
-            (good, {"coco_evaluator": "fast"}, "--coco-evaluator fast"),
-            (good, {"overrides": (*QUICK, "SEED", "4")}, "SEED differs from run to run"),
-            (good, {"overrides": (*QUICK, "SOLVER.NOSUCH", "4")}, "unknown config key SOLVER.NOSUCH")):
+        ([*good, Row("broken", str(damaged))], {}, "row 'broken': .*damaged.pkl is damaged"),
+        (good, {"config_file": tmp_path / "none.yaml"}, "row 'random': .*none.yaml does not exist"),
+        (good, {"output": tmp_path / "file" / "x"}, "OUTPUT_DIR"),
+        (good, {"data_root": tmp_path / "nowhere"}, "nowhere does not exist"),
+        (good, {"num_gpus": 99}, "--num-gpus 99"),
+        (good, {"coco_evaluator": "fast"}, "--coco-evaluator fast"),
+        (good, {"overrides": (*QUICK, "SEED", "4")}, "SEED differs from run to run"),
+        (good, {"overrides": (*QUICK, "SOLVER.NOSUCH", "4")}, "unknown config key SOLVER.NOSUCH"),
+    ):
         with pytest.raises(UserError, match=message):
             check(plan_of(tmp_path, rows, **{"data_root": voc, **changes}))
 
@@ -109,11 +155,17 @@ def test_runs_of_other_settings_never_stand_in_one_table(tmp_path, voc, r10):
         check(foreign)
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    ('{"AP": 1.0, "iterations": 1}', "figures of 1 iterations, but this comparison's runs have 2; remove the folder"),
-    ('{"AP": 1.0}', "an unknown number of iterations"),
-    ("[1]", "an unknown number of iterations"),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            '{"AP": 1.0, "iterations": 1}',
+            "figures of 1 iterations, but this comparison's runs have 2; remove the folder",
+        ),
+        ('{"AP": 1.0}', "an unknown number of iterations"),
+        ("[1]", "an unknown number of iterations"),
+    ],
+)
 def test_runs_that_are_not_finished_never_pass_for_done(tmp_path, voc, content, words):
     from automix_transfer.detection.comparing.compare import Row, check
 
@@ -147,10 +199,18 @@ def test_table_by_hand(tmp_path):
     comparison = collect(plan)
     first, second = comparison.rows
     assert first.gains == {"AP": None, "AP50": None, "AP75": None}
-    assert (second.means["AP"].mean, second.gains["AP"].mean, second.gains["AP50"].mean) == pytest.approx((20, 5, 10))
-    assert (first.means["AP"].std, second.means["AP"].std, second.gains["AP"].std) == pytest.approx((50**0.5, 98**0.5, 8**0.5))
+    assert (second.means["AP"].mean, second.gains["AP"].mean, second.gains["AP50"].mean) == pytest.approx(
+        (20, 5, 10)
+    )
+    assert (first.means["AP"].std, second.means["AP"].std, second.gains["AP"].std) == pytest.approx(
+        (50**0.5, 98**0.5, 8**0.5)
+    )
     text = comparison.text()
-    assert "20.00 ± 9.90  +5.00 ± 2.83" in text and "seeds 1, 2" in text and "9 iterations of batch 2, on x:test (11-point rule)" in text
+    assert (
+        "20.00 ± 9.90  +5.00 ± 2.83" in text
+        and "seeds 1, 2" in text
+        and "9 iterations of batch 2, on x:test (11-point rule)" in text
+    )
     comparison.write(plan.output)
     assert "| Auto\\|Mix | 20.00 ± 9.90 | +5.00 ± 2.83 |" in (plan.output / "comparison.md").read_text()
     with open(plan.output / "comparison.csv", newline="") as file:
@@ -158,7 +218,11 @@ def test_table_by_hand(tmp_path):
     assert rows[1]["AP50_gain"] == "10.0000" and rows[0]["AP_gain"] == "" and rows[0]["weights"] == "random"
     with open(plan.output / "runs.csv", newline="") as file:
         assert [(row["method"], row["seed"], row["AP, area rule"]) for row in csv.DictReader(file)] == [
-            ("random", "1", "10.0000"), ("random", "2", "20.0000"), ("Auto|Mix", "1", "13.0000"), ("Auto|Mix", "2", "27.0000")]
+            ("random", "1", "10.0000"),
+            ("random", "2", "20.0000"),
+            ("Auto|Mix", "1", "13.0000"),
+            ("Auto|Mix", "2", "27.0000"),
+        ]
     assert json.loads((plan.output / "comparison.json").read_text())["rows"][1]["gain"]["AP"]["n"] == 2
 
 
@@ -177,17 +241,37 @@ def test_a_missing_figure_is_a_dash_and_one_seed_has_no_deviation(tmp_path):
 def test_progress_lines():
     from automix_transfer.detection.comparing.compare import is_progress
 
-    shown = ("[11/22 d2.utils.events]:  eta: 0:00:00  iter: 3  total_loss: 2.4", "error: no",
-             "x on VOC: AP 1.00  AP50 2.00  AP75 0.50  (rule)")
+    shown = (
+        "[11/22 d2.utils.events]:  eta: 0:00:00  iter: 3  total_loss: 2.4",
+        "error: no",
+        "x on VOC: AP 1.00  AP50 2.00  AP75 0.50  (rule)",
+    )
     hidden = ("#   AP50 30 against 14;", "VOC2007:test, %   AP  AP50  AP75", "model.backbone", "")
     assert all(is_progress(line) for line in shown) and not any(is_progress(line) for line in hidden)
 
 
 def test_runs_resumes_and_reports(tmp_path, voc, r10, monkeypatch, capsys):
-    """The whole script on a tiny data set; the second start trains nothing; a page without the network, with every row in it."""
-    command = [str(SCRIPT), "--weights", "random", f"R-10={r10}", "--seeds", "2,", "--data-root", str(voc),
-               "--config-file", str(CONFIGS / "embedded_R10_FPN.yaml"), "--images", "2", "--jobs", "1", "--output", str(tmp_path / "out"),
-               *QUICK]
+    """The whole script on a tiny data set; the second start trains nothing; a page without the network, with
+    every row in it."""
+    command = [
+        str(SCRIPT),
+        "--weights",
+        "random",
+        f"R-10={r10}",
+        "--seeds",
+        "2,",
+        "--data-root",
+        str(voc),
+        "--config-file",
+        str(CONFIGS / "embedded_R10_FPN.yaml"),
+        "--images",
+        "2",
+        "--jobs",
+        "1",
+        "--output",
+        str(tmp_path / "out"),
+        *QUICK,
+    ]
     monkeypatch.setattr(sys, "argv", [*command[:1], "--check-only", *command[1:], "SOLVER.MAX_ITER", "5"])
     assert runpy.run_path(str(SCRIPT))["main"]() == 0
     assert not (tmp_path / "out" / "runs").exists(), "a check starts nothing"
@@ -197,11 +281,25 @@ def test_runs_resumes_and_reports(tmp_path, voc, r10, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "2 runs checked, 0 of them done before" in shown and "one run each (seed 2)" in shown
     out = tmp_path / "out"
-    for name in ("comparison.txt", "comparison.md", "comparison.csv", "comparison.json", "runs.csv", "figures/detections.png",
-                 "figures/curves.png", "figures/scores.png", "runs/R-10/seed2/results.csv", "logs/random_seed_2.log"):
+    for name in (
+        "comparison.txt",
+        "comparison.md",
+        "comparison.csv",
+        "comparison.json",
+        "runs.csv",
+        "figures/detections.png",
+        "figures/curves.png",
+        "figures/scores.png",
+        "runs/R-10/seed2/results.csv",
+        "logs/random_seed_2.log",
+    ):
         assert (out / name).is_file(), name
     page = (out / "report.html").read_text()
-    assert page.count("data:image/") >= 3 and "http" not in page.replace("http-equiv", "") and "65 of 65 keys" in page
+    assert (
+        page.count("data:image/") >= 3
+        and "http" not in page.replace("http-equiv", "")
+        and "65 of 65 keys" in page
+    )
     assert "MODEL.PIXEL_STD" in page and "runs/R-10/seed2" in page
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/model_final.pth")}
     assert runpy.run_path(str(SCRIPT))["main"]() == 0

@@ -30,18 +30,24 @@ def test_any_encoder_is_loaded_whole_and_proven(name, tmp_path):
     encoder = create_encoder(name, 7)
     with torch.no_grad():
         for value in encoder.parameters():  # LayerScale and zero-initialised norms hide what lies behind them
-            value.add_(0.05 * torch.randn(value.shape, generator=torch.Generator().manual_seed(value.numel())))
+            value.add_(
+                0.05 * torch.randn(value.shape, generator=torch.Generator().manual_seed(value.numel()))
+            )
     torch.save(encoder.state_dict(), tmp_path / "x.pth")
     model, cfg = timm_detector(name)
     report = load_weights(model, str(tmp_path / "x.pth"), cfg.MODEL.BACKBONE.NAME)
     bottom_up = model.backbone.bottom_up
-    assert report.matched == report.total == len(bottom_up.encoder.state_dict()) and "largest difference 0" in str(report)
+    assert report.matched == report.total == len(
+        bottom_up.encoder.state_dict()
+    ) and "largest difference 0" in str(report)
     held = encoder.state_dict()
     assert all(torch.equal(value, held[key]) for key, value in bottom_up.encoder.state_dict().items())
     assert bool(bottom_up.out_norms) == is_layer_normed(name)
     assert model.training
     with torch.no_grad():
-        shapes = {key: tuple(value.shape[-2:]) for key, value in model.backbone(torch.zeros(1, 3, 96, 160)).items()}
+        shapes = {
+            key: tuple(value.shape[-2:]) for key, value in model.backbone(torch.zeros(1, 3, 96, 160)).items()
+        }
     assert shapes["p3"] == (12, 20) and shapes["p5"] == (3, 5)
 
 
@@ -53,8 +59,13 @@ def test_a_difference_in_features_is_an_error(tmp_path, monkeypatch):
     torch.save(create_encoder("convnext_atto", 3).state_dict(), tmp_path / "x.pth")
     model, cfg = timm_detector("convnext_atto")
     original = timm_backbone.TimmBackbone.features
-    monkeypatch.setattr(timm_backbone.TimmBackbone, "features", lambda self, images: original(self, images.flip(1)))
-    with pytest.raises(UserError, match="layer res3 of the detector's backbone timm/convnext_atto differs.*nothing was trained"):
+    monkeypatch.setattr(
+        timm_backbone.TimmBackbone, "features", lambda self, images: original(self, images.flip(1))
+    )
+    with pytest.raises(
+        UserError,
+        match="layer res3 of the detector's backbone timm/convnext_atto differs.*nothing was trained",
+    ):
         load_weights(model, str(tmp_path / "x.pth"), cfg.MODEL.BACKBONE.NAME)
 
 
@@ -70,27 +81,39 @@ def test_the_checkpoint_says_how_to_feed_it(checkpoint):
     cfg, _ = load()
     assert list(cfg.MODEL.PIXEL_MEAN) == pytest.approx([255 * value for value in info.mean])
     assert list(cfg.MODEL.PIXEL_STD) == pytest.approx([255 * value for value in info.std])
-    with pytest.raises(UserError, match=r"MODEL.PIXEL_STD is \[1.0, 1.0, 1.0\], but the weights .*last.pt were trained with \["):
+    with pytest.raises(
+        UserError,
+        match=r"MODEL.PIXEL_STD is \[1.0, 1.0, 1.0\], but the weights .*last.pt were trained with \[",
+    ):
         load("MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]")
     with pytest.raises(UserError, match="INPUT.FORMAT is 'BGR'.*'RGB'"):
         load("INPUT.FORMAT", "BGR")
-    with pytest.raises(UserError, match="NAME is timm_fpn/convnext_tiny, but .*holds encoder 'convnext_atto'; set MODEL.BACKBONE.NAME"):
+    with pytest.raises(
+        UserError,
+        match="NAME is timm_fpn/convnext_tiny, but .*holds encoder 'convnext_atto'; set MODEL.BACKBONE.NAME",
+    ):
         load("MODEL.BACKBONE.NAME", "timm_fpn/convnext_tiny")
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("timm_fpn/convnext_tinny", "did you mean convnext_tiny"),
-    ("timm_fpn/vit_tiny_patch16_224", "no feature maps of strides 4, 8, 16 and 32"),
-])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("timm_fpn/convnext_tinny", "did you mean convnext_tiny"),
+        ("timm_fpn/vit_tiny_patch16_224", "no feature maps of strides 4, 8, 16 and 32"),
+    ],
+)
 def test_networks_that_cannot_be_backbones(name, message):
     with pytest.raises(UserError, match=message):
         detector(FPN, "MODEL.BACKBONE.NAME", name)
 
 
-@pytest.mark.parametrize(("config", "overrides", "message"), [
-    ("voc_R50_C4_24k.yaml", [], "has ResNet's res5 in it"),
-    (FPN, ["MODEL.BACKBONE.FREEZE_AT", "2"], "trained whole"),
-])
+@pytest.mark.parametrize(
+    ("config", "overrides", "message"),
+    [
+        ("voc_R50_C4_24k.yaml", [], "has ResNet's res5 in it"),
+        (FPN, ["MODEL.BACKBONE.FREEZE_AT", "2"], "trained whole"),
+    ],
+)
 def test_settings_that_mean_nothing_here(config, overrides, message):
     with pytest.raises(UserError, match=message):
         detector(config, "MODEL.BACKBONE.NAME", "timm_fpn/convnext_atto", *overrides)
@@ -118,7 +141,9 @@ def test_batchnorm_of_a_timm_backbone():
     from automix_transfer.detection.networks.timm_backbone import TimmBackbone
 
     plain = TimmBackbone("tf_efficientnet_lite0", ["res4"]).eval()
-    frozen, synced = (TimmBackbone("tf_efficientnet_lite0", ["res4"], norm).eval() for norm in ("FrozenBN", "SyncBN"))
+    frozen, synced = (
+        TimmBackbone("tf_efficientnet_lite0", ["res4"], norm).eval() for norm in ("FrozenBN", "SyncBN")
+    )
     assert sum(isinstance(module, torch.nn.SyncBatchNorm) for module in synced.modules()) > 10
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = plain(images)["res4"]

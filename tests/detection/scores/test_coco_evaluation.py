@@ -1,4 +1,5 @@
-"""COCO's figures against pycocotools and Detectron2 on the same detections, by both engines: ties, crowds, classes in any order."""
+"""COCO's figures against pycocotools and Detectron2 on the same detections, by both engines: ties, crowds,
+classes in any order."""
 
 import contextlib
 import copy
@@ -12,32 +13,63 @@ from automix_transfer.errors import UserError
 from tests.detection.scores.test_voc_evaluation import Instances, evaluate
 from tests.detection.tiny import write_coco
 
-SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")  # the order of COCOeval.stats
+# the order of COCOeval.stats
+SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 def random_sets(seed: int, images: int = 12, first_id: int = 1) -> tuple[dict, list[dict]]:
-    """Boxes of all sizes with crowds, empty images, classes 3, 6, 9; detections near them, of other classes and astray; tied scores."""
+    """Boxes of all sizes with crowds, empty images, classes 3, 6, 9; detections near them, of other classes
+    and astray; tied scores."""
     rng = np.random.default_rng(seed)
     annotations, found = [], []
 
     def box(largest: float) -> list[float]:
-        return [float(v) for v in np.concatenate([rng.uniform(0, 150, 2), rng.uniform(4, largest, 2)]).round(1)]
+        return [
+            float(v) for v in np.concatenate([rng.uniform(0, 150, 2), rng.uniform(4, largest, 2)]).round(1)
+        ]
 
     for image in range(1, images + 1):
         for _ in range(rng.integers(0, 8)):
             true = box(160)
             label = int(rng.integers(1, 4)) * 3
-            annotations.append({"id": first_id + len(annotations), "image_id": image, "category_id": label, "bbox": true,
-                                "area": true[2] * true[3], "iscrowd": int(rng.random() < 0.2)})
+            annotations.append(
+                {
+                    "id": first_id + len(annotations),
+                    "image_id": image,
+                    "category_id": label,
+                    "bbox": true,
+                    "area": true[2] * true[3],
+                    "iscrowd": int(rng.random() < 0.2),
+                }
+            )
             for _ in range(rng.integers(0, 4)):
                 near = np.array(true) + rng.normal(0, 4, 4)
-                found.append({"image_id": image, "category_id": label if rng.random() < 0.8 else 3, "score": float(rng.integers(1, 6)) / 5,
-                              "bbox": [float(v) for v in (*near[:2], *np.maximum(near[2:], 1))]})
-        found += [{"image_id": image, "category_id": int(rng.integers(1, 4)) * 3, "score": float(rng.integers(1, 6)) / 5, "bbox": box(100)}
-                  for _ in range(rng.integers(0, 4))]
-    truth = {"info": {}, "images": [{"id": number, "width": 320, "height": 320, "file_name": f"{number}.jpg"} for number in
-                                    range(1, images + 1)],
-             "categories": [{"id": number, "name": f"class {number}"} for number in (3, 6, 9)], "annotations": annotations}
+                found.append(
+                    {
+                        "image_id": image,
+                        "category_id": label if rng.random() < 0.8 else 3,
+                        "score": float(rng.integers(1, 6)) / 5,
+                        "bbox": [float(v) for v in (*near[:2], *np.maximum(near[2:], 1))],
+                    }
+                )
+        found += [
+            {
+                "image_id": image,
+                "category_id": int(rng.integers(1, 4)) * 3,
+                "score": float(rng.integers(1, 6)) / 5,
+                "bbox": box(100),
+            }
+            for _ in range(rng.integers(0, 4))
+        ]
+    truth = {
+        "info": {},
+        "images": [
+            {"id": number, "width": 320, "height": 320, "file_name": f"{number}.jpg"}
+            for number in range(1, images + 1)
+        ],
+        "categories": [{"id": number, "name": f"class {number}"} for number in (3, 6, 9)],
+        "annotations": annotations,
+    }
     return truth, found
 
 
@@ -72,7 +104,8 @@ def test_figures_are_pycocotools_to_the_last_bit(seed, engine):
 
 
 def test_crowds_and_ties_decide_figures_and_engines_agree_on_every_number():
-    """The sets above do what they are for: without crowds, or with ties in another order, figures change; precision, recall agree whole."""
+    """The sets above do what they are for: without crowds, or with ties in another order, figures change;
+    precision, recall agree whole."""
     from automix_transfer.detection.scores.coco_evaluation import figures, match
 
     pytest.importorskip("hotcoco")
@@ -83,8 +116,15 @@ def test_crowds_and_ties_decide_figures_and_engines_agree_on_every_number():
         assert np.array_equal(a.precision, b.precision) and np.array_equal(a.recall, b.recall)
         plain = {**truth, "annotations": [{**item, "iscrowd": 0} for item in truth["annotations"]]}
         turned = found[::-1]
-        changed.append([figures(a) != figures(match(plain, found, [3, 6, 9])), figures(a) != figures(match(truth, turned, [3, 6, 9]))])
-        assert figures(match(truth, turned, [3, 6, 9])) == figures(match(truth, turned, [3, 6, 9], engine="hotcoco"))
+        changed.append(
+            [
+                figures(a) != figures(match(plain, found, [3, 6, 9])),
+                figures(a) != figures(match(truth, turned, [3, 6, 9])),
+            ]
+        )
+        assert figures(match(truth, turned, [3, 6, 9])) == figures(
+            match(truth, turned, [3, 6, 9], engine="hotcoco")
+        )
     assert np.array(changed).any(axis=0).all()
 
 
@@ -97,13 +137,32 @@ def test_masks(engine):
     def rectangle(x, y, w, h):
         return [[x, y, x + w, y, x + w, y + h, x, y + h]]
 
-    truth = {"images": [{"id": 1, "width": 60, "height": 60, "file_name": "a"}], "categories": [{"id": 1, "name": "a"}],
-             "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "area": 400, "iscrowd": 0,
-                              "segmentation": rectangle(10, 10, 20, 20)}]}
+    truth = {
+        "images": [{"id": 1, "width": 60, "height": 60, "file_name": "a"}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 1,
+                "bbox": [10, 10, 20, 20],
+                "area": 400,
+                "iscrowd": 0,
+                "segmentation": rectangle(10, 10, 20, 20),
+            }
+        ],
+    }
     from pycocotools import mask
 
     encoded = mask.merge(mask.frPyObjects(rectangle(10, 10, 20, 14), 60, 60))  # IoU 0.7 with the true mask
-    found = [{"image_id": 1, "category_id": 1, "score": 0.9, "segmentation": {**encoded, "counts": encoded["counts"].decode()}}]
+    found = [
+        {
+            "image_id": 1,
+            "category_id": 1,
+            "score": 0.9,
+            "segmentation": {**encoded, "counts": encoded["counts"].decode()},
+        }
+    ]
     result = figures(match(truth, found, [1], "segm", engine))
     # .50 to .70 are reached: five thresholds of ten
     assert (result["AP50"], result["AP75"], result["AP"]) == pytest.approx((100, 0, 50))
@@ -113,17 +172,29 @@ def test_undefined_figures_are_left_out_and_nothing_found_is_zero():
     from automix_transfer.detection.scores.coco_evaluation import figures, match
 
     truth, _ = random_sets(0)
-    truth["annotations"] = [item for item in truth["annotations"] if item["area"] > 96**2 and item["category_id"] != 9]
+    truth["annotations"] = [
+        item for item in truth["annotations"] if item["area"] > 96**2 and item["category_id"] != 9
+    ]
     for engine in ("pycocotools", "hotcoco"):
         if engine == "hotcoco":
             pytest.importorskip("hotcoco")
         arrays = match(truth, [], [3, 6, 9], engine=engine)
-        assert figures(arrays) == {"AP": 0, "AP50": 0, "AP75": 0, "APl": 0, "AR1": 0, "AR10": 0, "AR100": 0, "ARl": 0}
+        assert figures(arrays) == {
+            "AP": 0,
+            "AP50": 0,
+            "AP75": 0,
+            "APl": 0,
+            "AR1": 0,
+            "AR10": 0,
+            "AR100": 0,
+            "ARl": 0,
+        }
         assert figures(arrays, 2) == {}
 
 
 def test_annotation_zero_counts():
-    """pycocotools stores the matched annotation's id and takes 0 for none; ids that start at 0 cost its users a hit without a word."""
+    """pycocotools stores the matched annotation's id and takes 0 for none; ids that start at 0 cost its users
+    a hit without a word."""
     from automix_transfer.detection.scores.coco_evaluation import figures, match
 
     truth, found = random_sets(2, first_id=0)
@@ -131,9 +202,14 @@ def test_annotation_zero_counts():
     wanted = pycocotools_stats(shifted, found)
     assert figures(match(truth, found, [3, 6, 9]))["AP"] == 100 * wanted[0]
     single = {**truth, "annotations": truth["annotations"][:1]}
-    hit = [{**{key: single["annotations"][0][key] for key in ("image_id", "category_id", "bbox")}, "score": 1.0}]
+    hit = [
+        {**{key: single["annotations"][0][key] for key in ("image_id", "category_id", "bbox")}, "score": 1.0}
+    ]
     single["annotations"][0]["iscrowd"] = 0
-    assert figures(match(single, hit, [3, 6, 9]))["AP"] == pytest.approx(100) and pycocotools_stats(single, hit)[0] == 0
+    assert (
+        figures(match(single, hit, [3, 6, 9]))["AP"] == pytest.approx(100)
+        and pycocotools_stats(single, hit)[0] == 0
+    )
 
 
 def found_of(name: str, seed: int) -> list[tuple[dict, dict]]:
@@ -143,9 +219,16 @@ def found_of(name: str, seed: int) -> list[tuple[dict, dict]]:
     found = []
     for record in DatasetCatalog.get(name):
         true = np.array([item["bbox"] for item in record["annotations"]]).reshape(-1, 4)
-        boxes = np.concatenate([true + rng.normal(0, 0.7, true.shape), true + rng.normal(0, 6, true.shape), [[1, 1, 30, 30]]])
+        boxes = np.concatenate(
+            [true + rng.normal(0, 0.7, true.shape), true + rng.normal(0, 6, true.shape), [[1, 1, 30, 30]]]
+        )
         labels = [item["category_id"] for item in record["annotations"]] * 2 + [int(rng.integers(0, 2))]
-        found.append(({"image_id": record["image_id"]}, {"instances": Instances(boxes, list(rng.random(len(boxes))), labels)}))
+        found.append(
+            (
+                {"image_id": record["image_id"]},
+                {"instances": Instances(boxes, list(rng.random(len(boxes))), labels)},
+            )
+        )
     return found
 
 
@@ -162,12 +245,15 @@ def test_equals_detectron2s_evaluator(coco, tmp_path):
     for key, value in theirs.items():
         assert ours.get(key, np.nan) == pytest.approx(value, abs=1e-9, nan_ok=True), key
     written = json.loads((tmp_path / "coco_instances_results.json").read_text())
-    assert len(written) == sum(len(output["instances"]) for _, output in found) and {item["category_id"] for item in written} == {3, 7}
+    assert len(written) == sum(len(output["instances"]) for _, output in found) and {
+        item["category_id"] for item in written
+    } == {3, 7}
 
 
 @pytest.mark.parametrize("order", [["square", "circle"], ["square"]])
 def test_each_class_keeps_its_own_figures(tmp_path, order):
-    """Classes in another order than their ids, and a category without objects left out: Detectron2 mixes up names, or fails."""
+    """Classes in another order than their ids, and a category without objects left out: Detectron2 mixes up
+    names, or fails."""
     from automix_transfer.detection.datasets import register_folder
     from automix_transfer.detection.scores.coco_evaluation import COCOEvaluator
 
@@ -180,8 +266,10 @@ def test_each_class_keeps_its_own_figures(tmp_path, order):
     wanted = evaluate(COCOEvaluator(usual), found_of(usual, seed=4))["bbox"]
     (tmp_path / "names.txt").write_text("\n".join(order))
     turned = register_folder(root, tmp_path / "names.txt").test[0]
-    found = [(sample, {"instances": output["instances"][output["instances"].pred_classes == 1]}) for sample, output in
-             found_of(register_folder(root).test[0], seed=4)]
+    found = [
+        (sample, {"instances": output["instances"][output["instances"].pred_classes == 1]})
+        for sample, output in found_of(register_folder(root).test[0], seed=4)
+    ]
     register_folder(root, tmp_path / "names.txt")
     label = order.index("square")
     for _, output in found:
@@ -195,7 +283,9 @@ def test_each_class_keeps_its_own_figures(tmp_path, order):
 def test_engines_that_are_not_there(monkeypatch, coco):
     from automix_transfer.detection.scores import coco_evaluation
 
-    with pytest.raises(UserError, match="--coco-evaluator fast is unknown; choose one of pycocotools, hotcoco"):
+    with pytest.raises(
+        UserError, match="--coco-evaluator fast is unknown; choose one of pycocotools, hotcoco"
+    ):
         coco_evaluation.check_engine("fast")
     monkeypatch.setattr(coco_evaluation.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install 'hotcoco>=1.3'"):
@@ -210,9 +300,17 @@ def test_chosen_engine_is_checked_before_training(voc, tmp_path, monkeypatch):
     from tests.detection.tiny import CONFIGS
 
     monkeypatch.setattr(coco_evaluation.importlib.util, "find_spec", lambda name: None)
-    arguments = Namespace(config_file=str(CONFIGS / "embedded_R10_FPN.yaml"), opts=["MODEL.WEIGHTS", "", "OUTPUT_DIR", str(tmp_path / "x")],
-                          data_root=voc, class_names=None, num_gpus=0, num_machines=1, resume=False, eval_only=False,
-                          coco_evaluator="hotcoco")
+    arguments = Namespace(
+        config_file=str(CONFIGS / "embedded_R10_FPN.yaml"),
+        opts=["MODEL.WEIGHTS", "", "OUTPUT_DIR", str(tmp_path / "x")],
+        data_root=voc,
+        class_names=None,
+        num_gpus=0,
+        num_machines=1,
+        resume=False,
+        eval_only=False,
+        coco_evaluator="hotcoco",
+    )
     with pytest.raises(UserError, match="not installed"):
         trainer.prepare(arguments)
     assert not (tmp_path / "x").exists()

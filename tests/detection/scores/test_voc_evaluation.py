@@ -22,7 +22,10 @@ class Instances:
 
         found = Real((64, 80))
         found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-        found.scores, found.pred_classes = torch.tensor(scores, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64)
+        found.scores, found.pred_classes = (
+            torch.tensor(scores, dtype=torch.float32),
+            torch.tensor(labels, dtype=torch.int64),
+        )
         return found
 
 
@@ -37,7 +40,8 @@ def data(tmp_path) -> tuple[str, Path]:
 
 
 def detections(name: str, seed: int) -> list[tuple[dict, dict]]:
-    """For each image: its objects, shifted a little, twice, and random boxes; scores differ from each other in the third decimal."""
+    """For each image: its objects, shifted a little, twice, and random boxes; scores differ from each other
+    in the third decimal."""
     from detectron2.data import DatasetCatalog
 
     rng = np.random.default_rng(seed)
@@ -46,9 +50,21 @@ def detections(name: str, seed: int) -> list[tuple[dict, dict]]:
     found = []
     for record in records:
         true = np.array([item["bbox"] for item in record["annotations"]])
-        boxes = np.concatenate([np.repeat(true, 3, 0) + rng.normal(0, 2, (3 * len(true), 4)), rng.uniform(0, 30, (4, 4)) + [0, 0, 20, 20]])
-        labels = [item["category_id"] for item in record["annotations"] for _ in range(3)] + list(rng.integers(0, 2, 4))
-        found.append(({"image_id": record["image_id"]}, {"instances": Instances(boxes, [scores.pop() for _ in boxes], labels)}))
+        boxes = np.concatenate(
+            [
+                np.repeat(true, 3, 0) + rng.normal(0, 2, (3 * len(true), 4)),
+                rng.uniform(0, 30, (4, 4)) + [0, 0, 20, 20],
+            ]
+        )
+        labels = [item["category_id"] for item in record["annotations"] for _ in range(3)] + list(
+            rng.integers(0, 2, 4)
+        )
+        found.append(
+            (
+                {"image_id": record["image_id"]},
+                {"instances": Instances(boxes, [scores.pop() for _ in boxes], labels)},
+            )
+        )
     return found
 
 
@@ -84,9 +100,19 @@ def test_perfect_detections_are_100_by_both_rules(data):
     from automix_transfer.detection.scores.voc_evaluation import VOCEvaluator
 
     name, _ = data
-    found = [({"image_id": record["image_id"]}, {"instances": Instances([item["bbox"] for item in record["annotations"]],
-              [0.9] * len(record["annotations"]), [item["category_id"] for item in record["annotations"]])})
-             for record in DatasetCatalog.get(name)]
+    found = [
+        (
+            {"image_id": record["image_id"]},
+            {
+                "instances": Instances(
+                    [item["bbox"] for item in record["annotations"]],
+                    [0.9] * len(record["annotations"]),
+                    [item["category_id"] for item in record["annotations"]],
+                )
+            },
+        )
+        for record in DatasetCatalog.get(name)
+    ]
     result = evaluate(VOCEvaluator(name), found)
     for rule in ("bbox", "bbox_area"):
         assert all(result[rule][key] == pytest.approx(100) for key in ("AP", "AP50", "AP75"))
@@ -94,22 +120,27 @@ def test_perfect_detections_are_100_by_both_rules(data):
 
 
 def test_worked_out_by_hand():
-    """Two objects; hit, miss, hit: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1; a difficult object counts neither way."""
+    """Two objects; hit, miss, hit: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1; a difficult object counts
+    neither way."""
     from automix_transfer.detection.scores.voc_evaluation import average_precision, precision_recall
 
     box, away = (1.0, 1.0, 20.0, 20.0), (40.0, 40.0, 60.0, 60.0)
     truth = {"a": (np.array([box]), np.array([False])), "b": (np.array([box, away]), np.array([False, True]))}
     found = [("a", 0.9, box), ("a", 0.8, box), ("b", 0.7, box), ("b", 0.6, away), ("c", 0.0, box)]
     recall, precision = precision_recall(found[:4], truth)[0]
-    assert recall.tolist() == [0.5, 0.5, 1.0, 1.0] and precision.tolist() == pytest.approx([1, 1 / 2, 2 / 3, 2 / 3])
+    assert recall.tolist() == [0.5, 0.5, 1.0, 1.0] and precision.tolist() == pytest.approx(
+        [1, 1 / 2, 2 / 3, 2 / 3]
+    )
     assert average_precision(recall, precision, "area") == pytest.approx(0.5 + 0.5 * 2 / 3)
     assert average_precision(recall, precision, "11-point") == pytest.approx((6 + 5 * 2 / 3) / 11)
-    assert precision_recall(found, truth)[0][1][-1] == pytest.approx(2 / 4)  # an image without objects: a false detection
+    # an image without objects: a false detection
+    assert precision_recall(found, truth)[0][1][-1] == pytest.approx(2 / 4)
     assert precision_recall(found, {}) is None
 
 
 def test_near_pycocotools_on_the_same_detections(data):
-    """Two rules for one thing: boxes inclusive against exclusive, all points against 101; figures agree to a few points."""
+    """Two rules for one thing: boxes inclusive against exclusive, all points against 101; figures agree to a
+    few points."""
     from detectron2.data import DatasetCatalog
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -125,19 +156,46 @@ def test_near_pycocotools_on_the_same_detections(data):
         x0, y0, x1, y1 = (float(value) for value in box)
         return [x0, y0, x1 - x0, y1 - y0]
 
-    annotations = [{"id": 0, "image_id": number[record["image_id"]], "category_id": item["category_id"] + 1, "bbox": wide(item["bbox"]),
-                    "area": 100.0, "iscrowd": int(item["difficult"])} for record in records for item in record["annotations"]]
+    annotations = [
+        {
+            "id": 0,
+            "image_id": number[record["image_id"]],
+            "category_id": item["category_id"] + 1,
+            "bbox": wide(item["bbox"]),
+            "area": 100.0,
+            "iscrowd": int(item["difficult"]),
+        }
+        for record in records
+        for item in record["annotations"]
+    ]
     for index, item in enumerate(annotations):
         item["id"] = index + 1
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = {"images": [{"id": index} for index in number.values()], "annotations": annotations, "info": {},
-                         "categories": [{"id": 1, "name": CLASSES[0]}, {"id": 2, "name": CLASSES[1]}]}
+        truth.dataset = {
+            "images": [{"id": index} for index in number.values()],
+            "annotations": annotations,
+            "info": {},
+            "categories": [{"id": 1, "name": CLASSES[0]}, {"id": 2, "name": CLASSES[1]}],
+        }
         truth.createIndex()
-        results = truth.loadRes([
-            {"image_id": number[given["image_id"]], "category_id": int(label) + 1, "bbox": wide(box), "score": float(score)}
-            for given, output in found for box, score, label in
-            zip(output["instances"].pred_boxes.tensor, output["instances"].scores, output["instances"].pred_classes, strict=True)])
+        results = truth.loadRes(
+            [
+                {
+                    "image_id": number[given["image_id"]],
+                    "category_id": int(label) + 1,
+                    "bbox": wide(box),
+                    "score": float(score),
+                }
+                for given, output in found
+                for box, score, label in zip(
+                    output["instances"].pred_boxes.tensor,
+                    output["instances"].scores,
+                    output["instances"].pred_classes,
+                    strict=True,
+                )
+            ]
+        )
         coco = COCOeval(truth, results, "bbox")
         coco.evaluate()
         coco.accumulate()
@@ -148,7 +206,8 @@ def test_near_pycocotools_on_the_same_detections(data):
 
 
 def devkit(detections, truth, threshold, rule) -> float | None:
-    """AP of one class, as the VOC devkit reads: one detection after the other, plain Python, no array in sight."""
+    """AP of one class, as the VOC devkit reads: one detection after the other, plain Python, no array in
+    sight."""
     used = {image: [False] * len(boxes) for image, (boxes, _) in truth.items()}
     positives = sum(not hard for _, difficult in truth.values() for hard in difficult)
     if not positives:
@@ -160,7 +219,11 @@ def devkit(detections, truth, threshold, rule) -> float | None:
             wide = min(box[2], true[2]) - max(box[0], true[0]) + 1
             high = min(box[3], true[3]) - max(box[1], true[1]) + 1
             shared = max(wide, 0) * max(high, 0)
-            union = (box[2] - box[0] + 1) * (box[3] - box[1] + 1) + (true[2] - true[0] + 1) * (true[3] - true[1] + 1) - shared
+            union = (
+                (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
+                + (true[2] - true[0] + 1) * (true[3] - true[1] + 1)
+                - shared
+            )
             if shared / union > best:
                 best, which = shared / union, number
         if best <= threshold:
@@ -170,7 +233,10 @@ def devkit(detections, truth, threshold, rule) -> float | None:
             used[image][which] = True
         points.append((hits / positives, hits / (hits + misses) if hits + misses else 0.0))
     if rule == "11-point":
-        return sum(max((p for r, p in points if r >= level), default=0.0) for level in np.arange(0.0, 1.1, 0.1)) / 11
+        return (
+            sum(max((p for r, p in points if r >= level), default=0.0) for level in np.arange(0.0, 1.1, 0.1))
+            / 11
+        )
     area, reached = 0.0, 0.0
     for number, (recall, _) in enumerate(points):
         area += (recall - reached) * max(p for _, p in points[number:])
@@ -179,21 +245,39 @@ def devkit(detections, truth, threshold, rule) -> float | None:
 
 
 CORNER, SIDE = st.integers(1, 30), st.integers(4, 20)
-BOX = st.tuples(CORNER, CORNER, SIDE, SIDE).map(lambda b: (float(b[0]), float(b[1]), float(b[0] + b[2]), float(b[1] + b[3])))
+BOX = st.tuples(CORNER, CORNER, SIDE, SIDE).map(
+    lambda b: (float(b[0]), float(b[1]), float(b[0] + b[2]), float(b[1] + b[3]))
+)
 SCORE = st.sampled_from([0.1, 0.2, 0.2, 0.5, 0.9])  # many ties
 
 
-@given(st.dictionaries(st.sampled_from("abc"), st.lists(st.tuples(BOX, st.booleans()), min_size=1, max_size=4)),
-       st.lists(st.tuples(st.sampled_from("abcd"), SCORE, BOX), max_size=12), st.data())
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.lists(st.tuples(BOX, st.booleans()), min_size=1, max_size=4)),
+    st.lists(st.tuples(st.sampled_from("abcd"), SCORE, BOX), max_size=12),
+    st.data(),
+)
 @settings(max_examples=60)
 def test_equals_a_brute_force_devkit(objects, stray, data):
-    """Every threshold, both rules, ties, difficult objects, images without objects: against an implementation that shares nothing."""
-    from automix_transfer.detection.scores.voc_evaluation import RULES, THRESHOLDS, average_precision, precision_recall
+    """Every threshold, both rules, ties, difficult objects, images without objects: against an implementation
+    that shares nothing."""
+    from automix_transfer.detection.scores.voc_evaluation import (
+        RULES,
+        THRESHOLDS,
+        average_precision,
+        precision_recall,
+    )
 
-    near = [(image, data.draw(SCORE), tuple(float(v + data.draw(st.integers(-2, 2))) for v in box)) for image, items in objects.items()
-            for box, _ in items for _ in range(data.draw(st.integers(0, 2)))]
+    near = [
+        (image, data.draw(SCORE), tuple(float(v + data.draw(st.integers(-2, 2))) for v in box))
+        for image, items in objects.items()
+        for box, _ in items
+        for _ in range(data.draw(st.integers(0, 2)))
+    ]
     detections = data.draw(st.permutations([*stray, *near]))
-    truth = {image: (np.array([box for box, _ in items]), np.array([hard for _, hard in items])) for image, items in objects.items()}
+    truth = {
+        image: (np.array([box for box, _ in items]), np.array([hard for _, hard in items]))
+        for image, items in objects.items()
+    }
     curves = precision_recall(detections, truth)
     for number, threshold in enumerate(THRESHOLDS):
         for rule in RULES:
@@ -203,7 +287,8 @@ def test_equals_a_brute_force_devkit(objects, stray, data):
 
 
 def test_rounding_is_detectron2s_and_decides_ties(data):
-    """Scores of .9004 and .8996 are both .900 there: the order of detection decides, not the fourth decimal. Boxes have one decimal."""
+    """Scores of .9004 and .8996 are both .900 there: the order of detection decides, not the fourth decimal.
+    Boxes have one decimal."""
     from detectron2.data import DatasetCatalog
     from detectron2.evaluation import PascalVOCDetectionEvaluator
 
@@ -214,11 +299,23 @@ def test_rounding_is_detectron2s_and_decides_ties(data):
     item = record["annotations"][0]
     x0, y0, x1, y1 = item["bbox"]
     boxes = [[x0 + 40, y0, x1 + 40, y1], [x0 + 0.04, y0, x1, y1]]
-    found = [({"image_id": record["image_id"]}, {"instances": Instances(boxes, [0.8996, 0.9004], [item["category_id"]] * 2)})]
+    found = [
+        (
+            {"image_id": record["image_id"]},
+            {"instances": Instances(boxes, [0.8996, 0.9004], [item["category_id"]] * 2)},
+        )
+    ]
     ours, theirs = evaluate(VOCEvaluator(name), found), evaluate(PascalVOCDetectionEvaluator(name), found)
     assert ours["bbox"]["AP50"] == pytest.approx(theirs["bbox"]["AP50"], abs=1e-9)
-    best_first = evaluate(VOCEvaluator(name), [({"image_id": record["image_id"]},
-                                                {"instances": Instances(boxes[::-1], [0.9004, 0.8996], [item["category_id"]] * 2)})])
+    best_first = evaluate(
+        VOCEvaluator(name),
+        [
+            (
+                {"image_id": record["image_id"]},
+                {"instances": Instances(boxes[::-1], [0.9004, 0.8996], [item["category_id"]] * 2)},
+            )
+        ],
+    )
     assert best_first["bbox"]["AP50"] > ours["bbox"]["AP50"]
 
 
@@ -229,8 +326,11 @@ def test_a_class_without_objects_is_left_out_rather_than_nan(data):
     from automix_transfer.detection.scores.voc_evaluation import VOCEvaluator
 
     name, _ = data
-    records = [record for record in DatasetCatalog.get(name) if record["annotations"][0]["category_id"] == 0
-               or record["annotations"][0]["difficult"]]
+    records = [
+        record
+        for record in DatasetCatalog.get(name)
+        if record["annotations"][0]["category_id"] == 0 or record["annotations"][0]["difficult"]
+    ]
     assert {item["category_id"] for record in records for item in record["annotations"]} == {0, 1}
     other = f"{name}-part"
     DatasetCatalog.register(other, lambda: records)
@@ -251,7 +351,8 @@ def test_both_rules_have_every_class(data):
 
     name, _ = data
     result = evaluate(VOCEvaluator(name), detections(name, seed=1))
-    assert list(result) == ["bbox", "bbox_area"]  # 2007: the 11-point rule is the headline, as Detectron2's evaluator has it
+    # 2007: the 11-point rule is the headline, as Detectron2's evaluator has it
+    assert list(result) == ["bbox", "bbox_area"]
     for figures in result.values():
         for key in ("AP", "AP50", "AP75"):
             assert figures[key] == pytest.approx(np.mean([figures[f"{key}-{label}"] for label in CLASSES]))

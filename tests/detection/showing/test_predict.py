@@ -1,4 +1,5 @@
-"""A detector from its run folder alone: the same detections as in training's evaluation, drawn, and as a COCO json."""
+"""A detector from its run folder alone: the same detections as in training's evaluation, drawn, and as a COCO
+json."""
 
 import json
 import runpy
@@ -25,13 +26,22 @@ def run(tmp_path_factory, coco) -> Path:
     from automix_transfer.detection import trainer
 
     first = tmp_path_factory.mktemp("first") / "run"
-    options = [*QUICK, "SOLVER.MAX_ITER", "12", "SOLVER.BASE_LR", "0.02", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
+    options = [
+        *QUICK,
+        "SOLVER.MAX_ITER",
+        "12",
+        "SOLVER.BASE_LR",
+        "0.02",
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+        "0.0",
+    ]
     trainer.run(CONFIGS / "embedded_R10_FPN.yaml", "", coco, first, options)
     return Path(shutil.move(first, tmp_path_factory.mktemp("moved") / "elsewhere"))
 
 
 def test_finds_what_the_evaluation_found(run, coco, tmp_path):
-    """To the last bit: reading, scaling, channel order, and category ids are those of training's own evaluation."""
+    """To the last bit: reading, scaling, channel order, and category ids are those of training's own
+    evaluation."""
     from automix_transfer.detection.showing.inference import load_run
     from automix_transfer.detection.showing.predict import find_images, predict
 
@@ -39,9 +49,16 @@ def test_finds_what_the_evaluation_found(run, coco, tmp_path):
     assert detector.names == ["circle", "square"]
     found = predict(detector, find_images([coco / "val2017"]), tmp_path, threshold=0.0, draw=False)
     names = {image["id"]: int(Path(image["file_name"]).stem) for image in found.images}
-    ours = sorted((names[item["image_id"]], item["category_id"], item["score"], item["bbox"]) for item in found.annotations)
+    ours = sorted(
+        (names[item["image_id"]], item["category_id"], item["score"], item["bbox"])
+        for item in found.annotations
+    )
     evaluated = json.loads((run / "inference" / "coco_instances_results.json").read_text())
-    assert ours == sorted((item["image_id"], item["category_id"], item["score"], item["bbox"]) for item in evaluated) and len(ours) > 8
+    assert (
+        ours
+        == sorted((item["image_id"], item["category_id"], item["score"], item["bbox"]) for item in evaluated)
+        and len(ours) > 8
+    )
     assert {item["category_id"] for item in found.annotations} == {3, 7} and not (tmp_path / "drawn").exists()
 
 
@@ -53,7 +70,9 @@ def test_json_is_cocos(run, coco, tmp_path, capsys):
 
     predict(load_run(run), find_images([coco / "val2017"]), tmp_path, threshold=0.0)
     written = COCO(str(tmp_path / "predictions.json"))
-    assert [written.cats[number]["name"] for number in (3, 7)] == ["circle", "square"] and len(written.imgs) == 4
+    assert [written.cats[number]["name"] for number in (3, 7)] == ["circle", "square"] and len(
+        written.imgs
+    ) == 4
     again = COCO(str(coco / "annotations" / "instances_val2017.json"))
     moved = [{**item, "image_id": item["image_id"] + 99} for item in written.dataset["annotations"]]
     assert len(again.loadRes(moved).anns) == len(moved)
@@ -73,15 +92,33 @@ def test_command_line_with_bad_images(run, coco, tmp_path):
     Image.open(good).convert("L").save(folder / "grey.png")
     (folder / "broken.jpg").write_bytes(good.read_bytes()[:300])
     (folder / "notes.txt").write_text("no image")
-    done = subprocess.run([sys.executable, str(SCRIPT), "--run", str(run), str(folder), "--threshold", "0.01", "--output",
-                           str(tmp_path / "out"), "--device", "cpu"], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(SCRIPT),
+            "--run",
+            str(run),
+            str(folder),
+            "--threshold",
+            "0.01",
+            "--output",
+            str(tmp_path / "out"),
+            "--device",
+            "cpu",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
     assert "left out: image" in done.stdout and "broken.jpg is truncated" in done.stdout
     assert "1 of 4 images could not be read" in done.stderr
     written = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [image["file_name"] for image in written["images"]] == ["deep/a.jpg", "deep/a.png", "grey.png"]
     assert len(written["info"]["problems"]) == 1 and "on_bad_image" not in written["info"]["problems"][0]
-    drawn = {path.relative_to(tmp_path / "out" / "drawn").as_posix() for path in (tmp_path / "out" / "drawn").rglob("*.jpg")}
+    drawn = {
+        path.relative_to(tmp_path / "out" / "drawn").as_posix()
+        for path in (tmp_path / "out" / "drawn").rglob("*.jpg")
+    }
     assert drawn == {"deep/a.jpg", "deep/a.png.jpg", "grey.jpg"}
     assert all(item["score"] >= 0.01 for item in written["annotations"])
 
@@ -95,8 +132,11 @@ def test_images_that_are_not_there(run, coco, tmp_path):
     other.mkdir()
     image = next((coco / "val2017").iterdir())
     shutil.copy(image, other / image.name)
-    for given, message in (([tmp_path / "none.jpg"], "does not exist"), ([tmp_path / "empty"], "holds no image"),
-                           ([image, other / image.name], "two images are called")):
+    for given, message in (
+        ([tmp_path / "none.jpg"], "does not exist"),
+        ([tmp_path / "empty"], "holds no image"),
+        ([image, other / image.name], "two images are called"),
+    ):
         with pytest.raises(UserError, match=message):
             find_images(given)
     (tmp_path / "bad.jpg").write_bytes(b"x")
@@ -133,7 +173,9 @@ def test_run_folders_that_are_not_whole(run, tmp_path):
     with pytest.raises(UserError, match="nosuch.pth does not exist; choose one of .*model_final.pth"):
         load_run(run, "nosuch.pth")
     config = copy("e") / "config.yaml"
-    config.write_text(config.read_text() + "\nX: !!python/object/apply:os.system ['touch " + str(tmp_path / "ran") + "']\n")
+    config.write_text(
+        config.read_text() + "\nX: !!python/object/apply:os.system ['touch " + str(tmp_path / "ran") + "']\n"
+    )
     with pytest.raises(UserError, match="config.yaml"):
         load_run(tmp_path / "e")
     assert not (tmp_path / "ran").exists()
@@ -162,7 +204,8 @@ def test_last_checkpoint_where_training_did_not_end(run, tmp_path):
 
 
 def test_settings_are_the_runs_own(run, tmp_path, monkeypatch):
-    """Another run lies by now where this one was trained, as its config.yaml still says; nothing of that one is taken."""
+    """Another run lies by now where this one was trained, as its config.yaml still says; nothing of that one
+    is taken."""
     from automix_transfer.detection.showing.inference import load_run
 
     monkeypatch.chdir(tmp_path)
@@ -170,7 +213,11 @@ def test_settings_are_the_runs_own(run, tmp_path, monkeypatch):
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["OUTPUT_DIR"] = "other"
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    config["INPUT"]["MIN_SIZE_TEST"], config["MODEL"]["PIXEL_MEAN"], config["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] = 32, [0.0, 0.0, 0.0], 5
+    (
+        config["INPUT"]["MIN_SIZE_TEST"],
+        config["MODEL"]["PIXEL_MEAN"],
+        config["MODEL"]["ROI_HEADS"]["NUM_CLASSES"],
+    ) = 32, [0.0, 0.0, 0.0], 5
     (other / "config.yaml").write_text(yaml.safe_dump(config))
     detector, whole = load_run(folder), load_run(run)
     assert detector.cfg.OUTPUT_DIR == str(folder) and detector.cfg.INPUT.MIN_SIZE_TEST == 64
@@ -181,16 +228,28 @@ def test_drawing():
     from automix_transfer.detection.showing.rectangles import class_colour, draw_boxes, fit
 
     image = np.full((40, 60, 3), 90, np.uint8)
-    drawn = draw_boxes(image, [[10, 15, 30, 35], [-5, -5, 500, 500]], ["dog 0.90", "hättö"], [(255, 0, 0), (0, 0, 255)])
+    drawn = draw_boxes(
+        image, [[10, 15, 30, 35], [-5, -5, 500, 500]], ["dog 0.90", "hättö"], [(255, 0, 0), (0, 0, 255)]
+    )
     assert (image == 90).all(), "the image is the caller's"
-    assert (drawn[25, 10] == (255, 0, 0)).all() and (drawn[35, 20] == (255, 0, 0)).all() and (drawn[25, 20] == 90).all()
+    assert (
+        (drawn[25, 10] == (255, 0, 0)).all()
+        and (drawn[35, 20] == (255, 0, 0)).all()
+        and (drawn[25, 20] == 90).all()
+    )
     assert (draw_boxes(image, np.zeros((0, 4)), [], []) == image).all()
     assert len({class_colour(label) for label in range(80)}) > 70
-    assert fit(image, 30).shape == (30, 30, 3) and (fit(image, 30)[0] == 255).all() and (fit(image, 30)[15] == 90).all()
+    assert (
+        fit(image, 30).shape == (30, 30, 3)
+        and (fit(image, 30)[0] == 255).all()
+        and (fit(image, 30)[15] == 90).all()
+    )
 
 
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(SCRIPT))["parser"]().parse_args(["--help"])
     shown = capsys.readouterr().out
-    assert stop.value.code == 0 and all(word in shown for word in ("--run", "--threshold", "predictions.json", "exit code", "COCO"))
+    assert stop.value.code == 0 and all(
+        word in shown for word in ("--run", "--threshold", "predictions.json", "exit code", "COCO")
+    )

@@ -34,8 +34,11 @@ def assert_same(score_map, boxes, thresholds=THRESHOLDS):
     for all_contours in (False, True):
         curve = iou_curve(score_map, boxes, thresholds, all_contours)
         assert curve.dtype == np.float64
-        np.testing.assert_array_equal(curve, oracle.iou_curve(score_map, boxes, thresholds, all_contours),
-                                      err_msg=f"all_contours={all_contours}: {score_map!r} {boxes!r}")
+        np.testing.assert_array_equal(
+            curve,
+            oracle.iou_curve(score_map, boxes, thresholds, all_contours),
+            err_msg=f"all_contours={all_contours}: {score_map!r} {boxes!r}",
+        )
 
 
 def assert_all_same(score_map, boxes, thresholds=THRESHOLDS):
@@ -51,7 +54,9 @@ def assert_all_same(score_map, boxes, thresholds=THRESHOLDS):
             ours[engine.__name__] = (engine.best_iou(grey, true_boxes) if all_contours else largest)[at]
         for name, curve in ours.items():
             assert curve.dtype == np.float64
-            np.testing.assert_array_equal(curve, theirs, err_msg=f"{name}, all_contours={all_contours}: {score_map!r} {boxes!r}")
+            np.testing.assert_array_equal(
+                curve, theirs, err_msg=f"{name}, all_contours={all_contours}: {score_map!r} {boxes!r}"
+            )
 
 
 @pytest.mark.parametrize("kind", maps.KINDS, ids=lambda kind: kind.__name__)
@@ -60,14 +65,22 @@ def test_equals_the_oracle_on_small_maps(kind):
     rng = np.random.default_rng(maps.KINDS.index(kind))
     for height, width in maps.SIZES:
         for _ in range(14 if height * width < 300 else 6):
-            assert_same(kind(rng, height, width), maps.random_boxes(rng, height, width), rng.choice(THRESHOLDS, 8, replace=False))
+            assert_same(
+                kind(rng, height, width),
+                maps.random_boxes(rng, height, width),
+                rng.choice(THRESHOLDS, 8, replace=False),
+            )
 
 
 @pytest.mark.parametrize("kind", maps.KINDS, ids=lambda kind: kind.__name__)
 def test_equals_the_oracle_at_evaluation_size(kind):
     rng = np.random.default_rng(100 + maps.KINDS.index(kind))
     height, width = ((224, 224), (500, 375), (61, 200))[maps.KINDS.index(kind) % 3]
-    assert_all_same(kind(rng, height, width), maps.random_boxes(rng, height, width), np.array([0.0, *rng.choice(THRESHOLDS, 2)]))
+    assert_all_same(
+        kind(rng, height, width),
+        maps.random_boxes(rng, height, width),
+        np.array([0.0, *rng.choice(THRESHOLDS, 2)]),
+    )
 
 
 @pytest.mark.parametrize("kind", maps.KINDS, ids=lambda kind: kind.__name__)
@@ -78,22 +91,39 @@ def test_the_engines_agree_on_hundreds_of_maps(kind):
     rng = np.random.default_rng(200 + maps.KINDS.index(kind))
     for _ in range(80):
         height, width = (int(side) for side in rng.integers(1, 15, 2))
-        grey, boxes = library.quantize(kind(rng, height, width)), maps.random_boxes(rng, height, width) + rng.choice([0.0, 0.3])
-        np.testing.assert_array_equal(library.component_tree.largest_boxes(grey), contours.largest_boxes(grey), err_msg=repr(grey))
-        np.testing.assert_array_equal(library.component_tree.best_iou(grey, boxes), contours.best_iou(grey, boxes), err_msg=repr(grey))
+        grey, boxes = (
+            library.quantize(kind(rng, height, width)),
+            maps.random_boxes(rng, height, width) + rng.choice([0.0, 0.3]),
+        )
+        np.testing.assert_array_equal(
+            library.component_tree.largest_boxes(grey), contours.largest_boxes(grey), err_msg=repr(grey)
+        )
+        np.testing.assert_array_equal(
+            library.component_tree.best_iou(grey, boxes), contours.best_iou(grey, boxes), err_msg=repr(grey)
+        )
 
 
 @settings(max_examples=150)
 @given(st.data())
 def test_equals_the_oracle_on_anything(data):
     height, width = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
-    values = data.draw(arrays(np.float64, (height, width), elements=st.sampled_from([0.0, 0.004, 0.3, 0.5, 0.998, 1.0])))
-    x, y = sorted(data.draw(st.tuples(*[st.integers(0, width - 1)] * 2))), sorted(data.draw(st.tuples(*[st.integers(0, height - 1)] * 2)))
-    assert_all_same(values, np.array([[x[0], y[0], x[1], y[1]]]), np.array([-0.5, 0.0, 0.2, 0.4, 0.6, 0.999, 1.0, 1.5]))
+    values = data.draw(
+        arrays(np.float64, (height, width), elements=st.sampled_from([0.0, 0.004, 0.3, 0.5, 0.998, 1.0]))
+    )
+    x, y = (
+        sorted(data.draw(st.tuples(*[st.integers(0, width - 1)] * 2))),
+        sorted(data.draw(st.tuples(*[st.integers(0, height - 1)] * 2))),
+    )
+    assert_all_same(
+        values, np.array([[x[0], y[0], x[1], y[1]]]), np.array([-0.5, 0.0, 0.2, 0.4, 0.6, 0.999, 1.0, 1.5])
+    )
 
 
 @settings(max_examples=100)
-@given(arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(0, 1)), st.integers(0, 2**32 - 1))
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(0, 1)),
+    st.integers(0, 2**32 - 1),
+)
 def test_equals_the_oracle_on_any_floats(values, seed):
     assert_all_same(values, maps.random_boxes(np.random.default_rng(seed), *values.shape))
 
@@ -101,14 +131,19 @@ def test_equals_the_oracle_on_any_floats(values, seed):
 def test_by_hand(engine):
     """A 3×4 map: two blobs and a threshold that parts them."""
     score_map = np.array([[1.0, 1.0, 0.2, 0.6], [1.0, 1.0, 0.2, 0.6], [0.0, 0.0, 0.0, 0.6]])
-    # grey 255, 51, 153. At t=0 T=0: everything but the bottom left, box 0,0,3,2 (ends clipped to the last pixel).
-    # At t=0.3 T=76: the square (box 0,0,2,2, one pixel too far) and the bar (box 3,0,3,2).
+    # grey 255, 51, 153. At t=0 T=0: everything but the bottom left, box 0,0,3,2 (ends clipped to the last
+    # pixel). At t=0.3 T=76: the square (box 0,0,2,2, one pixel too far) and the bar (box 3,0,3,2).
     # At t=0.7 T=178: the square alone. At t=1: nothing, box 0,0,0,0.
     true = [[3, 0, 3, 2]]
     thresholds = [0.0, 0.3, 0.7, 1.0]
     assert iou_curve(score_map, true, thresholds, all_contours=True).tolist() == [3 / 12, 1.0, 0.0, 0.0]
     assert iou_curve(score_map, true, thresholds, all_contours=False).tolist() == [3 / 12, 0.0, 0.0, 0.0]
-    assert iou_curve(score_map, [[0, 0, 1, 1]], thresholds, all_contours=False).tolist() == [4 / 12, 4 / 9, 4 / 9, 1 / 4]
+    assert iou_curve(score_map, [[0, 0, 1, 1]], thresholds, all_contours=False).tolist() == [
+        4 / 12,
+        4 / 9,
+        4 / 9,
+        1 / 4,
+    ]
 
 
 def test_a_hole_is_a_candidate(engine):
@@ -122,10 +157,14 @@ def test_a_hole_is_a_candidate(engine):
 
 
 def test_a_map_of_single_precision_stays_in_it(engine):
-    """``map * 255`` is computed in the map's own type, as NumPy does, so float32 maps truncate as the reference truncates them."""
+    """``map * 255`` is computed in the map's own type, as NumPy does, so float32 maps truncate as the
+    reference truncates them."""
     rng = np.random.default_rng(5)
     for _ in range(5):
-        assert_same((np.arange(256).reshape(16, 16) / np.float32(255)).astype(np.float32)[rng.permutation(16)], [[2, 3, 9, 12]])
+        assert_same(
+            (np.arange(256).reshape(16, 16) / np.float32(255)).astype(np.float32)[rng.permutation(16)],
+            [[2, 3, 9, 12]],
+        )
 
 
 @pytest.mark.parametrize(

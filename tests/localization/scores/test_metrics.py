@@ -16,7 +16,8 @@ def test_by_hand():
     for curve in curves:
         v1.add(curve)
         v2.add(curve)
-    assert v1.best(0.5) == (200 / 3, 1)  # an IoU of exactly delta is a hit; the first of equal thresholds is named
+    # an IoU of exactly delta is a hit; the first of equal thresholds is named
+    assert v1.best(0.5) == (200 / 3, 1)
     assert v2.best(0.3) == (100.0, 1) and v2.best(0.7) == (200 / 3, 2)
     assert v2.value == np.mean([100.0, 200 / 3, 200 / 3])
 
@@ -29,7 +30,9 @@ def test_equal_to_brute_force_on_random_maps():
         values, boxes = maps.smooth(rng, 28, 28), maps.random_boxes(rng, 28, 28)
         for metric in (v1, v2):
             metric.add(iou_curve(values, boxes, thresholds, metric.all_contours))
-            curves[metric.all_contours].append(oracle.iou_curve(values, boxes, thresholds, metric.all_contours))
+            curves[metric.all_contours].append(
+                oracle.iou_curve(values, boxes, thresholds, metric.all_contours)
+            )
     assert v1.value == oracle.max_box_acc(curves[False], 0.5)
     assert v2.value == np.mean([oracle.max_box_acc(curves[True], delta) for delta in (0.3, 0.5, 0.7)])
 

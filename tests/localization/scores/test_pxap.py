@@ -19,7 +19,8 @@ from tests.localization.test_evaluate import run
 
 
 def brute_force(pairs, thresholds):
-    """Percent: the area under precision over recall by steps, with every pixel compared to every threshold (and to 1 and 2)."""
+    """Percent: the area under precision over recall by steps, with every pixel compared to every threshold
+    (and to 1 and 2)."""
     recalls, precisions = [], []
     total = sum(int((mask == 1).sum()) for _, mask in pairs)
     for threshold in [2.0, 1.0, *sorted(thresholds, reverse=True)]:
@@ -27,7 +28,9 @@ def brute_force(pairs, thresholds):
         found = sum(int(((values >= threshold) & (mask != 255)).sum()) for values, mask in pairs)
         recalls.append(hits / total)
         precisions.append(hits / found if found else 0.0)
-    return 100 * sum(p * (right - left) for p, left, right in zip(precisions[1:], recalls, recalls[1:], strict=False))
+    return 100 * sum(
+        p * (right - left) for p, left, right in zip(precisions[1:], recalls, recalls[1:], strict=False)
+    )
 
 
 def random_mask(rng, height, width):
@@ -48,7 +51,8 @@ def test_equals_brute_force(kind):
 
 
 def test_by_hand():
-    """Four counted pixels, one ignored. t=0.9 finds one of two object pixels (precision 1), t=0.5 adds background, t=0 finds all."""
+    """Four counted pixels, one ignored. t=0.9 finds one of two object pixels (precision 1), t=0.5 adds
+    background, t=0 finds all."""
     metric = PxAP(np.array([0.0, 0.5, 0.9]))
     metric.add(np.array([[0.9, 0.6, 0.1, 0.0, 1.0]]), np.array([[1, 0, 1, 0, 255]], dtype=np.uint8))
     recall, precision, thresholds = metric.curve()
@@ -61,16 +65,29 @@ def test_extremes():
     thresholds = default_thresholds()
     mask = np.zeros((8, 8), dtype=np.uint8)
     mask[2:4, 1:7] = 1
-    for values, expected in ((mask.astype(float), 100.0), (1.0 - mask, 100 * 12 / 64), (np.zeros((8, 8)), 100 * 12 / 64)):
+    for values, expected in (
+        (mask.astype(float), 100.0),
+        (1.0 - mask, 100 * 12 / 64),
+        (np.zeros((8, 8)), 100 * 12 / 64),
+    ):
         metric = PxAP(thresholds)
         metric.add(values, mask)
         assert metric.value == pytest.approx(expected)
 
 
 @settings(max_examples=60)
-@given(arrays(np.float64, (6, 7), elements=st.one_of(st.floats(0, 1), st.integers(0, 1000).map(lambda k: k / 1000),
-                                                      st.integers(0, 999).map(lambda k: float(default_thresholds()[k])))),
-       st.sampled_from([default_thresholds(), default_thresholds(0.37), np.array([0.0, 0.01, 0.7, 0.71, 0.99])]))
+@given(
+    arrays(
+        np.float64,
+        (6, 7),
+        elements=st.one_of(
+            st.floats(0, 1),
+            st.integers(0, 1000).map(lambda k: k / 1000),
+            st.integers(0, 999).map(lambda k: float(default_thresholds()[k])),
+        ),
+    ),
+    st.sampled_from([default_thresholds(), default_thresholds(0.37), np.array([0.0, 0.01, 0.7, 0.71, 0.99])]),
+)
 def test_bins_are_those_of_a_histogram(values, thresholds):
     """Scores on, just below and just above the edges fall where NumPy's histogram puts them."""
     values[0] = np.nextafter(values[1], 0)
@@ -82,12 +99,15 @@ def test_bins_are_those_of_a_histogram(values, thresholds):
     np.testing.assert_array_equal(false, np.histogram(values[mask == 0], edges)[0])
 
 
-@pytest.mark.parametrize("values, mask, word", [
-    (np.zeros((2, 2)), np.zeros((2, 3), np.uint8), "do not belong together"),
-    (np.array([[0.0, np.nan]]), np.zeros((1, 2), np.uint8), "NaN"),
-    (np.array([[0.0, 1.1]]), np.zeros((1, 2), np.uint8), "outside"),
-    (np.zeros((1, 2)), np.full((1, 2), 7, np.uint8), "other values"),
-])
+@pytest.mark.parametrize(
+    "values, mask, word",
+    [
+        (np.zeros((2, 2)), np.zeros((2, 3), np.uint8), "do not belong together"),
+        (np.array([[0.0, np.nan]]), np.zeros((1, 2), np.uint8), "NaN"),
+        (np.array([[0.0, 1.1]]), np.zeros((1, 2), np.uint8), "outside"),
+        (np.zeros((1, 2)), np.full((1, 2), 7, np.uint8), "other values"),
+    ],
+)
 def test_bad_input_is_refused_by_name(values, mask, word):
     with pytest.raises(UserError, match=word):
         PxAP(default_thresholds()).add(values, mask)
@@ -104,7 +124,8 @@ def test_what_is_not_defined_is_refused():
 
 @pytest.fixture
 def open_images(tmp_path):
-    """Three images of two classes with masks (one has two instances, one no ignored region), and their score maps."""
+    """Three images of two classes with masks (one has two instances, one no ignored region), and their score
+    maps."""
     rng = np.random.default_rng(0)
     rows = {"image_ids": [], "class_labels": [], "localization": []}
     for k in range(3):
@@ -116,7 +137,9 @@ def open_images(tmp_path):
             file, ignore = f"{k}/mask_{instance}.png", "" if k == 2 else f"{k}/ignore.png"
             (tmp_path / "masks" / str(k)).mkdir(parents=True, exist_ok=True)
             for path, above in ((file, 0.6), *(((ignore, 0.7),) if ignore else ())):
-                Image.fromarray(np.uint8(255 * (maps.smooth(rng, *shape) > above))).save(tmp_path / "masks" / path)
+                Image.fromarray(np.uint8(255 * (maps.smooth(rng, *shape) > above))).save(
+                    tmp_path / "masks" / path
+                )
             rows["localization"].append(f"{name},{file},{ignore}")
         (tmp_path / "maps" / "train").mkdir(parents=True, exist_ok=True)
         np.save(tmp_path / "maps" / f"{name}.npy", maps.smooth(rng, 32, 32))
@@ -128,13 +151,30 @@ def open_images(tmp_path):
 
 def test_from_score_maps_and_masks(open_images, monkeypatch, capsys):
     output = open_images / "out.json"
-    assert run(monkeypatch, "--scoremaps", open_images / "maps", "--metadata", open_images / "metadata", "--masks", open_images / "masks",
-               "--map-size", 32, "--interval", 0.01, "--output", output) == 0
+    assert (
+        run(
+            monkeypatch,
+            "--scoremaps",
+            open_images / "maps",
+            "--metadata",
+            open_images / "metadata",
+            "--masks",
+            open_images / "masks",
+            "--map-size",
+            32,
+            "--interval",
+            0.01,
+            "--output",
+            output,
+        )
+        == 0
+    )
     assert "PxAP" in capsys.readouterr().out
     found = json.loads(output.read_text())
     pairs = []
     for target in read_metadata(open_images / "metadata", open_images / "masks").targets:
-        # the nearest pixel, written out: position k of 32 looks at pixel floor(k · 40 / 32) and floor(k · 60 / 32)
+        # the nearest pixel, written out: position k of 32 looks at pixel floor(k · 40 / 32) and floor(k · 60
+        # / 32)
         rows, columns = np.arange(32) * 40 // 32, np.arange(32) * 60 // 32
         small = [np.asarray(Image.open(file))[rows][:, columns] > 0 for file in target.masks]
         mask = np.any(small, axis=0).astype(np.uint8)
@@ -145,48 +185,109 @@ def test_from_score_maps_and_masks(open_images, monkeypatch, capsys):
     assert found["PxAP"] == pytest.approx(brute_force(pairs, default_thresholds(0.01)), rel=1e-12)
     counted = sum(int((mask != 255).sum()) for _, mask in pairs)
     assert found["counted_pixels"] == counted and found["n_images"] == 3
-    assert found["full_image"]["PxAP"] == pytest.approx(100 * sum(int((mask == 1).sum()) for _, mask in pairs) / counted)
+    assert found["full_image"]["PxAP"] == pytest.approx(
+        100 * sum(int((mask == 1).sum()) for _, mask in pairs) / counted
+    )
     lines = output.with_suffix(".csv").read_text().splitlines()
     assert len(lines) == 4
-    assert float(lines[1].split(",")[3]) == pytest.approx(brute_force(pairs[:1], default_thresholds(0.01)), abs=1e-5)
-    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG") and not output.with_suffix(".html").exists()
+    assert float(lines[1].split(",")[3]) == pytest.approx(
+        brute_force(pairs[:1], default_thresholds(0.01)), abs=1e-5
+    )
+    assert (
+        output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+        and not output.with_suffix(".html").exists()
+    )
 
 
 def test_the_page_shows_images_with_masks(open_images, monkeypatch):
     (open_images / "images" / "train").mkdir(parents=True)
     for k in range(3):
-        Image.fromarray(np.random.default_rng(k).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(open_images / f"images/train/{k}.jpg")
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(
+            open_images / f"images/train/{k}.jpg"
+        )
     output = open_images / "out.json"
-    assert run(monkeypatch, "--scoremaps", open_images / "maps", "--metadata", open_images / "metadata", "--masks", open_images / "masks",
-               "--images", open_images / "images", "--map-size", 32, "--output", output, "--examples", 1) == 0
+    assert (
+        run(
+            monkeypatch,
+            "--scoremaps",
+            open_images / "maps",
+            "--metadata",
+            open_images / "metadata",
+            "--masks",
+            open_images / "masks",
+            "--images",
+            open_images / "images",
+            "--map-size",
+            32,
+            "--output",
+            output,
+            "--examples",
+            1,
+        )
+        == 0
+    )
     page = output.with_suffix(".html").read_text()
-    assert page.count("data:image/webp") == 3 and "border of the mask" in page and "PxAP" in page and "://" not in page
+    assert (
+        page.count("data:image/webp") == 3
+        and "border of the mask" in page
+        and "PxAP" in page
+        and "://" not in page
+    )
 
 
-@pytest.mark.parametrize("line, word", [
-    ("train/0.jpg,../../x.png,0/ignore.png", "leads out"),
-    ("train/0.jpg,0/mask_9.png,0/ignore.png", "missing"),
-    ("train/0.jpg,0/mask_0.png,0/ignore.png", "stands twice"),
-    ("train/0.jpg,1/mask_1.png,1/ignore.png", "two ignore files"),
-    ("train/9.jpg,0/mask_0.png,0/ignore.png", "is not in image_ids.txt"),
-    ("train/0.jpg,0/broken.png,0/ignore.png", "cannot be read"),
-    ("train/0.jpg,0/mask_0.png", "is not of the form"),
-])
+@pytest.mark.parametrize(
+    "line, word",
+    [
+        ("train/0.jpg,../../x.png,0/ignore.png", "leads out"),
+        ("train/0.jpg,0/mask_9.png,0/ignore.png", "missing"),
+        ("train/0.jpg,0/mask_0.png,0/ignore.png", "stands twice"),
+        ("train/0.jpg,1/mask_1.png,1/ignore.png", "two ignore files"),
+        ("train/9.jpg,0/mask_0.png,0/ignore.png", "is not in image_ids.txt"),
+        ("train/0.jpg,0/broken.png,0/ignore.png", "cannot be read"),
+        ("train/0.jpg,0/mask_0.png", "is not of the form"),
+    ],
+)
 def test_bad_masks_are_named_before_the_first_image(open_images, monkeypatch, capsys, line, word):
     file = open_images / "metadata" / "localization.txt"
     file.write_text(file.read_text() + line + "\n")
     (open_images / "masks" / "0" / "broken.png").write_bytes(b"no image")
-    monkeypatch.setattr("automix_transfer.localization.pipeline.measure_all", lambda *_: pytest.fail("an image was evaluated"))
-    arguments = ("--scoremaps", open_images / "maps", "--metadata", open_images / "metadata", "--map-size", 32)
+    monkeypatch.setattr(
+        "automix_transfer.localization.pipeline.measure_all", lambda *_: pytest.fail("an image was evaluated")
+    )
+    arguments = (
+        "--scoremaps",
+        open_images / "maps",
+        "--metadata",
+        open_images / "metadata",
+        "--map-size",
+        32,
+    )
     assert run(monkeypatch, *arguments, "--masks", open_images / "masks") == 2
     assert word in capsys.readouterr().err
 
 
 def test_the_folder_of_masks_is_asked_for(open_images, monkeypatch, capsys):
-    arguments = ("--scoremaps", open_images / "maps", "--metadata", open_images / "metadata", "--map-size", 32)
+    arguments = (
+        "--scoremaps",
+        open_images / "maps",
+        "--metadata",
+        open_images / "metadata",
+        "--map-size",
+        32,
+    )
     assert run(monkeypatch, *arguments) == 2
     assert "--masks" in capsys.readouterr().err
-    assert run(monkeypatch, *arguments, "--masks", open_images / "masks", "--threshold-metadata", open_images / "metadata") == 2
+    assert (
+        run(
+            monkeypatch,
+            *arguments,
+            "--masks",
+            open_images / "masks",
+            "--threshold-metadata",
+            open_images / "metadata",
+        )
+        == 2
+    )
     assert "no threshold to fix" in capsys.readouterr().err
     assert run(monkeypatch, *arguments, "--masks", open_images / "masks", "--threshold", 0.2) == 2
     assert "no threshold to fix" in capsys.readouterr().err

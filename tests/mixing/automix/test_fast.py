@@ -1,4 +1,5 @@
-"""AutoMix by fewer passes: each approximation is exact where it says so, learns when it says so, and refuses what it cannot do."""
+"""AutoMix by fewer passes: each approximation is exact where it says so, learns when it says so, and refuses
+what it cannot do."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def method_of(**options: Any) -> AutoMix:
 
 
 def batch(count: int = COUNT) -> tuple[Tensor, Tensor]:
-    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)), torch.arange(count) % CLASSES
+    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)), torch.arange(
+        count
+    ) % CLASSES
 
 
 def fixed_draw(count: int = COUNT) -> AutoMixDraw:
@@ -49,7 +52,9 @@ def gradients(module: nn.Module) -> list[Tensor]:
     return [p.grad.clone() for p in module.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
 
 
-@pytest.mark.parametrize("options", [{}, {"heads": "separate", "k_mode": "train"}, {"preset": "fast"}, {"features_from": "q"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"heads": "separate", "k_mode": "train"}, {"preset": "fast"}, {"features_from": "q"}]
+)
 def test_freeing_early_changes_no_bit(options: dict[str, Any]) -> None:
     found = []
     for early in (True, False):
@@ -115,14 +120,17 @@ def test_a_mixed_share_sees_the_last_mixes_alone() -> None:
     assert len(output.mixed) == len(images)  # all are drawn in pictures
 
 
-@pytest.mark.parametrize("count, share, expected", [(8, 0, 0), (8, 0.01, 2), (8, 0.25, 2), (8, 0.5, 4), (8, 1, 8), (2, 0.1, 2),
-                                                    (3, 0.9, 3)])
+@pytest.mark.parametrize(
+    "count, share, expected",
+    [(8, 0, 0), (8, 0.01, 2), (8, 0.25, 2), (8, 0.5, 4), (8, 1, 8), (2, 0.1, 2), (3, 0.9, 3)],
+)
 def test_a_share_of_a_batch_has_at_least_two_images(count: int, share: float, expected: int) -> None:
     assert part_of(count, share) == expected
 
 
 def test_a_generator_share_makes_the_masks_of_the_whole_batch_for_its_pairs() -> None:
-    """With k in eval mode a pair's mask and loss do not depend on the others: the gradient is that of fewer pairs, without a bias."""
+    """With k in eval mode a pair's mask and loss do not depend on the others: the gradient is that of fewer
+    pairs, without a bias."""
     images, labels = batch()
     whole, part = (method_of(generator_share=share) for share in (1.0, 0.5))
     pairs = fixed_draw().k
@@ -134,7 +142,9 @@ def test_a_generator_share_makes_the_masks_of_the_whole_batch_for_its_pairs() ->
         losses.append(loss)
     assert masks[1].shape[0] == 4 and torch.allclose(masks[0][:4], masks[1], atol=1e-6)
     logits = whole.encoder_k(masks[0] * images + (1 - masks[0]) * images[pairs.permutation])[:4]
-    own, partner = (nn.functional.cross_entropy(logits, y) for y in (labels[:4], labels[pairs.permutation[:4]]))
+    own, partner = (
+        nn.functional.cross_entropy(logits, y) for y in (labels[:4], labels[pairs.permutation[:4]])
+    )
     assert losses[1].item() == pytest.approx((0.7 * own + 0.3 * partner).item(), rel=1e-4)
 
 
@@ -182,7 +192,11 @@ def test_the_generator_at_a_smaller_size_sees_the_same_mixed_images_smaller(scal
 def test_shrunk_images_keep_their_mean_and_their_range(height: int, width: int, scale: float) -> None:
     images = torch.rand(2, 3, height, width)
     small = shrunk(images, scale)
-    assert min(small.shape[2:]) >= 1 and small.min() >= images.min() - 1e-6 and small.max() <= images.max() + 1e-6
+    assert (
+        min(small.shape[2:]) >= 1
+        and small.min() >= images.min() - 1e-6
+        and small.max() <= images.max() + 1e-6
+    )
 
 
 def test_features_of_q_are_those_of_its_clean_pass() -> None:
@@ -199,15 +213,24 @@ def test_features_of_q_are_those_of_its_clean_pass() -> None:
     ce = nn.functional.cross_entropy(plain.encoder_q(images), labels)
     mce = plain.mixed_loss(output.mixed, labels, draw.q)
     (mce + ce).backward()  # nothing of the generator reaches q through its features
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(grads, gradients(plain.encoder_q), strict=True))
+    assert all(
+        torch.allclose(a, b, atol=1e-6) for a, b in zip(grads, gradients(plain.encoder_q), strict=True)
+    )
 
 
 def save_checkpoint(path: Path, method: AutoMix, **changes: Any) -> str:
     """As the training loop writes it."""
     info = EncoderInfo("resnet10_32", CLASSES, image_size=SIZE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    content = {"format": checkpoint.FORMAT, "encoder": info.to_dict(), "encoders": checkpoint.encoder_prefixes(method),
-               **checkpoint.split_state(method), "config": {"method": {"name": "automix", **dataclasses.asdict(method.options)}},
-               "step": 3, "epoch": 1, **changes}
+    content = {
+        "format": checkpoint.FORMAT,
+        "encoder": info.to_dict(),
+        "encoders": checkpoint.encoder_prefixes(method),
+        **checkpoint.split_state(method),
+        "config": {"method": {"name": "automix", **dataclasses.asdict(method.options)}},
+        "step": 3,
+        "epoch": 1,
+        **changes,
+    }
     save_torch(path, content)
     return str(path)
 
@@ -251,11 +274,17 @@ def test_a_mix_block_that_read_q_is_given_q(tmp_path: Path) -> None:
     assert torch.equal(trained.features(images, None), source.mask_features(images))
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"config": {"method": {"name": "mixup"}}}, "is of method 'mixup'"), ({"config": 3}, "not a training checkpoint"),
-    ({"model": {"x": torch.zeros(1)}}, "without a Mix Block"), ({"model": None}, "not a state dict"), ({"format": "other"}, "format"),
-    ({"encoder": {"name": "resnet10_32"}}, "field 'encoder'"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"config": {"method": {"name": "mixup"}}}, "is of method 'mixup'"),
+        ({"config": 3}, "not a training checkpoint"),
+        ({"model": {"x": torch.zeros(1)}}, "without a Mix Block"),
+        ({"model": None}, "not a state dict"),
+        ({"format": "other"}, "format"),
+        ({"encoder": {"name": "resnet10_32"}}, "field 'encoder'"),
+    ],
+)
 def test_other_files_are_refused_in_one_sentence(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     path = save_checkpoint(tmp_path / "last.pt", lively(), **changes)
     with pytest.raises(UserError, match=words) as error:
@@ -268,30 +297,49 @@ def test_damaged_mix_blocks_are_refused(tmp_path: Path) -> None:
         method_of(mix_block_weights=str(tmp_path / "missing.pt"))
     source = lively()
     model = checkpoint.split_state(source)["model"]
-    for change, words in (({"mix_block.w_z.weight": torch.zeros(2, 2)}, "does not fit"),
-                          ({"mix_block.w_p.bias": torch.full_like(model["mix_block.w_p.bias"], torch.nan)}, "NaN")):
+    for change, words in (
+        ({"mix_block.w_z.weight": torch.zeros(2, 2)}, "does not fit"),
+        ({"mix_block.w_p.bias": torch.full_like(model["mix_block.w_p.bias"], torch.nan)}, "NaN"),
+    ):
         with pytest.raises(UserError, match=words):
             method_of(mix_block_weights=save_checkpoint(tmp_path / "bad.pt", source, model=model | change))
     options = {**dataclasses.asdict(source.options), "name": "automix"}
-    for change, words in (({"value": "neither"}, "choose one of"), ({"init_std": "much"}, "damaged"), ({"odd": 1}, "version"),
-                          ({"feature_layer": "9"}, "feature layer 9"),
-                          ({"mix_block_weights": "first.pt"}, "give that file")):
+    for change, words in (
+        ({"value": "neither"}, "choose one of"),
+        ({"init_std": "much"}, "damaged"),
+        ({"odd": 1}, "version"),
+        ({"feature_layer": "9"}, "feature layer 9"),
+        ({"mix_block_weights": "first.pt"}, "give that file"),
+    ):
         with pytest.raises(UserError, match=words):
-            method_of(mix_block_weights=save_checkpoint(tmp_path / "bad.pt", source, config={"method": options | change}))
+            method_of(
+                mix_block_weights=save_checkpoint(
+                    tmp_path / "bad.pt", source, config={"method": options | change}
+                )
+            )
 
 
-@pytest.mark.parametrize("options, words", [
-    ({"clean_share": 1.5}, "method.clean_share"), ({"mixed_share": 0.0}, "method.mixed_share"),
-    ({"clean_share": float("nan")}, "method.clean_share"),
-    ({"generator_every": 0}, "method.generator_every"), ({"generator_every": 1.5}, "generator_every"),
-    ({"generator_share": 0}, "method.generator_share"), ({"generator_scale": 2}, "method.generator_scale"),
-    ({"features_scale": -1}, "method.features_scale"), ({"features_scale": float("nan")}, "method.features_scale"),
-    ({"features_from": "both"}, "k, q"), ({"features_from": "q", "clean_share": 0.5}, "clean_share=1"),
-    ({"features_from": "q", "cross_entropy": False}, "cross_entropy=true"), ({"pipeline": "joint", "generator_share": 0.5}, "momentum"),
-    ({"pipeline": "joint", "preset": "fast"}, "method.pipeline=momentum"),
-    ({"mix_block_weights": "x.pt", "mask": "random_grids"}, "method.mask=mix_block"),
-    ({"mix_block_weights": "x.pt", "features_from": "q"}, "method.features_from=k"),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"clean_share": 1.5}, "method.clean_share"),
+        ({"mixed_share": 0.0}, "method.mixed_share"),
+        ({"clean_share": float("nan")}, "method.clean_share"),
+        ({"generator_every": 0}, "method.generator_every"),
+        ({"generator_every": 1.5}, "generator_every"),
+        ({"generator_share": 0}, "method.generator_share"),
+        ({"generator_scale": 2}, "method.generator_scale"),
+        ({"features_scale": -1}, "method.features_scale"),
+        ({"features_scale": float("nan")}, "method.features_scale"),
+        ({"features_from": "both"}, "k, q"),
+        ({"features_from": "q", "clean_share": 0.5}, "clean_share=1"),
+        ({"features_from": "q", "cross_entropy": False}, "cross_entropy=true"),
+        ({"pipeline": "joint", "generator_share": 0.5}, "momentum"),
+        ({"pipeline": "joint", "preset": "fast"}, "method.pipeline=momentum"),
+        ({"mix_block_weights": "x.pt", "mask": "random_grids"}, "method.mask=mix_block"),
+        ({"mix_block_weights": "x.pt", "features_from": "q"}, "method.features_from=k"),
+    ],
+)
 def test_what_means_nothing_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
         method_of(**options)
@@ -303,10 +351,14 @@ def test_networks_of_one_size_and_masks_of_one_cell_are_refused_when_the_run_is_
     info = EncoderInfo("vit", CLASSES, image_size=SIZE)
     build_method("automix", vit, {"feature_layer": "blocks.0"}, info)
     for key in ("features_scale", "generator_scale"):
-        with pytest.raises(UserError, match=f"method.{key}=0.5 gives images of 32 px, which VisionTransformer does not take"):
+        with pytest.raises(
+            UserError, match=f"method.{key}=0.5 gives images of 32 px, which VisionTransformer does not take"
+        ):
             build_method("automix", vit, {"feature_layer": "blocks.0", key: 0.5}, info)
     with pytest.raises(UserError, match="masks of 1x1 cells"):
-        build_method("automix", tiny_resnet(), {"features_scale": 0.2}, EncoderInfo("resnet", CLASSES, image_size=SIZE))
+        build_method(
+            "automix", tiny_resnet(), {"features_scale": 0.2}, EncoderInfo("resnet", CLASSES, image_size=SIZE)
+        )
 
 
 def test_the_preset_is_named_as_an_approximation_and_takes_two_steps() -> None:

@@ -27,9 +27,16 @@ def mask_by_hand(block, z_i, z_j, lam):
     value_of = flat_j if block.value == "pair" else flat_i
     mask = torch.zeros(height * width, dtype=torch.float64)
     for p in range(height * width):
-        scores = torch.stack([(w_p @ flat_i[:, p] + b_p) @ (w_p @ flat_j[:, q] + b_p) / math.sqrt(len(b_p)) for q in range(height * width)])
+        scores = torch.stack(
+            [
+                (w_p @ flat_i[:, p] + b_p) @ (w_p @ flat_j[:, q] + b_p) / math.sqrt(len(b_p))
+                for q in range(height * width)
+            ]
+        )
         weights = scores.exp() / scores.exp().sum()
-        s = 1 / (1 + torch.exp(-sum(weights[q] * (w_z @ value_of[:, q] + b_z) for q in range(height * width))))
+        s = 1 / (
+            1 + torch.exp(-sum(weights[q] * (w_z @ value_of[:, q] + b_z) for q in range(height * width)))
+        )
         mask[p] = 1 - s if block.value == "pair" else s
     return mask.view(height, width)
 
@@ -44,15 +51,25 @@ def test_mask_equals_equations_5_and_6_by_hand(value):
 
 def test_similarity_rows_are_distributions():
     block = lively()
-    rows = block.attention(block.project(torch.randn(2, 6, 3, 4)), block.project(torch.randn(2, 6, 3, 4)), 0.5).sum(dim=-1)
+    rows = block.attention(
+        block.project(torch.randn(2, 6, 3, 4)), block.project(torch.randn(2, 6, 3, 4)), 0.5
+    ).sum(dim=-1)
     assert torch.allclose(rows, torch.ones_like(rows))
 
 
 @settings(max_examples=25)
-@given(height=st.integers(1, 61), width=st.integers(1, 61), lam=st.floats(0, 1),
-       order=st.sampled_from(["sigmoid_upsample", "upsample_sigmoid"]),
-       upsampling=st.sampled_from(["nearest", "bilinear"]), lam_embedding=st.booleans(), normalize=st.booleans())
-def test_mask_has_the_image_size_and_stays_in_range(height, width, lam, order, upsampling, lam_embedding, normalize):
+@given(
+    height=st.integers(1, 61),
+    width=st.integers(1, 61),
+    lam=st.floats(0, 1),
+    order=st.sampled_from(["sigmoid_upsample", "upsample_sigmoid"]),
+    upsampling=st.sampled_from(["nearest", "bilinear"]),
+    lam_embedding=st.booleans(),
+    normalize=st.booleans(),
+)
+def test_mask_has_the_image_size_and_stays_in_range(
+    height, width, lam, order, upsampling, lam_embedding, normalize
+):
     block = lively(order=order, upsampling=upsampling, lam_embedding=lam_embedding, normalize=normalize)
     mask = block(torch.randn(2, 6, 3, 4) * 10, torch.randn(2, 6, 3, 4) * 10, lam, (height, width))
     assert mask.shape == (2, 1, height, width)
@@ -63,7 +80,9 @@ def test_masks_of_a_pair_sum_to_one():
     """s_j = 1 - s_i: mixing (x_i, x_j) by s_i gives the same image as mixing (x_j, x_i) by s_j."""
     x_i, x_j, mask = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.rand(2, 1, 8, 8)
     assert torch.allclose(mix(x_i, x_j, mask), mix(x_j, x_i, 1 - mask), atol=1e-6)
-    assert torch.allclose(mix(x_i, torch.zeros_like(x_i), mask) + mix(torch.zeros_like(x_i), x_i, mask), x_i, atol=1e-6)
+    assert torch.allclose(
+        mix(x_i, torch.zeros_like(x_i), mask) + mix(torch.zeros_like(x_i), x_i, mask), x_i, atol=1e-6
+    )
 
 
 def test_orders_agree_for_nearest_upsampling():
@@ -84,7 +103,9 @@ def test_first_masks_follow_lam_or_are_one_half(value, slope):
 def test_normalised_masks_do_not_depend_on_the_size_or_the_mean_of_the_features():
     block = lively(normalize=True)
     z_i, z_j = torch.randn(2, 2, 6, 3, 4)
-    assert torch.allclose(block(z_i, z_j, 0.3, (3, 4)), block(50 * z_i + 7, z_j / 50 - 7, 0.3, (3, 4)), atol=1e-3)
+    assert torch.allclose(
+        block(z_i, z_j, 0.3, (3, 4)), block(50 * z_i + 7, z_j / 50 - 7, 0.3, (3, 4)), atol=1e-3
+    )
     assert torch.isfinite(block(torch.zeros_like(z_i), z_j, 0.3, (3, 4))).all()
 
 
@@ -120,8 +141,12 @@ def test_one_projection_of_a_batch_serves_all_pairs(lam_embedding, normalize):
     z, permutation = torch.randn(5, 6, 3, 4), torch.tensor([3, 0, 4, 2, 1])
 
     def by_concatenation(z_i, z_j, lam):
-        embedded = [torch.cat([block.normalized(z), torch.full_like(z[:, :1], share)], dim=1) if lam_embedding else block.normalized(z)
-                    for z, share in ((z_i, lam), (z_j, 1 - lam))]
+        embedded = [
+            torch.cat([block.normalized(z), torch.full_like(z[:, :1], share)], dim=1)
+            if lam_embedding
+            else block.normalized(z)
+            for z, share in ((z_i, lam), (z_j, 1 - lam))
+        ]
         query, key = (block.w_p(e).flatten(2) for e in embedded)
         attention = torch.softmax(query.transpose(1, 2) @ key / math.sqrt(3), dim=-1)
         logits = attention @ block.w_z(embedded[0]).flatten(2).transpose(1, 2)
@@ -149,8 +174,11 @@ def test_under_autocast_the_projection_is_in_half_precision_and_nothing_else(dty
     with torch.autocast("cpu", dtype=dtype):
         projected = block.project(z)
         mask = block.pair_mask(projected, block.project(z.flip(0)), 0.301, (5, 5))
-    assert torch.equal(projected.similarity, projected.similarity.to(dtype).float())  # W_P's outputs are rounded
-    assert mask.dtype == projected.value.dtype == torch.float32 and not torch.equal(projected.value, projected.value.to(dtype).float())
+    # W_P's outputs are rounded
+    assert torch.equal(projected.similarity, projected.similarity.to(dtype).float())
+    assert mask.dtype == projected.value.dtype == torch.float32 and not torch.equal(
+        projected.value, projected.value.to(dtype).float()
+    )
     assert expected.std() > 0.05 and (mask - expected).abs().max() < 0.05
     mask.sum().backward()
     assert torch.isfinite(z.grad).all() and block.w_p.weight.grad.abs().sum() > 0
@@ -158,7 +186,9 @@ def test_under_autocast_the_projection_is_in_half_precision_and_nothing_else(dty
 
 def test_mixing_gives_the_images_back_where_the_mask_is_one_or_zero():
     x_i, x_j = torch.randn(2, 2, 3, 4, 4)
-    assert torch.equal(mix(x_i, x_j, torch.ones(2, 1, 4, 4)), x_i) and torch.equal(mix(x_i, x_j, torch.zeros(2, 1, 4, 4)), x_j)
+    assert torch.equal(mix(x_i, x_j, torch.ones(2, 1, 4, 4)), x_i) and torch.equal(
+        mix(x_i, x_j, torch.zeros(2, 1, 4, 4)), x_j
+    )
     mask = torch.rand(2, 1, 4, 4, requires_grad=True)
     (mix(x_i, x_j, mask) * x_i).sum().backward()
     assert torch.allclose(mask.grad, ((x_i - x_j) * x_i).sum(dim=1, keepdim=True), atol=1e-5)

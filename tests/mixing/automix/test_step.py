@@ -76,7 +76,9 @@ def test_loss_is_the_sum_of_equation_8():
     output = method.momentum_step(*batch(), fixed_draw())
     parts = output.metrics
     # λ_k = 0.7 and first masks of 0.5: ℓ_λ = 0.1 · (0.2 - 0.1)
-    assert output.loss.item() == pytest.approx(sum(parts[k].item() for k in ("loss_ce", "loss_mce", "loss_gen")) + 0.1 * 0.1, abs=2e-3)
+    assert output.loss.item() == pytest.approx(
+        sum(parts[k].item() for k in ("loss_ce", "loss_mce", "loss_gen")) + 0.1 * 0.1, abs=2e-3
+    )
 
 
 @pytest.mark.parametrize("buffers", ["own", "ema", "copy"])
@@ -111,7 +113,9 @@ def test_zero_momentum_makes_k_a_copy_of_q():
     for p in method.encoder_q.parameters():
         p.data += 1
     method.after_step(0.5)
-    for (name, a), (_, b) in zip(method.encoder_k.state_dict().items(), method.encoder_q.state_dict().items(), strict=True):
+    for (name, a), (_, b) in zip(
+        method.encoder_k.state_dict().items(), method.encoder_q.state_dict().items(), strict=True
+    ):
         assert torch.equal(a, b), name
 
 
@@ -141,12 +145,26 @@ def test_odd_and_non_square_images(size):
     output.loss.backward()
 
 
-@pytest.mark.parametrize("options", [
-    {"mask": "random_grids"}, {"lam_embedding": False}, {"lam_loss_weight": 0.0}, {"pipeline": "joint"},
-    {"momentum": 0.0, "momentum_end": 0.0}, {"cross_entropy": False}, {"normalize": False, "mask_std_floor": 0.0}, {"value": "own"},
-    {"heads": "separate"}, {"k_mode": "train", "k_buffers": "own"}, {"mask_variance_weight": 2.0}, {"skip_generator": 1.0},
-    {"upsampling": "bilinear", "order": "upsample_sigmoid"}, {"preset": "openmixup"}, {"lam_loss_schedule": "cosine"},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask": "random_grids"},
+        {"lam_embedding": False},
+        {"lam_loss_weight": 0.0},
+        {"pipeline": "joint"},
+        {"momentum": 0.0, "momentum_end": 0.0},
+        {"cross_entropy": False},
+        {"normalize": False, "mask_std_floor": 0.0},
+        {"value": "own"},
+        {"heads": "separate"},
+        {"k_mode": "train", "k_buffers": "own"},
+        {"mask_variance_weight": 2.0},
+        {"skip_generator": 1.0},
+        {"upsampling": "bilinear", "order": "upsample_sigmoid"},
+        {"preset": "openmixup"},
+        {"lam_loss_schedule": "cosine"},
+    ],
+)
 def test_every_ablation_takes_two_steps(options):
     method = build_method("automix", small_encoder(), options)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
@@ -180,18 +198,34 @@ def test_state_dict_brings_back_progress_and_steps():
 
 
 def test_mix_block_has_its_own_optimizer_group():
-    groups = list(AutoMix(small_encoder(), mix_block_lr_scale=0.5, mix_block_lr_end=0.01, mix_block_weight_decay=0.0).parameter_groups())
+    groups = list(
+        AutoMix(
+            small_encoder(), mix_block_lr_scale=0.5, mix_block_lr_end=0.01, mix_block_weight_decay=0.0
+        ).parameter_groups()
+    )
     assert [group["lr_scale"] for group in groups] == [1.0, 0.5]
-    assert all(name.startswith("mix_block.") for name, _ in groups[1]["params"]) and len(groups[1]["params"]) == 4
+    assert (
+        all(name.startswith("mix_block.") for name, _ in groups[1]["params"])
+        and len(groups[1]["params"]) == 4
+    )
     assert not any(name.startswith("encoder_k.") for group in groups for name, _ in group["params"])
 
 
-@pytest.mark.parametrize("values, words", [
-    ({"lam_los_weight": 1}, "lam_loss_weight"), ({"alpha": -1}, "method.alpha"), ({"alpha": "two"}, "alpha"),
-    ({"momentum": 2}, "method.momentum"),
-    ({"preset": "nature"}, "openmixup"), ({"preset": "../paper"}, "method.preset"), ({"heads": "both"}, "method.heads"),
-    ({"feature_layer": "layer9"}, "layer9"), ({"feature_layer": "7"}, "feature layer 7"), ({"feature_layer": "fc"}, "not a feature map"),
-])
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"lam_los_weight": 1}, "lam_loss_weight"),
+        ({"alpha": -1}, "method.alpha"),
+        ({"alpha": "two"}, "alpha"),
+        ({"momentum": 2}, "method.momentum"),
+        ({"preset": "nature"}, "openmixup"),
+        ({"preset": "../paper"}, "method.preset"),
+        ({"heads": "both"}, "method.heads"),
+        ({"feature_layer": "layer9"}, "layer9"),
+        ({"feature_layer": "7"}, "feature layer 7"),
+        ({"feature_layer": "fc"}, "not a feature map"),
+    ],
+)
 def test_wrong_options_are_one_sentence(values, words):
     with pytest.raises(UserError, match=words):
         build_method("automix", small_encoder(), values)

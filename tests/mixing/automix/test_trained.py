@@ -1,6 +1,8 @@
-"""What a short training on embedded data must give: masks that follow λ, differ, and are alive; mixed samples that can be recognised.
+"""What a short training on embedded data must give: masks that follow λ, differ, and are alive; mixed samples
+that can be recognised.
 
-The trivial solution of Fig. 6 (flat masks: MixUp) is where AutoMix ends if the generator is guided by a weak or a late encoder k.
+The trivial solution of Fig. 6 (flat masks: MixUp) is where AutoMix ends if the generator is guided by a weak
+or a late encoder k.
 """
 
 from types import SimpleNamespace
@@ -11,7 +13,13 @@ import torch
 from automix_transfer.data.dataset import eval_dataset, train_dataset
 from automix_transfer.data.loader import train_loader
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.evaluation.mixed_samples import MIXERS, automix_mixer, mask_statistics, mixed_accuracy, shuffled_batches
+from automix_transfer.evaluation.mixed_samples import (
+    MIXERS,
+    automix_mixer,
+    mask_statistics,
+    mixed_accuracy,
+    shuffled_batches,
+)
 from automix_transfer.mixing import build_method
 from automix_transfer.models import create_encoder
 from automix_transfer.rng import derive_generator
@@ -34,7 +42,11 @@ def train(name, data):
     for epoch in range(EPOCHS):
         batches.set_epoch(epoch, 0)
         for images, labels, _ in batches:
-            output = method(images.contiguous(memory_format=torch.channels_last), labels, derive_generator(0, "method", step))
+            output = method(
+                images.contiguous(memory_format=torch.channels_last),
+                labels,
+                derive_generator(0, "method", step),
+            )
             optimizer.zero_grad()
             output.loss.backward()
             optimizer.step()
@@ -48,7 +60,14 @@ def train(name, data):
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("embedded")
     write_all(out, scale=1.0, progress=False)
-    data = DataConfig(root=str(out / "imagenet"), image_size=64, scale=[0.7, 1.0], test_crop="squash", limit_classes=CLASSES, workers=0)
+    data = DataConfig(
+        root=str(out / "imagenet"),
+        image_size=64,
+        scale=[0.7, 1.0],
+        test_crop="squash",
+        limit_classes=CLASSES,
+        workers=0,
+    )
     batches = list(shuffled_batches(eval_dataset(data), 60, 0))
     return SimpleNamespace(automix=train("automix", data), mixup=train("mixup", data), batches=batches)
 
@@ -64,6 +83,8 @@ def test_masks_follow_lam_differ_and_are_alive(trained):
 
 def test_mixed_samples_are_recognised_better_than_those_of_mixup(trained):
     """Fig. 4, right: top-2 accuracy on each method's own mixed samples."""
-    automix = mixed_accuracy(trained.automix.inference_encoder(), trained.batches, automix_mixer(trained.automix), lams=[0.5])[0]
+    automix = mixed_accuracy(
+        trained.automix.inference_encoder(), trained.batches, automix_mixer(trained.automix), lams=[0.5]
+    )[0]
     mixup = mixed_accuracy(trained.mixup.inference_encoder(), trained.batches, MIXERS["mixup"], lams=[0.5])[0]
     assert automix.top2 > mixup.top2

@@ -39,7 +39,9 @@ def test_divergence_of_equal_views_is_zero_and_at_most_log_of_their_number() -> 
     p = torch.stack([v.softmax(1) for v in views])
     entropy = -(p * p.log()).sum(2).mean()
     middle = p.mean(0)
-    assert jensen_shannon(views).item() == pytest.approx((-(middle * middle.log()).sum(1).mean() - entropy).item(), abs=1e-5)
+    assert jensen_shannon(views).item() == pytest.approx(
+        (-(middle * middle.log()).sum(1).mean() - entropy).item(), abs=1e-5
+    )
 
 
 def test_loss_is_clean_cross_entropy_and_twelve_times_the_divergence() -> None:
@@ -60,7 +62,12 @@ def test_views_are_averages_of_images() -> None:
     for seed in range(20):
         np.random.seed(seed)
         view = AugMixView(severity=10)(photo())
-        assert view.shape == (20, 24, 3) and view.dtype == np.float32 and 0 <= view.min() and view.max() <= 255.01
+        assert (
+            view.shape == (20, 24, 3)
+            and view.dtype == np.float32
+            and 0 <= view.min()
+            and view.max() <= 255.01
+        )
     assert len(OPERATIONS) == 9
     for operation in OPERATIONS:
         for level in (0.1, 10.0):
@@ -70,7 +77,14 @@ def test_views_are_averages_of_images() -> None:
 @pytest.mark.parametrize("overfit", [0, 1])
 def test_a_run_trains_evaluates_and_draws_with_views(tmp_path: Path, overfit: int) -> None:
     root = write_images(tmp_path / "data")
-    said = [*FAST, f"data.root={root}", "method.name=augmix", f"output={tmp_path / 'run'}", "train.epochs=1", "train.picture_epochs=[1]"]
+    said = [
+        *FAST,
+        f"data.root={root}",
+        "method.name=augmix",
+        f"output={tmp_path / 'run'}",
+        "train.epochs=1",
+        "train.picture_epochs=[1]",
+    ]
     metrics = train(load_experiment(overrides=[*said, f"train.overfit_batches={overfit}"]))
     assert metrics["steps"] == (1 if overfit else 3) and "top1_last" in metrics
     assert (tmp_path / "run" / "pictures" / "epoch_0001.png").exists()
@@ -87,7 +101,10 @@ def test_views_depend_on_seed_epoch_and_index_alone(tmp_path: Path, workers: int
     states = torch.random.get_rng_state(), np.random.get_state()[1].tolist()
     for place, item in enumerate(index.tolist()):
         assert torch.equal(images[place], dataset[(2, item)][0])
-    assert torch.equal(states[0], torch.random.get_rng_state()) and states[1] == np.random.get_state()[1].tolist()
+    assert (
+        torch.equal(states[0], torch.random.get_rng_state())
+        and states[1] == np.random.get_state()[1].tolist()
+    )
     assert torch.equal(dataset[(2, 5)][0][:3], alone)  # the first view is what it was without others
     views = dataset[(2, 5)][0].chunk(3)
     assert not torch.equal(views[1], views[2]) and not torch.equal(dataset[(3, 5)][0][3:6], views[1])

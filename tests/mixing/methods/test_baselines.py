@@ -36,8 +36,14 @@ def test_cutmix_probability_zero_is_vanilla():
     assert output.mixed is None and "loss_ce" in output.metrics
 
 
-@pytest.mark.parametrize("name, values, words", [
-    ("mixup", {"alpha": 0}, "alpha"), ("cutmix", {"probability": 1.5}, "probability"), ("mixupp", {}, "did you mean")])
+@pytest.mark.parametrize(
+    "name, values, words",
+    [
+        ("mixup", {"alpha": 0}, "alpha"),
+        ("cutmix", {"probability": 1.5}, "probability"),
+        ("mixupp", {}, "did you mean"),
+    ],
+)
 def test_wrong_options(name, values, words):
     with pytest.raises(UserError, match=words):
         build_method(name, create_encoder("resnet10_32", 5), values)

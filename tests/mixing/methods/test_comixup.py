@@ -34,14 +34,23 @@ def every_labelling(cells: int, labels: int) -> np.ndarray:
 
 
 @settings(max_examples=40)
-@given(seed=SEEDS, size=st.sampled_from([(2, 2), (1, 4), (2, 3)]), labels=st.integers(2, 4), beta=st.sampled_from([0.0, 0.1, 0.5, 2.0]))
-def test_labels_of_one_output_are_optimal_on_tiny_grids(seed: int, size: tuple[int, int], labels: int, beta: float) -> None:
+@given(
+    seed=SEEDS,
+    size=st.sampled_from([(2, 2), (1, 4), (2, 3)]),
+    labels=st.integers(2, 4),
+    beta=st.sampled_from([0.0, 0.1, 0.5, 2.0]),
+)
+def test_labels_of_one_output_are_optimal_on_tiny_grids(
+    seed: int, size: tuple[int, int], labels: int, beta: float
+) -> None:
     random, pairs = np.random.default_rng(seed), neighbour_pairs(*size)
     cells = size[0] * size[1]
     unary, distance = random.normal(size=(cells, labels)), beta * (1 - np.eye(labels))
     start = random.integers(0, labels, cells)
     found = labelling_energy(label_output(unary, start, distance, pairs), unary, distance, pairs)
-    best = min(labelling_energy(candidate, unary, distance, pairs) for candidate in every_labelling(cells, labels))
+    best = min(
+        labelling_energy(candidate, unary, distance, pairs) for candidate in every_labelling(cells, labels)
+    )
     assert found <= labelling_energy(start, unary, distance, pairs) + 1e-12
     assert found >= best - 1e-12
     if labels == 2:
@@ -50,8 +59,15 @@ def test_labels_of_one_output_are_optimal_on_tiny_grids(seed: int, size: tuple[i
         assert found <= best + 0.1 * abs(best)  # alpha-beta swaps end in a strong local optimum
 
 
-def coordinate_descent(costs: np.ndarray, similar: np.ndarray, start: np.ndarray, size: tuple[int, int], beta: float, gamma: float,
-                       rounds: int) -> np.ndarray:
+def coordinate_descent(
+    costs: np.ndarray,
+    similar: np.ndarray,
+    start: np.ndarray,
+    size: tuple[int, int],
+    beta: float,
+    gamma: float,
+    rounds: int,
+) -> np.ndarray:
     """Plain: each output in turn takes the labelling that is best by trying all of them."""
     inputs, cells = costs.shape
     shares, every = np.eye(inputs)[start], every_labelling(cells, inputs)
@@ -67,22 +83,42 @@ def coordinate_descent(costs: np.ndarray, similar: np.ndarray, start: np.ndarray
 
 @pytest.mark.parametrize("seed", range(6))
 def test_objective_is_no_worse_than_plain_coordinate_descent(seed: int) -> None:
-    """With a threshold of 0 every shared input counts, and a round is exact coordinate descent; the extra labels can only help."""
+    """With a threshold of 0 every shared input counts, and a round is exact coordinate descent; the extra
+    labels can only help."""
     random, size, inputs = np.random.default_rng(seed), (2, 2), 3
     costs = -random.dirichlet(np.ones(4), inputs)
     start = random.integers(0, inputs, (inputs, 4))
     beta, gamma, similar = 0.32 / 4, 1 / 4, np.eye(inputs)
     began = objective(np.eye(inputs)[start], costs, similar, size, beta, gamma)
     for rounds in (1, 2, 4):
-        ours = objective(label_outputs(costs, similar, start, size, beta, gamma, 0.0, rounds), costs, similar, size, beta, gamma)
+        ours = objective(
+            label_outputs(costs, similar, start, size, beta, gamma, 0.0, rounds),
+            costs,
+            similar,
+            size,
+            beta,
+            gamma,
+        )
         assert ours <= began + 1e-12
         if rounds == 1:  # the same moves
-            plain = objective(coordinate_descent(costs, similar, start, size, beta, gamma, 1), costs, similar, size, beta, gamma)
+            plain = objective(
+                coordinate_descent(costs, similar, start, size, beta, gamma, 1),
+                costs,
+                similar,
+                size,
+                beta,
+                gamma,
+            )
             assert ours <= plain + 1e-9
 
 
 @settings(max_examples=15)
-@given(seed=SEEDS, inputs=st.integers(1, 5), threshold=st.sampled_from([0.0, 3.3, 100.0]), omega=st.sampled_from([0.0, 0.001, 0.5]))
+@given(
+    seed=SEEDS,
+    inputs=st.integers(1, 5),
+    threshold=st.sampled_from([0.0, 3.3, 100.0]),
+    omega=st.sampled_from([0.0, 0.001, 0.5]),
+)
 def test_objective_never_ends_above_its_start(seed: int, inputs: int, threshold: float, omega: float) -> None:
     random = np.random.default_rng(seed)
     costs = -random.dirichlet(np.ones(16) * 0.2, inputs)
@@ -96,9 +132,17 @@ def test_objective_never_ends_above_its_start(seed: int, inputs: int, threshold:
 
 def test_objective_is_the_sum_written_out() -> None:
     random = np.random.default_rng(0)
-    shares, costs, similar = random.dirichlet(np.ones(3), (2, 4)), random.normal(size=(3, 4)), random.random((3, 3))
+    shares, costs, similar = (
+        random.dirichlet(np.ones(3), (2, 4)),
+        random.normal(size=(3, 4)),
+        random.random((3, 3)),
+    )
     total = sum(costs[k, c] * shares[j, c, k] for j in range(2) for c in range(4) for k in range(3))
-    total += sum(0.35 * ((shares[j, p] - shares[j, q]) ** 2).sum() for j in range(2) for p, q in ((0, 1), (2, 3), (0, 2), (1, 3)))
+    total += sum(
+        0.35 * ((shares[j, p] - shares[j, q]) ** 2).sum()
+        for j in range(2)
+        for p, q in ((0, 1), (2, 3), (0, 2), (1, 3))
+    )
     counts = shares.sum(axis=1)
     total += 1.5 * sum(counts[j] @ similar @ counts[other] for j, other in ((0, 1), (1, 0)))
     assert objective(shares, costs, similar, (2, 2), 0.7, 1.5) == pytest.approx(total)
@@ -119,14 +163,24 @@ def test_equal_outputs_are_pushed_apart() -> None:
 
 
 @settings(max_examples=12)
-@given(seed=SEEDS, count=st.integers(2, 9), kind=st.sampled_from(["random", "zero", "nan"]), partition=st.integers(2, 6),
-       channels=st.sampled_from([1, 3]))
-def test_images_and_labels_have_the_same_shares(seed: int, count: int, kind: str, partition: int, channels: int) -> None:
+@given(
+    seed=SEEDS,
+    count=st.integers(2, 9),
+    kind=st.sampled_from(["random", "zero", "nan"]),
+    partition=st.integers(2, 6),
+    channels=st.sampled_from([1, 3]),
+)
+def test_images_and_labels_have_the_same_shares(
+    seed: int, count: int, kind: str, partition: int, channels: int
+) -> None:
     """Constant images with the value of their number: what an output shows can be read off its pixels."""
     options = CoMixupOptions(partition=partition)
     images = torch.arange(count).float().view(-1, 1, 1, 1).expand(count, channels, 8, 12)
-    saliency = {"random": torch.rand(count, 8, 12, generator=rng(seed)) ** 6, "zero": torch.zeros(count, 8, 12),
-                "nan": torch.full((count, 8, 12), torch.nan)}[kind]
+    saliency = {
+        "random": torch.rand(count, 8, 12, generator=rng(seed)) ** 6,
+        "zero": torch.zeros(count, 8, 12),
+        "nan": torch.full((count, 8, 12), torch.nan),
+    }[kind]
     draw = draw_comixup(count, options, rng(seed))
     labels = torch.arange(count)  # a class each, so that labels are shares of images
     mixed, targets, own = apply_comixup(images, labels, draw, saliency, count, options)
@@ -142,14 +196,18 @@ def test_images_and_labels_have_the_same_shares(seed: int, count: int, kind: str
 def test_an_image_alone_in_its_partition_stays_itself() -> None:
     images = torch.randn(3, 3, 8, 8)
     options = CoMixupOptions(partition=2)
-    mixed, targets, _ = apply_comixup(images, torch.tensor([0, 1, 1]), draw_comixup(3, options, rng(0)), torch.rand(3, 8, 8), 2, options)
+    mixed, targets, _ = apply_comixup(
+        images, torch.tensor([0, 1, 1]), draw_comixup(3, options, rng(0)), torch.rand(3, 8, 8), 2, options
+    )
     assert torch.equal(mixed[2], images[2]) and targets[2].tolist() == [0, 1]
 
 
 def test_threads_do_not_change_the_labels() -> None:
     options, saliency = CoMixupOptions(partition=4), torch.rand(12, 8, 8, generator=rng(0)) ** 8
     draw = draw_comixup(12, options, rng(1))
-    for one, other in zip(solve_shares(saliency, draw, options, 1), solve_shares(saliency, draw, options, 3), strict=True):
+    for one, other in zip(
+        solve_shares(saliency, draw, options, 1), solve_shares(saliency, draw, options, 3), strict=True
+    ):
         assert torch.equal(one, other)
 
 
@@ -158,7 +216,11 @@ def test_salient_inputs_share_outputs() -> None:
     saliency = torch.full((2, 16, 16), 1e-3)
     saliency[0, :, :8], saliency[1, :, 8:] = 1.0, 1.0
     options = CoMixupOptions(partition=2, tau=2.0)
-    (shares,) = solve_shares(saliency, CoMixupDraw(True, torch.tensor([0.5, 0.5], dtype=torch.float64), torch.zeros(2, 16).long()), options)
+    (shares,) = solve_shares(
+        saliency,
+        CoMixupDraw(True, torch.tensor([0.5, 0.5], dtype=torch.float64), torch.zeros(2, 16).long()),
+        options,
+    )
     assert torch.allclose(shares.mean(dim=(1, 2)), torch.full((2, 2), 0.5))
 
 
@@ -168,4 +230,5 @@ def test_similarity_is_the_identity_where_all_look_at_one_place() -> None:
     saliency = torch.zeros(2, 16, 16)
     saliency[0, 0, 0], saliency[1, 15, 15] = 1, 1
     apart = similarity(saliency, 0.1, 8)
-    assert torch.allclose(apart, torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64))  # 0.1 · 2 · D/ΣD
+    # 0.1 · 2 · D/ΣD
+    assert torch.allclose(apart, torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64))

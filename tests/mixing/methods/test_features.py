@@ -14,7 +14,11 @@ from torch.nn import functional
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.draw import PairDraw
 from automix_transfer.mixing.methods.alignmix import AlignMix, AlignMixDraw, AlignMixOptions, apply_alignmix
-from automix_transfer.mixing.methods.attentivemix import AttentiveMixOptions, apply_attentivemix, attentive_mask
+from automix_transfer.mixing.methods.attentivemix import (
+    AttentiveMixOptions,
+    apply_attentivemix,
+    attentive_mask,
+)
 from automix_transfer.mixing.methods.manifoldmix import ManifoldMixDraw, mix_features
 from automix_transfer.mixing.methods.mixup import apply_mixup
 from automix_transfer.mixing.methods.mixup_cutmix import SwitchDraw
@@ -35,6 +39,7 @@ def rng(seed: int) -> torch.Generator:
 
 
 # ManifoldMix
+
 
 def test_manifold_mixing_at_the_input_is_mixup() -> None:
     method = tiny_method("manifoldmix").eval()
@@ -72,15 +77,23 @@ def test_manifold_mixing_with_lam_one_is_vanilla() -> None:
 def test_a_layer_that_does_not_run_is_an_error_and_not_vanilla() -> None:
     encoder = tiny_resnet()
     encoder.unused = torch.nn.Identity()
-    with pytest.raises(UserError, match="'unused' did not show up.*train.compile=false"), replaced_output(encoder, "unused", lambda h: h):
+    with (
+        pytest.raises(UserError, match="'unused' did not show up.*train.compile=false"),
+        replaced_output(encoder, "unused", lambda h: h),
+    ):
         encoder(torch.randn(2, 3, SIZE, SIZE))
 
 
 # AlignMix
 
+
 @settings(max_examples=10)
-@given(seed=SEEDS, places=st.integers(1, 9), channels=st.integers(1, 5), scale=st.sampled_from([0.01, 1.0, 30.0]))
-def test_plans_have_exact_columns_and_nearly_exact_rows(seed: int, places: int, channels: int, scale: float) -> None:
+@given(
+    seed=SEEDS, places=st.integers(1, 9), channels=st.integers(1, 5), scale=st.sampled_from([0.01, 1.0, 30.0])
+)
+def test_plans_have_exact_columns_and_nearly_exact_rows(
+    seed: int, places: int, channels: int, scale: float
+) -> None:
     x, y = scale * torch.randn(2, 3, places, channels, generator=rng(seed))
     plan = sinkhorn(x, y, epsilon=0.1 * scale**2, iterations=500, tolerance=1e-6 * scale**2) * places
     assert torch.allclose(plan.sum(dim=1), torch.ones(3, places), atol=1e-3)
@@ -118,7 +131,9 @@ def test_alignment_mixes_the_last_map_and_lets_gradients_through() -> None:
     draw = AlignMixDraw(0.4, torch.arange(5, -1, -1), True, True, True)
     output = method.step(images, labels, draw)
     output.loss.backward()
-    assert output.mixed is None and all(p.grad is not None and torch.isfinite(p.grad).all() for p in method.parameters())
+    assert output.mixed is None and all(
+        p.grad is not None and torch.isfinite(p.grad).all() for p in method.parameters()
+    )
     one = method.step(images, labels, AlignMixDraw(1.0, draw.permutation, True, True, True)).loss
     assert torch.allclose(one, functional.cross_entropy(method.encoder(images), labels), atol=1e-5)
 
@@ -131,11 +146,14 @@ def test_alignment_moves_places_where_a_network_has_its_channels_last() -> None:
     draw = AlignMixDraw(0.4, torch.tensor([1, 0]), True, True, True)
     mixed = apply_alignmix(features(encoder, images, method.layer), draw, method.options)
     logits = encoder.forward_head(encoder.norm(mixed.permute(0, 2, 3, 1)))
-    expected = 0.4 * functional.cross_entropy(logits, labels) + 0.6 * functional.cross_entropy(logits, labels[draw.permutation])
+    expected = 0.4 * functional.cross_entropy(logits, labels) + 0.6 * functional.cross_entropy(
+        logits, labels[draw.permutation]
+    )
     assert torch.allclose(method.step(images, labels, draw).loss, expected, atol=1e-6)
 
 
 # TransMix
+
 
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("options", [{}, {"reg_tokens": 2}, {"qk_norm": True}])
@@ -152,14 +170,16 @@ def test_attention_is_what_the_block_computes(fused: bool, options: dict) -> Non
     assert torch.allclose(encoder(images), logits, atol=1e-5)
     handle.remove()
     assert found[0].shape == (3, 16) and not found[0].requires_grad
-    assert torch.allclose(found[0], seen[0].mean(dim=1)[:, 0, encoder.num_prefix_tokens:], atol=1e-6)
+    assert torch.allclose(found[0], seen[0].mean(dim=1)[:, 0, encoder.num_prefix_tokens :], atol=1e-6)
 
 
 @settings(max_examples=25)
-@given(seed=SEEDS, box=st.tuples(st.integers(0, 31), st.integers(0, 31), st.integers(1, 32), st.integers(1, 32)))
+@given(
+    seed=SEEDS, box=st.tuples(st.integers(0, 31), st.integers(0, 31), st.integers(1, 32), st.integers(1, 32))
+)
 def test_label_is_half_area_and_half_attention(seed: int, box: tuple[int, int, int, int]) -> None:
     mask = torch.ones(2, 1, 32, 32)
-    mask[:, :, box[0]:box[0] + box[2], box[1]:box[1] + box[3]] = 0
+    mask[:, :, box[0] : box[0] + box[2], box[1] : box[1] + box[3]] = 0
     attention = torch.rand(2, 16, generator=rng(seed))
     share = attention_share(attention, mask, (4, 4))
     centres = mask[:, 0, ::8, ::8].flatten(1)  # the pixel that nearest downsampling takes
@@ -186,9 +206,17 @@ def test_the_step_uses_the_attention_of_its_own_pass() -> None:
 
 # AttentiveMix
 
+
 @settings(max_examples=25)
-@given(seed=SEEDS, grid=st.sampled_from([(7, 7), (2, 3), (1, 1)]), cell=st.sampled_from([(2, 3), (4, 4)]), share=st.floats(0, 1))
-def test_the_most_attended_cells_are_pasted(seed: int, grid: tuple[int, int], cell: tuple[int, int], share: float) -> None:
+@given(
+    seed=SEEDS,
+    grid=st.sampled_from([(7, 7), (2, 3), (1, 1)]),
+    cell=st.sampled_from([(2, 3), (4, 4)]),
+    share=st.floats(0, 1),
+)
+def test_the_most_attended_cells_are_pasted(
+    seed: int, grid: tuple[int, int], cell: tuple[int, int], share: float
+) -> None:
     total, size = grid[0] * grid[1], (grid[0] * cell[0], grid[1] * cell[1])
     cells = max(int(share * total), 1)
     attention = torch.randn(2, *grid, generator=rng(seed))
@@ -203,10 +231,14 @@ def test_the_most_attended_cells_are_pasted(seed: int, grid: tuple[int, int], ce
 def test_attentive_labels_are_six_of_forty_nine_or_what_lam_says() -> None:
     images, attention = torch.randn(2, 3, 28, 28), torch.randn(2, 7, 7)
     draw = MixDraw(0.5, torch.tensor([1, 0]), True)
-    assert apply_attentivemix(images, draw, attention, AttentiveMixOptions()).lam.tolist() == pytest.approx([6 / 49] * 2)
+    assert apply_attentivemix(images, draw, attention, AttentiveMixOptions()).lam.tolist() == pytest.approx(
+        [6 / 49] * 2
+    )
     plus = apply_attentivemix(images, draw, attention, AttentiveMixOptions(cells=0))
     assert plus.lam.tolist() == pytest.approx([24 / 49] * 2)
-    nothing = apply_attentivemix(images, MixDraw(0.0, draw.permutation, True), attention, AttentiveMixOptions(cells=0))
+    nothing = apply_attentivemix(
+        images, MixDraw(0.0, draw.permutation, True), attention, AttentiveMixOptions(cells=0)
+    )
     assert nothing.lam.tolist() == pytest.approx([1 / 49] * 2)  # at least one cell
     broken = apply_attentivemix(images, draw, torch.full((2, 7, 7), math.nan), AttentiveMixOptions())
     assert torch.isfinite(broken.images).all()
@@ -220,6 +252,10 @@ def test_the_teacher_is_frozen_unsaved_and_in_eval_mode() -> None:
         method.options.attention = attention
         method(images, labels, rng(0)).loss.backward()
         assert not method.teacher.network.training
-        assert all(torch.equal(value, before[name]) for name, value in method.teacher.network.state_dict().items())
+        assert all(
+            torch.equal(value, before[name]) for name, value in method.teacher.network.state_dict().items()
+        )
     assert not any("teacher" in name for name in method.state_dict())
-    assert tiny_resnet().state_dict().keys() == {name.removeprefix("encoder.") for name in method.state_dict()}
+    assert tiny_resnet().state_dict().keys() == {
+        name.removeprefix("encoder.") for name in method.state_dict()
+    }

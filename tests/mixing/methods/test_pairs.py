@@ -1,4 +1,5 @@
-"""The hand-crafted mixups against their definitions: areas, labels, boxes, masks, and what each author's code does otherwise."""
+"""The hand-crafted mixups against their definitions: areas, labels, boxes, masks, and what each author's code
+does otherwise."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def rng(seed: int) -> torch.Generator:
 
 @settings(max_examples=40)
 @given(size=SIZES, lam=LAMS, up=st.booleans(), seed=SEEDS, spectrum=st.sampled_from(["paper", "released"]))
-def test_fmix_has_exactly_the_area_it_says(size: tuple[int, int], lam: float, up: bool, seed: int, spectrum: str) -> None:
+def test_fmix_has_exactly_the_area_it_says(
+    size: tuple[int, int], lam: float, up: bool, seed: int, spectrum: str
+) -> None:
     noise = torch.randn(size[0], size[1] // 2 + 1, 2, generator=rng(seed), dtype=torch.float64)
     mask = fmix_mask(noise, size, lam, up, spectrum=spectrum)
     wanted = lam * size[0] * size[1]
@@ -47,16 +50,34 @@ def test_fmix_has_exactly_the_area_it_says(size: tuple[int, int], lam: float, up
 
 
 def test_fmix_masks_are_low_pass_and_released_ones_are_bands() -> None:
-    """δ = 3 gives few large patches where white noise (δ = 0) gives many; the released code has two frequencies along the rows only."""
+    """δ = 3 gives few large patches where white noise (δ = 0) gives many; the released code has two
+    frequencies along the rows only."""
     changes = {}
     for decay in (0.0, 3.0):
-        masks = torch.stack([fmix_mask(draw_fmix(2, (32, 32), FMixOptions(), rng(s)).noise, (32, 32), 0.5, True, decay) for s in range(20)])
+        masks = torch.stack(
+            [
+                fmix_mask(draw_fmix(2, (32, 32), FMixOptions(), rng(s)).noise, (32, 32), 0.5, True, decay)
+                for s in range(20)
+            ]
+        )
         changes[decay] = masks.diff(dim=2).abs().mean().item()
     assert changes[3.0] < changes[0.0] / 3
     noise = draw_fmix(2, (32, 32), FMixOptions(), rng(0)).noise
-    field = torch.fft.irfft2(torch.complex(*(noise / torch.sqrt(
-        torch.fft.fftfreq(32, dtype=torch.float64).view(-1, 1) ** 2 + torch.fft.rfftfreq(32, dtype=torch.float64) ** 2
-    ).clamp(min=1 / 32).unsqueeze(-1) ** 3)[:2]), s=(32, 32))
+    field = torch.fft.irfft2(
+        torch.complex(
+            *(
+                noise
+                / torch.sqrt(
+                    torch.fft.fftfreq(32, dtype=torch.float64).view(-1, 1) ** 2
+                    + torch.fft.rfftfreq(32, dtype=torch.float64) ** 2
+                )
+                .clamp(min=1 / 32)
+                .unsqueeze(-1)
+                ** 3
+            )[:2]
+        ),
+        s=(32, 32),
+    )
     top = torch.zeros(1024)
     top[field.flatten().argsort(descending=True)[:512]] = 1
     assert torch.equal(fmix_mask(noise, (32, 32), 0.5, True, spectrum="released").flatten(), top)
@@ -87,9 +108,17 @@ def test_resizemix_draws_sides_in_the_scope_by_both_rules() -> None:
 
 
 @settings(max_examples=25)
-@given(size=SIZES, lam=LAMS, seed=SEEDS, box=st.sampled_from(["pair", "batch"]), detector=st.sampled_from(["uint8", "as_published"]),
-       channels=st.sampled_from([1, 3]))
-def test_saliencymix_labels_by_area(size: tuple[int, int], lam: float, seed: int, box: str, detector: str, channels: int) -> None:
+@given(
+    size=SIZES,
+    lam=LAMS,
+    seed=SEEDS,
+    box=st.sampled_from(["pair", "batch"]),
+    detector=st.sampled_from(["uint8", "as_published"]),
+    channels=st.sampled_from([1, 3]),
+)
+def test_saliencymix_labels_by_area(
+    size: tuple[int, int], lam: float, seed: int, box: str, detector: str, channels: int
+) -> None:
     images = torch.randn(4, channels, *size, generator=rng(seed))
     if seed % 5 == 0:
         images[0] = torch.nan
@@ -97,7 +126,10 @@ def test_saliencymix_labels_by_area(size: tuple[int, int], lam: float, seed: int
     mixed = apply_saliencymix(images, draw, SaliencyMixOptions(box=box, detector=detector), MEAN, STD)
     area = mixed.mask.mean(dim=(1, 2, 3))
     assert torch.allclose(torch.as_tensor(mixed.lam, dtype=torch.float32).expand(4), area, atol=1e-5)
-    assert torch.equal(mixed.images.nan_to_num(9.0), torch.where(mixed.mask > 0.5, images, images[draw.permutation]).nan_to_num(9.0))
+    assert torch.equal(
+        mixed.images.nan_to_num(9.0),
+        torch.where(mixed.mask > 0.5, images, images[draw.permutation]).nan_to_num(9.0),
+    )
     if box == "batch":
         assert torch.equal(mixed.mask, mixed.mask[:1].expand_as(mixed.mask))
 
@@ -106,7 +138,10 @@ def test_detector_smooths_and_weighs_as_opencv_does() -> None:
     pixels = torch.randint(0, 256, (1, 3, 17, 23), generator=rng(0))
     gray = cv2.cvtColor(pixels[0].permute(1, 2, 0).numpy().astype(np.uint8), cv2.COLOR_RGB2GRAY)
     assert np.array_equal(gray_bytes(pixels)[0].numpy(), gray)
-    assert np.array_equal(smooth_bytes(torch.from_numpy(gray[None].astype(np.int64)))[0].numpy(), cv2.GaussianBlur(gray, (3, 3), 0))
+    assert np.array_equal(
+        smooth_bytes(torch.from_numpy(gray[None].astype(np.int64)))[0].numpy(),
+        cv2.GaussianBlur(gray, (3, 3), 0),
+    )
 
 
 def test_detector_is_its_formula_pixel_by_pixel() -> None:
@@ -131,13 +166,17 @@ def test_detector_finds_an_object_and_the_published_one_does_not() -> None:
     for seed in range(40):
         pixels = torch.full((1, 3, 48, 48), 90.0) + 6 * torch.randn(1, 3, 48, 48, generator=rng(seed))
         y, x = torch.randint(4, 32, (2,), generator=rng(seed)).tolist()
-        pixels[:, :, y:y + 12, x:x + 12] = 210
+        pixels[:, :, y : y + 12, x : x + 12] = 210
         pixels = pixels.round().clamp(0, 255)
-        maps = {"uint8": saliency_uint8(pixels), "as_published": saliency_as_published((pixels / 255 - 0.5) / 0.25)}
+        maps = {
+            "uint8": saliency_uint8(pixels),
+            "as_published": saliency_as_published((pixels / 255 - 0.5) / 0.25),
+        }
         for name, found in maps.items():
             place = int(found.argmax())
             inside[name] += y - 1 <= place // 48 <= y + 12 and x - 1 <= place % 48 <= x + 12
-    assert inside["uint8"] >= 16 and inside["as_published"] <= 6, inside  # chance: about 3; bytes that wrap cost the first many
+    # chance: about 3; bytes that wrap cost the first many
+    assert inside["uint8"] >= 16 and inside["as_published"] <= 6, inside
 
 
 @settings(max_examples=25)
@@ -157,7 +196,9 @@ def test_the_switch_draws_both_and_can_leave_one_out() -> None:
         return draw_switch(2, (8, 8), MixUpCutMixOptions(**options), rng(seed)).box is not None
 
     assert 60 < sum(cut(seed) for seed in range(200)) < 140
-    assert not any(cut(seed, cutmix_alpha=0.0) for seed in range(50)) and all(cut(seed, mixup_alpha=0.0) for seed in range(50))
+    assert not any(cut(seed, cutmix_alpha=0.0) for seed in range(50)) and all(
+        cut(seed, mixup_alpha=0.0) for seed in range(50)
+    )
 
 
 @settings(max_examples=40)
@@ -171,7 +212,9 @@ def test_box_masks_and_shares_agree(size: tuple[int, int], lam: float, y: int, x
 
 @settings(max_examples=30)
 @given(lam=LAMS, smoothing=st.sampled_from([0.0, 0.1]), seed=SEEDS, each=st.booleans())
-def test_soft_labels_sum_to_one_and_give_the_loss(lam: float, smoothing: float, seed: int, each: bool) -> None:
+def test_soft_labels_sum_to_one_and_give_the_loss(
+    lam: float, smoothing: float, seed: int, each: bool
+) -> None:
     logits = torch.randn(5, 4, generator=rng(seed))
     y_i, y_j = torch.randint(0, 4, (2, 5), generator=rng(seed))
     share = torch.full((5,), lam) if each else lam
@@ -197,4 +240,7 @@ def test_fmix_shows_each_pixel_of_one_image(size: tuple[int, int], seed: int, la
     images = torch.randn(3, 1, *size, generator=rng(seed))
     draw = draw_fmix(3, size, FMixOptions(), rng(seed), lam)
     mixed = apply_fmix(images, draw, FMixOptions())
-    assert torch.equal(mixed.images, torch.where(mixed.mask.bool(), images, images[draw.permutation])) and mixed.lam == lam
+    assert (
+        torch.equal(mixed.images, torch.where(mixed.mask.bool(), images, images[draw.permutation]))
+        and mixed.lam == lam
+    )

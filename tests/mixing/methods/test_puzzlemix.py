@@ -1,4 +1,5 @@
-"""PuzzleMix: minimum cuts against brute force and scipy, its prices against loops, transport against its definition."""
+"""PuzzleMix: minimum cuts against brute force and scipy, its prices against loops, transport against its
+definition."""
 
 from __future__ import annotations
 
@@ -24,7 +25,12 @@ from automix_transfer.mixing.methods.puzzlemix import (
 )
 from automix_transfer.mixing.parts.grid_labels import energy, solve_grid
 from automix_transfer.mixing.parts.mincut import adjacency, max_flow
-from automix_transfer.mixing.parts.saliency import block_means, block_shares, input_saliency, saliency_with_loss
+from automix_transfer.mixing.parts.saliency import (
+    block_means,
+    block_shares,
+    input_saliency,
+    saliency_with_loss,
+)
 from automix_transfer.mixing.parts.transport import distance_costs, move_blocks, plan_transport
 from tests.mixing.tiny_methods import SIZE, batch, tiny_method, tiny_resnet
 
@@ -37,6 +43,7 @@ def rng(seed: int) -> torch.Generator:
 
 
 # The solver
+
 
 @settings(max_examples=25)
 @given(seed=SEEDS, nodes=st.integers(2, 9), dense=st.floats(0.2, 0.9))
@@ -53,11 +60,14 @@ def test_flows_are_scipys(seed: int, nodes: int, dense: float) -> None:
     assert value == maximum_flow(csr_matrix(capacity.astype(np.int32)), 0, nodes - 1).flow_value
     side = level >= 0
     assert side[0] and not side[-1]
-    assert value == sum(c for a, c in enumerate(full) if side[heads[a ^ 1]] and not side[heads[a]])  # max-flow = min-cut
+    # max-flow = min-cut
+    assert value == sum(c for a, c in enumerate(full) if side[heads[a ^ 1]] and not side[heads[a]])
     assert (left >= 0).all()
 
 
-@pytest.mark.parametrize("height, width, levels", [(2, 2, 3), (2, 3, 3), (1, 4, 3), (3, 3, 2), (2, 2, 4), (1, 1, 3)])
+@pytest.mark.parametrize(
+    "height, width, levels", [(2, 2, 3), (2, 3, 3), (1, 4, 3), (3, 3, 2), (2, 2, 4), (1, 1, 3)]
+)
 def test_grid_labels_are_optimal(height: int, width: int, levels: int) -> None:
     random = np.random.default_rng(height * 10 + width)
     unary = random.normal(size=(12, height, width, levels)) * 10.0 ** random.integers(-8, 4, (12, 1, 1, 1))
@@ -66,7 +76,10 @@ def test_grid_labels_are_optimal(height: int, width: int, levels: int) -> None:
     found = energy(solve_grid(unary, down * scale, right * scale), unary, down * scale, right * scale)
     every = np.array(list(itertools.product(range(levels), repeat=height * width))).reshape(-1, height, width)
     for n in range(12):
-        one = [np.broadcast_to(part[n], (len(every), *part[n].shape)) for part in (unary, down * scale, right * scale)]
+        one = [
+            np.broadcast_to(part[n], (len(every), *part[n].shape))
+            for part in (unary, down * scale, right * scale)
+        ]
         assert found[n] == pytest.approx(energy(every, *one).min(), abs=1e-9 * scale[n, 0, 0])
 
 
@@ -89,7 +102,9 @@ def test_energies_are_never_above_a_heuristics() -> None:
     saliency[:4, 5, 7] = 1e6
     options, draw = PuzzleMixOptions(), PuzzleMixDraw(0.4, torch.randperm(8, generator=rng(1)), True, 4)
     plain = torch.rand(8, 3, 32, 32, generator=rng(2))
-    unary, down, right = (part.double().numpy() for part in mask_problem(plain, block_shares(saliency, (4, 4)), draw, options))
+    unary, down, right = (
+        part.double().numpy() for part in mask_problem(plain, block_shares(saliency, (4, 4)), draw, options)
+    )
     exact = energy(solve_grid(unary, down, right), unary, down, right)
     for start in (unary.argmin(axis=3), np.zeros((8, 4, 4), int), np.full((8, 4, 4), 2)):
         assert (exact <= energy(iterated(unary, down, right, start), unary, down, right) + 1e-9).all()
@@ -98,19 +113,26 @@ def test_energies_are_never_above_a_heuristics() -> None:
 def test_threads_do_not_change_the_masks() -> None:
     unary = np.random.default_rng(0).normal(size=(9, 4, 4, 3))
     down, right = np.full((9, 3, 4), 0.3), np.full((9, 4, 3), 0.3)
-    assert np.array_equal(solve_grid(unary, down, right, threads=1), solve_grid(unary, down, right, threads=4))
+    assert np.array_equal(
+        solve_grid(unary, down, right, threads=1), solve_grid(unary, down, right, threads=4)
+    )
 
 
 # The problem
 
+
 def test_prices_are_those_of_the_definition() -> None:
     """Every label's total, written out with loops: unary terms, seams of what is shown, smoothness, prior."""
     options, b, n = PuzzleMixOptions(seam_size=4), 4, 3
-    plain, saliency = torch.rand(2, 3, 32, 32, generator=rng(0)).double(), torch.rand(2, 32, 32, generator=rng(1)).double()
+    plain, saliency = (
+        torch.rand(2, 3, 32, 32, generator=rng(0)).double(),
+        torch.rand(2, 32, 32, generator=rng(1)).double(),
+    )
     draw = PuzzleMixDraw(0.3, torch.tensor([1, 0]), True, b)
     shares = block_shares(saliency, (b, b)).double()
     unary, down, right = mask_problem(plain, shares, draw, options)
-    labels = torch.randint(0, 2, (2, b, b), generator=rng(2)) * 2  # only pure blocks, for which seams have a plain meaning
+    # only pure blocks, for which seams have a plain meaning
+    labels = torch.randint(0, 2, (2, b, b), generator=rng(2)) * 2
     found = energy(labels.numpy(), unary.double().numpy(), down.double().numpy(), right.double().numpy())
     beta = 1.2 / (16 * b)
     small = block_means(plain, (8, 8))
@@ -127,24 +149,46 @@ def test_prices_are_those_of_the_definition() -> None:
 
                     def seam(upper: int, lower: int, y: int = y, x: int = x, dy: int = dy) -> float:
                         if dy:
-                            cells = small[upper][:, 2 * y + 1, 2 * x:2 * x + 2] - small[lower][:, 2 * y + 2, 2 * x:2 * x + 2]
+                            cells = (
+                                small[upper][:, 2 * y + 1, 2 * x : 2 * x + 2]
+                                - small[lower][:, 2 * y + 2, 2 * x : 2 * x + 2]
+                            )
                         else:
-                            cells = small[upper][:, 2 * y:2 * y + 2, 2 * x + 1] - small[lower][:, 2 * y:2 * y + 2, 2 * x + 2]
+                            cells = (
+                                small[upper][:, 2 * y : 2 * y + 2, 2 * x + 1]
+                                - small[lower][:, 2 * y : 2 * y + 2, 2 * x + 2]
+                            )
                         return beta * 0.5 * float(cells.abs().mean())
 
                     # the split into single and pairwise terms adds the same to every choice
-                    total += seam(shown[label], shown[other]) + (seam(i, j) + seam(j, i)) / 2 + beta * (label != other)
+                    total += (
+                        seam(shown[label], shown[other])
+                        + (seam(i, j) + seam(j, i)) / 2
+                        + beta * (label != other)
+                    )
         assert found[i] == pytest.approx(total, abs=1e-5)
     assert unary.shape == (2, b, b, n)
 
 
 @settings(max_examples=15)
-@given(seed=SEEDS, kind=st.sampled_from(["zero", "nan", "inf", "tiny", "huge"]), blocks=st.sampled_from([2, 3, 4]),
-       size=st.sampled_from([(12, 12), (24, 12), (36, 60)]), channels=st.sampled_from([1, 3]))
-def test_odd_saliency_still_gives_masks(seed: int, kind: str, blocks: int, size: tuple[int, int], channels: int) -> None:
+@given(
+    seed=SEEDS,
+    kind=st.sampled_from(["zero", "nan", "inf", "tiny", "huge"]),
+    blocks=st.sampled_from([2, 3, 4]),
+    size=st.sampled_from([(12, 12), (24, 12), (36, 60)]),
+    channels=st.sampled_from([1, 3]),
+)
+def test_odd_saliency_still_gives_masks(
+    seed: int, kind: str, blocks: int, size: tuple[int, int], channels: int
+) -> None:
     images = torch.randn(2, channels, *size, generator=rng(seed))
-    saliency = {"zero": torch.zeros(2, *size), "nan": torch.full((2, *size), torch.nan), "inf": torch.full((2, *size), torch.inf),
-                "tiny": torch.rand(2, *size, generator=rng(seed)) * 1e-38, "huge": torch.rand(2, *size, generator=rng(seed)) * 1e37}[kind]
+    saliency = {
+        "zero": torch.zeros(2, *size),
+        "nan": torch.full((2, *size), torch.nan),
+        "inf": torch.full((2, *size), torch.inf),
+        "tiny": torch.rand(2, *size, generator=rng(seed)) * 1e-38,
+        "huge": torch.rand(2, *size, generator=rng(seed)) * 1e37,
+    }[kind]
     draw = PuzzleMixDraw(0.5, torch.tensor([1, 0]), True, blocks)
     mixed = apply_puzzlemix(images, draw, saliency, PuzzleMixOptions(), MEAN, STD)
     assert torch.isfinite(mixed.images).all() and set((2 * mixed.mask).unique().tolist()) <= {0.0, 1.0, 2.0}
@@ -163,18 +207,23 @@ def test_masks_show_what_is_salient() -> None:
     saliency = torch.full((2, 16, 16), 0.01)
     saliency[0, :, :8], saliency[1, :, 8:] = 1.0, 1.0
     draw = PuzzleMixDraw(0.5, torch.tensor([1, 0]), True, 4)
-    masks = solve_masks(torch.full((2, 3, 16, 16), 0.5), block_shares(saliency, (4, 4)), draw, PuzzleMixOptions())
-    assert (masks[0, :, :2] == 1).all() and (masks[0, :, 2:] == 0).all() and torch.equal(masks[1], 1 - masks[0])
+    masks = solve_masks(
+        torch.full((2, 3, 16, 16), 0.5), block_shares(saliency, (4, 4)), draw, PuzzleMixOptions()
+    )
+    assert (
+        (masks[0, :, :2] == 1).all() and (masks[0, :, 2:] == 0).all() and torch.equal(masks[1], 1 - masks[0])
+    )
 
 
 # Saliency
+
 
 def test_saliency_is_the_gradients_size() -> None:
     encoder, images, labels = tiny_resnet().eval(), torch.randn(3, 3, SIZE, SIZE), torch.tensor([0, 1, 2])
     found = input_saliency(encoder, images, labels)
     for n in range(3):
-        one = images[n:n + 1].clone().requires_grad_(True)
-        torch.nn.functional.cross_entropy(encoder(one), labels[n:n + 1]).backward()
+        one = images[n : n + 1].clone().requires_grad_(True)
+        torch.nn.functional.cross_entropy(encoder(one), labels[n : n + 1]).backward()
         assert torch.allclose(found[n], one.grad[0].square().mean(dim=0).sqrt(), atol=1e-6)
     assert all(p.grad is None for p in tiny_resnet().parameters())
 
@@ -217,16 +266,21 @@ def test_the_saliency_pass_leaves_no_trace() -> None:
     before = {name: value.clone() for name, value in method.named_buffers()}
     images, labels = batch(method)
     input_saliency(method.encoder, images, labels)
-    assert method.encoder.training and all(torch.equal(value, before[name]) for name, value in method.named_buffers())
+    assert method.encoder.training and all(
+        torch.equal(value, before[name]) for name, value in method.named_buffers()
+    )
     assert all(p.grad is None for p in method.parameters())
 
 
 # Transport
 
+
 def by_definition(shares: torch.Tensor, mask: torch.Tensor, strength: float, rounds: int) -> torch.Tensor:
     """One image's plan with full matrices, as the rounds are described."""
     places = shares.numel()
-    cost = strength * distance_costs(tuple(shares.shape), shares.device) - shares.reshape(-1, 1) * (mask.reshape(1, -1) > 0)
+    cost = strength * distance_costs(tuple(shares.shape), shares.device) - shares.reshape(-1, 1) * (
+        mask.reshape(1, -1) > 0
+    )
     for _ in range(rounds):
         wanted = cost.argmin(dim=1)
         winner = {}
@@ -257,13 +311,16 @@ def test_a_full_mask_moves_nothing_and_identity_plans_change_nothing() -> None:
     images = torch.randn(2, 3, 8, 12)
     assert torch.equal(move_blocks(images, torch.arange(8).expand(2, 8), (2, 4)), images)
     swapped = move_blocks(images, torch.tensor([[1, 0, 2, 3, 4, 5, 6, 7]] * 2), (2, 4))
-    assert torch.equal(swapped[:, :, :4, :3], images[:, :, :4, 3:6]) and torch.equal(swapped[:, :, 4:], images[:, :, 4:])
+    assert torch.equal(swapped[:, :, :4, :3], images[:, :, :4, 3:6]) and torch.equal(
+        swapped[:, :, 4:], images[:, :, 4:]
+    )
 
 
 def test_moving_blocks_divide_those_of_the_mask() -> None:
     assert transport_blocks((32, 32), 2, 4) == (8, 8)
     assert transport_blocks((32, 32), 16, 4) == (16, 16)
-    assert transport_blocks((224, 224), 16, 4) == (16, 16)  # 14-pixel blocks, on which the released code fails
+    # 14-pixel blocks, on which the released code fails
+    assert transport_blocks((224, 224), 16, 4) == (16, 16)
     assert transport_blocks((224, 224), 4, 16) == (16, 16) and transport_blocks((224, 224), 4, 4) == (16, 16)
     assert transport_blocks((64, 64), 32, 4) == (32, 32)  # those of the mask, however many
     assert transport_blocks((32, 64), 4, 0) == (4, 4)

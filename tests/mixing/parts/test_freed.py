@@ -34,7 +34,8 @@ def test_gradients_are_those_of_one_graph(factor: float) -> None:
         (factor * loss).backward()
     assert len(grads(first)) == 6
     for a, b in zip(grads(first), grads(second), strict=True):
-        assert torch.equal(a, b) if factor != 0.3 else torch.allclose(a, b, rtol=1e-6)  # powers of two round nothing
+        # powers of two round nothing
+        assert torch.equal(a, b) if factor != 0.3 else torch.allclose(a, b, rtol=1e-6)
 
 
 def test_every_graph_is_gone_before_the_next_is_built() -> None:

@@ -19,22 +19,41 @@ from automix_transfer.training.record import checkpoint
 
 
 def content(step: int) -> dict:
-    return {"format": checkpoint.FORMAT, "encoder": {}, "encoders": {}, "model": {"w": torch.full((1000,), float(step))}, "config": {},
-            "step": step, "epoch": 0, "history": []}
+    return {
+        "format": checkpoint.FORMAT,
+        "encoder": {},
+        "encoders": {},
+        "model": {"w": torch.full((1000,), float(step))},
+        "config": {},
+        "step": step,
+        "epoch": 0,
+        "history": [],
+    }
 
 
 def test_rotation_and_best(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, content(step), best=step == 2)
-    assert [load_torch(tmp_path / name)["step"] for name in ("last.pt", "previous.pt", "best.pt")] == [3, 2, 2]
+    assert [load_torch(tmp_path / name)["step"] for name in ("last.pt", "previous.pt", "best.pt")] == [
+        3,
+        2,
+        2,
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt", "previous.pt"]
 
 
 def test_chosen_epochs_stay_as_they_ended(tmp_path: Path) -> None:
     (tmp_path / "epoch_0001.pt").write_bytes(b"of a run before, or damaged")
     for step, epoch in ((10, 1), (15, 1), (20, 2), (30, 3)):
-        checkpoint.save(tmp_path, {**content(step), "epoch": epoch, "history": [{"step": 10 * number} for number in range(1, epoch + 1)],
-                                   "config": {"train": {"keep_epochs": [1, 3]}}})
+        checkpoint.save(
+            tmp_path,
+            {
+                **content(step),
+                "epoch": epoch,
+                "history": [{"step": 10 * number} for number in range(1, epoch + 1)],
+                "config": {"train": {"keep_epochs": [1, 3]}},
+            },
+        )
     kept = {path.name: load_torch(path)["step"] for path in tmp_path.glob("epoch_*.pt")}
     assert kept == {"epoch_0001.pt": 10, "epoch_0003.pt": 30}
 
@@ -137,7 +156,9 @@ def test_full_disk_in_a_run(experiment, tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(UserError, match="No space left"):
         train(experiment())
     resumed = train(experiment(), resume=True)
-    assert {k: v for k, v in resumed.items() if k != "seconds"} == {k: v for k, v in metrics.items() if k != "seconds"}
+    assert {k: v for k, v in resumed.items() if k != "seconds"} == {
+        k: v for k, v in metrics.items() if k != "seconds"
+    }
 
 
 def test_what_a_checkpoint_holds(experiment, tmp_path: Path) -> None:

@@ -20,14 +20,24 @@ def constant(values: list[float], size: tuple[int, int] = (10, 14)) -> torch.Ten
 
 def test_rows_show_what_they_say(tmp_path: Path) -> None:
     images = constant([0.0, 0.5, 1.0])
-    output = StepOutput(torch.tensor(0.0), mixed=constant([0.2, 0.4, 0.6]), mask=torch.full((3, 1, 10, 14), 0.3),
-                        permutation=torch.tensor([2, 0, 1]), lam=0.3)
+    output = StepOutput(
+        torch.tensor(0.0),
+        mixed=constant([0.2, 0.4, 0.6]),
+        mask=torch.full((3, 1, 10, 14), 0.3),
+        permutation=torch.tensor([2, 0, 1]),
+        lam=0.3,
+    )
     picture = mixed_grid(images, output, MEAN, STD, count=2)
     scale = -(-96 // 14)
     height, width = 10 * scale, 14 * scale
     assert picture.shape == (4 * (height + LABEL), 2 * width + 2, 3) and picture.dtype == np.uint8
-    middles = [[int(picture[row * (height + LABEL) + LABEL + height // 2, column * (width + 2) + width // 2, 0]) for column in range(2)]
-               for row in range(4)]
+    middles = [
+        [
+            int(picture[row * (height + LABEL) + LABEL + height // 2, column * (width + 2) + width // 2, 0])
+            for column in range(2)
+        ]
+        for row in range(4)
+    ]
     assert middles == [[0, 128], [255, 0], [76, 76], [51, 102]]
     save_png(tmp_path / "new" / "picture.png", picture)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "picture.png")), picture)

@@ -1,4 +1,5 @@
-"""Checkpoints written beside the training: one moment of it, complete or not there, and no failure goes unheard."""
+"""Checkpoints written beside the training: one moment of it, complete or not there, and no failure goes
+unheard."""
 
 from __future__ import annotations
 
@@ -37,7 +38,11 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 def test_the_file_holds_the_moment_of_saving(tmp_path: Path, slow: threading.Event) -> None:
-    state = {**content(1), "history": [{"loss": 1.0}], "optimizer": {"state": {0: {"m": torch.zeros(3, 4).T}}, "betas": (0.9, 0.99)}}
+    state = {
+        **content(1),
+        "history": [{"loss": 1.0}],
+        "optimizer": {"state": {0: {"m": torch.zeros(3, 4).T}}, "betas": (0.9, 0.99)},
+    }
     with Saver(tmp_path) as saver:
         saver.save(state)
         state["model"]["w"].add_(1)
@@ -59,11 +64,25 @@ def test_memory_is_kept_and_forms_may_change(tmp_path: Path) -> None:
     place = saver._copy["model"]["w"].data_ptr()
     saver.save(content(2), best=True)
     assert saver._copy["model"]["w"].data_ptr() == place
-    saver.save({**content(3), "model": {"w": torch.ones(5), "v": torch.ones(2, dtype=torch.int64)}, "more": [torch.ones(1)]})
+    saver.save(
+        {
+            **content(3),
+            "model": {"w": torch.ones(5), "v": torch.ones(2, dtype=torch.int64)},
+            "more": [torch.ones(1)],
+        }
+    )
     saver.wait()
     found = load_torch(tmp_path / "last.pt")
-    assert found["model"]["w"].tolist() == [1] * 5 and found["model"]["v"].dtype == torch.int64 and found["more"][0].item() == 1
-    assert [load_torch(tmp_path / name)["step"] for name in ("last.pt", "previous.pt", "best.pt")] == [3, 2, 2]
+    assert (
+        found["model"]["w"].tolist() == [1] * 5
+        and found["model"]["v"].dtype == torch.int64
+        and found["more"][0].item() == 1
+    )
+    assert [load_torch(tmp_path / name)["step"] for name in ("last.pt", "previous.pt", "best.pt")] == [
+        3,
+        2,
+        2,
+    ]
 
 
 def test_a_failure_is_raised_at_the_next_look(tmp_path: Path) -> None:
@@ -85,9 +104,11 @@ def test_a_failure_is_raised_at_the_next_look(tmp_path: Path) -> None:
         raise ValueError("another")
 
 
-def test_steps_go_on_while_a_checkpoint_is_written(experiment, tmp_path: Path, slow: threading.Event,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    """Step 3 is done before the checkpoint of step 2 reaches the disk; the run ends with the bits of any other."""
+def test_steps_go_on_while_a_checkpoint_is_written(
+    experiment, tmp_path: Path, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 3 is done before the checkpoint of step 2 reaches the disk; the run ends with the bits of any
+    other."""
     real, seen = loop.update, []
 
     def update(run) -> None:
@@ -106,7 +127,9 @@ def test_steps_go_on_while_a_checkpoint_is_written(experiment, tmp_path: Path, s
     assert_same_run(tmp_path / "plain", tmp_path / "run")
 
 
-def test_sigterm_waits_for_the_file(experiment, tmp_path: Path, slow: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_waits_for_the_file(
+    experiment, tmp_path: Path, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = loop.update
 
     def update(run) -> None:
@@ -121,7 +144,9 @@ def test_sigterm_waits_for_the_file(experiment, tmp_path: Path, slow: threading.
     assert stopped.value.code == 143 and load_torch(tmp_path / "run" / "last.pt")["step"] == 2
 
 
-def test_weights_that_are_not_finite_do_not_reach_the_disk(experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_not_finite_do_not_reach_the_disk(
+    experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A last step whose gradient is not finite: its loss still is, so only the checkpoint can tell."""
     real = loop.update
 

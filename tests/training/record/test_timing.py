@@ -25,7 +25,8 @@ class Clock:
 
 
 def test_shares_of_rows_and_epochs() -> None:
-    """A row counts all waiting; the epoch, and so the hint, leaves out the first batch, for which the workers are started."""
+    """A row counts all waiting; the epoch, and so the hint, leaves out the first batch, for which the workers
+    are started."""
     clock = Clock()
     timer = Timer(10, clock)
     clock.steps(timer, 1, wait=9, work=1)
@@ -56,6 +57,8 @@ def test_a_starving_run_is_told_once() -> None:
 
 def test_every_row_of_the_logs_has_the_share(experiment, tmp_path: Path) -> None:
     train(experiment())
-    assert len(rows(tmp_path / "run")) == 6 and all(0 < row["data_share"] <= 1 for row in rows(tmp_path / "run"))
+    assert len(rows(tmp_path / "run")) == 6 and all(
+        0 < row["data_share"] <= 1 for row in rows(tmp_path / "run")
+    )
     with (tmp_path / "run" / "log.csv").open(encoding="utf-8") as file:
         assert all(0 < float(row["data_share"]) <= 1 for row in csv.DictReader(file))
