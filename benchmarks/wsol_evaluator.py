@@ -25,8 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
 import numpy as np
 
-from automix_transfer.localization.boxes import curves as library
-from automix_transfer.localization.boxes.curves import iou_curve
+from automix_transfer.localization.boxes import iou_curve as library
+from automix_transfer.localization.boxes.iou_curve import iou_curve
 from automix_transfer.localization.maps.score_maps import score_map
 from automix_transfer.localization.pipeline import measure_all, open_records
 from automix_transfer.localization.scores.box_task import BoxTask

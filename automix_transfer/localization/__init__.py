@@ -1,7 +1,7 @@
 """Weakly supervised localization: class maps, boxes at every threshold, MaxBoxAcc and MaxBoxAccV2 (Table 8),
 PxAP for masks."""
 
-from automix_transfer.localization.boxes.curves import iou_curve
+from automix_transfer.localization.boxes.iou_curve import iou_curve
 from automix_transfer.localization.scores.metrics import MaxBoxAcc, MaxBoxAccV2
 from automix_transfer.localization.scores.pxap import PxAP
 

@@ -1,11 +1,67 @@
-"""Checks of option values that several methods share; each raises one sentence that names the key."""
+"""What an option may be, said where it is declared, and one check of all of them.
+
+@dataclass
+class ResizeMixOptions:
+    alpha: float = positive(1.0)  # λ ~ Beta(α, α)
+    scale: str = one_of("uniform", "uniform", "beta")
+
+check(options)  # raises one sentence that names the first key with a value that it may not have
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from automix_transfer.errors import UserError
+
+
+def between(default: float | None, low: float = 0.0, high: float = math.inf, low_open: bool = False) -> Any:
+    """A number's field: finite and in [low, high], or in (low, high] with ``low_open``. A default of None means
+    that None may be given."""
+
+    def problem(value: float) -> str:
+        if math.isfinite(value) and (low < value if low_open else low <= value) and value <= high:
+            return ""
+        if high < math.inf:
+            return (
+                f"it must be more than {low:g} and at most {high:g}"
+                if low_open
+                else f"it must be between {low:g} and {high:g}"
+            )
+        return f"it must be a finite number {'of more than' if low_open else 'of at least'} {low:g}"
+
+    return _checked(default, problem)
+
+
+def positive(default: float) -> Any:
+    """A number's field: finite and more than 0."""
+    return between(default, low_open=True)
+
+
+def one_of(default: str, *choices: str) -> Any:
+    """A word's field: one of ``choices``."""
+    return _checked(default, lambda value: "" if value in choices else f"choose one of {', '.join(choices)}")
+
+
+def _checked(default: Any, problem: Callable[[Any], str]) -> Any:
+    return dataclasses.field(default=default, metadata={"problem": problem})
+
+
+def check(options: Any, section: str = "method.") -> None:
+    """Refuse an ``options`` dataclass with a value that its field may not have.
+
+    Raises:
+        UserError: names ``section`` and the key, the value, and what may be given.
+    """
+    for field in dataclasses.fields(options):
+        problem, value = field.metadata.get("problem"), getattr(options, field.name)
+        if problem is None or (value is None and field.default is None):
+            continue
+        if message := problem(value):
+            raise UserError(f"{section}{field.name} is {value!r}; {message}")
 
 
 def check_choice(key: str, value: Any, choices: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from automix_transfer.synthetic.render import Instance, Job, Record
+from automix_transfer.synthetic.rendering import Instance, Job, Record
 from automix_transfer.synthetic.things import COCO_CLASSES, IMAGENET_CLASSES, SPECIES, VARIANTS, VOC_CLASSES
 
 Seeds = Callable[..., int]  # (purpose, *coordinates) -> seed

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.synthetic.released import LAYOUTS, Layout
-from automix_transfer.synthetic.render import Job, Record, write_images
+from automix_transfer.synthetic.rendering import Job, Record, write_images
 
 VERSION = 5  # raise it whenever the rendered bytes change, so that older data is rendered anew
 MANIFEST = "synthetic.json"

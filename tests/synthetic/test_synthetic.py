@@ -22,7 +22,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.synthetic import released as _render_layouts
 from automix_transfer.synthetic import write as synthetic
 from automix_transfer.synthetic.parts import SUPERSAMPLING, draw_thing, mask_box, shrink, thing_mask
-from automix_transfer.synthetic.render import RENDERERS, Job, Placed, describe, render, trace, write_images
+from automix_transfer.synthetic.rendering import RENDERERS, Job, Placed, describe, render, trace, write_images
 from automix_transfer.synthetic.things import COCO_CLASSES, IMAGENET_CLASSES, SPECIES, VARIANTS, VOC_CLASSES
 from automix_transfer.synthetic.write import write_all
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automix_transfer.localization.boxes.curves import largest_boxes, pairwise_iou, quantize, slots
+from automix_transfer.localization.boxes.iou_curve import largest_boxes, pairwise_iou, quantize, slots
 from automix_transfer.localization.maps import score_maps as maps
 from automix_transfer.localization.records import Records
 from automix_transfer.localization.scores.box_task import BoxTask

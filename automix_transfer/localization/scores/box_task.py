@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automix_transfer.localization.boxes.curves import SLOTS, best_iou, largest_boxes, pairwise_iou, quantize
+from automix_transfer.localization.boxes.iou_curve import (
+    SLOTS,
+    best_iou,
+    largest_boxes,
+    pairwise_iou,
+    quantize,
+)
 from automix_transfer.localization.records import COMMON
 from automix_transfer.localization.targets import Target, boxes_on_map
 

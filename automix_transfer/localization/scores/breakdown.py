@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from automix_transfer.localization.boxes.curves import pairwise_iou
+from automix_transfer.localization.boxes.iou_curve import pairwise_iou
 from automix_transfer.localization.scores.metrics import V1_DELTA
 
 KINDS = ("class wrong", "right", "several objects", "part only", "too large", "elsewhere")

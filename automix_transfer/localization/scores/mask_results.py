@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automix_transfer.errors import UserError
-from automix_transfer.localization.boxes.curves import ScoreMapError
+from automix_transfer.localization.boxes.iou_curve import ScoreMapError
 from automix_transfer.localization.maps import score_maps as maps
 from automix_transfer.localization.records import Records
 from automix_transfer.localization.scores.mask_task import MaskTask

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from automix_transfer.data.images import read_image
 from automix_transfer.errors import UserError
-from automix_transfer.localization.boxes.curves import ScoreMapError
+from automix_transfer.localization.boxes.iou_curve import ScoreMapError
 from automix_transfer.localization.targets import Target
 
 IGNORED = 255

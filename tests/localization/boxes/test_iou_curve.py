@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from automix_transfer.errors import UserError
 from automix_transfer.localization.boxes import contours
-from automix_transfer.localization.boxes import curves as library
-from automix_transfer.localization.boxes.curves import iou_curve
+from automix_transfer.localization.boxes import iou_curve as library
+from automix_transfer.localization.boxes.iou_curve import iou_curve
 from tests.localization import oracle
 from tests.localization import sample_maps as maps
 
