@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -69,18 +68,9 @@ class EncoderInfo:
 
 
 def create_encoder(
-    name: str,
-    num_classes: int,
-    stem: str = "imagenet",
-    image_size: int | None = None,
-    *,
-    weights: str | Path | None = None,
-    which: str | None = None,
-    classifier: str = "keep",
-    **options: Any,
+    name: str, num_classes: int, stem: str = "imagenet", image_size: int | None = None, **options: Any
 ) -> nn.Module:
-    """An encoder with a classifier of ``num_classes`` outputs, randomly initialised or with the weights of a
-    file.
+    """An encoder with a classifier of ``num_classes`` outputs, randomly initialised.
 
     Args:
         name: ``resnet10_32`` (a ResNet of depth 10 with 32 to 256 channels, for CPUs), any timm model, e.g.
@@ -89,29 +79,12 @@ def create_encoder(
         stem: ``cifar`` replaces the 7×7 convolution and the max-pool of a ResNet by a 3×3 convolution
             (appendix A.1).
         image_size: side of the images in pixels, for transformers that are built for one size; None: timm's.
-        weights: a torchvision or timm file, a checkpoint of ours or an export; every key must fit, or nothing
-            is loaded.
-        which: the encoder of a checkpoint that holds several, ``k`` or ``q``; None: the one that inference
-            uses.
-        classifier: ``keep`` loads the file's classifier too, ``new`` leaves it random, for other classes than
-            the file's.
         options: passed to timm, e.g. ``drop_path_rate``.
 
     Raises:
-        UserError: unknown name or stem, a CIFAR stem for a network that is no ResNet, a size that the network
-            cannot have, or weights that are not those of this network; see `load_into`.
+        UserError: unknown name or stem, a CIFAR stem for a network that is no ResNet, or a size that the
+            network cannot have.
     """
-    encoder = _random_encoder(name, num_classes, stem, image_size, **options)
-    if weights is not None:
-        from automix_transfer.models.weights import load_file  # which builds encoders too
-
-        load_file(encoder, weights, name, stem, which, classifier)
-    return encoder
-
-
-def _random_encoder(
-    name: str, num_classes: int, stem: str, image_size: int | None, **options: Any
-) -> nn.Module:
     if stem not in STEMS:
         raise UserError(f"encoder stem '{stem}' is unknown; choose one of {', '.join(STEMS)}")
     if name == "resnet10_32":

@@ -35,7 +35,6 @@ def plain(encoder: torch.nn.Module, prefix: str = "") -> dict[str, torch.Tensor]
 
 
 # --- what is read
-# -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("which", [None, "k", "q"])
@@ -128,7 +127,6 @@ def test_files_from_before_batch_counters(tmp_path: Path) -> None:
 
 
 # --- all or nothing
-# -----------------------------------------------------------------------------------------------------------
 
 
 def test_new_classifier_leaves_the_old_one_random(tmp_path: Path) -> None:
@@ -228,7 +226,6 @@ def test_another_architecture(checkpoint, tmp_path: Path) -> None:
 
 
 # --- damaged and hostile files
-# ------------------------------------------------------------------------------------------------
 
 
 class _RunsCode:
