@@ -21,8 +21,7 @@ from itertools import combinations
 from pathlib import Path
 
 from automix_transfer.data.cache import cache_file
-from automix_transfer.data.dataset import cut_bottom
-from automix_transfer.data.images import ImageFacts, decode_image
+from automix_transfer.data.images import ImageFacts, cut_bottom, decode_image
 from automix_transfer.data.layouts.cars import CARS_LAYOUT
 from automix_transfer.data.layouts.cifar import CIFAR10, CIFAR100
 from automix_transfer.data.layouts.folders import FOLDER_LAYOUT, TINY_LAYOUT
@@ -289,8 +288,8 @@ examples:
   python -m automix_transfer.data.check --dataset imagefolder --root /data/imagenet --split val
   python -m automix_transfer.data.check --dataset aircraft --root /data/fgvc-aircraft-2013b --lists-only
 
-Every image is decoded as training would; that is about 100 to 1,000 images a second and core. Exit code 0: sound. 2: something
-is wrong, and all of it is printed. The remedy for single bad images is to restore them, or data.on_bad_image=skip."""
+Every image is decoded as in training, about 100 to 1,000 images a second and core. Exit code 0: sound.
+2: something is wrong, and all of it is printed. Restore single bad images, or set data.on_bad_image=skip."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,12 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from automix_transfer.data.images import read_image
+from automix_transfer.data.images import cut_bottom, read_image
 from automix_transfer.data.listing import Listing, Paths
-from automix_transfer.data.registry import load_listing
-from automix_transfer.data.settings import DataConfig
-from automix_transfer.data.transforms import eval_transform, split_at_tensor, train_transform
-from automix_transfer.errors import UserError
+from automix_transfer.data.transforms import split_at_tensor
 from automix_transfer.rng import derive_seed
 
 
@@ -87,57 +84,6 @@ class ClassificationDataset(Dataset):
             torch.default_generator.set_state(states[0])
             np.random.set_state(states[1])
             random.setstate(states[2])
-
-
-def train_dataset(config: DataConfig, seed: int = 0) -> ClassificationDataset:
-    """The training split with the training transform; bad images are treated as ``config.on_bad_image`` says.
-
-    With ``config.mixed`` images that were mixed offline come with it, and labels are soft; see `WithMixed`.
-    """
-    listing, transform = _usable(config, config.train_split), train_transform(config)
-    if config.mixed:
-        from automix_transfer.data.mixed_offline import WithMixed  # a subclass of the class above
-
-        dataset: ClassificationDataset = WithMixed(listing, transform, config.mixed, seed)
-    else:
-        dataset = ClassificationDataset(listing, transform, seed)
-    dataset.decoder = config.decoder
-    return dataset
-
-
-def eval_dataset(config: DataConfig, split: str | None = None) -> ClassificationDataset:
-    """A split (default: ``config.val_split``) with the testing transform."""
-    dataset = ClassificationDataset(_usable(config, split or config.val_split), eval_transform(config))
-    dataset.decoder = config.decoder
-    return dataset
-
-
-def _usable(config: DataConfig, split: str) -> Listing:
-    listing = load_listing(config, split)
-    # not all are read here: for ImageNet that takes an hour; `check` and --dry-run do it on demand
-    if config.on_bad_image == "fail":
-        return listing
-    from automix_transfer.data.check import drop_bad_images  # check imports the readers above
-
-    return drop_bad_images(
-        listing, f"{config.dataset} {split} at {config.root}", workers=max(1, config.workers)
-    )
-
-
-def cut_bottom(image: Image.Image, rows: int, path: Path) -> Image.Image:
-    """``image`` without its lowest ``rows`` rows.
-
-    Raises:
-        UserError: the image is not higher than that.
-    """
-    if rows == 0:
-        return image
-    if image.height <= rows:
-        raise UserError(
-            f"image {path} is only {image.height} pixels high, so its {rows}-pixel banner cannot be cut off; "
-            "set data.crop_banner=false"
-        )
-    return image.crop((0, 0, image.width, image.height - rows))
 
 
 def _seed_cpu_generators(value: int) -> None:

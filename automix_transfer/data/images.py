@@ -37,7 +37,7 @@ _UPRIGHT = {
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name says that it is an image; hidden files (``._x.jpg`` of macOS archives) are not."""
+    """Whether a name is that of an image; hidden files (``._x.jpg`` of macOS archives) are none."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
@@ -79,6 +79,22 @@ def decode_image(path: str | Path, content: bytes | None = None) -> tuple[Image.
     image, mode, turned = _decode(path, BytesIO(content))
     digest = hashlib.blake2b(content, digest_size=16).digest()
     return image, ImageFacts(image.width, image.height, mode, turned, digest)
+
+
+def cut_bottom(image: Image.Image, rows: int, path: Path) -> Image.Image:
+    """``image`` without its lowest ``rows`` rows.
+
+    Raises:
+        UserError: the image is not higher than that.
+    """
+    if rows == 0:
+        return image
+    if image.height <= rows:
+        raise UserError(
+            f"image {path} is only {image.height} pixels high, so its {rows}-pixel banner cannot be cut off; "
+            "set data.crop_banner=false"
+        )
+    return image.crop((0, 0, image.width, image.height - rows))
 
 
 def _decode(

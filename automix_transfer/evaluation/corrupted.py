@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from automix_transfer.data.dataset import eval_dataset
 from automix_transfer.data.loader import eval_loader
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES, STANDARD, corrupt
 

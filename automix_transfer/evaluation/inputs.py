@@ -9,9 +9,10 @@ from pathlib import Path
 import timm
 from torch import nn
 
-from automix_transfer.data.dataset import ClassificationDataset, eval_dataset
+from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.registry import SPLITS
 from automix_transfer.data.settings import INTERPOLATIONS, DataConfig
+from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.opened import open_run
 from automix_transfer.models.encoders import EncoderInfo, check_size

@@ -12,8 +12,9 @@ from typing import Any
 from torch import nn
 
 from automix_transfer.config import load_config
-from automix_transfer.data.dataset import ClassificationDataset, eval_dataset
+from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixers import method_of
 from automix_transfer.mixing import Method
@@ -122,7 +123,7 @@ def open_run(path: str | Path) -> Run:
 
 
 def encoders_of(content: Mapping[str, Any], method: Method, info: EncoderInfo) -> dict[str, nn.Module]:
-    """The method's encoders and the moving average of the weights beside it, in the order of the checkpoint."""
+    """The method's encoders and the moving average of the weights, in the order of the checkpoint."""
     found = dict(method.encoders())
     average = {
         key.removeprefix(AVERAGE): value for key, value in content["model"].items() if key.startswith(AVERAGE)

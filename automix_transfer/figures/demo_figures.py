@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from automix_transfer.data.dataset import eval_dataset
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixed_samples import (
     MIXERS,

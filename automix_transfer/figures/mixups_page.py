@@ -1,7 +1,8 @@
 """docs/mixing.md: every mixup in one table and one picture.
 
 python -m automix_transfer.figures.mixups_page --output docs                                       # the table
-python -m automix_transfer.figures.mixups_page --output docs --checkpoint runs/demo/pretrain/automix/last.pt --data datasets/imagenet
+python -m automix_transfer.figures.mixups_page --output docs \
+    --checkpoint runs/demo/pretrain/automix/last.pt --data datasets/imagenet
 """
 
 from __future__ import annotations
@@ -214,8 +215,8 @@ def write_picture(path: Path, checkpoint: Path, data: Path, seed: int = 0) -> Pa
     Raises:
         UserError: a checkpoint of another method, or no data.
     """
-    from automix_transfer.data.dataset import eval_dataset
     from automix_transfer.data.settings import DataConfig
+    from automix_transfer.data.splits import eval_dataset
     from automix_transfer.evaluation.mixed_samples import load_method
     from automix_transfer.figures.mixups_picture import mixups_picture
     from automix_transfer.figures.samples import example_pairs

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from automix_transfer.data.dataset import ClassificationDataset, eval_dataset, train_dataset
+from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.loader import ImageLoader, TrainLoader, eval_loader, train_loader
+from automix_transfer.data.splits import eval_dataset, train_dataset
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import Method, build_method

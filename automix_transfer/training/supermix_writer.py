@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from automix_transfer.data.dataset import ClassificationDataset, train_dataset
+from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.mixed_offline import ABOUT, FORMAT, IMAGES, SOFT_LABELS
+from automix_transfer.data.splits import train_dataset
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write, read_json, write_json

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from automix_transfer.data.dataset import ClassificationDataset, eval_dataset, train_dataset
+from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.splits import eval_dataset, train_dataset
 from automix_transfer.errors import UserError
 from tests.data import trees
 

@@ -12,9 +12,10 @@ import time
 import pytest
 import torch
 
-from automix_transfer.data.dataset import ClassificationDataset, eval_dataset, train_dataset
+from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.loader import EpochBatches, eval_loader, train_loader
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.splits import eval_dataset, train_dataset
 from automix_transfer.errors import UserError
 from tests.data import trees
 
@@ -139,14 +140,15 @@ def test_a_killed_worker_is_explained(dataset, monkeypatch):
 def test_workers_outlive_signals_to_the_group_and_end_with_the_process(root):
     script = textwrap.dedent(f"""
         import signal, time, torch
-        from automix_transfer.data.dataset import train_dataset
+        from automix_transfer.data.splits import train_dataset
         from automix_transfer.data.loader import train_loader
         from automix_transfer.data.settings import DataConfig
         got = []
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: got.append(1))
         if __name__ == "__main__":
-            loader = train_loader(train_dataset(DataConfig(root={str(root)!r}, image_size=8)), 1, seed=0, workers=2)
+            data = train_dataset(DataConfig(root={str(root)!r}, image_size=8))
+            loader = train_loader(data, 1, seed=0, workers=2)
             batches = iter(loader)
             next(batches)
             print("ready", *[p.pid for p in torch.multiprocessing.active_children()], flush=True)

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import nn
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
-from automix_transfer.data.dataset import eval_dataset
 from automix_transfer.data.loader import eval_loader
+from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.attacks import OfPixels, fgsm, pgd
 from automix_transfer.evaluation.cli import main

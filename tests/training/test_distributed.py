@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from automix_transfer.data.dataset import eval_dataset, train_dataset
 from automix_transfer.data.loader import eval_loader, train_loader
+from automix_transfer.data.splits import eval_dataset, train_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch, read_json
 from automix_transfer.mixing.methods.vanilla import Vanilla

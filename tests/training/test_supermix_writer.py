@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from automix_transfer.data.dataset import train_dataset
 from automix_transfer.data.mixed_offline import WithMixed, read_mixed
+from automix_transfer.data.splits import train_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.methods.supermix import (
     SuperMixOptions,

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torchvision.datasets import CIFAR10 as TheirCIFAR10
 
 from automix_transfer.data.check import check_root
-from automix_transfer.data.dataset import eval_dataset, train_dataset
 from automix_transfer.data.layouts.cifar import CIFAR10, CIFAR100, cifar10, cifar100
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.splits import eval_dataset, train_dataset
 from automix_transfer.errors import UserError
 
 NAMES = {release: [f"class {n}" for n in range(release.classes)] for release in (CIFAR10, CIFAR100)}

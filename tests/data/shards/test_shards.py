@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from automix_transfer.data import check, pack
-from automix_transfer.data.dataset import eval_dataset, train_dataset
 from automix_transfer.data.loader import train_loader
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.shards.index import shards
 from automix_transfer.data.shards.tar import TarError, members
+from automix_transfer.data.splits import eval_dataset, train_dataset
 from automix_transfer.errors import UserError
 from tests.data import trees
 

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from automix_transfer.data.dataset import eval_dataset, train_dataset
 from automix_transfer.data.loader import train_loader
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.splits import eval_dataset, train_dataset
 from automix_transfer.evaluation.mixed_samples import (
     MIXERS,
     automix_mixer,

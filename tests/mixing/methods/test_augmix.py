@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from automix_transfer.data.dataset import train_dataset
 from automix_transfer.data.loader import train_loader
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.splits import train_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.methods.augmix import jensen_shannon
 from automix_transfer.mixing.parts.augmix_view import OPERATIONS, AugMixView
