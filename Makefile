@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt detection/install_detectron2.py | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-slow lint clean
 
 help:  ## show these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv and install everything into it, Detectron2 included
 
@@ -27,11 +27,15 @@ $(STAMP):
 demo: $(STAMP)  ## run the whole chain on embedded data: runs/demo/report.html
 	$(BIN)/python -m automix_transfer.demo --output runs/demo
 
-test: $(STAMP)  ## run the tests; ARGS=... is passed to pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --durations=15 $(ARGS)
+test: $(STAMP)  ## run the quick tests, before every commit; ARGS=... is passed to pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow" --durations=15 $(ARGS)
 
-lint: $(STAMP)  ## ruff on everything, mypy on the library
+test-slow: $(STAMP)  ## run the others: processes, every recipe, long trainings
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m slow --durations=15 $(ARGS)
+
+lint: $(STAMP)  ## ruff (rules and format) on everything, mypy on the library
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy automix_transfer
 
 clean:  ## remove .venv, runs, rendered data sets and caches

@@ -1,4 +1,4 @@
-"""The house: who may import whom, and how full a room may be. Read from the source, so nothing is imported here."""
+"""The house: who may import whom, and how full a room may be, read from the source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("commands", "cli", "demo", "doctor", "__main__"),
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-#: Arrows between rooms of one floor. None of them runs in a circle, which `test_no_circles` checks file by file.
+#: Arrows between rooms of one floor. None runs in a circle: `test_no_circles` checks every file.
 BESIDE = {
     ("detection", "export"),  # an exporter for Detectron2
     ("localization", "evaluation"),
@@ -81,7 +81,7 @@ def test_no_circles() -> None:
 
 
 def test_modules_are_not_imported_by_their_names_in_strings() -> None:
-    """Such an import is an arrow that no reader of imports sees. What is started as a process may be named."""
+    """Such an import is an arrow that nobody sees. What is started as a process may be named."""
     wrong = []
     for file in FILES:
         relative = str(file.relative_to(LIBRARY))
@@ -100,6 +100,13 @@ def test_only_detection_knows_detectron2() -> None:
     for file in FILES:
         if room_of(str(file.relative_to(LIBRARY))) not in ("detection", "commands"):
             assert not any(name.split(".")[0] == "detectron2" for name in imports(file)), file
+
+
+def test_the_library_works_without_detectron2() -> None:
+    """What is imported with the library imports nothing of detection/, which imports Detectron2."""
+    for file, name in every_import():
+        if FLOOR[room_of(file)] < FLOOR["report"] and room_of(file) != "detection":
+            assert not name.startswith("automix_transfer.detection"), f"{file}: {name}"
 
 
 def test_mixing_knows_no_data_set_no_optimizer_and_no_file() -> None:
