@@ -15,7 +15,7 @@ import torch
 from automix_transfer.data.layouts.cifar import CIFAR10, CIFAR100
 from automix_transfer.models import create_encoder
 from automix_transfer.training.settings import Experiment, load_experiment
-from automix_transfer.training.supermix_writer import write_supermix
+from automix_transfer.transfer.supermix_writer import write_supermix
 from tests.data import trees
 from tests.data.layouts.test_cifar import write_python
 

@@ -24,7 +24,7 @@ from automix_transfer.mixing.methods.supermix import (
 from automix_transfer.models import create_encoder
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import Experiment, load_experiment
-from automix_transfer.training.supermix_writer import main, write_supermix
+from automix_transfer.transfer.supermix_writer import main, write_supermix
 from tests.training.tiny import FAST, write_images
 
 

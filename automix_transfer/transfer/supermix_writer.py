@@ -1,8 +1,7 @@
-"""Writes a data set of SuperMix images from a trained network: PNGs and soft labels, batch by batch, so that
-it can be interrupted.
+"""Write a data set of SuperMix images from a trained network: PNGs and soft labels, batch by batch.
 
-Each batch draws from (seed, batch), and its part of the labels is written last; a started-again command
-leaves finished batches alone and ends with the same files.
+Each batch draws from (seed, batch), and its part of the labels is written last. So a command that was
+interrupted and started again leaves finished batches alone and ends with the same files.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.mixed_offline import ABOUT, FORMAT, IMAGES, SOFT_LABELS
@@ -53,40 +52,34 @@ def write_supermix(
     teacher_name: str = "",
     max_batches: int | None = None,
 ) -> Path | None:
-    """Mixed images of the training split of ``experiment.data`` in ``folder``; ``count`` of them (0: as many
-    as one pass gives).
+    """Mix images of the training split of ``experiment.data`` into ``folder``.
 
     Args:
+        count: images to write; 0: as many as one pass over the data gives.
         max_batches: stop after so many batches, unfinished (for tests); the return value is then None.
 
     Raises:
         UserError: bad settings, a teacher of other classes, or a folder that holds another data set.
     """
     given = {key: value for key, value in experiment.method.items() if key != "name"}
-    options: SuperMixOptions = load_options(
-        "supermix", given if experiment.method["name"] == "supermix" else {}
-    )
+    options = load_options("supermix", given if experiment.method["name"] == "supermix" else {})
     check_supermix(options)
     dataset = train_dataset(experiment.data, experiment.seed)
     dataset = ClassificationDataset(dataset.listing, eval_transform(experiment.data), experiment.seed)
     teacher, info = load_encoder(teacher_file, teacher_name or None, num_classes=len(dataset.classes))
     size = min(experiment.train.batch_size, len(dataset))
-    # the loss is of training
-    mixing = {key: value for key, value in asdict(options).items() if not hasattr(PLAIN, key)}
+    data = asdict(experiment.data)
     plan = {
         "format": FORMAT,
         "classes": list(dataset.classes),
-        "options": mixing,
+        # the loss is of training
+        "options": {key: value for key, value in asdict(options).items() if not hasattr(PLAIN, key)},
         "teacher": file_hash(Path(teacher_file)),
         "seed": experiment.seed,
         "count": count,
         "batch_size": size,
         "images": len(dataset),
-        "data": {
-            key: value
-            for key, value in asdict(experiment.data).items()
-            if key not in ("workers", "mixed", "classes")
-        },
+        "data": {key: value for key, value in data.items() if key not in ("workers", "mixed", "classes")},
     }
     prepare(folder, plan)
     if (folder / ABOUT).exists():
@@ -94,62 +87,95 @@ def write_supermix(
         return folder
     world = start(experiment.train.device)
     try:
-        mean, std = (
-            torch.tensor(v, device=world.device).view(-1, 1, 1)
-            for v in (experiment.data.mean, experiment.data.std)
+        teacher.requires_grad_(False).to(world.device)
+        statistics = (
+            torch.tensor(values, device=world.device).view(-1, 1, 1)
+            for values in (data["mean"], data["std"], info.mean, info.std)
         )
-        own_mean, own_std = (
-            torch.tensor(v, device=world.device).view(-1, 1, 1) for v in (info.mean, info.std)
-        )
-        teacher = teacher.requires_grad_(False).to(world.device)
-        batches, begun, made, number = max(len(dataset) // size, 1), time.monotonic(), kept(folder), 0
-        before = sum(made.values()), len(made)
-        while (len(made) < batches) if count == 0 else (sum(made.values()) < count):
-            if number not in made:
-                if max_batches is not None and len(made) - before[1] >= max_batches:
-                    return None
-                images = one_batch(dataset, number, size, experiment.seed).to(world.device)
-                draw = draw_supermix(
-                    len(images), options, derive_generator(experiment.seed, "supermix", number)
-                )
-                mixed = optimise_masks(teacher, (images * std + mean - own_mean) / own_std, draw, options)
-                good = mixed.success.nonzero().flatten()
-                plain = (
-                    ((mixed.images[good] * own_std + own_mean).clamp(0, 1) * 255)
-                    .round()
-                    .byte()
-                    .permute(0, 2, 3, 1)
-                    .cpu()
-                    .numpy()
-                )
-                write_batch(folder, number, plain, mixed.targets[good].float().cpu().numpy())
-                made[number] = len(good)
-                done, total = sum(made.values()), count or batches * size
-                left = (time.monotonic() - begun) / max(done - before[0], 1) * max(total - done, 0)
-                print(
-                    f"batch {number + 1}: {len(good)} of {len(images)} mixed; {done:,} of "
-                    f"{'' if count else 'at most '}{total:,} images, "
-                    f"about {left / 60:.1f} min left",
-                    flush=True,
-                )
-            number += 1
-            if number >= 3 * batches + 10 and not any(made.values()):
-                raise UserError(
-                    f"the teacher {teacher_file} recognised no mixed image in {number} batches; give a "
-                    "better one, "
-                    "or raise method.iterations"
-                )
-        return finish(folder, plan, count)
+        mixer = Mixer(dataset, teacher, options, size, experiment.seed, *statistics)
+        return finish(folder, plan, count) if write_batches(mixer, folder, count, max_batches) else None
     finally:
         stop(world)
 
 
-def one_batch(dataset: ClassificationDataset, number: int, size: int, seed: int) -> Tensor:
-    """Batch ``number`` of an endless series of shuffled passes: (size, 3, H, W)."""
-    a_pass = max(len(dataset) // size, 1)
-    order = torch.randperm(len(dataset), generator=derive_generator(seed, "supermix order", number // a_pass))
-    begin = number % a_pass * size
-    return torch.stack([dataset[int(index)][0] for index in order[begin : begin + size]])
+@dataclass
+class Mixer:
+    """Batches of a data set, mixed as a teacher judges them.
+
+    Attributes:
+        size: images a batch.
+        mean, std: what the data set's images are normalised with, (3, 1, 1).
+        teacher_mean, teacher_std: what the teacher's inputs are normalised with, (3, 1, 1).
+    """
+
+    dataset: ClassificationDataset
+    teacher: nn.Module
+    options: SuperMixOptions
+    size: int
+    seed: int
+    mean: Tensor
+    std: Tensor
+    teacher_mean: Tensor
+    teacher_std: Tensor
+
+    @property
+    def batches_a_pass(self) -> int:
+        """Batches of one pass over the data."""
+        return max(len(self.dataset) // self.size, 1)
+
+    def batch(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """What succeeded of batch ``number``: (M, H, W, 3) uint8, and soft labels (M, classes) float32."""
+        images = self.images(number).to(self.mean.device)
+        images = (images * self.std + self.mean - self.teacher_mean) / self.teacher_std
+        rng = derive_generator(self.seed, "supermix", number)
+        mixed = optimise_masks(
+            self.teacher, images, draw_supermix(len(images), self.options, rng), self.options
+        )
+        good = mixed.success.nonzero().flatten()
+        pixels = (mixed.images[good] * self.teacher_std + self.teacher_mean).clamp(0, 1) * 255
+        return pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy(), mixed.targets[
+            good
+        ].float().cpu().numpy()
+
+    def images(self, number: int) -> Tensor:
+        """Batch ``number`` of an endless series of shuffled passes: (size, 3, H, W)."""
+        a_pass, at = divmod(number, self.batches_a_pass)
+        rng = derive_generator(self.seed, "supermix order", a_pass)
+        order = torch.randperm(len(self.dataset), generator=rng)[at * self.size : (at + 1) * self.size]
+        return torch.stack([self.dataset[int(index)][0] for index in order])
+
+
+def write_batches(mixer: Mixer, folder: Path, count: int, max_batches: int | None) -> bool:
+    """Write the batches that ``folder`` lacks; False if ``max_batches`` of them were not enough.
+
+    Raises:
+        UserError: three passes over the data gave no image.
+    """
+    made, begun = kept(folder), time.monotonic()
+    batches_before, images_before = len(made), sum(made.values())
+    total = count or mixer.batches_a_pass * mixer.size
+    number = 0
+    while sum(made.values()) < count if count else len(made) < mixer.batches_a_pass:
+        if number not in made:
+            if max_batches is not None and len(made) - batches_before >= max_batches:
+                return False
+            images, labels = mixer.batch(number)
+            write_batch(folder, number, images, labels)
+            made[number] = len(images)
+            done = sum(made.values())
+            left = (time.monotonic() - begun) / max(done - images_before, 1) * max(total - done, 0)
+            print(
+                f"batch {number + 1}: {len(images)} of {mixer.size} mixed; {done:,} of "
+                f"{'' if count else 'at most '}{total:,} images, about {left / 60:.1f} min left",
+                flush=True,
+            )
+        number += 1
+        if number >= 3 * mixer.batches_a_pass + 10 and not any(made.values()):
+            raise UserError(
+                f"the teacher recognised no mixed image in {number} batches; give a better --teacher, or "
+                "raise method.iterations"
+            )
+    return True
 
 
 def write_batch(folder: Path, number: int, images: np.ndarray, labels: np.ndarray) -> None:
