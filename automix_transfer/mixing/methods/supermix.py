@@ -1,8 +1,8 @@
 """SuperMix (Dabouei et al., 2021): masks optimised until a trained network sees all of the mixed images.
 Offline by nature.
 
-`optimise_masks` mixes one batch; `transfer/supermix_writer.py` writes a whole data set of them, and the method here
-trains on it.
+`optimise_masks` mixes one batch, `transfer/supermix_writer.py` writes a whole data set of them, and the
+method here trains on it.
 """
 
 from __future__ import annotations
