@@ -32,7 +32,8 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from automix_transfer.training import checkpoint, distributed
+from automix_transfer.training import distributed
+from automix_transfer.training.record import checkpoint
 from automix_transfer.training.loop import fit
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.training.setup import build_run

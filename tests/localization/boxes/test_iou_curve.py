@@ -202,10 +202,12 @@ import subprocess
 import sys
 
 import numpy as np
-from automix_transfer.localization import component_tree, flood, iou_curve, neighbours
+from automix_transfer.localization import iou_curve
+from automix_transfer.localization.boxes import component_tree, flood, neighbours
 for all_contours in (True, False):
     iou_curve(np.eye(4), [[0, 0, 1, 1]], [0.5], all_contours)
-used = (flood.flood_levels, neighbours.bright_first, neighbours.earlier_neighbours, component_tree._rank_components, component_tree._spread)
+used = (flood.flood_levels, neighbours.bright_first, neighbours.earlier_neighbours,
+        component_tree._rank_components, component_tree._spread)
 print([(sum(f.stats.cache_hits.values()), sum(f.stats.cache_misses.values())) for f in used])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
