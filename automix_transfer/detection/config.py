@@ -23,15 +23,16 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
+from omegaconf import OmegaConf
 
-from automix_transfer.config import DuplicateKey, parse_yaml, read_yaml
+from automix_transfer.config import flatten, read_yaml
 from automix_transfer.detection.linear_scaling import same, scale_schedule, take_saved
 from automix_transfer.detection.loader import SAMPLERS
 from automix_transfer.detection.networks.backbone import BASIC_BLOCKS
 from automix_transfer.detection.networks.timm_backbone import check_name, encoder_name
 from automix_transfer.detection.weights.encoder_weights import input_settings, is_encoder_file
 from automix_transfer.detection.weights.weights_check import implied_settings
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, first_line
 from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 
 # a child of Detectron2's logger, so that it shares its files and format
@@ -163,7 +164,7 @@ def load_config(
 
 
 def find_overlay(weights: str) -> Path | None:
-    """The YAML beside a weights file, or None where there is none (weights that are not an export of ours)."""
+    """The YAML beside a weights file of our export; None where there is none."""
     if not weights.endswith(".pkl"):
         return None
     overlay = Path(weights).with_suffix(".yaml")
@@ -202,7 +203,7 @@ def apply_settings(cfg: CfgNode, wanted: Mapping[str, Any], explicit: set[str], 
 
 
 def check_values(cfg: CfgNode) -> None:
-    """Refuse numbers and words that Detectron2 trips over in the middle of its work, or trains nothing with."""
+    """Refuse values that Detectron2 fails on in the middle of its work, or trains nothing with."""
     for key, (lowest, highest) in RANGES.items():
         value = _get(cfg, key, key)
         if not lowest <= value <= highest:  # NaN, too
@@ -335,15 +336,6 @@ def saved_config(output: str) -> dict[str, Any] | None:
     return flatten(read_yaml(folder / "config.yaml"))
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys, ``{"MODEL.RESNETS.DEPTH": 50}``; keys that are dotted already stay so."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat.update(flatten(value, name + ".") if isinstance(value, Mapping) else {name: value})
-    return flat
-
-
 class _UniqueKeys(CfgNode):
     """Reads config files and their ``_BASE_`` as `CfgNode` does, but a key that stands twice in a mapping is
     an error."""
@@ -352,10 +344,7 @@ class _UniqueKeys(CfgNode):
     def _open_cfg(cls, filename: str) -> IO[str]:
         with super()._open_cfg(filename) as file:
             text = file.read()
-        try:
-            parse_yaml(text)
-        except DuplicateKey as error:
-            raise UserError(f"config file {filename} {error}") from error
+        OmegaConf.create(text)  # raises a YAMLError for a key that stands twice
         return io.StringIO(text)
 
 
@@ -388,7 +377,7 @@ def _merge_file(cfg: CfgNode, file: Path) -> set[str]:
         raise UserError(
             f"config file {file} is not a valid Detectron2 "
             f"config{f' at line {mark.line + 1}' if mark else ''} "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            f"({getattr(error, 'problem', None) or first_line(error)})"
         ) from error
     for key, value in flat.items():
         _set(cfg, key, value, f"config file {file}")

@@ -93,7 +93,7 @@ def open_run(path: str | Path) -> Run:
     content = checkpoint.read(path)
     method, info = method_of(content, path)
     try:
-        data = load_config(DataConfig, values=content["config"]["data"], section="data.")
+        data = load_config(DataConfig, values=content["config"]["data"], section="data")
         name, step, epoch = (
             str(content["config"]["method"]["name"]),
             int(content["step"]),

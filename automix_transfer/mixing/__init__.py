@@ -90,7 +90,7 @@ def load_options(name: str, values: Mapping[str, Any] | None = None) -> Any:
         if "/" in preset or not files[0].is_file():
             known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
             raise UserError(f"method.preset '{preset}' is unknown; choose one of {known}")
-    return load_config(schema, files, values=values, section="method.")
+    return load_config(schema, files, values=values, section="method")
 
 
 def build_method(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from automix_transfer.config import load_config
+from automix_transfer.config import flatten, load_config
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import NEVER_READ, load_options
@@ -220,11 +220,3 @@ def as_read(saved: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in flat.items()
         if (str(flat.get("method.name")), key.removeprefix("method.")) not in NEVER_READ
     }
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as ``{"train.epochs": 100, ...}``."""
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= flatten(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
-    return flat

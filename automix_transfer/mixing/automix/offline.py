@@ -83,7 +83,7 @@ def read_mix_block(path: str) -> tuple[AutoMixOptions, dict[str, Tensor]]:
             "that file"
         )
     try:
-        read = load_config(AutoMixOptions, values=options, section="method.")
+        read = load_config(AutoMixOptions, values=options, section="method")
         check_options(read)
     except UserError as error:
         raise UserError(
