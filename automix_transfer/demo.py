@@ -286,8 +286,8 @@ def finish(
 ) -> None:
     """Figures, ``summary.json``, the table and the page."""
     from automix_transfer.evaluation.mixed_samples import load_method
-    from automix_transfer.figures.demo_figures import draw_figures
     from automix_transfer.report.cards import cam_shots, detection_shots, write_shots
+    from automix_transfer.report.demo_figures import draw_figures
     from automix_transfer.report.page import build
     from automix_transfer.training.record.run_folder import git_commit
     from automix_transfer.transfer.chain_table import chain_table

@@ -2,17 +2,19 @@
 error, confused classes.
 
   a torchvision or timm network's weights, or those of a CIFAR ResNet:
-    python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th --data cifar10/test --output out.json
+    python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th \\
+      --data cifar10/test --output out.json
   a checkpoint or export of ours says itself what it is:
-    python -m automix_transfer.evaluation --weights runs/r18/last.pt --data /data/imagenet/val --suite clean,calibration,fgsm,pgd
+    python -m automix_transfer.evaluation --weights runs/r18/last.pt --data /data/imagenet/val \\
+      --suite clean,calibration,fgsm,pgd
   a run, on its own validation images and as it was validated; written to runs/cub/evaluation.json, and the
   most confused pairs of classes with example images to runs/cub/confusion.json, where the report finds them:
     python -m automix_transfer.evaluation --run runs/cub --suite clean,calibration,confusion
 
   under corruption, on the released images or, without --corrupted, on corruptions made here (the output says
   which):
-    python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th --data cifar10/test --suite clean,corruption \\
-      --corrupted CIFAR-10-C --output out.json
+    python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th \\
+      --data cifar10/test --suite clean,corruption --corrupted CIFAR-10-C --output out.json
 
 --data is a folder of class folders, or a folder that holds one as test/ or val/; class folders in
 alphabetical order are classes 0, 1, ... of the network. With --dataset it is the root of a data set in its
@@ -45,12 +47,10 @@ from automix_transfer.evaluation.corrupted import (
 )
 from automix_transfer.evaluation.inputs import open_inputs
 from automix_transfer.evaluation.kept import kept_parts
-from automix_transfer.evaluation.output import about, confusion_table, read_baseline, table
+from automix_transfer.evaluation.output import EVALUATION, about, confusion_table, read_baseline, table
 from automix_transfer.evaluation.suite import evaluate_suite
 from automix_transfer.io import read_json, write_json
 from automix_transfer.progress import Progress, to_stderr
-
-EVALUATION = "evaluation.json"  #: the output in a run's folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from automix_transfer.evaluation.suite import SuiteOptions
 from automix_transfer.io import read_json
 from automix_transfer.training.record.run_folder import git_commit
 
+EVALUATION = "evaluation.json"  #: the output in a run's folder
 SHOWN = {
     "top1": "top-1",
     "top5": "top-5",

@@ -1,61 +1,49 @@
-"""``python -m automix_transfer.report figure NAME --runs DIR ... -o FILE.png``: the paper's figures from
-trained runs, one command each."""
+"""``automix-transfer report figure NAME --runs DIR ... -o FILE.png``: a figure from trained runs."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from automix_transfer.errors import UserError
 
-#: name -> (module of this package, function, what it shows)
+if TYPE_CHECKING:
+    from automix_transfer.figures.common import Asked
+
+#: name -> what the figure shows
 FIGURES = {
-    "fig3": (
-        "figures_cams",
-        "fig3",
-        "what each network sees in the same mixed pairs: maps of its two top classes",
-    ),
-    "fig4": ("figures_mixed", "fig4", "mixed samples by λ, and top-1 and top-2 accuracy on them"),
-    "fig6": ("figures_masks", "fig6", "trivial against learned masks, with each run's accuracy"),
-    "fig7": (
-        "figures_masks",
-        "fig7",
-        "the same pairs through one training: start, checkpoints in its folder\n"
-        "             (train.keep_epochs=[1,2,5] keeps them), end",
-    ),
-    "fig8": ("figures_calibration", "fig8", "reliability diagrams (runs, or outputs of the evaluation)"),
-    "fig12": ("figures_masks", "fig12", "AutoMix's samples and masks for many pairs, and by λ"),
-    "fig13": ("figures_masks", "fig12", "as fig12, with --seed 1: other pairs"),
-    "robustness": (
-        "figures_robustness",
-        "robustness",
-        "top-1 under corruption by severity and kind, errors under attack (outputs of the evaluation)",
-    ),
-    "confusion": (
-        "figures_confusion",
-        "confusion",
-        "the most confused classes of one run with example images, and accuracy by class",
-    ),
+    "fig3": "what each network sees in the same mixed pairs: maps of its two top classes",
+    "fig4": "mixed samples by λ, and top-1 and top-2 accuracy on them",
+    "fig6": "trivial against learned masks, with each run's accuracy",
+    "fig7": "the same pairs through one training: start, checkpoints in its folder\n"
+    "             (train.keep_epochs=[1,2,5] keeps them), end",
+    "fig8": "reliability diagrams (runs, or outputs of the evaluation)",
+    "fig12": "AutoMix's samples and masks for many pairs, and by λ",
+    "fig13": "as fig12, with --seed 1: other pairs",
+    "robustness": "top-1 by corruption and severity, errors under attack (outputs of the evaluation)",
+    "confusion": "the most confused classes of one run with example images, and accuracy by class",
 }
-DESCRIPTION = """Draw a figure of the paper from trained runs. All runs of a figure get the same images and the same λ. Beside FILE.png,
-FILE.json holds every number that was plotted, the images, and the checkpoints they came from.
+DESCRIPTION = """Draw a figure of the paper from trained runs. All runs of a figure get the same
+images and the same λ. Beside FILE.png, FILE.json holds every number that was
+plotted, the images, and the checkpoints they came from.
 
 figures:
 """
 EXAMPLES = """
 examples:
-  python -m automix_transfer.report figure fig4 --runs runs/mixup runs/cutmix runs/automix -o fig4.png
-  python -m automix_transfer.report figure fig8 --runs runs/vanilla runs/automix -o fig8.png
-  python -m automix_transfer.report figure fig7 --runs runs/automix --data /data/imagenet -o fig7.png
-  python -m automix_transfer.report figure robustness --runs resnet20.json resnet56.json -o robustness.png
-  python -m automix_transfer.report figure confusion --runs runs/cub_automix -o runs/cub_automix/confusion.png
+  automix-transfer report figure fig4 --runs runs/mixup runs/cutmix runs/automix -o fig4.png
+  automix-transfer report figure fig8 --runs runs/vanilla runs/automix -o fig8.png
+  automix-transfer report figure fig7 --runs runs/automix --data /data/imagenet -o fig7.png
+  automix-transfer report figure robustness --runs resnet20.json resnet56.json -o robustness.png
+  automix-transfer report figure confusion --runs runs/cub_automix -o runs/cub_automix/confusion.png
 """
 
 
 def add_figures(commands: argparse._SubParsersAction) -> None:
     """Register ``figure`` among the report's commands."""
-    rows = "\n".join(f"  {name:<11}{text}" for name, (_, _, text) in FIGURES.items())
+    rows = "\n".join(f"  {name:<11}{text}" for name, text in FIGURES.items())
     parser = commands.add_parser(
         "figure",
         help="draw a figure of the paper from trained runs",
@@ -118,8 +106,6 @@ def draw_figure(args: argparse.Namespace) -> None:
         if not 0 <= lam <= 1:
             raise UserError(f"λ = {lam:g} is not the share of an image; give numbers from 0 to 1")
     seed = args.seed if args.seed is not None else int(args.name == "fig13")
-    module, function, _ = FIGURES[args.name]
-    draw = getattr(importlib.import_module(f"automix_transfer.report.{module}"), function)
     asked = Asked(
         args.runs,
         args.output,
@@ -132,4 +118,21 @@ def draw_figure(args: argparse.Namespace) -> None:
         sorted(args.lams),
         args.mixed_by,
     )
-    print(f"written: {draw(asked)}")
+    print(f"written: {drawer(args.name)(asked)}")
+
+
+def drawer(name: str) -> Callable[[Asked], Path]:
+    """The function that draws a figure; its module is imported now, as torch takes seconds."""
+    from automix_transfer.figures import cams, confused_classes, masks, mixed_pairs, reliability, robustness
+
+    return {
+        "fig3": cams.fig3,
+        "fig4": mixed_pairs.fig4,
+        "fig6": masks.fig6,
+        "fig7": masks.fig7,
+        "fig8": reliability.fig8,
+        "fig12": masks.fig12,
+        "fig13": masks.fig12,
+        "robustness": robustness.robustness,
+        "confusion": confused_classes.confusion,
+    }[name]

@@ -11,12 +11,12 @@ from typing import Any
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.cli import EVALUATION
 from automix_transfer.evaluation.mixers import MIXERS, Mixer, own_mixer
 from automix_transfer.evaluation.opened import Run, common_data, open_runs
+from automix_transfer.evaluation.output import EVALUATION
 from automix_transfer.figures.samples import Pairs, choose_pairs, pairs_of
 from automix_transfer.figures.sheet import class_name
-from automix_transfer.figures.style import NAMES, shown
+from automix_transfer.figures.style import label_title
 from automix_transfer.mixing import AutoMix
 from automix_transfer.progress import Progress, to_stderr
 
@@ -87,11 +87,6 @@ def open_shown(asked: Asked, pairs: int) -> Shown:
 def title_of(run: Run) -> str:
     """A run's label for people."""
     return label_title(run.label)
-
-
-def label_title(label: str) -> str:
-    """A label for people: a method's own spelling."""
-    return shown(label) if label in NAMES else label
 
 
 def labels_of(files: Sequence[Path], labels: Sequence[str] = ()) -> list[str]:

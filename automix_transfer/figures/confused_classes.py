@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.cli import EVALUATION
-from automix_transfer.evaluation.cli import main as evaluate
 from automix_transfer.evaluation.confusion import FILE
 from automix_transfer.figures.common import Asked, is_finite
+from automix_transfer.figures.reliability import evaluation_of
 from automix_transfer.figures.sheet import Cell, Picture, class_name, drawn, save_parts, sheet, write_numbers
 from automix_transfer.figures.style import DPI, INK, colour, subplots
 from automix_transfer.io import read_json
@@ -32,22 +31,7 @@ def confusion(asked: Asked) -> Path:
     """
     if len(asked.runs) != 1:
         raise UserError(f"figure confusion shows one run, but --runs names {len(asked.runs)}; give one")
-    path = asked.runs[0]
-    file = (
-        path if path.is_file() and path.suffix == ".json" else (path if path.is_dir() else path.parent) / FILE
-    )
-    if not file.is_file():
-        evaluate(
-            [
-                "--run",
-                str(path),
-                "--suite",
-                "clean,calibration,confusion",
-                "--output",
-                str(file.parent / EVALUATION),
-                *(["--data", str(asked.data)] if asked.data is not None else []),
-            ]
-        )
+    file = evaluation_of(asked.runs[0], asked.data, "clean,calibration,confusion", FILE)
     pairs, classes, content = read_confusion(file)
     shown = pairs[: asked.pairs or 8]
     name = asked.labels[0] if asked.labels else file.resolve().parent.name

@@ -14,7 +14,7 @@ from automix_transfer.evaluation.mixed_samples import mixed_accuracy, shuffled_b
 from automix_transfer.evaluation.mixers import Mixer
 from automix_transfer.figures.common import OWN, Asked, Shown, counted, mixers_of, open_shown, title_of
 from automix_transfer.figures.sheet import Cell, Picture, drawn, save_parts, sheet, write_numbers
-from automix_transfer.figures.style import DPI, colour, marker, shown, subplots
+from automix_transfer.figures.style import DPI, draw_lines, shown, subplots
 from automix_transfer.progress import Progress
 
 LAMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -60,7 +60,7 @@ def fig4(asked: Asked) -> Path:
         else {shown(asked.mixed_by): mixers[runs[0].label]}
     )
     strips = strip_sheet(found, kinds, asked.seed)
-    save_parts(asked.output, [strips, accuracy_plot(accuracy, {run.label: title_of(run) for run in runs})])
+    save_parts(asked.output, [strips, accuracy_plot(accuracy)])
     write_numbers(
         asked.output,
         "fig4",
@@ -96,7 +96,7 @@ def strip_sheet(found: Shown, kinds: Mapping[str, Mixer], seed: int) -> Picture:
 
 
 @drawn
-def accuracy_plot(accuracy: Mapping[str, Sequence[Mapping[str, Any]]], titles: Mapping[str, str]) -> Figure:
+def accuracy_plot(accuracy: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Top-1 and top-2 against λ."""
     figure, axes = subplots(1100 / DPI, 3.5, 2)
     heads = (
@@ -104,16 +104,13 @@ def accuracy_plot(accuracy: Mapping[str, Sequence[Mapping[str, Any]]], titles: M
         ("top2", "Top-2: the first two are $y_i$ and $y_j$ (%)"),
     )
     for axis, (key, head) in zip(axes, heads, strict=True):
-        for position, (label, rows) in enumerate(accuracy.items()):
-            axis.plot(
-                [row["lam"] for row in rows],
-                [row[key] for row in rows],
-                color=colour(label, position),
-                marker=marker(label, position),
-                markersize=5,
-                linewidth=1.8,
-                label=titles[label],
-            )
+        draw_lines(
+            axis,
+            {
+                label: ([row["lam"] for row in rows], [row[key] for row in rows])
+                for label, rows in accuracy.items()
+            },
+        )
         axis.set(xlabel="λ (share of image i)", xlim=(0, 1), title=head)
         axis.set_ylim(0, 1.08 * max((row[key] for rows in accuracy.values() for row in rows), default=1) or 1)
         axis.set_xticks(np.arange(0, 1.01, 0.2))

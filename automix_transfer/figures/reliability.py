@@ -12,11 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.cli import EVALUATION
-from automix_transfer.evaluation.cli import main as evaluate
-from automix_transfer.figures.common import Asked, is_finite, label_title, labels_of
+from automix_transfer.evaluation.output import EVALUATION
+from automix_transfer.figures.common import Asked, is_finite, labels_of
 from automix_transfer.figures.sheet import drawn, save_parts, write_numbers
-from automix_transfer.figures.style import DPI, INK, colour, marker
+from automix_transfer.figures.style import DPI, INK, colour, draw_lines, label_title
 from automix_transfer.io import read_json
 
 FIELDS = ("low", "high", "count", "confidence", "accuracy")
@@ -61,24 +60,22 @@ def fig8(asked: Asked) -> Path:
     return save_parts(asked.output, [reliability_plot(rows)])
 
 
-def evaluation_of(path: Path, data: Path | None = None) -> Path:
-    """The evaluation's output in a run's folder, made now where there is none; a file is taken as it is."""
+def evaluation_of(
+    path: Path, data: Path | None = None, suite: str = "clean,calibration", name: str = EVALUATION
+) -> Path:
+    """The file ``name`` in a run's folder; where there is none, the run is evaluated by ``suite`` now.
+
+    A JSON file is taken as it is.
+    """
     if path.is_file() and path.suffix == ".json":
         return path
     folder = path if path.is_dir() else path.parent
-    if not (folder / EVALUATION).is_file():
-        evaluate(
-            [
-                "--run",
-                str(path),
-                "--suite",
-                "clean,calibration",
-                "--output",
-                str(folder / EVALUATION),
-                *(["--data", str(data)] if data is not None else []),
-            ]
-        )
-    return folder / EVALUATION
+    if not (folder / name).is_file():
+        from automix_transfer.evaluation.cli import main as evaluate
+
+        where = ["--run", str(path), "--output", str(folder / EVALUATION)]
+        evaluate([*where, "--suite", suite, *(["--data", str(data)] if data is not None else [])])
+    return folder / name
 
 
 def read_reliability(files: Sequence[Path], labels: Sequence[str] = ()) -> list[Reliability]:
@@ -129,16 +126,11 @@ def reliability_plot(rows: Sequence[Reliability]) -> Figure:
         axis.set_xticks(range(0, 101, 20))
         axis.set_yticks(range(0, 101, 20))
     if together:
-        for position, row in enumerate(rows):
-            axes[0].plot(
-                [100 * b["confidence"] for b in row.bins],
-                [100 * b["accuracy"] for b in row.bins],
-                color=colour(row.label, position),
-                marker=marker(row.label, position),
-                markersize=4,
-                linewidth=1.6,
-                label=label_title(row.label),
-            )
+        lines = {
+            row.label: ([100 * b["confidence"] for b in row.bins], [100 * b["accuracy"] for b in row.bins])
+            for row in rows
+        }
+        draw_lines(axes[0], lines, markersize=4, linewidth=1.6)
         axes[0].set_title("All together")
         axes[0].legend(fontsize=7.5, loc="upper left")
     for position, (axis, row) in enumerate(zip(axes[int(together) :], rows, strict=False)):

@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.cli import EVALUATION
 from automix_transfer.evaluation.corruptions import SEVERITIES
-from automix_transfer.figures.common import Asked, is_finite, label_title, labels_of
+from automix_transfer.evaluation.output import EVALUATION
+from automix_transfer.figures.common import Asked, is_finite, labels_of
 from automix_transfer.figures.sheet import drawn, save_parts, write_numbers
-from automix_transfer.figures.style import DPI, colour, marker, subplots
+from automix_transfer.figures.style import DPI, colour, draw_lines, marker, subplots
 from automix_transfer.io import read_json
 
 KEYS = (
@@ -125,18 +125,11 @@ def severity_plot(rows: Sequence[Robustness], names: Sequence[str]) -> Figure:
         if any(key in row.values for row in rows)
     ]
     figure, axes = subplots(1130 / DPI, 3.2, 1 + bool(attacks))
-    for position, row in enumerate(rows):
-        means = by_severity(row, names)
+    lines = {}
+    for row in rows:
         clean = [row.values["top1"]] if "top1" in row.values else []
-        axes[0].plot(
-            range(1 - len(clean), len(means) + 1),
-            [*clean, *means],
-            color=colour(row.label, position),
-            marker=marker(row.label, position),
-            linewidth=1.8,
-            markersize=5,
-            label=label_title(row.label),
-        )
+        lines[row.label] = [*range(1 - len(clean), len(SEVERITIES) + 1)], [*clean, *by_severity(row, names)]
+    draw_lines(axes[0], lines)
     axes[0].set(
         title=f"Mean top-1 under {len(names)} corruptions (%)", xlabel="severity (0: clean)", ylim=(0, 100)
     )

@@ -4,7 +4,7 @@ tell apart, direct labels."""
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from automix_transfer.io import atomic_write
 
 P = ParamSpec("P")
+Points = tuple[Sequence[float], Sequence[float]]  #: x and y of a line
 INK, FAINT = "#1f2933", "#c9d1d9"
 #: Okabe and Ito's palette; a method has the same colour and marker in every figure
 COLOURS = {"vanilla": "#56606b", "mixup": "#e69f00", "cutmix": "#009e73", "automix": "#0072b2"}
@@ -77,15 +78,35 @@ def shown(name: str) -> str:
     return NAMES.get(name, name.replace("_", " "))
 
 
+def label_title(label: str) -> str:
+    """A label for people: a method's own spelling."""
+    return shown(label) if label in NAMES else label
+
+
+def draw_lines(
+    axis: Axes, lines: Mapping[str, Points], markersize: float = 5, linewidth: float = 1.8
+) -> None:
+    """Draw lines (label -> x, y), each with its method's colour and marker, and named for the legend."""
+    for position, (label, (x, y)) in enumerate(lines.items()):
+        axis.plot(
+            x,
+            y,
+            color=colour(label, position),
+            marker=marker(label, position),
+            markersize=markersize,
+            linewidth=linewidth,
+            label=label_title(label),
+        )
+
+
 def subplots(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of ``width`` × ``height`` inches with axes side by side; call it, and what draws on it, under
-    `styled`."""
+    """A figure of ``width`` × ``height`` inches with axes side by side, to be drawn on under `styled`."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
 def styled(draw: Callable[P, Path]) -> Callable[P, Path]:
-    """A decorator: everything that ``draw`` does has the house style, whatever the user's matplotlibrc says."""
+    """A decorator: all that ``draw`` does has the house style, whatever the user's matplotlibrc says."""
 
     @wraps(draw)
     def inside(*args: P.args, **kwargs: P.kwargs) -> Path:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from automix_transfer.report.plot import Series
+from markupsafe import Markup
+
+from automix_transfer.report.svg import line_plot
 from automix_transfer.runs.collect import is_finite
 from automix_transfer.runs.folder import RunFolder, points, read_metrics
 
@@ -121,16 +123,15 @@ def curve_data(lines: Sequence[Line], problems: list[str], budget: int = BUDGET)
     }
 
 
-def first_series(data: dict[str, Any]) -> list[Series]:
+def first_plot(data: dict[str, Any]) -> Markup | None:
     """The lines that are chosen at first, for a page without JavaScript."""
-    if not data["quantities"]:
-        return []
-    key = data["quantities"][0]["key"]
+    if not data["chosen"]:
+        return None
+    quantity = data["quantities"][0]
     runs = [data["runs"][k] for k in data["chosen"]]
-    return [
-        Series(run["name"], run["curves"][key][0], run["curves"][key][1], slot)
-        for slot, run in enumerate(runs)
-    ]
+    lines = {run["name"]: run["curves"][quantity["key"]] for run in runs}
+    label = f"{quantity['name']} of {', '.join(lines)}"
+    return line_plot(lines, label, quantity["x"], quantity["name"])
 
 
 def thinned(x: Sequence[float], y: Sequence[float], count: int) -> tuple[list[float], list[float]]:

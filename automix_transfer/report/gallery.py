@@ -20,15 +20,11 @@ from automix_transfer.runs.folder import read_optional
 HEADINGS = {
     "methods": "The same pairs under every method",
     "by_lambda": "AutoMix from image j to image i",
-    "curves": "Learning curves",
-    "mixed_accuracy": "Are both images recognised?",
-    "masks": "Is the Mix Block alive?",
     "cams": "Class activation maps",
     "detections": "Detections",
 }
 #: of a finished demo, as picture or as something better
-EXPECTED = ("methods", "curves", "mixed_accuracy", "masks", "cams", "detections")
-OLD_FRAME = "by_lambda_"  #: pictures of the slider of version 0.1.0
+EXPECTED = ("methods", "cams", "detections")
 
 
 @dataclass(frozen=True)
@@ -238,8 +234,7 @@ def gallery(found: Found, embedder: Embedder, replaced: set[str], expected: bool
             *(name for name in HEADINGS if name in files),
             *(name for name in files if name not in HEADINGS),
         ]:
-            old = name.startswith(OLD_FRAME) and name.removeprefix(OLD_FRAME).isdigit()
-            if not old and name not in replaced and (picture := embedder.embed(files[name])):
+            if name not in replaced and (picture := embedder.embed(files[name])):
                 heading = HEADINGS.get(name, name.replace("_", " ").capitalize())
                 figures.append(
                     Figure(name, heading, str(captions.get(name, "")), picture, found.name(files[name]))

@@ -9,16 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from automix_transfer import __version__
 from automix_transfer.io import write_text
 from automix_transfer.report import sections
-from automix_transfer.report.curves import curve_data, first_series, gather_curves
+from automix_transfer.report.curves import curve_data, first_plot, gather_curves
 from automix_transfer.report.embed import Embedder
 from automix_transfer.report.gallery import gallery, groups_of_shots, plots_beside, run_pictures, slider_views
 from automix_transfer.report.html import environment
-from automix_transfer.report.plot import line_plot
 from automix_transfer.runs.collect import File, Found, collect
 from automix_transfer.runs.folder import RunFolder, differences, read_run
 from automix_transfer.transfer import chain
@@ -101,11 +98,8 @@ def gather(folders: Sequence[Path], render: bool = True) -> dict[str, Any]:
         problems,
     )
     curves = curve_data(lines, problems)
-    series = first_series(curves)
     mixed = [(file, sections.mixed_plots(file.content)) for file in found.of("mixed")]
-    replaced = {"curves"} if series else set()
-    replaced |= {"mixed_accuracy", "masks"} if any(plots for _, plots in mixed) else set()
-    replaced |= {group.path.parent.name for group in shots}
+    replaced = {group.path.parent.name for group in shots}
     figures = gallery(found, embedder, replaced, expected=bool(chains))
     thresholds = plots_beside(found.of("localization"), embedder)
     for row in rows[:DETAILS]:
@@ -144,8 +138,7 @@ def gather(folders: Sequence[Path], render: bool = True) -> dict[str, Any]:
         "thresholds": thresholds,
         "mixed": mixed,
         "curves": curves,
-        "static": _static(curves, series),
-        "series": series,
+        "static": first_plot(curves),
         "evaluated": evaluated,
         "measures": sections.measures_of(evaluated),
         "reliability": sections.reliability_plot(evaluated),
@@ -273,18 +266,6 @@ def _examples(
         }
         for card in one.cards[:pairs]
     ]
-
-
-def _static(curves: dict[str, Any], series: list[Any]) -> Markup | None:
-    if not series:
-        return None
-    quantity = curves["quantities"][0]
-    return line_plot(
-        series,
-        f"{quantity['name']} of {', '.join(one.name for one in series)}",
-        quantity["x"],
-        quantity["name"],
-    )
 
 
 def _common(rows: Sequence[Row]) -> str:

@@ -3,7 +3,7 @@ dash."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from markupsafe import Markup
 
 from automix_transfer.figures.style import shown
-from automix_transfer.report.plot import Series, line_plot
+from automix_transfer.report.svg import line_plot
 from automix_transfer.runs.collect import File, is_finite
+from automix_transfer.runs.folder import Points
 from automix_transfer.transfer.chain import number
 
 PLOTTED = 12  #: networks in one plot; more cannot be told apart
@@ -121,48 +122,40 @@ def measures_of(rows: Sequence[Evaluation]) -> dict[str, str]:
     return {key: name for key, name in MEASURES.items() if any(key in row.values for row in rows)}
 
 
-def reliability_plot(rows: Sequence[Evaluation]) -> tuple[Markup, list[Series]] | None:
-    """Fig. 8: accuracy against confidence, several networks in one plot; below the diagonal is overconfident."""
-    lines = [
-        Series(
-            f"{row.label}" + (f": ECE {row.values['ece15']:.1f} %" if "ece15" in row.values else ""),
+def reliability_plot(rows: Sequence[Evaluation]) -> Markup | None:
+    """Fig. 8: accuracy against confidence; a network below the diagonal is overconfident."""
+    lines = {
+        row.label + (f": ECE {row.values['ece15']:.1f} %" if "ece15" in row.values else ""): (
             [100 * x for x, _ in row.reliability],
             [100 * y for _, y in row.reliability],
-            k,
         )
-        for k, row in enumerate(row for row in rows if row.reliability)
-    ][:PLOTTED]
-    if not lines:
-        return None
-    return line_plot(
-        lines,
-        "Accuracy against confidence for " + ", ".join(line.name for line in lines),
-        "confidence (%)",
-        "accuracy (%)",
-        (0, 100),
-        (0, 100),
-        diagonal=True,
-    ), lines
+        for row in [row for row in rows if row.reliability][:PLOTTED]
+    }
+    label = "Accuracy against confidence for " + ", ".join(lines)
+    whole = (0, 100)
+    return (
+        line_plot(lines, label, "confidence (%)", "accuracy (%)", whole, whole, diagonal=True)
+        if lines
+        else None
+    )
 
 
-def severity_plot(rows: Sequence[Evaluation]) -> tuple[Markup, list[Series]] | None:
-    """Top-1 against severity: the mean over the corruptions that all rows have; severity 0 are the clean
-    images."""
+def severity_plot(rows: Sequence[Evaluation]) -> Markup | None:
+    """Top-1 against severity (0: clean images), the mean over the corruptions that all rows have."""
     with_some = [row for row in rows if row.corruption]
     names = common_corruptions(with_some)
-    lines = []
-    for k, row in enumerate(with_some[:PLOTTED]):
+    lines = {}
+    for row in with_some[:PLOTTED]:
         depth = min((len(row.corruption[name]) for name in names), default=0)
         means = [sum(row.corruption[name][s] for name in names) / len(names) for s in range(depth)]
         start = [row.values["top1"]] if "top1" in row.values else []
-        lines.append(
-            Series(row.label, [float(x) for x in range(1 - len(start), depth + 1)], start + means, k)
-        )
-    if not names or not lines:
-        return None
-    return line_plot(
-        lines, "Top-1 against the severity of corruptions", "severity", "top-1 (%)", y_range=_from_zero(lines)
-    ), lines
+        lines[row.label] = [float(x) for x in range(1 - len(start), depth + 1)], start + means
+    label = "Top-1 against the severity of corruptions"
+    return (
+        line_plot(lines, label, "severity", "top-1 (%)", y_range=_from_zero(lines))
+        if names and lines
+        else None
+    )
 
 
 def common_corruptions(rows: Sequence[Evaluation]) -> list[str]:
@@ -181,52 +174,31 @@ def corruption_rows(rows: Sequence[Evaluation]) -> list[tuple[str, list[float | 
     ]
 
 
-def mixed_plots(content: Mapping[str, Any]) -> list[tuple[str, Markup, list[Series]]]:
+def mixed_plots(content: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     """Of ``mixed.json``: top-1 and top-2 on mixed samples against λ, and how the masks follow λ."""
     plots = []
-    accuracy = {
-        str(name): [row for row in _list(rows) if isinstance(row, Mapping)]
-        for name, rows in _mapping(content.get("accuracy")).items()
-    }
+    accuracy = {shown(str(name)): _rows(rows) for name, rows in _mapping(content.get("accuracy")).items()}
     for key, title in (
         ("top1", "Top-1: the first guess is one of the two"),
         ("top2", "Top-2: the first two guesses are the two"),
     ):
-        lines = [
-            line
-            for k, (name, rows) in enumerate(accuracy.items())
-            if (line := _line(shown(name), rows, key, k)).x
-        ]
-        if lines:
+        if lines := _by_lam({name: (rows, key) for name, rows in accuracy.items()}):
+            label = f"{title}, against λ"
             plots.append(
-                (
-                    title,
-                    line_plot(
-                        lines, f"{title}, against λ", "λ, share of image i", "%", (0, 1), _from_zero(lines)
-                    ),
-                    lines,
-                )
+                (title, line_plot(lines, label, "λ, share of image i", "%", (0, 1), _from_zero(lines)))
             )
-    masks = [row for row in _list(content.get("masks")) if isinstance(row, Mapping)]
-    lines = [
-        line
-        for k, (key, name) in enumerate(
-            (
-                ("mean", "mean of the masks"),
-                ("spatial_std", "deviation within a mask"),
-                ("pair_std", "deviation between pairs"),
-            )
-        )
-        if (line := _line(name, masks, key, k)).x
-    ]
+    masks = _rows(content.get("masks"))
+    lines = _by_lam(
+        {
+            "mean of the masks": (masks, "mean"),
+            "deviation within a mask": (masks, "spatial_std"),
+            "deviation between pairs": (masks, "pair_std"),
+        }
+    )
     if lines:
-        plots.append(
-            (
-                "Masks: the mean follows λ, and they are not flat",
-                line_plot(lines, "Statistics of masks against λ", "λ", "", (0, 1), (0, 1), diagonal=True),
-                lines,
-            )
-        )
+        label = "Statistics of masks against λ"
+        plot = line_plot(lines, label, "λ", "", (0, 1), (0, 1), diagonal=True)
+        plots.append(("Masks: the mean follows λ, and they are not flat", plot))
     return plots
 
 
@@ -301,17 +273,26 @@ def comparison_rows(file: File) -> list[dict[str, Any]]:
     return [row for row in rows if any(row[key][0] is not None for key in ("AP", "AP50", "AP75"))]
 
 
-def _line(name: str, rows: Iterable[Mapping[str, Any]], key: str, slot: int) -> Series:
-    found = sorted(
-        (x, y)
-        for row in rows
-        if (x := number(row, "lam")) is not None and (y := number(row, key)) is not None
-    )
-    return Series(name, [x for x, _ in found], [y for _, y in found], slot)
+def _by_lam(given: Mapping[str, tuple[Sequence[Mapping[str, Any]], str]]) -> dict[str, Points]:
+    """Lines over λ of the rows that have a number under the given key; those without any are left out."""
+    lines = {}
+    for name, (rows, key) in given.items():
+        found = sorted(
+            (x, y)
+            for row in rows
+            if (x := number(row, "lam")) is not None and (y := number(row, key)) is not None
+        )
+        if found:
+            lines[name] = [x for x, _ in found], [y for _, y in found]
+    return lines
 
 
-def _from_zero(lines: Sequence[Series]) -> tuple[float, float]:
-    return 0.0, 1.08 * max((max(line.y) for line in lines if line.y), default=1.0) or 1.0
+def _from_zero(lines: Mapping[str, Points]) -> tuple[float, float]:
+    return 0.0, 1.08 * max((max(y) for _, y in lines.values() if y), default=1.0) or 1.0
+
+
+def _rows(value: Any) -> list[Mapping[str, Any]]:
+    return [row for row in _list(value) if isinstance(row, Mapping)]
 
 
 def _list(value: Any) -> list[Any]:

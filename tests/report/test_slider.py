@@ -18,7 +18,7 @@ from automix_transfer.report.cards import Shot, write_shots
 from automix_transfer.report.curves import Line, curve_data, thinned
 from automix_transfer.report.embed import Embedder
 from automix_transfer.report.gallery import groups_of_shots, slider_views
-from automix_transfer.report.plot import Series, line_plot, ticks
+from automix_transfer.report.svg import line_plot
 from automix_transfer.runs.collect import collect
 from automix_transfer.runs.folder import differences, settings
 
@@ -143,19 +143,10 @@ def test_curves_within_a_budget():
 
 
 def test_ticks_and_plots():
-    assert (
-        ticks(0, 100) == [0, 20, 40, 60, 80, 100]
-        and ticks(0.1, 0.9, 4) == [0.2, 0.4, 0.6, 0.8]
-        and ticks(1, 1) == [1]
-    )
-    svg = line_plot([Series("a<b", [1, 2, 3], [10, 5, 20]), Series("one", [2], [7], 9)], "a<b & c", "x<", "y")
-    assert (
-        "a&lt;b &amp; c" in svg
-        and "x&lt;" in svg
-        and svg.count("<circle") == 4
-        and "s1 dashed" in svg
-        and "nan" not in svg
-    )
-    assert "<svg" in line_plot([], "empty", "x", "y") and "<svg" in line_plot(
-        [Series("flat", [1], [1])], "flat", "x", "y"
-    )
+    many = {f"line {k}": ([1, 2, 3], [10, 5, 20]) for k in range(8)}
+    svg = line_plot({"a<b": ([1, 2, 3], [10, 5, 20]), **many, "$one": ([2], [7])}, "a<b & c", "$x<", "y")
+    assert svg.count('aria-label="a&lt;b &amp; c"') == 1 and "$x&lt;" in svg and "$one" in svg
+    assert svg.count('class="line"') == 10 and svg.count('<li class="s1 dashed">') == 1
+    assert "nan" not in svg and "#" not in svg.replace('href="#', "") and "<style" not in svg
+    for lines in ({}, {"flat": ([1], [1])}):
+        assert line_plot(lines, "few", "x", "y").startswith('<svg class="plot"')

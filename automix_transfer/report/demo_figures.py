@@ -18,13 +18,11 @@ from automix_transfer.evaluation.mixed_samples import (
     mixed_accuracy,
     shuffled_batches,
 )
-from automix_transfer.figures.numbers import curves_figure, masks_figure, mixed_accuracy_figure
 from automix_transfer.figures.samples import example_pairs, lam_figure, methods_figure
 from automix_transfer.io import read_json, write_json
-from automix_transfer.mixing import AutoMix, Method
+from automix_transfer.mixing import Method
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.report import slider
-from automix_transfer.runs.folder import read_history
 
 LAMS = (0.1, 0.3, 0.5, 0.7, 0.9)
 LEAST = 8  #: validation images that mixed samples are measured on, at least
@@ -85,14 +83,6 @@ def draw_figures(
     write_json(
         output / "mixed.json", {"accuracy": accuracies, "masks": statistics, "images": images, "seed": seed}
     )
-    mixed_accuracy_figure(figures / "mixed_accuracy.png", accuracies)
-    masks_figure(
-        figures / "masks.png",
-        statistics,
-        method.options.lam_loss_margin if isinstance(method, AutoMix) else 0.1,
-    )
-    histories = {folder.name: read_history(folder) for folder in _in_order(output / "pretrain")}
-    curves_figure(figures / "curves.png", {name: rows for name, rows in histories.items() if rows})
     write_captions(figures, CAPTIONS)
     middle = {name: min(rows, key=lambda row: abs(row["lam"] - 0.5)) for name, rows in accuracies.items()}
     return {
@@ -107,26 +97,10 @@ def write_captions(figures: Path, captions: Mapping[str, str]) -> None:
     write_json(file, {**(read_json(file) if file.is_file() else {}), **captions})
 
 
-def _in_order(folder: Path) -> list[Path]:
-    order = ["vanilla", "mixup", "cutmix", "automix"]
-    found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return sorted(
-        found, key=lambda path: (order.index(path.name) if path.name in order else len(order), path.name)
-    )
-
-
 CAPTIONS = {
     "methods": "The same pairs under every method at λ = 0.5: MixUp blends, CutMix pastes a box without "
     "looking, "
     "AutoMix chooses whose pixel to keep.",
     "by_lambda": "AutoMix as λ goes from 0 (image j) to 1 (image i): orange parts of a mask keep image i, "
     "purple parts image j.",
-    "mixed_accuracy": "Do networks recognise both images of a mixed sample (Fig. 4, right)? Each network on "
-    "mixed samples of the kind "
-    "it was trained on; pairs of one class are left out.",
-    "masks": "Health of the Mix Block: the masks' mean should follow λ, and a standard deviation near 0 "
-    "would be the trivial solution "
-    "of Fig. 6.",
-    "curves": "Learning curves on the validation split; AutoMix is evaluated by its moving average k, dotted "
-    "its student q.",
 }

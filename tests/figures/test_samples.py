@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from automix_transfer.errors import UserError
-from automix_transfer.figures.numbers import curves_figure, gains_figure, masks_figure, mixed_accuracy_figure
 from automix_transfer.figures.samples import Pairs, example_pairs, lam_figure, methods_figure, shares
 from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
@@ -94,19 +93,3 @@ def test_example_pairs_are_of_two_classes_and_use_no_image_twice():
     )
     with pytest.raises(UserError, match="ask for fewer"):
         example_pairs(Samples(), INFO, count=3)
-
-
-def test_figures_of_numbers(tmp_path):
-    history = [{"epoch": e, "top1": 10.0 * e, "val_loss": 2.0 / e} for e in (1, 2, 3)]
-    with_masks = [{**row, "top1_q": 11.0, "mask_std": 0.1} for row in history]
-    curves_figure(tmp_path / "c.png", {"vanilla": history, "automix": with_masks, "empty": []})
-    rows = [{"lam": lam, "top1": 80.0, "top2": 40.0} for lam in (0.1, 0.5)]
-    mixed_accuracy_figure(tmp_path / "m.png", {"mixup": rows, "automix": rows})
-    masks_figure(
-        tmp_path / "k.png", [{"lam": 0.5, "mean": 0.5, "error": 0.02, "spatial_std": 0.2, "pair_std": 0.1}]
-    )
-    gains_figure(
-        tmp_path / "g.png",
-        [("CUB", "scratch", 30.0, "AutoMix", 60.0), ("Aircraft", "scratch", 30.0, "AutoMix", 28.0)],
-    )
-    assert all(min(size(tmp_path / f"{name}.png")) > 150 for name in "cmkg")
