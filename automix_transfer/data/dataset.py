@@ -29,7 +29,6 @@ class ClassificationDataset(Dataset):
     """
 
     views: int = 1
-    decoder: str = "pil"  # see `read_image`
 
     def __init__(self, listing: Listing, transform: Callable[[Image.Image], Any], seed: int = 0) -> None:
         self.listing, self.transform, self.seed = listing, transform, seed
@@ -51,9 +50,7 @@ class ClassificationDataset(Dataset):
             return Image.fromarray(self.listing.pixels[index])
         path, packed = self.path(index), self.listing.packed
         return cut_bottom(
-            read_image(path, packed.read(index) if packed else None, self.decoder),
-            self.listing.crop_bottom,
-            path,
+            read_image(path, packed.read(index) if packed else None), self.listing.crop_bottom, path
         )
 
     def add_views(self, count: int, make: Callable[[Image.Image], Any] | None) -> None:

@@ -14,9 +14,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
-from torchvision.io import ImageReadMode, decode_jpeg
+from PIL import Image, ImageOps
 
 from automix_transfer.errors import UserError, first_line
 
@@ -24,16 +22,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".
 # Decoders of pixels only: Pillow would also open EPS, which runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG2000")
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a decompression bomb
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_ORIENTATION_TAG, _TURNED = 0x0112, range(2, 9)
 
 
 def is_image_name(name: str) -> bool:
@@ -53,19 +42,18 @@ class ImageFacts:
     digest: bytes
 
 
-def read_image(path: str | Path, content: bytes | None = None, decoder: str = "pil") -> Image.Image:
+def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     """The image in ``path`` as an upright PIL image of mode RGB; of an animation, the first frame.
 
     Args:
         content: its bytes, where they do not lie in a file of their own; ``path`` is then what messages call
             it.
-        decoder: ``pil``, or ``torchvision`` for the JPEGs that its decoder reads as Pillow does.
 
     Raises:
         UserError: the file is missing, empty, truncated, damaged, no image, too large to be one, or of 32
             bits a channel.
     """
-    return _decode(path, path if content is None else BytesIO(content), decoder)[0]
+    return _decode(path, path if content is None else BytesIO(content))[0]
 
 
 def decode_image(path: str | Path, content: bytes | None = None) -> tuple[Image.Image, ImageFacts]:
@@ -97,20 +85,15 @@ def cut_bottom(image: Image.Image, rows: int, path: Path) -> Image.Image:
     return image.crop((0, 0, image.width, image.height - rows))
 
 
-def _decode(
-    path: str | Path, source: str | Path | BytesIO, decoder: str = "pil"
-) -> tuple[Image.Image, str, bool]:
+def _decode(path: str | Path, source: str | Path | BytesIO) -> tuple[Image.Image, str, bool]:
+    """The upright RGB image, its mode as stored, and whether it was turned."""
     try:
         with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            rgb = _by_torchvision(image, source) if decoder == "torchvision" else None
-            if rgb is None:
-                image.load()
-                rgb = _to_rgb(image, path)
-            mode = image.mode
-            upright = _upright(rgb, image)
-            return upright, mode, upright is not rgb
+            image.load()
+            turned = _turn_upright(image)
+            return _to_rgb(image, path), image.mode, turned
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -132,19 +115,6 @@ def _decode(
             f"image {path} {_complaint(path, source, error)}; restore it from its source, remove it, "
             "or set data.on_bad_image=skip"
         ) from error
-
-
-def _by_torchvision(image: Image.Image, source: str | Path | BytesIO) -> Image.Image | None:
-    """The pixels of an 8-bit RGB JPEG that is open but not decoded; None for other files, and for those that
-    its decoder refuses."""
-    if image.format != "JPEG" or image.mode != "RGB":
-        return None
-    content = source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes()
-    try:
-        pixels = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    except RuntimeError:  # damaged or truncated: Pillow says how
-        return None
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def _complaint(path: str | Path, source: str | Path | BytesIO, error: Exception) -> str:
@@ -193,11 +163,16 @@ def _from_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
     return Image.fromarray(((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
-def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
-    """Undo the camera's rotation flag. Read after decoding: a TIFF is turned by Pillow itself, which then
-    removes the flag."""
+def _turn_upright(image: Image.Image) -> bool:
+    """Undo the camera's rotation flag in place; whether there was one.
+
+    Called after decoding: a TIFF is turned by Pillow itself, which then removes the flag.
+    """
+    turned = False
     try:
-        method = _UPRIGHT.get(source.getexif().get(_ORIENTATION_TAG, 1))
+        turned = image.getexif().get(_ORIENTATION_TAG) in _TURNED
+        if turned:
+            ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # damaged metadata is no reason to reject good pixels
-        return rgb
-    return rgb.transpose(method) if method is not None else rgb
+        pass
+    return turned

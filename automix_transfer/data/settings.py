@@ -1,4 +1,4 @@
-"""What can be set about the data: which set, how its images are cut and read, and what to do with a bad one."""
+"""What can be set about the data: the set, how its images are cut and read, what to do with bad ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ CROPS = ("random_resized", "pad", "none")
 TEST_CROPS = ("center", "squash")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 ON_BAD_IMAGE = ("fail", "skip")
-DECODERS = ("pil", "torchvision")
+#: Fields of version 0.1 that changed nothing (both values gave equal pixels): passed over in old checkpoints.
+GONE = ("data.decoder",)
 
 
 @dataclass
@@ -47,9 +48,6 @@ class DataConfig:
         mean, std: of the RGB input in [0, 1].
         crop_banner: Aircraft only: cut the 20-pixel copyright banner off the bottom.
         workers: loader processes a rank; 0 reads in the training process.
-        decoder: of 8-bit RGB JPEGs: ``pil`` or ``torchvision`` (its decode_jpeg; anything else goes to Pillow
-            all the same). Both stand on libjpeg-turbo: equal pixels and equal speed were measured, so this is
-            for machines where one of them is built differently.
         on_bad_image: ``fail`` stops and names the file; ``skip`` reads every image once before training,
             reports the bad ones and leaves them out.
         limit_classes: keep the first classes only, in label order (0: all).
@@ -82,7 +80,6 @@ class DataConfig:
     std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
     crop_banner: bool = True
     workers: int = 2
-    decoder: str = "pil"
     on_bad_image: str = "fail"
     limit_classes: int = 0
     limit_per_class: int = 0
@@ -101,7 +98,6 @@ def validate(config: DataConfig) -> None:
         "test_crop": TEST_CROPS,
         "interpolation": INTERPOLATIONS,
         "on_bad_image": ON_BAD_IMAGE,
-        "decoder": DECODERS,
     }
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:

@@ -18,18 +18,13 @@ def train_dataset(config: DataConfig, seed: int = 0) -> ClassificationDataset:
     """
     listing, transform = _usable(config, config.train_split), train_transform(config)
     if config.mixed:
-        dataset: ClassificationDataset = WithMixed(listing, transform, config.mixed, seed)
-    else:
-        dataset = ClassificationDataset(listing, transform, seed)
-    dataset.decoder = config.decoder
-    return dataset
+        return WithMixed(listing, transform, config.mixed, seed)
+    return ClassificationDataset(listing, transform, seed)
 
 
 def eval_dataset(config: DataConfig, split: str | None = None) -> ClassificationDataset:
     """A split (default: ``config.val_split``) with the testing transform."""
-    dataset = ClassificationDataset(_usable(config, split or config.val_split), eval_transform(config))
-    dataset.decoder = config.decoder
-    return dataset
+    return ClassificationDataset(_usable(config, split or config.val_split), eval_transform(config))
 
 
 def _usable(config: DataConfig, split: str) -> Listing:

@@ -13,7 +13,7 @@ from torch import nn
 
 from automix_transfer.config import load_config
 from automix_transfer.data.dataset import ClassificationDataset
-from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.settings import GONE, DataConfig
 from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixers import method_of
@@ -93,7 +93,8 @@ def open_run(path: str | Path) -> Run:
     content = checkpoint.read(path)
     method, info = method_of(content, path)
     try:
-        data = load_config(DataConfig, values=content["config"]["data"], section="data")
+        saved = {key: value for key, value in content["config"]["data"].items() if f"data.{key}" not in GONE}
+        data = load_config(DataConfig, values=saved, section="data")
         name, step, epoch = (
             str(content["config"]["method"]["name"]),
             int(content["step"]),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.config import flatten, load_config
-from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.settings import GONE, DataConfig
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import NEVER_READ, load_options
 
@@ -218,5 +218,5 @@ def as_read(saved: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat.items()
-        if (str(flat.get("method.name")), key.removeprefix("method.")) not in NEVER_READ
+        if (str(flat.get("method.name")), key.removeprefix("method.")) not in NEVER_READ and key not in GONE
     }

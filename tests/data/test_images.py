@@ -276,35 +276,3 @@ def test_names():
 def test_real_images(shared_data):
     for path in sorted((shared_data("tiny-imagenet-40") / "val" / "images").iterdir())[:200]:
         assert np.array_equal(np.asarray(read_image(path)), np.asarray(default_loader(str(path))))
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"quality": 20}]
-)
-def test_both_decoders_give_the_same_pixels(tmp_path, options):
-    """Of every kind of RGB JPEG; other files and damaged ones go to Pillow, with its words."""
-    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
-    Image.fromarray(pixels).resize((101, 71)).save(tmp_path / "x.jpg", **options)
-    assert np.array_equal(
-        np.asarray(read_image(tmp_path / "x.jpg", decoder="torchvision")),
-        np.asarray(read_image(tmp_path / "x.jpg")),
-    )
-    content = (tmp_path / "x.jpg").read_bytes()
-    assert read_image("in a shard", content, "torchvision").size == (101, 71)
-    with pytest.raises(UserError, match="is truncated"):
-        read_image("in a shard", content[:-40], "torchvision")
-
-
-def test_what_torchvision_would_read_otherwise(tmp_path):
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "turned.jpg", exif=exif)
-    image.convert("L").save(tmp_path / "gray.jpg")
-    image.convert("CMYK").save(tmp_path / "cmyk.jpg")
-    image.save(tmp_path / "x.png")
-    for name in ("turned.jpg", "gray.jpg", "cmyk.jpg", "x.png"):
-        assert np.array_equal(
-            np.asarray(read_image(tmp_path / name, decoder="torchvision")),
-            np.asarray(read_image(tmp_path / name)),
-        ), name

@@ -47,6 +47,14 @@ def test_alpha_of_methods_that_have_two(name: str) -> None:
         refuse_changes("it", asdict(plain) | {"method": {**plain.method, "alpha": 0.2}}, asdict(plain))
 
 
+def test_a_setting_that_changed_nothing_and_is_gone() -> None:
+    """Checkpoints of version 0.1 hold it; they are resumed and read as if they did not."""
+    now = asdict(load_experiment(overrides=["data.root=x", "method.name=mixup"]))
+    old = now | {"data": {**now["data"], "decoder": "torchvision"}}
+    refuse_changes("it", old, now)
+    assert with_defaults(old) == flatten(now)
+
+
 def test_written_config_reads_back(tmp_path: Path) -> None:
     experiment = load_experiment(
         overrides=[
