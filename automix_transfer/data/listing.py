@@ -21,22 +21,18 @@ class Paths(Sequence[Path]):
     worker that only looks at one copies its memory page."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        text = "\0".join(names).encode("utf-8", errors="surrogateescape")
-        self._text = np.frombuffer(text, dtype=np.uint8)
-        ends = np.flatnonzero(self._text == 0)  # no file name holds a zero
-        self._starts = np.concatenate([[0], ends + 1]) if text else np.zeros(0, np.int64)
-        self._ends = np.append(ends, len(text)) if text else np.zeros(0, np.int64)
+        text = "".join(f"{name}\0" for name in names)  # no file name holds a zero
+        self._text = np.frombuffer(text.encode("utf-8", errors="surrogateescape"), dtype=np.uint8)
+        self._ends = np.flatnonzero(self._text == 0)
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._ends)
 
     def name(self, index: int) -> str:
         """File ``index`` as text."""
-        return (
-            self._text[self._starts[index] : self._ends[index]]
-            .tobytes()
-            .decode("utf-8", errors="surrogateescape")
-        )
+        index = range(len(self))[index]
+        start = self._ends[index - 1] + 1 if index else 0
+        return self._text[start : self._ends[index]].tobytes().decode("utf-8", errors="surrogateescape")
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

@@ -163,7 +163,7 @@ def _mapping(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _binary_part(release: Release, file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pixels (n, 3072) and labels (n,) of one binary batch: for each image its label bytes, then its pixels."""
+    """Pixels (n, 3072) and labels (n,) of a binary batch: of each image its label bytes, then its pixels."""
     try:
         content = np.fromfile(file, dtype=np.uint8)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Layouts of one folder a class: ImageNet and any ImageFolder, CIFAR as folders, Tiny-ImageNet as released."""
+"""Layouts of one folder a class: ImageNet, any ImageFolder, CIFAR as folders, Tiny-ImageNet as released."""
 
 from __future__ import annotations
 
