@@ -24,6 +24,7 @@ COMMANDS = {
     "export": ("pretrain/export.py", "a checkpoint for torchvision, timm, safetensors, Detectron2"),
     "detect": ("detection/train_net.py", "train a detector; also: detect compare, detect predict"),
     "localize": ("wsol/evaluate.py", "weakly supervised localization: MaxBoxAcc, MaxBoxAccV2"),
+    "supermix": ("pretrain/supermix.py", "mix a training split offline, to pretrain by SuperMix"),
     "finetune": ("finegrained/train.py", "fine-tune on CUB-200, FGVC-Aircraft or your own folders"),
     "evaluate": ("automix_transfer.evaluation", "accuracy, calibration, robustness of any classifier"),
     "report": ("automix_transfer.report", "page, figures and tables of runs; plans of the paper's tables"),
@@ -44,7 +45,7 @@ automix-transfer COMMAND --help explains each. Scripts of ours take
 --config-file YAML and key=value overrides, detect takes KEY VALUE.
 
 on several GPUs:
-  torchrun --nproc-per-node 8 -m automix_transfer pretrain --config-file ...
+  torchrun --nproc-per-node 8 --no-python automix-transfer pretrain ...
   automix-transfer detect --num-gpus 8 --config-file ...
 
 exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and

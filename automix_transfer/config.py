@@ -1,8 +1,8 @@
 """Typed configuration: dataclasses, YAML files that build on each other, and ``key=value`` overrides.
 
 A schema is a dataclass (nested dataclasses for sections). A YAML file may start with ``base: other.yaml`` (or
-a list): the named files are read first, relative to the file that names them. Later values win: bases, file,
-overrides.
+a list): the named files (relative to the file that names them) or recipes are read first. Later values win:
+bases, file, overrides.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from omegaconf.errors import (
 )
 
 from automix_transfer.errors import UserError, first_line
+from automix_transfer.recipes.find import find_recipe
 
 __all__ = ["MISSING", "flatten", "load_config", "read_layers", "read_yaml", "to_yaml"]
 
@@ -82,7 +83,7 @@ def read_layers(file: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(f"config file {file}: 'base' must be a file name or a list of file names")
     for base in bases:
-        yield from read_layers(file.parent / base, (*above, file))
+        yield from read_layers(find_recipe(base, beside=file.parent), (*above, file))
     yield file, layer
 
 

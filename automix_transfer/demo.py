@@ -25,7 +25,7 @@ METHODS = ("vanilla", "mixup", "cutmix", "automix")
 FINE_GRAINED = ("cub", "aircraft")
 #: corruptions of each group of the benchmark: these on 120 images take seconds, all 19 on all images minutes
 CORRUPTIONS = "gaussian_noise,defocus_blur,fog,contrast,pixelate,jpeg_compression"
-DETECTOR = ROOT / "detection" / "configs" / "embedded_R10_FPN.yaml"
+DETECTOR = "embedded_R10_FPN"
 #: CAMs of a network trained at 80 px: maps need more cells than the 3x3 of stride 32.
 WSOL = ("--image-size", "112", "--output-stride", "8")
 
@@ -106,7 +106,7 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
             str(ROOT / script / "train.py"),
             "--resume",
             "--config-file",
-            str(ROOT / script / "configs" / f"{config}.yaml"),
+            config,
             f"output={folder}",
             *overrides,
             *small,
@@ -146,7 +146,7 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
             str(ROOT / "detection" / "train_net.py"),
             "--resume",
             "--config-file",
-            str(DETECTOR),
+            DETECTOR,
             "--num-gpus",
             "0",
             "--data-root",

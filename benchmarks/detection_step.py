@@ -27,8 +27,9 @@ import torch
 
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import run_script
+from automix_transfer.recipes.find import find_recipe
 
-CONFIG = Path(__file__).resolve().parents[1] / "detection" / "configs" / "embedded_R10_FPN.yaml"
+CONFIG = find_recipe("embedded_R10_FPN", "detection")
 WARM_UP = 5
 
 
@@ -67,7 +68,7 @@ def main() -> None:
     )
     parser.add_argument("--data-root", type=Path, required=True, help="a data set in VOC or COCO layout")
     parser.add_argument(
-        "--config-file", type=Path, default=CONFIG, help="default: detection/configs/embedded_R10_FPN.yaml"
+        "--config-file", type=Path, default=CONFIG, help="default: the recipe embedded_R10_FPN"
     )
     parser.add_argument(
         "--pairs", type=int, default=60, help="iterations of each that are measured (default 60)"

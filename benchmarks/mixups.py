@@ -23,7 +23,7 @@ from automix_transfer.errors import run_script
 from automix_transfer.jobs import Job, run_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "pretrain" / "configs"
+CONFIGS = ROOT / "automix_transfer" / "recipes" / "pretrain"
 #: method -> its rough cost in vanilla's, and what its run says beside the recipe; {output} and {seed} are
 #: filled in
 METHODS: dict[str, tuple[float, list[str]]] = {

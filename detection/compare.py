@@ -3,9 +3,9 @@
 print Table 7.
 
     python detection/compare.py --weights random vanilla=r50_vanilla.pkl AutoMix=r50_automix.pkl --seeds 3 --num-gpus 8 \\
-        --config-file detection/configs/voc_R50_C4_24k.yaml --output runs/table7
+        --config-file voc_R50_C4_24k --output runs/table7
     python detection/compare.py --weights random AutoMix=r10.pkl --seeds 3 --data-root datasets/VOC2007 \\
-        --config-file detection/configs/embedded_R10_FPN.yaml --output runs/compare SOLVER.MAX_ITER 90
+        --config-file embedded_R10_FPN --output runs/compare SOLVER.MAX_ITER 90
 
 Every row is the same config from other weights; each run is detection/train_net.py in a process of its own,
 in OUTPUT/runs/ROW/seedK. All rows, weights, data and folders are checked before the first run starts. The
@@ -26,6 +26,7 @@ from pathlib import Path
 
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import UserError, run_script
+from automix_transfer.recipes.find import find_recipe
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,9 +44,7 @@ def parser() -> argparse.ArgumentParser:
         help="the rows, in order: what MODEL.WEIGHTS takes, named after the file or NAME; "
         "'random' trains from scratch",
     )
-    result.add_argument(
-        "--config-file", type=Path, required=True, metavar="FILE", help="a config of detection/configs/"
-    )
+    result.add_argument("--config-file", required=True, metavar="FILE", help="a recipe's name, or a file")
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the comparison")
     result.add_argument(
         "--seeds",
@@ -109,7 +108,7 @@ def main() -> int:
     rows, seeds = compare.parse_rows(arguments.weights), compare.parse_seeds(arguments.seeds)
     plan = compare.Plan(
         arguments.output,
-        arguments.config_file,
+        find_recipe(arguments.config_file, "detection"),
         rows,
         seeds,
         arguments.data_root,

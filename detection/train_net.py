@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train and evaluate a detector (Faster or Mask R-CNN, C4 or FPN) from a backbone of ours, with Detectron2.
 
-    python detection/train_net.py --config-file detection/configs/voc_R50_C4_24k.yaml --num-gpus 8 MODEL.WEIGHTS r50.pkl
-    python detection/train_net.py --config-file detection/configs/embedded_R10_FPN.yaml --num-gpus 0 --data-root datasets/VOC2007 \\
+    python detection/train_net.py --config-file voc_R50_C4_24k --num-gpus 8 MODEL.WEIGHTS r50.pkl
+    python detection/train_net.py --config-file embedded_R10_FPN --num-gpus 0 --data-root datasets/VOC2007 \\
         MODEL.WEIGHTS r10.pkl OUTPUT_DIR runs/detection
 
 MODEL.WEIGHTS is a backbone made by `pretrain/export.py --to detectron2`, whose overlay (x.yaml beside x.pkl)
@@ -31,6 +31,7 @@ import sys
 
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import EXIT_USER_ERROR, UserError, run_script
+from automix_transfer.recipes.find import find_recipe
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,6 +103,8 @@ def main() -> None:
     from automix_transfer.detection.trainer import check_weights, prepare
 
     arguments = parser().parse_args()
+    if arguments.config_file:
+        arguments.config_file = str(find_recipe(arguments.config_file, "detection"))
     if not 0 <= arguments.machine_rank < max(1, arguments.num_machines):
         raise UserError(
             f"--machine-rank {arguments.machine_rank} is not one of {arguments.num_machines} machines; they "

@@ -6,12 +6,8 @@ on disk: every key of the backbone must fit, and the classifier starts at random
 loads it too). Without it, training is from scratch.
 """
 
-from pathlib import Path
-
 from automix_transfer.errors import run_script
 from automix_transfer.training.cli import main
 
-CONFIGS = Path(__file__).parent / "configs"
-
 if __name__ == "__main__":
-    run_script(lambda: main(__doc__, CONFIGS, defaults=[CONFIGS / "procedures" / "finetune.yaml"]))
+    run_script(lambda: main(__doc__, "finegrained", defaults=["procedures/finetune.yaml"]))

@@ -1,8 +1,8 @@
 """Mix a training split offline by SuperMix, with a trained network as the judge; then train on it.
 
-python pretrain/supermix.py --config-file pretrain/configs/cifar100_r18_supermix.yaml \\
-  --teacher runs/cifar100_vanilla/last.pt --output datasets/cifar100_supermix data.root=/data/cifar100
-python pretrain/train.py --config-file pretrain/configs/cifar100_r18_supermix.yaml data.root=/data/cifar100 \\
+automix-transfer supermix --config-file cifar100_r18_supermix --teacher runs/cifar100_vanilla/last.pt \\
+  --output datasets/cifar100_supermix data.root=/data/cifar100
+automix-transfer pretrain --config-file cifar100_r18_supermix data.root=/data/cifar100 \\
   data.mixed=datasets/cifar100_supermix
 """
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 
+from automix_transfer.cli import COMMANDS
 from automix_transfer.models import create_encoder
+from automix_transfer.recipes.find import RECIPES, find_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,16 +27,18 @@ def test_the_example_runs_as_printed():
 
 
 def test_named_files_exist():
-    named = set(re.findall(r"(?:pretrain|detection|finegrained|wsol)/[\w/]+\.(?:py|yaml)", README))
-    assert len(named) > 8
-    named |= {"docs/methods.png", "CITATION.cff", "LICENSE"}
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    named = {*re.findall(r"\]\(([\w/.]+)\)", README), "LICENSE"}
+    assert len(named) > 3 and [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    recipes = set(re.findall(r"--config-file (\w+)", README))
+    assert len(recipes) > 3 and all(find_recipe(name).is_file() for name in recipes)
+    commands = set(re.findall(r"automix-transfer ([a-z]+) ", README))
+    assert len(commands) > 6 and commands <= set(COMMANDS)
 
 
 def test_every_recipe_names_its_command():
     for folder in ("pretrain", "detection", "finegrained"):
-        for file in sorted((ROOT / folder / "configs").glob("*.yaml")):
+        for file in sorted((RECIPES / folder).glob("*.yaml")):
             if not file.name.startswith("Base-"):
-                assert f"{folder}/" in file.read_text(encoding="utf-8").split("\n\n")[0], (
+                assert f"--config-file {file.stem} " in file.read_text(encoding="utf-8").split("\n\n")[0], (
                     f"{file} does not name its command"
                 )

@@ -232,11 +232,7 @@ def check_names(cfg: CfgNode) -> None:
             close = difflib.get_close_matches(name, [known for known, _ in registry], n=3)
             raise UserError(
                 f"{key} {name} is unknown; "
-                + (
-                    f"did you mean {', '.join(close)}?"
-                    if close
-                    else "leave it out for that of the config file (detection/configs/)"
-                )
+                + (f"did you mean {', '.join(close)}?" if close else "leave it out for that of the recipe")
             )
     for key in NORM_KEYS:
         name = _get(cfg, key, key)
@@ -284,7 +280,7 @@ def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:
         raise UserError(
             f"MODEL.BACKBONE.NAME {backbone} is for depths {depths}, but MODEL.RESNETS.DEPTH is "
             f"{resnets.DEPTH}; use "
-            " a config of this depth (detection/configs/), or MODEL.BACKBONE.NAME build_resnet_fpn_backbone"
+            " a recipe of this depth, or MODEL.BACKBONE.NAME build_resnet_fpn_backbone"
         )
     detectron2s = backbone in ("build_resnet_backbone", "build_resnet_fpn_backbone")
     if detectron2s and resnets.DEPTH not in (18, 34, 50, 101, 152):
@@ -301,7 +297,7 @@ def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:
         raise UserError(
             f"MODEL.ROI_HEADS.NAME {heads} has ResNet's res5 in it, which MODEL.BACKBONE.NAME {backbone} has "
             "not; "
-            "use a FPN config, e.g. detection/configs/coco_ConvNeXtT_FPN_1x.yaml"
+            "use a FPN recipe, e.g. coco_ConvNeXtT_FPN_1x"
         )
     if encoder_name(backbone) is not None and cfg.MODEL.BACKBONE.FREEZE_AT > 0:
         raise UserError(
@@ -350,10 +346,7 @@ class _UniqueKeys(CfgNode):
 
 def _merge_file(cfg: CfgNode, file: Path) -> set[str]:
     if not str(file) or not file.is_file():
-        raise UserError(
-            f"config file {file} does not exist; give --config-file, e.g. "
-            "detection/configs/voc_R50_C4_24k.yaml"
-        )
+        raise UserError(f"config file {file} does not exist; give --config-file, e.g. voc_R50_C4_24k")
     try:
         # follows _BASE_; refuses YAML tags that run code
         flat = flatten(_UniqueKeys.load_yaml_with_base(str(file)))

@@ -193,11 +193,10 @@ def page() -> str:
         "SuperMix is mixed before it is trained on:",
         "",
         "```",
-        "python pretrain/supermix.py --config-file pretrain/configs/cifar100_r18_supermix.yaml --teacher "
+        "automix-transfer supermix --config-file cifar100_r18_supermix --teacher "
         "runs/cifar100_vanilla/last.pt \\",
         "    --output datasets/cifar100_supermix data.root=/data/cifar100",
-        "python pretrain/train.py --config-file pretrain/configs/cifar100_r18_supermix.yaml "
-        "data.root=/data/cifar100 \\",
+        "automix-transfer pretrain --config-file cifar100_r18_supermix data.root=/data/cifar100 \\",
         "    data.mixed=datasets/cifar100_supermix output=runs/cifar100_supermix",
         "```",
         "",

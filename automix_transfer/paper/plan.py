@@ -183,7 +183,7 @@ def _training(reference: Reference, seed: int, settings: Settings, root: str | N
         else None
     )
     folder = there or settings.output / name / f"seed{seed}"
-    script = reference.recipe.parents[1] / "train.py"
+    script = ROOT / reference.recipe.parent.name / "train.py"
     weights = [
         f"{key}={settings.weights.get(name.lower(), UNKNOWN_WEIGHTS + name.upper())}"
         for name, key in _weights(reference).items()
@@ -278,7 +278,7 @@ def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Step]
                     shown(ROOT / "detection" / "train_net.py"),
                     "--resume",
                     "--config-file",
-                    shown(ROOT / "detection" / "configs" / f"{DETECTORS[data]}.yaml"),
+                    DETECTORS[data],
                     "--num-gpus",
                     str(settings.num_gpus),
                     "MODEL.WEIGHTS",

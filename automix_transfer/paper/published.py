@@ -124,7 +124,7 @@ def table(name: str) -> PaperTable:
         return known[wanted]
     if wanted == "table12":
         raise UserError(
-            "Table 12 of the paper holds settings and no results; they are in pretrain/configs "
+            "Table 12 of the paper holds settings and no results; they are in the recipes "
             "(pretrain/train.py --list)"
         )
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)

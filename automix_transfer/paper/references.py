@@ -18,11 +18,12 @@ from automix_transfer.config import read_yaml
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import METHODS, PRESETS
 from automix_transfer.paper import published as paper
+from automix_transfer.recipes.find import RECIPES
 from automix_transfer.recipes.recipe import read_recipe
 from automix_transfer.training.settings import Experiment, flatten
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = (ROOT / "pretrain" / "configs", ROOT / "finegrained" / "configs")
+FOLDERS = (RECIPES / "pretrain", RECIPES / "finegrained")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from automix_transfer.errors import UserError
+from automix_transfer.recipes.find import RECIPES, find_recipe
 from automix_transfer.recipes.recipe import list_recipes
 from automix_transfer.training.loop import evaluate_only, train
 from automix_transfer.training.settings import load_experiment
@@ -33,12 +33,12 @@ exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIG
 """
 
 
-def main(description: str, configs: Path, defaults: Sequence[Path] = ()) -> int:
+def main(description: str, folder: str, defaults: Sequence[str] = ()) -> int:
     """Parse ``sys.argv``, train or evaluate, and return the exit code.
 
     Args:
-        configs: the folder of recipes that ``--list`` shows.
-        defaults: files that are read before the user's config file.
+        folder: the folder of `RECIPES` that ``--list`` shows, and where bare names are looked for first.
+        defaults: files of this folder that are read before the user's config file.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -47,10 +47,10 @@ def main(description: str, configs: Path, defaults: Sequence[Path] = ()) -> int:
     parser.add_argument(
         "--list",
         action="store_true",
-        help="print the recipes in configs/ beside this script, with the paper's numbers; "
+        help="print the recipes with the paper's numbers; "
         "words after it choose among them, e.g. --list cifar100 automix",
     )
-    parser.add_argument("--config-file", metavar="YAML", help="the recipe")
+    parser.add_argument("--config-file", metavar="YAML", help="a recipe's name, or a file")
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -78,7 +78,7 @@ def main(description: str, configs: Path, defaults: Sequence[Path] = ()) -> int:
     arguments = parser.parse_intermixed_args()
     if arguments.list:
         try:
-            print(list_recipes(configs, arguments.overrides), flush=True)
+            print(list_recipes(RECIPES / folder, arguments.overrides), flush=True)
         except BrokenPipeError:  # "| head" has seen enough; the interpreter must not flush again at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -87,7 +87,9 @@ def main(description: str, configs: Path, defaults: Sequence[Path] = ()) -> int:
             "--trials trains and --eval-only does not; to evaluate one trial leave --trials out and give "
             "output=FOLDER/trial_0"
         )
-    files = [*defaults, *([Path(arguments.config_file)] if arguments.config_file else [])]
+    files = [RECIPES / folder / file for file in defaults]
+    if arguments.config_file:
+        files.append(find_recipe(arguments.config_file, folder, "pretrain", "finegrained"))
     experiment = load_experiment(files, arguments.overrides)
     try:
         if arguments.eval_only:

@@ -36,6 +36,7 @@ from automix_transfer.mixing.methods.supermix import (
     optimise_masks,
 )
 from automix_transfer.models.weights import load_encoder
+from automix_transfer.recipes.find import find_recipe
 from automix_transfer.rng import derive_generator
 from automix_transfer.training.distributed import start, stop
 from automix_transfer.training.record.mixed_grid import save_png
@@ -276,7 +277,9 @@ def main(description: str | None = None, arguments: Sequence[str] | None = None)
     options = parser.parse_intermixed_args(arguments)
     if options.count < 0:
         raise UserError(f"--count is {options.count}; give 0 for one pass, or how many mixed images to write")
-    experiment = load_experiment([options.config_file], options.overrides)
+    experiment = load_experiment(
+        [find_recipe(options.config_file, "pretrain", "finegrained")], options.overrides
+    )
     experiment.data.mixed = ""  # what is written here is not mixed again
     write_supermix(experiment, options.teacher, Path(options.output), options.count, options.teacher_name)
     return 0

@@ -11,7 +11,7 @@
 #SBATCH --output=slurm-%j.out
 #
 # A training by SLURM, from the first step to the last over as many jobs as it takes. The same line for the first and every later start:
-#   sbatch pretrain/cluster/slurm.sh --config-file pretrain/configs/imagenet_r50_automix_100e.yaml data.root=/data/imagenet output=runs/r50
+#   sbatch pretrain/cluster/slurm.sh --config-file imagenet_r50_automix_100e data.root=/data/imagenet output=runs/r50
 # Arguments are those of pretrain/train.py. Seeds of Table 2: --trials 3. Another interpreter: PYTHON=... sbatch ...
 # Each task joins the others by RANK and WORLD_SIZE as under torchrun; srun starts them itself, so that its signals reach them directly
 # (torchrun would end its workers after 30 seconds, which may be less than a checkpoint on a slow disk needs).

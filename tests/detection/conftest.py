@@ -10,7 +10,7 @@ import torch
 
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import run_script
-from tests.detection.tiny import CONFIGS, detector, write_backbone, write_coco, write_voc
+from tests.detection.tiny import detector, write_backbone, write_coco, write_voc
 
 if not compatibility.available():
     collect_ignore_glob = ["test_*.py"]
@@ -76,7 +76,7 @@ def forget_handlers():
 def script(monkeypatch, capsys, tmp_path):
     """Run train_net.py in this process, which saves the seconds of a start; returns its exit code, stdout,
     stderr and output files."""
-    script = CONFIGS.parent / "train_net.py"
+    script = Path(__file__).resolve().parents[2] / "detection" / "train_net.py"
     spec = importlib.util.spec_from_file_location("train_net", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

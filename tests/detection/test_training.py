@@ -4,13 +4,14 @@ command line."""
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.detection.tiny import CONFIGS, QUICK
 
-SCRIPT = CONFIGS.parent / "train_net.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "detection" / "train_net.py"
 
 
 @pytest.mark.parametrize("config", ["embedded_R10_FPN.yaml", "embedded_R10_C4.yaml"])

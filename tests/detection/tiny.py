@@ -8,8 +8,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from automix_transfer.recipes.find import RECIPES
+
 CLASSES = ("circle", "square")
-CONFIGS = Path(__file__).resolve().parents[2] / "detection" / "configs"
+CONFIGS = RECIPES / "detection"
 QUICK = [
     "SOLVER.IMS_PER_BATCH",
     "2",

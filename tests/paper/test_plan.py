@@ -273,7 +273,7 @@ def cifar10(root: Path) -> Path:
 @pytest.fixture
 def tiny_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Recipes of two cells of Table 1, with a network that trains in seconds, and their script."""
-    configs = tmp_path / "pretrain" / "configs"
+    configs = tmp_path / "pretrain"
     configs.mkdir(parents=True)
     for method in ("vanilla", "mixup"):
         (configs / f"cifar10_r18_{method}.yaml").write_text(
@@ -283,9 +283,9 @@ def tiny_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "train: {epochs: 800, batch_size: 100, device: cpu}\nschedule: {warmup_epochs: 5}\n"
         )
     (tmp_path / "pretrain" / "train.py").write_text(
-        "from pathlib import Path\nfrom automix_transfer.errors import run_script\nfrom "
+        "from automix_transfer.errors import run_script\nfrom "
         "automix_transfer.training.cli import main\n"
-        "run_script(lambda: main('test', Path(__file__).parent / 'configs'))\n"
+        "run_script(lambda: main('test', 'pretrain'))\n"
     )
     for module in (plan, measured):
         monkeypatch.setattr(module, "catalogue", lambda: catalogue((configs,)))

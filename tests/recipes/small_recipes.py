@@ -14,6 +14,7 @@ import torch
 
 from automix_transfer.data.layouts.cifar import CIFAR10, CIFAR100
 from automix_transfer.models import create_encoder
+from automix_transfer.recipes.find import RECIPES as FOLDER
 from automix_transfer.training.settings import Experiment, load_experiment
 from automix_transfer.transfer.supermix_writer import write_supermix
 from tests.data import trees
@@ -21,7 +22,7 @@ from tests.data.layouts.test_cifar import write_python
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(
-    [*(ROOT / "pretrain" / "configs").glob("*.yaml"), *(ROOT / "finegrained" / "configs").glob("*.yaml")]
+    [file for folder in ("pretrain", "finegrained") for file in (FOLDER / folder).glob("*.yaml")]
 )
 LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "imagefolder": lambda root: trees.folders(root, images=4),
@@ -41,8 +42,8 @@ BATCH = 2
 def plain(recipe: Path) -> Experiment:
     """The recipe as its script resolves it."""
     defaults = (
-        [ROOT / "finegrained" / "configs" / "procedures" / "finetune.yaml"]
-        if recipe.parts[-3] == "finegrained"
+        [FOLDER / "finegrained" / "procedures" / "finetune.yaml"]
+        if recipe.parent.name == "finegrained"
         else []
     )
     return load_experiment([*defaults, recipe], ["data.root=x"])

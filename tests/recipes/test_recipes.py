@@ -18,9 +18,10 @@ from automix_transfer.data.transforms import ToNormalized, train_transform
 from automix_transfer.mixing import METHODS
 from automix_transfer.models import create_encoder
 from automix_transfer.paper import published as paper
+from automix_transfer.recipes.find import RECIPES as FOLDER
 from automix_transfer.recipes.recipe import TABLES, Recipe, list_recipes, read_recipe
 from automix_transfer.training.settings import Experiment
-from tests.recipes.small_recipes import RECIPES, ROOT, plain
+from tests.recipes.small_recipes import RECIPES, plain
 
 ALL = [read_recipe(file) for file in RECIPES]
 CLAIMING = [recipe for recipe in ALL if recipe.table]
@@ -246,10 +247,7 @@ def test_a_recipe_is_a_small_file_with_its_command(file: Path) -> None:
     assert plain(file).method["name"] == max(
         (name for name in METHODS if name in file.stem), key=len, default="vanilla"
     )
-    assert (
-        f"{file.parent.parent.name}/configs/{file.name}" in text.replace("\\\n#   ", "")
-        and "output=runs/" in text
-    )
+    assert f"--config-file {file.stem} " in text and "output=runs/" in text
     # the rest comes from its parts
     assert len([line for line in text.splitlines() if not line.startswith("#")]) <= 8
     assert re.search(r"GPU|CPU|embedded", text) and (
@@ -261,11 +259,9 @@ def test_every_part_is_used() -> None:
     named = " ".join(
         file.read_text(encoding="utf-8")
         for room in ("pretrain", "finegrained")
-        for file in (ROOT / room).rglob("*.yaml")
+        for file in (FOLDER / room).rglob("*.yaml")
     )
-    parts = [
-        file for room in ("pretrain", "finegrained") for file in (ROOT / room / "configs").glob("*/*.yaml")
-    ]
+    parts = [file for room in ("pretrain", "finegrained") for file in (FOLDER / room).glob("*/*.yaml")]
     assert (
         len(parts) > 40
         and [file for file in parts if not re.search(rf"\b(?:{file.parent.name}/)?{file.name}", named)] == []
@@ -274,7 +270,7 @@ def test_every_part_is_used() -> None:
 
 @pytest.mark.parametrize("room", ["pretrain", "finegrained"])
 def test_the_list_shows_every_recipe_with_its_number(room: str) -> None:
-    configs = ROOT / room / "configs"
+    configs = FOLDER / room
     recipes = [recipe for recipe in ALL if recipe.file.parent == configs]
     text = list_recipes(configs)
     for recipe in recipes:
@@ -287,9 +283,9 @@ def test_the_list_shows_every_recipe_with_its_number(room: str) -> None:
 
 
 def test_words_choose_from_the_list() -> None:
-    text = list_recipes(ROOT / "pretrain" / "configs", ["ImageNet", "r50", "automix", "a3"])
+    text = list_recipes(FOLDER / "pretrain", ["ImageNet", "r50", "automix", "a3"])
     assert (
         text.startswith("1 of ")
         and "imagenet_r50_automix_rsb_a3.yaml  78.44  ImageNet-1k, R-50, RSB A3, 100 epochs, automix" in text
     )
-    assert list_recipes(ROOT / "pretrain" / "configs", ["no such words"]).startswith("0 of ")
+    assert list_recipes(FOLDER / "pretrain", ["no such words"]).startswith("0 of ")

@@ -9,14 +9,14 @@ import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import METHODS
+from automix_transfer.recipes.find import RECIPES
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.training.setup import build_model, pass_size
 from tests.data import trees
 from tests.mixing.tiny_methods import batch, tiny_method
 
-ROOT = Path(__file__).parents[2]
-CONFIGS = ROOT / "pretrain" / "configs"
+CONFIGS = RECIPES / "pretrain"
 SMALL = [
     "encoder.name=resnet10_32",
     "data.image_size=32",

@@ -20,10 +20,11 @@ from automix_transfer.export import run as run_module
 from automix_transfer.export.source import RESNETS, Source
 from automix_transfer.models import EncoderInfo, create_encoder
 from automix_transfer.models.weights import LoadReport
+from automix_transfer.recipes.find import RECIPES
 from tests.models.files import automix_checkpoint, random_encoder, write_checkpoint
 
 export = partial(run_module.export, kinds=exporter.EXPORTERS)
-CONFIGS = Path(__file__).resolve().parents[3] / "detection" / "configs"
+CONFIGS = RECIPES / "detection"
 
 
 @pytest.fixture(scope="module")

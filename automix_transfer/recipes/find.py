@@ -1,0 +1,38 @@
+"""Find a recipe by its bare name."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from automix_transfer.errors import UserError
+
+#: the folder of all recipes, one folder a kind of training
+RECIPES = Path(__file__).parent
+FOLDERS = ("pretrain", "finegrained", "detection")
+
+
+def find_recipe(name: str | Path, *folders: str, beside: Path = Path()) -> Path:
+    """The file that a user means by ``name``.
+
+    Args:
+        name: a path, or the bare name of a recipe, with or without ``.yaml``. A file wins over a recipe.
+        folders: where bare names are looked for, the first that has it; all of `FOLDERS` where none is given.
+        beside: the folder that a relative path starts from.
+
+    Raises:
+        UserError: a bare name of no file and no recipe; the closest recipe is suggested.
+    """
+    path = beside / name
+    if path.is_file() or len(Path(name).parts) != 1:
+        return path
+    known: dict[str, Path] = {}
+    for folder in folders or FOLDERS:
+        for file in sorted((RECIPES / folder).glob("*.yaml")):
+            known.setdefault(file.stem, file)
+    stem = str(name).removesuffix(".yaml")
+    if stem in known:
+        return known[stem]
+    close = difflib.get_close_matches(stem, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"{len(known)} recipes lie in {RECIPES}"
+    raise UserError(f"config file {path} does not exist, and no recipe has this name; {hint}")
