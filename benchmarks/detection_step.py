@@ -139,7 +139,8 @@ def main() -> None:
         low, high = np.quantile(np.median(b[drawn], axis=1) / np.median(a[drawn], axis=1), (0.025, 0.975))
         theirs_s, ours_s = np.median(a), np.median(b)
         print(
-            f"{clock + ' time':24}{theirs_s:16.4f}{ours_s:10.4f}{ours_s / theirs_s:10.4f}{f'{low:.4f} - {high:.4f}':>18}"
+            f"{clock + ' time':24}{theirs_s:16.4f}{ours_s:10.4f}{ours_s / theirs_s:10.4f}"
+            f"{f'{low:.4f} - {high:.4f}':>18}"
         )
 
 

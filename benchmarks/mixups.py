@@ -1,7 +1,8 @@
 """Every mixup on the same small encoder, data and schedule: top-1 and what a step took.
 
-python benchmarks/mixups.py --data /data/tiny-imagenet-200 --output runs/mixups                       # one seed
-python benchmarks/mixups.py --data /data/tiny-imagenet-200 --output runs/mixups --seeds 0 1 2 --epochs 100 --per-class 500
+python benchmarks/mixups.py --data /data/tiny-imagenet-200 --output runs/mixups       # one seed
+python benchmarks/mixups.py --data /data/tiny-imagenet-200 --output runs/mixups --seeds 0 1 2 --epochs 100 \\
+    --per-class 500
 
 Each run is a process of one thread, as many at a time as --parallel says; what has finished is not run again,
 so the command can be interrupted, and more seeds can be added. α is appendix A.1's for Tiny-ImageNet and

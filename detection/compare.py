@@ -2,10 +2,10 @@
 """Is this backbone better for detection? Train one detector from several backbones over several seeds, and
 print Table 7.
 
-    python detection/compare.py --weights random vanilla=r50_vanilla.pkl AutoMix=r50_automix.pkl --seeds 3 --num-gpus 8 \\
-        --config-file voc_R50_C4_24k --output runs/table7
-    python detection/compare.py --weights random AutoMix=r10.pkl --seeds 3 --data-root datasets/VOC2007 \\
-        --config-file embedded_R10_FPN --output runs/compare SOLVER.MAX_ITER 90
+    automix-transfer detect compare --config-file voc_R50_C4_24k --output runs/table7 --num-gpus 8 \\
+        --seeds 3 --weights random vanilla=r50_vanilla.pkl AutoMix=r50_automix.pkl
+    automix-transfer detect compare --config-file embedded_R10_FPN --output runs/compare --seeds 3 \\
+        --data-root datasets/VOC2007 --weights random AutoMix=r10.pkl SOLVER.MAX_ITER 90
 
 Every row is the same config from other weights; each run is detection/train_net.py in a process of its own,
 in OUTPUT/runs/ROW/seedK. All rows, weights, data and folders are checked before the first run starts. The

@@ -28,7 +28,7 @@ FOLDERS = (RECIPES / "pretrain", RECIPES / "finegrained")
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set of the paper (appendix A.1): our name of its layout, and how many images and classes it has."""
+    """A data set of the paper (appendix A.1): our name of its layout, numbers of images and classes."""
 
     layout: str
     train: int

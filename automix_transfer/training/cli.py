@@ -21,15 +21,17 @@ overrides are key=value pairs over the config file, for example
 A config file may begin with "base: other.yaml"; what is set later wins. Unknown keys are refused.
 
 on several GPUs:  torchrun --nproc-per-node 8 {prog} --config-file ...
-train.batch_size stays the number of images a step, over all of them; train.accumulate=2 fits it into half the memory.
+train.batch_size stays the number of images a step, over all of them; train.accumulate=2 fits it into half
+the memory.
 on several hosts, by SLURM, or restarted when a process dies: the scripts in pretrain/cluster/.
---trials 3 trains with the seeds seed, seed+1 and seed+2 into trial_0, trial_1 and trial_2 of output=..., and writes trials.json there:
-the mean and standard deviation of the trials' median top-1, as the paper reports it.
+--trials 3 trains with the seeds seed, seed+1 and seed+2 into trial_0, trial_1 and trial_2 of output=..., and
+writes trials.json there: the mean and standard deviation of their median top-1, as the paper reports it.
 
-a run's folder (output=...) holds last.pt, previous.pt and best.pt, config.yaml and run.json (how it was run), log.csv (an epoch
-a row), log.jsonl (everything), tensorboard/, pictures/ and metrics.json.
+a run's folder (output=...) holds last.pt, previous.pt and best.pt, config.yaml and run.json (how it was run),
+log.csv (an epoch a row), log.jsonl (everything), tensorboard/, pictures/ and metrics.json.
 
-exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIGTERM (a checkpoint was written; --resume goes on).
+exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIGTERM (a checkpoint was
+written; --resume goes on).
 """
 
 

@@ -167,7 +167,7 @@ def test_scaling_is_said(voc, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_model_is_built(name):
-    """On the meta device, where weights cost nothing: the whole detector, with as many classes as its data."""
+    """On the meta device, where weights cost nothing: the whole detector, as many classes as its data."""
     from detectron2.modeling import META_ARCH_REGISTRY
 
     cfg = load(name)

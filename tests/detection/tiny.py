@@ -56,7 +56,8 @@ def write_voc(root: Path) -> Path:
     for name, items in zip(names, objects, strict=True):
         xml = "".join(
             f"<object><name>{label}</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>"
-            f"<bndbox><xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
+            f"<bndbox><xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox>"
+            "</object>"
             for label, (x0, y0, x1, y1) in items
         )
         (root / "Annotations" / f"{name}.xml").write_text(
