@@ -2,8 +2,8 @@
 data beside the cost.
 
 python benchmarks/fast_preset.py --data /data/tiny-imagenet-200 --output runs/fast
-python benchmarks/fast_preset.py --data /data/tiny-imagenet-200 --output runs/fast --seeds 0 1 2 --epochs 100 --per-class 500
-python benchmarks/fast_preset.py --data /data/tiny-imagenet-200 --output runs/fast --variants vanilla automix "generator on 1/4"
+python benchmarks/fast_preset.py ... --seeds 0 1 2 --epochs 100 --per-class 500
+python benchmarks/fast_preset.py ... --variants vanilla automix "generator on 1/4"
 
 Encoder, schedule and jobs are those of mixups.py; a run that has finished is not run again, and an
 interrupted one goes on. Passes are counted (a vanilla step of a large network: 3), top-1 is encoder k's, and
@@ -29,10 +29,7 @@ from automix_transfer.mixing.automix.options import AutoMixOptions
 #: name -> what it changes in AutoMix, one saving a row
 CANDIDATES = {
     "generator on 1/4": "generator_share=0.25",
-    "generator every 4th": "generator_every=4",
-    "generator at half size": "generator_scale=0.5",
     "features at half size": "features_scale=0.5",
-    "features of q": "features_from=q",
     "clean on 1/4": "clean_share=0.25",
     "mixed on 1/2": "mixed_share=0.5",
     "no clean": "clean_share=0",

@@ -68,9 +68,10 @@ def automix_mask(
     does not depend on the other pairs.
     """
     with eval_mode(method):
-        z = method.mask_features(images)
+        projected = method.mix_block.project(method.mask_features(images))
         seed = int(torch.randint(2**62, (), generator=rng))
-        return method.mask(z, PairDraw(lam, permutation), images.shape[2:], seed).float()
+        pairs = PairDraw(lam, permutation.to(images.device))
+        return method.mask(projected, pairs, (images.shape[2], images.shape[3]), seed).float()
 
 
 def automix_mixer(method: Method) -> Mixer:

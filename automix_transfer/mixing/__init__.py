@@ -10,8 +10,9 @@ from torch import nn
 
 from automix_transfer.config import load_config
 from automix_transfer.errors import UserError
+from automix_transfer.mixing.automix.choose import automix
 from automix_transfer.mixing.automix.mix_block import MixBlock
-from automix_transfer.mixing.automix.options import PRESETS, AutoMixOptions
+from automix_transfer.mixing.automix.options import PRESETS, AutoMixOptions, is_removed
 from automix_transfer.mixing.automix.step import AutoMix
 from automix_transfer.mixing.base import Method, StepOutput
 from automix_transfer.mixing.methods.alignmix import AlignMix, AlignMixOptions
@@ -63,7 +64,7 @@ METHODS: dict[str, tuple[type, Callable[..., Method]]] = {
     "augmix": (AugMixOptions, AugMix),
     "alignmix": (AlignMixOptions, AlignMix),
     "transmix": (TransMixOptions, TransMix),
-    "automix": (AutoMixOptions, AutoMix),
+    "automix": (AutoMixOptions, automix),
 }
 
 #: (method, option) that was accepted once and never read: new recipes are refused, the files of old runs name
@@ -85,6 +86,7 @@ def load_options(name: str, values: Mapping[str, Any] | None = None) -> Any:
     schema, values = METHODS[name][0], dict(values or {})
     files = []
     if schema is AutoMixOptions:
+        values = {key: value for key, value in values.items() if not is_removed(key, value)}
         preset = str(values.get("preset", AutoMixOptions.preset))
         files = [PRESETS / f"{preset}.yaml"]
         if "/" in preset or not files[0].is_file():

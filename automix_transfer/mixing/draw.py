@@ -21,21 +21,6 @@ class PairDraw:
         return replace(self, permutation=self.permutation.to(device, non_blocking=True))
 
 
-@dataclass(frozen=True)
-class AutoMixDraw:
-    """λ and partners for q's samples and for k's (Algorithm 1), whether the generator is skipped, and scores
-    for random grids."""
-
-    q: PairDraw
-    k: PairDraw
-    skip_generator: bool
-    scores_seed: int
-
-    def to(self, device: torch.device) -> AutoMixDraw:
-        """With the partners on ``device``."""
-        return replace(self, q=self.q.to(device), k=self.k.to(device))
-
-
 def draw_pairs(count: int, alpha: float, rng: torch.Generator | None) -> PairDraw:
     """One λ ~ Beta(α, α) and one permutation for a batch of ``count`` images."""
     return PairDraw(draw_beta(alpha, rng), torch.randperm(count, generator=rng))

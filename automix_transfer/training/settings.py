@@ -16,6 +16,7 @@ from automix_transfer.config import flatten, load_config
 from automix_transfer.data.settings import GONE, DataConfig
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import NEVER_READ, load_options
+from automix_transfer.mixing.automix.options import is_removed
 
 
 @dataclass
@@ -212,11 +213,12 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_read(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved experiment, flat, without the options that its method accepted and never read: it was trained
-    as if they were not there."""
+    """A saved experiment, flat, without options that are gone and changed nothing."""
     flat = flatten(saved)
     return {
         key: value
         for key, value in flat.items()
-        if (str(flat.get("method.name")), key.removeprefix("method.")) not in NEVER_READ and key not in GONE
+        if (str(flat.get("method.name")), key.removeprefix("method.")) not in NEVER_READ
+        and key not in GONE
+        and not (flat.get("method.name") == "automix" and is_removed(key.removeprefix("method."), value))
     }

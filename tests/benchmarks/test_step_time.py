@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,8 @@ import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
+from automix_transfer.mixing.automix import step as automix_step
+from automix_transfer.mixing.parts.freed import FreedLoss
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 CPU = torch.device("cpu")
@@ -56,10 +59,11 @@ def test_memory_is_what_is_kept_and_the_peak_of_what_is_allocated(step_time: Mod
     assert step.kept() + 0.8 * maps < peak < step.kept() + 2.5 * maps
 
 
-def test_automix_frees_early(step_time: ModuleType) -> None:
+def test_automix_frees_early(step_time: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = []
-    for name, values in (("vanilla", {}), ("automix", {}), ("automix", {"early_backward": False})):
-        step = step_time.make_step(name, setting(batch=32), CPU, "", values=values)
+    for name, early in (("vanilla", True), ("automix", True), ("automix", False)):
+        monkeypatch.setattr(automix_step, "FreedLoss", partial(FreedLoss, early=early))
+        step = step_time.make_step(name, setting(batch=32), CPU, "")
         step.run(0)
         peaks.append(step_time.peak_memory(step, CPU))
     assert peaks[1] < 1.5 * peaks[0] < 2.0 * peaks[0] < peaks[2]

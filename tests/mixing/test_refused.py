@@ -20,7 +20,7 @@ WITH_ALPHA = [name for name in METHODS if name not in ("vanilla", "mixup_cutmix"
 @pytest.mark.parametrize("name", WITH_ALPHA)
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
 def test_alpha_must_be_positive(name: str, alpha: float) -> None:
-    with pytest.raises(UserError, match="method.alpha is .*positive"):
+    with pytest.raises(UserError, match="method.alpha"):
         build_method(name, tiny_encoder(name), {**tiny_options(name), "alpha": alpha}, INFO)
 
 

@@ -37,7 +37,7 @@ def test_killed_and_resumed_is_bit_equal(experiment, tmp_path: Path, method: str
 
 
 def test_an_approximation_that_counts_its_steps_resumes_to_the_same_bits(experiment, tmp_path: Path) -> None:
-    killed = experiment("method.name=automix", "method.preset=fast", "method.generator_every=3", *RANDOM)
+    killed = experiment("method.name=automix", "method.preset=fast", "method.skip_generator=0.3", *RANDOM)
     whole = replace(killed, output=str(tmp_path / "whole"))
     finish(whole)
     assert kill_and_resume(killed, seed=3, total=STEPS) >= 1

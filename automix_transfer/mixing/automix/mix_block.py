@@ -1,37 +1,29 @@
-"""The Mix Block M_φ: from two feature maps and λ to a mask (Eqs. 4-6), and the ablation without it (random
-grids, Table 9).
+"""The Mix Block M_φ: from two feature maps and λ to a mask (Eqs. 5 and 6), and mixing by it (Eq. 4).
 
-Shape suffixes: N pairs, C channels, D = C // 2 embedding channels, I and J the h·w positions of the two maps,
-H W pixels.
+Shape suffixes: N pairs, C channels, D = C // 2 embedded channels, I and J the h·w positions of both maps.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from automix_transfer.errors import UserError
+from automix_transfer.mixing.automix.options import AutoMixOptions
+from automix_transfer.mixing.checks import check
 from automix_transfer.mixing.precision import full_precision
-
-if TYPE_CHECKING:
-    from automix_transfer.mixing.automix.options import AutoMixOptions
-
-VALUES = ("pair", "own")
-ORDERS = ("sigmoid_upsample", "upsample_sigmoid")
 
 
 @dataclass(frozen=True)
 class Projected:
-    """Feature maps as the Mix Block reads them, before λ is known: W_P z (N, D, h, w) and W_Z z (N, 1, h, w),
-    float32.
+    """Feature maps before λ is known: W_P z (N, D, h, w) and W_Z z (N, 1, h, w), float32.
 
-    λ's column and the bias of either only shift them, so one projection of a batch serves both images of all
-    its pairs, for every λ.
+    λ and the biases only shift them, so one projection of a batch serves both sides of all pairs, for any λ.
     """
 
     similarity: Tensor
@@ -41,91 +33,30 @@ class Projected:
         """Those of some images of the batch, e.g. of the partners."""
         return Projected(self.similarity[chosen], self.value[chosen])
 
-    def detach(self) -> Projected:
-        """Without a gradient."""
-        return Projected(self.similarity.detach(), self.value.detach())
-
 
 class MixBlock(nn.Module):
     """Cross-attention between the feature maps of a pair that predicts each pixel's share of image i.
 
     Args:
         channels: C of the feature maps.
-        lam_embedding: concatenate λ to z_i and 1-λ to z_j as a constant channel (section 3.1; off in Table
-            9's second row).
-        value: ``pair``: the value is W_Z z_j and s_i = 1 - s_j (the end of section 3.1, and the code that
-            made the paper's numbers); ``own``: the value is W_Z z_i as Eq. 5 is printed, which pairs the
-            weight of position q of j with the value at position q of i.
-        order: ``sigmoid_upsample`` is Eq. 5's U(σ(·)); ``upsample_sigmoid`` the published code's σ(U(·)).
-            Equal for nearest upsampling.
-        upsampling: ``nearest`` or ``bilinear``.
-        init_std: standard deviation of W_Z's initial weights for the features. Near zero the first masks are
-            nearly flat.
-        similarity_std: the same for W_P. Near zero (the published code: 0.01) every row of P is uniform, so
-            that every mask is flat
-            whatever the values are, and the gradient that could change it vanishes with W_P: a saddle at the
-                trivial solution of
-            Fig. 6. A random projection of standard deviation 1 compares contents from the first step.
-        lam_slope: initial weight of W_Z for λ, its bias balancing it at λ = 0.5: with 4 the first masks have
-            a mean of 0.12 to 0.88 for λ from 0 to 1; with 0 (the published code) all have 0.5, and until that
-            is unlearnt labels do not match the images.
-        normalize: subtract each feature map's spatial mean and scale its vectors to a length of 1 on average
-            (root mean square) before λ is appended. The mask's mean is then left to λ and the bias, its shape
-            to the features, and neither depends on how large the encoder's features are; without it one rate
-            cannot fit both, and masks saturate at 0 or 1.
+        options: how the block is built; those of the Mix Block are read, and may be given by name instead.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        lam_embedding: bool = True,
-        value: str = "pair",
-        order: str = "sigmoid_upsample",
-        upsampling: str = "nearest",
-        init_std: float = 0.01,
-        similarity_std: float = 1.0,
-        lam_slope: float = 4.0,
-        normalize: bool = True,
-    ) -> None:
+    def __init__(self, channels: int, options: AutoMixOptions | None = None, **overrides: Any) -> None:
         super().__init__()
-        if value not in VALUES:
-            raise UserError(f"Mix Block value '{value}' is unknown; choose one of {', '.join(VALUES)}")
-        if order not in ORDERS:
-            raise UserError(f"Mix Block order '{order}' is unknown; choose one of {', '.join(ORDERS)}")
-        self.lam_embedding, self.value, self.order, self.upsampling, self.normalize = (
-            lam_embedding,
-            value,
-            order,
-            upsampling,
-            normalize,
-        )
-        embedded = channels + int(lam_embedding)
+        self.options = options = dataclasses.replace(options or AutoMixOptions(), **overrides)
+        check(options)
+        embedded = channels + int(options.lam_embedding)
         # W_P of Eq. 6, shared by query and key
         self.w_p = nn.Conv2d(embedded, max(channels // 2, 1), kernel_size=1)
         self.w_z = nn.Conv2d(embedded, 1, kernel_size=1)  # W_Z of Eq. 5
-        for layer, std in ((self.w_p, similarity_std), (self.w_z, init_std)):
+        for layer, std in ((self.w_p, options.similarity_std), (self.w_z, options.init_std)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        if lam_embedding and lam_slope:
+        if options.lam_embedding and options.lam_slope:
             with torch.no_grad():  # s = σ(slope·(share - 1/2) + ...), for the value's image, whichever it is
-                self.w_z.weight[0, -1] = lam_slope
-                self.w_z.bias.fill_(-lam_slope / 2)  # type: ignore[union-attr]
-
-    @classmethod
-    def of(cls, channels: int, options: AutoMixOptions) -> MixBlock:
-        """The one that AutoMix's ``options`` describe."""
-        return cls(
-            channels,
-            lam_embedding=options.lam_embedding,
-            value=options.value,
-            order=options.order,
-            upsampling=options.upsampling,
-            init_std=options.init_std,
-            similarity_std=options.similarity_std,
-            lam_slope=options.lam_slope,
-            normalize=options.normalize,
-        )
+                self.w_z.weight[0, -1] = options.lam_slope
+                self.w_z.bias.fill_(-options.lam_slope / 2)  # type: ignore[union-attr]
 
     def forward(self, z_i: Tensor, z_j: Tensor, lam: float, size: tuple[int, int]) -> Tensor:
         """The mask s_i (N, 1, H, W) in [0, 1], the share of image i in each pixel; s_j = 1 - s_i.
@@ -138,11 +69,10 @@ class MixBlock(nn.Module):
         return self.pair_mask(self.project(z_i), self.project(z_j), lam, size)
 
     def project(self, z: Tensor) -> Projected:
-        """What the masks of all pairs and of every λ share, from feature maps (N, C, h, w).
+        """W_P z and W_Z z of feature maps z (N, C, h, w).
 
-        W_P, nearly all of the block's work, runs in autocast's precision where there is one; all that follows
-        needs float32: a softmax over up to thousands of positions whose exponents reach sqrt(D), and a λ of
-            more than three digits.
+        W_P, nearly all of the block's work, runs in autocast's precision where there is one. All that follows
+        is in float32: the softmax has up to thousands of positions and exponents of sqrt(D).
         """
         with full_precision(z.device.type):
             z = self.normalized(z.float())
@@ -150,24 +80,17 @@ class MixBlock(nn.Module):
         return Projected(functional.conv2d(z, self.columns(self.w_p)[0]).float(), value)
 
     def pair_mask(self, i: Projected, j: Projected, lam: float, size: tuple[int, int]) -> Tensor:
-        """As `forward`, from projected features."""
+        """Eq. 5, s_i (N, 1, H, W) from projected features: U(σ(P · W_Z z)); arguments as of `forward`."""
+        pair, first_upsampled = self.options.value == "pair", self.options.order == "upsample_sigmoid"
         with full_precision(i.value.device.type):
-            attention_NIJ = self.attention(i, j, lam)
-            value = (
-                j.value + self.shift(self.w_z, 1 - lam)
-                if self.value == "pair"
-                else i.value + self.shift(self.w_z, lam)
-            )
-            logits = (
-                (attention_NIJ @ value.flatten(2).transpose(1, 2))
-                .transpose(1, 2)
-                .unflatten(2, i.value.shape[2:])
-            )
-            if self.order == "sigmoid_upsample":
-                mask = self.upsample(torch.sigmoid(logits), size)
-            else:
+            value = j.value + self.shift(self.w_z, 1 - lam) if pair else i.value + self.shift(self.w_z, lam)
+            logits = self.attention(i, j, lam) @ value.flatten(2).transpose(1, 2)
+            logits = logits.transpose(1, 2).unflatten(2, i.value.shape[2:])
+            if first_upsampled:
                 mask = torch.sigmoid(self.upsample(logits, size))
-            return 1 - mask if self.value == "pair" else mask  # s_i = 1 - s_j
+            else:
+                mask = self.upsample(torch.sigmoid(logits), size)
+            return 1 - mask if pair else mask  # s_i = 1 - s_j
 
     def attention(self, i: Projected, j: Projected, lam: float) -> Tensor:
         """Eq. 6: P (N, I, J), every row a distribution over z_j's positions; C(·) = sqrt(D)."""
@@ -177,14 +100,14 @@ class MixBlock(nn.Module):
 
     def normalized(self, z: Tensor) -> Tensor:
         """z (N, C, h, w) of spatial mean 0 and root mean square length 1, where the block normalises."""
-        if not self.normalize:
+        if not self.options.normalize:
             return z
         z = z - z.mean(dim=(2, 3), keepdim=True)
         return z / (z.square().sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True) + 1e-6).sqrt()
 
     def columns(self, layer: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
         """The weights of ``layer`` for z^l and for λ in z^l_λ = concat(z^l, λ)."""
-        if not self.lam_embedding:
+        if not self.options.lam_embedding:
             return layer.weight, None
         return layer.weight[:, :-1], layer.weight[:, -1:]
 
@@ -195,29 +118,28 @@ class MixBlock(nn.Module):
 
     def upsample(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
         """U of Eq. 5: to the image's own H×W, whatever the encoder's stride and padding made of it."""
+        mode = self.options.upsampling
         return functional.interpolate(
-            grid,
-            size=size,
-            mode=self.upsampling,
-            align_corners=None if self.upsampling == "nearest" else False,
+            grid, size, mode=mode, align_corners=None if mode == "nearest" else False
         )
 
 
 class RandomGrids(nn.Module):
-    """Table 9's first row: no Mix Block, masks of random cells. The λ-share of the h×w cells belongs to image
-    i, whatever is in them."""
+    """Table 9's first row: a λ-share of the h×w cells, drawn at random, is image i's."""
 
-    def forward(self, z_i: Tensor, z_j: Tensor, lam: float, size: tuple[int, int], scores: Tensor) -> Tensor:
-        """As `MixBlock.forward`; ``scores`` (N, h·w) are random numbers whose λ·h·w largest choose the cells
-        of image i."""
+    def project(self, z: Tensor) -> Tensor:
+        """Feature maps (N, C, h, w) as they are: only their size is read."""
+        return z
+
+    def pair_mask(self, z_i: Tensor, z_j: Tensor, lam: float, size: tuple[int, int]) -> Tensor:
+        """As `MixBlock.pair_mask`; drawn from torch's global CPU generator, which `AutoMix.mask` seeds."""
         height, width = z_i.shape[2:]
-        kept = round(lam * height * width)
-        ranks = scores.argsort(dim=1, descending=True).argsort(dim=1)
-        grid = (ranks < kept).to(z_i.device, torch.float32, non_blocking=True).view(-1, 1, height, width)
+        ranks = torch.rand(len(z_i), height * width).argsort(dim=1, descending=True).argsort(dim=1)
+        kept = ranks < round(lam * height * width)
+        grid = kept.to(z_i.device, torch.float32, non_blocking=True).view(-1, 1, height, width)
         return functional.interpolate(grid, size=size, mode="nearest")
 
 
 def mix(images_i: Tensor, images_j: Tensor, mask: Tensor) -> Tensor:
     """Eq. 4: h_φ = s_i ⊙ x_i + (1 - s_i) ⊙ x_j, for images (N, C, H, W) and s_i (N, 1, H, W)."""
-    # one pass over the images, and no copies of them
     return torch.lerp(images_j, images_i, mask.to(images_i.dtype))

@@ -38,13 +38,12 @@ def move(own: list[Tensor], other: list[Tensor], m: float) -> None:
 
 
 def warmed_up(m: float, steps: int) -> float:
-    """min(m, t/(t + 9)) after t steps, so that a moving average is never older than a tenth of the training."""
+    """min(m, t/(t + 9)) after t steps: a moving average is never older than a tenth of the training."""
     return min(m, steps / (steps + 9))
 
 
 def momentum_at(progress: float, start: float, end: float, hold: float = 0.0) -> float:
-    """m at ``progress`` in [0, 1] of the training: ``start`` for the first share ``hold``, then a half cosine
-    to ``end``.
+    """m of Eq. 12 at ``progress`` in [0, 1]: ``start`` until ``hold``, then a half cosine to ``end``.
 
     The paper's schedule is start 0.999, end 1, hold 0 (section 4.1).
     """

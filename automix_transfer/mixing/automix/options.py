@@ -1,210 +1,132 @@
-"""Every choice that AutoMix leaves open, named. Defaults are the paper's; the published code's are the preset
-``openmixup``."""
+"""Every choice that AutoMix leaves open, with its range; the defaults are the paper's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
+from typing import Any
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.automix.momentum import BUFFERS
-from automix_transfer.mixing.checks import check_choice, check_range
+from automix_transfer.mixing.checks import between, check, one_of, positive
 from automix_transfer.mixing.losses import LossOptions, check_loss
-from automix_transfer.mixing.methods.mixup import check_alpha
-from automix_transfer.models.taps import feature_grid
 
 PRESETS = Path(__file__).parent / "presets"
+
+#: the options of `FastAutoMix`; each is 1 in the paper
+APPROXIMATIONS = ("mixed_share", "clean_share", "generator_share", "features_scale")
+
+#: options of version 0.1 that are gone -> the values at which they changed nothing
+REMOVED: dict[str, tuple[Any, ...]] = {
+    "mask_std_weight": (1.0,),
+    "generator_every": (1,),
+    "generator_scale": (1.0,),
+    "features_from": ("k",),
+    "early_backward": (True, False),
+}
 
 
 @dataclass
 class AutoMixOptions(LossOptions):
     """Options of `AutoMix`, besides those of the loss; ``method.*`` in a recipe."""
 
-    preset: str = "paper"  # values to start from: paper, openmixup or fast (the files in mixing/presets)
-    alpha: float = 2.0  # λ ~ Beta(α, α), section 4.1
+    preset: str = "paper"  # values to start from: paper, openmixup or fast (the files in presets/)
+    alpha: float = positive(2.0)  # λ ~ Beta(α, α), section 4.1
     # l of Eq. 4: 1 to 4 (the last four stages, Table 11), a submodule's name, or auto: 3, see feature_layer
     feature_layer: str = "auto"
 
-    # The mask (Eqs. 4-6)
-    mask: str = "mix_block"  # mix_block, or random_grids: Table 9's first row
-    lam_embedding: bool = True  # λ as an extra channel (Table 9: + λ embedding)
-    value: str = "pair"  # Eq. 5's value: pair (s_j from z_j, s_i = 1 - s_j) or own (as printed); see MixBlock
-    order: str = "sigmoid_upsample"  # U(σ(·)) as in Eq. 5, or upsample_sigmoid
-    upsampling: str = "nearest"  # or bilinear
-    init_std: float = 0.01  # of W_Z
-    lam_slope: float = 4.0  # of W_Z for λ: the first masks follow λ; 0 as published: they are 0.5
-    # of W_P; 0.01 as published starts at the trivial solution's saddle, see MixBlock
-    similarity_std: float = 1.0
-    normalize: bool = True  # features of spatial mean 0 and length 1 before the Mix Block
-    small_lam: float = 0.0  # where λ_q is within this of 0 or 1, q's sample is plain MixUp
+    # The Mix Block (Eqs. 4 to 6)
+    mask: str = one_of("mix_block", "mix_block", "random_grids")  # random_grids: Table 9's first row
+    # concatenate λ to z_i and 1-λ to z_j as a constant channel (section 3.1; off in Table 9's second row)
+    lam_embedding: bool = True
+    # pair: the value is W_Z z_j and s_i = 1 - s_j (the end of section 3.1, and the code that made the paper's
+    # numbers); own: it is W_Z z_i as Eq. 5 is printed, which pairs the weight of position q of j with the
+    # value at position q of i
+    value: str = one_of("pair", "pair", "own")
+    # U(σ(·)) as in Eq. 5, or σ(U(·)) as in the published code; equal for nearest upsampling
+    order: str = one_of("sigmoid_upsample", "sigmoid_upsample", "upsample_sigmoid")
+    upsampling: str = one_of("nearest", "nearest", "bilinear")  # U of Eq. 5
+    # standard deviation of W_Z's first weights for the features; near 0 the first masks are nearly flat
+    init_std: float = between(0.01)
+    # the first weight of W_Z for λ, balanced by its bias at λ = 0.5: with 4 the first masks have means of
+    # 0.12 to 0.88 for λ from 0 to 1; with 0 (the published code) all have 0.5, and labels do not match images
+    lam_slope: float = 4.0
+    # standard deviation of W_P's first weights. Near 0 (the published code: 0.01) every row of P is uniform
+    # and every mask flat, and the gradient that could change it vanishes with W_P: the saddle of Fig. 6's
+    # trivial solution. With 1, contents are compared from the first step.
+    similarity_std: float = between(1.0)
+    # give each feature map a spatial mean of 0 and vectors of length 1 (root mean square) before λ is
+    # appended: λ and the bias then make the mask's mean and the features its shape, whatever the size of the
+    # encoder's features; without it masks saturate at 0 or 1
+    normalize: bool = True
+    small_lam: float = between(0.0, 0, 1)  # where λ_q is within this of 0 or 1, q's sample is plain MixUp
 
     # The losses (Eqs. 7 and 8)
     cross_entropy: bool = True  # q's CE on clean images (Table 10: + CE)
-    lam_loss_weight: float = 0.1  # γ of Eq. 7 at the start (Table 9: + ℓ_λ; 0 switches it off)
-    lam_loss_margin: float = 0.1  # ε of Eq. 7
-    lam_loss_schedule: str = "linear"  # how γ falls to 0: linear or cosine; or constant
-    lam_loss_over: str = "mask"  # the mean of Eq. 7 over one mask, or over the batch
-    # keeps masks alive: a penalty where the spatial standard deviation at λ = 0.5 would be below it; 0: none
-    mask_std_floor: float = 0.2
-    mask_std_weight: float = 1.0  # of that penalty
+    lam_loss_weight: float = between(0.1)  # γ of Eq. 7 at the start (Table 9: + ℓ_λ; 0 switches it off)
+    lam_loss_margin: float = between(0.1, 0, 1)  # ε of Eq. 7
+    lam_loss_schedule: str = one_of("linear", "linear", "cosine", "constant")  # how γ falls to 0, or does not
+    lam_loss_over: str = one_of("mask", "mask", "batch")  # the mean of Eq. 7 is over one mask or the batch
+    # penalise masks whose spatial standard deviation at λ = 0.5 would be below it; 0: no penalty
+    mask_std_floor: float = between(0.2, 0, 1)
     # adds -weight · Var(mask); the published code has 2 for RX-50 on CUB and Aircraft
-    mask_variance_weight: float = 0.0
-    # share of steps without the generator's MCE (the published code: 0.2 for ViTs)
-    skip_generator: float = 0.0
-    heads: str = "shared"  # one classifier for clean and mixed images, or separate
+    mask_variance_weight: float = between(0.0)
+    # share of steps without the generation loss (the published code: 0.2 for ViTs)
+    skip_generator: float = between(0.0, 0, 1)
+    heads: str = one_of("shared", "shared", "separate")  # one classifier for clean and mixed images, or two
 
-    # The momentum pipeline (Eqs. 10-12)
-    pipeline: str = "momentum"  # or joint: one encoder, gradients entangled (Table 10's first row)
-    momentum: float = 0.999  # m at the start
+    # The momentum pipeline (Eqs. 10 to 12)
+    pipeline: str = one_of("momentum", "momentum", "joint")  # joint: Table 10's first row, see JointAutoMix
+    momentum: float = between(0.999, 0, 1)  # m at the start
     # m at the end of a half cosine; momentum = momentum_end = 0 is Table 10's m = 0
-    momentum_end: float = 1.0
-    momentum_hold: float = 0.0  # share of the training before the cosine starts
-    # m ← min(m, t/(t + 9)) after t steps, so that k is never older than a tenth of the training
-    momentum_warmup: bool = True
-    k_buffers: str = "ema"  # BatchNorm statistics of k: ema (as Eq. 12), own or copy; see momentum_update
+    momentum_end: float = between(1.0, 0, 1)
+    momentum_hold: float = between(0.0, 0, 1)  # share of the training before the cosine starts
+    momentum_warmup: bool = True  # m ← min(m, t/(t + 9)) after t steps, see warmed_up
+    k_buffers: str = one_of("ema", *BUFFERS)  # BatchNorm statistics of k, see momentum_update
     # k's BatchNorm uses its running statistics, or in train (the published code, with own) the batch's
-    k_mode: str = "eval"
+    k_mode: str = one_of("eval", "train", "eval")
 
     # The Mix Block's optimizer
-    mix_block_lr_scale: float = 1.0  # times the run's learning rate
+    mix_block_lr_scale: float = between(1.0)  # times the run's learning rate
     # times mix_block_lr_scale · the run's rate at the end; None: as the run's schedule
-    mix_block_lr_end: float | None = None
-    # None: as the run's; decay pulls W_P to the flat masks of the saddle
-    mix_block_weight_decay: float | None = 0.0
+    mix_block_lr_end: float | None = between(None)
+    mix_block_weight_decay: float | None = 0.0  # None: the run's; decay pulls W_P to flat masks
 
-    # Passes saved, of 8.8 (a vanilla step has 3). Defaults are the paper's; everything else is another
-    # method, to be compared with it
-    mixed_share: float = 1.0  # q's MCE on this share of the mixed images, the last ones: 3 → 3·share
-    # q's CE on this share of the clean images: 3 → 3·share; 0: none (Table 10's "+MP" without "+CE")
-    clean_share: float = 1.0
-    generator_every: int = 1  # the Mix Block learns in every n-th step only: 2 → 2/n
-    generator_share: float = 1.0  # it learns from this share of the batch's pairs: 2 → 2·share
-    generator_scale: float = 1.0  # k classifies mixed images of this share of the side: 2 → 2·scale²
-    # masks are made from images of this share of the side, so they have as many fewer cells: 0.8 → 0.8·scale²
-    features_scale: float = 1.0
-    features_from: str = "k"  # or q: the features of q's clean pass, detached; nothing is left of the 0.8
-    # an AutoMix checkpoint whose Mix Block and encoder k make the masks, frozen: 2 → 0; see TrainedMixBlock
+    # an AutoMix checkpoint whose Mix Block and encoder make the masks, frozen; see TrainedMixBlock
     mix_block_weights: str = ""
 
-    # How it is computed, not what
-    # free each term's activations before the next is built; False: all at once, DDP's communication overlaps
-    early_backward: bool = True
+    # Approximations (FastAutoMix): passes saved, of 8.8 a step where a vanilla step has 3
+    mixed_share: float = between(1.0, 0, 1, low_open=True)  # of mixed images that q learns from: 3 → 3·share
+    clean_share: float = between(1.0, 0, 1)  # of clean images that q learns from: 3 → 3·share
+    generator_share: float = between(1.0, 0, 1, low_open=True)  # of pairs that M learns from: 2 → 2·share
+    # masks are made from images of this share of the side, in as many fewer cells: 0.8 → 0.8·scale²
+    features_scale: float = between(1.0, 0, 1, low_open=True)
 
-
-CHOICES = {
-    "mask": ("mix_block", "random_grids"),
-    "lam_loss_schedule": ("linear", "cosine", "constant"),
-    "lam_loss_over": ("mask", "batch"),
-    "heads": ("shared", "separate"),
-    "pipeline": ("momentum", "joint"),
-    "k_buffers": BUFFERS,
-    "k_mode": ("train", "eval"),
-    "upsampling": ("nearest", "bilinear"),
-    "features_from": ("k", "q"),
-}
+    def asks_for(self) -> tuple[str, str]:
+        """The class that these options are of, and the option that asks for it."""
+        if self.pipeline == "joint":
+            return "JointAutoMix", "pipeline"
+        altered = [key for key in APPROXIMATIONS if getattr(self, key) != 1]
+        return ("FastAutoMix", altered[0]) if altered else ("AutoMix", "")
 
 
 def check_options(options: AutoMixOptions) -> None:
-    """Refuse values that mean nothing, and options that exclude each other, naming the keys and what they may
-    be."""
-    for key, choices in CHOICES.items():
-        check_choice(key, getattr(options, key), choices)
-    check_alpha(options.alpha)
+    """Refuse values out of range and options that exclude each other; a `UserError` names the keys."""
+    check(options)
     check_loss(options)
-    for key in (
-        "momentum",
-        "momentum_end",
-        "momentum_hold",
-        "skip_generator",
-        "small_lam",
-        "lam_loss_margin",
-        "mask_std_floor",
-        "clean_share",
-    ):
-        check_range(key, getattr(options, key), 0, 1)
-    for key in (
-        "lam_loss_weight",
-        "mask_variance_weight",
-        "mask_std_weight",
-        "mix_block_lr_scale",
-        "init_std",
-        "similarity_std",
-    ):
-        check_range(key, getattr(options, key))
-    for key in ("mixed_share", "generator_share", "generator_scale", "features_scale"):
-        if not 0 < getattr(options, key) <= 1:
-            raise UserError(
-                f"method.{key} is {getattr(options, key)}; it must be more than 0 and at most 1 (the paper)"
-            )
-    check_range("generator_every", options.generator_every, 1)
-    if options.features_from == "q" and not (
-        options.cross_entropy and options.clean_share == 1 and options.features_scale == 1
-    ):
-        raise UserError(
-            "method.features_from=q takes the features of q's pass over all clean images at their full size; "
-            "set "
-            "method.cross_entropy=true, clean_share=1 and features_scale=1, or leave method.features_from=k"
-        )
     if options.pipeline == "momentum" and (options.k_buffers, options.k_mode) == ("own", "eval"):
         raise UserError(
-            "method.k_buffers=own leaves k's BatchNorm statistics to its own passes, and with "
-            "method.k_mode=eval they would "
-            "stay as they began; set method.k_mode=train, or method.k_buffers=ema or copy"
+            "method.k_buffers=own and method.k_mode=eval leave k's BatchNorm statistics as they began; set "
+            "method.k_mode=train, or method.k_buffers=ema or copy"
         )
-    altered = [key for key, plain in PASSES.items() if getattr(options, key) != plain]
+    altered = [key for key in APPROXIMATIONS if getattr(options, key) != 1]
+    altered += ["mix_block_weights"] if options.mix_block_weights else []
     if altered and options.pipeline == "joint":
-        raise UserError(
-            f"method.{altered[0]} is of the momentum pipeline; set method.pipeline=momentum, or leave it at "
-            f"{PASSES[altered[0]]!r}"
-        )
-    if options.mix_block_weights and (options.mask != "mix_block" or options.features_from != "k"):
-        raise UserError(
-            "method.mix_block_weights brings a Mix Block and the network for its features; leave "
-            "method.mask=mix_block and "
-            "method.features_from=k, or leave method.mix_block_weights empty"
-        )
+        raise UserError(f"method.{altered[0]} needs the momentum pipeline; set method.pipeline=momentum")
+    if options.mix_block_weights and options.mask != "mix_block":
+        raise UserError("method.mix_block_weights brings a Mix Block; leave method.mask=mix_block")
 
 
-#: the options that save passes, at the paper's values
-PASSES = {
-    "mixed_share": 1.0,
-    "clean_share": 1.0,
-    "generator_every": 1,
-    "generator_share": 1.0,
-    "generator_scale": 1.0,
-    "features_scale": 1.0,
-    "features_from": "k",
-    "mix_block_weights": "",
-}
-
-
-def check_encoder(options: AutoMixOptions, encoder: nn.Module, layer: str, image_size: int) -> None:
-    """Refuse smaller images where the encoder is built for one size, or where their feature map at ``layer``
-    has a single cell.
-
-    Raises:
-        UserError: names the option, the encoder and what goes.
-    """
-    for key in ("features_scale", "generator_scale"):
-        scale = getattr(options, key)
-        if scale == 1:
-            continue
-        side = max(round(image_size * scale), 1)
-        try:
-            cells = feature_grid(encoder, layer, side)
-        except (AssertionError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"method.{key}={scale:g} gives images of {side} px, which {type(encoder).__name__} does not "
-                "take (it is "
-                f"built for {image_size} px); leave method.{key}=1, and save passes by "
-                "method.generator_share or "
-                "clean_share"
-            ) from error
-        if key == "features_scale" and min(cells) < 2:
-            raise UserError(
-                f"method.features_scale={scale:g} leaves masks of {cells[0]}x{cells[1]} cells at layer "
-                f"'{layer}' for images of "
-                f"{image_size} px; raise it, or choose an earlier method.feature_layer"
-            )
+def is_removed(key: str, value: Any) -> bool:
+    """Whether ``key`` is an option of version 0.1 that is gone, at a value at which it changed nothing."""
+    return value in REMOVED.get(key, ())

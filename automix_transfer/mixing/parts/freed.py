@@ -1,5 +1,4 @@
-"""A loss of several terms whose graphs are walked one after the other, so that only one of them holds
-activations."""
+"""A loss of several terms whose graphs are walked one by one, so that memory holds the activations of one."""
 
 from __future__ import annotations
 
@@ -15,38 +14,33 @@ from automix_transfer.mixing.precision import full_precision, in_float16
 class FreedLoss:
     """The sum of terms that share nothing but parameters.
 
-    The gradients of each term are taken as it is added, which frees its graph, and handed out when the sum
-    itself goes backward, multiplied by whatever reaches it then (loss scale, accumulation). The sum's
-    gradients are those of one graph over all terms; memory holds the activations of one term instead of all,
-    beside one set of gradients.
+    The gradients of a term are taken when it is added, which frees its graph. They are handed out when the
+    sum goes backward, multiplied by whatever reaches it then (loss scale, accumulation). They are those of
+    one graph over all terms; memory holds the activations of one term, beside one set of gradients.
 
-    Off under float16 autocast, where gradients need the scaler's factor on their whole way, and where no
-    gradient is wanted: then the terms are merely summed.
+    Terms are merely summed where no gradient is wanted, and under float16 autocast, whose loss scale must
+    reach every operation.
 
     Args:
         parameters: all that the terms train.
-        early: False keeps every graph until the sum goes backward (DDP can then send gradients while others
-            are computed).
+        early: False keeps every graph until the sum goes backward.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], early: bool = True) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
-        self.early = early and torch.is_grad_enabled()
+        self.device = self.parameters[0].device.type
+        self.early = early and torch.is_grad_enabled() and not in_float16(self.device)
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)
         self.sum: Tensor | None = None
+        self.idle: list[nn.Module] = []
 
-    def add(self, *terms: Tensor) -> None:
-        """Add scalars that share a graph; where it is walked at once, they can take part in nothing else
-        afterwards."""
-        device = terms[0].device.type
-        walked = self.early and not in_float16(device) and any(term.requires_grad for term in terms)
+    def add(self, *terms: Tensor) -> Tensor:
+        """Add scalars that share a graph, and return the first's value; the graph may be gone afterwards."""
+        wanted = [term for term in terms if term.requires_grad]
+        walked = self.early and bool(wanted)
         if walked:
-            with full_precision(device):  # each backward operation takes its forward operation's precision
-                found = list(
-                    torch.autograd.grad(
-                        [term for term in terms if term.requires_grad], self.parameters, allow_unused=True
-                    )
-                )
+            with full_precision(self.device):  # a backward operation takes its forward operation's precision
+                found = list(torch.autograd.grad(wanted, self.parameters, allow_unused=True))
             for number in reversed(range(len(found))):
                 old, new = self.gradients[number], found.pop()  # each is let go once it is added
                 # not in place: two parameters may have been given one tensor
@@ -54,16 +48,27 @@ class FreedLoss:
         for term in terms:
             term = term.detach() if walked else term
             self.sum = term if self.sum is None else self.sum + term
+        return terms[0].detach()
+
+    def add_idle(self, module: nn.Module) -> None:
+        """Give the parameters of a module that no term reaches a gradient of 0; DDP waits for one of each."""
+        self.idle.append(module)
 
     def total(self) -> Tensor:
         """The scalar to call ``backward`` on, once."""
         assert self.sum is not None, "a loss without terms"
         pairs = [(p, g) for p, g in zip(self.parameters, self.gradients, strict=True) if g is not None]
+        total = self.sum + sum(unused(module) for module in self.idle)
         if not pairs:
-            return self.sum
+            return total
         handed_out: Tensor = _HandOut.apply([g for _, g in pairs], *(p for p, _ in pairs))  # type: ignore[no-untyped-call]
         self.gradients = []
-        return self.sum + handed_out
+        return total + handed_out
+
+
+def unused(module: nn.Module) -> Tensor:
+    """A zero that depends on every trained parameter of ``module``."""
+    return 0 * sum(p.sum() for p in module.parameters() if p.requires_grad)  # type: ignore[return-value]
 
 
 class _HandOut(torch.autograd.Function):
@@ -77,9 +82,6 @@ class _HandOut(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         if ctx.gradients is None:
-            raise RuntimeError(
-                "backward a second time through a loss whose graphs are freed; set early_backward=False for "
-                "that"
-            )
+            raise RuntimeError("a FreedLoss goes backward once; with early=False its graphs are kept")
         gradients, ctx.gradients = ctx.gradients[::-1], None
         return None, *(gradients.pop() * factor for _ in range(len(gradients)))

@@ -4,6 +4,7 @@ what it cannot do."""
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.io import save_torch
 from automix_transfer.mixing import AutoMix, build_method, load_options
+from automix_transfer.mixing.automix import step as automix_step
+from automix_transfer.mixing.automix.fast import FastAutoMix, part_of, shrunk
+from automix_transfer.mixing.automix.mix_block import mix
 from automix_transfer.mixing.automix.offline import TrainedMixBlock
-from automix_transfer.mixing.automix.partial import part_of, shrunk
-from automix_transfer.mixing.draw import AutoMixDraw, PairDraw
+from automix_transfer.mixing.automix.step import AutoMixDraw, both
+from automix_transfer.mixing.draw import PairDraw
 from automix_transfer.mixing.losses import mixup_cross_entropy
+from automix_transfer.mixing.parts.freed import FreedLoss
 from automix_transfer.models import create_encoder
 from automix_transfer.models.encoders import EncoderInfo
-from automix_transfer.models.taps import features
 from automix_transfer.training.record import checkpoint
 from tests.mixing.tiny_methods import CLASSES, tiny_resnet, tiny_vit
 
@@ -45,21 +49,20 @@ def batch(count: int = COUNT) -> tuple[Tensor, Tensor]:
 def fixed_draw(count: int = COUNT) -> AutoMixDraw:
     rng = torch.Generator().manual_seed(2)
     q, k = (PairDraw(lam, torch.randperm(count, generator=rng)) for lam in (0.4, 0.7))
-    return AutoMixDraw(q, k, False, 0)
+    return AutoMixDraw(q.lam, q.permutation, k)
 
 
 def gradients(module: nn.Module) -> list[Tensor]:
     return [p.grad.clone() for p in module.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"heads": "separate", "k_mode": "train"}, {"preset": "fast"}, {"features_from": "q"}]
-)
-def test_freeing_early_changes_no_bit(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [{}, {"heads": "separate", "k_mode": "train"}, {"preset": "fast"}])
+def test_freeing_early_changes_no_bit(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for early in (True, False):
-        method = method_of(early_backward=early, **options)
-        output = method.momentum_step(*batch(), fixed_draw())
+        monkeypatch.setattr(automix_step, "FreedLoss", partial(FreedLoss, early=early))
+        method = method_of(**options)
+        output = method.step(*batch(), fixed_draw())
         output.loss.backward()
         found.append((output, gradients(method)))
     (first, early_grads), (second, late_grads) = found
@@ -93,36 +96,36 @@ def most_saved(method: nn.Module) -> int:
     return most[0]
 
 
-def test_activations_of_one_pass_at_a_time() -> None:
+def test_activations_of_one_pass_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     vanilla = most_saved(build_method("vanilla", tiny_resnet()))
     assert vanilla < most_saved(method_of()) < 1.3 * vanilla
-    assert most_saved(method_of(early_backward=False)) > 2.4 * vanilla
+    monkeypatch.setattr(automix_step, "FreedLoss", partial(FreedLoss, early=False))
+    assert most_saved(method_of()) > 2.4 * vanilla
 
 
 def test_a_clean_share_sees_the_first_images_alone() -> None:
     images, labels = batch()
     method = method_of(clean_share=0.25)
     other = images.clone()
-    metrics = method.eval().momentum_step(images, labels, fixed_draw()).metrics
+    metrics = method.eval().step(images, labels, fixed_draw()).metrics
     expected = nn.functional.cross_entropy(method.encoder_q(images[:2]), labels[:2])
     assert metrics["loss_ce"].item() == pytest.approx(expected.item(), rel=1e-5)
-    assert "loss_ce" not in method_of(clean_share=0.0).momentum_step(other, labels, fixed_draw()).metrics
+    assert "loss_ce" not in method_of(clean_share=0.0).step(other, labels, fixed_draw()).metrics
 
 
 def test_a_mixed_share_sees_the_last_mixes_alone() -> None:
     images, labels = batch()
     method, draw = method_of(mixed_share=0.5).eval(), fixed_draw()
-    output = method.momentum_step(images, labels, draw)
-    half, pairs = len(images) // 2, draw.q
+    output = method.step(images, labels, draw)
+    half = len(images) // 2
     logits = method.encoder_q(output.mixed[half:])
-    expected = mixup_cross_entropy(logits, labels[half:], labels[pairs.permutation][half:], pairs.lam)
+    expected = mixup_cross_entropy(logits, labels[half:], labels[draw.permutation][half:], draw.lam)
     assert output.metrics["loss_mce"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert len(output.mixed) == len(images)  # all are drawn in pictures
 
 
 @pytest.mark.parametrize(
-    "count, share, expected",
-    [(8, 0, 0), (8, 0.01, 2), (8, 0.25, 2), (8, 0.5, 4), (8, 1, 8), (2, 0.1, 2), (3, 0.9, 3)],
+    "count, share, expected", [(8, 0.01, 2), (8, 0.25, 2), (8, 0.5, 4), (8, 1, 8), (2, 0.1, 2), (3, 0.9, 3)]
 )
 def test_a_share_of_a_batch_has_at_least_two_images(count: int, share: float, expected: int) -> None:
     assert part_of(count, share) == expected
@@ -133,35 +136,18 @@ def test_a_generator_share_makes_the_masks_of_the_whole_batch_for_its_pairs() ->
     pairs, without a bias."""
     images, labels = batch()
     whole, part = (method_of(generator_share=share) for share in (1.0, 0.5))
-    pairs = fixed_draw().k
-    masks, losses = [], []
-    for method in (whole, part):
-        z = method.mask_features(images)
-        loss, mask = method.generation_loss(images, labels, method.mix_block.project(z), pairs)
-        masks.append(mask)
-        losses.append(loss)
+    draws = [method.draw(COUNT, (SIZE, SIZE), torch.Generator().manual_seed(0)) for method in (whole, part)]
+    k = draws[1].k
+    assert len(k.permutation) == 4 and torch.equal(draws[0].k.permutation[:4], k.permutation)
+    masks = []
+    for method, draw in zip((whole, part), draws, strict=True):
+        projected = method.mix_block.project(method.mask_features(images))
+        masks.append(method.mask(projected, draw.k, (SIZE, SIZE), draw.seed))
     assert masks[1].shape[0] == 4 and torch.allclose(masks[0][:4], masks[1], atol=1e-6)
-    logits = whole.encoder_k(masks[0] * images + (1 - masks[0]) * images[pairs.permutation])[:4]
-    own, partner = (
-        nn.functional.cross_entropy(logits, y) for y in (labels[:4], labels[pairs.permutation[:4]])
-    )
-    assert losses[1].item() == pytest.approx((0.7 * own + 0.3 * partner).item(), rel=1e-4)
-
-
-def test_the_generator_learns_in_every_nth_step_and_goes_on_so_after_a_resume() -> None:
-    method = method_of(generator_every=3)
-    learnt = []
-    for step in range(7):
-        if step == 4:
-            resumed = method_of(generator_every=3)
-            resumed.load_state_dict(method.state_dict())
-            method = resumed
-        method(*batch(), torch.Generator().manual_seed(step)).loss.backward()
-        learnt.append(bool(gradients(method.mix_block)))
-        assert all(p.grad is not None for p in method.mix_block.parameters())  # DDP waits for one
-        method.zero_grad()
-        method.after_step(step / 7)
-    assert learnt == [True, False, False, True, False, False, True]
+    logits = whole.encoder_k(mix(*both(images, draws[0].k), masks[0]))[:4]
+    own, partner = (nn.functional.cross_entropy(logits, y) for y in both(labels, k))
+    learnt = part.step(images, labels, draws[1]).metrics["loss_gen"].item()
+    assert learnt == pytest.approx((k.lam * own + (1 - k.lam) * partner).item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("scale, cells", [(1.0, 4), (0.5, 2), (0.75, 3)])
@@ -170,21 +156,6 @@ def test_features_of_smaller_images_make_masks_of_fewer_cells(scale: float, cell
     assert method.mask_features(batch()[0]).shape[2:] == (cells, cells)
     output = method(*batch(), torch.Generator().manual_seed(0))
     assert output.mask is not None and output.mask.shape == (COUNT, 1, SIZE, SIZE)
-
-
-@pytest.mark.parametrize("scale", [0.5, 0.3])
-def test_the_generator_at_a_smaller_size_sees_the_same_mixed_images_smaller(scale: float) -> None:
-    images, labels = batch()
-    method, seen = method_of(generator_scale=scale), []
-    method.encoder_k.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
-    source = method.mix_block.project(method.mask_features(images))
-    _, mask = method.generation_loss(images, labels, source, fixed_draw().k)
-    side = round(SIZE * scale)
-    assert seen[-1].shape[2:] == mask.shape[2:] == (side, side)
-    if scale == 0.5:  # where cells are whole pixels of both sizes, mixing and shrinking can change places
-        full = method.mask(source, fixed_draw().k, images.shape[2:])
-        mixed = full * images + (1 - full) * images[fixed_draw().k.permutation]
-        assert torch.allclose(seen[-1], shrunk(mixed, scale), atol=1e-5)
 
 
 @settings(max_examples=15)
@@ -196,25 +167,6 @@ def test_shrunk_images_keep_their_mean_and_their_range(height: int, width: int, 
         min(small.shape[2:]) >= 1
         and small.min() >= images.min() - 1e-6
         and small.max() <= images.max() + 1e-6
-    )
-
-
-def test_features_of_q_are_those_of_its_clean_pass() -> None:
-    images, labels = batch()
-    method = method_of(features_from="q").eval()
-    expected = features(method.encoder_q, images, method.layer)
-    draw = fixed_draw()
-    output = method.momentum_step(images, labels, draw)
-    assert torch.allclose(output.mask, method.mask(expected, draw.q, images.shape[2:]), atol=1e-6)
-    assert torch.equal(method.mask_features(images), expected) and method.reads_layers
-    output.loss.backward()
-    grads = gradients(method.encoder_q)
-    plain = method_of().eval()
-    ce = nn.functional.cross_entropy(plain.encoder_q(images), labels)
-    mce = plain.mixed_loss(output.mixed, labels, draw.q)
-    (mce + ce).backward()  # nothing of the generator reaches q through its features
-    assert all(
-        torch.allclose(a, b, atol=1e-6) for a, b in zip(grads, gradients(plain.encoder_q), strict=True)
     )
 
 
@@ -248,8 +200,8 @@ def test_a_trained_mix_block_makes_the_masks_of_its_own_run(tmp_path: Path) -> N
     path = save_checkpoint(tmp_path / "last.pt", source)
     method = method_of(mix_block_weights=path, clean_share=0.0).eval()  # another network
     images, labels = batch()
-    output = method.momentum_step(images, labels, fixed_draw())
-    expected = source.momentum_step(images, labels, fixed_draw())
+    output = method.step(images, labels, fixed_draw())
+    expected = source.step(images, labels, fixed_draw())
     assert torch.equal(output.mask, expected.mask) and output.mask.std() > 0.05
     output.loss.backward()
     assert not gradients(method.mix_block) and not gradients(method.encoder_k) and gradients(method.encoder_q)
@@ -268,7 +220,7 @@ def test_a_trained_mix_block_sees_images_in_its_own_normalisation(tmp_path: Path
 
 
 def test_a_mix_block_that_read_q_is_given_q(tmp_path: Path) -> None:
-    source = lively(features_from="q").eval()
+    source = build_method("automix", create_encoder("resnet10_32", CLASSES), {"pipeline": "joint"}).eval()
     trained = TrainedMixBlock(save_checkpoint(tmp_path / "last.pt", source))
     images, _ = batch()
     assert torch.equal(trained.features(images, None), source.mask_features(images))
@@ -325,19 +277,12 @@ def test_damaged_mix_blocks_are_refused(tmp_path: Path) -> None:
         ({"clean_share": 1.5}, "method.clean_share"),
         ({"mixed_share": 0.0}, "method.mixed_share"),
         ({"clean_share": float("nan")}, "method.clean_share"),
-        ({"generator_every": 0}, "method.generator_every"),
-        ({"generator_every": 1.5}, "generator_every"),
         ({"generator_share": 0}, "method.generator_share"),
-        ({"generator_scale": 2}, "method.generator_scale"),
         ({"features_scale": -1}, "method.features_scale"),
         ({"features_scale": float("nan")}, "method.features_scale"),
-        ({"features_from": "both"}, "k, q"),
-        ({"features_from": "q", "clean_share": 0.5}, "clean_share=1"),
-        ({"features_from": "q", "cross_entropy": False}, "cross_entropy=true"),
         ({"pipeline": "joint", "generator_share": 0.5}, "momentum"),
         ({"pipeline": "joint", "preset": "fast"}, "method.pipeline=momentum"),
         ({"mix_block_weights": "x.pt", "mask": "random_grids"}, "method.mask=mix_block"),
-        ({"mix_block_weights": "x.pt", "features_from": "q"}, "method.features_from=k"),
     ],
 )
 def test_what_means_nothing_is_refused(options: dict[str, Any], words: str) -> None:
@@ -350,11 +295,8 @@ def test_networks_of_one_size_and_masks_of_one_cell_are_refused_when_the_run_is_
     vit = tiny_vit(SIZE)
     info = EncoderInfo("vit", CLASSES, image_size=SIZE)
     build_method("automix", vit, {"feature_layer": "blocks.0"}, info)
-    for key in ("features_scale", "generator_scale"):
-        with pytest.raises(
-            UserError, match=f"method.{key}=0.5 gives images of 32 px, which VisionTransformer does not take"
-        ):
-            build_method("automix", vit, {"feature_layer": "blocks.0", key: 0.5}, info)
+    with pytest.raises(UserError, match="method.features_scale=0.5 gives images of 32 px"):
+        build_method("automix", vit, {"feature_layer": "blocks.0", "features_scale": 0.5}, info)
     with pytest.raises(UserError, match="masks of 1x1 cells"):
         build_method(
             "automix", tiny_resnet(), {"features_scale": 0.2}, EncoderInfo("resnet", CLASSES, image_size=SIZE)
@@ -363,8 +305,9 @@ def test_networks_of_one_size_and_masks_of_one_cell_are_refused_when_the_run_is_
 
 def test_the_preset_is_named_as_an_approximation_and_takes_two_steps() -> None:
     exact, fast = load_options("automix"), load_options("automix", {"preset": "fast"})
-    assert fast != exact and fast.early_backward
+    assert fast != exact
     method = method_of(preset="fast")
+    assert isinstance(method, FastAutoMix)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     for step in range(2):
         output = method(*batch(), torch.Generator().manual_seed(step))

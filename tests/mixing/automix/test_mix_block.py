@@ -24,7 +24,7 @@ def mask_by_hand(block, z_i, z_j, lam):
     flat_j = torch.cat([z_j, torch.full((1, height, width), 1 - lam)]).flatten(1).double()
     w_p, b_p = block.w_p.weight[:, :, 0, 0].double(), block.w_p.bias.double()
     w_z, b_z = block.w_z.weight[0, :, 0, 0].double(), block.w_z.bias.double()
-    value_of = flat_j if block.value == "pair" else flat_i
+    value_of = flat_j if block.options.value == "pair" else flat_i
     mask = torch.zeros(height * width, dtype=torch.float64)
     for p in range(height * width):
         scores = torch.stack(
@@ -37,7 +37,7 @@ def mask_by_hand(block, z_i, z_j, lam):
         s = 1 / (
             1 + torch.exp(-sum(weights[q] * (w_z @ value_of[:, q] + b_z) for q in range(height * width)))
         )
-        mask[p] = 1 - s if block.value == "pair" else s
+        mask[p] = 1 - s if block.options.value == "pair" else s
     return mask.view(height, width)
 
 
@@ -123,7 +123,7 @@ def test_published_initialisation_starts_at_the_saddle_and_ours_does_not():
 def test_random_grids_cover_lam_of_the_cells():
     z = torch.zeros(5, 2, 4, 4)
     for lam in (0.0, 0.25, 0.5, 1.0):
-        mask = RandomGrids()(z, z, lam, (8, 8), torch.rand(5, 16))
+        mask = RandomGrids().pair_mask(z, z, lam, (8, 8))
         assert torch.equal(mask.mean(dim=(1, 2, 3)), torch.full((5,), lam))
 
 

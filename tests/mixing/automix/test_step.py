@@ -8,8 +8,12 @@ from torch import nn
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import AutoMix, AutoMixOptions, build_method, load_options
+from automix_transfer.mixing.automix.fast import FastAutoMix
+from automix_transfer.mixing.automix.joint import JointAutoMix
+from automix_transfer.mixing.automix.mix_block import MixBlock, Projected
 from automix_transfer.mixing.automix.momentum import momentum_at, momentum_update
-from automix_transfer.mixing.draw import AutoMixDraw, PairDraw
+from automix_transfer.mixing.automix.step import AutoMixDraw
+from automix_transfer.mixing.draw import PairDraw
 from automix_transfer.models import create_encoder
 
 
@@ -26,7 +30,7 @@ def batch(count=6, size=(32, 32)):
 def fixed_draw(lam_q=0.4, lam_k=0.7, count=6, skip=False):
     generator = torch.Generator().manual_seed(2)
     q, k = (PairDraw(lam, torch.randperm(count, generator=generator)) for lam in (lam_q, lam_k))
-    return AutoMixDraw(q, k, skip, 0)
+    return AutoMixDraw(q.lam, q.permutation, k, skip)
 
 
 def gradients(module):
@@ -46,7 +50,7 @@ class OnlyThisLoss(AutoMix):
 def test_classification_loss_reaches_q_alone():
     method = OnlyThisLoss(small_encoder())
     images, labels = batch()
-    method.momentum_step(images, labels, fixed_draw(skip=True)).loss.backward()
+    method.step(images, labels, fixed_draw(skip=True)).loss.backward()
     assert gradients(method.encoder_q)
     assert not gradients(method.mix_block)
     assert not gradients(method.encoder_k)
@@ -56,7 +60,7 @@ def test_generation_loss_reaches_the_mix_block_alone():
     method = OnlyThisLoss(small_encoder(), cross_entropy=False)
     method.side = "generation"
     images, labels = batch()
-    method.momentum_step(images, labels, fixed_draw()).loss.backward()
+    method.step(images, labels, fixed_draw()).loss.backward()
     assert gradients(method.mix_block)
     assert not gradients(method.encoder_q)
     assert not gradients(method.encoder_k)
@@ -64,16 +68,16 @@ def test_generation_loss_reaches_the_mix_block_alone():
 
 def test_joint_training_entangles_the_gradients():
     """Table 10's first row: without the pipeline the classifier's loss does reach the Mix Block."""
-    method = AutoMix(small_encoder(), pipeline="joint", lam_loss_weight=0.0)
+    method = JointAutoMix(small_encoder(), pipeline="joint", lam_loss_weight=0.0)
     images, labels = batch()
-    method.joint_step(images, labels, fixed_draw()).loss.backward()
+    method.step(images, labels, fixed_draw()).loss.backward()
     assert gradients(method.mix_block) and gradients(method.encoder_q)
     assert list(method.encoders()) == ["q"]
 
 
 def test_loss_is_the_sum_of_equation_8():
     method = AutoMix(small_encoder(), mask_std_floor=0.0, lam_slope=0.0)
-    output = method.momentum_step(*batch(), fixed_draw())
+    output = method.step(*batch(), fixed_draw())
     parts = output.metrics
     # λ_k = 0.7 and first masks of 0.5: ℓ_λ = 0.1 · (0.2 - 0.1)
     assert output.loss.item() == pytest.approx(
@@ -121,7 +125,7 @@ def test_zero_momentum_makes_k_a_copy_of_q():
 
 def test_small_lam_falls_back_to_mixup():
     method = AutoMix(small_encoder(), small_lam=0.08)
-    output = method.momentum_step(*batch(), fixed_draw(lam_q=0.05))
+    output = method.step(*batch(), fixed_draw(lam_q=0.05))
     assert torch.equal(output.mask, torch.full_like(output.mask, 0.05))
 
 
@@ -130,8 +134,8 @@ def test_extreme_lam_trains_on_one_images_label(lam):
     method = AutoMix(small_encoder(), cross_entropy=False)
     images, labels = batch()
     draw = fixed_draw(lam_q=lam)
-    output = method.momentum_step(images, labels, draw)
-    target = labels if lam == 1 else labels[draw.q.permutation]
+    output = method.step(images, labels, draw)
+    target = labels if lam == 1 else labels[draw.permutation]
     method.encoder_q.train()
     expected = nn.functional.cross_entropy(method.encoder_q(output.mixed), target)
     assert output.metrics["loss_mce"].item() == pytest.approx(expected.item(), rel=1e-4)
@@ -179,7 +183,7 @@ def test_every_ablation_takes_two_steps(options):
 
 def test_separate_heads_learn_apart_and_inference_uses_the_clean_one():
     method = AutoMix(small_encoder(), heads="separate", cross_entropy=False)
-    method.momentum_step(*batch(), fixed_draw()).loss.backward()
+    method.step(*batch(), fixed_draw()).loss.backward()
     assert gradients(method.head_q)
     assert method.encoder_q.fc.weight.grad is None or method.encoder_q.fc.weight.grad.abs().sum() == 0
 
@@ -235,3 +239,86 @@ def test_presets():
     assert load_options("automix") == AutoMixOptions()
     published = load_options("automix", {"preset": "openmixup", "small_lam": 0.0})
     assert published.heads == "separate" and published.small_lam == 0.0
+
+
+class Normed(MixBlock):
+    """A Mix Block of one's own: what is not linear in z after W_P, so λ cannot be added later."""
+
+    def __init__(self, channels):
+        super().__init__(channels, init_std=1.0)
+        self.norm = nn.GroupNorm(1, channels // 2)
+
+    def project(self, z):
+        projected = super().project(z)
+        return Projected(self.norm(projected.similarity).relu(), projected.value)
+
+
+class Plain(nn.Module):
+    """One that shares no line with ours: projects to a tensor, and compares both images cell by cell."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Conv2d(channels, 8, 1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, 1, 1, bias=False)
+        )
+
+    def project(self, z):
+        return self.mlp(z)
+
+    def pair_mask(self, z_i, z_j, lam, size):
+        return nn.functional.interpolate(torch.sigmoid(z_i - z_j + 4 * (lam - 0.5)), size=size)
+
+
+@pytest.mark.parametrize("kind", [Normed, Plain])
+def test_a_mix_block_of_ones_own_learns(kind):
+    method = AutoMix(small_encoder(), kind(128))
+    before = copy.deepcopy(method.mix_block.state_dict())
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
+    for step in range(3):
+        output = method(*batch(), torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        method.after_step((step + 1) / 3)
+        assert torch.isfinite(output.loss) and output.mask.shape == (6, 1, 32, 32)
+    assert all(not torch.equal(value, before[name]) for name, value in method.mix_block.state_dict().items())
+    assert len(list(method.parameter_groups())) == 2
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mask": "random_grids"}, {"preset": "openmixup"}, {"preset": "fast"}]
+)
+def test_a_draw_is_replayed(options):
+    """`mix` is a pure function of images, labels and draw, and gives what the step gave."""
+    method, (images, labels) = build_method("automix", small_encoder(), options), batch()
+    draw = method.draw(6, (32, 32), torch.Generator().manual_seed(3))
+    before = torch.get_rng_state()
+    first, second = (method.mix(images, labels, draw) for _ in range(2))
+    output = method.step(images, labels, draw)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first.images, second.images) and torch.equal(first.mask, second.mask)
+    assert torch.equal(first.images, output.mixed) and torch.equal(first.mask, output.mask)
+    other = method.draw(6, (32, 32), torch.Generator().manual_seed(3), lam=0.25)
+    assert other.lam == 0.25 and torch.equal(other.permutation, draw.permutation) and other.seed == draw.seed
+
+
+@pytest.mark.parametrize(
+    "options, key, kind",
+    [
+        ({"mixed_share": 0.5}, "method.mixed_share", FastAutoMix),
+        ({"pipeline": "joint"}, "method.pipeline", JointAutoMix),
+    ],
+)
+def test_options_of_a_subclass_name_it(options, key, kind):
+    with pytest.raises(UserError, match=f"{key}.*{kind.__name__}"):
+        AutoMix(small_encoder(), **options)
+    assert type(build_method("automix", small_encoder(), options)) is kind
+    assert type(kind(small_encoder(), **options)) is kind
+
+
+def test_an_option_that_is_gone_is_passed_over_where_it_changed_nothing():
+    gone = {"generator_every": 1, "generator_scale": 1.0, "features_from": "k", "early_backward": False}
+    assert load_options("automix", gone) == AutoMixOptions()
+    for key, value in (("generator_every", 4), ("features_from", "q"), ("mask_std_weight", 0.5)):
+        with pytest.raises(UserError, match=key):
+            load_options("automix", {key: value})

@@ -104,5 +104,5 @@ def test_without_gradients_it_is_a_sum_and_a_second_backward_is_refused() -> Non
         assert not loss_of(net, early=True).requires_grad
     loss = loss_of(net, early=True)
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="early_backward=False"):
+    with pytest.raises(RuntimeError, match="early=False"):
         loss.backward()

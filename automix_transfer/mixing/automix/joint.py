@@ -1,0 +1,52 @@
+"""Table 10's first row: AutoMix without the momentum pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from automix_transfer.mixing.automix.mix_block import mix
+from automix_transfer.mixing.automix.step import AutoMix, AutoMixDraw, both, mask_error
+from automix_transfer.mixing.base import StepOutput
+from automix_transfer.mixing.heads import find_classifier
+from automix_transfer.mixing.parts.freed import unused
+from automix_transfer.models.taps import features
+
+
+class JointAutoMix(AutoMix):
+    """One encoder and one draw: q's losses reach the Mix Block, and the mask's loss reaches q (Eq. 9)."""
+
+    def __init__(self, encoder: nn.Module, *arguments: Any, **overrides: Any) -> None:
+        super().__init__(encoder, *arguments, **overrides)
+        del self.encoder_k, self.head_k
+        self.uneven_passes = ""
+
+    def step(self, images: Tensor, labels: Tensor, draw: AutoMixDraw) -> StepOutput:
+        partners, draw = draw.permutation, draw.to(images.device)
+        z = self.mask_features(images)
+        projected = self.mix_block.project(z)
+        mask = self.mask_for_q(projected, draw, (images.shape[2], images.shape[3]))
+        mixed = mix(*both(images, draw), mask)
+        loss = mce = self.mixed_loss(mixed, labels, draw)
+        metrics = {"loss_mce": mce.detach()}
+        if self.options.cross_entropy:
+            ce = self.clean_loss(images, labels)
+            loss, metrics["loss_ce"] = loss + ce, ce.detach()
+        elif self.head_q is not None:
+            loss = loss + unused(find_classifier(self.encoder_q))
+        loss = loss + self.mask_loss(mask, draw.lam)
+        metrics |= {"mask_error": mask_error(mask, draw.lam), "mask_std": self.mask_std(projected, draw, z)}
+        return StepOutput(loss, metrics, mixed.detach(), mask.detach(), partners, draw.lam)
+
+    def mask_features(self, images: Tensor) -> Tensor:
+        return features(self.encoder_q, images, self.layer)
+
+    def after_step(self, progress: float) -> None:
+        self.progress, self.steps = progress, self.steps + 1
+
+    def encoders(self) -> dict[str, nn.Module]:
+        return {"q": self.encoder_q}
+
+    def train(self, mode: bool = True) -> AutoMix:
+        return nn.Module.train(self, mode)
