@@ -1,7 +1,8 @@
 """A linear probe: an encoder's features as they are, with a new classifier for a data set's classes, so that
 it has CAMs of those classes.
 
-  python benchmarks/wsol_linear_probe.py --weights tf_efficientnet_lite0.safetensors --encoder tf_efficientnet_lite0 \
+  python benchmarks/wsol_linear_probe.py \
+      --weights tf_efficientnet_lite0.safetensors --encoder tf_efficientnet_lite0 \
       --dataset cub --root /data/CUB_200_2011 --image-size 160 --output probe.pt
 
 The training images, resized straight to a square as for localization, pass through the network once; a
@@ -28,7 +29,7 @@ from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import run_script
 from automix_transfer.io import save_torch
-from automix_transfer.localization.maps.layers import find_classifier
+from automix_transfer.models.classifier import find_classifier
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.models.weights_file import CHECKPOINT_FORMAT
 
@@ -84,7 +85,8 @@ def main() -> None:
     args = parser.parse_args()
     listing = DATASETS[args.dataset](args.root, "train")
     encoder, info = load_encoder(args.weights, args.encoder)
-    name, classifier = find_classifier(encoder)
+    classifier = find_classifier(encoder)
+    name = next(name for name, module in encoder.named_modules() if module is classifier)
     transform = eval_transform(
         DataConfig(
             root=str(args.root),

@@ -7,20 +7,12 @@ import copy
 
 from torch import Tensor, nn
 
-from automix_transfer.errors import UserError
-
-
-def find_classifier(encoder: nn.Module) -> nn.Linear:
-    """The last linear layer of ``encoder``, which gives the logits."""
-    linear = [module for module in encoder.modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise UserError(f"{type(encoder).__name__} has no linear classifier; use method.heads=shared")
-    return linear[-1]
+from automix_transfer.models.classifier import find_classifier
 
 
 def copy_head(encoder: nn.Module) -> nn.Linear:
     """A second classifier that starts as a copy of the encoder's."""
-    return copy.deepcopy(find_classifier(encoder))
+    return copy.deepcopy(find_classifier(encoder, "use method.heads=shared"))
 
 
 def classify_with(encoder: nn.Module, head: nn.Linear | None, images: Tensor) -> Tensor:

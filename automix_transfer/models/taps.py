@@ -1,7 +1,8 @@
 """Feature taps: the feature map of any network at a named layer, without changing the network.
 
-A forward hook reads the output of one submodule. `features` stops the forward pass right there, which saves
-the layers behind it (for ResNet-18 and layer 3 about a quarter of a pass).
+A forward hook reads the output of one submodule. `features` stops the forward pass there, which saves the
+layers behind it (for ResNet-18 and layer 3 about a quarter of a pass). timm's `forward_intermediates` gives
+the same values, but lays the maps of transformers out otherwise in memory, which changes later sums' bits.
 """
 
 from __future__ import annotations
@@ -28,28 +29,22 @@ class _Stop(Exception):
 def features(encoder: nn.Module, images: Tensor, layer: str) -> Tensor:
     """The feature map (N, C, h, w) of ``encoder`` at submodule ``layer``; the layers behind it do not run.
 
-    Token outputs (N, T, C) of vision transformers become maps, and maps with the channels last have them
-    first; see `as_map`.
-
     Raises:
-        UserError: ``layer`` does not exist, or its output is not a feature map.
+        UserError: ``layer`` does not exist, or its output is no feature map; see `as_map`.
     """
-    try:
-        with tapped(encoder, layer, stop=True) as found:
-            # not compiled, where the encoder is: a new hook would compile it anew in each step
-            encoder.forward(images)
-    except _Stop:
-        pass
+    with tapped(encoder, layer, stop=True) as found:
+        # Not compiled, even where the encoder is: each new hook would compile it again.
+        encoder.forward(images)
     return found[0]
 
 
 @contextmanager
 def tapped(encoder: nn.Module, layer: str, stop: bool = False) -> Iterator[list[Tensor]]:
     """Within the block, each forward pass of ``encoder`` appends its feature map (N, C, h, w) at ``layer``,
-    with its gradient.
+    with its gradient; ``stop`` ends the block there.
 
     Raises:
-        UserError: as `features`.
+        UserError: as `features`, or the layer did not run.
     """
     found: list[Tensor] = []
 
@@ -61,6 +56,8 @@ def tapped(encoder: nn.Module, layer: str, stop: bool = False) -> Iterator[list[
     handle = find_layer(encoder, layer).register_forward_hook(keep)
     try:
         yield found
+    except _Stop:
+        pass
     finally:
         handle.remove()
     if not found:
@@ -71,21 +68,22 @@ def tapped(encoder: nn.Module, layer: str, stop: bool = False) -> Iterator[list[
 
 
 def find_layer(encoder: nn.Module, layer: str) -> nn.Module:
-    """The submodule called ``layer``; a missing one is a `UserError` that lists what there is."""
+    """The submodule called ``layer``; a `UserError` that suggests some where there is none."""
     modules = dict(encoder.named_modules())
     if layer and layer in modules:
         return modules[layer]
-    stages = [name for name in modules if name and name.count(".") <= 1]
-    close = difflib.get_close_matches(layer, list(modules), n=3) or stages[:12]
+    close = difflib.get_close_matches(layer, list(modules), n=3)
+    close = close or [name for name in modules if name and name.count(".") <= 1][:12]
     raise UserError(
         f"feature layer '{layer}' does not exist in {type(encoder).__name__}; for example: {', '.join(close)}"
     )
 
 
 def as_map(output: Tensor, layer: str, encoder: nn.Module) -> Tensor:
-    """The output of ``encoder``'s submodule ``layer`` as a map (N, C, h, w): maps with their channels first,
-    (N, T, C) tokens without their prefix tokens, laid out row by row to a square; Hiera's, which lie window
-    by window, by its own rule.
+    """The output of ``encoder``'s submodule ``layer`` as a map (N, C, h, w).
+
+    The channels of maps come first. Tokens (N, T, C) lose their prefix tokens and are laid out row by row to
+    a square; Hiera's, which lie window by window, by its own rule.
 
     Raises:
         UserError: it is no map, or tokens whose places are not known.
@@ -103,8 +101,7 @@ def as_map(output: Tensor, layer: str, encoder: nn.Module) -> Tensor:
         if not block.isdigit():
             raise UserError(
                 f"feature layer '{layer}' gives tokens in the order of Hiera's windows, which is known for "
-                "whole blocks only; "
-                "choose one of those, e.g. blocks.9"
+                "whole blocks only; choose one of those, e.g. blocks.9"
             )
         return encoder.reroll(output, int(block)).permute(0, 3, 1, 2)
     tokens, prefix = output.shape[1], getattr(encoder, "num_prefix_tokens", 1)
@@ -112,16 +109,14 @@ def as_map(output: Tensor, layer: str, encoder: nn.Module) -> Tensor:
     if tokens - side * side not in (0, prefix):
         raise UserError(
             f"feature layer '{layer}' gives {tokens} tokens, which are no square of patches behind {prefix} "
-            "prefix tokens; "
-            "give square images, or choose another layer"
+            "prefix tokens; give square images, or choose another layer"
         )
     patches = output[:, tokens - side * side :]  # class and distillation tokens come first
     return patches.transpose(1, 2).unflatten(2, (side, side))
 
 
 def channel_axis(output: Tensor, layer: str, encoder: nn.Module) -> int:
-    """Where a layer's output has its channels: 1 in maps (N, C, h, w); -1 in tokens (N, T, C) and in maps (N,
-    h, w, C), as Swin, SamViT and VOLO have them.
+    """Where a layer's output has its channels: 1 in maps (N, C, h, w), -1 in tokens and in maps (N, h, w, C).
 
     timm says how many channels its stages have. Elsewhere images are square, so maps are; a cube is what timm
     says of the network.
@@ -129,11 +124,9 @@ def channel_axis(output: Tensor, layer: str, encoder: nn.Module) -> int:
     if output.ndim == 3:
         return -1
     first, middle, last = output.shape[1:]
-    channels = [
-        stage["num_chs"] for stage in getattr(encoder, "feature_info", []) if stage["module"] == layer
-    ]
-    if first != last and channels and channels[0] in (first, last):
-        return 1 if channels[0] == first else -1
+    stages = {stage["module"]: stage["num_chs"] for stage in getattr(encoder, "feature_info", [])}
+    if first != last and stages.get(layer) in (first, last):
+        return 1 if stages[layer] == first else -1
     if (first == middle) != (middle == last):
         return 1 if middle == last else -1
     return -1 if getattr(encoder, "output_fmt", "") == "NHWC" else 1
@@ -142,8 +135,7 @@ def channel_axis(output: Tensor, layer: str, encoder: nn.Module) -> int:
 def feature_channels(encoder: nn.Module, layer: str) -> int:
     """Channels of the map at ``layer``, found with one forward pass of a blank image; no state changes.
 
-    The image is small, which costs little, or has the network's own side where the network does not take a
-    small one.
+    The image is small, which costs little, or has the network's own side where it does not take a small one.
 
     Raises:
         UserError: as `features`, or the network takes neither.
@@ -156,16 +148,13 @@ def feature_channels(encoder: nn.Module, layer: str) -> int:
             refusal = error
     raise UserError(
         f"{type(encoder).__name__} takes images neither of {SMALL} px nor of {own} px up to feature layer "
-        f"'{layer}' "
-        f"({first_line(refusal)}), so the channels there are not known; choose another encoder.name, or "
-        "build it for another "
+        f"'{layer}' ({first_line(refusal)}); choose another encoder.name, or build it for another "
         "data.image_size"
     ) from refusal
 
 
 def own_size(encoder: nn.Module) -> int:
-    """The side in pixels that a network is built for, by its patches or by what timm says of it; 224 where
-    neither is known."""
+    """The side in pixels that a network is built for, by its patches or timm; 224 where neither says it."""
     patches = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
     config = getattr(encoder, "pretrained_cfg", None) or {}
     return (patches or config.get("input_size") or (224,))[-1]

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
+from automix_transfer.models.classifier import classifier_prefixes
 from automix_transfer.models.encoders import EncoderInfo, create_encoder, has_own_stem, plain_info
 from automix_transfer.models.weights_file import PREFIXES, Weights, read_weights
-
-HEADS = ("fc", "head", "heads", "classifier", "linear")
 
 
 @dataclass(frozen=True)
@@ -177,17 +176,6 @@ def rebuild(
     except UserError as error:
         raise UserError(f"{weights.source}: {error}") from None
     return encoder, info, load_into(encoder, weights)
-
-
-def classifier_prefixes(encoder: nn.Module) -> tuple[str, ...]:
-    """Key prefixes of an encoder's classifier, e.g. ``("fc.",)``; found through timm's interface or by its
-    usual names."""
-    config = getattr(encoder, "default_cfg", None) or {}
-    names = config.get("classifier", ()) if isinstance(config, Mapping) else ()
-    names = (names,) if isinstance(names, str) else tuple(names or ())
-    if not names:
-        names = tuple(name for name in HEADS if hasattr(encoder, name))[:1]
-    return tuple(f"{name}." for name in names)
 
 
 def _check(

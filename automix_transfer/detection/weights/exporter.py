@@ -26,8 +26,8 @@ from automix_transfer.errors import UserError
 from automix_transfer.export.proof import Loaded, module_taps
 from automix_transfer.export.source import RESNETS, Source, refuse
 from automix_transfer.io import atomic_write, write_text
+from automix_transfer.models.classifier import classifier_prefixes
 from automix_transfer.models.encoders import EncoderInfo
-from automix_transfer.models.weights import classifier_prefixes
 
 INSTALL = "make setup, or: python detection/install_detectron2.py"
 # how an overlay begins; what begins otherwise is not ours to replace

@@ -15,14 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
-from automix_transfer.localization.maps.layers import (
-    find_classifier,
-    gradient_map_layer,
-    keep_leaf,
-    linear_map_layer,
-)
+from automix_transfer.localization.maps.layers import REMEDY, gradient_map_layer, keep_leaf, linear_map_layer
 from automix_transfer.localization.maps.map_formulas import GRADIENT_FORMULAS, METHODS, cam
 from automix_transfer.localization.maps.strides import set_output_stride
+from automix_transfer.models.classifier import find_classifier
 from automix_transfer.models.taps import as_map
 
 _MASKS_A_PASS = 64  # of Score-CAM: masked images a forward pass
@@ -71,7 +67,7 @@ class ClassActivation:
             encoder = set_output_stride(copy.deepcopy(encoder), image_size, output_stride)
         self.encoder, self.method = encoder.eval(), method
         if method == "cam":
-            self.classifier = find_classifier(self.encoder)[1]
+            self.classifier = find_classifier(self.encoder, REMEDY)
             map_layer = linear_map_layer(self.encoder, self.classifier, image_size)
         else:
             map_layer = gradient_map_layer(self.encoder, image_size, layer)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError, first_line
+from automix_transfer.models.classifier import find_classifier
 from automix_transfer.models.encoders import feature_layer
 from automix_transfer.models.taps import as_map, find_layer
 
-_HEAD_NAMES = ("fc", "head", "classifier", "linear", "heads")
 # relative; mixed kernels differ by 1e-6, a norm or a hidden layer between pooling and classifier by far more
 _TOLERANCE = 1e-3
-_REMEDY = "choose --method gradcam, gradcam++, layercam or scorecam, which take any head"
+REMEDY = "choose --method gradcam, gradcam++, layercam or scorecam, which take any head"
 
 
 @dataclass(frozen=True)
@@ -31,28 +31,6 @@ class MapLayer:
 
     name: str
     shape: tuple[int, int]
-
-
-def find_classifier(encoder: nn.Module) -> tuple[str, nn.Linear]:
-    """Name and module of the encoder's final linear layer.
-
-    Raises:
-        UserError: there is none.
-    """
-    candidates = [
-        getattr(encoder, "get_classifier", lambda: None)(),
-        *(getattr(encoder, name, None) for name in _HEAD_NAMES),
-    ]
-    for candidate in candidates:
-        if isinstance(candidate, nn.Sequential) and len(candidate):
-            candidate = candidate[-1]
-        if isinstance(candidate, nn.Linear):
-            return next(name for name, module in encoder.named_modules() if module is candidate), candidate
-    raise UserError(
-        f"{type(encoder).__name__} has no linear classifier, so it has no CAM (which needs global average "
-        "pooling followed "
-        f"by one linear layer, as in resnet50 or efficientnet_b0); {_REMEDY}"
-    )
 
 
 @torch.no_grad()
@@ -84,7 +62,7 @@ def linear_map_layer(encoder: nn.Module, classifier: nn.Linear, image_size: int)
     if not pooled or pooled[-1].ndim != 2:
         raise UserError(
             f"{type(encoder).__name__}'s classifier does not read one vector an image, so it has no CAM; "
-            f"{_REMEDY}"
+            f"{REMEDY}"
         )
     scale = pooled[-1].abs().max()
     fitting = [layer for layer, mean in seen if (mean - pooled[-1]).abs().max() <= _TOLERANCE * scale]
@@ -96,12 +74,12 @@ def linear_map_layer(encoder: nn.Module, classifier: nn.Linear, image_size: int)
             f"{type(encoder).__name__}'s classifier reads a map of a single cell at {image_size} px, which "
             "cannot localize: "
             "set a larger --image-size or a smaller --output-stride; if the network has layers between "
-            "pooling and classifier, " + _REMEDY
+            "pooling and classifier, " + REMEDY
         )
     raise UserError(
         f"{type(encoder).__name__}'s classifier does not read the spatial mean of a feature map (a class "
         "token, or a "
-        f"layer lies between pooling and classifier), so it has no CAM; {_REMEDY}"
+        f"layer lies between pooling and classifier), so it has no CAM; {REMEDY}"
     )
 
 
@@ -116,7 +94,7 @@ def gradient_map_layer(encoder: nn.Module, image_size: int, name: str | None = N
     names = [name] if name else []
     if not name:
         try:
-            names.append(linear_map_layer(encoder, find_classifier(encoder)[1], image_size).name)
+            names.append(linear_map_layer(encoder, find_classifier(encoder), image_size).name)
         except UserError:
             stage = feature_layer(encoder, 4)
             names += [stage, f"{stage}.norm1"]

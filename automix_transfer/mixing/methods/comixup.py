@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import check_blocks, check_range
-from automix_transfer.mixing.heads import find_classifier
 from automix_transfer.mixing.losses import LossOptions, check_batch, check_loss, label_loss, target_loss
 from automix_transfer.mixing.methods.mixup import check_alpha
 from automix_transfer.mixing.methods.vanilla import SingleEncoderMethod
 from automix_transfer.mixing.parts.comixup_solver import label_outputs
 from automix_transfer.mixing.parts.mincut import in_threads
 from automix_transfer.mixing.parts.saliency import block_shares, enlarge, input_saliency, saliency_with_loss
+from automix_transfer.models.classifier import find_classifier
 from automix_transfer.models.encoders import EncoderInfo
 
 
@@ -83,7 +83,7 @@ def draw_comixup(count: int, options: CoMixupOptions, rng: torch.Generator | Non
 
 
 def similarity(saliency: Tensor, omega: float, pool: int) -> Tensor:
-    """A = (1-ω)·I + ω·n·D/ΣD (n, n), D the city-block distances between the most salient places of (n, H, W)."""
+    """A = (1-ω)·I + ω·n·D/ΣD (n, n), D the city-block distances of the most salient places of (n, H, W)."""
     pool = min(pool, *saliency.shape[1:])
     pooled = functional.avg_pool2d(
         saliency.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).unsqueeze(1), pool, stride=1
