@@ -11,8 +11,7 @@ from PIL import Image
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """A value from a file as it may stand in a message: one line of printable ASCII, cut at ``limit``
-    characters."""
+    """A value from a file as a message may show it: one line of printable ASCII, at most ``limit`` long."""
     try:
         text = ascii(value)
     except (RecursionError, ValueError):  # nested too deep, or an integer of thousands of digits
@@ -31,15 +30,29 @@ def as_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def as_whole(value: Any) -> int | None:
+    """A whole number, which may be stored as a float; None for anything else (booleans are none)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, float) and value.is_integer() else None
+
+
 def is_plain_name(name: str) -> bool:
     """Whether a name from a file stays inside the folder that it is joined to."""
     path = Path(name)
     return bool(name.strip()) and name.isprintable() and not path.is_absolute() and ".." not in path.parts
 
 
-def image_problem(path: Path, size: tuple[int, int] | None) -> str | None:
-    """What is wrong with an image file, from its header only: missing, unreadable, or of another (width,
-    height) than annotated."""
+def image_problem(path: Path, size: tuple[int, int] | None, read: bool = True) -> str | None:
+    """What is wrong with an image file: missing, unreadable, or of another (width, height) than annotated.
+
+    Only its header is read; without ``read`` not even that, and only a missing file is a problem.
+    """
+    if not read:
+        try:
+            return None if path.is_file() else "is missing"
+        except (OSError, ValueError):  # a name that no file can have
+            return "is missing"
     try:
         with Image.open(path) as image:
             actual = image.size
@@ -50,14 +63,6 @@ def image_problem(path: Path, size: tuple[int, int] | None) -> str | None:
     if size is not None and actual != size:
         return f"is {actual[0]}x{actual[1]} pixels, but its annotation says {size[0]}x{size[1]}"
     return None
-
-
-def missing_problem(path: Path) -> str | None:
-    """The words "is missing", or None where a file is there."""
-    try:
-        return None if path.is_file() else "is missing"
-    except (OSError, ValueError):  # a name that no file can have
-        return "is missing"
 
 
 def clip_box(box: Sequence[float], width: float, height: float, tolerance: float = 1.0) -> list[float] | str:

@@ -22,16 +22,10 @@ from pathlib import Path
 
 from automix_transfer.data.cache import cache_file
 from automix_transfer.data.images import ImageFacts, cut_bottom, decode_image
-from automix_transfer.data.layouts.cars import CARS_LAYOUT
-from automix_transfer.data.layouts.cifar import CIFAR10, CIFAR100
-from automix_transfer.data.layouts.folders import FOLDER_LAYOUT, TINY_LAYOUT
-from automix_transfer.data.layouts.large_scale import INAT_LAYOUT, PLACES_LAYOUT
-from automix_transfer.data.layouts.lists import AIRCRAFT_LAYOUT, CUB_LAYOUT
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.problems import ListError, Problems
-from automix_transfer.data.registry import DATASETS, SPLITS, load_listing
+from automix_transfer.data.registry import LAYOUTS, load_listing
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.data.shards.index import SHARD_LAYOUT
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import write_json
 from automix_transfer.progress import Progress
@@ -271,17 +265,9 @@ def _warn(bad: dict[int, str], what: str, total: int) -> None:
         )
 
 
-LAYOUTS = f"""layouts:
-  imagefolder         {FOLDER_LAYOUT}
-  cifar10             {CIFAR10.layout}
-  cifar100            {CIFAR100.layout}
-  tiny_imagenet       {TINY_LAYOUT}
-  cub                 {CUB_LAYOUT}
-  aircraft            {AIRCRAFT_LAYOUT}
-  cars                {CARS_LAYOUT}
-  inaturalist2017/8   {INAT_LAYOUT}
-  places205           {PLACES_LAYOUT}
-  shards              {SHARD_LAYOUT}
+LAYOUT_LINES = "\n".join(f"  {name:<17} {layout.files}" for name, layout in LAYOUTS.items())
+EPILOG = f"""layouts:
+{LAYOUT_LINES}
 
 examples:
   python -m automix_transfer.data.check --dataset cub --root /data/CUB_200_2011
@@ -292,15 +278,15 @@ Every image is decoded as in training, about 100 to 1,000 images a second and co
 2: something is wrong, and all of it is printed. Restore single bad images, or set data.on_bad_image=skip."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m automix_transfer.data.check") -> int:
     """The command line; see ``--help``."""
     parser = argparse.ArgumentParser(
-        prog="python -m automix_transfer.data.check",
-        epilog=LAYOUTS,
+        prog=prog,
+        epilog=EPILOG,
         description="Check a data set's layout, lists, images and boxes, and say what it holds.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--dataset", required=True, choices=list(DATASETS), help="how ROOT is laid out")
+    parser.add_argument("--dataset", required=True, choices=list(LAYOUTS), help="how ROOT is laid out")
     parser.add_argument("--root", required=True, help="the folder that holds the data set")
     parser.add_argument(
         "--split",
@@ -318,28 +304,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--workers", type=int, default=0, help="threads (default: one a core)")
     options = parser.parse_args(arguments)
-    splits = options.split or list(SPLITS[options.dataset])
+    splits = options.split or list(LAYOUTS[options.dataset].splits)
     config = DataConfig(dataset=options.dataset, root=options.root, crop_banner=not options.keep_banner)
     if "train" not in splits:
         config.train_split = splits[0]
     try:
         report = check_root(config, splits, not options.lists_only, max(0, options.workers))
+        print(report)
+        problems, where = report.problems, ""
     except ListError as error:
-        print("\n".join(error.found))
-        print(
-            f"error: {len(error.found):,} problem(s) in the lists of {options.dataset} at {options.root}",
-            file=sys.stderr,
-        )
-        return 2
-    print(report)
-    if report.problems:
-        print("\n".join(report.problems))
-        print(
-            f"error: {len(report.problems):,} problem(s) in {options.dataset} at {options.root}",
-            file=sys.stderr,
-        )
-        return 2
-    return 0
+        problems, where = error.found, "the lists of "
+    if not problems:
+        return 0
+    print("\n".join(problems))
+    said = f"{len(problems):,} problem(s) in {where}{options.dataset} at {options.root}"
+    print(f"error: {said}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

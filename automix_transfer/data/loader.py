@@ -144,9 +144,12 @@ def loader_options(workers: int, seed: int) -> dict[str, Any]:
 
 
 def _start_worker(_: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the training process must be able
-    to finish its step and save: a worker ends only when that process says so (or, by torch's watchdog, within
-        seconds of its death)."""
+    """Let a worker end only when its training process says so, or within seconds of that process's death.
+
+    Ctrl-C and a scheduler's SIGTERM reach workers, too, but the training process must be able to finish its
+    step and save. Its own SIGTERM must be obeyed, else the interpreter would wait for workers at its end for
+    ever.
+    """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS

@@ -1,7 +1,7 @@
-"""A training split with images that were mixed offline: `images/*.png` and `soft_labels.npy` (M, classes)
-beside a `mixed.json`.
+"""A training split with images that were mixed offline.
 
-Items of such a data set have soft labels (classes,); the real images' are one-hot.
+Their folder holds `images/*.png`, `soft_labels.npy` (M, classes) and `mixed.json`. Items of such a data set
+have soft labels (classes,); those of the real images are one-hot.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -52,22 +51,11 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
     if about.get("classes") != list(classes):
         raise UserError(
             f"{folder} was mixed from other classes than the {len(classes)} of this data set; give the "
-            "folder that was "
-            "written from it"
+            "folder that was written from it"
         )
     try:
         labels = np.load(folder / SOFT_LABELS, mmap_mode="r", allow_pickle=False)
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        SyntaxError,
-        TypeError,
-        KeyError,
-        MemoryError,
-        OverflowError,
-        TokenError,
-    ) as error:
+    except Exception as error:  # NumPy raises nearly anything on a damaged header
         raise UserError(
             f"{folder / SOFT_LABELS} could not be read as a NumPy array; write the data set again"
         ) from error
@@ -75,8 +63,7 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
     if labels.shape != (len(files), len(classes)) or labels.dtype != np.float32:
         raise UserError(
             f"{folder / SOFT_LABELS} is {labels.dtype} {labels.shape}, but {len(files)} images of "
-            f"{len(classes)} classes need "
-            f"float32 ({len(files)}, {len(classes)}); write the data set again"
+            f"{len(classes)} classes need float32 ({len(files)}, {len(classes)}); write the data set again"
         )
     if len(files) and not (np.all(labels >= 0) and np.allclose(labels.sum(axis=1), 1, atol=1e-3)):
         raise UserError(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from automix_transfer.data.listing import Listing
-from automix_transfer.data.registry import DATASETS, SPLITS, load_listing
+from automix_transfer.data.registry import LAYOUTS, load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.shards.index import CLASSES
 from automix_transfer.data.shards.tar import BLOCK
@@ -129,15 +129,13 @@ def _tar_bytes(sizes: Sequence[int], labels: Sequence[int]) -> int:
     return -(-blocks * BLOCK // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m automix_transfer.data.pack") -> int:
     """The command line; see ``--help``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m automix_transfer.data.pack", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--dataset",
         required=True,
-        choices=[name for name in DATASETS if name != "shards"],
+        choices=[name for name in LAYOUTS if name != "shards"],
         help="how ROOT is laid out",
     )
     parser.add_argument("--root", required=True, help="the folder that holds the data set")
@@ -158,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.megabytes < 1:
         raise UserError(f"--megabytes {options.megabytes} must be at least 1")
-    for split in dict.fromkeys(options.split or SPLITS[options.dataset]):
+    for split in dict.fromkeys(options.split or LAYOUTS[options.dataset].splits):
         listing = load_listing(DataConfig(dataset=options.dataset, root=options.root), split)
         try:
             shards = pack(listing, Path(options.output), split, options.megabytes)

@@ -1,5 +1,4 @@
-"""Data sets by name: a dict of functions (root, split) -> `Listing`. A new layout is one function and one
-line here."""
+"""Data sets by name. A new one is a function (root, split) -> `Listing` in `layouts`, and one line here."""
 
 from __future__ import annotations
 
@@ -8,45 +7,49 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from automix_transfer.data.layouts.cars import cars
-from automix_transfer.data.layouts.cifar import cifar10, cifar100
-from automix_transfer.data.layouts.folders import imagefolder, tiny_imagenet
-from automix_transfer.data.layouts.large_scale import inaturalist2017, inaturalist2018, places205
-from automix_transfer.data.layouts.lists import aircraft, cub
+from automix_transfer.data.layouts.cars import CARS_LAYOUT, cars
+from automix_transfer.data.layouts.cifar import CIFAR10, CIFAR100, cifar10, cifar100
+from automix_transfer.data.layouts.folders import FOLDER_LAYOUT, TINY_LAYOUT, imagefolder, tiny_imagenet
+from automix_transfer.data.layouts.large_scale import (
+    INAT_LAYOUT,
+    PLACES_LAYOUT,
+    inaturalist2017,
+    inaturalist2018,
+    places205,
+)
+from automix_transfer.data.layouts.lists import AIRCRAFT_LAYOUT, CUB_LAYOUT, aircraft, cub
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.data.shards.index import shards
+from automix_transfer.data.shards.index import SHARD_LAYOUT, shards
 from automix_transfer.errors import UserError
 from automix_transfer.io import expand_home
 
-# The splits that the check looks at unless told.
-SPLITS: dict[str, tuple[str, ...]] = {
-    "imagefolder": ("train", "val"),
-    "tiny_imagenet": ("train", "val"),
-    "cub": ("train", "test"),
-    "aircraft": ("train", "val", "test"),
-    "cifar10": ("train", "test"),
-    "cifar100": ("train", "test"),
-    "cars": ("train", "test"),
-    "inaturalist2017": ("train", "val"),
-    "inaturalist2018": ("train", "val"),
-    "places205": ("train", "val"),
-    "shards": ("train", "val"),
+
+class Layout(NamedTuple):
+    """How a data set lies on disk: its reader, the splits that are usual, and which files lie where."""
+
+    read: Callable[[Path, str], Listing]
+    splits: tuple[str, ...]
+    files: str
+
+
+LAYOUTS = {
+    "imagefolder": Layout(imagefolder, ("train", "val"), FOLDER_LAYOUT),
+    "cifar10": Layout(cifar10, ("train", "test"), CIFAR10.layout),
+    "cifar100": Layout(cifar100, ("train", "test"), CIFAR100.layout),
+    "tiny_imagenet": Layout(tiny_imagenet, ("train", "val"), TINY_LAYOUT),
+    "cub": Layout(cub, ("train", "test"), CUB_LAYOUT),
+    "aircraft": Layout(aircraft, ("train", "val", "test"), AIRCRAFT_LAYOUT),
+    "cars": Layout(cars, ("train", "test"), CARS_LAYOUT),
+    "inaturalist2017": Layout(inaturalist2017, ("train", "val"), INAT_LAYOUT),
+    "inaturalist2018": Layout(inaturalist2018, ("train", "val"), INAT_LAYOUT),
+    "places205": Layout(places205, ("train", "val"), PLACES_LAYOUT),
+    "shards": Layout(shards, ("train", "val"), SHARD_LAYOUT),
 }
-DATASETS: dict[str, Callable[[Path, str], Listing]] = {
-    "imagefolder": imagefolder,
-    "tiny_imagenet": tiny_imagenet,
-    "cub": cub,
-    "aircraft": aircraft,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "cars": cars,
-    "inaturalist2017": inaturalist2017,
-    "inaturalist2018": inaturalist2018,
-    "places205": places205,
-    "shards": shards,
-}
+DATASETS = {name: layout.read for name, layout in LAYOUTS.items()}
+SPLITS = {name: layout.splits for name, layout in LAYOUTS.items()}
 
 
 def load_listing(config: DataConfig, split: str) -> Listing:
@@ -76,8 +79,7 @@ def load_listing(config: DataConfig, split: str) -> Listing:
     if config.classes and not config.limit_classes and found != config.classes:
         raise UserError(
             f"data.root={root} holds {found} classes, but this recipe is for {config.classes} "
-            "(data.classes); give the root "
-            f"of its own data set, or say data.classes={found} to train on this one"
+            f"(data.classes); give the root of its own data set, or set data.classes={found} to train on it"
         )
     if not config.crop_banner:
         listing = replace(listing, crop_bottom=0)
@@ -85,8 +87,7 @@ def load_listing(config: DataConfig, split: str) -> Listing:
 
 
 def limit(listing: Listing, classes: int = 0, per_class: int = 0) -> Listing:
-    """The first ``classes`` classes and the first ``per_class`` images of each, in the listing's order; 0
-    keeps all."""
+    """The first ``classes`` classes and the first ``per_class`` images of each in order; 0 keeps all."""
     if not classes and not per_class:
         return listing
     taken: defaultdict[int, int] = defaultdict(int)

@@ -19,6 +19,15 @@ from automix_transfer.synthetic.things import COCO_CLASSES, IMAGENET_CLASSES, SP
 
 Seeds = Callable[..., int]  # (purpose, *coordinates) -> seed
 WNIDS = [f"n{90000001 + index}" for index in range(len(IMAGENET_CLASSES))]
+COCO_INFO = {
+    "description": "automix_transfer embedded data, rendered",
+    "url": "",
+    "version": "1.0",
+    "year": 2026,
+    "contributor": "automix_transfer",
+    "date_created": "2026/01/01",
+}
+COCO_LICENSE = {"url": "https://www.apache.org/licenses/LICENSE-2.0", "id": 1, "name": "Apache License 2.0"}
 COCO_CATEGORY_IDS = [1, 2, 3, 5, 6, 8, 11, 13]  # with gaps, as the real ones have
 
 
@@ -37,7 +46,6 @@ def scaled(count: int, scale: float, least: int = 2) -> int:
 
 
 # --- ImageNet
-# -----------------------------------------------------------------------------------------------------------
 def imagenet_jobs(scale: float, seeds: Seeds) -> list[Job]:
     """train/<wnid>/<wnid>_N.JPEG and val/<wnid>/ILSVRC2012_val_NNNNNNNN.JPEG."""
     jobs = []
@@ -68,7 +76,6 @@ def imagenet_annotations(folder: Path, records: list[Record]) -> None:
 
 
 # --- CUB-200-2011
-# -------------------------------------------------------------------------------------------------------
 def cub_jobs(scale: float, seeds: Seeds) -> list[Job]:
     """images/<NNN.Name>/<Name>_NNNN_NNNNN.jpg; whether an image is for training is its number's matter, see
     `_cub_is_train`."""
@@ -109,7 +116,6 @@ def cub_annotations(folder: Path, records: list[Record]) -> None:
 
 
 # --- FGVC-Aircraft
-# ------------------------------------------------------------------------------------------------------
 _AIRCRAFT_SPLITS = {"train": 15, "val": 15, "test": 20}
 
 
@@ -157,7 +163,6 @@ def aircraft_annotations(folder: Path, records: list[Record]) -> None:
 
 
 # --- PASCAL VOC
-# ---------------------------------------------------------------------------------------------------------
 def voc_jobs(scale: float, seeds: Seeds) -> list[Job]:
     """JPEGImages/NNNNNN.jpg; of every four images in a row the first three are trainval, the last is test."""
     count = scaled(100, scale, least=len(VOC_CLASSES)) * 4
@@ -194,10 +199,10 @@ def _voc_xml(record: Record) -> str:
     objects = "".join(_voc_object(instance) for instance in record.instances)
     return (
         f"<annotation>\n\t<folder>VOC2007</folder>\n\t<filename>{escape(Path(record.file).name)}</filename>\n"
-        "\t<source>\n\t\t<database>automix_transfer embedded "
-        "data</database>\n\t\t<annotation>rendered</annotation>\n"
-        "\t\t<image>rendered</image>\n\t</source>\n"
-        f"\t<size>\n\t\t<width>{record.width}</width>\n\t\t<height>{record.height}</height>\n\t\t<depth>3</depth>\n\t</size>\n"
+        "\t<source>\n\t\t<database>automix_transfer embedded data</database>\n"
+        "\t\t<annotation>rendered</annotation>\n\t\t<image>rendered</image>\n\t</source>\n"
+        f"\t<size>\n\t\t<width>{record.width}</width>\n\t\t<height>{record.height}</height>\n"
+        f"\t\t<depth>3</depth>\n\t</size>\n"
         f"\t<segmented>0</segmented>\n{objects}</annotation>\n"
     )
 
@@ -209,14 +214,14 @@ def _voc_object(instance: Instance) -> str:
         for name in ("truncated", "occluded", "difficult")
     )
     return (
-        f"\t<object>\n\t\t<name>{VOC_CLASSES[instance.label].name}</name>\n\t\t<pose>Unspecified</pose>\n{flags}"
-        f"\t\t<bndbox>\n\t\t\t<xmin>{x0 + 1}</xmin>\n\t\t\t<ymin>{y0 + 1}</ymin>\n\t\t\t<xmax>{x1}</xmax>\n\t\t\t<ymax>{y1}</ymax>\n"
-        "\t\t</bndbox>\n\t</object>\n"
+        f"\t<object>\n\t\t<name>{VOC_CLASSES[instance.label].name}</name>\n"
+        f"\t\t<pose>Unspecified</pose>\n{flags}\t\t<bndbox>\n"
+        f"\t\t\t<xmin>{x0 + 1}</xmin>\n\t\t\t<ymin>{y0 + 1}</ymin>\n"
+        f"\t\t\t<xmax>{x1}</xmax>\n\t\t\t<ymax>{y1}</ymax>\n\t\t</bndbox>\n\t</object>\n"
     )
 
 
 # --- COCO
-# ---------------------------------------------------------------------------------------------------------------
 def coco_jobs(scale: float, seeds: Seeds) -> list[Job]:
     """train2017/<12 digits>.jpg and val2017/<12 digits>.jpg."""
     jobs = []
@@ -232,6 +237,10 @@ def coco_jobs(scale: float, seeds: Seeds) -> list[Job]:
 
 def coco_annotations(folder: Path, records: list[Record]) -> None:
     """annotations/instances_{train,val}2017.json."""
+    categories = [
+        {"supercategory": kind.shape, "id": number, "name": kind.name}
+        for number, kind in zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True)
+    ]
     for split in ("train2017", "val2017"):
         members = [record for record in records if record.file.startswith(split)]
         images = [
@@ -261,23 +270,11 @@ def coco_annotations(folder: Path, records: list[Record]) -> None:
                     }
                 )
         content = {
-            "info": {
-                "description": "automix_transfer embedded data, rendered",
-                "url": "",
-                "version": "1.0",
-                "year": 2026,
-                "contributor": "automix_transfer",
-                "date_created": "2026/01/01",
-            },
-            "licenses": [
-                {"url": "https://www.apache.org/licenses/LICENSE-2.0", "id": 1, "name": "Apache License 2.0"}
-            ],
+            "info": COCO_INFO,
+            "licenses": [COCO_LICENSE],
             "images": images,
             "annotations": annotations,
-            "categories": [
-                {"supercategory": kind.shape, "id": number, "name": kind.name}
-                for number, kind in zip(COCO_CATEGORY_IDS, COCO_CLASSES, strict=True)
-            ],
+            "categories": categories,
         }
         _write(folder / "annotations" / f"instances_{split}.json", json.dumps(content))
 

@@ -27,7 +27,6 @@ from automix_transfer.synthetic.parts import (
 )
 
 # --- difficulty
-# ---------------------------------------------------------------------------------------------------------
 OBJECT_RADIUS = (0.23, 0.29)  # of the image's shorter side; an object spans about twice that
 OBJECT_OFF_CENTRE = 0.24  # largest distance of the object's centre from the image's, of each side
 OBJECT_TURN = 0.3  # radians, either way
@@ -42,7 +41,6 @@ LIGHT = (0.8, 1.15)  # gain
 GAMMA = (0.85, 1.2)
 NOISE = (0.0, 5.0)  # standard deviation in grey levels
 BLUR = (0.0, 0.4)  # standard deviation in pixels
-# ------------------------------------------------------------------------------------------------------------------------
 
 Generator = np.random.Generator
 BADGE = polar(lambda angle: np.full_like(angle, 1.0), 32)

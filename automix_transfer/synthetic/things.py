@@ -74,7 +74,6 @@ def make_object(rng: Generator, kind: ObjectClass) -> Thing:
 
 
 # --- birds
-# --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Species:
     """A bird: the genus gives body and plumage; beak and the marking on the tail give the species."""
@@ -154,7 +153,6 @@ def make_bird(rng: Generator, species: Species) -> Thing:
 
 
 # --- aircraft
-# -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Variant:
     """An aircraft seen from above: the manufacturer gives the wings, the family the livery, the variant a

@@ -1,11 +1,8 @@
-"""The embedded data: rendered images in the native layouts of the real data sets, so that every script runs
-on them unchanged.
+"""The embedded data: rendered images in the layouts of real data sets, so that scripts run on them unchanged.
 
-    python -m automix_transfer.synthetic.write --out datasets
-
-writes imagenet/, CUB_200_2011/, fgvc-aircraft-2013b/, VOC2007/ and coco/ in well under a minute. The same
-seed and scale give the same bytes. Each data set is written beside its place and renamed when it is complete;
-one that is complete is left alone.
+``python -m automix_transfer.synthetic.write --out datasets`` writes imagenet/, CUB_200_2011/,
+fgvc-aircraft-2013b/, VOC2007/ and coco/ in well under a minute. The same seed and scale give the same bytes.
+Each data set is written beside its place and renamed when it is complete; one that is complete is left alone.
 """
 
 from __future__ import annotations
@@ -15,14 +12,15 @@ import json
 import multiprocessing
 import os
 import shutil
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.errors import UserError, run_script
+from automix_transfer.progress import Progress, to_stderr
 from automix_transfer.synthetic.released import LAYOUTS, Layout
 from automix_transfer.synthetic.rendering import Job, Record, write_images
 
@@ -48,8 +46,6 @@ def write_all(
         UserError: ``out`` cannot be written, or holds real data where an embedded set would go; that is never
             touched.
     """
-    from automix_transfer.errors import UserError
-
     if not 0 < scale <= 100:
         raise UserError(
             f"--scale {scale} is out of range; give a number above 0 and up to 100 (1 is what the demo uses)"
@@ -66,8 +62,7 @@ def write_all(
     except OSError as error:
         raise UserError(
             f"{error.filename or out} could not be written ({error.strerror or error}); free space or choose "
-            "another --out. "
-            "Data sets that were complete are untouched"
+            "another --out. Data sets that were complete are untouched"
         ) from error
     return [out / layout.folder for layout in LAYOUTS]
 
@@ -83,7 +78,7 @@ def _write_layouts(
         )
         for layout in layouts
     }
-    total, done, start = sum(map(len, jobs.values())), 0, time.monotonic()
+    total, done, start, show = sum(map(len, jobs.values())), 0, time.monotonic(), Progress("rendering")
     with _workers(min(processes, total // CHUNK + 1) if total >= POOL_FROM else 1) as run:
         for layout in layouts:
             part = out / f".{layout.folder}.part"
@@ -95,7 +90,7 @@ def _write_layouts(
                 for chunk in run(part, jobs[layout.folder]):
                     records += chunk
                     if progress:
-                        _show(done + len(records), total, layout.folder, start)
+                        show(done + len(records), total, layout.folder)
                 layout.annotations(part, records)
                 _write_manifest(part, seed, scale)
                 _swap_in(part, out / layout.folder)
@@ -104,10 +99,8 @@ def _write_layouts(
             done += len(jobs[layout.folder])
     if progress:
         size = sum(json.loads((out / layout.folder / MANIFEST).read_text())["bytes"] for layout in layouts)
-        print(
-            f"{total} images, {size / 1e6:.0f} MB, written to {out} in {time.monotonic() - start:.0f} s",
-            file=sys.stderr,
-        )
+        seconds = time.monotonic() - start
+        to_stderr(f"{total} images, {size / 1e6:.0f} MB, written to {out} in {seconds:.0f} s")
 
 
 @contextmanager
@@ -125,25 +118,11 @@ def _workers(processes: int) -> Iterator[Any]:
         yield lambda folder, jobs: pool.map(write_images, [folder] * len(split(jobs)), split(jobs))
 
 
-def _show(done: int, total: int, name: str, start: float) -> None:
-    seconds = time.monotonic() - start
-    rate, left = done / max(seconds, 1e-6), (total - done) * seconds / done
-    line = f"rendering {name}: {done}/{total} images, {rate:.0f} images/s, {left:.0f} s left"
-    if sys.stderr.isatty():
-        print(f"\r{line:<90}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-    elif done == total or done // 1000 != (done - CHUNK) // 1000:
-        print(line, file=sys.stderr, flush=True)
-
-
 # --- complete or not there
-# ----------------------------------------------------------------------------------------------
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]
-
-
-def _write_manifest(folder: Path, seed: int, scale: float) -> None:
-    files = _files(folder)
-    manifest = {
+def _manifest(folder: Path, seed: int, scale: float) -> dict[str, Any]:
+    """What was rendered, and what lies there now."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]
+    return {
         "note": "Rendered by automix_transfer.synthetic.write; not the data set whose layout it has.",
         "version": VERSION,
         "seed": seed,
@@ -151,44 +130,29 @@ def _write_manifest(folder: Path, seed: int, scale: float) -> None:
         "files": len(files),
         "bytes": sum(path.stat().st_size for path in files),
     }
+
+
+def _write_manifest(folder: Path, seed: int, scale: float) -> None:
+    manifest = _manifest(folder, seed, scale)
     with (folder / MANIFEST).open("w", encoding="utf-8") as file:
         file.write(json.dumps(manifest, indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) else None
-
-
 def _is_complete(folder: Path, seed: int, scale: float) -> bool:
     """Written by this version with this seed and scale, and all its files still there in full."""
-    manifest = _read_manifest(folder)
-    if manifest is None or [manifest.get(key) for key in ("version", "seed", "scale")] != [
-        VERSION,
-        seed,
-        scale,
-    ]:
+    try:
+        written = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
-    files = _files(folder)
-    return [len(files), sum(path.stat().st_size for path in files)] == [
-        manifest.get("files"),
-        manifest.get("bytes"),
-    ]
+    return written == _manifest(folder, seed, scale)
 
 
 def _refuse_foreign(folder: Path) -> None:
-    from automix_transfer.errors import UserError
-
-    if (
-        folder.exists()
-        and not (folder / MANIFEST).exists()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
+    if not folder.exists() or (folder / MANIFEST).exists():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
         raise UserError(
             f"{folder} exists and was not written by this program, so it was left alone; choose another --out"
         )
@@ -214,35 +178,28 @@ def _locked(out: Path) -> Iterator[None]:
         yield
 
 
-def main() -> int:
-    """The command line."""
+def main(
+    arguments: Sequence[str] | None = None, prog: str = "python -m automix_transfer.synthetic.write"
+) -> int:
+    """The command line; see ``--help``."""
     parser = argparse.ArgumentParser(
-        prog="python -m automix_transfer.synthetic.write",
-        description=(__doc__ or "").split("\n")[0],
+        prog=prog,
+        description="Render the embedded data: images in the native layouts of real data sets.",
         epilog=(
             "A data set that is already complete for this seed and scale is left as it is, so the command "
-            "can be repeated at no cost. "
-            "A folder that this program did not write is never touched."
+            "can be repeated at no cost. A folder that this program did not write is never touched."
         ),
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("datasets"),
-        help="folder for the five data sets (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: %(default)s)")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="multiplies the numbers of images (default: %(default)s)"
-    )
-    parser.add_argument("--processes", type=int, default=None, help="worker processes (default: one a CPU)")
-    options = parser.parse_args()
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("datasets"), help="for the five data sets (default: %(default)s)")
+    add("--seed", type=int, default=0, help="same seed, same bytes (default: %(default)s)")
+    add("--scale", type=float, default=1.0, help="multiplies the numbers of images (default: %(default)s)")
+    add("--processes", type=int, default=None, help="worker processes (default: one a CPU)")
+    options = parser.parse_args(arguments)
     for folder in write_all(options.out, options.seed, options.scale, options.processes):
         print(folder)
     return 0
 
 
 if __name__ == "__main__":
-    from automix_transfer.errors import run_script
-
     run_script(main)

@@ -117,6 +117,7 @@ def test_help_teaches_the_layouts(capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_mistake_on_the_command_line_is_one_sentence(tmp_path):
     command = [
         sys.executable,

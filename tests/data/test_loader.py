@@ -136,6 +136,7 @@ def test_a_killed_worker_is_explained(dataset, monkeypatch):
         next(iter(train_loader(dataset, 1, seed=0)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="needs Linux")
 def test_workers_outlive_signals_to_the_group_and_end_with_the_process(root):
     script = textwrap.dedent(f"""

@@ -42,7 +42,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 # --- same seed, same bytes
-# ----------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_bytes_depend_on_the_seed_only_and_not_on_the_number_of_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "POOL_FROM", 1)
     monkeypatch.setattr(synthetic, "CHUNK", 3)
@@ -70,7 +70,6 @@ def test_an_image_depends_on_its_seed_only(kind):
 
 
 # --- complete or not there
-# ----------------------------------------------------------------------------------------------
 def test_a_second_call_changes_nothing(data):
     before = {path: path.stat().st_mtime_ns for path in data.rglob("*.jpg")}
     write_all(data, seed=3, scale=SCALE, progress=False)
@@ -126,6 +125,7 @@ def test_a_full_disk_is_one_clear_sentence_and_leaves_no_half_set(tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == [".synthetic.lock"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--scale", "0"], ["--scale", "nan"], ["--out", "/proc/nothing"]])
 def test_bad_arguments_exit_with_2_and_no_traceback(arguments):
     done = subprocess.run(
@@ -138,7 +138,6 @@ def test_bad_arguments_exit_with_2_and_no_traceback(arguments):
 
 
 # --- layouts
-# ------------------------------------------------------------------------------------------------------------
 def test_imagenet_folders_hold_sixteen_balanced_classes(data):
     train, val = ImageFolder(data / "imagenet" / "train"), ImageFolder(data / "imagenet" / "val")
     assert train.classes == val.classes and len(train.classes) == len(IMAGENET_CLASSES) == 16
@@ -266,7 +265,6 @@ def test_coco_is_read_by_pycocotools_and_polygons_cover_the_masks(data, capsys):
 
 
 # --- exact boxes
-# --------------------------------------------------------------------------------------------------------
 def matte(one: Placed, height: int, width: int) -> np.ndarray:
     """How much of each pixel a thing covers, found from two pictures of it alone: before black and before
     white."""
@@ -338,7 +336,6 @@ def test_a_traced_mask_is_the_mask():
 
 
 # --- difficulty
-# ---------------------------------------------------------------------------------------------------------
 def test_objects_are_partial_and_off_centre():
     shares, centres = [], []
     for seed in range(60):
@@ -350,6 +347,7 @@ def test_objects_are_partial_and_off_centre():
     assert 0.35 < np.mean(shares) < 0.65 and np.std(centres) > 0.08
 
 
+@pytest.mark.slow
 def test_a_linear_model_on_pixels_stays_far_below_a_network(tmp_path):
     """Sixteen classes, 40 + 20 images each: ridge-like logistic regression on 16×16 pixels must stay below 40
     % (chance 6 %)."""

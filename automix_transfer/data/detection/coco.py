@@ -9,10 +9,10 @@ from typing import Any
 
 from automix_transfer.data.annotation_checks import (
     as_number,
+    as_whole,
     clip_box,
     image_problem,
     is_plain_name,
-    missing_problem,
     shown,
 )
 from automix_transfer.data.problems import Problems
@@ -109,15 +109,10 @@ def _items(content: dict[str, Any], field: str, problems: Problems) -> list[tupl
 def _integer(
     item: dict[str, Any], field: str, where: str, problems: Problems, least: int | None = None
 ) -> int | None:
-    value = item.get(field)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or abs(value) >= 2**63
-        or (least is not None and value < least)
-    ):
+    value = as_whole(item.get(field))
+    if value is None or abs(value) >= 2**63 or (least is not None and value < least):
         bound = f" of {least} or more" if least is not None else ""
-        problems.add(f"{where}.{field}", f"is {shown(value)}; expected a whole number{bound}")
+        problems.add(f"{where}.{field}", f"is {shown(item.get(field))}; expected a whole number{bound}")
         return None
     return value
 
@@ -154,7 +149,8 @@ def _read_images(
             problems.add(f"{where}.file_name", f"{shown(name)} is listed twice")
         else:
             names.add(name)
-            wrong = _file_problem(folder / name, width, height, check_images)
+            size = (width, height) if width is not None and height is not None else None
+            wrong = image_problem(folder / name, size, read=check_images)
             if wrong:
                 problems.add(f"{where}.file_name", f"{folder / name} {wrong}")
         if number in records:
@@ -171,12 +167,6 @@ def _read_images(
                 "objects": [],
             }
     return records
-
-
-def _file_problem(path: Path, width: int | None, height: int | None, check_images: bool) -> str | None:
-    if not check_images:
-        return missing_problem(path)
-    return image_problem(path, (width, height) if width is not None and height is not None else None)
 
 
 def _read_annotation(

@@ -14,13 +14,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
-from automix_transfer.data.annotation_checks import (
-    clip_box,
-    image_problem,
-    is_plain_name,
-    missing_problem,
-    shown,
-)
+from automix_transfer.data.annotation_checks import clip_box, image_problem, is_plain_name, shown
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
@@ -68,7 +62,7 @@ def read_voc(
         record = _read_annotation(root, identifier, classes, strict, problems)
         image = root / "JPEGImages" / f"{identifier}.jpg"
         size = (record["width"], record["height"]) if record else None
-        wrong = image_problem(image, size) if check_images else missing_problem(image)
+        wrong = image_problem(image, size, read=check_images)
         if wrong:
             problems.add(image, wrong)
         if record:

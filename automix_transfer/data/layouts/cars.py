@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from automix_transfer.data.annotation_checks import is_plain_name, shown
-from automix_transfer.data.layouts.folders import require_folder
+from automix_transfer.data.annotation_checks import as_whole, is_plain_name, shown
+from automix_transfer.data.layouts.folders import require_folder, require_split
 from automix_transfer.data.layouts.matlab import read_matlab
 from automix_transfer.data.listing import Box, Listing
 from automix_transfer.data.problems import Problems
@@ -23,8 +22,7 @@ _RESTORE = f"restore the file from the released archive: {CARS_LAYOUT}"
 def cars(root: Path, split: str) -> Listing:
     """Stanford Cars by its official split: ``train``, or ``test`` (``val`` means the same). Boxes (inclusive
     pixels from 1) become edges from 0."""
-    if split not in ("train", "test", "val"):
-        raise UserError(f"Stanford Cars has no split '{split}'; use train, or test (val means the same)")
+    require_split("Stanford Cars", split, ("train", "test", "val"), " (val means test)")
     require_folder(root, CARS_LAYOUT)
     root = root / "stanford_cars" if (root / "stanford_cars").is_dir() else root  # torchvision's name
     tables = (
@@ -54,7 +52,7 @@ def cars(root: Path, split: str) -> Listing:
     boxes: list[list[Box]] = []
     for number, row in enumerate(rows, start=1):
         name, label, *corners = (row[field] for field in wanted)
-        numbers = [whole for value in (label, *corners) if (whole := _whole(value)) is not None]
+        numbers = [whole for value in (label, *corners) if (whole := as_whole(value)) is not None]
         if len(numbers) < 5 or not 1 <= numbers[0] <= len(classes):
             problems.add(
                 f"annotation {number}",
@@ -77,8 +75,3 @@ def _present(folder: Path) -> set[str]:
         return {path.name for path in folder.iterdir()}
     except OSError as error:
         raise UserError(f"{folder} could not be listed ({error.strerror}); expected {CARS_LAYOUT}") from error
-
-
-def _whole(value: Any) -> int | None:
-    """A whole number, which MATLAB may have stored as a float; None for anything else."""
-    return int(value) if isinstance(value, (int, float)) and float(value).is_integer() else None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automix_transfer.data.layouts.folders import FOLDER_LAYOUT, imagefolder, require_folder
+from automix_transfer.data.layouts.folders import FOLDER_LAYOUT, imagefolder, require_folder, require_split
 from automix_transfer.data.listing import Listing
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_arrays
@@ -86,8 +86,7 @@ def _read(release: Release, root: Path, split: str) -> Listing:
     here = _find(release, root)
     if here is None:
         return imagefolder(root, "test" if split == "val" and not (root / "val").is_dir() else split)
-    if split not in ("train", "test", "val"):
-        raise UserError(f"CIFAR has no split '{split}'; use train, or test (val means the same)")
+    require_split("CIFAR", split, ("train", "test", "val"), " (val means test)")
     folder, binary = here
     names = release.train if split == "train" else release.test
     classes = _class_names(release, folder, binary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.data.images import is_image_name
@@ -55,11 +56,7 @@ def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
 
 def tiny_imagenet(root: Path, split: str) -> Listing:
     """Tiny-ImageNet as released; classes are the sorted wnids. Boxes are the file's numbers (x0 y0 x1 y1)."""
-    if split not in ("train", "val"):
-        raise UserError(
-            f"Tiny-ImageNet has no labelled split '{split}' (its test labels were never released); use train "
-            "or val"
-        )
+    require_split("Tiny-ImageNet", split, ("train", "val"), " (its test labels were never released)")
     require_folder(root, TINY_LAYOUT)
     problems = Problems(f"Tiny-ImageNet at {root}")
     numbers: dict[str, int] = {}
@@ -168,6 +165,12 @@ def require_folder(root: Path, layout: str) -> None:
         ) from error
     if empty:
         raise UserError(f"data root {root} is empty; fill it so that it is laid out as {layout}")
+
+
+def require_split(name: str, split: str, allowed: Sequence[str], note: str = "") -> None:
+    """Raise a `UserError` unless data set ``name`` has ``split``."""
+    if split not in allowed:
+        raise UserError(f"{name} has no split '{split}'; choose one of {', '.join(allowed)}{note}")
 
 
 def split_folder(root: Path, split: str, layout: str) -> Path:

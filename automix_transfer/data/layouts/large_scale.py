@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from automix_transfer.data.annotation_checks import is_plain_name, shown
-from automix_transfer.data.layouts.folders import require_folder
+from automix_transfer.data.annotation_checks import as_whole, is_plain_name, shown
+from automix_transfer.data.layouts.folders import require_folder, require_split
 from automix_transfer.data.listing import Listing, read_lines
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
@@ -26,6 +26,7 @@ PLACES_LAYOUT = (
 )
 PLACES_IMAGES = ("data/vision/torralba/deeplearning/images256", "images256", ".")
 _RESTORE = "restore the files from the released archives"
+_UNLABELLED = " (its test images have no labels)"
 
 
 def inaturalist2017(root: Path, split: str) -> Listing:
@@ -39,25 +40,20 @@ def inaturalist2018(root: Path, split: str) -> Listing:
 
 
 def _inaturalist(root: Path, split: str, year: int) -> Listing:
-    if split not in ("train", "val"):
-        raise UserError(
-            f"iNaturalist {year} has no split '{split}'; use train or val (its test images have no labels)"
-        )
+    require_split(f"iNaturalist {year}", split, ("train", "val"), _UNLABELLED)
     require_folder(root, INAT_LAYOUT)
     file = root / f"{split}{year}.json"
     if not file.is_file():
         raise UserError(f"{root} has no {file.name}; expected {INAT_LAYOUT}")
     content = read_json(file)
     problems = Problems(str(file))
-    names, of_image = (
-        _by_id(content, "categories", "name", problems),
-        _by_id(content, "images", "file_name", problems),
-    )
+    names = _by_id(content, "categories", "name", problems)
+    of_image = _by_id(content, "images", "file_name", problems)
     label_of = {category: label for label, category in enumerate(sorted(names))}
     labels: dict[int, int] = {}
     for number, item in enumerate(_rows(content, "annotations", problems)):
         image, category = (
-            _whole(item.get(key)) if isinstance(item, dict) else None for key in ("image_id", "category_id")
+            as_whole(item.get(key)) if isinstance(item, dict) else None for key in ("image_id", "category_id")
         )
         if image is None or image not in of_image:
             problems.add(f"annotations[{number}].image_id", f"is the id of no image: {shown(item)}")
@@ -81,7 +77,7 @@ def _by_id(content: Any, field: str, value: str, problems: Problems) -> dict[int
     """{id: text of ``value``} of the items of a list."""
     found: dict[int, str] = {}
     for number, item in enumerate(_rows(content, field, problems)):
-        key, text = (_whole(item.get("id")), item.get(value)) if isinstance(item, dict) else (None, None)
+        key, text = (as_whole(item.get("id")), item.get(value)) if isinstance(item, dict) else (None, None)
         if key is None or not isinstance(text, str):
             problems.add(f"{field}[{number}]", f"needs an integer id and a text {value}; it is {shown(item)}")
         elif key in found:
@@ -99,16 +95,9 @@ def _rows(content: Any, field: str, problems: Problems) -> list[Any]:
     return rows
 
 
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def places205(root: Path, split: str) -> Listing:
     """Places205; splits train and val. A class is called by the folder of its images, e.g. ``a/abbey``."""
-    if split not in ("train", "val"):
-        raise UserError(
-            f"Places205 has no split '{split}'; use train or val (its test images have no labels)"
-        )
+    require_split("Places205", split, ("train", "val"), _UNLABELLED)
     require_folder(root, PLACES_LAYOUT)
     problems = Problems(f"Places205 at {root}")
     names: dict[int, str] = {}

@@ -122,6 +122,7 @@ def test_mistakes_of_places(tmp_path: Path, line: str, words: str) -> None:
         places205(tmp_path, "val")
 
 
+@pytest.mark.slow
 def test_cars(tmp_path: Path) -> None:
     trees.cars(tmp_path / "stanford_cars")
     train, test = cars(tmp_path, "train"), cars(tmp_path / "stanford_cars", "val")
@@ -136,6 +137,7 @@ def test_cars(tmp_path: Path) -> None:
     assert train.boxes[1] == [(0, 1, 11, 9)] and all(path.is_file() for path in train.paths + test.paths)
 
 
+@pytest.mark.slow
 def test_mistakes_of_cars(tmp_path: Path) -> None:
     trees.cars(tmp_path)
     (tmp_path / "cars_train" / "00002.jpg").unlink()
@@ -170,6 +172,7 @@ def test_mistakes_of_cars(tmp_path: Path) -> None:
         cars(tmp_path, "test")
 
 
+@pytest.mark.slow
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_flipped_bytes_of_a_matlab_file(tmp_path: Path, data: st.DataObject) -> None:
