@@ -11,6 +11,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.recipes.find import RECIPES, find_recipe
 from automix_transfer.recipes.recipe import list_recipes
 from automix_transfer.training.loop import evaluate_only, train
+from automix_transfer.training.record.run_folder import recipe_of
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.training.signals import Interrupted
 from automix_transfer.training.trials import run_trials
@@ -21,11 +22,10 @@ overrides are key=value pairs over the config file, for example
 A config file may begin with "base: other.yaml"; what is set later wins. Unknown keys are refused.
 
 on several GPUs:  torchrun --nproc-per-node 8 {prog} --config-file ...
-train.batch_size stays the number of images a step, over all of them; train.accumulate=2 fits it into half
-the memory.
-on several hosts, by SLURM, or restarted when a process dies: the scripts in pretrain/cluster/.
+train.batch_size stays the number of images a step, over all of them; train.accumulate=2 fits it into half the
+memory. On several hosts, by SLURM, or restarted when a process dies: the scripts in pretrain/cluster/.
 --trials 3 trains with the seeds seed, seed+1 and seed+2 into trial_0, trial_1 and trial_2 of output=..., and
-writes trials.json there: the mean and standard deviation of their median top-1, as the paper reports it.
+writes trials.json there: mean and standard deviation of the trials' median top-1, as the paper reports it.
 
 a run's folder (output=...) holds last.pt, previous.pt and best.pt, config.yaml and run.json (how it was run),
 log.csv (an epoch a row), log.jsonl (everything), tensorboard/, pictures/ and metrics.json.
@@ -42,6 +42,41 @@ def main(description: str, folder: str, defaults: Sequence[str] = ()) -> int:
         folder: the folder of `RECIPES` that ``--list`` shows, and where bare names are looked for first.
         defaults: files of this folder that are read before the user's config file.
     """
+    arguments = build_parser(description).parse_intermixed_args()
+    if arguments.list:
+        try:
+            print(list_recipes(RECIPES / folder, arguments.overrides), flush=True)
+        except BrokenPipeError:  # "| head" has seen enough; the interpreter must not flush again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if arguments.trials is not None and arguments.eval_only:
+        raise UserError(
+            "--trials trains and --eval-only does not; to evaluate one trial leave --trials out and give "
+            "output=FOLDER/trial_0"
+        )
+    files, recipe = [RECIPES / folder / file for file in defaults], None
+    if arguments.config_file:
+        file = find_recipe(arguments.config_file, folder, "pretrain", "finegrained")
+        files, recipe = [*files, file], recipe_of(file)
+    experiment = load_experiment(files, arguments.overrides)
+    try:
+        if arguments.eval_only:
+            evaluate_only(experiment)
+        elif arguments.trials is not None:
+            run_trials(experiment, arguments.trials, arguments.resume, arguments.dry_run, recipe)
+        else:
+            train(experiment, arguments.resume, arguments.dry_run, recipe=recipe)
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return interrupted.code
+    except KeyboardInterrupt:
+        print("interrupted; what was saved before is untouched", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser(description: str) -> argparse.ArgumentParser:
+    """The command line, with `EPILOG` below its help."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -77,33 +112,4 @@ def main(description: str, folder: str, defaults: Sequence[str] = ()) -> int:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings over those of the config file"
     )
-    arguments = parser.parse_intermixed_args()
-    if arguments.list:
-        try:
-            print(list_recipes(RECIPES / folder, arguments.overrides), flush=True)
-        except BrokenPipeError:  # "| head" has seen enough; the interpreter must not flush again at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    if arguments.trials is not None and arguments.eval_only:
-        raise UserError(
-            "--trials trains and --eval-only does not; to evaluate one trial leave --trials out and give "
-            "output=FOLDER/trial_0"
-        )
-    files = [RECIPES / folder / file for file in defaults]
-    if arguments.config_file:
-        files.append(find_recipe(arguments.config_file, folder, "pretrain", "finegrained"))
-    experiment = load_experiment(files, arguments.overrides)
-    try:
-        if arguments.eval_only:
-            evaluate_only(experiment)
-        elif arguments.trials is not None:
-            run_trials(experiment, arguments.trials, arguments.resume, arguments.dry_run)
-        else:
-            train(experiment, resume=arguments.resume, dry_run=arguments.dry_run)
-    except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
-        return interrupted.code
-    except KeyboardInterrupt:
-        print("interrupted; what was saved before is untouched", file=sys.stderr)
-        return 130
-    return 0
+    return parser

@@ -38,6 +38,11 @@ class World:
         """Whether this process writes files and prints."""
         return self.rank == 0
 
+    def say(self, text: str) -> None:
+        """Print ``text``, once for all processes; nothing where it is empty."""
+        if self.main and text:
+            print(text, flush=True)
+
 
 def start(device: str = "auto") -> World:
     """Join the processes of torchrun, or be the only one; ``device`` is auto, cpu, cuda or cuda:N.
@@ -99,8 +104,7 @@ def shares(config: TrainConfig, world: World) -> str:
     ]
     return (
         f"a step is {config.batch_size} images = {parts[0]} x {parts[1]} x {images}, as train.batch_size "
-        "says; BatchNorm's statistics "
-        f"and the draws of mixing are of {images} images"
+        f"says; BatchNorm's statistics and the draws of mixing are of {images} images"
     )
 
 

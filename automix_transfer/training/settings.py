@@ -1,22 +1,23 @@
 """The settings of a run, as typed dataclasses: what a YAML file and ``key=value`` overrides may say.
 
 The ``method`` section is checked against the options of the method that ``method.name`` chooses, so a key of
-another method is an unknown key. Rates, epochs and batches are those of the recipe, whatever the number of
-processes.
+another method is an unknown key. Rates, epochs and batch sizes hold for any number of processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from automix_transfer.config import flatten, load_config
 from automix_transfer.data.settings import GONE, DataConfig
 from automix_transfer.errors import UserError
-from automix_transfer.mixing import NEVER_READ, load_options
+from automix_transfer.mixing import NEVER_READ, Method, load_options
 from automix_transfer.mixing.automix.options import is_removed
+from automix_transfer.mixing.checks import between, one_of
+from automix_transfer.mixing.checks import check as check_fields
 
 
 @dataclass
@@ -29,7 +30,9 @@ class EncoderConfig:
     # file to start from: our checkpoint or export, or a torchvision/timm state dict; empty: random
     weights: str = ""
     which: str = ""  # encoder inside our checkpoint (k or q); empty: the one for inference
-    classifier: str = "new"  # new: the classifier starts at random; keep: it is loaded too
+    classifier: str = one_of(
+        "new", "new", "keep"
+    )  # new: the classifier starts at random; keep: it is loaded too
 
 
 @dataclass
@@ -45,55 +48,55 @@ class EmaConfig:
 class OptimizerConfig:
     """The optimizer; ``lr`` is the peak rate for ``train.batch_size`` images a step."""
 
-    name: str = "sgd"  # sgd | adamw | lamb (timm's, without its own clipping)
-    lr: float = 0.1  # rate after warm-up
-    weight_decay: float = 1e-4
+    name: str = one_of("sgd", "sgd", "adamw", "lamb")  # sgd | adamw | lamb (timm's, without its own clipping)
+    lr: float = between(0.1)  # rate after warm-up
+    weight_decay: float = between(1e-4)
     momentum: float = 0.9  # sgd
     nesterov: bool = False  # sgd
     betas: tuple[float, float] = (0.9, 0.999)  # adamw, lamb
     eps: float = 1e-8  # adamw; lamb uses max(eps, 1e-6)
     # yes | no | auto: weight decay on one-dimensional parameters with sgd, none with adamw and lamb
-    decay_norm_and_bias: str = "auto"
+    decay_norm_and_bias: str = one_of("auto", "auto", "yes", "no")
 
 
 @dataclass
 class ScheduleConfig:
     """The learning rate over the run, step by step."""
 
-    name: str = "cosine"  # cosine | constant
-    warmup_epochs: float = 0.0  # linear from warmup_lr to optimizer.lr
-    warmup_lr: float = 1e-6
-    final_lr: float = 0.0  # rate at the end of the cosine
+    name: str = one_of("cosine", "cosine", "constant")  # cosine | constant
+    warmup_epochs: float = between(0.0)  # linear from warmup_lr to optimizer.lr
+    warmup_lr: float = between(1e-6)
+    final_lr: float = between(0.0)  # rate at the end of the cosine
 
 
 @dataclass
 class TrainConfig:
     """The loop. A step is one update of the weights."""
 
-    epochs: int = 100
-    batch_size: int = 256  # images a step, over all processes and passes
+    epochs: int = between(100, 1)
+    batch_size: int = between(256, 1)  # images a step, over all processes and passes
     # passes a step: each process sees batch_size / (processes * accumulate) images at a time
-    accumulate: int = 1
-    clip_norm: float = 0.0  # largest norm of the gradient of a step; 0: no clipping
-    precision: str = "fp32"  # fp32 | bf16 | fp16 (with loss scaling)
+    accumulate: int = between(1, 1)
+    clip_norm: float = between(0.0)  # largest norm of the gradient of a step; 0: no clipping
+    precision: str = one_of("fp32", "fp32", "bf16", "fp16")  # fp16: with loss scaling
     channels_last: bool = False  # memory layout NHWC, faster for convolutions on recent GPUs
     compile: bool = False  # torch.compile on the encoders
     deterministic: bool = False  # only deterministic GPU kernels (slower); a CPU is deterministic anyway
     sync_batchnorm: bool = False  # BatchNorm statistics over all processes
     device: str = "auto"  # auto (a GPU if there is one) | cpu | cuda | cuda:1
-    log_every: int = 50  # steps between two lines of the log
+    log_every: int = between(50, 1)  # steps between two lines of the log
     # steps between two checkpoints, besides those at the end of each epoch; 0: only those
-    save_every_steps: int = 1000
+    save_every_steps: int = between(1000)
     # the last epochs that the median is taken over (10, at most half of the run) are always evaluated
-    eval_every_epochs: int = 1
-    eval_batch_size: int = 0  # images a pass of evaluation and process; 0: as in training
+    eval_every_epochs: int = between(1, 1)
+    eval_batch_size: int = between(0)  # images a pass of evaluation and process; 0: as in training
     # after these epochs (from 1), pictures of mixed samples and masks
     picture_epochs: list[int] = field(default_factory=list)
-    picture_count: int = 8  # samples in a picture
+    picture_count: int = between(8, 1)  # samples in a picture
     # after these epochs (from 1), the checkpoint also stays as epoch_NNNN.pt
     keep_epochs: list[int] = field(default_factory=list)
     # train and evaluate on this many batches only, without augmentation: the loss must go to 0
-    overfit_batches: int = 0
+    overfit_batches: int = between(0)
 
 
 @dataclass
@@ -135,10 +138,18 @@ def load_experiment(files: Sequence[str | Path] = (), overrides: Sequence[str] =
     Raises:
         UserError: see `load_config`; an unknown method or method option; a value out of range.
     """
-    experiment = load_config(Experiment, files, overrides)
+    return complete(load_config(Experiment, files, overrides))
+
+
+def complete(experiment: Experiment) -> Experiment:
+    """The experiment with every option of its method, so that a later default never slips into its runs.
+
+    Raises:
+        UserError: an unknown method or method option; a value out of range.
+    """
     given = dict(experiment.method)
     name = str(given.pop("name", "vanilla"))
-    experiment.method = {"name": name, **asdict(load_options(name, given))}
+    experiment = replace(experiment, method={"name": name, **asdict(load_options(name, given))})
     check(experiment)
     return experiment
 
@@ -146,40 +157,11 @@ def load_experiment(files: Sequence[str | Path] = (), overrides: Sequence[str] =
 def check(experiment: Experiment) -> None:
     """Values that their type alone does not rule out; raises `UserError` naming the key."""
     train, optimizer, schedule = experiment.train, experiment.optimizer, experiment.schedule
-    choices = {
-        "train.precision": (train.precision, ("fp32", "bf16", "fp16")),
-        "optimizer.name": (optimizer.name, ("sgd", "adamw", "lamb")),
-        "optimizer.decay_norm_and_bias": (optimizer.decay_norm_and_bias, ("auto", "yes", "no")),
-        "schedule.name": (schedule.name, ("cosine", "constant")),
-        "encoder.classifier": (experiment.encoder.classifier, ("new", "keep")),
-    }
-    for key, (value, known) in choices.items():
-        if value not in known:
-            raise UserError(f"config key '{key}' is '{value}'; choose one of {', '.join(known)}")
-    least = {
-        "train.epochs": (train.epochs, 1),
-        "train.batch_size": (train.batch_size, 1),
-        "train.accumulate": (train.accumulate, 1),
-        "train.log_every": (train.log_every, 1),
-        "train.eval_every_epochs": (train.eval_every_epochs, 1),
-        "train.picture_count": (train.picture_count, 1),
-        "train.clip_norm": (train.clip_norm, 0),
-        "train.save_every_steps": (train.save_every_steps, 0),
-        "train.overfit_batches": (train.overfit_batches, 0),
-        "train.eval_batch_size": (train.eval_batch_size, 0),
-        "optimizer.lr": (optimizer.lr, 0),
-        "optimizer.weight_decay": (optimizer.weight_decay, 0),
-        "schedule.final_lr": (schedule.final_lr, 0),
-        "schedule.warmup_epochs": (schedule.warmup_epochs, 0),
-        "schedule.warmup_lr": (schedule.warmup_lr, 0),
-    }
-    for key, (number, minimum) in least.items():
-        if not number >= minimum:  # also refuses NaN
-            raise UserError(f"config key '{key}' is {number}; it must be at least {minimum}")
+    for section in ("encoder", "optimizer", "schedule", "train"):
+        check_fields(getattr(experiment, section), f"{section}.")
     if not 0 <= experiment.ema.decay < 1:
         raise UserError(
-            f"config key 'ema.decay' is {experiment.ema.decay}; it must be at least 0 and less than 1, e.g. "
-            "0.9999"
+            f"config key 'ema.decay' is {experiment.ema.decay}; it must be at least 0 and less than 1"
         )
     if train.overfit_batches and experiment.data.mixed:
         raise UserError(
@@ -189,8 +171,7 @@ def check(experiment: Experiment) -> None:
     if schedule.warmup_epochs > 0 and schedule.warmup_lr > optimizer.lr:
         raise UserError(
             f"config key 'schedule.warmup_lr' is {schedule.warmup_lr:g}, but the warm-up rises from it to "
-            "optimizer.lr="
-            f"{optimizer.lr:g}; lower it, or set schedule.warmup_epochs=0"
+            f"optimizer.lr={optimizer.lr:g}; lower it, or set schedule.warmup_epochs=0"
         )
     if schedule.warmup_epochs >= train.epochs and schedule.warmup_epochs > 0:
         raise UserError(
@@ -199,9 +180,37 @@ def check(experiment: Experiment) -> None:
         )
 
 
+def check_method(experiment: Experiment, method: Method) -> None:
+    """Settings of the run that ``method`` does not go with; raises `UserError` naming the key."""
+    train, mixed, name = experiment.train, experiment.data.mixed, experiment.method["name"]
+    if train.compile and method.reads_layers:
+        raise UserError(
+            f"train.compile=true does not go with method.name={name}, which works on features inside the "
+            "network; set train.compile=false, or choose a method that mixes images, e.g. mixup_cutmix or "
+            "puzzlemix"
+        )
+    if train.sync_batchnorm and method.uneven_passes:
+        key = method.uneven_passes.partition("=")[0]
+        raise UserError(
+            "train.sync_batchnorm=true needs the same passes in all processes, but "
+            f"method.{method.uneven_passes} draws them in each; set method.{key}="
+            f"{0 if key == 'skip_generator' else 1}, or train.sync_batchnorm=false"
+        )
+    if mixed and not method.soft_labels:
+        raise UserError(
+            f"method.name={name} does not take the soft labels of data.mixed={mixed}; use "
+            "method.name=supermix, or leave data.mixed empty"
+        )
+    if method.soft_labels and not mixed:
+        raise UserError(
+            f"method.name={name} trains on images that were mixed before; write them with "
+            "pretrain/supermix.py and give data.mixed=FOLDER, or choose a method that mixes while training, "
+            "e.g. puzzlemix"
+        )
+
+
 def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved experiment, flat; a setting that is newer than it has its default, which is what it was trained
-    with."""
+    """A saved experiment, flat; a setting that is newer has its default, with which it was trained."""
     flat = as_read(saved)
     method = [
         f"method.{key}={flat[f'method.{key}']}" for key in ("name", "preset") if f"method.{key}" in flat

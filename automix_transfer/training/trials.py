@@ -1,5 +1,4 @@
-"""The same training with several seeds, as the paper reports it: for each the median top-1 of the last 10
-epochs, then mean ± std."""
+"""The same training with several seeds, as the paper reports it: mean ± std of each one's median top-1."""
 
 from __future__ import annotations
 
@@ -25,10 +24,13 @@ RULE = (
 
 
 def run_trials(
-    experiment: Experiment, count: int, resume: bool = False, dry_run: bool = False
+    experiment: Experiment,
+    count: int,
+    resume: bool = False,
+    dry_run: bool = False,
+    recipe: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Train with the seeds ``seed``, ``seed + 1``, ... into ``output/trial_0``, ``output/trial_1``, ..., one
-    after the other.
+    """Train with the seeds ``seed``, ``seed + 1``, ... into ``trial_0``, ``trial_1``, ... of ``output``.
 
     Each trial is a run like any other. With ``resume`` finished ones only give their figures and one that was
     stopped goes on. After each, ``output/trials.json`` holds all figures so far. A dry run is one of the
@@ -53,7 +55,7 @@ def run_trials(
     world = distributed.start(experiment.train.device)
     try:
         if dry_run:
-            return train(trials[0], resume, dry_run=True, world=world)
+            return train(trials[0], resume, True, world)
         found: list[dict[str, Any]] = []
         with StopRequest(impatient=world.size == 1) as stop:
             for number, trial in enumerate(trials):
@@ -63,22 +65,19 @@ def run_trials(
                         asked,
                         f"stopped after {number} of {count} trials; go on with: {command_line(resume=True)}",
                     )
-                if world.main:
-                    print(f"trial {number + 1} of {count}: seed {trial.seed}, {trial.output}", flush=True)
-                found.append(train(trial, resume, world=world))
+                world.say(f"trial {number + 1} of {count}: seed {trial.seed}, {trial.output}")
+                found.append(train(trial, resume, world=world, recipe=recipe))
                 summary = summarize(found, [trial.seed for trial in trials], count)
                 if world.main:
                     write_json(Path(experiment.output) / "trials.json", summary)
-        if world.main:
-            print(message(summary), flush=True)
+        world.say(message(summary))
         return summary
     finally:
         distributed.stop(world)
 
 
 def summarize(metrics: Sequence[dict[str, Any]], seeds: Sequence[int], wanted: int) -> dict[str, Any]:
-    """``{"top1_median": {"mean", "std", "values"}, ...}`` of the trials' final metrics; std is None for one
-    trial.
+    """``{"top1_median": {"mean", "std", "values"}, ...}`` of the trials' final metrics; std is None for one.
 
     Every encoder's last accuracy (``top1_k_last``, ...) is summarized where there are several.
     """
@@ -111,6 +110,6 @@ def message(summary: dict[str, Any]) -> str:
     each = ", ".join(f"{value:.2f}" for value in top1["values"])
     return (
         f"{count} trial{'s' if count > 1 else ''}: top-1 {spread} % (median of the last "
-        f"{summary['median_epochs']} epochs, "
-        f"then mean ± std over the seeds {', '.join(map(str, summary['seeds']))}: {each})"
+        f"{summary['median_epochs']} epochs, then mean ± std over the seeds "
+        f"{', '.join(map(str, summary['seeds']))}: {each})"
     )

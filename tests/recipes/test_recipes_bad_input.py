@@ -80,7 +80,7 @@ def test_an_encoder_whose_taps_are_unknown(tmp_path: Path) -> None:
     ) as error:
         build()
     assert "\n" not in str(error.value)
-    method, _, _ = build("method.feature_layer=features.9")  # the remedy works
+    method, _ = build("method.feature_layer=features.9")  # the remedy works
     assert method.layer == "features.9"
     with pytest.raises(UserError, match="method.layers=.* cannot be mixed.*are not known"):
         build_model(recipe("imagenet_r50_manifoldmix_100e.yaml", tmp_path, SQUEEZENET), ["a", "b"])

@@ -14,11 +14,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from automix_transfer.io import load_torch
+from automix_transfer.training import loop
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import Experiment
+from automix_transfer.training.setup import Run
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["automix_transfer.training.loop", "torch.utils.tensorboard"])
@@ -34,6 +37,18 @@ def _train(experiment: Experiment, resume: bool) -> None:
     # a child of a fork server would start its loader's workers from another one
     multiprocessing.set_start_method("fork", force=True)
     train(experiment, resume)
+
+
+def at_each_update(monkeypatch: pytest.MonkeyPatch, action: Callable[[Run], None]) -> None:
+    """Call ``action(run)`` after each step of the optimizer, before the run counts it."""
+    build = loop.build_run
+
+    def build_watched(*arguments: Any) -> Run:
+        run = build(*arguments)
+        run.optimizer.register_step_post_hook(lambda *_: action(run))
+        return run
+
+    monkeypatch.setattr(loop, "build_run", build_watched)
 
 
 def start_ranks(
@@ -102,7 +117,7 @@ def kill_at(experiment: Experiment, step: int, delay: float) -> bool:
 
 
 def kill_and_resume(experiment: Experiment, seed: int, total: int, kills: int = 2) -> int:
-    """Kill the run at ``kills`` random moments, resume each time, and finish it; how many kills met it alive."""
+    """Kill the run ``kills`` times at random, resume each time, and finish; how many kills met it alive."""
     rng = random.Random(seed)
     met = sum(kill_at(experiment, rng.randint(1, total - 1), rng.uniform(0, 0.15)) for _ in range(kills))
     finish(experiment)

@@ -14,11 +14,11 @@ from automix_transfer.evaluation.mixers import load_method
 from automix_transfer.export import export
 from automix_transfer.io import load_torch
 from automix_transfer.models.weights import load_encoder
-from automix_transfer.training import loop
 from automix_transfer.training.loop import train
-from automix_transfer.training.record.run_folder import refuse_changes
+from automix_transfer.training.record.resume_checks import refuse_changes
 from automix_transfer.training.settings import Experiment, load_experiment, with_defaults
-from tests.training.processes import assert_same_run
+from automix_transfer.training.setup import Run
+from tests.training.processes import assert_same_run, at_each_update
 
 Make = Callable[..., Experiment]
 
@@ -29,15 +29,14 @@ def test_resumed_is_uninterrupted_to_the_last_bit(
     options = ("ema.decay=0.9", "ema.warmup=true", "method.name=automix", "train.save_every_steps=2")
     whole, parts = (experiment(f"output={tmp_path / name}", *options) for name in ("whole", "parts"))
     train(whole)
-    update, calls = loop.update, []
+    calls = []
 
-    def dies(run: loop.Run) -> None:
+    def dies(run: Run) -> None:
         calls.append(run)
         if len(calls) == 6:
             raise MemoryError
-        update(run)
 
-    monkeypatch.setattr(loop, "update", dies)
+    at_each_update(monkeypatch, dies)
     with pytest.raises(MemoryError):
         train(parts)
     monkeypatch.undo()

@@ -97,11 +97,12 @@ def test_fine_tuning_starts_from_weights(experiment, tmp_path: Path) -> None:
     settings = experiment(
         f"output={tmp_path / 'tuned'}", f"encoder.weights={tmp_path / 'run' / 'last.pt'}", "encoder.which=q"
     )
-    method, _, note = setup.build_model(settings, ["a", "b"])
+    said: list[str] = []
+    method, _ = setup.build_model(settings, ["a", "b"], say=said.append)
     assert torch.equal(
         method.state_dict()["encoder.layer4.0.conv2.weight"], source["encoder_q.layer4.0.conv2.weight"]
     )
-    assert "fc" in note and "random" in note and method.state_dict()["encoder.fc.weight"].shape[0] == 2
+    assert "fc" in said[0] and "random" in said[0] and method.state_dict()["encoder.fc.weight"].shape[0] == 2
     with pytest.raises(UserError, match="holds encoder 'resnet10_32', not 'resnet18'"):
         train(replace(settings, encoder=replace(settings.encoder, name="resnet18")))
 

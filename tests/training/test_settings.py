@@ -7,7 +7,7 @@ import pytest
 
 from automix_transfer.config import to_yaml
 from automix_transfer.errors import UserError
-from automix_transfer.training.record.run_folder import refuse_changes
+from automix_transfer.training.record.resume_checks import refuse_changes
 from automix_transfer.training.settings import flatten, load_experiment, with_defaults
 
 

@@ -15,12 +15,13 @@ import pytest
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch, read_json
-from automix_transfer.training import loop
 from automix_transfer.training.loop import train
+from automix_transfer.training.record import recorder
 from automix_transfer.training.settings import Experiment
+from automix_transfer.training.setup import Run
 from automix_transfer.training.signals import Interrupted, StopRequest
 from automix_transfer.training.trials import message, run_trials, summarize
-from tests.training.processes import assert_same_run, finish_ranks, start_ranks
+from tests.training.processes import assert_same_run, at_each_update, finish_ranks, start_ranks
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,14 +34,12 @@ def test_trials_are_runs_with_the_next_seeds_and_resume(
     experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     settings = experiment("train.epochs=4", "seed=7")
-    real = loop.update
 
-    def update(run) -> None:
-        real(run)
+    def interrupt(run: Run) -> None:
         if run.experiment.seed == 8 and run.at.step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(loop, "update", update)
+    at_each_update(monkeypatch, interrupt)
     with pytest.raises(Interrupted):
         run_trials(settings, 2)
     assert read_json(tmp_path / "run" / "trials.json")["trials"] == 1
@@ -85,13 +84,13 @@ def test_trials_on_two_processes(experiment, tmp_path: Path) -> None:
 def test_a_signal_during_the_last_file_of_a_trial_stops_the_next(
     experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.final_metrics
+    real = recorder.final_metrics
 
     def final_metrics(run):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(run)
 
-    monkeypatch.setattr(loop, "final_metrics", final_metrics)
+    monkeypatch.setattr(recorder, "final_metrics", final_metrics)
     with pytest.raises(Interrupted, match="stopped after 1 of 3 trials; go on with: .* --resume") as stopped:
         run_trials(experiment("train.epochs=1"), 3)
     assert stopped.value.code == 143

@@ -1,19 +1,21 @@
-"""Checkpoints: complete, never half-written, and never replaced by one that has not been verified to load.
+"""Checkpoints: complete, never half-written, and never replaced by one that does not load.
 
 ``last.pt`` is the newest, ``previous.pt`` the one before it, ``best.pt`` the one with the best accuracy,
-``epoch_NNNN.pt`` those of ``train.keep_epochs``. They are separate names of immutable files, so ``best.pt``
-costs no second write (a hard link).
+``epoch_NNNN.pt`` those of ``train.keep_epochs``. They are names of immutable files, so a second name costs no
+second write (a hard link).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch, save_torch, sync_folder
@@ -21,11 +23,58 @@ from automix_transfer.mixing.base import Method
 
 FORMAT = "automix_transfer/1"
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+#: what every reader of a checkpoint counts on; the other fields are for going on
+READ_BY_ALL = {"format", "encoder", "encoders", "model", "config", "step", "epoch"}
+
+
+@dataclass
+class Checkpoint:
+    """Everything that a run needs to go on with the same bits, and others need to use its weights.
+
+    Attributes:
+        encoder: what is known of the encoders, see `EncoderInfo.to_dict`.
+        encoders: where each lies in ``model``, the one for inference first: ``{"k": "encoder_k.", ...}``.
+        model: the tensors of the method's state; ``model_extra`` is the rest of it.
+        config: the `Experiment`, with every option of its method.
+        step, epoch: those that are done.
+        optimizer, scaler: their states.
+        best: the row of ``history`` with the best top-1.
+        history: one row for each epoch.
+        averages: name -> [sum, number] of the metrics of the epoch under way.
+        seconds: of training, over all starts.
+        processes: how many trained.
+        samples: numbers of training and validation images.
+    """
+
+    encoder: dict[str, Any]
+    encoders: dict[str, str]
+    model: dict[str, Tensor]
+    model_extra: dict[str, Any]
+    config: dict[str, Any]
+    step: int
+    epoch: int
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    averages: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    processes: int = 1
+    samples: list[int] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is written: plain values and tensors, which ``torch.load(weights_only=True)`` reads."""
+        return {"format": FORMAT, **vars(self)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Checkpoint:
+        """The inverse of `to_dict`, from any version of this format."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{"model_extra": {}, **{key: content[key] for key in content if key in known}})
 
 
 def encoder_prefixes(method: Method) -> dict[str, str]:
-    """Where each encoder lies in the method's state dict: ``{"k": "encoder_k.", "q": "encoder_q."}``, the one
-    for inference first."""
+    """Where each encoder lies in the method's state: ``{"k": "encoder_k.", ...}``, as `Method.encoders`."""
     names: dict[nn.Module, str] = {}
     for name, module in method.named_modules():
         names.setdefault(module, name)
@@ -33,8 +82,7 @@ def encoder_prefixes(method: Method) -> dict[str, str]:
 
 
 def split_state(method: Method) -> dict[str, Any]:
-    """The method's state as ``model`` (tensors only, so that any reader of weights can use it) and
-    ``model_extra`` (the rest)."""
+    """The method's state as ``model`` (tensors, for any reader of weights) and ``model_extra`` (the rest)."""
     state = method.state_dict()
     return {
         "model": {k: v for k, v in state.items() if isinstance(v, torch.Tensor)},
@@ -42,21 +90,21 @@ def split_state(method: Method) -> dict[str, Any]:
     }
 
 
-def save(folder: Path, content: dict[str, Any], best: bool = False, trusted: bool = False) -> None:
-    """Write ``last.pt`` and keep what was there as ``previous.pt``; with ``best`` also under the name
-    ``best.pt``.
+def save(folder: Path, checkpoint: Checkpoint, names: Sequence[str] = (), trusted: bool = False) -> None:
+    """Write ``last.pt``, and keep the old one as ``previous.pt`` if it loads.
 
-    What was there must load, or it does not take the place of a ``previous.pt`` that does; ``trusted``: it
-    was written by this process.
+    Args:
+        names: other names that the file also gets, e.g. ``best.pt``.
+        trusted: this process wrote the old one, so that it need not be read.
 
     Raises:
         UserError: the disk is full or the file does not read back; ``last.pt`` is then still the old one.
     """
     new, last = folder / "new.pt", folder / LAST
     try:
-        save_torch(new, content)
+        save_torch(new, checkpoint.to_dict())
         read = load_torch(new)
-        if read.get("step") != content["step"] or read.get("model", {}).keys() != content["model"].keys():
+        if read.get("step") != checkpoint.step or read.get("model", {}).keys() != checkpoint.model.keys():
             raise UserError(
                 f"{new} does not read back as it was written; check the disk, {last} is untouched"
             )
@@ -65,50 +113,45 @@ def save(folder: Path, content: dict[str, Any], best: bool = False, trusted: boo
         os.replace(new, last)
     finally:
         new.unlink(missing_ok=True)
-    if best:
-        _name(last, folder / BEST)
-    keep = content.get("config", {}).get("train", {}).get("keep_epochs", ())
-    ends = [row.get("step") for row in content.get("history", ())]
-    if content.get("epoch") in keep and content["step"] in ends[-1:]:  # not within the next epoch
-        _name(last, folder / f"epoch_{content['epoch']:04d}.pt")
+    for name in names:
+        _name(last, folder / name)
     sync_folder(folder)
 
 
-def load_latest(folder: Path) -> tuple[dict[str, Any] | None, str]:
-    """The newest checkpoint in ``folder`` that loads, and one sentence on what was found; None where there is
-    none.
+def load_latest(folder: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoint | None:
+    """The newest checkpoint in ``folder`` that loads, None where there is none; ``say`` is told which.
 
     Raises:
         UserError: there are checkpoints, but none of them loads.
     """
     problems: list[str] = []
-    for name in (LAST, PREVIOUS):
-        path = folder / name
+    for path in (folder / LAST, folder / PREVIOUS):
         if not path.exists():
             continue
         try:
-            return read(path), f"resumed from {path}" + (
-                f", because {'; '.join(problems)}" if problems else ""
-            )
+            found = Checkpoint.from_dict(read(path))
         except UserError as error:
             problems.append(str(error))
+            continue
+        say(f"resumed from {path}" + (f", because {'; '.join(problems)}" if problems else ""))
+        return found
     if problems:
         raise UserError(
             f"no checkpoint in {folder} can be used: {'; '.join(problems)}; choose another output to start "
             "afresh"
         )
-    return None, f"nothing to resume in {folder}: starting from the beginning"
+    say(f"nothing to resume in {folder}: starting from the beginning")
+    return None
 
 
 def read(path: Path) -> dict[str, Any]:
-    """One training checkpoint of ours.
+    """One training checkpoint of ours as it is in the file; see `Checkpoint` for its keys.
 
     Raises:
         UserError: damaged, or not a checkpoint of this project.
     """
     content = load_torch(path)
-    wanted = {"format", "encoder", "encoders", "model", "config", "step", "epoch"}
-    if not isinstance(content, dict) or not wanted <= content.keys() or content["format"] != FORMAT:
+    if not isinstance(content, dict) or not READ_BY_ALL <= content.keys() or content["format"] != FORMAT:
         raise UserError(
             f"{path} is not a training checkpoint of format {FORMAT}; to start from other weights give "
             f"encoder.weights={path}"
@@ -126,8 +169,7 @@ def loads(path: Path) -> bool:
 
 
 def _name(source: Path, target: Path) -> None:
-    """Give ``source`` the second name ``target``, replacing what had it; a copy where the file system has no
-    hard links."""
+    """Give ``source`` the name ``target`` too, over what had it; a copy where there are no hard links."""
     temporary = target.with_name(f".{target.name}.part")
     temporary.unlink(missing_ok=True)
     try:

@@ -1,5 +1,4 @@
-"""What a run says: progress on the terminal, ``log.jsonl`` (every row), ``log.csv`` (an epoch a row) and
-TensorBoard.
+"""What a run says: the terminal, ``log.jsonl`` (every row), ``log.csv`` (an epoch a row) and TensorBoard.
 
 A resumed run drops the rows behind the step it resumes from, so that no step is logged twice.
 """
@@ -11,58 +10,11 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
-from itertools import chain, zip_longest
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from automix_transfer.errors import UserError
 from automix_transfer.io import write_text
-
-#: what this process has found, in the order of the steps -> what every process has, by rank
-Share = Callable[[list[tuple[str, float]]], list[list[tuple[str, float]]]]
-
-
-class Averages:
-    """Running means of an epoch's metrics over all processes' images. Values stay on the device until they
-    are asked for.
-
-    Attributes:
-        share: how a process hears of the others' values; a single one hears its own.
-        sums: name -> [sum, number], equal in all processes; part of the checkpoint.
-    """
-
-    def __init__(self, sums: Mapping[str, list[float]] | None = None, share: Share | None = None) -> None:
-        self.sums = {name: list(pair) for name, pair in (sums or {}).items()}
-        self.share = share or (lambda found: [found])
-        self._waiting: list[tuple[str, Tensor]] = []
-
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add one value for each name."""
-        self._waiting += [(name, value.detach()) for name, value in values.items()]
-
-    def flush(self) -> None:
-        """Fetch what still lies on the devices; every process must call it at the same step."""
-        found = self.share([(name, float(value)) for name, value in self._waiting])
-        self._waiting.clear()
-        # One at a time, step by step: the sum's last bit must not depend on when it was fetched, or a resumed
-        # run would differ.
-        for name, value in filter(None, chain.from_iterable(zip_longest(*found))):
-            pair = self.sums.setdefault(name, [0.0, 0])
-            pair[0] += value
-            pair[1] += 1
-
-    def means(self) -> dict[str, float]:
-        """The mean of each metric since `reset`."""
-        self.flush()
-        return {name: total / count for name, (total, count) in self.sums.items()}
-
-    def reset(self) -> None:
-        """Start an epoch."""
-        self.flush()
-        self.sums.clear()
 
 
 class Log:
@@ -106,8 +58,10 @@ class Log:
             print(text, flush=True)
 
     def train(self, step: int, epoch: int, epochs: int, values: dict[str, float]) -> None:
-        """Log where an epoch stands: ``values`` has its mean loss and metrics so far, lr, images_per_s and
-        data_share (of waiting)."""
+        """Log where an epoch stands.
+
+        ``values`` holds its mean loss and metrics so far, lr, images_per_s and data_share (of waiting).
+        """
         if not self.main:
             return
         self._append({"kind": "train", "step": step, "epoch": epoch, **values})
@@ -158,14 +112,8 @@ class Log:
             self._progress.stop()
 
     def _append(self, row: dict[str, Any]) -> None:
-        path = self.folder / "log.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**row, "time": round(time.time(), 3)}) + "\n")
-        except OSError as error:
-            raise UserError(
-                f"{path} could not be written ({error.strerror}); free space and go on with --resume"
-            ) from error
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**row, "time": round(time.time(), 3)}) + "\n")
 
     def _scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         if self._writer is not None:
@@ -173,8 +121,7 @@ class Log:
                 self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def _cut(self, step: int, epoch: int) -> None:
-        """Drop the rows of steps that will be done again, and a last row that a killed process left
-        unfinished."""
+        """Drop the rows of steps that will be done again, and a row that a killed process left unfinished."""
         path = self.folder / "log.jsonl"
         kept = []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:

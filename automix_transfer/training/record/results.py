@@ -21,8 +21,7 @@ def median_epochs(epochs: int) -> int:
 
 
 def is_evaluated(run: Run, epoch: int) -> bool:
-    """Whether epoch ``epoch`` (from 1) ends with an evaluation: every n-th, and all that the median is taken
-    over."""
+    """Whether ``epoch`` (from 1) ends with an evaluation: every n-th, and those that the median is over."""
     config = run.experiment.train
     return epoch % config.eval_every_epochs == 0 or epoch > config.epochs - median_epochs(config.epochs)
 
@@ -35,8 +34,10 @@ def evaluate_encoders(
     max_batches: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """``top1``, ``top5`` and ``val_loss`` of the encoder for inference; ``top1_<name>`` of each where there
-    are several. See `evaluate`."""
+    """``top1``, ``top5`` and ``val_loss`` of the encoder for inference, as `evaluate` counts them.
+
+    Where there are several encoders, ``top1_<name>`` of each.
+    """
     broadcast_buffers(method, world)
     encoders = method.encoders()
     metrics: dict[str, float] = {}
@@ -49,21 +50,8 @@ def evaluate_encoders(
     return metrics
 
 
-def epoch_row(run: Run, metrics: dict[str, float], speed: dict[str, float]) -> dict[str, Any]:
-    """One row of the history: the epoch's mean losses, where it was evaluated its accuracies, and how fast it
-    was."""
-    return {
-        "epoch": run.at.epoch,
-        "step": run.at.step,
-        "lr": run.optimizer.param_groups[0]["lr"],
-        **run.at.averages.means(),
-        **metrics,
-        **speed,
-    }
-
-
 def final_metrics(run: Run) -> dict[str, Any]:
-    """Best, last and median top-1 of the encoder for inference, the last of each encoder, and what it cost."""
+    """Best, last and median top-1 of the encoder for inference, the last of each encoder, and the cost."""
     history = [row for row in run.at.history if "top1" in row]
     if not history:
         return {"epochs": run.at.epoch, "steps": run.at.step}
@@ -83,8 +71,7 @@ def final_metrics(run: Run) -> dict[str, Any]:
 
 
 def of_each_encoder(metrics: dict[str, Any]) -> dict[str, str]:
-    """The final metrics' key of each encoder's accuracy: ``{"k": "top1_k_last", ...}``, empty where there is
-    only one encoder."""
+    """The final metrics' key of each encoder's accuracy, ``{"k": "top1_k_last", ...}``; {} of one."""
     keys = (
         key for key in metrics if key.startswith("top1_") and key.endswith("_last") and key != "top1_last"
     )
@@ -98,8 +85,7 @@ def final_message(metrics: dict[str, Any]) -> str:
     text = (
         f"finished: top-1 {metrics['top1_last']:.2f} % (median of the last {metrics['median_epochs']} epochs "
         f"{metrics['top1_median']:.2f}, best {metrics['top1_best']:.2f} in epoch "
-        f"{metrics['top1_best_epoch']}), "
-        f"{metrics['seconds']:.0f} s"
+        f"{metrics['top1_best_epoch']}), {metrics['seconds']:.0f} s"
     )
     ahead = {
         name: metrics[key]
@@ -109,7 +95,6 @@ def final_message(metrics: dict[str, Any]) -> str:
     for name, value in ahead.items():
         text += (
             f"\nencoder {name} is ahead of the one for inference: {value:.2f} against "
-            f"{metrics['top1_last']:.2f}; "
-            f"the moving average may still lag behind in a run this short"
+            f"{metrics['top1_last']:.2f}; the moving average may still lag behind in a run this short"
         )
     return text

@@ -1,8 +1,8 @@
-"""A run folder explains itself: the config as run, the code's commit, versions, device, seed and command
-line."""
+"""A run folder explains itself: config, recipe, commit, versions, device, seed and command line."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shlex
@@ -15,35 +15,33 @@ from typing import Any
 
 import torch
 
-from automix_transfer import __version__
+from automix_transfer import __version__, recipes
 from automix_transfer.config import to_yaml
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json, write_text
 from automix_transfer.training.distributed import World
 from automix_transfer.training.record import checkpoint
-from automix_transfer.training.settings import FREE_ON_RESUME, Experiment, as_read, flatten, with_defaults
+from automix_transfer.training.settings import Experiment
 
+RECIPES = Path(recipes.__file__).resolve().parent
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "fvcore", "omegaconf")
 
 
-def prepare(folder: Path, experiment: Experiment, world: World, resumed_step: int | None) -> None:
+def prepare(
+    folder: Path,
+    experiment: Experiment,
+    world: World,
+    resumed_step: int | None = None,
+    recipe: dict[str, str] | None = None,
+) -> None:
     """Write ``config.yaml`` and ``run.json``; a resumed run adds itself to the list of starts.
 
-    Raises:
-        UserError: the folder holds another run's checkpoint and this one does not resume it.
+    The recipe of a resumed run is the one that it was begun with.
     """
-    if resumed_step is None:
-        refuse_overwriting(folder)
-    starts = (
-        read_json(folder / "run.json").get("starts", [])
-        if resumed_step is not None and (folder / "run.json").exists()
-        else []
-    )
-    device = (
-        torch.cuda.get_device_name(world.device)
-        if world.device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
+    file = folder / "run.json"
+    before = read_json(file) if resumed_step is not None and file.exists() else {}
+    cuda = world.device.type == "cuda"
+    device = torch.cuda.get_device_name(world.device) if cuda else platform.processor() or platform.machine()
     start = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "from_step": resumed_step or 0,
@@ -57,8 +55,23 @@ def prepare(folder: Path, experiment: Experiment, world: World, resumed_step: in
         "platform": platform.platform(),
         "packages": {"automix_transfer": __version__, **{name: version(name) for name in PACKAGES}},
     }
+    about = {
+        "recipe": before.get("recipe", recipe),
+        "seed": experiment.seed,
+        "starts": [*before.get("starts", []), start],
+    }
     write_text(folder / "config.yaml", to_yaml(experiment))
-    write_json(folder / "run.json", {"seed": experiment.seed, "starts": [*starts, start]})
+    write_json(file, about)
+
+
+def recipe_of(file: Path) -> dict[str, str] | None:
+    """What ``run.json`` says of a config file that is one of our recipes; None of any other file.
+
+    ``{"name": "imagenet_r50_automix_100e", "sha256": ...}``, of the file without what it is based on.
+    """
+    if not file.resolve().is_relative_to(RECIPES):
+        return None
+    return {"name": file.stem, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
 def refuse_overwriting(folder: Path) -> None:
@@ -70,23 +83,11 @@ def refuse_overwriting(folder: Path) -> None:
         )
 
 
-def refuse_changes(source: str, saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """A resumed run must train what was begun: the first setting that differs is named in a `UserError`."""
-    before, after = as_read(saved), flatten(now)
-    if not before.keys() >= after.keys():
-        before = with_defaults(saved)
-    for key in [*after, *(k for k in before if k not in after)]:
-        if key not in FREE_ON_RESUME and before.get(key) != after.get(key):
-            raise UserError(
-                f"{source} was trained with {key}={before.get(key)}, but now {key}={after.get(key)}: that is "
-                "another training; "
-                "give the same value, or choose another output=FOLDER to start afresh"
-            )
-
-
 def command_line(resume: bool = False) -> str:
-    """The command that started this process, torchrun included; with ``resume`` the one that goes on. Under
-    srun it is that of a task."""
+    """The command that started this process, torchrun included; with ``resume`` the one that goes on.
+
+    Under srun it is that of a task.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     start = ["python"]
     if size > 1 and "TORCHELASTIC_RUN_ID" in os.environ:

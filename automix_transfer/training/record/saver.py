@@ -1,27 +1,27 @@
-"""Checkpoints written beside the training: the loop waits for a copy in memory, and a thread does the rest.
+"""Checkpoints written beside the training: the loop waits for a copy in memory, and a thread writes it.
 
-The copy is complete before the next step changes anything, so the file holds one moment of the run. What
-`checkpoint.save` promises stays: written beside, synced, read back, renamed, the previous one kept. A write
+The copy is complete before the next step changes anything, so the file holds one moment of the run. A write
 that failed is raised in the loop, at its next look.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from automix_transfer.training.record import checkpoint
+from automix_transfer.training.record.checkpoint import Checkpoint
 
 
 class Saver:
     """Writes one checkpoint at a time; as a context manager it is left only when the file is complete.
 
-    Costs the memory of one checkpoint on the CPU, kept from one to the next: filling it anew is six times as
-        fast as asking for more.
+    It costs the memory of one checkpoint on the CPU, which is kept from one to the next: to fill it again is
+    six times as fast as to ask for more.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,24 +33,25 @@ class Saver:
 
     def save(
         self,
-        content: dict[str, Any],
-        best: bool = False,
-        approve: Callable[[dict[str, Any]], None] = lambda copy: None,
+        content: Checkpoint,
+        names: Sequence[str] = (),
+        approve: Callable[[Checkpoint], None] = lambda copy: None,
     ) -> None:
         """Copy ``content`` and begin to write it; waits for the one before, should that still be under way.
 
         Args:
+            names: as of `checkpoint.save`.
             approve: called with the copy before it is written; raises to refuse it.
 
         Raises:
             UserError: the checkpoint before could not be written.
         """
         self.wait()
-        self._copy = _copied(content, self._copy)
+        self._copy = _copied(content.to_dict(), self._copy)
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # the copies from the GPU
         self._thread = threading.Thread(
-            target=self._write, args=(self._copy, best, approve), name="checkpoint"
+            target=self._write, args=(Checkpoint.from_dict(self._copy), names, approve), name="checkpoint"
         )
         self._thread.start()
 
@@ -72,10 +73,10 @@ class Saver:
             self._thread.join()
             self._thread = None
 
-    def _write(self, copy: dict[str, Any], best: bool, approve: Callable[[dict[str, Any]], None]) -> None:
+    def _write(self, copy: Checkpoint, names: Sequence[str], approve: Callable[[Checkpoint], None]) -> None:
         try:
             approve(copy)
-            checkpoint.save(self.folder, copy, best, self._trusted)
+            checkpoint.save(self.folder, copy, names, self._trusted)
             self._trusted = True
         except BaseException as error:  # raised in the loop
             self._failure = error
@@ -90,8 +91,7 @@ class Saver:
 
 
 def _copied(value: Any, before: Any) -> Any:
-    """``value`` with its tensors copied to the CPU, into those of ``before`` (an earlier result) where they
-    have the same form."""
+    """``value`` with its tensors copied to the CPU, into those of an earlier result of the same form."""
     if isinstance(value, torch.Tensor):
         fits = (
             isinstance(before, torch.Tensor)

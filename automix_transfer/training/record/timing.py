@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 STARVING = 0.2  # share of the time waited for data above which a run is told so
 PATIENCE = 30.0  # seconds of an epoch before it is judged
+
+T = TypeVar("T")
 
 
 class Timer:
@@ -26,6 +29,18 @@ class Timer:
         # when the first batch was there: starting the loader's workers is no starving
         self._first: float | None = None
 
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """The same ``batches``; what the loader is waited for is noted."""
+        remaining = iter(batches)
+        while True:
+            begun = self.clock()
+            try:
+                batch = next(remaining)
+            except StopIteration:
+                return
+            self.waited(self.clock() - begun)
+            yield batch
+
     def waited(self, seconds: float) -> None:
         """Note that the loader was waited for."""
         self._row_waits += seconds
@@ -35,8 +50,8 @@ class Timer:
             self._epoch_waits += seconds
 
     def row(self, step: int, batch_size: int) -> dict[str, float]:
-        """``images_per_s`` (all processes) and ``data_share`` in [0, 1], this process's waiting for data,
-        since the last call."""
+        """Since the last call: ``images_per_s`` of all processes, and ``data_share`` in [0, 1], which this
+        process waited for data."""
         now, (before, first) = self.clock(), self._row
         seconds = max(now - before, 1e-9)
         rates = {
@@ -47,8 +62,7 @@ class Timer:
         return rates
 
     def epoch(self, step: int, batch_size: int) -> dict[str, float]:
-        """As `row`, since the epoch's start without the first batch; evaluation is not counted if called
-        before it."""
+        """As `row`, since the epoch's start without the first batch; to be called before the evaluation."""
         now, (before, first) = self.clock(), self._epoch
         return {
             "images_per_s": round((step - first) * batch_size / max(now - before, 1e-9), 1),
@@ -56,8 +70,7 @@ class Timer:
         }
 
     def hint(self, workers: int) -> str:
-        """One sentence, once, if the epoch so far spent more than a fifth of its time on waiting for data;
-        else nothing."""
+        """One sentence, once, if more than a fifth of the epoch so far was waiting for data; else nothing."""
         now = self.clock()
         share = self._share(now)
         if self._said or share <= STARVING or now - self._epoch[0] < PATIENCE:

@@ -7,6 +7,7 @@ import os
 import pickle
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,24 +17,20 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch
 from automix_transfer.training.loop import train
 from automix_transfer.training.record import checkpoint
+from automix_transfer.training.record.checkpoint import Checkpoint
 
 
-def content(step: int) -> dict:
-    return {
-        "format": checkpoint.FORMAT,
-        "encoder": {},
-        "encoders": {},
-        "model": {"w": torch.full((1000,), float(step))},
-        "config": {},
-        "step": step,
-        "epoch": 0,
-        "history": [],
-    }
+def content(step: int, **more: Any) -> Checkpoint:
+    weights = {"w": torch.full((1000,), float(step))}
+    return Checkpoint(
+        **{**dict(encoder={}, encoders={}, model=weights, model_extra={}, config={}, epoch=0), **more},
+        step=step,
+    )
 
 
 def test_rotation_and_best(tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        checkpoint.save(tmp_path, content(step), best=step == 2)
+        checkpoint.save(tmp_path, content(step), names=["best.pt"] if step == 2 else [])
     assert [load_torch(tmp_path / name)["step"] for name in ("last.pt", "previous.pt", "best.pt")] == [
         3,
         2,
@@ -42,20 +39,12 @@ def test_rotation_and_best(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt", "previous.pt"]
 
 
-def test_chosen_epochs_stay_as_they_ended(tmp_path: Path) -> None:
-    (tmp_path / "epoch_0001.pt").write_bytes(b"of a run before, or damaged")
-    for step, epoch in ((10, 1), (15, 1), (20, 2), (30, 3)):
-        checkpoint.save(
-            tmp_path,
-            {
-                **content(step),
-                "epoch": epoch,
-                "history": [{"step": 10 * number} for number in range(1, epoch + 1)],
-                "config": {"train": {"keep_epochs": [1, 3]}},
-            },
-        )
-    kept = {path.name: load_torch(path)["step"] for path in tmp_path.glob("epoch_*.pt")}
-    assert kept == {"epoch_0001.pt": 10, "epoch_0003.pt": 30}
+def test_chosen_epochs_stay_as_they_ended(experiment, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "epoch_0001.pt").write_bytes(b"of a run before, or damaged")
+    train(experiment("train.keep_epochs=[1,3]", "train.epochs=3", "train.save_every_steps=1"))
+    kept = {path.name: load_torch(path)["step"] for path in (tmp_path / "run").glob("epoch_*.pt")}
+    assert kept == {"epoch_0001.pt": 3, "epoch_0003.pt": 9}
 
 
 def test_a_damaged_last_does_not_replace_a_previous_that_loads(tmp_path: Path) -> None:
@@ -106,7 +95,7 @@ def test_file_size_limit_keeps_the_old_one(tmp_path: Path) -> None:
 
 def test_one_that_does_not_read_back_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path, content(1))
-    monkeypatch.setattr(checkpoint, "load_torch", lambda path: content(7))
+    monkeypatch.setattr(checkpoint, "load_torch", lambda path: content(7).to_dict())
     with pytest.raises(UserError, match="read back"):
         checkpoint.save(tmp_path, content(2))
     assert io.load_torch(tmp_path / "last.pt")["step"] == 1
@@ -116,8 +105,9 @@ def test_lost_last_falls_back(tmp_path: Path) -> None:
     for step in (1, 2):
         checkpoint.save(tmp_path, content(step))
     (tmp_path / "last.pt").unlink()
-    found, text = checkpoint.load_latest(tmp_path)
-    assert found is not None and found["step"] == 1 and "previous.pt" in text
+    said: list[str] = []
+    found = checkpoint.load_latest(tmp_path, said.append)
+    assert found is not None and found.step == 1 and "previous.pt" in said[0]
 
 
 class Hostile:

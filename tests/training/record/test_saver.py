@@ -15,12 +15,12 @@ import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch
-from automix_transfer.training import loop
 from automix_transfer.training.loop import train
 from automix_transfer.training.record import checkpoint
 from automix_transfer.training.record.saver import Saver
+from automix_transfer.training.setup import Run
 from automix_transfer.training.signals import Interrupted
-from tests.training.processes import assert_same_run
+from tests.training.processes import assert_same_run, at_each_update
 from tests.training.record.test_checkpoint import content
 
 
@@ -38,16 +38,13 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 def test_the_file_holds_the_moment_of_saving(tmp_path: Path, slow: threading.Event) -> None:
-    state = {
-        **content(1),
-        "history": [{"loss": 1.0}],
-        "optimizer": {"state": {0: {"m": torch.zeros(3, 4).T}}, "betas": (0.9, 0.99)},
-    }
+    optimizer = {"state": {0: {"m": torch.zeros(3, 4).T}}, "betas": (0.9, 0.99)}
+    state = content(1, history=[{"loss": 1.0}], optimizer=optimizer)
     with Saver(tmp_path) as saver:
         saver.save(state)
-        state["model"]["w"].add_(1)
-        state["optimizer"]["state"][0]["m"].add_(1)
-        state["history"].append({"loss": 2.0})
+        state.model["w"].add_(1)
+        state.optimizer["state"][0]["m"].add_(1)
+        state.history.append({"loss": 2.0})
         saver.look()
         assert not (tmp_path / "last.pt").exists()
         slow.set()
@@ -62,21 +59,16 @@ def test_memory_is_kept_and_forms_may_change(tmp_path: Path) -> None:
     saver.save(content(1))
     saver.wait()
     place = saver._copy["model"]["w"].data_ptr()
-    saver.save(content(2), best=True)
+    saver.save(content(2), names=["best.pt"])
     assert saver._copy["model"]["w"].data_ptr() == place
-    saver.save(
-        {
-            **content(3),
-            "model": {"w": torch.ones(5), "v": torch.ones(2, dtype=torch.int64)},
-            "more": [torch.ones(1)],
-        }
-    )
+    weights = {"w": torch.ones(5), "v": torch.ones(2, dtype=torch.int64)}
+    saver.save(content(3, model=weights, optimizer={"more": [torch.ones(1)]}))
     saver.wait()
     found = load_torch(tmp_path / "last.pt")
     assert (
         found["model"]["w"].tolist() == [1] * 5
         and found["model"]["v"].dtype == torch.int64
-        and found["more"][0].item() == 1
+        and found["optimizer"]["more"][0].item() == 1
     )
     assert [load_torch(tmp_path / name)["step"] for name in ("last.pt", "previous.pt", "best.pt")] == [
         3,
@@ -109,15 +101,14 @@ def test_steps_go_on_while_a_checkpoint_is_written(
 ) -> None:
     """Step 3 is done before the checkpoint of step 2 reaches the disk; the run ends with the bits of any
     other."""
-    real, seen = loop.update, []
+    seen = []
 
-    def update(run) -> None:
-        real(run)
+    def look(run: Run) -> None:
         seen.append((run.at.step + 1, (run.folder / "last.pt").exists()))
         if len(seen) == 3:
             slow.set()
 
-    monkeypatch.setattr(loop, "update", update)
+    at_each_update(monkeypatch, look)
     beside = experiment("train.save_every_steps=2", "train.epochs=1")
     train(beside)
     assert seen == [(1, False), (2, False), (3, False)]
@@ -130,15 +121,12 @@ def test_steps_go_on_while_a_checkpoint_is_written(
 def test_sigterm_waits_for_the_file(
     experiment, tmp_path: Path, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.update
-
-    def update(run) -> None:
-        real(run)
+    def interrupt(run: Run) -> None:
         if run.at.step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
             threading.Thread(target=lambda: (time.sleep(0.5), slow.set())).start()
 
-    monkeypatch.setattr(loop, "update", update)
+    at_each_update(monkeypatch, interrupt)
     with pytest.raises(Interrupted) as stopped:
         train(experiment())
     assert stopped.value.code == 143 and load_torch(tmp_path / "run" / "last.pt")["step"] == 2
@@ -148,14 +136,12 @@ def test_weights_that_are_not_finite_do_not_reach_the_disk(
     experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A last step whose gradient is not finite: its loss still is, so only the checkpoint can tell."""
-    real = loop.update
 
-    def update(run) -> None:
-        real(run)
+    def poison(run: Run) -> None:
         if run.at.step + 1 == run.total_steps:
             next(run.method.parameters()).data[0] = float("nan")
 
-    monkeypatch.setattr(loop, "update", update)
+    at_each_update(monkeypatch, poison)
     with pytest.raises(UserError, match="not finite after step 6.*last good checkpoint is"):
         train(experiment())
     assert load_torch(tmp_path / "run" / "last.pt")["step"] == 3

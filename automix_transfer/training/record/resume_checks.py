@@ -1,0 +1,82 @@
+"""What a resumed run must have in common with its checkpoint: settings, processes, data and the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch.optim import Optimizer
+
+from automix_transfer.errors import UserError
+from automix_transfer.mixing import Method
+from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.training.distributed import World
+from automix_transfer.training.record.checkpoint import Checkpoint
+from automix_transfer.training.settings import FREE_ON_RESUME, Experiment, as_read, flatten, with_defaults
+
+
+def refuse_another_run(checkpoint: Checkpoint, experiment: Experiment, world: World | None = None) -> None:
+    """The checkpoint must be of this experiment and, where ``world`` is given, of as many processes.
+
+    Raises:
+        UserError: names the first setting that differs.
+    """
+    source = f"the checkpoint in {experiment.output}"
+    refuse_changes(source, checkpoint.config, asdict(experiment))
+    if world is not None and checkpoint.processes != world.size:
+        raise UserError(
+            f"{source} was written by {checkpoint.processes} processes and can only be resumed by as many, "
+            f"but there are {world.size}"
+        )
+
+
+def refuse_changes(source: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A resumed run must train what was begun: the first setting that differs is named in a `UserError`."""
+    before, after = as_read(saved), flatten(now)
+    if not before.keys() >= after.keys():
+        before = with_defaults(saved)
+    for key in [*after, *(k for k in before if k not in after)]:
+        if key not in FREE_ON_RESUME and before.get(key) != after.get(key):
+            raise UserError(
+                f"{source} was trained with {key}={before.get(key)}, but now {key}={after.get(key)}: that is "
+                "another training; give the same value, or choose another output=FOLDER to start afresh"
+            )
+
+
+def load_method_state(
+    method: Method, info: EncoderInfo, checkpoint: Checkpoint, samples: list[int], experiment: Experiment
+) -> None:
+    """Give ``method`` the state of ``checkpoint``.
+
+    Args:
+        samples: numbers of training and validation images; without the first where nothing is trained.
+
+    Raises:
+        UserError: a checkpoint of other data, or of another version.
+    """
+    source = f"the checkpoint in {experiment.output}"
+    if checkpoint.encoder != info.to_dict() or checkpoint.samples[-len(samples) :] != samples:
+        raise UserError(
+            f"{source} was trained on other data (training and validation images {checkpoint.samples}, "
+            f"{checkpoint.encoder.get('num_classes')} classes) than data.root={experiment.data.root} holds "
+            f"({samples}, {info.num_classes} classes) or with another input; give the same data"
+        )
+    try:
+        method.load_state_dict(checkpoint.model | checkpoint.model_extra)
+    except RuntimeError as error:
+        raise UserError(
+            f"{source} does not fit the method '{experiment.method['name']}' of this version; "
+            "use the version that wrote it"
+        ) from error
+
+
+def load_optimizer_state(optimizer: Optimizer, checkpoint: Checkpoint, experiment: Experiment) -> None:
+    """Give ``optimizer`` the state of ``checkpoint``; a `UserError` if it has other groups of parameters."""
+    try:
+        optimizer.load_state_dict(checkpoint.optimizer)
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"the checkpoint in {experiment.output} does not fit the optimizer of this version; "
+            "use the version that wrote it"
+        ) from error
