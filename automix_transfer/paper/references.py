@@ -1,7 +1,6 @@
 """The recipes read against the paper's tables: which cell each names, and what it sets.
 
-A recipe's first line names its cell, e.g. ``# Table 1, CIFAR-100, R-18, automix: 82.04 % top-1 ...``; see
-`training.recipes`.
+A recipe's key ``reproduces`` names its cell; see `automix_transfer.recipes.recipe`.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def cell_of(recipe: Path) -> paper.Cell | None:
     """The cell that a recipe's head names; None where it names no table of results, or not one cell of it."""
     try:
         head = read_recipe(recipe)
-    except OSError:
+    except UserError:
         return None
     table = paper.tables().get(f"table{head.table}")
     if table is None:
@@ -142,6 +141,7 @@ def _merged(file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     if file in chain:
         raise UserError(f"config file {file} is based on itself; remove it from 'base'")
     content = dict(_read(file))
+    content.pop("reproduces", None)
     bases = content.pop("base", [])
     result: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:

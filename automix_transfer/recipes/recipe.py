@@ -1,15 +1,15 @@
-"""The recipes of a folder, by the first line of each one's head: which cell of the paper's tables it is, and
-the number to expect."""
+"""What recipes say about themselves: the cell of the paper's tables that each reproduces, and their list."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from automix_transfer.mixing import METHODS
+from automix_transfer.config import MISSING, load_config, read_yaml
 
 #: what the tables hold, for a list of recipes
 TABLES = {
@@ -23,8 +23,22 @@ TABLES = {
     14: "CIFAR-100, lengths of training",
 }
 OTHERS = "without a number in the paper"
-_CELL = re.compile(r"Table (\d+), (.+), (\w+): (\d+\.\d\d) % top-1")
-_ALSO = re.compile(r"Also Table (\d+): (\d+\.\d\d) %")
+
+
+@dataclass
+class Reproduces:
+    """The head's key ``reproduces``: where the paper has a recipe's number, and the number in percent.
+
+    Attributes:
+        table, cell, method, top1: e.g. 2, ["ImageNet-1k", "R-50", "PyTorch", "100 epochs"], "automix", 77.91.
+        also: table and top1 of other tables about the same experiment.
+    """
+
+    table: int = MISSING
+    cell: list[str] = MISSING
+    method: str = MISSING
+    top1: float = MISSING
+    also: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -32,9 +46,8 @@ class Recipe:
     """A recipe's file and its head.
 
     Attributes:
-        first: the head's first line.
-        table, cell, method, value: where the paper has its number, e.g. 2, ("ImageNet-1k", "R-50", "PyTorch",
-            "100 epochs"), "automix", 77.91; 0, (), "" and None where it has none.
+        first: the cell and its number as a line, or the head's first comment where there is no number.
+        table, cell, method, value: as in `Reproduces`; 0, (), "" and None where the paper has no number.
         also: (table, value) of other tables about the same experiment.
     """
 
@@ -55,45 +68,36 @@ class Recipe:
 
 
 def read_recipe(file: Path) -> Recipe:
-    """What the head of ``file`` (its first lines, which begin with #) says."""
-    lines = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
-    first = lines[0] if lines else ""
-    found = _CELL.match(first)
-    if not found:
-        return Recipe(file, first)
-    also = tuple(
-        (int(table), float(value))
-        for line in lines
-        for table, value in _ALSO.findall(line.replace("; Table", "; Also Table"))
-    )
-    return Recipe(file, first, int(found[1]), tuple(found[2].split(", ")), found[3], float(found[4]), also)
+    """What the head of ``file`` says.
+
+    Raises:
+        UserError: the file is no YAML mapping, or ``reproduces`` does not have its form.
+    """
+    content = read_yaml(file)
+    if "reproduces" not in content:
+        first = file.read_text(encoding="utf-8").partition("\n")[0]
+        return Recipe(file, first.lstrip("# ") if first.startswith("#") else "")
+    claim = load_config(Reproduces, values=content["reproduces"], section="reproduces")
+    also = tuple((other["table"], other["top1"]) for other in claim.also)
+    first = f"Table {claim.table}, {', '.join([*claim.cell, claim.method])}: {claim.top1:.2f} % top-1"
+    return Recipe(file, first, claim.table, tuple(claim.cell), claim.method, claim.top1, also)
 
 
-def list_recipes(configs: Path, words: Sequence[str] = ()) -> str:
-    """All recipes by table, together for each column of it; with ``words`` those that have all of them in
-    name or head, one by one."""
-    recipes = [read_recipe(file) for file in sorted(configs.glob("*.yaml"))]
+def list_recipes(folder: Path, words: Sequence[str] = ()) -> str:
+    """All recipes of ``folder`` by table, together for each column of it; with ``words`` those that have all
+    of them in name or head, one by one."""
+    recipes = [read_recipe(file) for file in sorted(folder.glob("*.yaml"))]
     chosen = [r for r in recipes if all(word.lower() in f"{r.file.name} {r.first}".lower() for word in words)]
-    lines = [
-        f"{len(chosen)} of {len(recipes)} recipes in {configs}"
-        if words
-        else f"{len(recipes)} recipes in {configs}"
-    ]
+    count = f"{len(chosen)} of {len(recipes)}" if words else f"{len(recipes)}"
+    lines = [f"{count} recipes in {folder}"]
     for table in [*TABLES, 0]:
         group = [r for r in chosen if (r.table if r.table in TABLES else 0) == table]
         if group:
             lines += ["", f"Table {table}: {TABLES[table]} (top-1, %)" if table else OTHERS]
             lines += _one_by_one(group) if words or not table else _by_column(group)
     if not words:
-        lines += [
-            "",
-            "--list WORD ... shows only the recipes that have all words in their name or head, e.g. --list "
-            "imagenet r50 automix",
-        ]
+        hint = "--list WORD ... shows only the recipes that have all words in their name or head"
+        lines += ["", f"{hint}, e.g. --list imagenet r50 automix"]
     return "\n".join(lines)
 
 
@@ -106,9 +110,10 @@ def _one_by_one(group: Sequence[Recipe]) -> list[str]:
 
 
 def _by_column(group: Sequence[Recipe]) -> list[str]:
-    lines, order = [], list(METHODS)
+    """Recipes that differ in the method alone, a paragraph each, the lowest number first."""
+    lines = []
     for pattern in dict.fromkeys(r.pattern for r in group):
-        same = sorted((r for r in group if r.pattern == pattern), key=lambda r: order.index(r.method))
+        same = sorted((r for r in group if r.pattern == pattern), key=lambda r: r.value or 0)
         # no line ends between a method and its number
         numbers = ", ".join(f"{r.method}\u00a0{r.value:.2f}" for r in same)
         wrapped = textwrap.wrap(

@@ -277,7 +277,8 @@ def tiny_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     configs.mkdir(parents=True)
     for method in ("vanilla", "mixup"):
         (configs / f"cifar10_r18_{method}.yaml").write_text(
-            f"# Table 1, CIFAR-10, R-18, {method}: 95.50 % top-1\nencoder: {{name: resnet10_32}}\nmethod: "
+            f"reproduces: {{table: 1, cell: [CIFAR-10, R-18], method: {method}, top1: 95.50}}\n"
+            "encoder: {name: resnet10_32}\nmethod: "
             f"{{name: {method}}}\n"
             "data: {dataset: cifar10, image_size: 32, crop: pad, workers: 0}\n"
             "train: {epochs: 800, batch_size: 100, device: cpu}\nschedule: {warmup_epochs: 5}\n"
@@ -587,10 +588,11 @@ def test_mistakes_are_one_sentence(arguments: list[str], sentence: str, tmp_path
 
 def test_a_recipe_that_cannot_be_read_is_told_and_the_others_serve(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(
-        "# Table 1, CIFAR-10, R-18, vanilla: 95.50 % top-1\nmethod: {name: vanilla}\n"
+        "reproduces: {table: 1, cell: [CIFAR-10, R-18], method: vanilla, top1: 95.50}\n"
+        "method: {name: vanilla}\n"
     )
     (tmp_path / "bad.yaml").write_text(
-        "# Table 1, CIFAR-10, R-18, mixup: 96.62 % top-1\nbase: nowhere.yaml\n"
+        "reproduces: {table: 1, cell: [CIFAR-10, R-18], method: mixup, top1: 96.62}\nbase: nowhere.yaml\n"
     )
     found = catalogue((tmp_path,))
     assert len(found.problems) == 1 and "nowhere.yaml does not exist" in found.problems[0]

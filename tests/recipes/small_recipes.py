@@ -137,7 +137,9 @@ def kind_of(recipe: Path) -> tuple[str, ...]:
     plain_sgd = ("cifar_800e", "tiny_400e", "pytorch_100e", "pytorch_300e", "finetune")
     parts = ["plain SGD" if part.split("/")[1] in plain_sgd else part for part in parts]
     own = re.findall(
-        r"^(?!#|base|\w+:$|  (?:alpha|picture_epochs|feature_layer|epochs|root|classes): )(.+)", text, re.M
+        r"^(?!#|base|reproduces|\w+:$|  (?:alpha|picture_epochs|feature_layer|epochs|root|classes): )(.+)",
+        text,
+        re.M,
     )
     return (*parts, *own)
 
