@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -48,5 +48,5 @@ class JointAutoMix(AutoMix):
     def encoders(self) -> dict[str, nn.Module]:
         return {"q": self.encoder_q}
 
-    def train(self, mode: bool = True) -> AutoMix:
+    def train(self, mode: bool = True) -> Self:
         return nn.Module.train(self, mode)

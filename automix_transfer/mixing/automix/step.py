@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -226,7 +226,7 @@ class AutoMix(Method):
                 "weight_decay": self.options.mix_block_weight_decay,
             }
 
-    def train(self, mode: bool = True) -> AutoMix:
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.encoder_k.train(mode and self.options.k_mode == "train")
         return self
