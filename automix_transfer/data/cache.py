@@ -9,8 +9,9 @@ from pathlib import Path
 
 
 def cache_file(name: str, about: str, files: Iterable[Path]) -> Path:
-    """``<cache>/automix_transfer/<name>`` with a digest in place of ``*``: of ``about`` and of every file's
-    path, size and time.
+    """``<cache>/automix_transfer/<name>`` with a digest of ``about`` and the ``files`` in place of ``*``.
+
+    Each file counts with its path, size and time, so what was computed from other files is not found again.
 
     So what was computed from files that have changed since is not found again.
     """

@@ -1,5 +1,4 @@
-"""Look at a data set before it is trained on: its lists, every image, its boxes, and images that two splits
-share.
+"""Look at a data set before it is trained on: its lists, images, boxes, and images that two splits share.
 
 ``python -m automix_transfer.data.check --dataset cub --root /data/CUB_200_2011`` prints what there is, or all
 that is wrong.
@@ -123,8 +122,7 @@ def check_root(config: DataConfig, splits: Sequence[str] = (), read: bool = True
 
 
 def check_data(config: DataConfig, workers: int = 0) -> Report:
-    """`check_root` of both splits, with ``on_bad_image``: ``fail`` raises one error that names the bad ones,
-    ``skip`` reports them.
+    """`check_root` of both splits, where bad images raise one error or are reported (``on_bad_image``).
 
     Raises:
         UserError: as above; and boxes that lie outside their image, whatever ``on_bad_image`` says.
@@ -173,8 +171,10 @@ def drop_bad_images(listing: Listing, what: str, workers: int = 0) -> Listing:
 
 
 def read_all(split: SplitReport, what: str, workers: int = 0) -> None:
-    """Decode every image of ``split`` in threads (Pillow's decoders run outside the interpreter lock), with
-    progress on stderr."""
+    """Decode every image of ``split`` in threads, with progress on stderr.
+
+    Pillow's decoders run outside the interpreter lock.
+    """
     listing = split.listing
 
     def read(start: int) -> list[tuple[ImageFacts | None, str]]:

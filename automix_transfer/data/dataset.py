@@ -20,8 +20,9 @@ from automix_transfer.rng import derive_seed
 
 
 class ClassificationDataset(Dataset):
-    """Images with labels; item (epoch, index) or (epoch, index, copy) -> (image (3, H, W), label, index). An
-    int stands for epoch 0.
+    """Images with labels; item (epoch, index[, copy]) -> (image (3, H, W), label, index).
+
+    An int stands for an index in epoch 0.
 
     The same (seed, epoch, index, copy) gives the same tensor in any process, with any number of workers and
     in any order of reading, and the global generators are left as they were. After `add_views` an item's
@@ -54,8 +55,10 @@ class ClassificationDataset(Dataset):
         )
 
     def add_views(self, count: int, make: Callable[[Image.Image], Any] | None) -> None:
-        """From now on an item's image holds ``count`` views in its channels: itself, then ``make`` of the
-        same crop, seeded for each view by (seed, epoch, index, copy, view). Does nothing for one view."""
+        """From now on an item's image holds ``count`` views: itself, then ``make`` of its crop, as channels.
+
+        Each view is seeded by (seed, epoch, index, copy, view). Does nothing for one view.
+        """
         if count > 1 and make is not None:
             self.views, self._make_view = count, make
             self._geometry, self._to_tensor = split_at_tensor(self.transform)

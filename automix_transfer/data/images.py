@@ -32,8 +32,14 @@ def is_image_name(name: str) -> bool:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a check reports of an image: its size in pixels once upright, its mode as stored (RGB, L, CMYK,
-    ...), whether its rotation flag turned it, and a digest of the file's bytes."""
+    """What a check reports of an image.
+
+    Attributes:
+        width, height: pixels once upright.
+        mode: as stored: RGB, L, CMYK, ...
+        turned: whether its rotation flag turned it.
+        digest: of the file's bytes.
+    """
 
     width: int
     height: int
@@ -152,8 +158,10 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
-    """Gray of 16 bits to 8, v / 257 rounded: Pillow's own conversion clips at 255, which turns most of the
-    image white."""
+    """Gray of 16 bits to 8, v / 257 rounded.
+
+    Pillow's own conversion clips at 255, which turns most of the image white.
+    """
     gray = np.asarray(image)
     if gray.size and (gray.min() < 0 or gray.max() > 65535):
         raise UserError(

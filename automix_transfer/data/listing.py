@@ -17,8 +17,11 @@ Box = tuple[float, float, float, float]
 
 
 class Paths(Sequence[Path]):
-    """File names in one buffer. As a list of `Path` those of ImageNet take 15 s and 300 MB to make, and a
-    worker that only looks at one copies its memory page."""
+    """File names in one buffer.
+
+    As a list of `Path` those of ImageNet take 15 s and 300 MB to make, and a worker that only looks at one
+    copies its memory page.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         text = "".join(f"{name}\0" for name in names)  # no file name holds a zero
@@ -133,8 +136,7 @@ def read_lines(
     exact: bool = True,
     form: str,
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, fields) of a list file; blank lines are passed over, malformed ones go to
-    ``problems``.
+    """Yield (line number, fields) of a list file without blank lines; malformed ones go to ``problems``.
 
     Args:
         columns: fields a line; with ``exact=False`` the last field takes the rest of the line, spaces

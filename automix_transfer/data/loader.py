@@ -1,5 +1,4 @@
-"""Loaders whose order of samples is derived from (seed, epoch), shared out to ranks, and entered at any
-batch.
+"""Loaders whose order is derived from (seed, epoch), shared out to ranks, and entered at any batch.
 
 A batch is (images (N, 3, H, W) float32, labels (N,) int64, indices (N,) int64).
 """
@@ -45,8 +44,10 @@ class EpochBatches(Sampler[Batch]):
         return max(0, self.batches_per_epoch - self.start_batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        """One permutation of numbers is all that an epoch costs; batches that are skipped are never made.
-        With R repeats: R copies of each image beside each other, cut to the epoch's length."""
+        """The batches from ``start_batch`` on. One permutation of numbers is all that an epoch costs.
+
+        With R repeats: R copies of each image beside each other, cut to the epoch's length.
+        """
         order = torch.randperm(self.size, generator=derive_generator(self.seed, "order", self.epoch))
         for batch in range(self.start_batch, self.batches_per_epoch):
             start = (batch * self.world_size + self.rank) * self.batch_size
@@ -79,8 +80,10 @@ class ImageLoader(DataLoader):
 
 
 class TrainLoader(ImageLoader):
-    """Training batches; `set_epoch` before each epoch. Workers live as long as the loader, because the epoch
-    travels in each item."""
+    """Training batches; `set_epoch` before each epoch.
+
+    Workers live as long as the loader, because the epoch travels in each item.
+    """
 
     batch_sampler: EpochBatches  # type: ignore[assignment]
 
@@ -125,8 +128,10 @@ def train_loader(
 def eval_loader(
     dataset: ClassificationDataset, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0
 ) -> ImageLoader:
-    """Every sample exactly once over all ranks, in order within a rank; the last batch may be smaller, and a
-    rank may have none."""
+    """Every sample exactly once over all ranks, in order within a rank.
+
+    The last batch may be smaller, and a rank may have none.
+    """
     items = [(0, index) for index in range(rank, len(dataset), world_size)]
     return ImageLoader(dataset, batch_size=batch_size, sampler=items, **loader_options(workers, 0))  # type: ignore[arg-type]
 

@@ -1,5 +1,4 @@
-"""Pack the images of a data set into tar shards, which a network file system reads faster than a million
-small files.
+"""Pack a data set's images into tar shards, which a network file system reads faster than single files.
 
 ``python -m automix_transfer.data.pack --dataset imagefolder --root /data/imagenet --output
 /data/imagenet-shards``. Files are copied byte for byte in the data set's own order, so a run on the shards
@@ -29,8 +28,7 @@ MEGABYTES = 512
 
 
 def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES) -> list[Path]:
-    """Write ``output/SPLIT-000000.tar``, ..., each of at most about ``megabytes`` of images, and
-    ``output/classes.txt``.
+    """Write ``output/classes.txt`` and ``output/SPLIT-000000.tar``, ..., each of at most about ``megabytes``.
 
     Raises:
         UserError: images that are no files of their own, class names that are not UTF-8, other classes than
@@ -117,8 +115,10 @@ def _write(file: IO[bytes], listing: Listing, start: int, end: int) -> None:
 
 
 def _tar_bytes(sizes: Sequence[int], labels: Sequence[int]) -> int:
-    """Bytes of the tar file of `_write`: a header and whole blocks for each member, two zero blocks, filled
-    up to a record."""
+    """Bytes of the tar file of `_write`.
+
+    Those are a header and whole blocks for each member, and two zero blocks, filled up to a record.
+    """
     blocks = (
         sum(
             2 + -(-size // BLOCK) + -(-len(str(label)) // BLOCK)

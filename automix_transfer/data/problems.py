@@ -25,13 +25,17 @@ class Problems:
         self.found = list(found)
 
     def add(self, where: object, what: str, line: int | None = None) -> None:
-        """Note one problem at ``where`` (a file, or a field of it), at ``line`` counted from 1; ``what`` also
-        says what was expected."""
+        """Note one problem at ``where`` (a file, or a field of it), at ``line`` counted from 1.
+
+        ``what`` also says what was expected.
+        """
         self.found.append(f"{where}:{line}: {what}" if line else f"{where}: {what}")
 
     def raise_if_any(self, remedy: str, more: str = "") -> None:
-        """Raise one `ListError`: a single problem with ``remedy``, or the first 20, the number of all, and
-        where to read ``more``."""
+        """Raise one `ListError`: a single problem with ``remedy``, or the first 20 and the number of all.
+
+        ``more`` says where to read the others.
+        """
         if not self.found:
             return
         ending = f"; {remedy}" if remedy else ""

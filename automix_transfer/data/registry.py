@@ -53,8 +53,9 @@ SPLITS = {name: layout.splits for name, layout in LAYOUTS.items()}
 
 
 def load_listing(config: DataConfig, split: str) -> Listing:
-    """The images of one split, with the limits of ``config``; list files are validated line by line, no image
-    is read.
+    """The images of one split, with the limits of ``config``.
+
+    List files are validated line by line; no image is read.
 
     Raises:
         UserError: unknown data set, missing or empty root, missing split, a class without images, errors in

@@ -9,10 +9,24 @@ from automix_transfer.config import MISSING
 from automix_transfer.errors import UserError
 from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
-CROPS = ("random_resized", "pad", "none")
-TEST_CROPS = ("center", "squash")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-ON_BAD_IMAGE = ("fail", "skip")
+CHOICES = (
+    ("crop", ("random_resized", "pad", "none")),
+    ("test_crop", ("center", "squash")),
+    ("interpolation", INTERPOLATIONS),
+    ("on_bad_image", ("fail", "skip")),
+)
+LEAST = (
+    ("classes", 0),
+    ("image_size", 1),
+    ("resize", 0),
+    ("pad", 0),
+    ("workers", 0),
+    ("limit_classes", 0),
+    ("limit_per_class", 0),
+    ("repeats", 1),
+    ("test_size", 0),
+)
 #: Fields of version 0.1 that changed nothing (both values gave equal pixels): passed over in old checkpoints.
 GONE = ("data.decoder",)
 
@@ -33,8 +47,7 @@ class DataConfig:
         resize: training only: the shorter side is first resized to this (0: not at all). The fine-grained
             recipe uses 256.
         crop: training: ``random_resized`` (area ``scale``, aspect ``ratio``), ``pad`` (reflection by ``pad``
-            pixels, then a random
-            crop: the CIFAR recipe) or ``none`` (resized and cut at the centre).
+            pixels, then a random crop: the CIFAR recipe) or ``none`` (resized and cut at the centre).
         flip: training: mirror half of the images.
         randaugment: training: timm's string, e.g. ``rand-m9-mstd0.5-inc1``; empty: off.
         erasing: training: probability of random erasing (timm's, with random pixels).
@@ -93,50 +106,28 @@ def validate(config: DataConfig) -> None:
     Raises:
         UserError: names the first field that is out of range and what it may be.
     """
-    choices = {
-        "crop": CROPS,
-        "test_crop": TEST_CROPS,
-        "interpolation": INTERPOLATIONS,
-        "on_bad_image": ON_BAD_IMAGE,
-    }
-    for name, allowed in choices.items():
-        if getattr(config, name) not in allowed:
-            raise UserError(
-                f"data.{name}={getattr(config, name)} is not known; choose one of {', '.join(allowed)}"
-            )
-    for name, low in {
-        "classes": 0,
-        "image_size": 1,
-        "resize": 0,
-        "pad": 0,
-        "workers": 0,
-        "limit_classes": 0,
-        "limit_per_class": 0,
-        "repeats": 1,
-        "test_size": 0,
-    }.items():
-        if getattr(config, name) < low:
-            raise UserError(f"data.{name}={getattr(config, name)} must be at least {low}")
-    for name, length in {"scale": 2, "ratio": 2, "mean": 3, "std": 3}.items():
-        if len(getattr(config, name)) != length:
-            raise UserError(f"data.{name}={list(getattr(config, name))} must be a list of {length} numbers")
-    if not 0 < config.scale[0] <= config.scale[1] <= 1:
-        raise UserError(
-            f"data.scale={list(config.scale)} must be two shares of the image's area, 0 < smallest <= "
-            "largest <= 1"
-        )
-    if not 0 < config.ratio[0] <= config.ratio[1]:
-        raise UserError(f"data.ratio={list(config.ratio)} must be two aspect ratios, 0 < smallest <= largest")
-    if not all(math.isfinite(value) for value in config.mean):
-        raise UserError(f"data.mean={list(config.mean)} must be three finite numbers")
-    if not all(0 < value < math.inf for value in config.std):
-        raise UserError(f"data.std={list(config.std)} must be positive and finite")
-    if not 0 < config.test_crop_ratio <= 1:
-        raise UserError(f"data.test_crop_ratio={config.test_crop_ratio} must be in (0, 1]")
-    if not 0 <= config.erasing <= 1:
-        raise UserError(f"data.erasing={config.erasing} is a probability; it must be in [0, 1]")
-    if config.crop == "pad" and config.pad >= config.image_size:
-        raise UserError(
-            f"data.pad={config.pad} must be smaller than data.image_size={config.image_size}: reflection "
-            "cannot pad further"
-        )
+    rules = [
+        *(
+            (name, getattr(config, name) in allowed, f"one of {', '.join(allowed)}")
+            for name, allowed in CHOICES
+        ),
+        *((name, getattr(config, name) >= least, f"at least {least}") for name, least in LEAST),
+        ("scale", _ascend(config.scale, 1), "two shares of the image's area, 0 < smallest <= largest <= 1"),
+        ("ratio", _ascend(config.ratio, math.inf), "two aspect ratios, 0 < smallest <= largest"),
+        ("mean", len(config.mean) == 3 and all(map(math.isfinite, config.mean)), "three finite numbers"),
+        ("std", len(config.std) == 3 and all(0 < v < math.inf for v in config.std), "three positive numbers"),
+        ("test_crop_ratio", 0 < config.test_crop_ratio <= 1, "more than 0 and at most 1"),
+        ("erasing", 0 <= config.erasing <= 1, "a probability, from 0 to 1"),
+        (
+            "pad",
+            config.crop != "pad" or config.pad < config.image_size,
+            f"less than data.image_size={config.image_size}: reflection cannot pad further",
+        ),
+    ]
+    for name, holds, wanted in rules:
+        if not holds:
+            raise UserError(f"data.{name}={getattr(config, name)} must be {wanted}")
+
+
+def _ascend(values: list[float], highest: float) -> bool:
+    return len(values) == 2 and 0 < values[0] <= values[1] <= highest

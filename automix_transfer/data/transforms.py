@@ -1,9 +1,8 @@
 """From a PIL image to the encoder's input: the training and the testing transform of a `DataConfig`.
 
 Random ones draw from the global generators of torch, NumPy and Python, which the data set reseeds for each
-sample. All but the
-last step works on PIL images: on a CPU the fastest path for small and for large images, and the one reference
-figures come from.
+sample. All but the last step works on PIL images: on a CPU the fastest path for small and for large images,
+and the one that reference figures come from.
 """
 
 from __future__ import annotations
@@ -34,8 +33,10 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 class ToNormalized:
-    """PIL RGB (H, W) -> float32 tensor (3, H, W), (value / 255 - mean) / std; two passes over the pixels
-    instead of torchvision's four."""
+    """PIL RGB (H, W) -> float32 tensor (3, H, W), (value / 255 - mean) / std.
+
+    Two passes over the pixels instead of torchvision's four.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean = 255 * torch.tensor(mean, dtype=torch.float32)[:, None, None]
@@ -54,8 +55,7 @@ class ToNormalized:
 
 
 class SkipIfSize:
-    """A resizing that leaves an image of the wanted size (width, height) alone: 64-pixel sets at 64 pixels
-    need none."""
+    """A resizing that leaves a square image of the wanted size alone, as 64-pixel sets have at 64 pixels."""
 
     def __init__(self, size: int, resize: Callable[[Image.Image], Image.Image]) -> None:
         self.size, self.resize = size, resize
@@ -98,8 +98,7 @@ def train_transform(config: DataConfig) -> Transform:
 
 
 def eval_transform(config: DataConfig) -> Transform:
-    """The testing transform: the centre of the resized image, or with ``test_crop=squash`` all of it, resized
-    to a square.
+    """The testing transform: the centre of the resized image, or with ``test_crop=squash`` all of it.
 
     Raises:
         UserError: a field of ``config`` is out of range.
@@ -116,8 +115,9 @@ def eval_transform(config: DataConfig) -> Transform:
 
 
 def split_at_tensor(transform: Callable) -> tuple[Callable[[Image.Image], Image.Image], Transform]:
-    """A transform in two: what makes images of images, and what makes a tensor of the result (an image, or
-    (H, W, 3) values to 255).
+    """A transform in two: what makes images of images, and what makes a tensor of the result.
+
+    The latter also takes (H, W, 3) values to 255.
 
     Raises:
         UserError: the transform is not one of the two above, so that it is not known where views may begin to

@@ -1,5 +1,4 @@
-"""What the embedded images are drawn with: outlines, textures and markings, and the things that are put
-together from them.
+"""Outlines, textures and markings, and the things in the embedded images that are put together from them.
 
 A `Thing` is a list of `Part`s in coordinates of its own (x right, y down, a radius of about 1). `Placement`
 moves it into an image. `draw_thing` and `thing_mask` rasterise it on a canvas that is `SUPERSAMPLING` times
@@ -117,8 +116,7 @@ MARKINGS: dict[str, list[Array]] = {
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a thing: polygons (even-odd) in the thing's coordinates, a colour, and perhaps a texture
-    in a second colour."""
+    """One piece of a thing: polygons (even-odd) in the thing's coordinates, a colour, perhaps a texture."""
 
     polygons: list[Array]
     colour: Colour
@@ -136,8 +134,7 @@ Thing = list[Part]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a thing stands: centre in image pixels, radius in pixels, angle in radians, stretch, mirror (1 or
-    -1), light's direction."""
+    """Where a thing stands: centre and radius in image pixels, angles in radians, mirror 1 or -1."""
 
     x: float
     y: float
@@ -184,8 +181,10 @@ def _fill(part: Part, matrix: NDArray[np.float64], rows: slice, columns: slice) 
 
 
 def draw_thing(canvas: Array, thing: Thing, place: Placement, shadow: float = 0.0) -> None:
-    """Paint a thing on a canvas (H, W, 3), float32 RGB 0 to 255, in place. Shading follows ``place.light``;
-    ``shadow`` in [0, 1]."""
+    """Paint a thing on a canvas (H, W, 3), float32 RGB 0 to 255, in place.
+
+    Shading follows ``place.light``; ``shadow`` in [0, 1].
+    """
     matrix = place.matrix()
     if shadow > 0:
         _draw_shadow(canvas, thing, place, shadow)

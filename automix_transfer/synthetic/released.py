@@ -1,5 +1,4 @@
-"""The native layouts of ImageNet, CUB-200-2011, FGVC-Aircraft, PASCAL VOC and COCO, as released, for the
-embedded images.
+"""The embedded images in the released layouts of ImageNet, CUB-200-2011, FGVC-Aircraft, VOC and COCO.
 
 A layout is two functions: ``*_jobs`` says which images there are, ``*_annotations`` writes the text files
 once they are rendered. Numbers of images are those of scale 1.
@@ -77,8 +76,7 @@ def imagenet_annotations(folder: Path, records: list[Record]) -> None:
 
 # --- CUB-200-2011
 def cub_jobs(scale: float, seeds: Seeds) -> list[Job]:
-    """images/<NNN.Name>/<Name>_NNNN_NNNNN.jpg; whether an image is for training is its number's matter, see
-    `_cub_is_train`."""
+    """images/<NNN.Name>/<Name>_NNNN_NNNNN.jpg; `cub_annotations` says which are for training."""
     jobs = []
     train, test = scaled(30, scale), scaled(20, scale)
     for label, species in enumerate(SPECIES):
@@ -97,8 +95,7 @@ def cub_jobs(scale: float, seeds: Seeds) -> list[Job]:
 
 
 def cub_annotations(folder: Path, records: list[Record]) -> None:
-    """images.txt, image_class_labels.txt, train_test_split.txt, bounding_boxes.txt (x, y, width, height) and
-    classes.txt."""
+    """images.txt, classes.txt, and of each image its label, split and box (x, y, width, height)."""
     per_class = len(records) // len(SPECIES)
     train = round(per_class * 30 / 50)
     numbered = list(enumerate(records, start=1))
@@ -133,8 +130,10 @@ def aircraft_jobs(scale: float, seeds: Seeds) -> list[Job]:
 
 
 def aircraft_annotations(folder: Path, records: list[Record]) -> None:
-    """The lists of variants, families and manufacturers, one of each for each split, and images_box.txt
-    (1-based, inclusive)."""
+    """Lists of variants, families and manufacturers, each for each split, and images_box.txt.
+
+    Boxes are 1-based and inclusive.
+    """
     data = folder / "data"
     splits: dict[str, list[Record]] = {split: [] for split in (*_AIRCRAFT_SPLITS, "trainval")}
     for record in sorted(records, key=lambda record: record.file):
@@ -173,8 +172,10 @@ def voc_jobs(scale: float, seeds: Seeds) -> list[Job]:
 
 
 def voc_annotations(folder: Path, records: list[Record]) -> None:
-    """Annotations/*.xml (1-based, inclusive) and ImageSets/Main, one list a split and one a class and split
-    (1, -1, 0: difficult only)."""
+    """Annotations/*.xml, and ImageSets/Main with a list for each split, and for each class and split.
+
+    Boxes are 1-based and inclusive; a class's flags are 1, -1 (not there) or 0 (difficult only).
+    """
     splits: dict[str, list[Record]] = {"train": [], "val": [], "trainval": [], "test": []}
     for index, record in enumerate(records):
         if index % 4 == 3:

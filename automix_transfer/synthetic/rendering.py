@@ -62,8 +62,14 @@ class Job:
 
 @dataclass
 class Instance:
-    """One object as seen: label, box (x0, y0, x1, y1) with exclusive upper ends, visible mask (H, W), flags
-    and polygons."""
+    """One object as seen.
+
+    Attributes:
+        label: class number.
+        box: (x0, y0, x1, y1) with exclusive upper ends.
+        area: visible pixels.
+        polygons: around them, as COCO has them.
+    """
 
     label: int
     box: Box
@@ -209,8 +215,10 @@ def aircraft_image(rng: Generator, label: int) -> tuple[Image, list[Placed]]:
 
 
 def scene_image(rng: Generator, label: int, kinds: list) -> tuple[Image, list[Placed]]:
-    """One to four objects, the first of the given label; they may hide a little of each other or leave the
-    frame a little."""
+    """One to four objects, the first of the given label.
+
+    They may hide a little of each other or leave the frame a little.
+    """
     height, width = _frame(rng, 104, 132, 128, 160)
     placed: list[Placed] = []
     for index in range(int(rng.choice(4, p=[0.3, 0.35, 0.25, 0.1])) + 1):

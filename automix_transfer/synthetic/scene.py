@@ -142,8 +142,7 @@ def add_clutter(
     radius: tuple[float, float] = CLUTTER_RADIUS,
     amount: float = 1.0,
 ) -> None:
-    """Distractors, in place: each carries one attribute of some class (a texture, a shape or a marking),
-    never a combination."""
+    """Distractors, painted in place: each has one attribute of some class, never a combination."""
 
     def count(kind: str) -> int:
         low, high = CLUTTER[kind]

@@ -1,5 +1,4 @@
-"""The classes of the embedded data: objects (shape × texture × marking), birds that differ in beak or tail,
-aircraft.
+"""The classes of the embedded data: objects, birds that differ in beak or tail, aircraft.
 
 All of them are made of the same outlines, textures and markings, so that a backbone trained on the objects
 knows what the others are made of. Colours are drawn anew for each image and tell nothing.
@@ -17,8 +16,7 @@ from automix_transfer.synthetic.scene import Generator, badge, random_colour, ra
 
 @dataclass(frozen=True)
 class ObjectClass:
-    """A class of the ImageNet-like, VOC-like and COCO-like sets; an empty ``marking`` means: any, it tells
-    nothing."""
+    """A class of the ImageNet-, VOC- and COCO-like sets; an empty ``marking`` means any."""
 
     name: str
     shape: str
@@ -155,8 +153,7 @@ def make_bird(rng: Generator, species: Species) -> Thing:
 # --- aircraft
 @dataclass(frozen=True)
 class Variant:
-    """An aircraft seen from above: the manufacturer gives the wings, the family the livery, the variant a
-    mark on the nose."""
+    """An aircraft seen from above: its maker gives the wings, its family the livery, its variant a mark."""
 
     name: str
     family: str

@@ -1,5 +1,4 @@
-"""Every kind of file that a folder of images may hold is read right or refused in one sentence; nothing else
-is ever raised."""
+"""Every kind of file in a folder of images is read right or refused in one sentence."""
 
 from __future__ import annotations
 

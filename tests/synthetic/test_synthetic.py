@@ -1,5 +1,4 @@
-"""The embedded data: same seed, same bytes; layouts that the readers of the real data sets take; exact boxes;
-no easy way around."""
+"""The embedded data: same seed, same bytes; released layouts; exact boxes; no easy way around."""
 
 from __future__ import annotations
 
@@ -266,8 +265,7 @@ def test_coco_is_read_by_pycocotools_and_polygons_cover_the_masks(data, capsys):
 
 # --- exact boxes
 def matte(one: Placed, height: int, width: int) -> np.ndarray:
-    """How much of each pixel a thing covers, found from two pictures of it alone: before black and before
-    white."""
+    """How much of each pixel a thing covers, from pictures of it alone before black and before white."""
     canvases = [
         np.full((height * SUPERSAMPLING, width * SUPERSAMPLING, 3), ground, np.float32) for ground in (0, 255)
     ]
@@ -349,8 +347,7 @@ def test_objects_are_partial_and_off_centre():
 
 @pytest.mark.slow
 def test_a_linear_model_on_pixels_stays_far_below_a_network(tmp_path):
-    """Sixteen classes, 40 + 20 images each: ridge-like logistic regression on 16×16 pixels must stay below 40
-    % (chance 6 %)."""
+    """Logistic regression on 16×16 pixels of 16 classes, 40 + 20 images each, stays below 40 %."""
     images, labels = {}, {}
     for part, count in (("train", 40), ("val", 20)):
         jobs = [

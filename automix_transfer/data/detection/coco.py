@@ -1,5 +1,7 @@
-"""COCO's instances json, read with every field checked. Records hold boxes (x0, y0, x1, y1) as those of
-`read_voc`."""
+"""COCO's instances json, read with every field checked.
+
+Records hold boxes (x0, y0, x1, y1) as those of `read_voc`.
+"""
 
 from __future__ import annotations
 

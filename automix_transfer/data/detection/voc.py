@@ -1,5 +1,6 @@
-"""PASCAL VOC layout: JPEGImages/*.jpg, Annotations/*.xml, ImageSets/Main/<split>.txt, read with every field
-checked.
+"""PASCAL VOC data sets, read with every field checked.
+
+They hold JPEGImages/*.jpg, Annotations/*.xml and ImageSets/Main/<split>.txt.
 
 VOC boxes are 1-based and inclusive: (xmin=1, xmax=W) covers the whole width. Records hold 0-based boxes with
 exclusive upper ends, (xmin - 1, ymin - 1, xmax, ymax), which is also Detectron2's reading.

@@ -13,15 +13,16 @@ from automix_transfer.errors import UserError
 
 CARS_LAYOUT = (
     "ROOT/devkit/cars_meta.mat, ROOT/devkit/cars_train_annos.mat, ROOT/cars_test_annos_withlabels.mat, "
-    "ROOT/cars_train/*.jpg "
-    "and ROOT/cars_test/*.jpg, as the archives of Stanford Cars unpack side by side"
+    "ROOT/cars_train/*.jpg and ROOT/cars_test/*.jpg, as the archives of Stanford Cars unpack side by side"
 )
 _RESTORE = f"restore the file from the released archive: {CARS_LAYOUT}"
 
 
 def cars(root: Path, split: str) -> Listing:
-    """Stanford Cars by its official split: ``train``, or ``test`` (``val`` means the same). Boxes (inclusive
-    pixels from 1) become edges from 0."""
+    """Stanford Cars by its official split: ``train``, or ``test`` (``val`` means the same).
+
+    Boxes (inclusive pixels from 1) become edges from 0.
+    """
     require_split("Stanford Cars", split, ("train", "test", "val"), " (val means test)")
     require_folder(root, CARS_LAYOUT)
     root = root / "stanford_cars" if (root / "stanford_cars").is_dir() else root  # torchvision's name

@@ -1,5 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as released: the archive for Python (what torchvision downloads), the binary one, or
-folders of images."""
+"""CIFAR-10 and CIFAR-100: the released archive for Python, the binary one, or folders of images.
+
+torchvision reads the archive for Python alone, and unaltered, and unpickles it by Python's own unpickler.
+"""
 
 from __future__ import annotations
 
@@ -71,8 +73,7 @@ CIFAR100 = Release(
 
 
 def cifar10(root: Path, split: str) -> Listing:
-    """CIFAR-10; splits ``train`` and ``test`` (``val`` means the same, unless there are folders of images
-    with a val/)."""
+    """CIFAR-10; splits ``train`` and ``test``; ``val`` means test, unless there are folders with a val/."""
     return _read(CIFAR10, root, split)
 
 

@@ -14,14 +14,16 @@ from automix_transfer.errors import UserError
 FOLDER_LAYOUT = "ROOT/SPLIT/CLASS/image.jpg, e.g. /data/imagenet/train/n01440764/n01440764_10026.JPEG"
 TINY_LAYOUT = (
     "ROOT/wnids.txt, ROOT/train/<wnid>/images/*.JPEG, ROOT/val/images/*.JPEG and "
-    "ROOT/val/val_annotations.txt, "
-    "as cs231n.stanford.edu/tiny-imagenet-200.zip unpacks"
+    "ROOT/val/val_annotations.txt, as cs231n.stanford.edu/tiny-imagenet-200.zip unpacks"
 )
 
 
 def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
-    """One folder a split, one folder a class. Classes are the sorted folder names of the ``reference`` split,
-    so that a split that lacks a class keeps the numbering; images come in torchvision's order."""
+    """One folder a split, one folder a class; images come in torchvision's order.
+
+    Classes are the sorted folder names of the ``reference`` split, so a split that lacks a class keeps the
+    numbering.
+    """
     folder = split_folder(root, split, FOLDER_LAYOUT)
     names = class_names(root / reference if (root / reference).is_dir() else folder, FOLDER_LAYOUT)
     here = class_names(folder, FOLDER_LAYOUT)
@@ -29,8 +31,7 @@ def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
     if unknown:
         raise UserError(
             f"{folder} has {len(unknown)} class folder(s) that {root / reference} has not, e.g. "
-            f"'{unknown[0]}'; "
-            "both splits must use the same class names"
+            f"'{unknown[0]}'; both splits must use the same class names"
         )
     paths: list[str] = []
     labels: list[int] = []
@@ -205,8 +206,7 @@ def class_names(folder: Path, layout: str) -> list[str]:
 
 
 def images_below(folder: Path) -> tuple[list[str], int]:
-    """The image files in and below ``folder`` in torchvision's order, and the number of visible files of
-    other kinds."""
+    """The image files in and below ``folder`` in torchvision's order, and how many visible others."""
     images: list[str] = []
     others = 0
     for place, _, names in sorted(os.walk(folder, followlinks=True)):

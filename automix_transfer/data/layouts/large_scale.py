@@ -1,5 +1,4 @@
-"""Layouts of the large sets whose labels stand apart from their folders: iNaturalist 2017 and 2018 (JSON) and
-Places205 (lists)."""
+"""Large sets whose labels stand apart from their folders: iNaturalist (JSON) and Places205 (lists)."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ INAT_LAYOUT = (
 )
 PLACES_LAYOUT = (
     "ROOT/trainvalsplit_places205/{train,val}_places205.csv and the folder of images that their paths begin "
-    "in, as "
-    "imagesPlaces205_resize.tar.gz and trainvalsplit_places205.tar.gz of places.csail.mit.edu unpack"
+    "in, as imagesPlaces205_resize.tar.gz and trainvalsplit_places205.tar.gz of places.csail.mit.edu unpack"
 )
 PLACES_IMAGES = ("data/vision/torralba/deeplearning/images256", "images256", ".")
 _RESTORE = "restore the files from the released archives"
@@ -140,8 +138,10 @@ def _places_list(root: Path, split: str, names: dict[int, str], problems: Proble
 
 
 def _below(root: Path, names: Iterable[str], problems: Problems) -> list[Path]:
-    """``root / name`` of each; every folder is listed once, since a question for each of a million files
-    takes minutes."""
+    """``root / name`` of each, where it exists.
+
+    Every folder is listed once, since asking for each of a million files takes minutes.
+    """
     present: dict[str, set[str]] = {}
     paths = []
     for name in names:

@@ -14,8 +14,7 @@ from automix_transfer.errors import UserError
 
 CUB_LAYOUT = (
     "ROOT/images.txt, image_class_labels.txt, classes.txt, train_test_split.txt, bounding_boxes.txt and "
-    "ROOT/images/, "
-    "as CUB_200_2011.tgz of vision.caltech.edu unpacks"
+    "ROOT/images/, as CUB_200_2011.tgz of vision.caltech.edu unpacks"
 )
 AIRCRAFT_LAYOUT = (
     "ROOT/data/images/*.jpg, ROOT/data/variants.txt and "

@@ -1,5 +1,4 @@
-"""MATLAB files, read in a process of their own: SciPy's reader crashes on some damaged ones, and takes its
-process with it.
+"""MATLAB files, read in a process of their own, because SciPy crashes on some damaged ones.
 
 ``python -m automix_transfer.data.layouts.matlab FILE VARIABLE`` prints the variable as JSON: a list of texts,
 or of structs as objects.
@@ -19,8 +18,9 @@ SECONDS = 300  # the largest file that is read here has 16,000 rows and takes on
 
 
 def read_matlab(file: Path, variable: str, remedy: str) -> list[Any]:
-    """A vector of texts or structs: a list of strings, numbers, or dicts of them. Costs the start of a
-    process, half a second.
+    """A vector of texts or structs: a list of strings, numbers, or dicts of them.
+
+    Costs the start of a process, half a second.
 
     Raises:
         UserError: the file is missing or damaged, or does not hold the variable.

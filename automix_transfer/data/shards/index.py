@@ -30,8 +30,8 @@ from automix_transfer.progress import Progress
 CLASSES = "classes.txt"
 SHARD_LAYOUT = (
     "ROOT/SPLIT-000000.tar, ... or ROOT/SPLIT/*.tar, each with KEY.jpg and KEY.cls (the class number as "
-    "text; names in "
-    "ROOT/classes.txt, one a line), or with CLASS/image.jpg; python -m automix_transfer.data.pack writes them"
+    "text; names in ROOT/classes.txt, one a line), or with CLASS/image.jpg; "
+    "python -m automix_transfer.data.pack writes them"
 )
 _LABEL_BYTES = 20  # a label file holds a number and perhaps a line end
 
@@ -54,8 +54,10 @@ class _Index:
 
 
 def shards(root: Path, split: str, reference: str = "train") -> Listing:
-    """The images of one split, in the order of shards and members. Classes are those of ``classes.txt``;
-    where there is none, those of the ``reference`` split (its class folders, or 0 to its largest label).
+    """The images of one split, in the order of shards and members.
+
+    Classes are those of ``classes.txt``; where there is none, those of the ``reference`` split (its class
+    folders, or 0 to its largest label).
 
     Raises:
         UserError: no shards, a damaged one, an image without a label.
@@ -84,9 +86,8 @@ def shards(root: Path, split: str, reference: str = "train") -> Listing:
         if unknown:
             raise UserError(
                 f"the shards of {split} at {root} have {len(unknown)} class folder(s) that are not among the "
-                "classes of "
-                f"{listed if listed.is_file() else reference}, e.g. '{unknown[0]}'; both must use the same "
-                "names"
+                f"classes of {listed if listed.is_file() else reference}, e.g. '{unknown[0]}'; both must use "
+                "the same names"
             )
         labels = np.asarray([words.index(word) for word in index.words], dtype=np.int64)[labels]
     elif labels.max() >= len(words):
@@ -203,8 +204,7 @@ def _build(files: Sequence[Path], what: str) -> _Index:
 
 
 def _images(file: Path, problems: Problems) -> list[tuple[str, int, int, int | str]]:
-    """(member, offset, bytes, label) of each image of one shard; the label is a number, or the name of the
-    folder it lies in."""
+    """(member, offset, bytes, label) of each image of one shard; the label is a number or a folder's name."""
     images: list[tuple[str, int, int]] = []
     numbers: dict[str, tuple[int, int]] = {}
     links: list[str] = []

@@ -1,5 +1,4 @@
-"""COCO json: boxes, ids and polygons are checked at every place, all problems come at once, and none ends in
-a traceback."""
+"""COCO json: every place is checked, all problems come at once, and none ends in a traceback."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""VOC annotations: boxes to the pixel, all problems in one sentence each, and no input that ends in a
-traceback."""
+"""VOC annotations: boxes to the pixel, a sentence for each problem, and no traceback."""
 
 from __future__ import annotations
 

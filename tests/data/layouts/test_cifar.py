@@ -1,5 +1,4 @@
-"""CIFAR as released, read to the same pixels and labels as torchvision reads it; whatever else lies there is
-one sentence."""
+"""CIFAR as released: pixels and labels are those of torchvision; anything else is one sentence."""
 
 from __future__ import annotations
 
@@ -84,8 +83,7 @@ def test_both_archives_hold_the_same(release, read, tmp_path: Path) -> None:
 
 
 def as_python_2_wrote_it(data: np.ndarray, labels: list[int]) -> bytes:
-    """A batch in protocol 2 as the released files have it: texts and pixels as byte strings, the array by
-    NumPy 1's names."""
+    """A batch in protocol 2 as in the released files: byte strings, the array by NumPy 1's names."""
 
     def text(content: bytes) -> bytes:
         return (

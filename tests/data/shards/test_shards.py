@@ -1,5 +1,4 @@
-"""Tar shards: the same samples as the folder they were packed from, in the same order, and no traceback from
-any file."""
+"""Tar shards: the samples of the folder that was packed, in its order, and no traceback from any file."""
 
 from __future__ import annotations
 
@@ -59,8 +58,7 @@ def png(seed: int = 0) -> bytes:
 
 
 def test_batches_are_those_of_the_folder(packed: tuple[Path, Path]) -> None:
-    """So training on shards has the bits of training on the folder, with workers and entered in the middle of
-    an epoch."""
+    """Training on shards has the bits of training on the folder, with workers and from mid-epoch, too."""
     folder, output = packed
     options = {"image_size": 8, "val_split": "val"}
     first = train_dataset(DataConfig(root=str(folder), **options), seed=3)
@@ -94,8 +92,7 @@ def test_limits_and_the_check(packed: tuple[Path, Path], capsys: pytest.CaptureF
 
 
 def test_a_bad_image_in_a_shard(tmp_path: Path) -> None:
-    """Named by shard and member, left out with on_bad_image=skip, and the verdict forgotten when the shard
-    changes."""
+    """Named by shard and member, left out with on_bad_image=skip, judged anew when the shard changes."""
     bad = png()[:30]
     shard = write(
         tmp_path / "train-0.tar", {"a/0.png": png(), "a/1.png": bad, "b/2.png": png(), "b/3.png": b""}
@@ -114,8 +111,7 @@ def test_a_bad_image_in_a_shard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_layouts_of_others(tmp_path: Path, form: int) -> None:
-    """WebDataset's published ImageNet shards, and the tar of a folder of classes, in every format that tar
-    programs write."""
+    """WebDataset's ImageNet shards and the tar of a folder of classes, in every format of tar programs."""
     long = "x" * 120 if form != tarfile.USTAR_FORMAT else "x" * 60  # beyond the 100 bytes of a plain header
     write(
         tmp_path / "wds" / "imagenet1k-train-0000.tar",
