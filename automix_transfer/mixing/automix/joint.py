@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -12,6 +12,9 @@ from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.heads import find_classifier
 from automix_transfer.mixing.parts.freed import unused
 from automix_transfer.models.taps import features
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class JointAutoMix(AutoMix):

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ from automix_transfer.mixing.pairs import Mixed
 from automix_transfer.mixing.parts.freed import FreedLoss
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
 from automix_transfer.models.taps import feature_channels, features
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LIVELINESS_PAIRS = 16  #: pairs a step whose mask at λ = 0.5 is looked at for the log
 
