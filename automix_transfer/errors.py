@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 EXIT_USER_ERROR = 2
 
@@ -22,12 +22,17 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def few(names: Iterable[str]) -> str:
+    """The first three of ``names``, as a part of a sentence."""
+    shown = [name[:80] for name in names]
+    return ", ".join(shown[:3]) + (", ..." if len(shown) > 3 else "")
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and exit with its code; a `UserError` is printed as one line and exits with 2.
 
-    So is an `OSError` that names a file: names that are too long or folders that may not be entered can show
-        at any first look at a path.
-    One without a file says too little, and keeps its traceback.
+    So is an `OSError` that names a file: a name that is too long or a folder that may not be entered shows at
+    any first look at a path. One without a file says too little, and keeps its traceback.
     """
     try:
         code = main()

@@ -11,9 +11,10 @@ import codecs
 import json
 import os
 import pickle
-import tempfile
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -24,19 +25,9 @@ from automix_transfer.errors import UserError
 
 
 def expand_home(path: str | Path) -> Path:
-    """``path`` with the home folder for ``~``; where there is no such user it stays as it is, and
-    Path.expanduser would raise."""
+    """``path`` with the home folder for ``~``. For a user that does not exist it stays as it is, where
+    Path.expanduser raises."""
     return Path(os.path.expanduser(path))
-
-
-def _umask() -> int:
-    """The process's umask. It can only be read by setting it, which other threads would see; so this is done
-    once, on import."""
-    os.umask(mask := os.umask(0))
-    return mask
-
-
-UMASK = _umask()
 
 
 def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -46,17 +37,14 @@ def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
         UserError: the folder cannot be written or the disk is full; ``path`` is left as it was.
     """
     path = Path(path)
-    temporary = None
+    # Not by tempfile, whose files only their owner can read.
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~UMASK)  # NamedTemporaryFile makes files that only their owner can read
         os.replace(temporary, path)
         sync_folder(path.parent)
     # torch reports a full disk as a RuntimeError of its own zip writer
@@ -68,8 +56,8 @@ def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
             "What was there before is untouched"
         ) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -145,8 +133,7 @@ def load_torch(path: str | Path) -> Any:
             ) from error
         raise UserError(
             f"{path} is damaged, or a pickle of something else than tensors, so it was refused; copy it "
-            "again from its source, "
-            "or save its state_dict (torch.save(model.state_dict(), ...))"
+            "again from its source, or save its state_dict (torch.save(model.state_dict(), ...))"
         ) from error
     # a damaged zip or pickle can raise nearly anything: EOFError, RuntimeError, KeyError, ...
     except Exception as error:
@@ -184,9 +171,10 @@ class _Forbidden(Exception):
     pass
 
 
-class _ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Python: its memo has no size that a file decides
-    """Arrays are rebuilt here from their type, shape and bytes: NumPy's own way believes a file's every word,
-    and a damaged one ends the interpreter."""
+# Python's own unpickler: a file does not decide the size of its memo.
+class _ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    """Rebuilds arrays from their type, shape and bytes. NumPy does not check these, so a damaged file can end
+    the interpreter."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.removeprefix("numpy.").startswith(("core.", "_core.")):
@@ -247,7 +235,7 @@ def _resolved(value: Any) -> Any:
     return type(value)(_resolved(item) for item in value) if type(value) in (list, tuple) else value
 
 
-#: what a pickle of arrays names, in any version of NumPy, and what stands in for it
+#: What a pickle of arrays names, in any version of NumPy, and what stands in for it.
 _ARRAY_GLOBALS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "_reconstruct"): _Array,
@@ -256,6 +244,6 @@ _ARRAY_GLOBALS: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _Type,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): codecs.encode,
-    ("__builtin__", "bytes"): _no_bytes,
+    ("__builtin__", "bytes"): _no_bytes,  # of an empty array
     ("builtins", "bytes"): _no_bytes,
-}  # of an empty array
+}

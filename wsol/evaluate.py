@@ -2,10 +2,12 @@
 anybody's score maps.
 
   from a checkpoint or an export, on CUB or Tiny-ImageNet in their native layouts:
-    python wsol/evaluate.py --dataset cub --root /data/CUB_200_2011 --checkpoint runs/cub/last.pt --output runs/cub/wsol.json
+    python wsol/evaluate.py --dataset cub --root /data/CUB_200_2011 \\
+        --checkpoint runs/cub/last.pt --output runs/cub/wsol.json
   from a checkpoint, on images with the reference's metadata files (image_ids, class_labels, image_sizes,
   localization .txt):
-    python wsol/evaluate.py --metadata metadata/ILSVRC/test --images /data/ILSVRC --checkpoint r50.pth --encoder resnet50 --output out.json
+    python wsol/evaluate.py --metadata metadata/ILSVRC/test --images /data/ILSVRC \\
+        --checkpoint r50.pth --encoder resnet50 --output out.json
   from score maps, <DIR>/<image id>.npy; no weights needed:
     python wsol/evaluate.py --scoremaps DIR --metadata DIR --output out.json
   with masks (OpenImages): metadata whose localization.txt has lines of image id, mask file, ignore file:
@@ -326,7 +328,8 @@ def targets(args: argparse.Namespace):
 
 def encoder_maps(args: argparse.Namespace):
     """Class maps of the checkpoint's encoder."""
-    from automix_transfer.localization.maps.sources import EncoderMaps, choose_device
+    from automix_transfer.device import choose_device
+    from automix_transfer.localization.maps.sources import EncoderMaps
     from automix_transfer.models.weights import load_encoder
 
     device = choose_device(args.device)

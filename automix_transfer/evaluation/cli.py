@@ -31,10 +31,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from automix_transfer.data.loader import eval_loader
-from automix_transfer.errors import UserError
+from automix_transfer.device import choose_device
 from automix_transfer.evaluation.arguments import parse
 from automix_transfer.evaluation.attacks import OfPixels
 from automix_transfer.evaluation.confusion import write_confusion
@@ -109,15 +107,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_json(output, {**kept, **figures, "about": source})
         print(f"written: {output}")
     return 0
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of ``--device``, ``auto`` being the GPU where there is one."""
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise UserError(
-            f"--device {name} is not there ({(str(error).splitlines() or ['?'])[0]}); give cpu, cuda or auto"
-        ) from error
-    return device

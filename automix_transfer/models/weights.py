@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.models.classifier import classifier_prefixes
 from automix_transfer.models.encoders import EncoderInfo, create_encoder, has_own_stem, plain_info
 from automix_transfer.models.weights_file import PREFIXES, Weights, read_weights
@@ -51,39 +50,33 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep", na
         raise UserError(
             f"classifier='{classifier}' is unknown; choose keep (load the file's) or new (leave it random)"
         )
-    target = encoder.state_dict()
     heads = classifier_prefixes(encoder)
-    source = dict(weights.state_dict)
-    wanted = dict(target)
-    notes = list(weights.notes)
+    source, target = dict(weights.state_dict), encoder.state_dict()
+    total, notes = len(target), list(weights.notes)
     if classifier == "new":
+        left = [key for key in target if key.startswith(heads)]
         source = {key: value for key, value in source.items() if not key.startswith(heads)}
-        wanted = {key: value for key, value in target.items() if not key.startswith(heads)}
-        if len(wanted) < len(target):
-            notes.append(f"classifier ({', '.join(key for key in target if key not in wanted)}) left random")
-    counters = [key for key in wanted if key.endswith("num_batches_tracked")]
-    # torch before 0.4.1; inference does not use them
+        target = {key: value for key, value in target.items() if not key.startswith(heads)}
+        if left:
+            notes.append(f"classifier ({', '.join(left)}) left random")
+    counters = [key for key in target if key.endswith("num_batches_tracked")]
+    # Files of torch before 0.4.1 have none; inference does not use them.
     if counters and not any(key.endswith("num_batches_tracked") for key in source):
         target = {key: value for key, value in target.items() if key not in counters}
-        wanted = {key: value for key, value in wanted.items() if key not in counters}
+        total -= len(counters)
         notes.append(
             f"{len(counters)} BN step counters (num_batches_tracked) are not in the file and stay as they are"
         )
     name = name or (weights.info.name if weights.info else type(encoder).__name__)
-    _check(name, weights, source, wanted, heads)
-    changed = sorted(
-        {
-            str(value.dtype).removeprefix("torch.")
-            for key, value in source.items()
-            if value.dtype != target[key].dtype
-        }
-    )
-    if changed:
-        notes.append(f"converted from {', '.join(changed)} to the encoder's precision")
+    _check(name, weights, source, target, heads)
+    others = {source[key].dtype for key, value in target.items() if value.dtype != source[key].dtype}
+    if others:
+        names = sorted(str(dtype).removeprefix("torch.") for dtype in others)
+        notes.append(f"converted from {', '.join(names)} to the encoder's precision")
     with torch.no_grad():
-        for key, value in wanted.items():
+        for key, value in target.items():
             value.copy_(source[key])
-    return LoadReport(len(wanted), len(target), tuple(notes))
+    return LoadReport(len(target), total, tuple(notes))
 
 
 def load_file(
@@ -191,45 +184,12 @@ def _check(
     shared = [key for key in target if key in source]
     shapes = [key for key in shared if source[key].shape != target[key].shape]
     if missing or unexpected or shapes:
-        odd = [*missing, *unexpected, *shapes]
-        details = [
-            f"{len(missing)} missing ({_few(missing)})" if missing else "",
-            f"{len(unexpected)} unexpected ({_few(unexpected)})" if unexpected else "",
-            f"{len(shapes)} of another shape ({_few(_shape_of(key, source, target) for key in shapes)})"
-            if shapes
-            else "",
-        ]
-        body = [key for key in odd if not key.startswith(heads)] if heads else odd
-        if not body:
-            remedy = (
-                "only the classifier differs: start a new one (encoder.classifier=new; in Python "
-                "classifier='new'), or give data "
-                "of as many classes as the file has"
-            )
-        elif body == ["conv1.weight"]:
-            other = "cifar" if source["conv1.weight"].shape[2:] == (3, 3) else "imagenet"
-            remedy = f"only the stem differs: give encoder.stem={other} (in Python stem='{other}')"
-        elif all("pos_embed" in key or "relative_position" in key for key in body):
-            remedy = (
-                "only its positions differ, so it was trained on images of another size: give that size "
-                "(data.image_size)"
-            )
-        elif any(key.startswith(prefix) for prefix in PREFIXES for key in unexpected):
-            some = next(prefix for prefix in PREFIXES for key in unexpected if key.startswith(prefix))
-            count = sum(key.startswith(some) for key in source)
-            remedy = (
-                f"{count} of its {len(source)} keys start with '{some}', not all, so the prefix was kept: "
-                "save the network's own state_dict"
-            )
-        else:
-            remedy = (
-                "the file is of another architecture: name the encoder it was made with (--encoder "
-                "NAME, or encoder.name)"
-            )
+        both = [f"{key}: {tuple(source[key].shape)} for {tuple(target[key].shape)}" for key in shapes]
+        kinds = {"missing": missing, "unexpected": unexpected, "of another shape": both}
+        counts = ", ".join(f"{len(keys)} {kind} ({few(keys)})" for kind, keys in kinds.items() if keys)
         raise UserError(
             f"{weights.source} does not fit encoder '{name}': {len(shared) - len(shapes)} of {len(target)} "
-            "keys match, "
-            f"{', '.join(filter(None, details))}; {remedy}"
+            f"keys match, {counts}; {_remedy(missing, unexpected, shapes, source, heads)}"
         )
     wrong = [
         key
@@ -237,20 +197,54 @@ def _check(
         if source[key].is_floating_point() != target[key].is_floating_point()
         or source[key].is_complex()
         or source[key].layout != torch.strided
-        or source[key].is_quantized
         or source[key].is_meta
     ]
     if wrong:
         raise UserError(
-            f"{weights.source}: {len(wrong)} tensors are of a type that no weight has ({_few(wrong)}); "
+            f"{weights.source}: {len(wrong)} tensors are of a type that no weight has ({few(wrong)}); "
             "save the plain float state_dict"
         )
     broken = [key for key in shared if not torch.isfinite(source[key]).all()]
     if broken:
         raise UserError(
-            f"{weights.source}: {len(broken)} tensors hold NaN or infinite values ({_few(broken)}); "
+            f"{weights.source}: {len(broken)} tensors hold NaN or infinite values ({few(broken)}); "
             "take a checkpoint from before the training diverged"
         )
+
+
+def _remedy(
+    missing: list[str],
+    unexpected: list[str],
+    shapes: list[str],
+    source: Mapping[str, Tensor],
+    heads: tuple[str, ...],
+) -> str:
+    """What to do about keys that do not fit, by what they have in common."""
+    body = [key for key in (*missing, *unexpected, *shapes) if not key.startswith(heads)]
+    if not body:
+        return (
+            "only the classifier differs: start a new one (encoder.classifier=new; in Python "
+            "classifier='new'), or give data of as many classes as the file has"
+        )
+    if body == ["conv1.weight"]:
+        other = "cifar" if source["conv1.weight"].shape[2:] == (3, 3) else "imagenet"
+        return f"only the stem differs: give encoder.stem={other} (in Python stem='{other}')"
+    if all("pos_embed" in key or "relative_position" in key for key in body):
+        return (
+            "only its positions differ, so it was trained on images of another size: give that size "
+            "(data.image_size)"
+        )
+    wrapped = next((prefix for prefix in PREFIXES for key in unexpected if key.startswith(prefix)), None)
+    if wrapped:
+        count = sum(key.startswith(wrapped) for key in source)
+        return (
+            f"{count} of its {len(source)} keys start with '{wrapped}', not all, so the prefix was kept: "
+            "save the network's own state_dict"
+        )
+    return (
+        "the file is of another architecture: name the encoder it was made with (--encoder NAME, or "
+        "encoder.name)"
+    )
 
 
 def _guess_head_and_stem(weights: Weights, name: str) -> tuple[int, str]:
@@ -271,12 +265,3 @@ def _guess_head_and_stem(weights: Weights, name: str) -> tuple[int, str]:
         and released.shape[2:] == (7, 7)
     )
     return (matrices[-1].shape[0] if matrices else 0), "cifar" if small else "imagenet"
-
-
-def _shape_of(key: str, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> str:
-    return f"{key}: {tuple(source[key].shape)} for {tuple(target[key].shape)}"
-
-
-def _few(names: Any) -> str:
-    names = [str(name)[:80] for name in names]
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -214,29 +214,27 @@ def _strip_uniform_prefixes(state: dict[str, Tensor]) -> tuple[dict[str, Tensor]
 
 
 def _info(path: Path, value: Any) -> EncoderInfo:
-    """`EncoderInfo` of a file's dictionary, every field's type checked: a file is not to be trusted."""
-    number, text = (int, float), str
-    good = (
-        isinstance(value, Mapping)
-        and set(value) <= {f.name for f in fields(EncoderInfo)}
-        and isinstance(value.get("name"), text)
-        and isinstance(value.get("stem", ""), text)
-        and isinstance(value.get("num_classes"), int)
-        and 0 <= value["num_classes"] < 10_000_000
-        and isinstance(value.get("image_size", 1), int)
-        and value.get("image_size", 1) > 0
-        and all(isinstance(value.get(key, []), (list, tuple)) for key in ("mean", "std", "class_names"))
-        and all(len(value.get(key, (0, 0, 0))) == 3 for key in ("mean", "std"))
-        and all(isinstance(x, number) for key in ("mean", "std") for x in value.get(key, ()))
-        and all(isinstance(x, text) for x in value.get("class_names", ()))
-    )
+    """`EncoderInfo` of a file's dictionary; every field's type is checked."""
+    try:
+        info = EncoderInfo.from_dict(value)
+        lists = (info.mean, info.std, info.class_names)
+        good = (
+            all(isinstance(item, tuple) for item in lists)
+            and all(isinstance(item, str) for item in (info.name, info.stem, *info.class_names))
+            and all(isinstance(item, int | float) for item in (*info.mean, *info.std))
+            and all(isinstance(item, int) for item in (info.num_classes, info.image_size))
+            and (len(info.mean), len(info.std)) == (3, 3)
+            and 0 <= info.num_classes < 10_000_000
+            and info.image_size > 0
+        )
+    except (AttributeError, TypeError):  # no mapping, or a field that is unknown or missing
+        good = False
     if not good:
         raise UserError(
             f"{path}: field 'encoder' does not describe an encoder "
-            f"({', '.join(f.name for f in fields(EncoderInfo))}); "
-            "the file is damaged, take another one"
+            f"({', '.join(f.name for f in fields(EncoderInfo))}); the file is damaged, take another one"
         )
-    return EncoderInfo.from_dict(dict(value))
+    return info
 
 
 def _step(value: Mapping[str, Any]) -> int | None:

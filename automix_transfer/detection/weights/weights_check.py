@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from automix_transfer.detection.networks.timm_backbone import TimmBackbone
 from automix_transfer.detection.weights import caffe2_weights
 from automix_transfer.detection.weights.encoder_weights import is_encoder_file, load_encoder_into
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.io import load_arrays, load_torch
 
 # left in the file by some converters; a detector has no use for it
@@ -163,7 +163,7 @@ def read_backbone(path: str | Path) -> dict[str, Tensor]:
     broken = [name for name, value in state.items() if not torch.isfinite(value.float()).all()]
     if broken:
         raise UserError(
-            f"{path}: {len(broken)} tensors hold NaN or infinite values ({_few(broken)}); "
+            f"{path}: {len(broken)} tensors hold NaN or infinite values ({few(broken)}); "
             "export a checkpoint from before it diverged"
         )
     return state
@@ -200,9 +200,9 @@ def _load_backbone(model: nn.Module, path: Path) -> LoadReport:
     if missing or unused or shapes:
         matched = len(wanted) - len(missing) - len(shapes)
         details = [
-            f"{len(missing)} are not in the file ({_few(missing)})" if missing else "",
-            f"{len(shapes)} have another shape ({_few(shapes)})" if shapes else "",
-            f"{len(unused)} of the file are not in the backbone ({_few(unused)})" if unused else "",
+            f"{len(missing)} are not in the file ({few(missing)})" if missing else "",
+            f"{len(shapes)} have another shape ({few(shapes)})" if shapes else "",
+            f"{len(unused)} of the file are not in the backbone ({few(unused)})" if unused else "",
         ]
         raise UserError(
             f"{path} does not fit the backbone of this config: {matched} of {len(wanted)} keys match, "
@@ -219,7 +219,7 @@ def _load_backbone(model: nn.Module, path: Path) -> LoadReport:
         where,
         len(wanted),
         len(wanted),
-        f"classifier left out: {_few(classifier)}" if classifier else "",
+        f"classifier left out: {few(classifier)}" if classifier else "",
     )
 
 
@@ -265,7 +265,7 @@ def _load_detector(model: nn.Module, path: Path) -> LoadReport:
     ]
     if missing or unused or shapes:
         details = [
-            f"{len(found)} {what} ({_few(found)})"
+            f"{len(found)} {what} ({few(found)})"
             for found, what in ((missing, "missing"), (shapes, "of another shape"), (unused, "unexpected"))
             if found
         ]
@@ -302,7 +302,3 @@ def _remedy(source: Mapping[str, Tensor], wanted: Mapping[str, str], shapes: boo
             "MODEL.RESNETS to those of the weights"
         )
     return "It is of another architecture: take the config for it (MODEL.RESNETS.DEPTH, MODEL.BACKBONE.NAME)"
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

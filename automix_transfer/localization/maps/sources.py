@@ -199,23 +199,6 @@ class FolderMaps:
         return self.finish(target_set.targets[index], np.empty(0))
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is a GPU where there is one.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name} is unknown; choose cpu, cuda (cuda:1, ...) or auto") from error
-    if device.type != "cpu" and (device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(
-            f"--device {name} is not there: torch sees {torch.cuda.device_count()} GPUs; choose cpu or auto"
-        )
-    return device
-
-
 def read_target(target: Target, crop_bottom: int = 0) -> Image.Image:
     """An image of a target set, upright RGB."""
     assert target.path is not None
