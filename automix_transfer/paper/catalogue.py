@@ -44,6 +44,17 @@ class Catalogue:
         """The training of a cell, if a recipe serves it."""
         return self.references.get(training_key(attributes))
 
+    def of_recipe(self, recipe: str) -> Sequence[Reference]:
+        """The trainings that a recipe serves, by its bare name: its own cell first."""
+        return self._by_recipe.get(recipe, ())
+
+    @functools.cached_property
+    def _by_recipe(self) -> Mapping[str, list[Reference]]:
+        found: dict[str, list[Reference]] = {}
+        for reference in self.references.values():
+            found.setdefault(reference.recipe.stem, []).append(reference)
+        return found
+
 
 @functools.cache
 def catalogue(folders: tuple[Path, ...] = FOLDERS) -> Catalogue:
@@ -53,11 +64,10 @@ def catalogue(folders: tuple[Path, ...] = FOLDERS) -> Catalogue:
     problems: list[str] = []
     for recipe in recipes(folders):
         try:
-            config = plain_config(recipe)
+            config, cell = plain_config(recipe), cell_of(recipe)
         except UserError as error:
             problems.append(str(error))
             continue
-        cell = cell_of(recipe)
         if cell is not None:
             attributes = without(cell.attributes, "metric")
             found.setdefault(training_key(attributes), Reference(attributes, recipe, (), config))
@@ -67,12 +77,15 @@ def catalogue(folders: tuple[Path, ...] = FOLDERS) -> Catalogue:
         base = found.get(training_key(plain)) or _other_length(plain, named) or _other_method(plain, named)
         changes = variant_of(cell.attributes)
         if base is not None and changes is not None and training_key(cell.attributes) not in found:
-            overrides = (*base.overrides, *(f"{key}={_scalar(value)}" for key, value in changes.items()))
             attributes = without(cell.attributes, "metric")
-            found[training_key(attributes)] = Reference(
-                attributes, base.recipe, overrides, plain_config(base.recipe, overrides)
-            )
+            found[training_key(attributes)] = adapted(attributes, base, changes)
     return Catalogue(found, tuple(problems))
+
+
+def adapted(attributes: paper.Attributes, base: Reference, changes: Mapping[str, Any]) -> Reference:
+    """The training of ``attributes`` by the recipe of ``base`` with settings changed."""
+    overrides = (*base.overrides, *(f"{key}={_scalar(value)}" for key, value in changes.items()))
+    return Reference(attributes, base.recipe, overrides, plain_config(base.recipe, overrides))
 
 
 def trainings() -> list[paper.Cell]:
@@ -101,10 +114,7 @@ def _other_length(attributes: paper.Attributes, named: Sequence[Reference]) -> R
     rest = training_key(without(attributes, "epochs"))
     for reference in named:
         if training_key(without(reference.attributes, "epochs")) == rest:
-            overrides = (*reference.overrides, f"train.epochs={attributes['epochs']}")
-            return Reference(
-                attributes, reference.recipe, overrides, plain_config(reference.recipe, overrides)
-            )
+            return adapted(attributes, reference, {"train.epochs": attributes["epochs"]})
     return None
 
 
@@ -138,8 +148,7 @@ def _other_method(attributes: paper.Attributes, named: Sequence[Reference]) -> R
     }
     alpha = alpha_of(attributes) or donor.config.get("method.alpha")
     changes = {"method.name": method, **({"method.alpha": alpha} if alpha is not None else {}), **options}
-    overrides = (*base.overrides, *(f"{key}={_scalar(value)}" for key, value in changes.items()))
-    return Reference(attributes, base.recipe, overrides, plain_config(base.recipe, overrides))
+    return adapted(attributes, base, changes)
 
 
 def alpha_of(attributes: paper.Attributes) -> float | None:

@@ -100,12 +100,13 @@ def remarks(measured: Any, any_table: bool, folders: Sequence[Path], most: int =
     lines = [f"left out: {problem}" for problem in measured.problems[:most]]
     if len(measured.problems) > most:
         lines.append(f"left out: {len(measured.problems) - most} more, of the same kinds")
-    if measured.elsewhere:
-        named = ", ".join(map(str, measured.elsewhere[:3])) + (", ..." if len(measured.elsewhere) > 3 else "")
-        lines.append(
-            f"{len(measured.elsewhere)} of {measured.runs} runs are of a data set, encoder or method of no "
-            f"table ({named})"
-        )
+    for runs, what in (
+        (measured.elsewhere, "are of a data set, encoder or method of no table"),
+        (measured.without_recipe, "name no recipe in run.json, so no cell is theirs"),
+    ):
+        if runs:
+            named = ", ".join(map(str, runs[:3])) + (", ..." if len(runs) > 3 else "")
+            lines.append(f"{len(runs)} of {measured.runs} runs {what} ({named})")
     if not any_table:
         names = ", ".join(map(str, folders))
         lines.append(

@@ -1,5 +1,4 @@
-"""Every figure of some folders that a table of the paper can show, with the run that it is of and what is odd
-about it.
+"""Every figure of some folders that a table of the paper can show, with the run that it is of.
 
 Top-1 comes from training runs; corruption and FGSM (Table 6) from what `automix_transfer.evaluation` wrote,
 localization (Table 8) from `wsol/evaluate.py`, detection (Table 7) from `detection/train_net.py`. These name
@@ -22,13 +21,14 @@ from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.paper import published as paper
 from automix_transfer.paper.catalogue import catalogue
-from automix_transfer.paper.matching import Match, equal, match
 from automix_transfer.paper.references import Reference
-from automix_transfer.paper.trained import Trained, bucket_of, is_number, read_trained, short
+from automix_transfer.paper.trained import Match, Trained, equal, is_number, match, read_trained, short
 from automix_transfer.runs.collect import Found, collect
 
 # test set, iterations, its images
 SCHEDULES = {"VOC": ("voc_2007_test", 24_000, 4_952), "COCO": ("coco_2017_val", 180_000, 5_000)}
+CUB_TEST = 5_794  # images
+TABLE_7 = "Faster R-CNN, build_resnet_backbone"  # begins the name of its detector
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,19 @@ class Measurement:
 
 @dataclass
 class Measured:
-    """``problems``: a sentence for each run or file that gives no figure; ``elsewhere``: sound ones that no
-    table of the paper is about."""
+    """What folders hold.
+
+    Attributes:
+        problems: a sentence for each run or file that gives no figure.
+        elsewhere: runs of recipes that no table of the paper is about, or of another network than theirs.
+        without_recipe: runs that name no recipe, so that it is not known which cell they are of.
+    """
 
     figures: list[Measurement] = field(default_factory=list)
     runs: int = 0
     problems: list[str] = field(default_factory=list)
     elsewhere: list[Path] = field(default_factory=list)
+    without_recipe: list[Path] = field(default_factory=list)
 
 
 def measure(folders: Sequence[Path], say: Callable[[str], None] = lambda line: None) -> Measured:
@@ -70,36 +76,43 @@ def measure(folders: Sequence[Path], say: Callable[[str], None] = lambda line: N
         found = collect(folders)
     except UserError:  # there is nothing in them, which is no mistake here
         found = Found(list(folders))
-    by_bucket: dict[tuple[str, ...], list[Reference]] = {}
-    for reference in catalogue().references.values():
-        by_bucket.setdefault(bucket_of(reference.config), []).append(reference)
-    result = Measured(runs=len(found.runs), problems=[*catalogue().problems, *found.problems])
-    runs: dict[Path, tuple[Trained, Match | None]] = {}
+    offered = catalogue()
+    result = Measured(runs=len(found.runs), problems=[*offered.problems, *found.problems])
+    runs: dict[Path, tuple[Trained, Match]] = {}
     for number, folder in enumerate(found.runs, start=1):
         run = read_trained(folder)
-        matched = match(run, by_bucket)
-        runs[folder.resolve()] = (run, matched)
+        matched = match(run, offered.of_recipe(run.recipe))
         result.problems += run.faults
-        if not run.faults and matched is None:
-            result.elsewhere.append(folder)
-        result.figures += _of_training(run, matched)
+        if matched is not None:
+            runs[folder.resolve()] = run, matched
+            result.figures += _of_training(run, matched)
+        elif not run.faults:
+            (result.elsewhere if run.recipe else result.without_recipe).append(folder)
         if number % 1000 == 0:
             say(f"{number:,} of {len(found.runs):,} runs read")
-    for kind, reader in (
-        ("evaluation", _of_evaluation),
-        ("localization", _of_localization),
-        ("detection", _of_detection),
+    links = Links(runs, found)
+    for kind, key, reader in (
+        ("evaluation", "about", _of_evaluation),
+        ("localization", "checkpoint", _of_localization),
+        ("detection", "weights", _of_detection),
     ):
         for item in found.of(kind):
-            for figure in reader(item.path, item.content, Links(runs, found), result.problems):
-                result.figures.append(figure)
+            named = item.content.get(key)
+            weights = named.get("weights") if isinstance(named, Mapping) else named
+            linked = links.run_of(str(weights or ""), item.path)
+            for figure in reader(item.path, item.content, *linked) if linked else ():
+                if 0 <= figure.value <= 100:
+                    result.figures.append(figure)
+                else:
+                    metric = figure.attributes["metric"]
+                    result.problems.append(f"{item.path}: its {metric} is not between 0 and 100")
     return result
 
 
 class Links:
     """From a weights file that a result names to the training run that wrote it."""
 
-    def __init__(self, runs: Mapping[Path, tuple[Trained, Match | None]], found: Found) -> None:
+    def __init__(self, runs: Mapping[Path, tuple[Trained, Match]], found: Found) -> None:
         self.runs = runs
         self.sources = {
             str(item.content.get("file") or item.path.name.removesuffix(".proof.json")): item.content.get(
@@ -111,15 +124,12 @@ class Links:
     def run_of(self, weights: str, beside: Path) -> tuple[Trained, Match] | None:
         """The run of a checkpoint, or of the checkpoint that an export was made from; None if it is not among
         the folders given."""
-        if not weights:
-            return None
         source = self.sources.get(weights) or self.sources.get(Path(weights).name)
         for name in (weights, source):
             if isinstance(name, str) and name:
                 for folder in self._places(Path(name).parent, beside):
-                    run, matched = self.runs.get(folder, (None, None))
-                    if run is not None and matched is not None:
-                        return run, matched
+                    if folder in self.runs:
+                        return self.runs[folder]
         return None
 
     def _places(self, folder: Path, beside: Path) -> Iterator[Path]:
@@ -128,52 +138,31 @@ class Links:
         yield folder.resolve()
         yield beside.parent.resolve()
         for depth in range(min(len(folder.parts), 4), 0, -1):
-            tail = folder.parts[-depth:]
-            same = [known for known in self.runs if known.parts[-depth:] == tail]
+            same = [known for known in self.runs if known.parts[-depth:] == folder.parts[-depth:]]
             if len(same) == 1:
                 yield same[0]
 
 
-def _of_training(run: Trained, matched: Match | None) -> list[Measurement]:
-    if matched is None or run.top1 is None:
-        return []
-
-    def figure(metric: str, value: float, *more: str) -> Measurement:
-        return Measurement(
-            {**matched.reference.attributes, "metric": metric},
-            value,
-            run.path,
-            run.path / "metrics.json",
-            run.seed,
-            run.commit,
-            run.given,
-            (*matched.marks, *more),
-        )
-
-    counted = paper.same({**matched.reference.attributes, "metric": "params"})  # Table 11 alone
-    return [
-        figure("top1", run.top1),
-        *([figure("hours", run.hours, *([f"on {run.device}"] if run.device else []))] if run.hours else []),
-        *([figure("params", millions_of(matched.reference))] if counted else []),
-    ]
-
-
-@lru_cache(maxsize=64)
-def _millions(key: tuple[tuple[str, Any], ...]) -> float:
-    reference = catalogue().references[key]
-    config = reference.config
-    info = EncoderInfo(
-        str(config["encoder.name"]),
-        reference.data.classes if reference.data else 10,
-        str(config["encoder.stem"]),
-        int(config["data.image_size"]),
+def _figure(
+    run: Trained, matched: Match, metric: str, value: float, file: Path, marks: Sequence[str]
+) -> Measurement:
+    attributes = {**matched.reference.attributes, "metric": metric}
+    return Measurement(
+        attributes, float(value), run.path, file, run.seed, run.commit, run.experiment_id, tuple(marks)
     )
-    options = {
-        name.removeprefix("method."): value for name, value in config.items() if name.startswith("method.")
-    }
-    with torch.device("meta"):  # shapes only, no memory and no random numbers
-        method = build_method(options.pop("name"), info.build(), options, info)
-    return sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad) / 1e6
+
+
+def _of_training(run: Trained, matched: Match) -> Iterator[Measurement]:
+    if run.top1 is None:
+        return
+    figures = {"top1": run.top1}
+    if run.hours:
+        figures["hours"] = run.hours
+    if paper.same({**matched.reference.attributes, "metric": "params"}):  # Table 11 alone
+        figures["params"] = millions_of(matched.reference)
+    for metric, value in figures.items():
+        where = [f"on {run.device}"] if metric == "hours" and run.device else []
+        yield _figure(run, matched, metric, value, run.path / "metrics.json", [*matched.marks, *where])
 
 
 def millions_of(reference: Reference) -> float:
@@ -182,45 +171,45 @@ def millions_of(reference: Reference) -> float:
     return _millions(reference.key)
 
 
+@lru_cache(maxsize=64)
+def _millions(key: tuple[tuple[str, Any], ...]) -> float:
+    reference = catalogue().references[key]
+    with torch.device("meta"):  # shapes only, no memory and no random numbers
+        method = method_of(reference.config, reference.data.classes if reference.data else 10)
+    return sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad) / 1e6
+
+
+def method_of(config: Mapping[str, Any], classes: int) -> Any:
+    """The method of a flat config with its network, at random weights."""
+    info = EncoderInfo(
+        str(config["encoder.name"]), classes, str(config["encoder.stem"]), int(config["data.image_size"])
+    )
+    options = {
+        name.removeprefix("method."): value for name, value in config.items() if name.startswith("method.")
+    }
+    return build_method(options.pop("name"), info.build(), options, info)
+
+
 def _of_evaluation(
-    path: Path, content: Mapping[str, Any], links: Links, problems: list[str]
+    path: Path, content: Mapping[str, Any], run: Trained, matched: Match
 ) -> Iterator[Measurement]:
     about = content["about"]
-    linked = links.run_of(str(about.get("weights") or ""), path)
-    if linked is None:
-        return
-    run, matched = linked
 
-    def marks(images: Any) -> list[str]:
-        return [*matched.marks, *_otherwise(about, images, run.config, matched.reference)]
+    def marks(images: Any, *more: str) -> list[str]:
+        return [*matched.marks, *_otherwise(about, images, run.config, matched.reference), *more]
 
-    if is_number(content.get("corruption_top1_19")):
-        # a released set has a size of its own
-        images = content.get("corruption_images", content.get("images"))
-        made = (
-            []
-            if content.get("corruption_made") != "generated"
-            else ["corruptions made here, not the released files"]
-        )
-        yield from _figure(
-            path, "corruption", content["corruption_top1_19"], run, matched, [*marks(images), *made], problems
-        )
-    if is_number(content.get("fgsm_error")):
+    if is_number(top1 := content.get("corruption_top1_19")):
+        images = content.get(
+            "corruption_images", content.get("images")
+        )  # a released set has a size of its own
+        generated = content.get("corruption_made") == "generated"
+        made = ["corruptions made here, not the released files"] if generated else []
+        yield _figure(run, matched, "corruption", top1, path, marks(images, *made))
+    if is_number(error := content.get("fgsm_error")):
         epsilon = about.get("epsilon")
-        other = (
-            []
-            if is_number(epsilon) and abs(epsilon - 8 / 255) < 1e-6
-            else [f"FGSM with ε = {short(epsilon)}"]
-        )
-        yield from _figure(
-            path,
-            "fgsm_error",
-            content["fgsm_error"],
-            run,
-            matched,
-            [*marks(content.get("images")), *other],
-            problems,
-        )
+        usual = is_number(epsilon) and abs(epsilon - 8 / 255) < 1e-6
+        other = [] if usual else [f"FGSM with ε = {short(epsilon)}"]
+        yield _figure(run, matched, "fgsm_error", error, path, marks(content.get("images"), *other))
 
 
 def _otherwise(
@@ -243,14 +232,11 @@ def _otherwise(
         if key not in silent and not equal(given[key], value)
     ]
     marks += [f"evaluated without saying its {', '.join(silent)}"] if silent else []
-    ours = (
-        "encoder"
-        if config.get("method.name") != "automix"
-        else "q"
-        if config.get("method.pipeline") == "joint"
-        else "k"
-    )
-    inference = "ema" if config.get("ema.decay") and config.get("ema.inference") else ours
+    inference = "encoder"
+    if config.get("method.name") == "automix":
+        inference = "q" if config.get("method.pipeline") == "joint" else "k"
+    if config.get("ema.decay") and config.get("ema.inference"):
+        inference = "ema"
     if about.get("which") not in (None, inference):
         marks.append(f"evaluated with encoder {short(about['which'])} instead of {inference}")
     if reference.data is not None and images != reference.data.test:
@@ -265,80 +251,41 @@ def _split(dataset: Any, split: Any) -> Any:
 
 
 def _of_localization(
-    path: Path, content: Mapping[str, Any], links: Links, problems: list[str]
+    path: Path, content: Mapping[str, Any], run: Trained, matched: Match
 ) -> Iterator[Measurement]:
-    linked = links.run_of(str(content.get("checkpoint") or ""), path)
-    if linked is None or "MaxBoxAccV2" not in content:
-        return
-    run, matched = linked
     marks = list(matched.marks)
     if content.get("map_method", "cam") != "cam":
         marks.append(f"class maps by {short(content['map_method'])}")
-    if content.get("n_images") not in (None, 5_794):
+    if content.get("n_images") not in (None, CUB_TEST):
         marks.append(f"on {short(content['n_images'])} test images")
-    yield from _figure(path, "maxboxacc", content["MaxBoxAccV2"], run, matched, marks, problems)
+    if is_number(content.get("MaxBoxAccV2")):
+        yield _figure(run, matched, "maxboxacc", content["MaxBoxAccV2"], path, marks)
 
 
 def _of_detection(
-    path: Path, content: Mapping[str, Any], links: Links, problems: list[str]
+    path: Path, content: Mapping[str, Any], run: Trained, matched: Match
 ) -> Iterator[Measurement]:
     """AP of a detector, if it is R50-C4 from a backbone whose training is known, on VOC or COCO."""
-    linked = links.run_of(str(content.get("weights") or ""), path)
     data = next((name for name, (test, _, _) in SCHEDULES.items() if content.get("data") == test), None)
-    if linked is None or data is None or linked[1].reference.attributes.get("encoder") != "R-50":
+    if data is None or matched.reference.attributes.get("encoder") != "R-50":
         return
-    run, matched = linked
-    _, iterations, images = SCHEDULES[data]
+    test, iterations, images = SCHEDULES[data]
     marks = [f"backbone: {mark}" for mark in matched.marks]
     if content.get("iterations") != iterations:
         marks.append(f"{short(content.get('iterations'))} of {iterations:,} iterations")
     if content.get("batch") not in (None, 16):
         marks.append(f"batch {short(content['batch'])} instead of 16")
-    if not str(content.get("detector", "")).startswith("Faster R-CNN, build_resnet_backbone"):
+    if not str(content.get("detector", "")).startswith(TABLE_7):
         marks.append(short(content.get("detector")))
     seen = content.get("images")
-    if isinstance(seen, Mapping) and seen.get(str(content["data"])) not in (None, images):
-        marks.append(f"on {short(seen[str(content['data'])])} test images")
+    if isinstance(seen, Mapping) and seen.get(test) not in (None, images):
+        marks.append(f"on {short(seen[test])} test images")
     seed = content.get("seed") if isinstance(content.get("seed"), int) else None
-    for key, metric in (("AP", "ap"), ("AP50", "ap50"), ("AP75", "ap75")):
-        if is_number(content.get(key)):
-            attributes = {
-                "data": data,
-                "encoder": "R-50",
-                "method": matched.reference.attributes["method"],
-                "metric": metric,
-            }
+    method = matched.reference.attributes["method"]
+    for metric in ("AP", "AP50", "AP75"):
+        if is_number(value := content.get(metric)):
+            attributes = {"data": data, "encoder": "R-50", "method": method, "metric": metric.lower()}
+            trial = f"{run.experiment_id}{marks}"
             yield Measurement(
-                attributes,
-                float(content[key]),
-                path.parent,
-                path,
-                seed,
-                run.commit,
-                f"{run.given}{marks}",
-                tuple(marks),
+                attributes, float(value), path.parent, path, seed, run.commit, trial, tuple(marks)
             )
-
-
-def _figure(
-    path: Path,
-    metric: str,
-    value: Any,
-    run: Trained,
-    matched: Match,
-    marks: Sequence[str],
-    problems: list[str],
-) -> Iterator[Measurement]:
-    if not is_number(value) or not 0 <= value <= 100:
-        problems.append(f"{path}: its {metric} is not between 0 and 100")
-        return
-    yield Measurement(
-        {**matched.reference.attributes, "metric": metric},
-        float(value),
-        run.path,
-        path,
-        run.seed,
-        run.commit,
-        run.given,
-        tuple(marks),
-    )

@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from automix_transfer.config import read_yaml
+from automix_transfer.config import HEAD_KEYS, flatten, read_yaml
 from automix_transfer.errors import UserError
-from automix_transfer.mixing import METHODS, PRESETS
+from automix_transfer.mixing import load_options
 from automix_transfer.paper import published as paper
 from automix_transfer.recipes.find import RECIPES
 from automix_transfer.recipes.recipe import read_recipe
-from automix_transfer.training.settings import Experiment, flatten
+from automix_transfer.training.settings import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (RECIPES / "pretrain", RECIPES / "finegrained")
@@ -83,22 +83,15 @@ def recipes(folders: Iterable[Path] = FOLDERS) -> list[Path]:
 
 
 def cell_of(recipe: Path) -> paper.Cell | None:
-    """The cell that a recipe's head names; None where it names no table of results, or not one cell of it."""
-    try:
-        head = read_recipe(recipe)
-    except UserError:
-        return None
-    table = paper.tables().get(f"table{head.table}")
-    if table is None:
-        return None
-    known = [word for word in head.cell if any(paper.has(cell, word) for cell in table)]
-    found = [
-        cell
-        for cell in table
-        if cell.attributes.get("method") == head.method and all(paper.has(cell, word) for word in known)
+    """The cell that a recipe reproduces; None where it names no table of results, or not one cell of it."""
+    head = read_recipe(recipe)
+    cells = [
+        cell for cell in paper.tables().get(f"table{head.table}", ()) if "variant" not in cell.attributes
     ]
-    training = {training_key(cell.attributes): cell for cell in found if "variant" not in cell.attributes}
-    return next(iter(training.values())) if len(training) == 1 else None
+    known = [word for word in (*head.cell, head.method) if any(paper.has(cell, word) for cell in cells)]
+    found = [cell for cell in cells if all(paper.has(cell, word) for word in known)]
+    trainings = {training_key(cell.attributes): cell for cell in found}
+    return next(iter(trainings.values())) if len(trainings) == 1 and head.method in known else None
 
 
 def plain_config(recipe: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -106,9 +99,9 @@ def plain_config(recipe: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     `load_experiment` checks.
 
     Raises:
-        UserError: a file that cannot be read, or that is based on itself.
+        UserError: a file that cannot be read.
     """
-    given = flatten(_merged(recipe, ()))
+    given = dict(_flat(recipe.resolve()))
     for override in overrides:
         key, _, text = override.partition("=")
         given[key] = yaml.safe_load(text)
@@ -117,18 +110,8 @@ def plain_config(recipe: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """Flat settings over the defaults of this version; those of the method are its own."""
-    name = str(given.get("method.name", "vanilla"))
-    defaults = dict(_defaults())
-    if name in METHODS:
-        defaults |= {f"method.{key}": value for key, value in asdict(METHODS[name][0]()).items()}
-        if "method.preset" in defaults:
-            preset = PRESETS / f"{given.get('method.preset', defaults['method.preset'])}.yaml"
-            defaults |= (
-                {f"method.{key}": value for key, value in read_yaml(preset).items()}
-                if preset.is_file()
-                else {}
-            )
-    return {**defaults, **given}
+    method = _method_defaults(str(given.get("method.name", "vanilla")), str(given.get("method.preset", "")))
+    return {**_defaults(), **method, **given}
 
 
 @functools.cache
@@ -136,28 +119,21 @@ def _defaults() -> Mapping[str, Any]:
     return flatten(asdict(Experiment()))
 
 
-def _merged(file: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
-    file = file.resolve()
-    if file in chain:
-        raise UserError(f"config file {file} is based on itself; remove it from 'base'")
-    content = dict(_read(file))
-    content.pop("reproduces", None)
-    bases = content.pop("base", [])
-    result: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        _merge(result, _merged(file.parent / base, (*chain, file)))
-    return _merge(result, content)
+@functools.lru_cache(maxsize=256)
+def _method_defaults(name: str, preset: str) -> Mapping[str, Any]:
+    try:
+        options = load_options(name, {"preset": preset} if preset else {})
+    except UserError:  # of another version
+        return {}
+    return {f"method.{key}": value for key, value in asdict(options).items()}
 
 
 @functools.lru_cache(maxsize=1024)
-def _read(file: Path) -> Mapping[str, Any]:
-    return read_yaml(file)
-
-
-def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in layer.items():
-        if isinstance(value, Mapping):
-            _merge(into.setdefault(key, {}), value)
-        else:
-            into[key] = value
-    return into
+def _flat(file: Path) -> Mapping[str, Any]:
+    """The settings of a file over those of its bases; parts that many recipes share are read once."""
+    content = {key: value for key, value in read_yaml(file).items() if key not in HEAD_KEYS}
+    bases = content.pop("base", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged |= _flat((file.parent / base).resolve())
+    return merged | flatten(content)

@@ -17,17 +17,17 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import write_json, write_text
 from automix_transfer.jobs import Job, run_jobs
 from automix_transfer.paper import published as paper
-from automix_transfer.paper.matching import differences
 from automix_transfer.paper.measured import measure
 from automix_transfer.paper.plan import UNKNOWN_WEIGHTS, Plan, PlannedRun, Settings, line_of, planned
 from automix_transfer.paper.references import plain_config, training_key
 from automix_transfer.paper.scale import Scale
 from automix_transfer.paper.times import StepTimes
-from automix_transfer.paper.trained import PLANNED, Trained, read_trained, short
+from automix_transfer.paper.trained import PLANNED, Trained, differences, epochs_done, read_trained, short
 from automix_transfer.training.settings import load_experiment
 
 SLURM = """#!/bin/bash
-# {count} runs; sbatch {file} starts them, each as a task of its own. Give partition, GPUs and time of your machine.
+# {count} runs; sbatch {file} starts them, each as a task of its own.
+# Give partition, GPUs and time of your machine.
 #SBATCH --job-name={name}
 #SBATCH --array=0-{last}
 #SBATCH --signal=TERM@120
@@ -84,7 +84,7 @@ def _look(run: PlannedRun, times: StepTimes) -> None:
             else "done"
         )
     elif (run.folder / "log.csv").exists() or (run.folder / "last.pt").exists():
-        finished = _epochs_done(run.folder)
+        finished = epochs_done(run.folder)
         run.state = f"epoch {finished} of {epochs}"
     if run.state == "done" or run.faults:
         run.hours = 0.0
@@ -115,13 +115,6 @@ def _otherwise(trained: Trained, config: Mapping[str, Any]) -> list[str]:
         if shown
         else []
     )
-
-
-def _epochs_done(folder: Path) -> int:
-    try:
-        return max(0, len((folder / "log.csv").read_text(encoding="utf-8").splitlines()) - 1)
-    except (OSError, UnicodeDecodeError):
-        return 0
 
 
 def plan_text(plan: Plan, times: StepTimes, scale: Scale) -> str:
@@ -230,7 +223,7 @@ def run_plan(plan: Plan, settings: Settings, tables: Sequence[str]) -> int:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     print(
-        f"done: {counted(len(plan.runs))}; python -m automix_transfer.report tables {settings.output} "
+        f"done: {counted(len(plan.runs))}; automix-transfer report tables {settings.output} "
         f"--table {tables[0]}"
     )
     return 0

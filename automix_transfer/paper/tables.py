@@ -84,7 +84,7 @@ def name_of(cell: Cell, table: PaperTable) -> str:
 
 
 def _choose(cell: Cell, table: PaperTable, figures: Sequence[Measurement], notes: list[str]) -> Ours | None:
-    """The experiment that is most like the paper's, then the one with the most trials; the others are noted."""
+    """The experiment most like the paper's, then the one with the most trials; the others are noted."""
     groups: dict[tuple[Any, ...], list[Measurement]] = {}
     for figure in figures:
         groups.setdefault((figure.marks, figure.trial), []).append(figure)
@@ -188,7 +188,7 @@ def _and_more(count: int) -> str:
 
 
 def where(filled: Filled) -> list[dict[str, Any]]:
-    """Of every figure of ours: the cell, and each trial's run folder, file, config, seed, commit and value."""
+    """Of every figure of ours: the cell, and each trial's run, file, config, seed, commit and value."""
     table = filled.table
     return [
         {

@@ -16,8 +16,7 @@ import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_json
-from automix_transfer.mixing import build_method
-from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.paper.measured import method_of
 from automix_transfer.paper.references import Reference
 from automix_transfer.paper.trained import is_number
 from automix_transfer.runs.folder import read_optional
@@ -108,11 +107,7 @@ def measure(config: Mapping[str, Any], classes: int, device: torch.device) -> di
     """
     size, whole = int(config["data.image_size"]), int(config["train.batch_size"])
     batch = min(whole, CPU_BATCH) if device.type == "cpu" else whole
-    info = EncoderInfo(str(config["encoder.name"]), classes, str(config["encoder.stem"]), size)
-    options = {
-        name.removeprefix("method."): value for name, value in config.items() if name.startswith("method.")
-    }
-    method = build_method(options.pop("name"), info.build(), options, info).to(device).train()
+    method = method_of(config, classes).to(device).train()
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-3, momentum=0.9)
     rng = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3 * method.views, size, size, generator=rng).to(device)

@@ -1,21 +1,15 @@
-"""What a folder of training measured, and whether that can be believed: the run's figure, its settings, and
-sentences on what is odd.
+"""What a folder of training measured, which cell it is of, and how it differs from that cell's recipe.
 
-A run that has not finished, or whose files contradict each other, gives no figure. One that is whole but was
-trained otherwise than the paper's cell says (fewer epochs, fewer images, other settings, another version)
-gives its figure with a mark for each difference.
+A run names its recipe in ``run.json``. One that has not finished gives no figure; one that was trained
+otherwise than its recipe says (fewer epochs, fewer images, other settings, another version) gives its figure
+with a mark for each difference.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import math
-import re
-import shlex
-import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -24,12 +18,12 @@ from typing import Any, TypeGuard
 import yaml
 
 from automix_transfer import __version__
-from automix_transfer.paper.references import with_defaults
-from automix_transfer.runs.folder import read_optional
-from automix_transfer.training.settings import FREE_ON_RESUME, as_read
+from automix_transfer.config import flatten
+from automix_transfer.paper.references import Reference, training_key, with_defaults
+from automix_transfer.runs.folder import commit_of, read_optional
+from automix_transfer.training.settings import FREE_ON_RESUME
 
-# what `report run` writes beside a run: the cell that it is for, and by what it was shrunk
-PLANNED = "planned.json"
+PLANNED = "planned.json"  #: what `report run` writes beside a run: the cell that it is for, and its recipe
 #: settings that do not change what is trained: where, how fast, how often it is saved
 FREE = FREE_ON_RESUME | {
     "seed",
@@ -43,11 +37,10 @@ FREE = FREE_ON_RESUME | {
     "method.preset",
     "method.teacher_weights",
 }
-#: what a training starts from: nothing without a file, but with one it is another experiment, though a
-#: resumed run needs no file
+#: what a training starts from: nothing without a file, but with one it is another experiment
 START = ("encoder.weights", "encoder.which", "encoder.classifier")
-ROUNDING = 0.006  # log.csv and metrics.json may be rounded
-BIGGEST = 1_000_000  # bytes of a config.yaml or of the end of a log.csv that are read
+#: what a run shares with its cell, whatever else is set
+SHARED = ("data.dataset", "encoder.name", "encoder.stem", "method.name")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -57,16 +50,17 @@ class Trained:
 
     Attributes:
         config: flat, with this version's defaults for what it does not say.
-        given: a digest of the config but for the seed and the output, with the weights that it started from;
-            runs with the same are trials of one experiment.
-        top1: median of the last epochs in percent; None where it cannot be believed.
+        recipe: the bare name of its recipe; empty where none is known.
+        experiment_id: hash of the config without seed and output; runs that share it are trials.
+        top1: median of the last epochs in percent.
         faults: why it has no figure, a sentence each.
         oddities: what is odd without making it useless.
     """
 
     path: Path
     config: Mapping[str, Any] = field(default_factory=dict)
-    given: str = ""
+    recipe: str = ""
+    experiment_id: str = ""
     seed: int | None = None
     top1: float | None = None
     steps: int = 0
@@ -78,195 +72,154 @@ class Trained:
     faults: list[str] = field(default_factory=list)
     oddities: list[str] = field(default_factory=list)
 
-    @property
-    def bucket(self) -> tuple[str, ...]:
-        """What a run and its cell must share: data set, encoder, stem and method."""
-        return bucket_of(self.config)
 
+@dataclass(frozen=True)
+class Match:
+    """The training that a run is one of; ``marks`` say how it differs, the empty tuple is an exact run."""
 
-def bucket_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """See `Trained.bucket`."""
-    return tuple(
-        str(config.get(key, "")) for key in ("data.dataset", "encoder.name", "encoder.stem", "method.name")
-    )
+    reference: Reference
+    marks: tuple[str, ...]
 
 
 def read_trained(path: Path) -> Trained:
-    """Read a run's config.yaml, run.json, metrics.json and the end of its log.csv; nothing in them is
-    believed unseen."""
+    """Read a run's config.yaml, run.json and metrics.json."""
     run = Trained(path)
+    about = read_optional(path / "run.json", run.oddities)
+    run.planned = read_optional(path / PLANNED, run.oddities) if (path / PLANNED).is_file() else {}
+    recipe = about.get("recipe")
+    named = recipe.get("name") if isinstance(recipe, dict) else None
+    run.recipe = str(named or "") or Path(str(run.planned.get("recipe") or "")).stem
+    run.seed = seed if is_whole(seed := about.get("seed")) else None
+    starts = about.get("starts")
+    last = starts[-1] if isinstance(starts, list) and starts and isinstance(starts[-1], dict) else {}
+    run.commit, run.device = commit_of(last), short(last.get("device") or "")
+    packages = last.get("packages")
+    version = packages.get("automix_transfer", __version__) if isinstance(packages, dict) else __version__
     try:
-        with (path / "config.yaml").open("rb") as file:
-            text = file.read(BIGGEST).decode()
-        config, unknown, run.given = _parse(re.sub(r"^(seed|output):.*\n", "", text, flags=re.MULTILINE))
-        run.config = config
-        run.oddities += [f"settings unknown to this version ({', '.join(unknown[:3])})"] if unknown else []
-    except (
-        OSError,
-        UnicodeDecodeError,
-        ValueError,
-        yaml.YAMLError,
-        RecursionError,
-        TypeError,
-        AttributeError,
-    ):
+        lines = (path / "config.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+        own = ("seed:", "output:")
+        run.config, run.experiment_id = _parse("".join(line for line in lines if not line.startswith(own)))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError, TypeError, AttributeError):
         run.faults.append(
             f"{path / 'config.yaml'} is missing or damaged, so it is not known what was trained"
         )
-    about = read_optional(path / "run.json", run.oddities)
-    seed = about.get("seed")
-    run.seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
-    _start(run, about)
-    _weights(run, about)
-    planned = path / PLANNED
-    run.planned = read_optional(planned, run.oddities) if planned.is_file() else {}
-    if run.config:
-        _metrics(run)
+        return run
+    if version != __version__:
+        run.oddities.append(f"made by version {short(version)}")
+    _read_metrics(run)
     return run
 
 
 @lru_cache(maxsize=4096)
-def _parse(text: str) -> tuple[Mapping[str, Any], list[str], str]:
-    """(flat config over the defaults, its keys that this version does not know, digest); the same text is
-    parsed once."""
-    if text.count("[") + text.count("{") > 1000 or any(
-        line.count("- ") + line.count("? ") > 100 for line in text.splitlines()
-    ):
-        raise ValueError("nested more deeply than any config; the parser in C would end the interpreter")
+def _parse(text: str) -> tuple[Mapping[str, Any], str]:
+    """(flat config over the defaults, experiment id); the same text is parsed once."""
+    if max(text.count(opening) for opening in ("- ", "[", "{", "? ")) > 4000:
+        raise ValueError("nested too deeply for the parser in C, which would end the interpreter")
     content = yaml.load(text, Loader=_Loader)
-    if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
-        raise ValueError("not a mapping")
     if not all(isinstance(content.get(section), dict) for section in ("method", "train", "data")):
         raise ValueError("sections are missing")
-    given = as_read(content)
-    config = with_defaults(given)
-    known = with_defaults({"method.name": given.get("method.name", "vanilla")})
-    relevant = {key: value for key, value in given.items() if key not in FREE and key not in START}
-    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return config, [key for key in given if key not in known], digest
+    given = flatten(content)
+    free = FREE - {START[0]} if given.get(START[0]) else FREE.union(START)
+    relevant = sorted((key, value) for key, value in given.items() if key not in free)
+    return with_defaults(given), hashlib.sha256(json.dumps(relevant, default=str).encode()).hexdigest()[:16]
 
 
-def _start(run: Trained, about: Mapping[str, Any]) -> None:
-    """Commit and version of the run's starts."""
-    starts = about.get("starts")
-    rows = [row for row in starts if isinstance(row, dict)] if isinstance(starts, list) else []
-    if not rows:
+def _read_metrics(run: Trained) -> None:
+    if not (run.path / "metrics.json").exists():
+        run.faults.append(f"{run.path} has not finished ({epochs_done(run.path)} epochs so far)")
         return
-    commit = str(rows[-1].get("commit") or "")
-    run.commit = commit[:10] + ("+" if commit and rows[-1].get("changed") else "")
-    run.device = short(rows[-1].get("device") or "")
-    versions = {
-        str(row["packages"].get("automix_transfer")) for row in rows if isinstance(row.get("packages"), dict)
-    }
-    others = sorted(versions - {__version__, "None"})
-    run.oddities += [f"made by version {short(others[0])}"] if others else []
-
-
-def _weights(run: Trained, about: Mapping[str, Any]) -> None:
-    """What the training started from, as part of `Trained.given`. The command of its first start has the last
-    word: one that goes on from a checkpoint may leave the file out or name another, and ``config.yaml`` is
-        that of the last start."""
-    starts = about.get("starts")
-    command = (
-        starts[0].get("command")
-        if isinstance(starts, list) and starts and isinstance(starts[0], dict)
-        else None
-    )
-    try:
-        words = shlex.split(command)[::-1] if isinstance(command, str) else []
-    except ValueError:  # an open quote
-        words = []
-    first = next((word.partition("=")[2] for word in words if word.startswith(f"{START[0]}=")), None)
-    if run.config and first is not None:
-        run.config = {**run.config, START[0]: first}
-    if run.config.get(START[0]):
-        run.given += "".join(f" {run.config.get(key)}" for key in START)
-
-
-def _metrics(run: Trained) -> None:
-    """The figure, if metrics.json, log.csv and the config agree on it."""
-    path, wanted = run.path, run.config.get("train.epochs")
-    if not (path / "metrics.json").exists():
-        done = _last_epoch(path)
-        run.faults.append(
-            f"{path} has not finished ({done} of {wanted} epochs)"
-            if done
-            else f"{path} has not finished an epoch"
-        )
-        return
-    metrics = read_optional(path / "metrics.json", run.faults)
-    if not metrics:
-        return
+    metrics = read_optional(run.path / "metrics.json", run.faults)
     top1, epochs, steps, seconds = (metrics.get(key) for key in ("top1_median", "epochs", "steps", "seconds"))
-    if (
-        not is_number(top1)
-        or not 0 <= top1 <= 100
-        or not is_whole(epochs)
-        or not is_whole(steps)
-        or epochs < 1
-    ):
+    if is_number(top1) and 0 <= top1 <= 100 and is_whole(epochs) and is_whole(steps) and epochs:
+        run.top1, run.epochs, run.steps = float(top1), epochs, steps
+        run.hours = seconds / 3600 if is_number(seconds) and seconds > 0 else None
+    elif metrics:
         run.faults.append(
-            f"{path / 'metrics.json'} has no median top-1 between 0 and 100, epochs and steps; run it again "
-            "with --resume"
+            f"{run.path / 'metrics.json'} has no median top-1 between 0 and 100, epochs and steps; run it "
+            "again with --resume"
         )
-        return
-    run.epochs, run.steps = epochs, steps
-    run.hours = seconds / 3600 if is_number(seconds) and seconds > 0 else None
-    if epochs != wanted:
-        run.faults.append(
-            f"{path}: metrics.json is of {epochs} epochs, config.yaml of {short(wanted)}: one of them was "
-            "changed"
-        )
-        return
-    window = metrics.get("median_epochs")
-    rows = _tail(path / "log.csv", window if is_whole(window) and 1 <= window <= 10_000 else 0)
-    if rows is None:
-        run.oddities.append("no log.csv to check it by")
-    elif not rows or abs(statistics.median(rows) - top1) > ROUNDING:
-        run.faults.append(
-            f"{path}: metrics.json says {top1:.2f}, but log.csv gives "
-            + (f"{statistics.median(rows):.2f}" if rows else "nothing")
-            + ": one of them was changed by hand"
-        )
-        return
-    run.top1 = float(top1)
 
 
-def _tail(path: Path, count: int) -> list[float] | None:
-    """``top1`` of the last ``count`` evaluated epochs; None without a file. Only its end is read."""
-    try:
-        with path.open("rb") as file:
-            head = file.readline(BIGGEST).decode()
-            size = file.seek(0, 2)
-            file.seek(max(len(head.encode()), size - BIGGEST))
-            lines = file.read().decode().splitlines()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError):
-        return []
-    columns = next(csv.reader([head]), [])
-    if "top1" not in columns or not count:
-        return []
-    at = columns.index("top1")
-    values = []
-    for line in lines[-4 * count - 10 :]:
-        cells = line.split(",")
-        try:
-            number = float(cells[at])
-        except (IndexError, ValueError):
-            continue
-        if math.isfinite(number):
-            values.append(number)
-    return values[-count:]
-
-
-def _last_epoch(path: Path) -> int:
+def epochs_done(folder: Path) -> int:
     """Epochs that log.csv has."""
     try:
-        lines = (path / "log.csv").read_text(encoding="utf-8").splitlines()
-        return int(float(lines[-1].split(",")[lines[0].split(",").index("epoch")])) if len(lines) > 1 else 0
-    except (OSError, UnicodeDecodeError, ValueError, IndexError, OverflowError):
+        return max(0, len((folder / "log.csv").read_text(encoding="utf-8").splitlines()) - 1)
+    except (OSError, UnicodeDecodeError):
         return 0
+
+
+def match(run: Trained, references: Sequence[Reference]) -> Match | None:
+    """The training of the run's recipe that it is, with what differs; None if it is none of them.
+
+    ``references`` are those of the recipe: its own cell first, then others that it serves with settings
+    changed. A run that was planned is of the cell that it was planned for.
+    """
+    same = [
+        one for one in references if all(equal(run.config.get(key), one.config.get(key)) for key in SHARED)
+    ]
+    attributes = run.planned.get("attributes")
+    wanted = training_key(attributes) if isinstance(attributes, Mapping) else None
+    chosen = [one for one in same if one.key == wanted] or same
+    if not chosen:
+        return None
+    differing, reference = min(
+        ((differences(run.config, one.config), one) for one in chosen), key=lambda pair: len(pair[0])
+    )
+    return Match(reference, tuple(_marks(run, reference, differing)))
+
+
+def _marks(run: Trained, reference: Reference, differing: dict[str, tuple[Any, Any]]) -> list[str]:
+    marks = []
+    if "train.epochs" in differing:
+        ours, theirs = differing.pop("train.epochs")
+        marks.append(f"{short(ours)} of {short(theirs)} epochs")
+        differing.pop("schedule.warmup_epochs", None)
+    if (data := reference.data) is not None:
+        classes, _ = differing.pop("data.limit_classes", (0, 0))  # another task, not fewer images of the same
+        if is_whole(classes) and 0 < classes < data.classes:
+            marks.append(f"{classes} of {data.classes:,} classes")
+        batch = run.config.get("train.batch_size")
+        if run.epochs and is_whole(batch) and batch:
+            steps, whole = run.steps / run.epochs, data.train // batch
+            if abs(steps - whole) > 0.01 * whole:
+                marks.append(f"about {round(steps * batch):,} of {data.train:,} images")
+                differing.pop("data.limit_per_class", None)
+    weights = " ".join(str(run.config.get(START[0]) or "").split())
+    if reference.attributes.get("procedure") == "fine-tuning":
+        marks += [] if weights else ["from random weights instead of ImageNet's"]
+    elif weights:
+        marks.append(f"starts from {weights if len(weights) <= 100 else '...' + weights[-97:]}")
+    if differing:
+        shown = ", ".join(
+            f"{key}={short(ours)} (recipe: {short(theirs)})"
+            for key, (ours, theirs) in sorted(differing.items())[:3]
+        )
+        marks.append(shown + (f" and {len(differing) - 3} more settings" if len(differing) > 3 else ""))
+    return marks + run.oddities
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """(ours, theirs) of every setting that changes what is trained and is not the same in both flat configs.
+
+    The file that a training starts from is left to the caller; without one, how it would be read is nothing.
+    """
+    free = FREE if ours.get(START[0]) else FREE.union(START)
+    keys = [key for key in {**theirs, **ours} if key not in free]
+    return {
+        key: (ours.get(key), theirs.get(key)) for key in keys if not equal(ours.get(key), theirs.get(key))
+    }
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Equal as settings: 1 and 1.0 and the text 1.0e-4, lists item by item."""
+    if one == other:
+        return True
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    try:
+        return not isinstance(one, bool) and not isinstance(other, bool) and float(one) == float(other)
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -39,9 +39,14 @@ class RunFolder:
 
     @property
     def commit(self) -> str:
-        """The git commit, short, with + where the tree was changed; empty if unknown."""
-        commit = str(self.start.get("commit") or "")
-        return commit[:10] + ("+" if commit and self.start.get("changed") else "")
+        """See `commit_of`."""
+        return commit_of(self.start)
+
+
+def commit_of(about: Mapping[str, Any]) -> str:
+    """The git commit of what was run, short, with + where the tree was changed; empty if unknown."""
+    commit = about.get("commit")
+    return commit[:10] + ("+" if about.get("changed") else "") if isinstance(commit, str) and commit else ""
 
 
 def read_run(path: Path) -> RunFolder:

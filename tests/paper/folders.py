@@ -76,7 +76,9 @@ def write_trained(
     }
     (folder / "metrics.json").write_text(json.dumps({**content, **metrics}))
     start = {"commit": COMMIT, "changed": False, "packages": {"automix_transfer": version}}
-    (folder / "run.json").write_text(json.dumps({"seed": seed, "starts": [start]}))
+    (folder / "run.json").write_text(
+        json.dumps({"seed": seed, "recipe": {"name": reference.recipe.stem}, "starts": [start]})
+    )
     rows = "".join(f"{epoch},{epoch * 10},{top1}\n" for epoch in range(max(1, epochs - 14), epochs + 1))
     (folder / "log.csv").write_text(f"epoch,step,top1\n{rows}")
     return folder

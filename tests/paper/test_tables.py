@@ -102,16 +102,12 @@ def test_what_is_not_the_papers_experiment_is_marked_and_never_mixed_in(tmp_path
 
 
 def test_what_a_run_starts_from_is_part_of_the_experiment(tmp_path: Path) -> None:
-    """Weights that the recipe does not start from are marked, also where only the first of a run's starts
-    names them."""
+    """Weights that the recipe does not start from are marked."""
     # without a file it does not matter how it would be read
     write_trained(tmp_path / "scratch", AUTOMIX, 82.0, 0, ["encoder.which=q"])
     for seed, name in ((1, "one"), (2, "other")):
         write_trained(tmp_path / name, AUTOMIX, 86.0 + seed, seed, [f"encoder.weights=/w/{name}.pth"])
-    resumed = write_trained(tmp_path / "resumed", VANILLA, 85.0)
-    (resumed / "run.json").write_text(
-        json.dumps({"seed": 0, "starts": [{"command": "python train.py 'encoder.weights=/w/a b.pth'"}, {}]})
-    )
+    write_trained(tmp_path / "vanilla", VANILLA, 85.0, 0, ["encoder.weights=/w/a b.pth"])
     filled = table1(tmp_path)
     found = shown(filled, "CIFAR-100", "R-18", "automix")
     assert (found.mean, len(found.trials), found.marks) == (82.0, 1, ())
@@ -148,32 +144,44 @@ def test_fewer_classes_are_not_fewer_images(tmp_path: Path) -> None:
 
 
 def test_a_shrunk_run_belongs_to_the_cell_that_it_was_planned_for(tmp_path: Path) -> None:
-    folder = write_trained(tmp_path / "a", AUTOMIX, 30.0, 0, ["train.epochs=8"])
-    # 8 epochs are nearer to 200: Table 14
+    folder = write_trained(tmp_path / "a", AUTOMIX, 30.0, 0, ["train.epochs=8", "method.alpha=0.3"])
+    found = shown(table1(tmp_path), "CIFAR-100", "R-18", "automix")
+    assert found.marks == ("8 of 800 epochs", "method.alpha=0.3 (recipe: 2.0)")
+    variant = reference("CIFAR-100", "alpha 0.2", table="fig9")
+    assert variant.recipe == AUTOMIX.recipe
+    (folder / "planned.json").write_text(json.dumps({"attributes": dict(variant.attributes)}))
     assert shown(table1(tmp_path), "CIFAR-100", "R-18", "automix") is None
-    (folder / "planned.json").write_text(json.dumps({"attributes": dict(AUTOMIX.attributes)}))
-    assert shown(table1(tmp_path), "CIFAR-100", "R-18", "automix").marks == ("8 of 800 epochs",)
+    found = shown(fill(paper.table("fig9"), measure([tmp_path])), "CIFAR-100", "alpha 0.2")
+    assert found.marks == ("8 of 800 epochs", "method.alpha=0.3 (recipe: 0.2)")
+
+
+def test_a_run_without_a_recipe_is_of_no_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_trained(tmp_path / "a", AUTOMIX, 80.0)
+    about = json.loads((folder / "run.json").read_text())
+    for recipe in (None, {"name": "nowhere"}):
+        (folder / "run.json").write_text(json.dumps({**about, "recipe": recipe}))
+        assert not measure([tmp_path]).figures
+    assert measure([tmp_path]).elsewhere == [folder]
+    (folder / "run.json").write_text(json.dumps({**about, "recipe": None}))
+    assert main(["tables", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.count("1 of 1 runs name no recipe in run.json") == 1
 
 
 def test_runs_that_cannot_be_believed_are_left_out_with_a_sentence(tmp_path: Path) -> None:
-    for name in ("unfinished", "edited", "other_epochs", "no_number", "no_config", "damaged"):
+    for name in ("unfinished", "no_number", "no_config", "damaged"):
         write_trained(tmp_path / name, AUTOMIX, 80.0)
     (tmp_path / "unfinished" / "metrics.json").unlink()
-    metrics = json.loads((tmp_path / "edited" / "metrics.json").read_text())
-    (tmp_path / "edited" / "metrics.json").write_text(json.dumps({**metrics, "top1_median": 95.0}))
-    (tmp_path / "other_epochs" / "metrics.json").write_text(json.dumps({**metrics, "epochs": 400}))
+    metrics = json.loads((tmp_path / "no_number" / "metrics.json").read_text())
     (tmp_path / "no_number" / "metrics.json").write_text(json.dumps({**metrics, "top1_median": float("nan")}))
     (tmp_path / "no_config" / "config.yaml").unlink()
     (tmp_path / "damaged" / "config.yaml").write_bytes(b"\xff\xfe: [")
     write_trained(tmp_path / "deep", AUTOMIX, 80.0)
     (tmp_path / "deep" / "config.yaml").write_text("- " * 200_000)
     measured = measure([tmp_path])
-    assert not measured.figures and len(measured.problems) == 7
+    assert not measured.figures and len(measured.problems) == 5
     told = "\n".join(measured.problems)
     for sentence in (
-        "unfinished has not finished (800 of 800 epochs)",
-        "metrics.json says 95.00, but log.csv gives 80.00",
-        "is of 400 epochs, config.yaml of 800",
+        "unfinished has not finished (15 epochs so far)",
         "no median top-1",
         "is missing or damaged",
     ):
@@ -397,7 +405,8 @@ def test_many_runs_take_seconds(tmp_path: Path) -> None:
         (tmp_path / str(number) / "config.yaml").write_text(
             re.sub(r"(?m)^seed: 0", f"seed: {number}", config)
         )
-        (tmp_path / str(number) / "run.json").write_text(json.dumps({"seed": number}))
+        about = {"seed": number, "recipe": {"name": AUTOMIX.recipe.stem}}
+        (tmp_path / str(number) / "run.json").write_text(json.dumps(about))
     begun = time.process_time()
     measured = measure([tmp_path])
     assert time.process_time() - begun < 5
