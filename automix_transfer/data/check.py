@@ -27,7 +27,7 @@ from automix_transfer.data.registry import LAYOUTS, load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import write_json
-from automix_transfer.progress import Progress
+from automix_transfer.progress import Progress, to_stderr
 
 CHUNK = 64  # images a task: a future for each of a million images would need a gigabyte
 
@@ -60,10 +60,8 @@ class SplitReport:
                 f"  sizes: {widths[0]} to {widths[-1]} wide, {heights[0]} to {heights[-1]} high, "
                 f"medians {widths[middle]} x {heights[middle]}"
             )
-            lines.append(
-                "  modes: "
-                + ", ".join(f"{mode} {n:,}" for mode, n in Counter(f.mode for f in good).most_common())
-            )
+            modes = Counter(f.mode for f in good).most_common()
+            lines.append("  modes: " + ", ".join(f"{mode} {count:,}" for mode, count in modes))
             turned = sum(f.turned for f in good)
             lines += [f"  turned upright by their rotation flag: {turned:,}"] if turned else []
         if self.listing.boxes is not None:
@@ -97,13 +95,8 @@ class Report:
         bad = sum(len(split.bad) for split in self.splits)
         read = any(split.facts for split in self.splits)
         verdict = "images not read" if not read else f"{bad:,} bad images" if bad else "every image decodes"
-        return "\n".join(
-            [
-                f"{self.dataset} at {self.root}: {verdict}",
-                *map(str, self.splits),
-                *(f"note: {text}" for text in self.shared),
-            ]
-        )
+        notes = (f"note: {text}" for text in self.shared)
+        return "\n".join([f"{self.dataset} at {self.root}: {verdict}", *map(str, self.splits), *notes])
 
 
 def check_root(config: DataConfig, splits: Sequence[str] = (), read: bool = True, workers: int = 0) -> Report:
@@ -129,10 +122,10 @@ def check_data(config: DataConfig, workers: int = 0) -> Report:
     """
     report = check_root(config, workers=workers)
     boxes = [sentence for split in report.splits for sentence in split.bad_boxes]
-    fatal = Problems(
-        f"{config.dataset} at {config.root}", boxes if config.on_bad_image == "skip" else report.problems
+    fatal = boxes if config.on_bad_image == "skip" else report.problems
+    Problems(f"{config.dataset} at {config.root}", fatal).raise_if_any(
+        "", more="; python -m automix_transfer.data.check lists all"
     )
-    fatal.raise_if_any("", more="; python -m automix_transfer.data.check lists all")
     for split in report.splits:
         _warn(split.bad, split.name, len(split.listing))
     return report
@@ -147,10 +140,8 @@ def drop_bad_images(listing: Listing, what: str, workers: int = 0) -> Listing:
     """
     memory = _verdict_file(listing)
     try:
-        bad = {
-            int(index): str(text)
-            for index, text in json.loads(memory.read_text(encoding="utf-8"))["bad"].items()
-        }
+        found = json.loads(memory.read_text(encoding="utf-8"))["bad"]
+        bad = {int(index): str(text) for index, text in found.items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         split = SplitReport(what, listing)
         read_all(split, what, workers)
@@ -194,14 +185,10 @@ def read_all(split: SplitReport, what: str, workers: int = 0) -> None:
 def _read_one(listing: Listing, index: int) -> tuple[ImageFacts | None, str]:
     path = listing.paths[index]
     if listing.pixels is not None:  # their reader has checked sizes and digits
-        height, width = listing.pixels[index].shape[:2]
-        return ImageFacts(
-            width,
-            height,
-            "RGB",
-            False,
-            hashlib.blake2b(listing.pixels[index].tobytes(), digest_size=16).digest(),
-        ), ""
+        pixels = listing.pixels[index]
+        height, width = pixels.shape[:2]
+        digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+        return ImageFacts(width, height, "RGB", False, digest), ""
     try:
         image, facts = decode_image(path, listing.packed.read(index) if listing.packed else None)
         cut_bottom(image, listing.crop_bottom, path)
@@ -215,9 +202,8 @@ def _judge_boxes(split: SplitReport) -> None:
         if fact is None:
             continue
         for x0, y0, x1, y1 in boxes:
-            text = (
-                f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) of image {path}, which is {fact.width} x {fact.height}"
-            )
+            place = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) of image {path}"
+            text = f"{place}, which is {fact.width} x {fact.height}"
             if x0 >= fact.width or y0 >= fact.height or x1 < 0 or y1 < 0:
                 split.bad_boxes.append(f"{text}, lies outside it; correct the box file")
             # half a pixel is rounding
@@ -228,11 +214,8 @@ def _judge_boxes(split: SplitReport) -> None:
 def _shared(splits: Sequence[SplitReport]) -> Iterator[str]:
     for a, b in combinations(splits, 2):
         digests = {fact.digest for fact in a.facts if fact}
-        same = [
-            path
-            for path, fact in zip(b.listing.paths, b.facts, strict=False)
-            if fact and fact.digest in digests
-        ]
+        facts = zip(b.listing.paths, b.facts, strict=False)  # no facts where no image was read
+        same = [path for path, fact in facts if fact and fact.digest in digests]
         if same:
             yield (
                 f"{len(same):,} images of {b.name} are byte for byte in {a.name} too, e.g. {same[0]}: "
@@ -241,28 +224,16 @@ def _shared(splits: Sequence[SplitReport]) -> Iterator[str]:
 
 
 def _verdict_file(listing: Listing) -> Path:
-    about = f"1 {listing.crop_bottom}"
-    if listing.packed is None:
-        return cache_file("bad_images_*.json", about, listing.paths)
-    return cache_file(
-        "bad_images_*.json",
-        f"{about} {hashlib.sha256(listing.packed.spans.tobytes()).hexdigest()}",
-        listing.packed.files,
-    )
+    about, packed = f"1 {listing.crop_bottom}", listing.packed
+    if packed is not None:
+        about += f" {hashlib.sha256(packed.spans.tobytes()).hexdigest()}"
+    return cache_file("bad_images_*.json", about, packed.files if packed is not None else listing.paths)
 
 
 def _warn(bad: dict[int, str], what: str, total: int) -> None:
     if bad:
-        print(
-            "\n".join(
-                [
-                    f"{what}: {len(bad):,} of {total:,} images are bad and left out (data.on_bad_image=skip)",
-                    *(f"  {bad[index]}" for index in sorted(bad)),
-                ]
-            ),
-            file=sys.stderr,
-            flush=True,
-        )
+        head = f"{what}: {len(bad):,} of {total:,} images are bad and left out (data.on_bad_image=skip)"
+        to_stderr("\n  ".join([head, *(bad[index] for index in sorted(bad))]))
 
 
 LAYOUT_LINES = "\n".join(f"  {name:<17} {layout.files}" for name, layout in LAYOUTS.items())
@@ -313,7 +284,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m automix_
         print(report)
         problems, where = report.problems, ""
     except ListError as error:
-        problems, where = error.found, "the lists of "
+        problems, where = list(error.found), "the lists of "
     if not problems:
         return 0
     print("\n".join(problems))

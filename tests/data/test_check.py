@@ -81,9 +81,7 @@ def test_boxes_outside_are_errors_and_boxes_that_stick_out_are_notes(tmp_path):
     trees.edit_line(root / "bounding_boxes.txt", 1, "1 40.0 2.0 9.0 4.0")
     for policy in ("fail", "skip"):
         config.on_bad_image = policy
-        with pytest.raises(
-            UserError, match=r"box \(40, 2, 49, 6\) of image .*_0.jpg, which is 16 x 12, lies outside it"
-        ):
+        with pytest.raises(UserError, match=r"box \(40, 2, 49, 6\) of image .*_0.jpg"):
             check_data(config)
 
 

@@ -113,7 +113,7 @@ def test_evaluation_sees_every_sample_once(root, world):
 
 
 def test_less_than_one_batch(dataset):
-    with pytest.raises(UserError, match="21 images, fewer than one batch of 16 on each of 2 ranks"):
+    with pytest.raises(UserError, match="21 images, .* 16 .* 2 ranks"):
         train_loader(dataset, 16, seed=0, world_size=2)
 
 

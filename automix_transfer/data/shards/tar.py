@@ -26,8 +26,7 @@ def members(path: Path, links: list[str] | None = None) -> Iterator[tuple[str, i
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        end, tar = file.seek(0, 2), None
-        start = file.seek(0) or file.read(8)
+        start, end, tar = file.read(8), file.seek(0, 2), None
         file.seek(0)
         try:
             tar = tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape")

@@ -155,10 +155,10 @@ def test_damaged_images_are_named(tmp_path):
 
 
 def test_a_missing_root_split_or_empty_split_says_what_there_is(tmp_path):
-    with pytest.raises(UserError, match="is not a folder; give the folder of a VOC data set"):
+    with pytest.raises(UserError, match="nowhere is not a folder"):
         read_voc(tmp_path / "nowhere", "train")
     make(tmp_path)
-    with pytest.raises(UserError, match="test.txt is missing; choose one of the splits train"):
+    with pytest.raises(UserError, match="test.txt is missing.* train"):
         read_voc(tmp_path, "test")
     with pytest.raises(UserError, match="is missing"):
         read_voc(tmp_path, "../../etc/passwd")

