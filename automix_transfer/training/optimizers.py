@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from automix_transfer.mixing.base import Method
@@ -14,10 +15,10 @@ from automix_transfer.training.settings import OptimizerConfig
 def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
     """SGD, AdamW or LAMB; each group carries ``lr_scale`` and ``lr_end`` for the schedule.
 
-    Every group of the method is split in two, weights and one-dimensional parameters (norms, biases), so that
-    the latter can go without weight decay, as can what timm says of its networks (class token, position
-    embedding, tables of relative positions). The paper decays everything with SGD; DeiT and RSB leave these
-    out.
+    Every group of the method is split in two: weights, which decay, and one-dimensional parameters (norms,
+    biases) with what timm exempts in its networks (class token, position embedding, tables of relative
+    positions). The paper decays both with SGD; DeiT and RSB only the first. A checkpoint's optimizer is
+    matched by the order of these groups.
     """
     decay_all = config.decay_norm_and_bias == "yes" or (
         config.decay_norm_and_bias == "auto" and config.name == "sgd"
@@ -28,11 +29,12 @@ def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
     for group in method.parameter_groups():
         decay = config.weight_decay if group.get("weight_decay") is None else group["weight_decay"]
         rates = {"lr_scale": float(group.get("lr_scale", 1.0)), "lr_end": group.get("lr_end")}
-        parameters = [parameter for _, parameter in group["params"]]
-        weights = [p for p in parameters if decay_all or (p.ndim > 1 and id(p) not in exempt)]
-        others = [p for p in parameters if not (decay_all or (p.ndim > 1 and id(p) not in exempt))]
-        groups += [{"params": weights, "weight_decay": decay, **rates}] if weights else []
-        groups += [{"params": others, "weight_decay": 0.0, **rates}] if others else []
+        parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for _, parameter in group["params"]:
+            parts[decay_all or (parameter.ndim > 1 and id(parameter) not in exempt)].append(parameter)
+        for decays, parameters in parts.items():
+            if parameters:
+                groups.append({"params": parameters, "weight_decay": decay if decays else 0.0, **rates})
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
     if config.name == "adamw":
@@ -44,8 +46,7 @@ def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
 
 
 def undecayed(method: Method) -> set[int]:
-    """ids of the parameters that the method's encoders want without weight decay: timm's
-    ``no_weight_decay()``."""
+    """ids of the parameters that timm's encoders name in their ``no_weight_decay()``."""
     found: set[int] = set()
     for module in method.modules():
         ask = getattr(module, "no_weight_decay", None)

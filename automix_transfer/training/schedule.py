@@ -1,5 +1,4 @@
-"""Learning-rate schedules: pure functions of the share of the run that is done, so nothing has to be stored
-to resume."""
+"""Learning rates as functions of the share of the run that is done: nothing has to be stored to resume."""
 
 from __future__ import annotations
 
@@ -18,8 +17,7 @@ from automix_transfer.training.settings import ScheduleConfig
 def build_schedule(
     config: ScheduleConfig, epochs: int, lr: float, final_lr: float | None = None
 ) -> ParamScheduler:
-    """The rate as a function of progress in [0, 1): linear warm-up, then a cosine from ``lr`` to ``final_lr``
-    over what is left."""
+    """The rate as a function of progress in [0, 1): linear warm-up, then a cosine to ``final_lr``."""
     end = config.final_lr if final_lr is None else final_lr
     main: ParamScheduler = (
         CosineParamScheduler(lr, end) if config.name == "cosine" else ConstantParamScheduler(lr)
@@ -34,8 +32,10 @@ def build_schedule(
 
 
 class LearningRates:
-    """Sets the rate of each parameter group, from ``lr_scale`` times the run's rate down to ``lr_end`` times
-    that (None: as the run)."""
+    """Sets the rate of each parameter group.
+
+    It goes from ``lr_scale`` times the run's rate down to ``lr_end`` times that (None: as the run).
+    """
 
     def __init__(self, optimizer: Optimizer, config: ScheduleConfig, epochs: int, lr: float) -> None:
         self.optimizer = optimizer

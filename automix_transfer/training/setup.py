@@ -52,6 +52,12 @@ class Position:
     best: dict[str, Any] = field(default_factory=dict)  # the row of history with the best top-1
     seconds: float = 0.0  # of training, over all starts
 
+    @classmethod
+    def of(cls, found: Checkpoint, world: World) -> Position:
+        """Where ``found`` left the run."""
+        averages = Averages(world, found.averages)
+        return cls(averages, found.step, found.epoch, found.history, found.best, found.seconds)
+
 
 @dataclass
 class Run:
@@ -68,7 +74,6 @@ class Run:
     optimizer: Optimizer
     rates: LearningRates
     scaler: torch.amp.GradScaler
-    train_set: ClassificationDataset
     train_batches: TrainLoader
     eval_batches: ImageLoader
     at: Position
@@ -76,6 +81,10 @@ class Run:
     @property
     def folder(self) -> Path:
         return Path(self.experiment.output)
+
+    @property
+    def train_set(self) -> ClassificationDataset:
+        return self.train_batches.dataset  # type: ignore[return-value]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -142,6 +151,7 @@ def build_run(experiment: Experiment, world: World, checkpoint: Checkpoint | Non
     train, data, seed = experiment.train, experiment.data, experiment.seed
     if checkpoint is not None:
         refuse_another_run(checkpoint, experiment, world)
+
     train_set, eval_set = build_data(experiment)
     size = pass_size(train.batch_size, world.size, train.accumulate)
     rank, processes = world.rank, world.size
@@ -172,29 +182,11 @@ def build_run(experiment: Experiment, world: World, checkpoint: Checkpoint | Non
     if checkpoint is not None:
         load_optimizer_state(optimizer, checkpoint, experiment)
         scaler.load_state_dict(checkpoint.scaler)
-        at = Position(
-            Averages(world, checkpoint.averages),
-            checkpoint.step,
-            checkpoint.epoch,
-            checkpoint.history,
-            checkpoint.best,
-            checkpoint.seconds,
-        )
+        at = Position.of(checkpoint, world)
     rates = LearningRates(optimizer, experiment.schedule, train.epochs, experiment.optimizer.lr)
     model = wrap(method, world, train.sync_batchnorm)
     return Run(
-        experiment,
-        world,
-        info,
-        method,
-        model,
-        optimizer,
-        rates,
-        scaler,
-        train_set,
-        train_batches,
-        eval_batches,
-        at,
+        experiment, world, info, method, model, optimizer, rates, scaler, train_batches, eval_batches, at
     )
 
 

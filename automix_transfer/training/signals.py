@@ -9,8 +9,10 @@ from typing import Any
 
 
 class Interrupted(Exception):
-    """The run was stopped by a signal and has written its checkpoint; ``code`` is the exit code, 130 (Ctrl-C)
-    or 143 (SIGTERM)."""
+    """The run was stopped by a signal and has written its checkpoint.
+
+    ``code`` is the exit code, 130 (Ctrl-C) or 143 (SIGTERM).
+    """
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
@@ -18,12 +20,11 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While it is entered, SIGINT and SIGTERM only set ``number``; loader workers inherit that, so Ctrl-C
-    does not kill them mid-batch.
+    """While it is entered, SIGINT and SIGTERM only set ``number``.
 
-    Inside another one it takes over what the other has been asked, and hands on what it was asked itself.
-    A second Ctrl-C interrupts at once, for a step that hangs; not under torchrun, which passes on what the
-    terminal has already sent.
+    Loader workers inherit that, so Ctrl-C does not kill them mid-batch. Inside another one it takes over what
+    the other has been asked, and hands on what it was asked itself. With ``impatient`` a second Ctrl-C
+    interrupts at once, for a step that hangs; not under torchrun, which repeats what the terminal has sent.
     """
 
     def __init__(self, impatient: bool = True) -> None:

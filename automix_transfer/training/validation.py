@@ -23,12 +23,11 @@ def evaluate(
     max_batches: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """``top1`` and ``top5`` in percent and the mean cross-entropy ``loss`` over all ranks' batches of
-    (images, labels, indices).
+    """``top1`` and ``top5`` in percent and the mean cross-entropy ``loss``, over all ranks' batches.
 
-    Every rank brings its own share of the samples, of whatever size; counts are added, not means, so an
-    uneven last batch is exact. With fewer than five classes top-5 is 100. The encoder runs in eval mode and
-    gets back every submodule's mode. ``stop`` ends it early; what is returned then means nothing.
+    A batch is (images, labels, indices), and every rank brings its own share of whatever size: counts are
+    added, not means. With fewer than five classes top-5 is 100. The encoder runs in eval mode and gets back
+    every submodule's mode. ``stop`` ends it early; what is returned then means nothing.
     """
     totals = torch.zeros(4, dtype=torch.float64)  # samples, top-1 hits, top-5 hits, sum of losses
     device_totals = torch.zeros(4, dtype=torch.float64, device=world.device)

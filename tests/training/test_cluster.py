@@ -42,6 +42,7 @@ def worker(rank: int, output: Path) -> int:
     raise AssertionError(f"no worker of rank {rank}")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_worker_that_dies_is_replaced(experiment, images: Path, tmp_path: Path) -> None:
     """kill -9 of one of two workers: both are started again, go on from the checkpoint, and end with the bits
@@ -85,6 +86,7 @@ case "$1" in show) echo localhost;; requeue) echo "requeued $2" >> "$REQUEUED";;
 """
 
 
+@pytest.mark.slow
 @needs_proc
 def test_slurm_asks_for_a_checkpoint_and_queues_the_job_again(images: Path, tmp_path: Path) -> None:
     """With stand-ins for srun and scontrol: two ranks train together; SIGTERM leaves a checkpoint, and the

@@ -23,6 +23,7 @@ from tests.training.processes import assert_same_run, at_each_update
 Make = Callable[..., Experiment]
 
 
+@pytest.mark.slow
 def test_resumed_is_uninterrupted_to_the_last_bit(
     experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

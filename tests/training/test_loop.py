@@ -81,6 +81,7 @@ def test_eval_only(experiment, capsys: pytest.CaptureFixture) -> None:
     )
 
 
+@pytest.mark.slow
 def test_overfit_batches_reaches_zero_loss(experiment) -> None:
     settings = experiment(
         "train.overfit_batches=1", "train.epochs=40", "train.eval_every_epochs=20", "optimizer.lr=0.1"
@@ -172,6 +173,7 @@ def setup_world():
     return World(0, 1, torch.device("cpu"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "extra",
     ["train.precision=bf16", "train.precision=fp16", "train.channels_last=true", "optimizer.name=lamb"],
@@ -191,6 +193,7 @@ def test_channels_last_resumes_to_the_same_bits(experiment, tmp_path: Path) -> N
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", ["shared", "separate"])
 def test_compiled(experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, heads: str) -> None:
     """The path of torch.compile, with the backend that needs no C++ compiler; the weights stay those of eager

@@ -22,6 +22,7 @@ RANDOM = [
 STEPS = 4 * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("method", ["vanilla", "automix"])
 def test_killed_and_resumed_is_bit_equal(experiment, tmp_path: Path, method: str, workers: int) -> None:
@@ -36,6 +37,7 @@ def test_killed_and_resumed_is_bit_equal(experiment, tmp_path: Path, method: str
     assert (Path(killed.output) / "log.csv").read_text().count("\n") == 5
 
 
+@pytest.mark.slow
 def test_an_approximation_that_counts_its_steps_resumes_to_the_same_bits(experiment, tmp_path: Path) -> None:
     killed = experiment("method.name=automix", "method.preset=fast", "method.skip_generator=0.3", *RANDOM)
     whole = replace(killed, output=str(tmp_path / "whole"))
@@ -44,6 +46,7 @@ def test_an_approximation_that_counts_its_steps_resumes_to_the_same_bits(experim
     assert_same_run(Path(whole.output), Path(killed.output))
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_result(experiment, tmp_path: Path) -> None:
     train(experiment(*RANDOM, f"output={tmp_path / 'a'}"))
     train(experiment(*RANDOM, f"output={tmp_path / 'b'}", "data.workers=1"))
@@ -81,6 +84,7 @@ def test_all_checkpoints_damaged(experiment, tmp_path: Path) -> None:
         train(experiment(), resume=True)
 
 
+@pytest.mark.slow
 def test_another_training_is_refused_by_key(experiment) -> None:
     train(experiment())
     for change in (

@@ -20,6 +20,7 @@ from tests.training.tiny import FAST
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_writes_a_checkpoint(experiment, images: Path, tmp_path: Path, number: int, code: int) -> None:
     run, long = tmp_path / "run", ["train.epochs=4", "data.workers=2"]

@@ -30,6 +30,7 @@ def two(experiment: Experiment, resume: bool) -> None:
     run_trials(experiment, 2, resume)
 
 
+@pytest.mark.slow
 def test_trials_are_runs_with_the_next_seeds_and_resume(
     experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -69,6 +70,7 @@ def test_trials_are_runs_with_the_next_seeds_and_resume(
         run_trials(settings, 2)
 
 
+@pytest.mark.slow
 def test_trials_on_two_processes(experiment, tmp_path: Path) -> None:
     """One group of processes for all trials; a finished chain gives its figures again."""
     settings = experiment("train.epochs=1")

@@ -23,11 +23,10 @@ GAP = 2
 def mixed_grid(
     images: Tensor, output: StepOutput, mean: Sequence[float], std: Sequence[float], count: int = 8
 ) -> np.ndarray:
-    """An (H, W, 3) uint8 picture with a column for each of the first ``count`` samples and rows x_i, x_j,
-    mask (white: i), mixed.
+    """An (H, W, 3) uint8 picture: columns for the first ``count`` samples, rows x_i, x_j, mask and mixed.
 
-    ``images`` (N, 3, H, W) are the step's inputs, normalised with ``mean`` and ``std``. Rows that the method
-    does not have are left out.
+    ``images`` (N, 3, H, W) are the step's inputs, normalised with ``mean`` and ``std``. The mask is white
+    where the pixel is of i. Rows that the method does not have are left out.
     """
     count = min(count, len(images))
     # the first of the views, where there are several

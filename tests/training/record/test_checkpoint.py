@@ -160,3 +160,11 @@ def test_what_a_checkpoint_holds(experiment, tmp_path: Path) -> None:
     assert found["encoder"]["class_names"] == ["class_0", "class_1", "class_2"]
     assert found["config"]["method"]["name"] == "automix"
     assert (found["step"], found["epoch"]) == (3, 1)
+
+
+def test_a_field_of_another_version_is_passed_over(tmp_path: Path) -> None:
+    torch.save({**content(3, seconds=1.5).to_dict(), "of_the_future": 1}, tmp_path / "last.pt")
+    found = checkpoint.load_latest(tmp_path)
+    assert found is not None and (found.step, found.seconds) == (3, 1.5)
+    old = {key: value for key, value in content(3).to_dict().items() if key in checkpoint.READ_BY_ALL}
+    assert Checkpoint.from_dict(old).history == []
