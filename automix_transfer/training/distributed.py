@@ -93,6 +93,15 @@ def wrap(method: nn.Module, world: World, sync_batchnorm: bool = False) -> nn.Mo
     return DistributedDataParallel(method, device_ids=ids, broadcast_buffers=True)
 
 
+def check_world(config: TrainConfig, world: World) -> None:
+    """Settings that these processes cannot have; raises `UserError` naming the key."""
+    if config.sync_batchnorm and world.size > 1 and world.device.type == "cpu":
+        raise UserError(
+            f"train.sync_batchnorm=true works on GPUs only, and these {world.size} processes are on the CPU; "
+            "set it to false"
+        )
+
+
 def shares(config: TrainConfig, world: World) -> str:
     """How a step's images are dealt out, in words; empty where one process takes them in one pass."""
     if world.size * config.accumulate == 1:

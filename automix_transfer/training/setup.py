@@ -26,7 +26,7 @@ from automix_transfer.mixing.average import Averaged
 from automix_transfer.models.encoders import EncoderInfo, check_size
 from automix_transfer.models.weights import load_file
 from automix_transfer.rng import derive_generator, reseed_globals
-from automix_transfer.training.distributed import World, wrap
+from automix_transfer.training.distributed import World, check_world, wrap
 from automix_transfer.training.optimizers import build_optimizer
 from automix_transfer.training.record.averages import Averages
 from automix_transfer.training.record.checkpoint import Checkpoint, encoder_prefixes, split_state
@@ -149,6 +149,7 @@ def build_run(experiment: Experiment, world: World, checkpoint: Checkpoint | Non
         UserError: a setting that cannot be met, or a checkpoint of another run.
     """
     train, data, seed = experiment.train, experiment.data, experiment.seed
+    check_world(train, world)
     if checkpoint is not None:
         refuse_another_run(checkpoint, experiment, world)
 
