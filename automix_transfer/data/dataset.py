@@ -71,7 +71,7 @@ class ClassificationDataset(Dataset):
             views.append(self._to_tensor(self._make_view(cropped)))
         return torch.cat(views)
 
-    def __getitem__(self, item: int | tuple[int, ...]) -> tuple[Tensor, int, int]:
+    def __getitem__(self, item: int | tuple[int, ...]) -> tuple[Tensor, int | Tensor, int]:
         epoch, index, *copy = item if isinstance(item, tuple) else (0, int(item))
         image = self.read(index)
         states = torch.default_generator.get_state(), np.random.get_state(), random.getstate()

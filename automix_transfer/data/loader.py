@@ -132,8 +132,8 @@ def eval_loader(
 
     The last batch may be smaller, and a rank may have none.
     """
-    items = [(0, index) for index in range(rank, len(dataset), world_size)]
-    return ImageLoader(dataset, batch_size=batch_size, sampler=items, **loader_options(workers, 0))  # type: ignore[arg-type]
+    items: Any = [(0, index) for index in range(rank, len(dataset), world_size)]
+    return ImageLoader(dataset, batch_size=batch_size, sampler=items, **loader_options(workers, 0))
 
 
 def loader_options(workers: int, seed: int) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class WithMixed(ClassificationDataset):
     def read(self, index: int) -> Image.Image:
         return super().read(index) if index < self.real else read_image(self.path(index))
 
-    def __getitem__(self, item: int | tuple[int, ...]) -> tuple[Tensor, Tensor, int]:  # type: ignore[override]
+    def __getitem__(self, item: int | tuple[int, ...]) -> tuple[Tensor, Tensor, int]:
         image, label, index = super().__getitem__(item)
         if index >= self.real:
             return image, torch.from_numpy(np.array(self.soft[index - self.real])), index

@@ -12,6 +12,7 @@ import argparse
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -61,7 +62,7 @@ def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES)
             shard.is_file()
             and shard.stat().st_size == _tar_bytes(sizes[start:end], listing.labels[start:end])
         ):
-            atomic_write(shard, lambda file, start=start, end=end: _write(file, listing, start, end))  # type: ignore[misc]
+            atomic_write(shard, partial(_write, listing=listing, start=start, end=end))
         progress(end, len(sizes))
     odd = sorted(set(output.glob(f"{split}-*.tar")) - set(shards))
     if odd:
