@@ -1,10 +1,10 @@
 """What runs have measured, as a page, as tables and as figures; and the runs that a table of the paper needs.
 
-python -m automix_transfer.report page runs/demo -o report.html         one file to look at
-python -m automix_transfer.report tables runs/ --table table1           the paper's table, ours beside the paper's numbers
-python -m automix_transfer.report figure fig4 --runs runs/* -o fig4.png  a figure of the paper, and its numbers as JSON
-python -m automix_transfer.report plan table1 --data.root /data         the runs that it needs, their commands and times
-python -m automix_transfer.report run table1 --data.root /data          runs or resumes them
+automix-transfer report page runs/demo -o report.html            one file to look at
+automix-transfer report tables runs/ --table table1              the paper's table, ours beside its numbers
+automix-transfer report figure fig4 --runs runs/* -o fig4.png    a figure, and its numbers as JSON
+automix-transfer report plan table1 --data.root /data            the runs that it needs, and their times
+automix-transfer report run table1 --data.root /data             runs or resumes them
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 
 from automix_transfer.errors import UserError
 from automix_transfer.figures.cli import add_figures
-from automix_transfer.paper.commands import add_plan, add_tables
+from automix_transfer.paper.cli import add_tables
+from automix_transfer.paper.plans.cli import add_plan
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m automix_transfer.report",
+        prog="automix-transfer report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

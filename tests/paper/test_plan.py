@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from automix_transfer.errors import UserError
-from automix_transfer.paper import measured, plan, times
+from automix_transfer.paper import measured
 from automix_transfer.paper import published as paper
 from automix_transfer.paper.catalogue import alpha_of, catalogue, variant_of
-from automix_transfer.paper.plan import Settings, planned
+from automix_transfer.paper.plans import plan, times
+from automix_transfer.paper.plans.plan import Settings, planned
+from automix_transfer.paper.plans.scale import Scale, parse_scale
 from automix_transfer.paper.references import plain_config, training_key
-from automix_transfer.paper.scale import Scale, parse_scale
 from automix_transfer.report.cli import main
 from automix_transfer.training.settings import flatten, load_experiment
 from automix_transfer.training.setup import build_model

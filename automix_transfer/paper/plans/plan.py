@@ -21,9 +21,9 @@ from automix_transfer.errors import UserError
 from automix_transfer.paper import published as paper
 from automix_transfer.paper.catalogue import catalogue
 from automix_transfer.paper.measured import SCHEDULES
+from automix_transfer.paper.plans.scale import Scale
 from automix_transfer.paper.published import Cell, PaperTable
 from automix_transfer.paper.references import ROOT, Reference
-from automix_transfer.paper.scale import Scale
 from automix_transfer.paper.tables import name_of
 from automix_transfer.paper.trained import is_number
 from automix_transfer.runs.folder import read_optional
@@ -210,89 +210,41 @@ def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Step]
     """What is measured on a training for a cell."""
     metric, folder, checkpoint = cell.attributes["metric"], run.folder, run.folder / "last.pt"
     if metric in ("corruption", "fgsm_error"):
-        corrupted = ("--corrupted", settings.corrupted) if settings.corrupted else ()
-        return [
-            Step(
-                "evaluate",
-                (
-                    python(),
-                    "-m",
-                    "automix_transfer.evaluation",
-                    "--run",
-                    str(folder),
-                    "--suite",
-                    "clean,corruption,fgsm",
-                    *corrupted,
-                    "--output",
-                    str(folder / "evaluation.json"),
-                ),
-                folder / "evaluation.json",
-                partial(_robustness, corrupted=settings.corrupted),
-            )
-        ]
+        result = folder / "evaluation.json"
+        more = ["--corrupted", settings.corrupted] if settings.corrupted else []
+        module = ["-m", "automix_transfer.evaluation"]
+        command = _command(*module, *more, run=folder, suite="clean,corruption,fgsm", output=result)
+        return [Step("evaluate", command, result, partial(_robustness, corrupted=settings.corrupted))]
     if metric == "maxboxacc":
-        root = next(
-            (part.partition("=")[2] for part in run.steps[0].command if part.startswith("data.root=")), ""
-        )
-        return [
-            Step(
-                "localize",
-                (
-                    python(),
-                    shown(ROOT / "wsol" / "evaluate.py"),
-                    "--dataset",
-                    "cub",
-                    "--root",
-                    root,
-                    "--checkpoint",
-                    str(checkpoint),
-                    "--output",
-                    str(folder / "wsol.json"),
-                ),
-                folder / "wsol.json",
-            )
-        ]
+        result = folder / "wsol.json"
+        roots = (part.partition("=")[2] for part in run.steps[0].command if part.startswith("data.root="))
+        script = shown(ROOT / "wsol" / "evaluate.py")
+        command = _command(script, dataset="cub", root=next(roots), checkpoint=checkpoint, output=result)
+        return [Step("localize", command, result)]
     if cell.table == "table7":
         data, weights = cell.attributes["data"], folder / "backbone.pkl"
-        output = folder / f"detection_{data.lower()}"
-        iterations = _iterations(data, settings.scale)
+        export = shown(ROOT / "pretrain" / "export.py")
+        detect = (
+            *_command(
+                shown(ROOT / "detection" / "train_net.py"),
+                "--resume",
+                config_file=DETECTORS[data],
+                num_gpus=settings.num_gpus,
+            ),
+            *("MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(folder / f"detection_{data.lower()}")),
+            *("SEED", str(run.seed + 1), *_iterations(data, settings.scale)),
+        )
         return [
-            Step(
-                "export",
-                (
-                    python(),
-                    shown(ROOT / "pretrain" / "export.py"),
-                    "--checkpoint",
-                    str(checkpoint),
-                    "--to",
-                    "detectron2",
-                    "--output",
-                    str(weights),
-                ),
-                weights,
-            ),
-            Step(
-                f"detect {data}",
-                (
-                    python(),
-                    shown(ROOT / "detection" / "train_net.py"),
-                    "--resume",
-                    "--config-file",
-                    DETECTORS[data],
-                    "--num-gpus",
-                    str(settings.num_gpus),
-                    "MODEL.WEIGHTS",
-                    str(weights),
-                    "OUTPUT_DIR",
-                    str(output),
-                    "SEED",
-                    str(run.seed + 1),
-                    *iterations,
-                ),
-                output / "results.json",
-            ),
+            Step("export", _command(export, checkpoint=checkpoint, to="detectron2", output=weights), weights),
+            Step(f"detect {data}", detect, folder / f"detection_{data.lower()}" / "results.json"),
         ]
     return []
+
+
+def _command(*words: str, **options: Any) -> tuple[str, ...]:
+    """This Python with ``words``, and ``--name value`` for each option."""
+    pairs = (word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value)))
+    return (python(), *words, *pairs)
 
 
 def _robustness(file: Path, corrupted: str = "") -> bool:

@@ -18,10 +18,10 @@ from automix_transfer.io import write_json, write_text
 from automix_transfer.jobs import Job, run_jobs
 from automix_transfer.paper import published as paper
 from automix_transfer.paper.measured import measure
-from automix_transfer.paper.plan import UNKNOWN_WEIGHTS, Plan, PlannedRun, Settings, line_of, planned
+from automix_transfer.paper.plans.plan import UNKNOWN_WEIGHTS, Plan, PlannedRun, Settings, line_of, planned
+from automix_transfer.paper.plans.scale import Scale
+from automix_transfer.paper.plans.times import StepTimes
 from automix_transfer.paper.references import plain_config, training_key
-from automix_transfer.paper.scale import Scale
-from automix_transfer.paper.times import StepTimes
 from automix_transfer.paper.trained import PLANNED, Trained, differences, epochs_done, read_trained, short
 from automix_transfer.training.settings import load_experiment
 

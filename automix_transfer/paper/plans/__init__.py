@@ -1,0 +1,1 @@
+"""The runs that the paper's tables need: planned, timed and run."""
