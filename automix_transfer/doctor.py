@@ -21,22 +21,10 @@ from automix_transfer.io import expand_home, write_json
 from automix_transfer.training.record.run_folder import git_commit, version
 
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "pillow",
-    "opencv-python-headless",
-    "scipy",
-    "numba",
-    "fvcore",
-    "omegaconf",
-    "safetensors",
-    "pycocotools",
-    "hotcoco",
-    "tensorboard",
-)
-#: folders that are looked for below a data root, and the data set that each belongs to
+    "torch torchvision timm numpy pillow opencv-python-headless scipy numba fvcore omegaconf safetensors "
+    "pycocotools hotcoco tensorboard"
+).split()
+#: Folders that are looked for below a data root, and the data set that each belongs to.
 KNOWN_FOLDERS = {
     "coco": "COCO",
     "VOC2007": "VOC 2007",
@@ -55,25 +43,22 @@ KNOWN_FOLDERS = {
 
 
 def examine(roots: Sequence[Path] = ()) -> dict[str, Any]:
-    """Everything as plain values; nothing is changed. ``roots``: data folders to look into, besides
+    """Everything as text by topic; nothing is changed. ``roots``: data folders to look into, besides
     $DETECTRON2_DATASETS and datasets/."""
     commit = git_commit()
+    changed = ", changed" if commit["changed"] else ""
     return {
-        "automix_transfer": __version__,
-        "commit": commit["commit"],
-        "changed": commit["changed"],
+        "automix_transfer": f"{__version__} (commit {commit['commit'] or 'unknown'}{changed})",
         "folder": str(Path(__file__).parent),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "devices": devices(),
-        "cores": os.cpu_count(),
-        "memory_gb": memory_gb(),
-        "torch_threads": torch.get_num_threads(),
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "packages": {name: version(name) or "not installed" for name in PACKAGES},
         "detectron2": detectron2(),
+        "devices": devices(),
+        "cores": f"{os.cpu_count()}; torch uses {torch.get_num_threads()} threads",
+        "memory": memory(),
         "data": {str(root): found(root) for root in data_roots(roots)},
-        "free_disk_gb": {
-            str(place): round(shutil.disk_usage(place).free / 1e9, 1)
+        "free disk": {
+            str(place): f"{shutil.disk_usage(place).free / 1e9:.1f} GB"
             for place in (Path.cwd(), Path(tempfile.gettempdir()))
         },
     }
@@ -81,21 +66,19 @@ def examine(roots: Sequence[Path] = ()) -> dict[str, Any]:
 
 def devices() -> list[str]:
     """GPUs by name and memory; the build of torch where there is none."""
+    cuda = f"CUDA {torch.version.cuda}"
     if not torch.cuda.is_available():
-        return [
-            "no GPU (torch is built "
-            f"{'for CUDA ' + torch.version.cuda if torch.version.cuda else 'without CUDA'})"
-        ]
-    found = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
-    return [f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}" for gpu in found]
+        return [f"no GPU (torch is built {'for ' + cuda if torch.version.cuda else 'without CUDA'})"]
+    gpus = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
+    return [f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, {cuda}" for gpu in gpus]
 
 
-def memory_gb() -> float | None:
-    """Memory of the machine; None where the system does not say."""
+def memory() -> str:
+    """Memory of the machine."""
     try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (AttributeError, OSError, ValueError):
-        return None
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
+    except (AttributeError, OSError, ValueError):  # the system does not say
+        return "unknown"
 
 
 def detectron2() -> str:
@@ -117,7 +100,7 @@ def data_roots(roots: Sequence[Path]) -> list[Path]:
 
 def found(root: Path) -> list[str]:
     """The data sets below ``root`` by the names of their folders; whether they are sound says
-    automix_transfer.data.check."""
+    ``automix-transfer data check``."""
     if not root.is_dir():
         return ["no such folder"]
     here = [name for folder, name in KNOWN_FOLDERS.items() if (root / folder).is_dir() or root.name == folder]
@@ -126,26 +109,17 @@ def found(root: Path) -> list[str]:
 
 def text(report: dict[str, Any]) -> str:
     """The report as lines for people and for issues."""
-    changed = ", changed" if report["changed"] else ""
-    lines = [
-        (
-            "automix_transfer",
-            f"{report['automix_transfer']} (commit {report['commit'] or 'unknown'}{changed})",
-        ),
-        ("folder", report["folder"]),
-        ("python", f"{report['python']} on {report['system']}"),
-        *((name, found or "not installed") for name, found in report["packages"].items()),
-        ("detectron2", report["detectron2"]),
-        *(("device", name) for name in report["devices"]),
-        (
-            "cores, memory",
-            f"{report['cores']}, {report['memory_gb']} GB; torch uses {report['torch_threads']} threads",
-        ),
-        *((f"data in {root}", ", ".join(names)) for root, names in report["data"].items()),
-        *((f"free in {place}", f"{free} GB") for place, free in report["free_disk_gb"].items()),
-    ]
+    lines: list[tuple[str, Any]] = []
+    for topic, value in report.items():
+        if isinstance(value, dict):
+            prefix = "" if topic == "packages" else f"{topic} in "
+            lines += [(f"{prefix}{name}", item) for name, item in value.items()]
+        else:
+            lines.append((topic, value))
     width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+    return "\n".join(
+        f"{name:<{width}}  {', '.join(value) if isinstance(value, list) else value}" for name, value in lines
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

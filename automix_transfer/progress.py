@@ -6,8 +6,10 @@ import sys
 import time
 from collections.abc import Callable
 
-FIRST = 5.0  #: seconds before the first line; shorter work stays silent
-GROWTH = 0.1  #: the wait for the next line is this share of the time spent, so that a day's log stays short
+#: Seconds before the first line; shorter work stays silent.
+FIRST = 5.0
+#: The wait for the next line is this share of the time spent, so that a day's log stays short.
+GROWTH = 0.1
 
 
 def to_stderr(line: str) -> None:
@@ -41,8 +43,7 @@ class Progress:
         self.first: tuple[int, float] | None = None  # done at the first call, and when that was
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Say that ``done`` of ``total`` are done, if it is time to; ``note`` is added, e.g. how many were
-        bad."""
+        """Say that ``done`` of ``total`` are done, if it is time to; ``note`` is added to the line."""
         now = self.clock()
         self.first = self.first or (done, now)
         if now < self.next or done >= total:

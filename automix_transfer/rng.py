@@ -27,8 +27,7 @@ def derive_seed(seed: int, purpose: str, *coordinates: int) -> int:
 
 
 def derive_generator(seed: int, purpose: str, *coordinates: int) -> torch.Generator:
-    """A CPU generator for one purpose at one place; draws are made on the CPU so that they are equal on every
-    device."""
+    """A generator for one purpose at one place; on the CPU, so that draws are equal on every device."""
     return torch.Generator().manual_seed(derive_seed(seed, purpose, *coordinates))
 
 
@@ -36,13 +35,12 @@ def reseed_globals(seed: int, purpose: str, *coordinates: int) -> None:
     """Reseed the global generators of torch (all devices), NumPy and Python.
 
     For code that draws from them and takes no generator: dropout, stochastic depth, torchvision's and timm's
-        augmentations.
+    augmentations.
     """
     value = derive_seed(seed, purpose, *coordinates)
     if _has_accelerator():
         torch.manual_seed(value)
-    # the same on a CPU: torch.manual_seed spends up to 3 ms a call on notes to devices that are not there
-    else:
+    else:  # the same, but torch.manual_seed spends up to 3 ms on notes to devices that are not there
         torch.default_generator.manual_seed(value)
     np.random.seed(value % 2**32)
     random.seed(value)

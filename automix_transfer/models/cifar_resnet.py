@@ -1,8 +1,8 @@
-"""The CIFAR ResNets of He et al. (2016), section 4.2: depth 6n + 2, widths 16, 32, 64, shortcuts without
-parameters (option A).
+"""The CIFAR ResNets of He et al. (2016), section 4.2.
 
-A shortcut that halves the resolution takes every second pixel and pads the new channels with zeros, half on
-each side. Keys are those of the widely shared CIFAR-10 weights: conv1, bn1, layer1-3, linear.
+Their depth is 6n + 2, their widths are 16, 32, 64, their shortcuts have no parameters (option A): one that
+halves the resolution takes every second pixel and pads the new channels with zeros, half on each side. Keys
+are those of the widely shared CIFAR-10 weights: conv1, bn1, layer1-3, linear.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Images (N, 3, H, W), meant for 32×32, to logits (N, K); without a classifier (K = 0) to features (N,
-    64)."""
+    """Images (N, 3, H, W) to logits (N, K), or to features (N, 64) where K = 0; meant for 32×32 pixels."""
 
     def __init__(self, blocks: int, num_classes: int) -> None:
         super().__init__()
@@ -70,10 +69,7 @@ def cifar_resnet(name: str, num_classes: int) -> CifarResNet:
     match = re.fullmatch(r"cifar_resnet(\d{1,4})", name)
     depth = int(match[1]) if match else 0
     if depth < 8 or depth % 6 != 2:
-        raise UserError(
-            f"encoder '{name}' is unknown; CIFAR ResNets have depth 6n + 2: cifar_resnet20, cifar_resnet56, "
-            "..."
-        )
+        raise UserError(f"encoder '{name}' is unknown; CIFAR ResNets have depth 6n + 2, as cifar_resnet20")
     return CifarResNet((depth - 2) // 6, num_classes)
 
 

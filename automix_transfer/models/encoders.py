@@ -1,8 +1,8 @@
-"""Encoders by name: timm networks, their CIFAR stems, ResNets for CIFAR and for laptops, and where their
-feature maps are.
+"""Encoders by name, and where their feature maps are.
 
-An encoder is a plain ``nn.Module`` from images (N, 3, H, W) to logits (N, K). What else is known of it (name,
-stem, input normalisation, classes) is an `EncoderInfo`, which travels in every checkpoint and export.
+An encoder is a plain ``nn.Module`` from images (N, 3, H, W) to logits (N, K): a network of timm or
+torchvision, or a ResNet for CIFAR. What else is known of it (name, stem, input normalisation, classes) is an
+`EncoderInfo`, which travels in every checkpoint and export.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def create_encoder(
         raise UserError(f"encoder stem '{stem}' is unknown; choose one of {', '.join(STEMS)}")
     if name == "resnet10_32":
         encoder: nn.Module = ResNet(
-            BasicBlock,
+            BasicBlock,  # type: ignore[arg-type]  # timm means the class
             (1, 1, 1, 1),
-            num_classes=num_classes,  # type: ignore[arg-type]  # timm means the class
+            num_classes=num_classes,
             channels=(32, 64, 128, 256),
             stem_width=32,
             **options,
@@ -122,17 +122,15 @@ def has_own_stem(name: str) -> bool:
 
 
 def plain_info(name: str, num_classes: int, stem: str = "imagenet") -> EncoderInfo:
-    """What is known of an encoder whose file says nothing: timm's own input size, mean and std; ImageNet's
-    for the others."""
+    """What is known of an encoder whose file says nothing: timm's input size, mean and std, or ImageNet's."""
     if has_own_stem(name):
         return EncoderInfo(name, num_classes, "cifar", image_size=32)
-    if not timm.is_model(name):
-        return EncoderInfo(name, num_classes, stem)
-    config = timm.get_pretrained_cfg(name)
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     if config is None:
         return EncoderInfo(name, num_classes, stem)
     mean, std = (tuple(float(x) for x in value) for value in (config.mean, config.std))
-    return EncoderInfo(name, num_classes, stem, config.input_size[-1], mean, std)  # type: ignore[arg-type]  # three channels
+    size = config.input_size[-1]
+    return EncoderInfo(name, num_classes, stem, size, mean, std)  # type: ignore[arg-type]  # three channels
 
 
 def feature_layer(encoder: nn.Module, layer: int | str) -> str:
@@ -140,8 +138,10 @@ def feature_layer(encoder: nn.Module, layer: int | str) -> str:
 
     1 to 4 are the four last stages of the network (Table 11), or the quarters of the depth of a plain vision
     transformer. ``auto`` is l = 3 as in the paper; in a plain vision transformer, whose map keeps its size,
-    the middle of the depth as in the published
-    code: block 6 of DeiT-S's 12.
+    it is the middle of the depth as in the published code: block 6 of DeiT-S's 12.
+
+    Raises:
+        UserError: the network has no such layer, or its stages are not known.
     """
     taps = list(getattr(encoder, "feature_info", []))
     plain = len(taps) > 4 and len({item["reduction"] for item in taps}) == 1  # a plain vision transformer
@@ -164,25 +164,23 @@ def feature_layer(encoder: nn.Module, layer: int | str) -> str:
         some = f"; it has {', '.join(inside[:: -(-len(inside) // 12)])}" if inside else ""
         raise UserError(
             f"the stages of {type(encoder).__name__} are not known, so it has no layer {number}; name a "
-            "submodule that gives a "
-            f"feature map instead, e.g. feature_layer={(inside or ['features'])[len(inside) * 2 // 3]}{some}"
+            "submodule that gives a feature map instead, e.g. "
+            f"feature_layer={(inside or ['features'])[len(inside) * 2 // 3]}{some}"
         )
     if not 1 <= number <= len(stages):
         raise UserError(
             f"feature layer {number} does not exist in {type(encoder).__name__}, which has {len(stages)} "
-            "known stages; "
-            "give 1 to 4 or the name of a submodule"
+            "known stages; give 1 to 4 or the name of a submodule"
         )
     return stages[number - 1]
 
 
 @torch.no_grad()
 def check_size(encoder: nn.Module, name: str, image_size: int, key: str) -> None:
-    """One blank image of this side through the whole network, so that a size which it does not take is
-    refused before the first step, and one for testing before the first epoch is over. Costs an inference of
-    one image.
+    """Refuse a size of images that the network does not take, before the first step; costs one inference.
 
     Args:
+        image_size: side in pixels.
         name, key: what the message calls the encoder and the setting of its size.
 
     Raises:
@@ -201,12 +199,9 @@ def check_size(encoder: nn.Module, name: str, image_size: int, key: str) -> None
 def size_option(name: str, image_size: int | None) -> dict[str, Any]:
     """timm's ``img_size`` for a network that is built for one size, where another is wanted."""
     config = timm.get_pretrained_cfg(name)
-    if (
-        image_size is None
-        or config is None
-        or not config.fixed_input_size
-        or image_size == config.input_size[-1]
-    ):
+    if image_size is None or config is None or not config.fixed_input_size:
+        return {}
+    if image_size == config.input_size[-1]:
         return {}
     with torch.device("meta"):
         patch = getattr(getattr(timm.create_model(name), "patch_embed", None), "patch_size", (1, 1))[0]
@@ -239,8 +234,7 @@ def _use_cifar_stem(encoder: nn.Module, name: str) -> None:
     if not isinstance(old, nn.Conv2d) or not hasattr(encoder, "maxpool"):
         raise UserError(
             f"encoder '{name}' has no CIFAR stem (only ResNets with a 7x7 convolution and a max-pool have "
-            "one); "
-            "use encoder.stem=imagenet"
+            "one); use encoder.stem=imagenet"
         )
     encoder.conv1 = nn.Conv2d(
         old.in_channels, old.out_channels, kernel_size=3, stride=1, padding=1, bias=False

@@ -10,8 +10,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule has the mode it had, which ``module.train()`` would not
-    give back."""
+    """Eval mode inside; afterwards every submodule is in its own previous mode again."""
     modes = {child: child.training for child in module.modules()}
     module.eval()
     try:

@@ -1,8 +1,8 @@
 """Weights from files into encoders, all of them or none.
 
 `load_into` copies what `read_weights` found into an encoder and refuses anything less than every key with its
-shape: a backbone that loads partly trains from scratch in silence. Whatever is not taken exactly (a
-classifier, a precision) is said in the report's notes.
+shape, because a backbone that loads partly would train from scratch in silence. Whatever is not taken exactly
+(a classifier, a precision) is said in the report's notes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from automix_transfer.models.weights_file import PREFIXES, Weights, read_weights
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_into` did: ``matched`` of ``total`` keys of the encoder came from the file; ``notes`` say
-    the rest."""
+    """What `load_into` did: ``matched`` of ``total`` keys came from the file; ``notes`` are on the rest."""
 
     matched: int
     total: int
@@ -88,12 +87,10 @@ def load_file(
     classifier: str = "keep",
     classes: Sequence[str] = (),
 ) -> LoadReport:
-    """`load_into` of a file into the encoder called ``name``, which must be the one that the file names, if
-    it names one.
+    """`load_into` of a file into the encoder called ``name``; a file of another encoder is refused.
 
     Args:
-        classes: what the outputs are to mean; a classifier that is kept must mean the same, if the file says
-            what it means.
+        classes: names of the outputs; a classifier that is kept must have the same, where the file says them.
 
     Raises:
         UserError: as `read_weights` and `load_into`; a file of another encoder, stem or classes.
@@ -119,8 +116,7 @@ def load_file(
         )
         raise UserError(
             f"class {at} of {weights.source} is '{pair[0]}', but that of the data is '{pair[1]}'; give data "
-            "whose classes have "
-            "the same names and order, or encoder.classifier=new"
+            "whose classes have the same names and order, or encoder.classifier=new"
         )
     return report
 
@@ -149,8 +145,7 @@ def rebuild(
     info = weights.info
     if info is not None and name is not None and name != info.name:
         raise UserError(
-            f"{weights.source} holds encoder '{info.name}', not '{name}'; leave the encoder's name out or "
-            "correct it"
+            f"{weights.source} holds encoder '{info.name}', not '{name}'; correct the name or leave it out"
         )
     if info is None:
         if name is None:
@@ -248,8 +243,7 @@ def _remedy(
 
 
 def _guess_head_and_stem(weights: Weights, name: str) -> tuple[int, str]:
-    """Classes and stem of a plain state dict, from the shapes in it; a file without a classifier has 0
-    classes."""
+    """Classes (0 without a classifier) and stem of a plain state dict, from the shapes in it."""
     encoder = create_encoder(name, 1000)
     heads = classifier_prefixes(encoder)
     matrices = [

@@ -20,9 +20,9 @@ from automix_transfer.io import load_torch
 from automix_transfer.models.encoders import EncoderInfo
 
 CHECKPOINT_FORMAT = "automix_transfer/1"
-# of our safetensors files: JSON with format, encoder, which, step, source_sha256
+#: Of our safetensors files: JSON with format, encoder, which, step, source_sha256.
 METADATA_KEY = "automix_transfer"
-# what DDP, torch.compile and other people's wrappers leave
+#: What DDP, torch.compile and other people's wrappers put before keys.
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 WRAPPERS = ("state_dict", "model")
 STATE_DICT_WANTED = "give a checkpoint or the file of a torch.save(model.state_dict())"
@@ -53,16 +53,15 @@ class Weights:
 
 
 def read_weights(path: str | Path, which: str | None = None) -> Weights:
-    """Read one encoder's weights from a checkpoint of ours, a safetensors file, or a torch file with a state
-    dict.
+    """Read one encoder from a checkpoint of ours, a safetensors file, or a torch file with a state dict.
 
     Args:
         which: the encoder of a checkpoint that holds several, ``k`` or ``q``; ``None`` takes the one that
             inference uses.
 
     Raises:
-        UserError: missing, truncated or foreign file, a pickle that would run code, an encoder that the file
-            does not hold.
+        UserError: a missing, truncated or foreign file, a pickle that would run code, or an encoder that the
+            file does not hold.
     """
     path = Path(path)
     if not path.is_file():
@@ -87,8 +86,9 @@ def read_weights(path: str | Path, which: str | None = None) -> Weights:
 
 
 def read_method_part(path: str | Path, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a training checkpoint of ours says of its method (``config.method``), and the method's tensors
-    whose keys start with ``prefix``, without it.
+    """The settings of a checkpoint's method, and the method's tensors whose keys start with ``prefix``.
+
+    The keys of the tensors are without the prefix.
 
     Raises:
         UserError: missing, damaged or foreign file.
@@ -186,8 +186,7 @@ def _refuse_other(path: Path, which: str | None, held: str | None) -> None:
         raise UserError(
             f"{path} holds "
             + (f"encoder '{held}'" if held else "one unnamed encoder")
-            + f", not a choice with '{which}'; "
-            "leave the choice out, or give the training checkpoint"
+            + f", not a choice with '{which}'; leave the choice out, or give the training checkpoint"
         )
 
 

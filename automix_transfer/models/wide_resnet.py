@@ -1,8 +1,8 @@
-"""Wide ResNets of Zagoruyko and Komodakis (2016) for 32×32 and 64×64 images: depth 6n + 4, widths 16k, 32k,
-64k (Table 1 there).
+"""Wide ResNets of Zagoruyko and Komodakis (2016) for 32×32 and 64×64 images.
 
-A block normalises and activates before each of its two 3×3 convolutions; one that changes the width has a 1×1
-convolution as its shortcut, of the activated input.
+Their depth is 6n + 4, their widths are 16k, 32k, 64k (Table 1 there). A block normalises and activates
+before each of its two 3×3 convolutions; one that changes the width has a 1×1 convolution of the activated
+input as its shortcut.
 """
 
 from __future__ import annotations
@@ -75,8 +75,7 @@ def wide_resnet(name: str, num_classes: int) -> WideResNet:
     depth, width = (int(match[1]), int(match[2])) if match else (0, 0)
     if depth < 10 or depth % 6 != 4 or width < 1:
         raise UserError(
-            f"encoder '{name}' is unknown; wide ResNets have depth 6n + 4 and a width: wrn_28_8, wrn_28_10, "
-            "wrn_40_4, ..."
+            f"encoder '{name}' is unknown; wide ResNets have depth 6n + 4 and a width, as wrn_28_8"
         )
     return WideResNet((depth - 4) // 6, width, num_classes)
 
