@@ -105,11 +105,12 @@ def fit(run: Run, max_steps: int | None = None, max_eval_batches: int | None = N
                 if run.saves_now():
                     record.save()
 
-            speed, metrics = record.epoch_speed(), {}
+            speed, metrics = record.timer.epoch(at.step, train.batch_size), {}
             record.picture()
             if is_evaluated(run, at.epoch + 1):
+                stop = record.stop.asked
                 metrics = evaluate_encoders(
-                    method, run.eval_batches, world, train.precision, max_eval_batches, record.asked_to_stop
+                    method, run.eval_batches, world, train.precision, max_eval_batches, stop
                 )
             record.stop_if_asked()  # the epoch does not count yet: a resumed run evaluates it again
             names = record.epoch_done(metrics, speed)

@@ -30,11 +30,7 @@ from automix_transfer.training.distributed import World, check_world, wrap
 from automix_transfer.training.optimizers import build_optimizer
 from automix_transfer.training.record.averages import Averages
 from automix_transfer.training.record.checkpoint import Checkpoint, encoder_prefixes, split_state
-from automix_transfer.training.record.resume_checks import (
-    load_method_state,
-    load_optimizer_state,
-    refuse_another_run,
-)
+from automix_transfer.training.record.resume_checks import refuse_another_run, refuse_other_data, restore
 from automix_transfer.training.schedule import LearningRates
 from automix_transfer.training.settings import Experiment, check_method
 
@@ -170,8 +166,6 @@ def build_run(experiment: Experiment, world: World, checkpoint: Checkpoint | Non
     reseed_globals(seed, "initial weights")
     method, info = build_model(experiment, train_set.classes, checkpoint is None, world.say)
     place(method, world, train.channels_last)
-    if checkpoint is not None:
-        load_method_state(method, info, checkpoint, [len(train_set), len(eval_set)], experiment)
     train_set.add_views(method.views, method.view_transform())
     if train.compile:
         for encoder in method.encoders().values():
@@ -181,8 +175,9 @@ def build_run(experiment: Experiment, world: World, checkpoint: Checkpoint | Non
     scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
     at = Position(Averages(world))
     if checkpoint is not None:
-        load_optimizer_state(optimizer, checkpoint, experiment)
-        scaler.load_state_dict(checkpoint.scaler)
+        refuse_other_data(checkpoint, experiment, info, [len(train_set), len(eval_set)])
+        states = (method, checkpoint.method), (optimizer, checkpoint.optimizer), (scaler, checkpoint.scaler)
+        restore(experiment, *states)
         at = Position.of(checkpoint, world)
     rates = LearningRates(optimizer, experiment.schedule, train.epochs, experiment.optimizer.lr)
     model = wrap(method, world, train.sync_batchnorm)
@@ -209,7 +204,8 @@ def build_evaluation(
     method, info = build_model(experiment, list(eval_set.classes), checkpoint is None, world.say)
     place(method, world, train.channels_last)
     if checkpoint is not None:
-        load_method_state(method, info, checkpoint, [len(eval_set)], experiment)
+        refuse_other_data(checkpoint, experiment, info, [len(eval_set)])
+        restore(experiment, (method, checkpoint.method))
     return method, loader
 
 
@@ -229,8 +225,10 @@ def build_model(
         UserError: a setting that the encoder, its weights or the method do not go with.
     """
     config, data = experiment.encoder, experiment.data
-    mean, std = tuple(data.mean), tuple(data.std)
-    info = EncoderInfo(config.name, len(classes), config.stem, data.image_size, mean, std, tuple(classes))  # type: ignore[arg-type]
+    images = {"image_size": data.image_size, "mean": data.mean, "std": data.std, "class_names": classes}
+    info = EncoderInfo.from_dict(
+        {"name": config.name, "num_classes": len(classes), "stem": config.stem, **images}
+    )
     encoder = build_encoder(experiment, info)
     if config.weights and load_weights:
         which = config.which or None

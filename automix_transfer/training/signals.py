@@ -32,6 +32,10 @@ class StopRequest:
         self.impatient = impatient
         self._before: dict[int, Any] = {}
 
+    def asked(self) -> bool:
+        """Whether a signal has come."""
+        return self.number > 0
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.number == signal.SIGINT == number and self.impatient:
             raise KeyboardInterrupt

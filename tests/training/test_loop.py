@@ -104,7 +104,7 @@ def test_fine_tuning_starts_from_weights(experiment, tmp_path: Path) -> None:
         method.state_dict()["encoder.layer4.0.conv2.weight"], source["encoder_q.layer4.0.conv2.weight"]
     )
     assert "fc" in said[0] and "random" in said[0] and method.state_dict()["encoder.fc.weight"].shape[0] == 2
-    with pytest.raises(UserError, match="holds encoder 'resnet10_32', not 'resnet18'"):
+    with pytest.raises(UserError, match="resnet10_32.*resnet18"):
         train(replace(settings, encoder=replace(settings.encoder, name="resnet18")))
 
 
@@ -234,16 +234,14 @@ def test_classes_of_weights_that_are_kept_must_be_the_datas(experiment, images: 
                 tmp_path / "other" / split / f"class_{(number + 1) % 3 + 1}",
             )
     weights = f"encoder.weights={experiment().output}/last.pt"
-    with pytest.raises(
-        UserError, match=r"class 0 of .*last.pt is 'class_0', but that of the data is 'class_1'; .*same names"
-    ):
+    with pytest.raises(UserError, match=r"last\.pt .*class_0.*class_1"):
         evaluate_only(experiment(weights, f"data.root={tmp_path / 'other'}"))
 
 
 def test_weights_of_another_encoder_are_refused(experiment) -> None:
     train(experiment("encoder.name=tf_efficientnet_lite0"))
     weights = f"encoder.weights={experiment().output}/last.pt"
-    with pytest.raises(UserError, match="holds encoder 'tf_efficientnet_lite0', not 'efficientnet_lite0'"):
+    with pytest.raises(UserError, match="tf_efficientnet_lite0"):
         train(experiment("encoder.name=efficientnet_lite0", weights, "output=elsewhere"))
 
 
@@ -263,9 +261,7 @@ def test_nan_stops_with_step_images_and_checkpoint(
 ) -> None:
     monkeypatch.setattr(setup, "build_method", lambda name, encoder, options: Diverges(encoder))
     Diverges.calls = 0
-    with pytest.raises(
-        UserError, match=r"nan at step 5.*\.png.*last good checkpoint is .*last\.pt"
-    ) as caught:
+    with pytest.raises(UserError, match=r"step 5.*\.png.*last\.pt") as caught:
         train(experiment())
     report = read_json(tmp_path / "run" / "not_finite_rank0.json")
     assert report["step"] == 5 and len(report["images"]) == 8 and report["images"][0] in str(caught.value)
@@ -284,7 +280,7 @@ def test_weights_that_are_not_finite_are_not_saved(
                     self.encoder.fc.weight[0, 0] = float("nan")
 
     monkeypatch.setattr(setup, "build_method", lambda name, encoder, options: Poisoned(encoder))
-    with pytest.raises(UserError, match="fc.weight.* not finite after step 6"):
+    with pytest.raises(UserError, match="fc.weight.* step 6"):
         train(experiment())
     assert load_torch(tmp_path / "run" / "last.pt")["step"] == 3
 
@@ -296,7 +292,7 @@ def test_batch_of_one(experiment, method: str) -> None:
 
 
 def test_batch_that_does_not_divide(experiment) -> None:
-    with pytest.raises(UserError, match="train.batch_size=8 .*accumulate=3"):
+    with pytest.raises(UserError, match="train.batch_size=8 .*train.accumulate=3"):
         train(experiment("train.accumulate=3"))
     with pytest.raises(UserError, match="26 images"):
         train(experiment("train.batch_size=64"))
@@ -330,7 +326,5 @@ def test_too_little_memory_names_the_remedy(experiment, monkeypatch: pytest.Monk
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("automix_transfer.mixing.methods.vanilla.Vanilla.forward", full)
-    with pytest.raises(
-        UserError, match="no memory for 8 images a pass; give train.accumulate=2: a step stays 8 images"
-    ):
+    with pytest.raises(UserError, match="train.accumulate=2"):
         train(experiment())

