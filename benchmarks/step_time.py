@@ -1,8 +1,8 @@
 r"""What one training step of every method costs: passes by FLOPs, seconds, peak memory, and how much of it is
 not the network's.
 
-python benchmarks/step_time.py                                             # ResNet-18 with the CIFAR stem, 32 px, batch 100
-python benchmarks/step_time.py --methods vanilla mixup cutmix automix automix_fast --threads 1 --rounds 9 --batch 32
+python benchmarks/step_time.py                     # ResNet-18 with the CIFAR stem, 32 px, batch 100
+python benchmarks/step_time.py --methods vanilla mixup automix automix_fast --threads 1 --rounds 9
 python benchmarks/step_time.py --stem imagenet --size 224 --batch 8 --threads 1 --methods vanilla automix
 python benchmarks/step_time.py --device cuda --encoder resnet50 --stem imagenet --size 224 --batch 128 \
     --compile --precision bf16 --channels-last
@@ -36,7 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import write_json
 from automix_transfer.mixing import METHODS, Method, build_method
-from automix_transfer.mixing.methods.comixup import CoMixupOptions, draw_comixup, solve_shares
+from automix_transfer.mixing.methods.comixup import CoMixup, CoMixupOptions, solve_shares
 from automix_transfer.mixing.methods.puzzlemix import PuzzleMixDraw, PuzzleMixOptions, solve_masks
 from automix_transfer.mixing.parts.saliency import block_shares
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
@@ -244,9 +244,8 @@ def make_step(
     info = EncoderInfo(options.encoder, 100, options.stem, options.size)
     method = build_method(name, encoder, chosen, info).to(device).train()
     rng = torch.Generator().manual_seed(0)
-    images = torch.randn(options.batch, 3 * method.views, options.size, options.size, generator=rng).to(
-        device
-    )
+    channels = 3 * (1 + len(method.view_transforms()))
+    images = torch.randn(options.batch, channels, options.size, options.size, generator=rng).to(device)
     labels = (torch.arange(options.batch) % 100).to(device)
     if getattr(options, "channels_last", False):
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -413,11 +412,11 @@ def time_solvers(batch: int, size: int, repeats: int = 5) -> list[dict[str, floa
             jobs[f"puzzlemix, {b}x{b} blocks"] = lambda n, b=b: solve_masks(
                 plain,
                 block_shares(saliency, (b, b)),
-                PuzzleMixDraw(0.5, permutation, True, b),
+                PuzzleMixDraw(0.5, permutation, b),
                 PuzzleMixOptions(),
                 n,
             )
-    draw = draw_comixup(batch, CoMixupOptions(), rng)
+    draw = CoMixup(torch.nn.Identity()).draw(batch, (size, size), rng)
     jobs["comixup, partitions of 20"] = lambda n: solve_shares(saliency, draw, CoMixupOptions(), n)
     print(
         f"\n{'solving a batch of ' + str(batch):<30}{'1 thread':>12}{f'{threads} threads':>12}{'faster':>8}"

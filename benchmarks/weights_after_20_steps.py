@@ -28,7 +28,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def measure(methods: Iterable[str], presets: Iterable[str], images: Path, teache
         figures = "" if loss is None else f"{loss:>10.4f}{seconds:>9.1f}"
         print(f"{name:<22}{row['values'][:16]:<18}{row['names'][:16]:<18}{figures}", flush=True)
 
-    add(IMAGES, ((f"{step:02d}", batch) for step, (batch, _) in enumerate(step_batches(images, None))))
+    add(IMAGES, ((f"{step:02d}", batch) for step, (batch, _) in enumerate(step_batches(images))))
     seed_all(0)
     start = new_encoder("vanilla")
     add(START, start.state_dict().items())
@@ -152,7 +152,7 @@ def train(name: str, values: Mapping[str, Any], images: Path) -> tuple[Method, f
     optimizer = build_optimizer(config, method)
     rates = LearningRates(optimizer, ScheduleConfig(), epochs=1, lr=config.lr)
     loss = torch.zeros(())
-    for step, (batch, labels) in enumerate(step_batches(images, method)):
+    for step, (batch, labels) in enumerate(step_batches(images, name, method.view_transforms())):
         rates.set(step / STEPS)
         seed_all(step + 1)
         loss = method(batch, labels, torch.Generator().manual_seed(step + 1)).loss
@@ -163,14 +163,16 @@ def train(name: str, values: Mapping[str, Any], images: Path) -> tuple[Method, f
     return method, loss.item()
 
 
-def step_batches(root: Path, method: Method | None) -> Iterator[tuple[Tensor, Tensor]]:
+def step_batches(
+    root: Path, name: str = "vanilla", views: Sequence[Callable[[Any], Any]] = ()
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Images and labels of each step, with the views that the method wants, epoch after epoch."""
     dataset = train_dataset(DataConfig(root=str(root), image_size=SIZE, scale=[0.7, 1.0], workers=0), SEED)
     if len(dataset.classes) != CLASSES:
         raise RuntimeError(f"{root} has {len(dataset.classes)} classes instead of {CLASSES}")
-    soft = method is not None and method.soft_labels
-    if method is not None:
-        dataset.add_views(method.views, method.view_transform())
+    soft = METHODS[name].offline
+    if views:
+        dataset.add_views(1 + len(views), views[0])
     loader = train_loader(dataset, BATCH, SEED)
     step = 0
     while step < STEPS:

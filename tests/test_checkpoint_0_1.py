@@ -88,7 +88,7 @@ def test_its_mix_block_makes_the_masks_it_made(images: Tensor) -> None:
 
 
 def test_it_teaches_and_other_runs_start_from_it(images: Tensor) -> None:
-    assert_logits(Teacher(str(LAST)).network, images)
+    assert_logits(Teacher.load(str(LAST)).network, images)
     encoder = create_encoder(NAME, 3)
     load_file(encoder, LAST, NAME)
     assert_logits(encoder, images)
@@ -130,4 +130,4 @@ def test_a_checkpoint_says_every_option(name: str, tmp_path: Path) -> None:
     """So that the default of an option that is added later never slips into an older run."""
     train(experiment(tmp_path, f"method.name={name}", "train.epochs=1"))
     method = load_torch(tmp_path / "run" / "last.pt")["config"]["method"]
-    assert method == {"name": name, **dataclasses.asdict(METHODS[name][0]())}
+    assert method == {"name": name, **dataclasses.asdict(METHODS[name].options_class()())}

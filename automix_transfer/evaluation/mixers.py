@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automix_transfer.errors import UserError, first_line
-from automix_transfer.mixing import NEVER_READ, AutoMix, CutMix, Method, MixUp, build_method
-from automix_transfer.mixing.automix.mix_block import mix
+from automix_transfer.mixing import METHODS, AutoMix, Method, build_method
 from automix_transfer.mixing.average import method_state
+from automix_transfer.mixing.base import Mixed
 from automix_transfer.mixing.draw import PairDraw
-from automix_transfer.mixing.methods.mixup import apply_mixup
-from automix_transfer.mixing.pairs import CoinMethod
+from automix_transfer.mixing.methods.mixup import combine
+from automix_transfer.mixing.pairs import blend
+from automix_transfer.mixing.parts.teacher import Teacher
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.training.record import checkpoint
@@ -33,7 +33,7 @@ PAIRS_A_DRAW = 8  #: of `pair_mixer`; a method that draws one box or mask a batc
 
 def mixup(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
     """λ·x_i + (1-λ)·x_j."""
-    return apply_mixup(images, PairDraw(lam, permutation))
+    return combine(images, PairDraw(lam, permutation))
 
 
 def cutmix(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
@@ -85,16 +85,15 @@ def automix_mixer(method: Method) -> Mixer:
     def mixer(images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Tensor:
         if min(lam, 1 - lam) <= block.options.small_lam and block.options.small_lam > 0:
             return mixup(images, permutation, lam, rng)
-        return mix(
-            images, images[permutation.to(images.device)], automix_mask(block, images, permutation, lam, rng)
-        )
+        mask = automix_mask(block, images, permutation, lam, rng)
+        return blend(images, images[permutation.to(images.device)], mask)
 
     return mixer
 
 
-def pair_mixer(method: CoinMethod) -> Mixer:
-    """The mixer of any method that draws and then applies: its own draw with another λ and other partners,
-    anew for every few pairs.
+def pair_mixer(method: Method) -> Mixer:
+    """The mixer of any method that mixes pairs at a given λ: its own draw with other partners, anew for every
+    few pairs.
 
     A box that the image's border clips leaves image i more than λ, as in training. Methods that mix features
     are shown by the mix of their input. Saliency (PuzzleMix) is that of the class which the method's network
@@ -105,26 +104,40 @@ def pair_mixer(method: CoinMethod) -> Mixer:
         partners, mixed = images[permutation.to(images.device)], []
         with eval_mode(method):
             for own, other in zip(images.split(PAIRS_A_DRAW), partners.split(PAIRS_A_DRAW), strict=True):
-                both, count = torch.cat([own, other]), len(own)
-                draw = method.draw(2 * count, (images.shape[2], images.shape[3]), rng, lam)
-                draw = replace(draw, permutation=torch.arange(2 * count).roll(count))
+                both, partner = torch.cat([own, other]), torch.arange(2 * len(own)).roll(len(own))
                 with torch.no_grad():
-                    mixed.append(
-                        method.apply_draw(both, method.encoder(both).argmax(dim=1), draw).images[:count]
-                    )
+                    mixed.append(mix_pairs(method, both, partner, lam, rng).images[: len(own)])
         return torch.cat(mixed)
 
     return mixer
 
 
-def own_mixer(method: Method) -> Mixer | None:
-    """How ``method`` mixes, at a λ that is given; None where it has no such mix: vanilla and AugMix do not
-    mix pairs, Co-Mixup and SuperMix choose their shares themselves."""
+def mix_pairs(method: Method, images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator) -> Mixed:
+    """Images and their partners by one draw of ``method``, with the classes that its network predicts."""
+    draw = method.draw(len(images), (images.shape[2], images.shape[3]), rng, lam).with_partners(permutation)
+    labels = method.inference_encoder()(images).argmax(dim=1)
+    return method.mix(images, labels, draw)
+
+
+def picture_method(name: str, network: nn.Module, info: EncoderInfo) -> Method:
+    """Method ``name`` with the options that the table has for pictures, around a trained ``network``, which
+    is the teacher, too, where a method asks one.
+
+    Raises:
+        UserError: the network or the size of the images does not fit.
+    """
+    options, parts = dict(METHODS[name].picture or {}), {}
+    if hasattr(METHODS[name].options_class(), "teacher_weights"):
+        options["teacher_size"], parts["teacher"] = info.image_size, Teacher(network, info)
+    return build_method(name, network, options, info, **parts)
+
+
+def own_mixer(name: str, method: Method) -> Mixer | None:
+    """How method ``name`` mixes, at a λ that is given; None where it has no such mix, as the table of methods
+    says."""
     if isinstance(method, AutoMix):
         return automix_mixer(method)
-    if isinstance(method, (MixUp, CutMix)):
-        return mixup if isinstance(method, MixUp) else cutmix
-    return pair_mixer(method) if isinstance(method, CoinMethod) else None
+    return MIXERS.get(name) or (pair_mixer(method) if METHODS[name].at_lam else None)
 
 
 def mix_block_of(method: Method) -> AutoMix:
@@ -159,7 +172,7 @@ def method_of(content: Mapping[str, Any], source: Path) -> tuple[Method, Encoder
         options = {
             key: value
             for key, value in content["config"]["method"].items()
-            if key != "name" and (name, key) not in NEVER_READ
+            if key not in ("name", *METHODS[name].retired)
         }
         method = build_method(name, info.build(), options, info)
         method.load_state_dict(method_state(content["model"] | content.get("model_extra", {})))

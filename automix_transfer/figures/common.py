@@ -136,15 +136,15 @@ def mixers_of(runs: Sequence[Run], mixed_by: str) -> tuple[list[Run], dict[str, 
     """
     if mixed_by != OWN:
         one = MIXERS.get(mixed_by) or next(
-            (own_mixer(run.method) for run in runs if run.label == mixed_by), None
+            (own_mixer(run.name, run.method) for run in runs if run.label == mixed_by), None
         )
         if one is None:
-            known = [OWN, *MIXERS, *(run.label for run in runs if own_mixer(run.method))]
+            known = [OWN, *MIXERS, *(run.label for run in runs if own_mixer(run.name, run.method))]
             raise UserError(
                 f"--mixed-by {mixed_by} mixes nothing; choose one of {', '.join(dict.fromkeys(known))}"
             )
         return list(runs), {run.label: one for run in runs}
-    found = {run.label: mixer for run in runs if (mixer := own_mixer(run.method)) is not None}
+    found = {run.label: mixer for run in runs if (mixer := own_mixer(run.name, run.method)) is not None}
     others = [run.label for run in runs if run.label not in found]
     if not found:
         raise UserError(

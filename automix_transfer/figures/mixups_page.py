@@ -8,134 +8,17 @@ python -m automix_transfer.figures.mixups_page --output docs \
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import write_text
-from automix_transfer.mixing import METHODS, AutoMix
+from automix_transfer.mixing import METHODS
 
 PAGE, PICTURE = "mixing.md", "mixing.png"
 
 
-@dataclass(frozen=True)
-class Row:
-    """A method's line of the table. ``passes``: what a step needs, where vanilla's needs 3 (forward, weight
-    gradient, input gradient)."""
-
-    title: str
-    paper: str
-    needs: str
-    passes: str
-    label: str
-    deviation: str = ""
-
-
-ROWS = {
-    "vanilla": Row("Vanilla", "", "", "3", "its own"),
-    "mixup": Row("MixUp", "Zhang et al. 2018", "", "3", "λ"),
-    "cutmix": Row("CutMix", "Yun et al. 2019", "", "3", "area"),
-    "mixup_cutmix": Row(
-        "MixUp + CutMix",
-        "timm; DeiT, RSB",
-        "",
-        "3",
-        "λ or area",
-        "partner = the batch reversed, as in timm (`partner=random`)",
-    ),
-    "manifoldmix": Row("ManifoldMix", "Verma et al. 2019", "stages of the network", "3", "λ"),
-    "attentivemix": Row(
-        "AttentiveMix",
-        "Walawalkar et al. 2020",
-        "teacher",
-        "3 + a forward pass of the teacher",
-        "area",
-        "the authors' code leaves BatchNorm in train mode and looks at the last channel only "
-        "(`attention=released`); "
-        "the comparison in the tables takes int(λ·cells) of them (`cells=0`)",
-    ),
-    "saliencymix": Row(
-        "SaliencyMix",
-        "Uddin et al. 2021",
-        "",
-        "3",
-        "area",
-        "the released detector is fed normalised floats and points at noise (`detector=as_published`); it "
-        "finds one box "
-        "and uses it for the whole batch (`box=batch`)",
-    ),
-    "fmix": Row(
-        "FMix",
-        "Harris et al. 2020",
-        "",
-        "3",
-        "λ",
-        "the released code takes the spectrum from two rows (`spectrum=released`)",
-    ),
-    "resizemix": Row(
-        "ResizeMix",
-        "Qin et al. 2020",
-        "",
-        "3",
-        "area",
-        "the configs behind the tables draw the scale from Beta(α, α) (`scale=beta`)",
-    ),
-    "puzzlemix": Row(
-        "PuzzleMix",
-        "Kim et al. 2020",
-        "gradient",
-        "5, or 6 with `clean_weight`",
-        "mean of the mask",
-        "exact minimum cuts in place of alpha-beta swap on 32-bit costs, which overflow; a place that no "
-        "block moves to keeps "
-        "its own; seams also where 4 does not divide the block",
-    ),
-    "comixup": Row(
-        "Co-Mixup",
-        "Kim et al. 2021",
-        "gradient",
-        "6, or 5 without `clean_weight`",
-        "shares of the cells",
-        "two descents for each output, the better one is kept; the start is given back where the objective "
-        "would end above "
-        "it",
-    ),
-    "supermix": Row(
-        "SuperMix",
-        "Dabouei et al. 2021",
-        "teacher, offline",
-        "3 (and up to 50 steps an image before)",
-        "target of the mix",
-        "all of a batch get all their steps, where the released code stops when 30 % have succeeded "
-        "(`enough=0.3`)",
-    ),
-    "augmix": Row(
-        "AugMix",
-        "Hendrycks et al. 2020",
-        "three views",
-        "9",
-        "its own, and equal predictions",
-        "timm's version adds colour, contrast, brightness and sharpness, which the paper leaves out",
-    ),
-    "alignmix": Row("AlignMix", "Venkataramanan et al. 2022", "feature map", "3", "λ"),
-    "transmix": Row(
-        "TransMix", "Chen et al. 2022", "attention of a class token", "3", "half area, half attention"
-    ),
-    "automix": Row(
-        "AutoMix",
-        "Liu et al. 2022",
-        "feature map, momentum encoder",
-        "8.8",
-        "λ",
-        "many: `method.preset=openmixup`, see `mixing/options.py`",
-    ),
-}
-
-
 def page() -> str:
     """The page's text; the picture lies beside it."""
-    if set(ROWS) != set(METHODS):
-        raise AssertionError(f"the table and METHODS differ in {sorted(set(ROWS) ^ set(METHODS))}")
     lines = [
         "# Mixups",
         "",
@@ -169,12 +52,9 @@ def page() -> str:
         "other differences |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name in METHODS:
-        row = ROWS[name]
-        lines.append(
-            f"| `{name}` | {row.title} | {row.paper} | {row.needs} | {row.passes} | {row.label} | "
-            f"{row.deviation} |"
-        )
+    for name, entry in METHODS.items():
+        cells = (entry.title, entry.paper, entry.needs, entry.passes, entry.label, entry.differences)
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
     lines += [
         "",
         "α of appendix A.1, as the recipes have it:",
@@ -216,16 +96,11 @@ def write_picture(path: Path, checkpoint: Path, data: Path, seed: int = 0) -> Pa
     """
     from automix_transfer.data.settings import DataConfig
     from automix_transfer.data.splits import eval_dataset
-    from automix_transfer.evaluation.mixed_samples import load_method
+    from automix_transfer.evaluation.mixers import load_method, mix_block_of
     from automix_transfer.figures.mixups_picture import mixups_picture
     from automix_transfer.figures.samples import example_pairs
 
     method, info = load_method(checkpoint)
-    if not isinstance(method, AutoMix):
-        raise UserError(
-            f"{checkpoint} is no run with method.name=automix, whose masks the picture shows; give one of "
-            "pretrain/"
-        )
     config = DataConfig(
         root=str(data),
         image_size=info.image_size,
@@ -234,7 +109,8 @@ def write_picture(path: Path, checkpoint: Path, data: Path, seed: int = 0) -> Pa
         test_crop_ratio=1.0,
     )
     dataset = eval_dataset(config)
-    return mixups_picture(path, example_pairs(dataset, info, count=4, seed=seed), method, seed)
+    pairs = example_pairs(dataset, info, count=4, seed=seed)
+    return mixups_picture(path, pairs, mix_block_of(method), seed)
 
 
 def main(arguments: list[str] | None = None) -> int:

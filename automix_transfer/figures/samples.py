@@ -20,7 +20,7 @@ from torch import Tensor
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.mixed_samples import MIXERS, Mixer, automix_mask, automix_mixer
+from automix_transfer.evaluation.mixers import MIXERS, Mixer, automix_mask, automix_mixer, mix_block_of
 from automix_transfer.figures.style import DPI, INK, save
 from automix_transfer.mixing import AutoMix, Method
 from automix_transfer.models.encoders import EncoderInfo
@@ -114,7 +114,7 @@ def pairs_of(dataset: ClassificationDataset, info: EncoderInfo, chosen: Sequence
 def methods_figure(path: Path, pairs: Pairs, automix: Method, lam: float = 0.5) -> Path:
     """The product's picture: a pair in a column; image i, image j, MixUp, CutMix, AutoMix's mask and its mix
     at one λ."""
-    return save(_sheet(_methods(pairs, _mix_block(automix), lam), f"λ = {lam:g}"), path)
+    return save(pixel_sheet(_methods(pairs, mix_block_of(automix), lam), f"λ = {lam:g}"), path)
 
 
 def lam_figure(
@@ -126,7 +126,7 @@ def lam_figure(
 ) -> Path:
     """AutoMix by λ (Figs. 4, 12): a λ in a column, for the first ``count`` pairs mask and mix; between image
     j and image i."""
-    block = _mix_block(automix)
+    block = mix_block_of(automix)
     some = pairs.first(count)
     masks = np.stack([shares(some.masks(block, lam)) for lam in lams], axis=1)
     mixes = np.stack([some.mixed(automix_mixer(block), lam) for lam in lams], axis=1)
@@ -138,7 +138,9 @@ def lam_figure(
             ("mask", np.concatenate([nothing, mask, nothing])),
             ("mixed", np.concatenate([left, mix, right])),
         ]
-    return save(_sheet(rows, "", ["image j", *(f"λ = {lam:g}" for lam in lams), "image i"], cell=96), path)
+    return save(
+        pixel_sheet(rows, "", ["image j", *(f"λ = {lam:g}" for lam in lams), "image i"], cell=96), path
+    )
 
 
 def shares(masks: NDArray[np.float64]) -> Cells:
@@ -158,7 +160,7 @@ def _methods(pairs: Pairs, block: AutoMix, lam: float) -> list[tuple[str, Cells]
     ]
 
 
-def _sheet(
+def pixel_sheet(
     rows: Sequence[tuple[str, Cells]], corner: str, columns: Sequence[str] = (), cell: int = 128
 ) -> Figure:
     """Rows of cells with their names at the left, ``columns`` above them, pixel for pixel."""
@@ -211,12 +213,3 @@ def _sheet(
 
 def _ink(name: str) -> str:
     return {"image i": COLOUR_I, "image j": COLOUR_J}.get(name, INK)
-
-
-def _mix_block(method: Method) -> AutoMix:
-    if not isinstance(method, AutoMix):
-        raise UserError(
-            f"method '{type(method).__name__}' has no masks to draw; give the checkpoint of a run with "
-            "method.name=automix"
-        )
-    return method

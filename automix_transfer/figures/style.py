@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from automix_transfer.io import atomic_write
+from automix_transfer.mixing import METHODS
 
 P = ParamSpec("P")
 Points = tuple[Sequence[float], Sequence[float]]  #: x and y of a line
@@ -23,24 +24,7 @@ INK, FAINT = "#1f2933", "#c9d1d9"
 COLOURS = {"vanilla": "#56606b", "mixup": "#e69f00", "cutmix": "#009e73", "automix": "#0072b2"}
 SPARE = ("#d55e00", "#cc79a7", "#56b4e9", "#a6761d", "#6a3d9a", "#1b9e77")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-NAMES = {
-    "vanilla": "Vanilla",
-    "mixup": "MixUp",
-    "cutmix": "CutMix",
-    "automix": "AutoMix",
-    "mixup_cutmix": "MixUp + CutMix",
-    "manifoldmix": "ManifoldMix",
-    "attentivemix": "AttentiveMix",
-    "saliencymix": "SaliencyMix",
-    "fmix": "FMix",
-    "resizemix": "ResizeMix",
-    "puzzlemix": "PuzzleMix",
-    "comixup": "Co-Mixup",
-    "supermix": "SuperMix",
-    "augmix": "AugMix",
-    "alignmix": "AlignMix",
-    "transmix": "TransMix",
-}
+NAMES = {name: entry.title for name, entry in METHODS.items()}
 DPI = 144
 STYLE = {
     "font.family": "DejaVu Sans",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,7 @@ class Averaged(Method):
     statistics likewise.
 
     It takes part in nothing: losses, draws and gradients are those of the method alone. Costs the memory of
-        the weights and, a step, one
-    pass over them.
+    the weights and, a step, one pass over them.
 
     Args:
         method: its first encoder with gradients is what is averaged (AutoMix: q).
@@ -33,12 +32,6 @@ class Averaged(Method):
     def __init__(self, method: Method, decay: float, inference: bool = True, warmup: bool = False) -> None:
         super().__init__()
         self.method, self.decay, self.inference, self.warmup, self.steps = method, decay, inference, warmup, 0
-        self.views, self.reads_layers, self.soft_labels = (
-            method.views,
-            method.reads_layers,
-            method.soft_labels,
-        )
-        self.uneven_passes = method.uneven_passes
         self.average = copy.deepcopy(self.trained).requires_grad_(False)
 
     @property
@@ -51,8 +44,8 @@ class Averaged(Method):
     def prepare(self, info: EncoderInfo) -> None:
         self.method.prepare(info)
 
-    def view_transform(self) -> Callable[[Any], Any] | None:
-        return self.method.view_transform()
+    def view_transforms(self) -> Sequence[Callable[[Any], Any]]:
+        return self.method.view_transforms()
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         return self.method(images, labels, rng)

@@ -1,15 +1,36 @@
-"""What a training method is: the four calls that the training loop makes, and what one step returns."""
+"""What a training method is: what it draws, how it mixes, and the calls that the training loop makes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.mixing.checks import check
+from automix_transfer.mixing.draw import Draw
+from automix_transfer.mixing.losses import LossOptions, check_batch, label_loss
+from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD, EncoderInfo
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What mixing a batch by a draw gives.
+
+    Attributes:
+        images: (N, C, H, W).
+        mask: (N, 1, H, W) share of image i in each pixel.
+        lam: share of label i, one number or one for each sample (N,).
+        targets: (N, K) soft labels, where more than two images are mixed; ``lam`` says nothing then.
+    """
+
+    images: Tensor
+    mask: Tensor
+    lam: float | Tensor = 1.0
+    targets: Tensor | None = None
 
 
 @dataclass
@@ -37,35 +58,49 @@ class StepOutput:
 class Method(nn.Module):
     """A way to train an encoder on labelled images: vanilla, a mixup, or AutoMix.
 
-    The training loop calls the methods below and nothing else, so a new method is one new file.
+    A method first draws, then mixes: a function of images, labels and draw, and of what it asks of its
+    networks. So a draw can be replayed and looked at. The training loop makes the calls below and no others,
+    so a new method is one new file and one line in `automix_transfer.mixing.table`.
 
     Attributes:
-        views: views of each image that a batch must hold, beside each other in the channels: (N, 3·views, H,
-            W).
-        reads_layers: the method changes or reads features on their way through the encoder, by hooks that a
-            compiled network passes over.
-        uneven_passes: the option, as ``key=value``, by which processes may take different numbers of passes
-            in a step; empty if none.
-        soft_labels: labels may also be distributions (N, K), as a data set that was mixed offline gives them.
+        options_class: the dataclass of its options.
+        reads_layers: it changes or reads features by hooks, which a compiled network passes over.
+        uneven_passes: options by which ranks may run different numbers of forward passes (SyncBatchNorm would
+            hang), with the values at which they do not.
     """
 
-    views: int = 1
+    options_class: ClassVar[type] = LossOptions
     reads_layers: bool = False
-    uneven_passes: str = ""
-    soft_labels: bool = False
+    uneven_passes: Mapping[str, float] = MappingProxyType({})
 
     def prepare(self, info: EncoderInfo) -> None:
         """Called once, when a run is configured: what the images will be (side, mean, std). Raises
         `UserError` where they do not fit."""
 
-    def view_transform(self) -> Callable[[Any], Any] | None:
-        """How the data set makes the views after the first: a cropped PIL image to an image or (H, W, 3)
-        values from 0 to 255. Drawn from the global generators, which the data set seeds for each view."""
-        return None
+    def view_transforms(self) -> Sequence[Callable[[Any], Any]]:
+        """How the data set makes each view that the method wants beside the image itself: a cropped PIL image
+        to an image or (H, W, 3) values from 0 to 255. They lie beside each other in the channels, (N,
+        3·views, H, W), and are drawn from the global generators, which the data set seeds for each view."""
+        return ()
+
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> Any:
+        """Everything random of one step, for ``count`` images of ``size`` (H, W), from a CPU generator;
+        ``lam`` replaces the λ that would be drawn."""
+        raise NotImplementedError
+
+    def mix(self, images: Tensor, labels: Tensor, draw: Any) -> Mixed:
+        """Images (N, C, H, W) and labels (N,), mixed as ``draw`` says."""
+        raise NotImplementedError
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
-        """One step's loss on images (N, C, H, W) and integer labels (N,). ``rng`` is a CPU generator for
-        every draw of the step."""
+        """One step's loss on images (N, C, H, W) and integer labels (N,): check, draw, step."""
+        check_batch(images, labels)
+        return self.step(images, labels, self.draw(len(images), (images.shape[2], images.shape[3]), rng))
+
+    def step(self, images: Tensor, labels: Tensor, draw: Any) -> StepOutput:
+        """The loss on images that are mixed as ``draw`` says."""
         raise NotImplementedError
 
     def after_step(self, progress: float) -> None:
@@ -92,3 +127,47 @@ class Method(nn.Module):
             "lr_scale": 1.0,
             "weight_decay": None,
         }
+
+
+class SingleEncoderMethod(Method):
+    """A method that trains one encoder. Draws nothing and mixes nothing, until a subclass does.
+
+    Args:
+        encoder: images (N, 3, H, W) to logits (N, K).
+        options: of the method's ``options_class``; None: its defaults.
+
+    Raises:
+        UserError: an option with a value that it may not have.
+    """
+
+    options: Any
+
+    def __init__(self, encoder: nn.Module, options: Any = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.options = self.options_class() if options is None else options
+        check(self.options)
+        self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
+
+    def prepare(self, info: EncoderInfo) -> None:
+        self.mean, self.std = info.mean, info.std
+        self.check_size((info.image_size, info.image_size))
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse images of ``size`` (H, W) that the method cannot mix."""
+
+    def encoders(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder}
+
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> Any:
+        return Draw(apply=False)
+
+    def mix(self, images: Tensor, labels: Tensor, draw: Any) -> Mixed:
+        return Mixed(images, images.new_ones(len(images), 1, *images.shape[2:]))
+
+    def clean_step(self, images: Tensor, labels: Tensor) -> StepOutput:
+        """Eq. 1 on the images as they are."""
+        loss = label_loss(self.encoder(images), labels, self.options)
+        return StepOutput(loss, {"loss_ce": loss.detach()})

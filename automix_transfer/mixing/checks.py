@@ -18,22 +18,19 @@ from typing import Any
 from automix_transfer.errors import UserError
 
 
-def between(default: float | None, low: float = 0.0, high: float = math.inf, low_open: bool = False) -> Any:
-    """A number's field: finite and in [low, high], or in (low, high] with ``low_open``. A default of None means
-    that None may be given."""
+def between(default: Any, low: float = 0.0, high: float = math.inf, low_open: bool = False) -> Any:
+    """A number's field: finite and in [low, high], or in (low, high] with ``low_open``. A default of None
+    means that None may be given."""
+    more = "more than" if low_open else "at least"
+    span = f"of {more} {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+    if low_open and high < math.inf:
+        span = f"of more than {low:g} and at most {high:g}"
 
     def problem(value: float) -> str:
-        if math.isfinite(value) and (low < value if low_open else low <= value) and value <= high:
-            return ""
-        if high < math.inf:
-            return (
-                f"it must be more than {low:g} and at most {high:g}"
-                if low_open
-                else f"it must be between {low:g} and {high:g}"
-            )
-        return f"it must be a finite number {'of more than' if low_open else 'of at least'} {low:g}"
+        inside = math.isfinite(value) and (low < value if low_open else low <= value) and value <= high
+        return "" if inside else f"give a finite number {span}"
 
-    return _checked(default, problem)
+    return checked(default, problem)
 
 
 def positive(default: float) -> Any:
@@ -43,10 +40,13 @@ def positive(default: float) -> Any:
 
 def one_of(default: str, *choices: str) -> Any:
     """A word's field: one of ``choices``."""
-    return _checked(default, lambda value: "" if value in choices else f"choose one of {', '.join(choices)}")
+    return checked(default, lambda value: "" if value in choices else f"choose one of {', '.join(choices)}")
 
 
-def _checked(default: Any, problem: Callable[[Any], str]) -> Any:
+def checked(default: Any, problem: Callable[[Any], str]) -> Any:
+    """A field with any rule: ``problem`` says what is wrong with a value, or nothing."""
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata={"problem": problem})
     return dataclasses.field(default=default, metadata={"problem": problem})
 
 
@@ -61,7 +61,25 @@ def check(options: Any, section: str = "method.") -> None:
         if problem is None or (value is None and field.default is None):
             continue
         if message := problem(value):
-            raise UserError(f"{section}{field.name} is {value!r}; {message}")
+            is_ = " is " if isinstance(value, (int, float)) else "="
+            raise UserError(f"{section}{field.name}{is_}{value!r}; {message}")
+
+
+def blocks_problem(blocks: Sequence[int]) -> str:
+    """Why these are no numbers of blocks a side."""
+    return "" if blocks and min(blocks) >= 1 else "give positive numbers of blocks a side, e.g. 4"
+
+
+def check_blocks(key: str, blocks: Sequence[int], size: tuple[int, int]) -> None:
+    """Every number of blocks a side must divide both sides of an image of ``size`` (H, W)."""
+    for count in blocks:
+        if size[0] % count or size[1] % count:
+            fitting = [b for b in range(2, min(*size, 32) + 1) if size[0] % b == 0 and size[1] % b == 0]
+            hint = f"numbers that do: {', '.join(map(str, fitting))}" if fitting else "use another image size"
+            raise UserError(
+                f"method.{key} has {count} blocks a side, which do not divide images of {size[0]}x{size[1]} "
+                f"pixels; {hint}"
+            )
 
 
 def check_choice(key: str, value: Any, choices: Sequence[str]) -> None:
@@ -77,22 +95,3 @@ def check_range(key: str, value: float, low: float = 0.0, high: float = float("i
             f"between {low:g} and {high:g}" if high < float("inf") else f"a finite number of at least {low:g}"
         )
         raise UserError(f"method.{key} is {value}; it must be {span}")
-
-
-def check_blocks(key: str, blocks: Sequence[int], size: tuple[int, int] | None = None) -> None:
-    """Every number of blocks a side must be positive and, where ``size`` (H, W) is known, divide both sides
-    of the image."""
-    if not blocks or min(blocks) < 1:
-        raise UserError(
-            f"method.{key}={list(blocks)} must hold positive numbers of blocks a side, e.g. [2, 4]"
-        )
-    for count in blocks if size else ():
-        if size and (size[0] % count or size[1] % count):
-            fitting = [
-                b for b in range(2, min(size) + 1) if size[0] % b == 0 and size[1] % b == 0 and b <= 32
-            ]
-            hint = f"numbers that do: {', '.join(map(str, fitting))}" if fitting else "use another image size"
-            raise UserError(
-                f"method.{key} has {count} blocks a side, which do not divide images of {size[0]}x{size[1]} "
-                f"pixels; {hint}"
-            )

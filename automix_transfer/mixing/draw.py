@@ -3,27 +3,43 @@ it can be replayed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
-class PairDraw:
+class Draw:
+    """Everything random of one step. ``apply``: whether this batch is mixed at all."""
+
+    apply: bool = field(default=True, kw_only=True)
+
+    def with_partners(self, permutation: Tensor) -> Self:
+        """The same draw for partners (N,) of one's own choice; a draw without pairs stays as it is."""
+        return self
+
+
+@dataclass(frozen=True)
+class PairDraw(Draw):
     """λ (share of image i) and, for each image i, the index of its partner j: (N,) int64."""
 
     lam: float
     permutation: Tensor
 
-    def to(self, device: torch.device) -> PairDraw:
+    def with_partners(self, permutation: Tensor) -> Self:
+        return replace(self, permutation=permutation)
+
+    def to(self, device: torch.device) -> Self:
         """With the partners on ``device``; a GPU is not waited for."""
         return replace(self, permutation=self.permutation.to(device, non_blocking=True))
 
 
-def draw_pairs(count: int, alpha: float, rng: torch.Generator | None) -> PairDraw:
-    """One λ ~ Beta(α, α) and one permutation for a batch of ``count`` images."""
-    return PairDraw(draw_beta(alpha, rng), torch.randperm(count, generator=rng))
+def draw_pairs(count: int, alpha: float, rng: torch.Generator | None, lam: float | None = None) -> PairDraw:
+    """One λ ~ Beta(α, α), replaced by ``lam`` where it is given, and one permutation of ``count`` images."""
+    drawn = draw_beta(alpha, rng)
+    return PairDraw(drawn if lam is None else lam, torch.randperm(count, generator=rng))
 
 
 def draw_beta(alpha: float, rng: torch.Generator | None) -> float:
@@ -33,3 +49,9 @@ def draw_beta(alpha: float, rng: torch.Generator | None) -> float:
         torch.full((2,), alpha, dtype=torch.float64), generator=rng
     ).tolist()
     return first / (first + second) if first + second > 0 else float(torch.rand((), generator=rng) < 0.5)
+
+
+def draw_gamma(shape: tuple[int, ...], alpha: float, rng: torch.Generator | None) -> Tensor:
+    """Gamma(α) draws (float64) of ``shape``, none of them 0; divided by their sum they are Dirichlet(α)."""
+    gamma = torch._standard_gamma(torch.full(shape, alpha, dtype=torch.float64), generator=rng)
+    return gamma.clamp(min=1e-300)

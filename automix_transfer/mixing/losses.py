@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from automix_transfer.errors import UserError
-from automix_transfer.mixing.checks import check_choice, check_range
-
-LOSSES = ("ce", "bce")
+from automix_transfer.mixing.checks import between, one_of
 
 
 @dataclass
@@ -27,19 +25,12 @@ class LossOptions:
             negative: as they are.
     """
 
-    loss: str = "ce"
-    smoothing: float = 0.0
-    bce_threshold: float = 0.2
+    loss: str = one_of("ce", "ce", "bce")
+    smoothing: float = between(0.0, 0, 0.99)
+    bce_threshold: float = between(0.2, -1, 0.99)
 
 
 PLAIN = LossOptions()
-
-
-def check_loss(options: LossOptions) -> None:
-    """Refuse values that mean nothing."""
-    check_choice("loss", options.loss, LOSSES)
-    check_range("smoothing", options.smoothing, 0, 0.99)
-    check_range("bce_threshold", options.bce_threshold, -1, 0.99)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -114,10 +114,11 @@ def _view(file: File, embedder: Embedder) -> SliderView | None:
             side: [embedder.embed(folder / str(name)) for name in content["images"][side]]
             for side in ("i", "j")
         }
+        headings = slider.rows()
         rows = [
             (
                 str(key),
-                *slider.ROWS.get(key, (str(key), "")),
+                *headings.get(key, (str(key), "")),
                 [embedder.embed(folder / str(name)) for name in names],
             )
             for key, names in content["rows"].items()

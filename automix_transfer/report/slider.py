@@ -7,7 +7,6 @@ says what the strips show.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,17 +20,11 @@ from torch import Tensor
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.mixed_samples import MIXERS, automix_mask
+from automix_transfer.evaluation.mixers import automix_mask, mix_block_of, mix_pairs, picture_method
 from automix_transfer.figures.samples import Pairs, choose_pairs, pairs_of, shares
 from automix_transfer.io import write_json
-from automix_transfer.mixing import AutoMix, Method
-from automix_transfer.mixing.automix.mix_block import mix
-from automix_transfer.mixing.methods.fmix import FMixOptions, apply_fmix, draw_fmix
-from automix_transfer.mixing.methods.puzzlemix import PuzzleMixDraw, PuzzleMixOptions, apply_puzzlemix
-from automix_transfer.mixing.methods.resizemix import ResizeMixOptions, apply_resizemix, draw_resizemix
-from automix_transfer.mixing.methods.saliencymix import SaliencyMixOptions, apply_saliencymix
-from automix_transfer.mixing.pairs import MixDraw
-from automix_transfer.mixing.parts.saliency import input_saliency
+from automix_transfer.mixing import METHODS, AutoMix, Method
+from automix_transfer.mixing.pairs import blend
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.progress import Progress
@@ -45,23 +38,20 @@ LAMS = tuple(k / 20 for k in range(21))
 PAD = 2
 SIDE = 128  #: pixels of a frame at most
 MASK = "automix_mask"
-#: row of the page -> (its heading, what it does)
-ROWS = {
-    "mixup": ("MixUp", "blends"),
-    "cutmix": ("CutMix", "pastes a box"),
-    "resizemix": ("ResizeMix", "pastes all of j, made small"),
-    "fmix": ("FMix", "cuts by low-frequency noise"),
-    "saliencymix": ("SaliencyMix", "pastes around j's salient point"),
-    "puzzlemix": ("PuzzleMix", "moves and keeps salient blocks"),
-    MASK: ("AutoMix, mask", "orange: i, purple: j"),
-    "automix": ("AutoMix", "has learned what to show of each"),
-}
+
+
+def rows() -> dict[str, tuple[str, str]]:
+    """Row of the page -> its heading and what it does: the methods that the table gives a row."""
+    found = {name: (entry.title, entry.slider) for name, entry in METHODS.items() if entry.slider}
+    automix = found.pop("automix")
+    return found | {MASK: ("AutoMix, mask", "orange: i, purple: j"), "automix": automix}
 
 
 @dataclass
 class Strips:
     """Strips of all rows: row -> (pairs, λ, H, W, 3) uint8; of the plain images: (pairs, H, W, 3); what the
-    network sees in the mixes: row -> (pairs, λ, 2), its probabilities of the classes of image i and image j."""
+    network sees in the mixes: row -> (pairs, λ, 2), its probabilities of the classes of image i and image
+    j."""
 
     rows: dict[str, NDArray[np.uint8]]
     images_i: NDArray[np.uint8]
@@ -87,16 +77,12 @@ def render(
     Raises:
         UserError: the method has no Mix Block, or the data set has too few pairs of two classes.
     """
-    if not isinstance(method, AutoMix):
-        raise UserError(
-            f"method '{type(method).__name__}' has no Mix Block, so it has no slider; give a run of "
-            "method.name=automix"
-        )
+    method = mix_block_of(method)
     chosen = choose_pairs(dataset, count, seed)
     pairs = pairs_of(dataset, info, chosen)
     encoder = method.inference_encoder()
     labels = torch.tensor([[int(dataset.labels[k]) for k in pair] for pair in chosen])
-    mixers, progress = mixers_of(method, pairs, seed), Progress("mixing for the slider", "λ")
+    mixers, progress = mixers_of(method, pairs, info, seed), Progress("mixing for the slider", "λ")
     frames: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in mixers}
     seen: dict[str, list[NDArray[np.float64]]] = {name: [] for name in mixers if name != MASK}
     with eval_mode(method), torch.no_grad():
@@ -136,55 +122,40 @@ def synset_words(root: Path) -> dict[str, str]:
     }
 
 
-def mixers_of(method: AutoMix, pairs: Pairs, seed: int) -> dict[str, Callable[[float], Tensor]]:
+def mixers_of(
+    method: AutoMix, pairs: Pairs, info: EncoderInfo, seed: int
+) -> dict[str, Callable[[float], Tensor]]:
     """Row -> λ -> mixed images (2n, 3, H, W), of the first n with image i first; the mask's row gives (2n, 1,
-    H, W)."""
-    images, partners = pairs.images, pairs.permutation
-    size = (images.shape[2], images.shape[3])
-    mean, std = tuple(pairs.mean), tuple(pairs.std)
-    encoder = method.inference_encoder()
-    saliency = input_saliency(encoder, images, encoder(images).argmax(dim=1)).detach()
-    blocks = next((b for b in (8, 4, 2) if not (size[0] % b or size[1] % b)), 1)
-
-    def rng() -> torch.Generator:
-        return derive_generator(seed, "picture")
-
-    masks: dict[float, Tensor] = {}
+    H, W). A method that does not take the network or the images' size has no row."""
+    images, partners, masks = pairs.images, pairs.permutation, {}
 
     def mask(lam: float) -> Tensor:
         if lam not in masks:
-            masks[lam] = automix_mask(method, images, partners, lam, rng()).cpu()
+            masks[lam] = automix_mask(method, images, partners, lam, derive_generator(seed, "picture")).cpu()
         return masks[lam]
 
-    def resize(lam: float) -> Tensor:
-        draw = draw_resizemix(2, size, ResizeMixOptions(), rng(), lam)
-        return apply_resizemix(images, dataclasses.replace(draw, permutation=partners)).images
+    found: dict[str, Callable[[float], Tensor]] = {}
+    for name in rows():
+        if name == MASK:
+            found[name] = mask
+        elif name == "automix":
+            found[name] = lambda lam: blend(images, images[partners], mask(lam))
+        else:
+            try:
+                found[name] = mixed_by(picture_method(name, method.inference_encoder(), info), pairs, seed)
+            except UserError:
+                continue
+    return found
 
-    def fmix(lam: float) -> Tensor:
-        options = FMixOptions()
-        return apply_fmix(
-            images,
-            dataclasses.replace(draw_fmix(2, size, options, rng(), lam), permutation=partners),
-            options,
-        ).images
 
-    def puzzle(lam: float) -> Tensor:
-        return apply_puzzlemix(
-            images, PuzzleMixDraw(lam, partners, True, blocks), saliency, PuzzleMixOptions(), mean, std
-        ).images
+def mixed_by(method: Method, pairs: Pairs, seed: int) -> Callable[[float], Tensor]:
+    """λ -> the pairs mixed by a method; places that it draws are the same for every λ."""
 
-    return {
-        "mixup": lambda lam: MIXERS["mixup"](images, partners, lam, rng()),
-        "cutmix": lambda lam: MIXERS["cutmix"](images, partners, lam, rng()),
-        "resizemix": resize,
-        "fmix": fmix,
-        "saliencymix": lambda lam: (
-            apply_saliencymix(images, MixDraw(lam, partners, True), SaliencyMixOptions(), mean, std).images
-        ),
-        "puzzlemix": puzzle,
-        MASK: mask,
-        "automix": lambda lam: mix(images, images[partners], mask(lam)),
-    }
+    def mixed(lam: float) -> Tensor:
+        rng = derive_generator(seed, "picture")
+        return mix_pairs(method, pairs.images, pairs.permutation, lam, rng).images
+
+    return mixed
 
 
 def write(folder: Path, strips: Strips, about: dict[str, Any], lams: tuple[float, ...] = LAMS) -> Path:

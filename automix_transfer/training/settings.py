@@ -14,7 +14,7 @@ from typing import Any
 from automix_transfer.config import flatten, load_config
 from automix_transfer.data.settings import GONE, DataConfig
 from automix_transfer.errors import UserError
-from automix_transfer.mixing import NEVER_READ, Method, load_options
+from automix_transfer.mixing import METHODS, Method, load_options
 from automix_transfer.mixing.automix.options import is_removed
 from automix_transfer.mixing.checks import between, one_of
 from automix_transfer.mixing.checks import check as check_fields
@@ -189,19 +189,18 @@ def check_method(experiment: Experiment, method: Method) -> None:
             "network; set train.compile=false, or choose a method that mixes images, e.g. mixup_cutmix or "
             "puzzlemix"
         )
-    if train.sync_batchnorm and method.uneven_passes:
-        key = method.uneven_passes.partition("=")[0]
+    for key, even in method.uneven_passes.items() if train.sync_batchnorm else ():
         raise UserError(
             "train.sync_batchnorm=true needs the same passes in all processes, but "
-            f"method.{method.uneven_passes} draws them in each; set method.{key}="
-            f"{0 if key == 'skip_generator' else 1}, or train.sync_batchnorm=false"
+            f"method.{key}={experiment.method[key]:g} draws them in each; set method.{key}={even:g}, or "
+            "train.sync_batchnorm=false"
         )
-    if mixed and not method.soft_labels:
+    if mixed and not METHODS[name].offline:
         raise UserError(
             f"method.name={name} does not take the soft labels of data.mixed={mixed}; use "
             "method.name=supermix, or leave data.mixed empty"
         )
-    if method.soft_labels and not mixed:
+    if METHODS[name].offline and not mixed:
         raise UserError(
             f"method.name={name} trains on images that were mixed before; write them with "
             "pretrain/supermix.py and give data.mixed=FOLDER, or choose a method that mixes while training, "
@@ -224,10 +223,12 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
 def as_read(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A saved experiment, flat, without options that are gone and changed nothing."""
     flat = flatten(saved)
+    name = str(flat.get("method.name"))
+    retired = METHODS[name].retired if name in METHODS else ()
     return {
         key: value
         for key, value in flat.items()
-        if (str(flat.get("method.name")), key.removeprefix("method.")) not in NEVER_READ
+        if key.removeprefix("method.") not in retired
         and key not in GONE
-        and not (flat.get("method.name") == "automix" and is_removed(key.removeprefix("method."), value))
+        and not (name == "automix" and is_removed(key.removeprefix("method."), value))
     }

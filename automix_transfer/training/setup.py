@@ -166,7 +166,8 @@ def build_run(experiment: Experiment, world: World, checkpoint: Checkpoint | Non
     reseed_globals(seed, "initial weights")
     method, info = build_model(experiment, train_set.classes, checkpoint is None, world.say)
     place(method, world, train.channels_last)
-    train_set.add_views(method.views, method.view_transform())
+    if views := method.view_transforms():
+        train_set.add_views(1 + len(views), views[0])
     if train.compile:
         for encoder in method.encoders().values():
             encoder.compile()
@@ -238,11 +239,9 @@ def build_model(
         say(f"weights from {config.weights}: {report}")
     options = {key: value for key, value in experiment.method.items() if key != "name"}
     method = build_method(experiment.method["name"], encoder, options)
-    if experiment.ema.decay:
-        method = Averaged(method, **asdict(experiment.ema))
     method.prepare(info)
     check_method(experiment, method)
-    return method, info
+    return (Averaged(method, **asdict(experiment.ema)) if experiment.ema.decay else method), info
 
 
 def build_encoder(experiment: Experiment, info: EncoderInfo) -> nn.Module:

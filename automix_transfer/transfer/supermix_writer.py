@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.mixed_offline import ABOUT, FORMAT, IMAGES, SOFT_LABELS
@@ -29,12 +29,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write, read_json, write_json
 from automix_transfer.mixing import load_options
 from automix_transfer.mixing.losses import PLAIN
-from automix_transfer.mixing.methods.supermix import (
-    SuperMixOptions,
-    check_supermix,
-    draw_supermix,
-    optimise_masks,
-)
+from automix_transfer.mixing.methods.supermix import SuperMix
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.recipes.find import find_recipe
 from automix_transfer.rng import derive_generator
@@ -64,7 +59,6 @@ def write_supermix(
     """
     given = {key: value for key, value in experiment.method.items() if key != "name"}
     options = load_options("supermix", given if experiment.method["name"] == "supermix" else {})
-    check_supermix(options)
     dataset = train_dataset(experiment.data, experiment.seed)
     dataset = ClassificationDataset(dataset.listing, eval_transform(experiment.data), experiment.seed)
     teacher, info = load_encoder(teacher_file, teacher_name or None, num_classes=len(dataset.classes))
@@ -88,12 +82,12 @@ def write_supermix(
         return folder
     world = start(experiment.train.device)
     try:
-        teacher.requires_grad_(False).to(world.device)
+        method = SuperMix(teacher.requires_grad_(False).to(world.device), options)
         statistics = (
             torch.tensor(values, device=world.device).view(-1, 1, 1)
             for values in (data["mean"], data["std"], info.mean, info.std)
         )
-        mixer = Mixer(dataset, teacher, options, size, experiment.seed, *statistics)
+        mixer = Mixer(dataset, method, size, experiment.seed, *statistics)
         return finish(folder, plan, count) if write_batches(mixer, folder, count, max_batches) else None
     finally:
         stop(world)
@@ -104,14 +98,14 @@ class Mixer:
     """Batches of a data set, mixed as a teacher judges them.
 
     Attributes:
+        method: around the teacher.
         size: images a batch.
         mean, std: what the data set's images are normalised with, (3, 1, 1).
         teacher_mean, teacher_std: what the teacher's inputs are normalised with, (3, 1, 1).
     """
 
     dataset: ClassificationDataset
-    teacher: nn.Module
-    options: SuperMixOptions
+    method: SuperMix
     size: int
     seed: int
     mean: Tensor
@@ -129,14 +123,12 @@ class Mixer:
         images = self.images(number).to(self.mean.device)
         images = (images * self.std + self.mean - self.teacher_mean) / self.teacher_std
         rng = derive_generator(self.seed, "supermix", number)
-        mixed = optimise_masks(
-            self.teacher, images, draw_supermix(len(images), self.options, rng), self.options
-        )
+        draw = self.method.draw(len(images), (images.shape[2], images.shape[3]), rng)
+        mixed = self.method.mix(images, torch.empty(0), draw)
         good = mixed.success.nonzero().flatten()
         pixels = (mixed.images[good] * self.teacher_std + self.teacher_mean).clamp(0, 1) * 255
-        return pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy(), mixed.targets[
-            good
-        ].float().cpu().numpy()
+        targets = mixed.targets[good].float().cpu().numpy()
+        return pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy(), targets
 
     def images(self, number: int) -> Tensor:
         """Batch ``number`` of an endless series of shuffled passes: (size, 3, H, W)."""

@@ -31,7 +31,7 @@ ROUNDING = {
 
 def mixer_of(name: str, **options: object):
     torch.manual_seed(0)
-    return own_mixer(build_method(name, INFO.build(), options, INFO).eval())
+    return own_mixer(name, build_method(name, INFO.build(), options, INFO).eval())
 
 
 @pytest.mark.parametrize("name", list(ROUNDING))

@@ -57,11 +57,7 @@ def test_it_takes_no_part_in_any_method(name: str) -> None:
     torch.manual_seed(0)
     alone = tiny_method(name)
     averaged = Averaged(copy.deepcopy(alone), 0.99)
-    assert (averaged.views, averaged.reads_layers, averaged.soft_labels) == (
-        alone.views,
-        alone.reads_layers,
-        alone.soft_labels,
-    )
+    assert len(averaged.view_transforms()) == len(alone.view_transforms())
     torch.manual_seed(1)
     losses = steps(alone)
     torch.manual_seed(1)

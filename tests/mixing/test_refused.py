@@ -26,9 +26,9 @@ def test_alpha_must_be_positive(name: str, alpha: float) -> None:
 
 @pytest.mark.parametrize("name", ["mixup_cutmix", "transmix"])
 def test_one_of_both_alphas_must_be_positive(name: str) -> None:
-    with pytest.raises(UserError, match="both 0.*vanilla"):
+    with pytest.raises(UserError, match="method.mixup_alpha and method.cutmix_alpha"):
         build_method(name, tiny_encoder(name), {"mixup_alpha": 0.0, "cutmix_alpha": 0.0}, INFO)
-    with pytest.raises(UserError, match="cutmix_alpha is -1"):
+    with pytest.raises(UserError, match="method.cutmix_alpha is"):
         build_method(name, tiny_encoder(name), {"cutmix_alpha": -1.0}, INFO)
 
 

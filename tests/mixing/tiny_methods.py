@@ -17,18 +17,7 @@ from automix_transfer.models import create_encoder
 
 CLASSES, SIZE = 5, 32
 EVERY = list(METHODS)
-#: methods whose draw and apply are those of `CoinMethod`
-PAIRED = [
-    "mixup_cutmix",
-    "manifoldmix",
-    "attentivemix",
-    "saliencymix",
-    "fmix",
-    "resizemix",
-    "puzzlemix",
-    "alignmix",
-    "transmix",
-]
+PAIRED = [name for name, entry in METHODS.items() if entry.at_lam and name != "automix"]
 
 
 def tiny_vit(size: int = SIZE, **options: Any) -> nn.Module:
@@ -85,4 +74,5 @@ def batch(
 ) -> tuple[Tensor, Tensor]:
     """Images with as many views as the method wants, and labels with a class that comes twice."""
     rng = torch.Generator().manual_seed(seed)
-    return torch.randn(count, 3 * method.views, *size, generator=rng), torch.arange(count) % CLASSES
+    channels = 3 * (1 + len(method.view_transforms()))
+    return torch.randn(count, channels, *size, generator=rng), torch.arange(count) % CLASSES

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from automix_transfer.mixing.heads import find_classifier
+from automix_transfer.models.classifier import find_classifier
 from automix_transfer.training import loop
 from automix_transfer.training.distributed import World
 from automix_transfer.training.setup import build_model, build_run

@@ -14,11 +14,10 @@ from automix_transfer.data.mixed_offline import WithMixed, read_mixed
 from automix_transfer.data.splits import train_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.methods.supermix import (
+    SuperMix,
     SuperMixOptions,
-    draw_supermix,
     gaussian,
     normalized_masks,
-    optimise_masks,
     smoothed,
 )
 from automix_transfer.models import create_encoder
@@ -41,9 +40,9 @@ def coloured(count: int) -> torch.Tensor:
 
 
 def test_masks_are_shares_and_decide_as_the_target_asks() -> None:
-    options = SuperMixOptions(mask_size=4)
-    draw = draw_supermix(6, options, torch.Generator().manual_seed(0))
-    mixed = optimise_masks(Colours(), coloured(6), draw, options)
+    method = SuperMix(Colours(), SuperMixOptions(mask_size=4))
+    draw = method.draw(6, (16, 16), torch.Generator().manual_seed(0))
+    mixed = method.mix(coloured(6), torch.zeros(6), draw)
     assert torch.allclose(mixed.masks.sum(dim=1), torch.ones(6, 16, 16), atol=1e-6)
     assert torch.allclose(mixed.targets.sum(dim=1), torch.ones(6))
     parts = coloured(6)[draw.members]
@@ -59,10 +58,8 @@ def test_masks_are_shares_and_decide_as_the_target_asks() -> None:
 
 def test_equal_images_stay_what_they_are() -> None:
     image = torch.rand(1, 3, 8, 8).expand(4, 3, 8, 8).clone()
-    options = SuperMixOptions(mask_size=2, iterations=2)
-    mixed = optimise_masks(
-        Colours(), image, draw_supermix(4, options, torch.Generator().manual_seed(0)), options
-    )
+    method = SuperMix(Colours(), SuperMixOptions(mask_size=2, iterations=2))
+    mixed = method.mix(image, torch.zeros(4), method.draw(4, (8, 8), torch.Generator().manual_seed(0)))
     assert torch.allclose(mixed.images, image, atol=1e-6)
 
 

@@ -32,7 +32,7 @@ class TrainedMixBlock(MixBlock):
 
     def __init__(self, path: str) -> None:
         options, state = read_mix_block(path)
-        teacher = Teacher(path, which="q" if options.pipeline == "joint" else "k")
+        teacher = Teacher.load(path, which="q" if options.pipeline == "joint" else "k")
         layer = feature_layer(teacher.network, options.feature_layer)
         super().__init__(feature_channels(teacher.network, layer), options)
         self.teacher, self.layer = teacher, layer

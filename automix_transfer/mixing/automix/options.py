@@ -9,7 +9,7 @@ from typing import Any
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.automix.momentum import BUFFERS
 from automix_transfer.mixing.checks import between, check, one_of, positive
-from automix_transfer.mixing.losses import LossOptions, check_loss
+from automix_transfer.mixing.losses import LossOptions
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -113,7 +113,6 @@ class AutoMixOptions(LossOptions):
 def check_options(options: AutoMixOptions) -> None:
     """Refuse values out of range and options that exclude each other; a `UserError` names the keys."""
     check(options)
-    check_loss(options)
     if options.pipeline == "momentum" and (options.k_buffers, options.k_mode) == ("own", "eval"):
         raise UserError(
             "method.k_buffers=own and method.k_mode=eval leave k's BatchNorm statistics as they began; set "

@@ -22,11 +22,10 @@ from automix_transfer.mixing.automix.mix_block import MixBlock, RandomGrids, mix
 from automix_transfer.mixing.automix.momentum import momentum_at, momentum_update, warmed_up
 from automix_transfer.mixing.automix.offline import TrainedMixBlock
 from automix_transfer.mixing.automix.options import AutoMixOptions, check_options
-from automix_transfer.mixing.base import Method, StepOutput
+from automix_transfer.mixing.base import Method, Mixed, StepOutput
 from automix_transfer.mixing.draw import PairDraw, draw_pairs
 from automix_transfer.mixing.heads import classify_with, copy_head, find_classifier
 from automix_transfer.mixing.losses import check_batch, flat_mask_loss, label_loss, lam_loss, pair_loss
-from automix_transfer.mixing.pairs import Mixed
 from automix_transfer.mixing.parts.freed import FreedLoss
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
 from automix_transfer.models.taps import feature_channels, features
@@ -86,7 +85,7 @@ class AutoMix(Method):
         if wanted not in [cls.__name__ for cls in type(self).__mro__]:
             raise UserError(f"method.{key}={getattr(options, key)} is what {wanted} does; build that instead")
         if options.k_mode == "train" and options.skip_generator:
-            self.uneven_passes = f"skip_generator={options.skip_generator:g}"
+            self.uneven_passes = {"skip_generator": 0}
         self.layer = feature_layer(encoder, options.feature_layer)
         self.encoder_q = encoder
         self.head_q = copy_head(encoder) if options.heads == "separate" else None

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from automix_transfer.errors import UserError
-from automix_transfer.mixing.checks import check_choice, check_range
-from automix_transfer.mixing.pairs import MixDraw, Mixed, PairMethod, PairOptions, partners_of, paste
+from automix_transfer.mixing.base import Mixed
+from automix_transfer.mixing.checks import between, one_of
+from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.pairs import PairMethod, PairOptions, partners_of, paste
 from automix_transfer.mixing.parts.teacher import Teacher
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
-
-ATTENTIONS = ("mean", "released")
 
 
 @dataclass
@@ -36,9 +36,9 @@ class AttentiveMixOptions(PairOptions):
     teacher_weights: str = ""
     teacher: str = ""
     teacher_layer: str = "4"
-    teacher_size: int = 224
-    cells: int = 6
-    attention: str = "mean"
+    teacher_size: int = between(224, 1)
+    cells: int = between(6)
+    attention: str = one_of("mean", "mean", "released")
 
 
 def attentive_mask(attention: Tensor, cells: int, size: tuple[int, int]) -> Tensor:
@@ -50,31 +50,22 @@ def attentive_mask(attention: Tensor, cells: int, size: tuple[int, int]) -> Tens
     return functional.interpolate(grid, size=size, mode="nearest")
 
 
-def apply_attentivemix(
-    images: Tensor, draw: MixDraw, attention: Tensor, options: AttentiveMixOptions
-) -> Mixed:
-    """Image i's most attended cells on its partner; the label's share of i is what the cells cover (6/49
-    where they divide the image)."""
-    total = attention.shape[1] * attention.shape[2]
-    cells = options.cells or max(int(total * draw.lam), 1)
-    mask = attentive_mask(attention, min(cells, total), (images.shape[2], images.shape[3]))
-    return Mixed(
-        paste(images, partners_of(images, draw), mask), mask.to(images.dtype), mask.mean(dim=(1, 2, 3))
-    )
-
-
 class AttentiveMix(PairMethod):
-    """Eq. 2 on images with the attended cells of another one. Costs one forward pass of the teacher."""
+    """Eq. 2 on images with the attended cells of another one; the label's share of i is what the cells cover
+    (6/49 where they divide the image). Costs one forward pass of the teacher.
 
-    options: AttentiveMixOptions
+    Args:
+        teacher: the trained network; None: that of ``options.teacher_weights``.
+    """
 
-    def __init__(self, encoder: nn.Module, options: AttentiveMixOptions | None = None) -> None:
-        options = options or AttentiveMixOptions()
+    options_class = AttentiveMixOptions
+
+    def __init__(
+        self, encoder: nn.Module, options: AttentiveMixOptions | None = None, teacher: Teacher | None = None
+    ) -> None:
         super().__init__(encoder, options)
-        check_range("cells", options.cells)
-        check_range("teacher_size", options.teacher_size, 1)
-        check_choice("attention", options.attention, ATTENTIONS)
-        self.teacher = Teacher(
+        options = self.options
+        self.teacher = teacher or Teacher.load(
             options.teacher_weights, options.teacher, "attentivemix", "saliencymix or puzzlemix"
         )
         self.layer = feature_layer(self.teacher.network, options.teacher_layer)
@@ -84,8 +75,8 @@ class AttentiveMix(PairMethod):
         if options.cells > grid[0] * grid[1]:
             raise UserError(
                 f"method.cells is {options.cells}, but layer '{self.layer}' of the teacher has only "
-                f"{grid[0]}x{grid[1]} cells "
-                f"at {options.teacher_size} pixels; lower it or raise method.teacher_size"
+                f"{grid[0]}x{grid[1]} cells at {options.teacher_size} pixels; lower it or raise "
+                "method.teacher_size"
             )
 
     def prepare(self, info: EncoderInfo) -> None:
@@ -99,5 +90,13 @@ class AttentiveMix(PairMethod):
         maps = self.teacher.feature_maps(seen, self.layer, train_mode=released)
         return maps[:, -1] if released else maps.mean(dim=1)
 
-    def apply_draw(self, images: Tensor, labels: Tensor, draw: MixDraw) -> Mixed:
-        return apply_attentivemix(images, draw, self.attention(images), self.options)
+    def mix(self, images: Tensor, labels: Tensor, draw: PairDraw) -> Mixed:
+        return self.mix_attended(images, draw, self.attention(images))
+
+    def mix_attended(self, images: Tensor, draw: PairDraw, attention: Tensor) -> Mixed:
+        """The cells of image i with the highest ``attention`` (N, h, w) on its partner."""
+        total = attention.shape[1] * attention.shape[2]
+        cells = self.options.cells or max(int(total * draw.lam), 1)
+        mask = attentive_mask(attention, min(cells, total), (images.shape[2], images.shape[3]))
+        pasted = paste(images, partners_of(images, draw), mask)
+        return Mixed(pasted, mask.to(images.dtype), mask.mean(dim=(1, 2, 3)))

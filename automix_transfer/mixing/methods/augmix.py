@@ -6,20 +6,21 @@ passes, three times vanilla's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 from torch.nn import functional
 
 from automix_transfer.errors import UserError
-from automix_transfer.mixing.base import StepOutput
-from automix_transfer.mixing.checks import check_range
-from automix_transfer.mixing.losses import LossOptions, check_loss, label_loss
-from automix_transfer.mixing.methods.mixup import check_alpha
-from automix_transfer.mixing.methods.vanilla import SingleEncoderMethod
+from automix_transfer.mixing.base import Mixed, SingleEncoderMethod, StepOutput
+from automix_transfer.mixing.checks import between, checked, positive
+from automix_transfer.mixing.draw import Draw
+from automix_transfer.mixing.losses import LossOptions, label_loss
 from automix_transfer.mixing.parts.augmix_view import AugMixView
 
 VIEWS = 3
@@ -34,11 +35,25 @@ class AugMixOptions(LossOptions):
         jsd_weight: of the Jensen-Shannon term; 0 trains on the clean images alone.
     """
 
-    alpha: float = 1.0
-    severity: float = 3.0
-    width: int = 3
-    depth: int = 0
-    jsd_weight: float = 12.0
+    alpha: float = positive(1.0)
+    severity: float = between(3.0, 0.1, 10)
+    width: int = between(3, 1, 100)
+    depth: int = between(0, 0, 100)
+    jsd_weight: float = between(12.0)
+    loss: str = checked("ce", lambda loss: "" if loss == "ce" else f"{loss} {ONLY_CE}")
+
+
+ONLY_CE = (
+    "does not go with augmix, whose divergence compares distributions over the classes; use method.loss=ce, "
+    "or method.name=mixup_cutmix for a binary cross-entropy"
+)
+
+
+@dataclass(frozen=True)
+class AugMixDraw(Draw):
+    """A seed for the view of each image."""
+
+    seeds: list[int]
 
 
 def jensen_shannon(logits: list[Tensor]) -> Tensor:
@@ -52,35 +67,40 @@ def jensen_shannon(logits: list[Tensor]) -> Tensor:
 
 class AugMix(SingleEncoderMethod):
     """CE on the clean image + 12 · the Jensen-Shannon divergence of clean image and two views. All views go
-    through in one pass."""
+    through in one pass.
 
-    views = VIEWS
+    It mixes no pairs, and in training its views are drawn where images are read; `draw` and `mix` give one
+    view of each image, to look at.
+    """
 
-    def __init__(self, encoder: nn.Module, options: AugMixOptions | None = None) -> None:
-        super().__init__(encoder)
-        self.options = options = options or AugMixOptions()
-        check_alpha(options.alpha)
-        check_loss(options)
-        check_range("severity", options.severity, 0.1, 10)
-        check_range("width", options.width, 1, 100)
-        check_range("depth", options.depth, 0, 100)
-        check_range("jsd_weight", options.jsd_weight)
-        if options.loss != "ce":
-            raise UserError(
-                f"method.loss={options.loss} does not go with augmix, whose divergence compares "
-                "distributions over the "
-                "classes; use method.loss=ce, or method.name=mixup_cutmix for a binary cross-entropy"
-            )
+    options_class = AugMixOptions
 
-    def view_transform(self) -> Callable[[Any], Any]:
+    def view_transforms(self) -> Sequence[Callable[[Any], Any]]:
         options = self.options
-        return AugMixView(options.severity, options.width, options.depth, options.alpha)
+        view = AugMixView(options.severity, options.width, options.depth, options.alpha)
+        return [view] * (VIEWS - 1)
+
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> AugMixDraw:
+        return AugMixDraw(torch.randint(2**31, (count,), generator=rng).tolist())
+
+    def mix(self, images: Tensor, labels: Tensor, draw: AugMixDraw) -> Mixed:
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
+        pixels = ((images.float().cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+        view, before, views = self.view_transforms()[0], np.random.get_state(), []
+        for seed, one in zip(draw.seeds, pixels.permute(0, 2, 3, 1).numpy(), strict=True):
+            np.random.seed(seed)
+            views.append(torch.from_numpy(view(Image.fromarray(one))).permute(2, 0, 1) / 255)
+        np.random.set_state(before)
+        mixed = ((torch.stack(views) - mean) / std).to(images.device, images.dtype)
+        return Mixed(mixed, images.new_ones(len(images), 1, *images.shape[2:]))
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         if images.ndim != 4 or images.shape[1] % VIEWS or images.shape[1] == 3:
             raise UserError(
                 f"augmix needs {VIEWS} views of each image beside each other in the channels, (N, 9, H, W), "
-                f"but got {tuple(images.shape)}; give the data set the method's view_transform()"
+                f"but got {tuple(images.shape)}; give the data set the method's view_transforms()"
             )
         clean, *others = self.encoder(torch.cat(images.chunk(VIEWS, dim=1))).chunk(VIEWS)
         ce, jsd = label_loss(clean, labels, self.options), jensen_shannon([clean, *others])

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from automix_transfer.mixing.base import StepOutput
-from automix_transfer.mixing.checks import check_blocks, check_range
-from automix_transfer.mixing.losses import LossOptions, check_batch, check_loss, label_loss, target_loss
-from automix_transfer.mixing.methods.mixup import check_alpha
-from automix_transfer.mixing.methods.vanilla import SingleEncoderMethod
+from automix_transfer.mixing.base import Mixed, StepOutput
+from automix_transfer.mixing.checks import between, blocks_problem, check_blocks, checked, positive
+from automix_transfer.mixing.draw import Draw, draw_gamma
+from automix_transfer.mixing.losses import target_loss
+from automix_transfer.mixing.pairs import PairMethod, PairOptions
 from automix_transfer.mixing.parts.comixup_solver import label_outputs
 from automix_transfer.mixing.parts.mincut import in_threads
 from automix_transfer.mixing.parts.saliency import block_shares, enlarge, input_saliency, saliency_with_loss
@@ -23,12 +23,11 @@ from automix_transfer.models.encoders import EncoderInfo
 
 
 @dataclass
-class CoMixupOptions(LossOptions):
+class CoMixupOptions(PairOptions):
     """Options of `CoMixup`, named as in its paper, besides those of the loss.
 
     Attributes:
         alpha: weights of the inputs in the prior ~ Dirichlet(α), anew for each partition.
-        probability: of mixing a batch.
         blocks: cells a side.
         partition: images that are mixed with each other (20 of 100 on CIFAR, 16 on ImageNet).
         beta, gamma, eta: weights of smooth masks, of outputs that show the same, and of the prior.
@@ -40,26 +39,24 @@ class CoMixupOptions(LossOptions):
             saliency.
     """
 
-    alpha: float = 2.0
-    probability: float = 1.0
-    blocks: int = 4
-    partition: int = 20
-    beta: float = 0.32
-    gamma: float = 1.0
-    eta: float = 0.05
-    tau: float = 0.83
-    omega: float = 0.001
-    distance_pool: int = 8
-    rounds: int = 4
-    clean_weight: float = 1.0
+    alpha: float = positive(2.0)
+    blocks: int = checked(4, lambda blocks: blocks_problem([blocks]))
+    partition: int = between(20, 2)
+    beta: float = between(0.32)
+    gamma: float = between(1.0)
+    eta: float = between(0.05)
+    tau: float = between(0.83)
+    omega: float = between(0.001, 0, 1)
+    distance_pool: int = between(8, 1)
+    rounds: int = between(4, 1, 1000)
+    clean_weight: float = between(1.0)
 
 
 @dataclass(frozen=True)
-class CoMixupDraw:
-    """Whether to mix, each image's weight (N,) within its partition, and the first labels (N, cells), numbers
-    within the partition."""
+class CoMixupDraw(Draw):
+    """Each image's weight (N,) within its partition, and the first labels (N, cells), numbers within the
+    partition."""
 
-    apply: bool
     weights: Tensor
     start: Tensor
 
@@ -67,19 +64,6 @@ class CoMixupDraw:
 def partitions(count: int, size: int) -> list[tuple[int, int]]:
     """[begin, end) of the parts of a batch that are mixed with each other."""
     return [(begin, min(begin + size, count)) for begin in range(0, count, size)]
-
-
-def draw_comixup(count: int, options: CoMixupOptions, rng: torch.Generator | None) -> CoMixupDraw:
-    """Dirichlet weights and random labels for each partition, and the coin."""
-    gamma = torch._standard_gamma(
-        torch.full((count,), options.alpha, dtype=torch.float64), generator=rng
-    ).clamp(min=1e-300)
-    uniform = torch.rand(count, options.blocks**2, generator=rng)
-    start = torch.empty(uniform.shape, dtype=torch.int64)
-    for begin, end in partitions(count, options.partition):
-        gamma[begin:end] /= gamma[begin:end].sum()
-        start[begin:end] = (uniform[begin:end] * (end - begin)).long().clamp(max=end - begin - 1)
-    return CoMixupDraw(float(torch.rand((), generator=rng)) < options.probability, gamma, start)
 
 
 def similarity(saliency: Tensor, omega: float, pool: int) -> Tensor:
@@ -132,73 +116,70 @@ def solve_shares(
     return [torch.from_numpy(part).float().unflatten(1, (b, b)) for part in found]
 
 
-def apply_comixup(
-    images: Tensor, labels: Tensor, draw: CoMixupDraw, saliency: Tensor, classes: int, options: CoMixupOptions
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mixed images (N, C, H, W), their soft labels (N, K) by area, and each output's share of its own input
-    (N, 1, H, W)."""
-    size, b = (images.shape[2], images.shape[3]), options.blocks
-    check_blocks("blocks", [b], size)
-    pieces = images.unflatten(3, (b, -1)).unflatten(2, (b, -1))  # (N, C, b, h, b, w)
-    one_hot = functional.one_hot(labels, classes).float()
-    mixed, targets, own = [], [], []
-    for (begin, end), shares in zip(
-        partitions(len(images), options.partition), solve_shares(saliency, draw, options), strict=True
-    ):
-        shares = shares.to(images.device)
-        with torch.autocast(images.device.type, enabled=False):  # it would round the images
-            part = torch.einsum("myxn,ncyhxw->mcyhxw", shares.to(images.dtype), pieces[begin:end])
-        mixed.append(part.reshape(end - begin, -1, *size))
-        targets.append(shares.mean(dim=(1, 2)) @ one_hot[begin:end])
-        own.append(shares.diagonal(dim1=0, dim2=3).permute(2, 0, 1))
-    return torch.cat(mixed), torch.cat(targets), enlarge(torch.cat(own), size).to(images.dtype)
-
-
-class CoMixup(SingleEncoderMethod):
+class CoMixup(PairMethod):
     """Cross-entropy against the soft labels of jointly mixed images."""
 
-    def __init__(self, encoder: nn.Module, options: CoMixupOptions | None = None) -> None:
-        super().__init__(encoder)
-        self.options = options = options or CoMixupOptions()
-        self.classes = 0  # as the run says, or as the encoder's classifier has them
-        check_alpha(options.alpha)
-        check_loss(options)
-        check_range("probability", options.probability, 0, 1)
-        check_blocks("blocks", [options.blocks])
-        check_range("partition", options.partition, 2)
-        check_range("rounds", options.rounds, 1, 1000)
-        check_range("distance_pool", options.distance_pool, 1)
-        check_range("omega", options.omega, 0, 1)
-        for key in ("beta", "gamma", "eta", "tau", "clean_weight"):
-            check_range(key, getattr(options, key))
+    options_class = CoMixupOptions
 
-        if options.clean_weight and options.probability < 1:
-            self.uneven_passes = f"probability={options.probability:g}"
+    def __init__(self, encoder: nn.Module, options: CoMixupOptions | None = None) -> None:
+        super().__init__(encoder, options)
+        if self.options.clean_weight and self.options.probability < 1:
+            self.uneven_passes = {"probability": 1}
+        self.classes = 0  # as the run says, or as the encoder's classifier has them
 
     def prepare(self, info: EncoderInfo) -> None:
+        super().prepare(info)
         self.classes = info.num_classes
-        check_blocks("blocks", [self.options.blocks], (info.image_size, info.image_size))
 
-    def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
-        check_batch(images, labels)
-        check_blocks("blocks", [self.options.blocks], (images.shape[2], images.shape[3]))
-        draw = draw_comixup(len(images), self.options, rng)
-        if not draw.apply:
-            loss = label_loss(self.encoder(images), labels, self.options)
-            return StepOutput(loss, {"loss_ce": loss.detach()})
-        return self.step(images, labels, draw)
+    def check_size(self, size: tuple[int, int]) -> None:
+        check_blocks("blocks", [self.options.blocks], size)
+
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> CoMixupDraw:
+        """Dirichlet weights and random labels for each partition, and the coin. There is no λ that could be
+        given."""
+        self.check_size(size)
+        weights = draw_gamma((count,), self.options.alpha, rng)
+        uniform = torch.rand(count, self.options.blocks**2, generator=rng)
+        start = torch.empty(uniform.shape, dtype=torch.int64)
+        for begin, end in partitions(count, self.options.partition):
+            weights[begin:end] /= weights[begin:end].sum()
+            start[begin:end] = (uniform[begin:end] * (end - begin)).long().clamp(max=end - begin - 1)
+        return CoMixupDraw(weights, start, apply=self.toss(rng))
+
+    def mix(self, images: Tensor, labels: Tensor, draw: CoMixupDraw) -> Mixed:
+        return self.mix_salient(images, labels, draw, input_saliency(self.encoder, images, labels))
+
+    def mix_salient(self, images: Tensor, labels: Tensor, draw: CoMixupDraw, saliency: Tensor) -> Mixed:
+        """Mix images (N, C, H, W) by their saliency (N, H, W); soft labels by area, masks of each output's
+        own input."""
+        self.classes = self.classes or find_classifier(self.encoder).out_features
+        size, b = (images.shape[2], images.shape[3]), self.options.blocks
+        pieces = images.unflatten(3, (b, -1)).unflatten(2, (b, -1))  # (N, C, b, h, b, w)
+        one_hot = functional.one_hot(labels, self.classes).float()
+        mixed, targets, own = [], [], []
+        parts = partitions(len(images), self.options.partition)
+        for (begin, end), shares in zip(parts, solve_shares(saliency, draw, self.options), strict=True):
+            shares = shares.to(images.device)
+            with torch.autocast(images.device.type, enabled=False):  # it would round the images
+                part = torch.einsum("myxn,ncyhxw->mcyhxw", shares.to(images.dtype), pieces[begin:end])
+            mixed.append(part.reshape(end - begin, -1, *size))
+            targets.append(shares.mean(dim=(1, 2)) @ one_hot[begin:end])
+            own.append(shares.diagonal(dim1=0, dim2=3).permute(2, 0, 1))
+        mask = enlarge(torch.cat(own), size).to(images.dtype)
+        return Mixed(torch.cat(mixed), mask, targets=torch.cat(targets))
 
     def step(self, images: Tensor, labels: Tensor, draw: CoMixupDraw) -> StepOutput:
-        """The loss on jointly mixed images."""
         clean = None
         if self.options.clean_weight:
             saliency, clean = saliency_with_loss(self.encoder, images, labels, self.options)
         else:
             saliency = input_saliency(self.encoder, images, labels)
-        self.classes = self.classes or find_classifier(self.encoder).out_features
-        mixed, targets, own = apply_comixup(images, labels, draw, saliency, self.classes, self.options)
-        loss = target_loss(self.encoder(mixed), targets, self.options)
+        mixed = self.mix_salient(images, labels, draw, saliency)
+        assert mixed.targets is not None
+        loss = target_loss(self.encoder(mixed.images), mixed.targets, self.options)
         metrics = {"loss_mce": loss.detach()}
         if clean is not None:
             loss, metrics["loss_ce"] = loss + self.options.clean_weight * clean, clean.detach()
-        return StepOutput(loss, metrics, mixed=mixed, mask=own)
+        return StepOutput(loss, metrics, mixed=mixed.images, mask=mixed.mask)

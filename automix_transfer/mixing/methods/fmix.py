@@ -6,20 +6,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from automix_transfer.mixing.checks import check_choice, check_range
-from automix_transfer.mixing.pairs import (
-    MixDraw,
-    Mixed,
-    PairMethod,
-    PairOptions,
-    draw_mix,
-    partners_of,
-    paste,
-)
-
-SPECTRA = ("paper", "released")
+from automix_transfer.mixing.base import Mixed
+from automix_transfer.mixing.checks import between, one_of
+from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.pairs import PairMethod, PairOptions, partners_of, paste
 
 
 @dataclass
@@ -28,31 +20,16 @@ class FMixOptions(PairOptions):
     takes its real and imaginary parts from two rows of the frequency axis, so that masks are bands (kept
     because the published numbers may come from it)."""
 
-    decay: float = 3.0
-    spectrum: str = "paper"
+    decay: float = between(3.0, 0, 100)
+    spectrum: str = one_of("paper", "paper", "released")
 
 
 @dataclass(frozen=True)
-class FMixDraw(MixDraw):
+class FMixDraw(PairDraw):
     """The noise (H, W//2 + 1, 2), and whether λ·H·W pixels are rounded up."""
 
     noise: Tensor
     up: bool
-
-
-def draw_fmix(
-    count: int,
-    size: tuple[int, int],
-    options: FMixOptions,
-    rng: torch.Generator | None,
-    lam: float | None = None,
-) -> FMixDraw:
-    """One λ, one noise and one coin for the batch."""
-    pairs = draw_mix(count, options, rng, lam)
-    noise = torch.randn(size[0], size[1] // 2 + 1, 2, generator=rng, dtype=torch.float64)
-    return FMixDraw(
-        pairs.lam, pairs.permutation, pairs.apply, noise, bool(torch.rand((), generator=rng) < 0.5)
-    )
 
 
 def fmix_mask(
@@ -79,31 +56,20 @@ def fmix_mask(
     return mask.view(height, width)
 
 
-def apply_fmix(images: Tensor, draw: FMixDraw, options: FMixOptions) -> Mixed:
-    """Image i (N, C, H, W) where the mask is 1, its partner elsewhere; label: the λ that was drawn."""
-    size = (images.shape[2], images.shape[3])
-    mask = fmix_mask(draw.noise, size, draw.lam, draw.up, options.decay, options.spectrum).to(
-        images.device, images.dtype
-    )
-    masks = mask.expand(len(images), 1, *size)
-    return Mixed(paste(images, partners_of(images, draw), masks), masks, draw.lam)
-
-
 class FMix(PairMethod):
-    """Eq. 2 on images cut along random contours. One mask a batch."""
+    """Eq. 2 on images cut along random contours. One mask a batch; the label is the λ that was drawn."""
 
-    options: FMixOptions
-
-    def __init__(self, encoder: nn.Module, options: FMixOptions | None = None) -> None:
-        options = options or FMixOptions()
-        super().__init__(encoder, options)
-        check_range("decay", options.decay, 0, 100)
-        check_choice("spectrum", options.spectrum, SPECTRA)
+    options_class = FMixOptions
 
     def draw(
         self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
     ) -> FMixDraw:
-        return draw_fmix(count, size, self.options, rng, lam)
+        pairs = super().draw(count, size, rng, lam)
+        noise = torch.randn(size[0], size[1] // 2 + 1, 2, generator=rng, dtype=torch.float64)
+        return FMixDraw(**vars(pairs), noise=noise, up=bool(torch.rand((), generator=rng) < 0.5))
 
-    def apply_draw(self, images: Tensor, labels: Tensor, draw: FMixDraw) -> Mixed:
-        return apply_fmix(images, draw, self.options)
+    def mix(self, images: Tensor, labels: Tensor, draw: FMixDraw) -> Mixed:
+        size, options = (images.shape[2], images.shape[3]), self.options
+        mask = fmix_mask(draw.noise, size, draw.lam, draw.up, options.decay, options.spectrum)
+        masks = mask.to(images.device, images.dtype).expand(len(images), 1, *size)
+        return Mixed(paste(images, partners_of(images, draw), masks), masks, draw.lam)

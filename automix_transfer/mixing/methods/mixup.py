@@ -5,56 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from automix_transfer.errors import UserError
-from automix_transfer.mixing.base import StepOutput
-from automix_transfer.mixing.draw import PairDraw, draw_pairs
-from automix_transfer.mixing.losses import LossOptions, check_batch, check_loss, pair_loss
-from automix_transfer.mixing.methods.vanilla import SingleEncoderMethod
+from automix_transfer.mixing.base import Mixed
+from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.pairs import PairMethod, PairOptions, partners_of
 
 
 @dataclass
-class MixUpOptions(LossOptions):
+class MixUpOptions(PairOptions):
     """``alpha``: λ ~ Beta(α, α). Appendix A.1: 1 for CIFAR and large encoders, 0.2 for ResNet-18 on
     Tiny-ImageNet and ImageNet."""
 
-    alpha: float = 1.0
+
+def combine(values: Tensor, draw: PairDraw) -> Tensor:
+    """λ·h_i + (1-λ)·h_j of images, feature maps or tokens (N, ...)."""
+    return torch.lerp(partners_of(values, draw), values, draw.lam)
 
 
-def apply_mixup(images: Tensor, draw: PairDraw) -> Tensor:
-    """λ·x_i + (1-λ)·x_j for images (N, C, H, W)."""
-    return torch.lerp(images[draw.permutation.to(images.device)], images, draw.lam)
-
-
-class MixUp(SingleEncoderMethod):
+class MixUp(PairMethod):
     """Eq. 2 on linear combinations; one λ a batch."""
 
-    def __init__(self, encoder: nn.Module, options: MixUpOptions | None = None) -> None:
-        super().__init__(encoder)
-        self.options = options or MixUpOptions()
-        check_alpha(self.options.alpha)
-        check_loss(self.options)
+    options_class = MixUpOptions
 
-    def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
-        check_batch(images, labels)
-        draw = draw_pairs(len(images), self.options.alpha, rng)
-        mixed = apply_mixup(images, draw)
-        loss = pair_loss(
-            self.encoder(mixed), labels, labels[draw.permutation.to(labels.device)], draw.lam, self.options
-        )
+    def mix(self, images: Tensor, labels: Tensor, draw: PairDraw) -> Mixed:
         mask = images.new_full((len(images), 1, *images.shape[2:]), draw.lam)
-        return StepOutput(
-            loss,
-            {"loss_mce": loss.detach()},
-            mixed=mixed,
-            mask=mask,
-            permutation=draw.permutation,
-            lam=draw.lam,
-        )
-
-
-def check_alpha(alpha: float) -> None:
-    """α of Beta(α, α) must be a positive number."""
-    if not 0 < alpha < float("inf"):
-        raise UserError(f"method.alpha is {alpha}; Beta(α, α) needs a positive number, e.g. 1.0")
+        return Mixed(combine(images, draw), mask, draw.lam)

@@ -9,24 +9,15 @@ the optimum itself is found by one minimum cut a sample.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from automix_transfer.mixing.base import StepOutput
-from automix_transfer.mixing.checks import check_blocks, check_range
-from automix_transfer.mixing.losses import pair_loss
-from automix_transfer.mixing.pairs import (
-    MixDraw,
-    Mixed,
-    PairMethod,
-    PairOptions,
-    blend,
-    draw_mix,
-    pair_output,
-    partners_of,
-)
+from automix_transfer.mixing.base import Mixed, StepOutput
+from automix_transfer.mixing.checks import between, blocks_problem, check_blocks, checked
+from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.pairs import PairMethod, PairOptions, blend
 from automix_transfer.mixing.parts.grid_labels import solve_grid
 from automix_transfer.mixing.parts.saliency import (
     block_means,
@@ -57,32 +48,24 @@ class PuzzleMixOptions(PairOptions):
             1: Tiny-ImageNet).
     """
 
-    blocks: list[int] = field(default_factory=lambda: [2, 4, 8, 16])
-    levels: int = 3
-    beta: float = 1.2
-    gamma: float = 0.5
-    eta: float = 0.2
-    seam_size: int = 4
+    blocks: list[int] = checked([2, 4, 8, 16], blocks_problem)
+    levels: int = between(3, 2, 16)
+    beta: float = between(1.2)
+    # above 1 a pair of blocks could be paid for differing, and no cut would be the optimum
+    gamma: float = between(0.5, 0, 1)
+    eta: float = between(0.2)
+    seam_size: int = between(4, 1)
     transport: bool = True
-    transport_strength: float = 0.8
-    transport_size: int = 4
-    clean_weight: float = 0.0
+    transport_strength: float = between(0.8)
+    transport_size: int = between(4)
+    clean_weight: float = between(0.0)
 
 
 @dataclass(frozen=True)
-class PuzzleMixDraw(MixDraw):
+class PuzzleMixDraw(PairDraw):
     """The number of blocks a side."""
 
     blocks: int
-
-
-def draw_puzzlemix(
-    count: int, options: PuzzleMixOptions, rng: torch.Generator | None, lam: float | None = None
-) -> PuzzleMixDraw:
-    """One λ, one permutation and one number of blocks for the batch."""
-    pairs = draw_mix(count, options, rng, lam)
-    blocks = options.blocks[int(torch.randint(len(options.blocks), (), generator=rng))]
-    return PuzzleMixDraw(pairs.lam, pairs.permutation, pairs.apply, blocks)
 
 
 def mask_problem(
@@ -161,38 +144,6 @@ def solve_masks(
     return 1 - torch.from_numpy(labels).to(shares.device, torch.float32) / (options.levels - 1)
 
 
-def apply_puzzlemix(
-    images: Tensor,
-    draw: PuzzleMixDraw,
-    saliency: Tensor,
-    options: PuzzleMixOptions,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> Mixed:
-    """Mix normalised images (N, C, H, W) by their saliency (N, H, W); the label of i is the mean of its mask."""
-    size, grid = (images.shape[2], images.shape[3]), (draw.blocks, draw.blocks)
-    check_blocks("blocks", [draw.blocks], size)
-    plain = images.float()
-    if len(mean) == images.shape[1]:
-        plain = plain * torch.tensor(std, device=images.device).view(-1, 1, 1) + torch.tensor(
-            mean, device=images.device
-        ).view(-1, 1, 1)
-    partner = draw.permutation.to(images.device)
-    shares = block_shares(saliency, grid)
-    masks = solve_masks(plain.nan_to_num(), shares, draw, options)
-    own, other = images, images[partner]
-    if options.transport:
-        moving = transport_blocks(size, draw.blocks, options.transport_size)
-        fine = block_shares(saliency, moving) if moving != grid else shares
-        shown = enlarge(masks, moving).squeeze(1)
-        own = move_blocks(own, plan_transport(fine, shown, options.transport_strength), moving)
-        other = move_blocks(
-            other, plan_transport(fine[partner], 1 - shown, options.transport_strength), moving
-        )
-    mask = enlarge(masks, size)
-    return Mixed(blend(own, other, mask), mask.to(images.dtype), masks.mean(dim=(1, 2)))
-
-
 def transport_blocks(size: tuple[int, int], blocks: int, pixels: int) -> tuple[int, int]:
     """Blocks (h, w) that move: the mask's, or parts of them of at most ``pixels`` a side that divide them.
 
@@ -212,22 +163,15 @@ def transport_blocks(size: tuple[int, int], blocks: int, pixels: int) -> tuple[i
 
 
 class PuzzleMix(PairMethod):
-    """Eq. 2 on the best puzzle of both images, found anew for each batch."""
+    """Eq. 2 on the best puzzle of both images, found anew for each batch; the label of i is the mean of its
+    mask."""
 
-    options: PuzzleMixOptions
+    options_class = PuzzleMixOptions
 
     def __init__(self, encoder: nn.Module, options: PuzzleMixOptions | None = None) -> None:
-        options = options or PuzzleMixOptions()
         super().__init__(encoder, options)
-        check_range("levels", options.levels, 2, 16)
-        # above 1 a pair of blocks could be paid for differing, and no cut would be the optimum
-        check_range("gamma", options.gamma, 0, 1)
-        check_range("seam_size", options.seam_size, 1)
-        for key in ("beta", "eta", "transport_strength", "transport_size", "clean_weight"):
-            check_range(key, getattr(options, key))
-        check_blocks("blocks", options.blocks)
-        if options.clean_weight and options.probability < 1:
-            self.uneven_passes = f"probability={options.probability:g}"
+        if self.options.clean_weight and self.options.probability < 1:
+            self.uneven_passes = {"probability": 1}
 
     def check_size(self, size: tuple[int, int]) -> None:
         check_blocks("blocks", self.options.blocks, size)
@@ -235,23 +179,40 @@ class PuzzleMix(PairMethod):
     def draw(
         self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
     ) -> PuzzleMixDraw:
+        """One λ, one permutation and one number of blocks for the batch."""
         self.check_size(size)
-        return draw_puzzlemix(count, self.options, rng, lam)
+        pairs, blocks = super().draw(count, size, rng, lam), self.options.blocks
+        return PuzzleMixDraw(**vars(pairs), blocks=blocks[int(torch.randint(len(blocks), (), generator=rng))])
 
-    def apply_draw(self, images: Tensor, labels: Tensor, draw: PuzzleMixDraw) -> Mixed:
-        return apply_puzzlemix(
-            images, draw, input_saliency(self.encoder, images, labels), self.options, self.mean, self.std
-        )
+    def mix(self, images: Tensor, labels: Tensor, draw: PuzzleMixDraw) -> Mixed:
+        return self.mix_salient(images, draw, input_saliency(self.encoder, images, labels))
+
+    def mix_salient(self, images: Tensor, draw: PuzzleMixDraw, saliency: Tensor) -> Mixed:
+        """Mix normalised images (N, C, H, W) by their saliency (N, H, W)."""
+        options, size, grid = self.options, (images.shape[2], images.shape[3]), (draw.blocks, draw.blocks)
+        plain = images.float()
+        if len(self.mean) == images.shape[1]:
+            mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
+            plain = plain * std + mean
+        partner = draw.permutation.to(images.device)
+        shares = block_shares(saliency, grid)
+        masks = solve_masks(plain.nan_to_num(), shares, draw, options)
+        own, other = images, images[partner]
+        if options.transport:
+            moving = transport_blocks(size, draw.blocks, options.transport_size)
+            fine = block_shares(saliency, moving) if moving != grid else shares
+            shown, strength = enlarge(masks, moving).squeeze(1), options.transport_strength
+            own = move_blocks(own, plan_transport(fine, shown, strength), moving)
+            other = move_blocks(other, plan_transport(fine[partner], 1 - shown, strength), moving)
+        mask = enlarge(masks, size)
+        return Mixed(blend(own, other, mask), mask.to(images.dtype), masks.mean(dim=(1, 2)))
 
     def step(self, images: Tensor, labels: Tensor, draw: PuzzleMixDraw) -> StepOutput:
         if not self.options.clean_weight:
             return super().step(images, labels, draw)
         saliency, clean = saliency_with_loss(self.encoder, images, labels, self.options)
-        mixed = apply_puzzlemix(images, draw, saliency, self.options, self.mean, self.std)
-        loss = pair_loss(
-            self.encoder(mixed.images), labels, partners_of(labels, draw), mixed.lam, self.options
-        )
-        output = pair_output(loss, mixed, draw)
-        output.loss = loss + self.options.clean_weight * clean
+        mixed = self.mix_salient(images, draw, saliency)
+        output = self.classified(self.encoder(mixed.images), labels, draw, mixed)
+        output.loss = output.loss + self.options.clean_weight * clean
         output.metrics["loss_ce"] = clean.detach()
         return output

@@ -6,15 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from automix_transfer.mixing.checks import check_choice
-from automix_transfer.mixing.pairs import MixDraw, Mixed, PairMethod, PairOptions, partners_of, paste
+from automix_transfer.mixing.base import Mixed
+from automix_transfer.mixing.checks import one_of
+from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.pairs import PairMethod, PairOptions, partners_of, paste
 from automix_transfer.mixing.parts.boxes import box_masks, box_share, centred_box, cut_side
 from automix_transfer.mixing.parts.detector import saliency_as_published, saliency_uint8
-
-DETECTORS = ("uint8", "as_published")
-BOXES = ("pair", "batch")
 
 
 @dataclass
@@ -24,8 +23,8 @@ class SaliencyMixOptions(PairOptions):
     partner's salient pixel, as the method's paper says; or ``batch``: one for all, from the first partner, as
     in the released code."""
 
-    detector: str = "uint8"
-    box: str = "pair"
+    detector: str = one_of("uint8", "uint8", "as_published")
+    box: str = one_of("pair", "pair", "batch")
 
 
 def salient_pixels(
@@ -44,36 +43,20 @@ def salient_pixels(
     return [(place // width, place % width) for place in maps.flatten(1).argmax(dim=1).tolist()]
 
 
-def apply_saliencymix(
-    images: Tensor,
-    draw: MixDraw,
-    options: SaliencyMixOptions,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> Mixed:
-    """Images (N, C, H, W) with the surroundings of their partner's salient pixel; label: the realised area of
-    each box."""
-    size = (images.shape[2], images.shape[3])
-    sides = cut_side(size[0], draw.lam), cut_side(size[1], draw.lam)
-    partners = partners_of(images, draw)
-    seen = partners[:1] if options.box == "batch" else partners
-    boxes = [centred_box(centre, sides, size) for centre in salient_pixels(seen, options, mean, std)]
-    mask = box_masks(boxes, images)
-    shares = [1 - box_share(box, size) for box in boxes]
-    lam = shares[0] if options.box == "batch" else torch.tensor(shares, device=images.device)
-    return Mixed(paste(images, partners, mask), mask, lam)
-
-
 class SaliencyMix(PairMethod):
-    """Eq. 2 on images with the salient part of their partner."""
+    """Eq. 2 on images with the surroundings of their partner's salient pixel; label: the realised area of
+    each box."""
 
-    options: SaliencyMixOptions
+    options_class = SaliencyMixOptions
 
-    def __init__(self, encoder: nn.Module, options: SaliencyMixOptions | None = None) -> None:
-        options = options or SaliencyMixOptions()
-        super().__init__(encoder, options)
-        check_choice("detector", options.detector, DETECTORS)
-        check_choice("box", options.box, BOXES)
-
-    def apply_draw(self, images: Tensor, labels: Tensor, draw: MixDraw) -> Mixed:
-        return apply_saliencymix(images, draw, self.options, self.mean, self.std)
+    def mix(self, images: Tensor, labels: Tensor, draw: PairDraw) -> Mixed:
+        size, one_box = (images.shape[2], images.shape[3]), self.options.box == "batch"
+        sides = cut_side(size[0], draw.lam), cut_side(size[1], draw.lam)
+        partners = partners_of(images, draw)
+        seen = partners[:1] if one_box else partners
+        centres = salient_pixels(seen, self.options, self.mean, self.std)
+        boxes = [centred_box(centre, sides, size) for centre in centres]
+        mask = box_masks(boxes, images)
+        shares = [1 - box_share(box, size) for box in boxes]
+        lam = shares[0] if one_box else torch.tensor(shares, device=images.device)
+        return Mixed(paste(images, partners, mask), mask, lam)

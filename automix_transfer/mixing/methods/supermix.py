@@ -1,25 +1,26 @@
 """SuperMix (Dabouei et al., 2021): masks optimised until a trained network sees all of the mixed images.
 Offline by nature.
 
-`optimise_masks` mixes one batch, `transfer/supermix_writer.py` writes a whole data set of them, and the
-method here trains on it.
+`SuperMix.mix` mixes one batch, as its encoder sees it; `training/supermix_writer.py` writes a whole data set
+of such batches with a trained network, and a run trains on it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from automix_transfer.errors import UserError
-from automix_transfer.mixing.base import StepOutput
-from automix_transfer.mixing.checks import check_range
-from automix_transfer.mixing.losses import LossOptions, check_loss, label_loss, target_loss
-from automix_transfer.mixing.methods.mixup import check_alpha
-from automix_transfer.mixing.methods.vanilla import SingleEncoderMethod
+from automix_transfer.mixing.base import Mixed, SingleEncoderMethod, StepOutput
+from automix_transfer.mixing.checks import between, positive
+from automix_transfer.mixing.draw import Draw, draw_gamma
+from automix_transfer.mixing.losses import LossOptions, label_loss, target_loss
 
 
 @dataclass
@@ -37,119 +38,43 @@ class SuperMixOptions(LossOptions):
             the others are dropped).
     """
 
-    alpha: float = 3.0
-    images: int = 2
-    sparsity: float = 25.0
-    iterations: int = 50
-    mask_size: int = 8
-    sigma: float = 1.0
-    enough: float = 1.0
+    alpha: float = positive(3.0)
+    images: int = between(2, 2, 64)
+    sparsity: float = between(25.0)
+    iterations: int = between(50, 1)
+    mask_size: int = between(8, 2)
+    sigma: float = between(1.0, 0, 100)
+    enough: float = between(1.0, 0, 1)
 
 
 @dataclass(frozen=True)
-class SuperMixDraw:
+class SuperMixDraw(Draw):
     """For each output the images it is made of and their shares, both (N, K)."""
 
     members: Tensor
     shares: Tensor
 
+    def with_partners(self, permutation: Tensor) -> Self:
+        """Each image with its partner and half of both."""
+        members = torch.stack([torch.arange(len(permutation)), permutation], dim=1)
+        return replace(self, members=members, shares=torch.full(members.shape, 0.5))
+
 
 @dataclass(frozen=True)
-class SuperMixed:
-    """Images (N, C, H, W), masks (N, K, H, W) that sum to 1 in each pixel, targets (N, classes), and which of
-    them succeeded (N,)."""
+class SuperMixed(Mixed):
+    """``mask`` is of the first image; ``masks`` (N, K, H, W) of all sum to 1 in each pixel; ``success`` (N,):
+    which outputs the network recognises."""
 
-    images: Tensor
-    masks: Tensor
-    targets: Tensor
-    success: Tensor
+    masks: Tensor = field(kw_only=True)
+    success: Tensor = field(kw_only=True)
 
 
-def check_supermix(options: SuperMixOptions) -> None:
-    """Refuse options out of range."""
-    check_alpha(options.alpha)
-    check_loss(options)
-    check_range("images", options.images, 2, 64)
-    check_range("iterations", options.iterations, 1)
-    check_range("mask_size", options.mask_size, 2)
-    check_range("sparsity", options.sparsity)
-    check_range("sigma", options.sigma, 0, 100)
-    check_range("enough", options.enough, 0, 1)
-
-
-def draw_supermix(count: int, options: SuperMixOptions, rng: torch.Generator | None) -> SuperMixDraw:
-    """A random cycle through the batch: output i holds K images that follow each other on it; Dirichlet
-    shares."""
-    if count < options.images:
-        raise UserError(
-            f"a batch of {count} images cannot give mixes of method.images={options.images} different ones; "
-            "use larger batches"
-        )
-    order = torch.randperm(count, generator=rng)
-    members = torch.stack([order.roll(-shift) for shift in range(options.images)], dim=1)
-    gamma = torch._standard_gamma(
-        torch.full((count, options.images), options.alpha, dtype=torch.float64), generator=rng
-    )
-    gamma = gamma.clamp(min=1e-300)
-    return SuperMixDraw(members, (gamma / gamma.sum(dim=1, keepdim=True)).float())
-
-
-def normalized_masks(parameters: Tensor, size: tuple[int, int]) -> Tensor:
+def normalized_masks(parameters: Tensor, size: Sequence[int]) -> Tensor:
     """Masks (N, K, H, W) of parameters (N, K, w, w): enlarged, through a sigmoid, divided by their sum."""
-    masks = torch.sigmoid(functional.interpolate(parameters, size=size, mode="bilinear", align_corners=False))
+    masks = functional.interpolate(
+        parameters, size=list(size), mode="bilinear", align_corners=False
+    ).sigmoid()
     return masks / masks.sum(dim=1, keepdim=True)
-
-
-def optimise_masks(
-    teacher: nn.Module, images: Tensor, draw: SuperMixDraw, options: SuperMixOptions
-) -> SuperMixed:
-    """Mix images (N, C, H, W) as the teacher sees them (its normalisation, eval mode).
-
-    Target: the shares of the classes that it gives the single images. Loss: KL(target ‖ teacher) +
-        λ_s·mean|M(M - 1)|; a step along the
-    smoothed gradient ĝ of length clamp(loss / (⟨g, ĝ⟩ + 1e-10), 1e-4, 2000), until the classes of the target
-    are the teacher's first ones.
-    """
-    members, size = draw.members.to(images.device), (images.shape[2], images.shape[3])
-    teacher.eval()
-    with torch.no_grad():
-        logits = teacher(images).float()
-    labels = logits.argmax(dim=1)[members]
-    targets = torch.zeros(len(images), logits.shape[1], device=images.device).scatter_add_(
-        1, labels, draw.shares.to(images.device)
-    )
-    wanted = targets > 0
-    parts = images[members]  # (N, K, C, H, W)
-    parameters = torch.zeros(
-        len(images), members.shape[1], options.mask_size, options.mask_size, device=images.device
-    )
-    success = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-    kernel = gaussian(options.sigma).to(images.device)
-    for _ in range(options.iterations):
-        parameters.requires_grad_(True)
-        masks = normalized_masks(parameters, size)
-        outputs = teacher((masks.unsqueeze(2) * parts).sum(dim=1)).float()
-        loss = functional.kl_div(functional.log_softmax(outputs, dim=1), targets, reduction="none").sum(dim=1)
-        loss = loss + options.sparsity * (masks * (1 - masks)).mean(dim=(1, 2, 3))
-        (gradient,) = torch.autograd.grad(loss[~success].sum(), parameters)
-        with torch.no_grad():
-            gradient = gradient.nan_to_num()
-            smooth = smoothed(gradient, kernel)
-            length = (
-                (loss.abs() / ((gradient * smooth).sum(dim=(1, 2, 3)) + 1e-10))
-                .nan_to_num(nan=1e-4)
-                .clamp(1e-4, 2000)
-            )
-            step = length.view(-1, 1, 1, 1) * smooth
-            parameters = torch.where(success.view(-1, 1, 1, 1), parameters, parameters - step).detach()
-            mixed = (normalized_masks(parameters, size).unsqueeze(2) * parts).sum(dim=1)
-            seen = teacher(mixed).float()
-            lowest = seen.masked_fill(~wanted, torch.inf).amin(dim=1)
-            success = lowest > seen.masked_fill(wanted, -torch.inf).amax(dim=1)
-        if success.float().mean() >= options.enough and success.any():
-            break
-    masks = normalized_masks(parameters, size)
-    return SuperMixed((masks.unsqueeze(2) * parts).sum(dim=1), masks, targets, success)
 
 
 def gaussian(sigma: float) -> Tensor:
@@ -167,23 +92,78 @@ def smoothed(values: Tensor, kernel: Tensor) -> Tensor:
     return functional.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, reach)).view_as(values)
 
 
+def descent(gradient: Tensor, loss: Tensor, kernel: Tensor) -> Tensor:
+    """The step against a gradient (N, K, w, w) of the losses (N,): smoothed, of the length that would end the
+    loss."""
+    smooth = smoothed(gradient, kernel)
+    length = loss.abs() / ((gradient * smooth).sum(dim=(1, 2, 3)) + 1e-10)
+    return length.nan_to_num(nan=1e-4).clamp(1e-4, 2000).view(-1, 1, 1, 1) * smooth
+
+
 class SuperMix(SingleEncoderMethod):
     """Cross-entropy on a data set that holds mixed images with soft labels beside the real ones
     (``data.mixed``)."""
 
-    soft_labels = True
+    options_class = SuperMixOptions
 
-    def __init__(self, encoder: nn.Module, options: SuperMixOptions | None = None) -> None:
-        super().__init__(encoder)
-        self.options = options or SuperMixOptions()
-        check_supermix(self.options)
+    def draw(
+        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
+    ) -> SuperMixDraw:
+        """A random cycle through the batch: output i holds K images that follow each other on it; Dirichlet
+        shares."""
+        images, alpha = self.options.images, self.options.alpha
+        if count < images:
+            raise UserError(
+                f"a batch of {count} images cannot give mixes of method.images={images} different ones; "
+                "use larger batches"
+            )
+        order = torch.randperm(count, generator=rng)
+        members = torch.stack([order.roll(-shift) for shift in range(images)], dim=1)
+        gamma = draw_gamma((count, images), alpha, rng)
+        return SuperMixDraw(members, (gamma / gamma.sum(dim=1, keepdim=True)).float())
+
+    def mix(self, images: Tensor, labels: Tensor, draw: SuperMixDraw) -> SuperMixed:
+        """Mix images (N, C, H, W) by the encoder in eval mode, which says itself what they show: ``labels``
+        are not looked at.
+
+        Target: the shares of the classes that it gives the single images. Loss: KL(target ‖ encoder) +
+        λ_s·mean|M(M - 1)|; a step along the smoothed gradient ĝ of length clamp(loss / (⟨g, ĝ⟩ + 1e-10),
+        1e-4, 2000), until the classes of the target are the encoder's first ones.
+        """
+        options, members, size = self.options, draw.members.to(images.device), images.shape[2:]
+        parts = images[members]  # (N, K, C, H, W)
+        encoder = self.encoder.eval()
+        with torch.no_grad():
+            logits = encoder(images).float()
+        targets = torch.zeros(len(images), logits.shape[1], device=images.device).scatter_add_(
+            1, logits.argmax(dim=1)[members], draw.shares.to(images.device)
+        )
+        wanted, kernel = targets > 0, gaussian(options.sigma).to(images.device)
+        parameters = torch.zeros(*members.shape, options.mask_size, options.mask_size, device=images.device)
+        success = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        for _ in range(options.iterations):
+            parameters.requires_grad_(True)
+            masks = normalized_masks(parameters, size)
+            shares = functional.log_softmax(encoder((masks.unsqueeze(2) * parts).sum(dim=1)).float(), dim=1)
+            loss = functional.kl_div(shares, targets, reduction="none").sum(dim=1)
+            loss = loss + options.sparsity * (masks * (1 - masks)).mean(dim=(1, 2, 3))
+            (gradient,) = torch.autograd.grad(loss[~success].sum(), parameters)
+            with torch.no_grad():
+                step = descent(gradient.nan_to_num(), loss, kernel)
+                parameters = torch.where(success.view(-1, 1, 1, 1), parameters, parameters - step).detach()
+                seen = encoder((normalized_masks(parameters, size).unsqueeze(2) * parts).sum(dim=1)).float()
+                lowest = seen.masked_fill(~wanted, torch.inf).amin(dim=1)
+                success = lowest > seen.masked_fill(wanted, -torch.inf).amax(dim=1)
+            if success.float().mean() >= options.enough and success.any():
+                break
+        masks = normalized_masks(parameters, size)
+        mixed = (masks.unsqueeze(2) * parts).sum(dim=1)
+        return SuperMixed(mixed, masks[:, :1], targets=targets, masks=masks, success=success)
 
     def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
         logits = self.encoder(images)
-        soft = labels.ndim == 2
-        loss = (
-            target_loss(logits.float(), labels.float(), self.options)
-            if soft
-            else label_loss(logits, labels, self.options)
-        )
+        if labels.ndim == 2:
+            loss = target_loss(logits.float(), labels.float(), self.options)
+        else:
+            loss = label_loss(logits, labels, self.options)
         return StepOutput(loss, {"loss_mce": loss.detach()})

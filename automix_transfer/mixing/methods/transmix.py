@@ -3,6 +3,7 @@ token attends to."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -10,15 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from automix_transfer.mixing.base import StepOutput
-from automix_transfer.mixing.checks import check_range
-from automix_transfer.mixing.losses import pair_loss
-from automix_transfer.mixing.methods.mixup_cutmix import (
-    MixUpCutMix,
-    MixUpCutMixOptions,
-    SwitchDraw,
-    apply_switch,
-)
-from automix_transfer.mixing.pairs import pair_output, partners_of
+from automix_transfer.mixing.checks import between
+from automix_transfer.mixing.methods.mixup_cutmix import MixUpCutMix, MixUpCutMixOptions, SwitchDraw
 from automix_transfer.mixing.parts.attention import attention_block, class_attention
 
 
@@ -26,7 +20,7 @@ from automix_transfer.mixing.parts.attention import attention_block, class_atten
 class TransMixOptions(MixUpCutMixOptions):
     """``attention_weight``: of the attention in CutMix's label, beside the area."""
 
-    attention_weight: float = 0.5
+    attention_weight: float = between(0.5, 0, 1)
 
 
 def attention_share(attention: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -44,31 +38,26 @@ def attention_share(attention: Tensor, mask: Tensor, grid: tuple[int, int]) -> T
 
 class TransMix(MixUpCutMix):
     """Eq. 2; on CutMix samples the label is half the area and half the attention of the same forward pass.
-    Needs a class token."""
+    Needs a class token. `mix` gives the area; `step` adds what the pass attends to."""
 
-    options: TransMixOptions
+    options_class = TransMixOptions
     reads_layers = True
 
     def __init__(self, encoder: nn.Module, options: TransMixOptions | None = None) -> None:
-        options = options or TransMixOptions()
         super().__init__(encoder, options)
-        check_range("attention_weight", options.attention_weight, 0, 1)
         attention_block(encoder)
 
     def step(self, images: Tensor, labels: Tensor, draw: SwitchDraw) -> StepOutput:
         if draw.box is None:
             return super().step(images, labels, draw)
-        mixed = apply_switch(images, draw)
+        mixed = self.mix(images, labels, draw)
         with class_attention(self.encoder) as attention:
             logits = self.encoder(mixed.images)
-        patches = attention[0].shape[1]
-        share = attention_share(
-            attention[0], mixed.mask, self.grid((images.shape[2], images.shape[3]), patches)
-        )
+        grid = self.grid((images.shape[2], images.shape[3]), attention[0].shape[1])
+        share = attention_share(attention[0], mixed.mask, grid)
         weight = self.options.attention_weight
-        lam = (1 - weight) * draw.lam + weight * share
-        loss = pair_loss(logits, labels, partners_of(labels, draw), lam, self.options)
-        output = pair_output(loss, mixed, draw)
+        mixed = dataclasses.replace(mixed, lam=(1 - weight) * draw.lam + weight * share)
+        output = self.classified(logits, labels, draw, mixed)
         output.metrics["attention_share"] = share.mean()
         return output
 

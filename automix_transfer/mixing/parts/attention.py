@@ -1,4 +1,5 @@
-"""What the class token of a vision transformer attends to, read on the way, with fused attention or without."""
+"""What the class token of a vision transformer attends to, read on the way, with fused attention or
+without."""
 
 from __future__ import annotations
 

@@ -41,3 +41,16 @@ def box_masks(boxes: list[Box], like: Tensor) -> Tensor:
     columns = torch.arange(width, device=like.device).view(1, 1, 1, -1)
     inside = (rows >= edges[:, 0]) & (rows < edges[:, 1]) & (columns >= edges[:, 2]) & (columns < edges[:, 3])
     return (~inside).to(like.dtype).expand(len(like), 1, height, width)
+
+
+def random_box(
+    sides: tuple[int, int], size: tuple[int, int], rng: torch.Generator | None, inside: bool = False
+) -> Box:
+    """A box of ``sides`` around a uniform centre in an image of ``size`` (H, W), clipped at the border; or
+    moved ``inside``, so that none of it is lost."""
+    y, x = int(torch.randint(size[0], (), generator=rng)), int(torch.randint(size[1], (), generator=rng))
+    if inside:
+        y, x = (
+            min(max(c, s // 2), length - s // 2) for c, s, length in zip((y, x), sides, size, strict=True)
+        )
+    return centred_box((y, x), sides, size)

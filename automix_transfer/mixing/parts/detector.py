@@ -25,7 +25,8 @@ def gray_bytes(pixels: Tensor) -> Tensor:
 
 
 def smooth_bytes(gray: Tensor) -> Tensor:
-    """A 3×3 Gaussian (1 2 1 / 4 in both directions) on integers (N, H, W), mirrored at the border, rounded."""
+    """A 3×3 Gaussian (1 2 1 / 4 in both directions) on integers (N, H, W), mirrored at the border,
+    rounded."""
     total = _gaussian(gray.double()).long()
     return (total + 8) >> 4
 

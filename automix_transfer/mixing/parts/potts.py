@@ -45,7 +45,8 @@ def labelling_energy(labels: Ints, unary: Floats, distance: Floats, pairs: Ints)
 
 @njit(nogil=True, cache=True)
 def swap(labels: Ints, unary: Floats, distance: Floats, pairs: Ints, a: int, b: int) -> None:
-    """Share out the cells that have label a or b between both at the least energy, in place; the others stay."""
+    """Share out the cells that have label a or b between both at the least energy, in place; the others
+    stay."""
     node, active = np.full(len(labels), -1, np.int64), 0
     for cell in range(len(labels)):
         if labels[cell] == a or labels[cell] == b:

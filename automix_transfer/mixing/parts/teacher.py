@@ -17,26 +17,34 @@ class Teacher:
     file is named in the recipe), and follows the images to their device. It stays in eval mode unless
     ``train_mode`` says otherwise.
 
-    Raises:
-        UserError: no file is given, or it does not fit; see `load_encoder`.
+    Args:
+        network: images in the normalisation of ``info`` to logits.
     """
 
-    def __init__(
-        self,
+    def __init__(self, network: nn.Module, info: EncoderInfo) -> None:
+        self._network, self.info = (network,), info
+
+    @classmethod
+    def load(
+        cls,
         weights: str,
         name: str = "",
         asked_by: str = "this method",
         instead: str = "mixup or cutmix",
         which: str | None = None,
-    ) -> None:
+    ) -> Teacher:
+        """The network of a file, frozen.
+
+        Raises:
+            UserError: no file is given, or it does not fit; see `load_encoder`.
+        """
         if not weights:
             raise UserError(
                 f"method.teacher_weights is empty, but {asked_by} needs a trained network; give the file of "
-                "one, "
-                f"or choose a method that needs none, e.g. {instead}"
+                f"one, or choose a method that needs none, e.g. {instead}"
             )
-        encoder, self.info = load_encoder(weights, name or None, which)
-        self._network = (encoder.requires_grad_(False).eval(),)
+        encoder, info = load_encoder(weights, name or None, which)
+        return cls(encoder.requires_grad_(False).eval(), info)
 
     @property
     def network(self) -> nn.Module:

@@ -16,6 +16,7 @@ import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_json
+from automix_transfer.mixing import METHODS
 from automix_transfer.paper.measured import method_of
 from automix_transfer.paper.references import Reference
 from automix_transfer.paper.trained import is_number
@@ -110,9 +111,10 @@ def measure(config: Mapping[str, Any], classes: int, device: torch.device) -> di
     method = method_of(config, classes).to(device).train()
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-3, momentum=0.9)
     rng = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 3 * method.views, size, size, generator=rng).to(device)
+    channels = 3 * (1 + len(method.view_transforms()))
+    images = torch.randn(batch, channels, size, size, generator=rng).to(device)
     labels = (torch.arange(batch) % classes).to(device)
-    if method.soft_labels:
+    if METHODS[str(config["method.name"])].offline:
         labels = torch.nn.functional.one_hot(labels, classes).float()
     precision = str(config["train.precision"])
 

@@ -4,27 +4,28 @@ import pytest
 import torch
 
 from automix_transfer.errors import UserError
-from automix_transfer.mixing import build_method
+from automix_transfer.mixing import CutMix, MixUp, build_method
 from automix_transfer.mixing.draw import PairDraw
-from automix_transfer.mixing.methods.cutmix import CutMixOptions, apply_cutmix, draw_cutmix
-from automix_transfer.mixing.methods.mixup import apply_mixup
 from automix_transfer.models import create_encoder
 
 
 def test_mixup_is_the_linear_combination():
     images = torch.randn(4, 3, 5, 6)
+    method, labels = MixUp(torch.nn.Identity()), torch.arange(4)
     draw = PairDraw(0.3, torch.tensor([1, 2, 3, 0]))
-    assert torch.allclose(apply_mixup(images, draw), 0.3 * images + 0.7 * images[[1, 2, 3, 0]], atol=1e-6)
-    assert torch.allclose(apply_mixup(images, PairDraw(1.0, draw.permutation)), images)
+    expected = 0.3 * images + 0.7 * images[[1, 2, 3, 0]]
+    assert torch.allclose(method.mix(images, labels, draw).images, expected, atol=1e-6)
+    assert torch.allclose(method.mix(images, labels, PairDraw(1.0, draw.permutation)).images, images)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (17, 40), (1, 1)])
 def test_cutmix_label_is_the_realised_area(size):
     images = torch.zeros(3, 1, *size) + torch.arange(3.0).view(3, 1, 1, 1)
     rng = torch.Generator().manual_seed(0)
+    method = CutMix(torch.nn.Identity())
     for _ in range(50):
-        draw = draw_cutmix(3, size, CutMixOptions(), rng)
-        mixed = apply_cutmix(images, draw)
+        draw = method.draw(3, size, rng)
+        mixed = method.mix(images, torch.arange(3), draw).images
         for i in range(3):
             if draw.permutation[i] != i:
                 assert (mixed[i] == images[i]).float().mean().item() == pytest.approx(draw.lam, abs=1e-6)

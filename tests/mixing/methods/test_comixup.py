@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automix_transfer.mixing.methods.comixup import (
+    CoMixup,
     CoMixupDraw,
     CoMixupOptions,
-    apply_comixup,
-    draw_comixup,
     partitions,
     similarity,
     solve_shares,
@@ -181,9 +180,12 @@ def test_images_and_labels_have_the_same_shares(
         "zero": torch.zeros(count, 8, 12),
         "nan": torch.full((count, 8, 12), torch.nan),
     }[kind]
-    draw = draw_comixup(count, options, rng(seed))
+    method = CoMixup(torch.nn.Identity(), options)
+    method.classes = count
+    draw = method.draw(count, (8, 12), rng(seed))
     labels = torch.arange(count)  # a class each, so that labels are shares of images
-    mixed, targets, own = apply_comixup(images, labels, draw, saliency, count, options)
+    found = method.mix_salient(images, labels, draw, saliency)
+    mixed, targets, own = found.images, found.targets, found.mask
     assert torch.allclose(targets.sum(dim=1), torch.ones(count), atol=1e-6)
     assert torch.allclose(mixed.mean(dim=(1, 2, 3)), targets @ torch.arange(count).float(), atol=1e-4)
     assert torch.allclose(own.mean(dim=(1, 2, 3)), targets.diagonal(), atol=1e-6)
@@ -195,16 +197,15 @@ def test_images_and_labels_have_the_same_shares(
 
 def test_an_image_alone_in_its_partition_stays_itself() -> None:
     images = torch.randn(3, 3, 8, 8)
-    options = CoMixupOptions(partition=2)
-    mixed, targets, _ = apply_comixup(
-        images, torch.tensor([0, 1, 1]), draw_comixup(3, options, rng(0)), torch.rand(3, 8, 8), 2, options
-    )
-    assert torch.equal(mixed[2], images[2]) and targets[2].tolist() == [0, 1]
+    method = CoMixup(torch.nn.Linear(1, 2), CoMixupOptions(partition=2))
+    draw = method.draw(3, (8, 8), rng(0))
+    mixed = method.mix_salient(images, torch.tensor([0, 1, 1]), draw, torch.rand(3, 8, 8))
+    assert torch.equal(mixed.images[2], images[2]) and mixed.targets[2].tolist() == [0, 1]
 
 
 def test_threads_do_not_change_the_labels() -> None:
     options, saliency = CoMixupOptions(partition=4), torch.rand(12, 8, 8, generator=rng(0)) ** 8
-    draw = draw_comixup(12, options, rng(1))
+    draw = CoMixup(torch.nn.Identity(), options).draw(12, (8, 8), rng(1))
     for one, other in zip(
         solve_shares(saliency, draw, options, 1), solve_shares(saliency, draw, options, 3), strict=True
     ):
@@ -218,7 +219,7 @@ def test_salient_inputs_share_outputs() -> None:
     options = CoMixupOptions(partition=2, tau=2.0)
     (shares,) = solve_shares(
         saliency,
-        CoMixupDraw(True, torch.tensor([0.5, 0.5], dtype=torch.float64), torch.zeros(2, 16).long()),
+        CoMixupDraw(torch.tensor([0.5, 0.5], dtype=torch.float64), torch.zeros(2, 16).long()),
         options,
     )
     assert torch.allclose(shares.mean(dim=(1, 2)), torch.full((2, 2), 0.5))

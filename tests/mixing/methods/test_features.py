@@ -13,17 +13,12 @@ from torch.nn import functional
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.draw import PairDraw
-from automix_transfer.mixing.methods.alignmix import AlignMix, AlignMixDraw, AlignMixOptions, apply_alignmix
-from automix_transfer.mixing.methods.attentivemix import (
-    AttentiveMixOptions,
-    apply_attentivemix,
-    attentive_mask,
-)
-from automix_transfer.mixing.methods.manifoldmix import ManifoldMixDraw, mix_features
-from automix_transfer.mixing.methods.mixup import apply_mixup
+from automix_transfer.mixing.methods.alignmix import AlignMix, AlignMixDraw, AlignMixOptions, mix_aligned
+from automix_transfer.mixing.methods.attentivemix import attentive_mask
+from automix_transfer.mixing.methods.manifoldmix import ManifoldMixDraw
+from automix_transfer.mixing.methods.mixup import combine
 from automix_transfer.mixing.methods.mixup_cutmix import SwitchDraw
 from automix_transfer.mixing.methods.transmix import attention_share
-from automix_transfer.mixing.pairs import MixDraw
 from automix_transfer.mixing.parts.attention import class_attention
 from automix_transfer.mixing.parts.hooks import replaced_output
 from automix_transfer.mixing.parts.sinkhorn import sinkhorn
@@ -44,18 +39,18 @@ def rng(seed: int) -> torch.Generator:
 def test_manifold_mixing_at_the_input_is_mixup() -> None:
     method = tiny_method("manifoldmix").eval()
     images, labels = batch(method)
-    draw = ManifoldMixDraw(0.3, torch.tensor([1, 2, 3, 4, 5, 0]), True, 0)
+    draw = ManifoldMixDraw(0.3, torch.tensor([1, 2, 3, 4, 5, 0]), 0)
     output = method.step(images, labels, draw)
-    assert torch.allclose(output.mixed, apply_mixup(images, PairDraw(0.3, draw.permutation)))
+    assert torch.allclose(output.mixed, combine(images, PairDraw(0.3, draw.permutation)))
 
 
 @pytest.mark.parametrize("layer", [1, 2])
 def test_manifold_mixing_replaces_the_features_of_its_layer(layer: int) -> None:
     method = tiny_method("manifoldmix", layers=[layer]).eval()
     images, labels = batch(method)
-    draw = ManifoldMixDraw(0.3, torch.tensor([1, 2, 3, 4, 5, 0]), True, layer)
+    draw = ManifoldMixDraw(0.3, torch.tensor([1, 2, 3, 4, 5, 0]), layer)
     name = f"layer{layer}"
-    with replaced_output(method.encoder, name, lambda h: mix_features(h, draw)):
+    with replaced_output(method.encoder, name, lambda h: combine(h, draw)):
         mixed = features(method.encoder, images, "layer4")
     plain = features(method.encoder, images, name)
     behind = getattr(method.encoder, f"layer{layer + 1}")(0.3 * plain + 0.7 * plain[draw.permutation])
@@ -70,7 +65,7 @@ def test_manifold_mixing_with_lam_one_is_vanilla() -> None:
     method = tiny_method("manifoldmix").eval()
     images, labels = batch(method)
     for layer in (0, 1, 2):
-        loss = method.step(images, labels, ManifoldMixDraw(1.0, torch.arange(5, -1, -1), True, layer)).loss
+        loss = method.step(images, labels, ManifoldMixDraw(1.0, torch.arange(5, -1, -1), layer)).loss
         assert torch.allclose(loss, functional.cross_entropy(method.encoder(images), labels), atol=1e-5)
 
 
@@ -120,21 +115,21 @@ def test_aligning_a_shuffled_map_undoes_the_shuffle() -> None:
     shuffled = own.flatten(2)[:, :, torch.randperm(9, generator=rng(1))].view_as(own)
     maps = torch.cat([own, shuffled])
     for move in (True, False):
-        draw = AlignMixDraw(0.4, torch.tensor([1, 0]), True, True, move)
-        mixed = apply_alignmix(maps, draw, AlignMixOptions(epsilon=0.01))
+        draw = AlignMixDraw(0.4, torch.tensor([1, 0]), True, move)
+        mixed = mix_aligned(maps, draw, AlignMixOptions(epsilon=0.01))
         assert torch.allclose(mixed[0], own[0] if move else shuffled[0], atol=1e-2)
 
 
 def test_alignment_mixes_the_last_map_and_lets_gradients_through() -> None:
     method = tiny_method("alignmix")
     images, labels = batch(method)
-    draw = AlignMixDraw(0.4, torch.arange(5, -1, -1), True, True, True)
+    draw = AlignMixDraw(0.4, torch.arange(5, -1, -1), True, True)
     output = method.step(images, labels, draw)
     output.loss.backward()
     assert output.mixed is None and all(
         p.grad is not None and torch.isfinite(p.grad).all() for p in method.parameters()
     )
-    one = method.step(images, labels, AlignMixDraw(1.0, draw.permutation, True, True, True)).loss
+    one = method.step(images, labels, AlignMixDraw(1.0, draw.permutation, True, True)).loss
     assert torch.allclose(one, functional.cross_entropy(method.encoder(images), labels), atol=1e-5)
 
 
@@ -143,8 +138,8 @@ def test_alignment_moves_places_where_a_network_has_its_channels_last() -> None:
     encoder = create_encoder("swin_tiny_patch4_window7_224", 5, image_size=56).eval()
     method = AlignMix(encoder)
     images, labels = batch(method, count=2, size=(56, 56))
-    draw = AlignMixDraw(0.4, torch.tensor([1, 0]), True, True, True)
-    mixed = apply_alignmix(features(encoder, images, method.layer), draw, method.options)
+    draw = AlignMixDraw(0.4, torch.tensor([1, 0]), True, True)
+    mixed = mix_aligned(features(encoder, images, method.layer), draw, method.options)
     logits = encoder.forward_head(encoder.norm(mixed.permute(0, 2, 3, 1)))
     expected = 0.4 * functional.cross_entropy(logits, labels) + 0.6 * functional.cross_entropy(
         logits, labels[draw.permutation]
@@ -192,7 +187,7 @@ def test_label_is_half_area_and_half_attention(seed: int, box: tuple[int, int, i
 def test_the_step_uses_the_attention_of_its_own_pass() -> None:
     method = tiny_method("transmix", smoothing=0.0).eval()
     images, labels = batch(method)
-    draw = SwitchDraw(0.75, torch.arange(5, -1, -1), True, (0, 16, 0, 16))
+    draw = SwitchDraw(0.75, torch.arange(5, -1, -1), (0, 16, 0, 16))
     output = method.step(images, labels, draw)
     with class_attention(method.encoder) as attention:
         logits = method.encoder(output.mixed)
@@ -230,17 +225,13 @@ def test_the_most_attended_cells_are_pasted(
 
 def test_attentive_labels_are_six_of_forty_nine_or_what_lam_says() -> None:
     images, attention = torch.randn(2, 3, 28, 28), torch.randn(2, 7, 7)
-    draw = MixDraw(0.5, torch.tensor([1, 0]), True)
-    assert apply_attentivemix(images, draw, attention, AttentiveMixOptions()).lam.tolist() == pytest.approx(
-        [6 / 49] * 2
-    )
-    plus = apply_attentivemix(images, draw, attention, AttentiveMixOptions(cells=0))
-    assert plus.lam.tolist() == pytest.approx([24 / 49] * 2)
-    nothing = apply_attentivemix(
-        images, MixDraw(0.0, draw.permutation, True), attention, AttentiveMixOptions(cells=0)
-    )
+    draw = PairDraw(0.5, torch.tensor([1, 0]))
+    six, plus = (tiny_method("attentivemix", cells=cells) for cells in (6, 0))
+    assert six.mix_attended(images, draw, attention).lam.tolist() == pytest.approx([6 / 49] * 2)
+    assert plus.mix_attended(images, draw, attention).lam.tolist() == pytest.approx([24 / 49] * 2)
+    nothing = plus.mix_attended(images, PairDraw(0.0, draw.permutation), attention)
     assert nothing.lam.tolist() == pytest.approx([1 / 49] * 2)  # at least one cell
-    broken = apply_attentivemix(images, draw, torch.full((2, 7, 7), math.nan), AttentiveMixOptions())
+    broken = six.mix_attended(images, draw, torch.full((2, 7, 7), math.nan))
     assert torch.isfinite(broken.images).all()
 
 

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from automix_transfer.mixing.draw import PairDraw
 from automix_transfer.mixing.losses import pair_loss, pair_targets
-from automix_transfer.mixing.methods.fmix import FMixOptions, apply_fmix, draw_fmix, fmix_mask
-from automix_transfer.mixing.methods.mixup_cutmix import MixUpCutMixOptions, apply_switch, draw_switch
-from automix_transfer.mixing.methods.resizemix import ResizeMixOptions, apply_resizemix, draw_resizemix
-from automix_transfer.mixing.methods.saliencymix import SaliencyMixOptions, apply_saliencymix
-from automix_transfer.mixing.pairs import MixDraw, PairOptions
+from automix_transfer.mixing.methods.fmix import FMix, fmix_mask
+from automix_transfer.mixing.methods.mixup_cutmix import MixUpCutMix, MixUpCutMixOptions
+from automix_transfer.mixing.methods.resizemix import ResizeMix, ResizeMixOptions
+from automix_transfer.mixing.methods.saliencymix import SaliencyMix, SaliencyMixOptions
+from automix_transfer.mixing.pairs import PairOptions
 from automix_transfer.mixing.parts.boxes import box_masks, box_share, centred_box, cut_side
 from automix_transfer.mixing.parts.detector import (
     NEIGHBOURHOODS,
@@ -26,11 +27,13 @@ from automix_transfer.mixing.parts.detector import (
     saliency_uint8,
     smooth_bytes,
 )
+from automix_transfer.models.encoders import EncoderInfo
 
 SIZES = st.tuples(st.integers(1, 24), st.integers(1, 24))
 SEEDS = st.integers(0, 10_000)
 LAMS = st.floats(0, 1)
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+INFO = EncoderInfo("none", 4, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+NETWORK, LABELS = torch.nn.Identity(), torch.zeros(4, dtype=torch.int64)  # these methods ask neither
 
 
 def rng(seed: int) -> torch.Generator:
@@ -56,13 +59,13 @@ def test_fmix_masks_are_low_pass_and_released_ones_are_bands() -> None:
     for decay in (0.0, 3.0):
         masks = torch.stack(
             [
-                fmix_mask(draw_fmix(2, (32, 32), FMixOptions(), rng(s)).noise, (32, 32), 0.5, True, decay)
+                fmix_mask(FMix(NETWORK).draw(2, (32, 32), rng(s)).noise, (32, 32), 0.5, True, decay)
                 for s in range(20)
             ]
         )
         changes[decay] = masks.diff(dim=2).abs().mean().item()
     assert changes[3.0] < changes[0.0] / 3
-    noise = draw_fmix(2, (32, 32), FMixOptions(), rng(0)).noise
+    noise = FMix(NETWORK).draw(2, (32, 32), rng(0)).noise
     field = torch.fft.irfft2(
         torch.complex(
             *(
@@ -87,8 +90,8 @@ def test_fmix_masks_are_low_pass_and_released_ones_are_bands() -> None:
 @given(size=SIZES, seed=SEEDS, channels=st.sampled_from([1, 3]))
 def test_resizemix_shows_the_whole_partner(size: tuple[int, int], seed: int, channels: int) -> None:
     images = torch.randn(3, channels, *size, generator=rng(seed))
-    draw = draw_resizemix(3, size, ResizeMixOptions(), rng(seed))
-    mixed = apply_resizemix(images, draw)
+    draw = ResizeMix(NETWORK).draw(3, size, rng(seed))
+    mixed = ResizeMix(NETWORK).mix(images, LABELS, draw)
     top, bottom, left, right = draw.box
     assert mixed.lam == pytest.approx(mixed.mask[0].mean().item(), abs=1e-6)
     outside = mixed.mask.bool().expand_as(images)
@@ -100,10 +103,10 @@ def test_resizemix_shows_the_whole_partner(size: tuple[int, int], seed: int, cha
 
 def test_resizemix_draws_sides_in_the_scope_by_both_rules() -> None:
     for options in (ResizeMixOptions(), ResizeMixOptions(scale="beta", alpha=0.2)):
-        draws = [draw_resizemix(2, (100, 100), options, rng(seed)) for seed in range(300)]
+        draws = [ResizeMix(NETWORK, options).draw(2, (100, 100), rng(seed)) for seed in range(300)]
         sides = [max(d.box[1] - d.box[0], d.box[3] - d.box[2]) for d in draws]
         assert max(sides) <= 80 and min(sides) < 15
-    inside = [draw_resizemix(2, (64, 64), ResizeMixOptions(), rng(seed), lam=0.5) for seed in range(20)]
+    inside = [ResizeMix(NETWORK).draw(2, (64, 64), rng(seed), lam=0.5) for seed in range(20)]
     assert all(abs(d.lam - 0.5) < 0.05 for d in inside)
 
 
@@ -122,8 +125,10 @@ def test_saliencymix_labels_by_area(
     images = torch.randn(4, channels, *size, generator=rng(seed))
     if seed % 5 == 0:
         images[0] = torch.nan
-    draw = MixDraw(lam, torch.randperm(4, generator=rng(seed)), True)
-    mixed = apply_saliencymix(images, draw, SaliencyMixOptions(box=box, detector=detector), MEAN, STD)
+    draw = PairDraw(lam, torch.randperm(4, generator=rng(seed)))
+    method = SaliencyMix(NETWORK, SaliencyMixOptions(box=box, detector=detector))
+    method.prepare(INFO)
+    mixed = method.mix(images, LABELS, draw)
     area = mixed.mask.mean(dim=(1, 2, 3))
     assert torch.allclose(torch.as_tensor(mixed.lam, dtype=torch.float32).expand(4), area, atol=1e-5)
     assert torch.equal(
@@ -183,8 +188,8 @@ def test_detector_finds_an_object_and_the_published_one_does_not() -> None:
 @given(size=SIZES, seed=SEEDS)
 def test_the_switch_is_mixup_or_cutmix_with_its_realised_area(size: tuple[int, int], seed: int) -> None:
     images = torch.randn(4, 3, *size, generator=rng(seed))
-    draw = draw_switch(4, size, MixUpCutMixOptions(), rng(seed))
-    mixed = apply_switch(images, draw)
+    draw = MixUpCutMix(NETWORK).draw(4, size, rng(seed))
+    mixed = MixUpCutMix(NETWORK).mix(images, LABELS, draw)
     assert draw.permutation.tolist() == [3, 2, 1, 0]
     expected = mixed.mask * images + (1 - mixed.mask) * images.flip(0)
     assert torch.allclose(mixed.images, expected, atol=1e-5)
@@ -193,7 +198,8 @@ def test_the_switch_is_mixup_or_cutmix_with_its_realised_area(size: tuple[int, i
 
 def test_the_switch_draws_both_and_can_leave_one_out() -> None:
     def cut(seed: int, **options: float) -> bool:
-        return draw_switch(2, (8, 8), MixUpCutMixOptions(**options), rng(seed)).box is not None
+        method = MixUpCutMix(NETWORK, MixUpCutMixOptions(**options))
+        return method.draw(2, (8, 8), rng(seed)).box is not None
 
     assert 60 < sum(cut(seed) for seed in range(200)) < 140
     assert not any(cut(seed, cutmix_alpha=0.0) for seed in range(50)) and all(
@@ -238,8 +244,8 @@ def test_binary_cross_entropy_is_timms() -> None:
 @given(size=SIZES, seed=SEEDS, lam=LAMS)
 def test_fmix_shows_each_pixel_of_one_image(size: tuple[int, int], seed: int, lam: float) -> None:
     images = torch.randn(3, 1, *size, generator=rng(seed))
-    draw = draw_fmix(3, size, FMixOptions(), rng(seed), lam)
-    mixed = apply_fmix(images, draw, FMixOptions())
+    draw = FMix(NETWORK).draw(3, size, rng(seed), lam)
+    mixed = FMix(NETWORK).mix(images, LABELS, draw)
     assert (
         torch.equal(mixed.images, torch.where(mixed.mask.bool(), images, images[draw.permutation]))
         and mixed.lam == lam

@@ -4,6 +4,7 @@ definition."""
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from automix_transfer.mixing.methods.puzzlemix import (
     PuzzleMix,
     PuzzleMixDraw,
     PuzzleMixOptions,
-    apply_puzzlemix,
     mask_problem,
     solve_masks,
     transport_blocks,
@@ -32,14 +32,22 @@ from automix_transfer.mixing.parts.saliency import (
     saliency_with_loss,
 )
 from automix_transfer.mixing.parts.transport import distance_costs, move_blocks, plan_transport
+from automix_transfer.models.encoders import EncoderInfo
 from tests.mixing.tiny_methods import SIZE, batch, tiny_method, tiny_resnet
 
 SEEDS = st.integers(0, 10_000)
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+INFO = EncoderInfo("none", 4, image_size=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def rng(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def puzzle(**options: Any) -> PuzzleMix:
+    """The method without a network, which is not asked where the saliency is given."""
+    method = PuzzleMix(torch.nn.Identity(), PuzzleMixOptions(**options))
+    method.prepare(INFO)
+    return method
 
 
 # The solver
@@ -100,7 +108,7 @@ def test_energies_are_never_above_a_heuristics() -> None:
     """Peaky saliency is where the authors' solver overflows: one block holds nearly everything."""
     saliency = torch.rand(8, 32, 32, generator=rng(0)) ** 12
     saliency[:4, 5, 7] = 1e6
-    options, draw = PuzzleMixOptions(), PuzzleMixDraw(0.4, torch.randperm(8, generator=rng(1)), True, 4)
+    options, draw = PuzzleMixOptions(), PuzzleMixDraw(0.4, torch.randperm(8, generator=rng(1)), 4)
     plain = torch.rand(8, 3, 32, 32, generator=rng(2))
     unary, down, right = (
         part.double().numpy() for part in mask_problem(plain, block_shares(saliency, (4, 4)), draw, options)
@@ -128,7 +136,7 @@ def test_prices_are_those_of_the_definition() -> None:
         torch.rand(2, 3, 32, 32, generator=rng(0)).double(),
         torch.rand(2, 32, 32, generator=rng(1)).double(),
     )
-    draw = PuzzleMixDraw(0.3, torch.tensor([1, 0]), True, b)
+    draw = PuzzleMixDraw(0.3, torch.tensor([1, 0]), b)
     shares = block_shares(saliency, (b, b)).double()
     unary, down, right = mask_problem(plain, shares, draw, options)
     # only pure blocks, for which seams have a plain meaning
@@ -189,8 +197,8 @@ def test_odd_saliency_still_gives_masks(
         "tiny": torch.rand(2, *size, generator=rng(seed)) * 1e-38,
         "huge": torch.rand(2, *size, generator=rng(seed)) * 1e37,
     }[kind]
-    draw = PuzzleMixDraw(0.5, torch.tensor([1, 0]), True, blocks)
-    mixed = apply_puzzlemix(images, draw, saliency, PuzzleMixOptions(), MEAN, STD)
+    draw = PuzzleMixDraw(0.5, torch.tensor([1, 0]), blocks)
+    mixed = puzzle().mix_salient(images, draw, saliency)
     assert torch.isfinite(mixed.images).all() and set((2 * mixed.mask).unique().tolist()) <= {0.0, 1.0, 2.0}
     assert torch.allclose(torch.as_tensor(mixed.lam), mixed.mask.mean(dim=(1, 2, 3)), atol=1e-6)
     assert torch.allclose(block_shares(saliency, (blocks, blocks)).sum(dim=(1, 2)), torch.ones(2))
@@ -198,15 +206,15 @@ def test_odd_saliency_still_gives_masks(
 
 def test_an_image_mixed_with_itself_is_itself() -> None:
     images = torch.randn(3, 3, 16, 16, generator=rng(0))
-    draw = PuzzleMixDraw(0.5, torch.arange(3), True, 4)
-    mixed = apply_puzzlemix(images, draw, torch.rand(3, 16, 16), PuzzleMixOptions(transport=False), MEAN, STD)
+    draw = PuzzleMixDraw(0.5, torch.arange(3), 4)
+    mixed = puzzle(transport=False).mix_salient(images, draw, torch.rand(3, 16, 16))
     assert torch.allclose(mixed.images, images)
 
 
 def test_masks_show_what_is_salient() -> None:
     saliency = torch.full((2, 16, 16), 0.01)
     saliency[0, :, :8], saliency[1, :, 8:] = 1.0, 1.0
-    draw = PuzzleMixDraw(0.5, torch.tensor([1, 0]), True, 4)
+    draw = PuzzleMixDraw(0.5, torch.tensor([1, 0]), 4)
     masks = solve_masks(
         torch.full((2, 3, 16, 16), 0.5), block_shares(saliency, (4, 4)), draw, PuzzleMixOptions()
     )

@@ -1,0 +1,77 @@
+"""What `automix_transfer.mixing` offers besides the table: building methods, and classes to extend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from automix_transfer.config import load_config
+from automix_transfer.errors import UserError
+from automix_transfer.mixing.automix.mix_block import MixBlock
+from automix_transfer.mixing.automix.options import PRESETS, AutoMixOptions, is_removed
+from automix_transfer.mixing.automix.step import AutoMix
+from automix_transfer.mixing.base import Method, StepOutput
+from automix_transfer.mixing.methods.cutmix import CutMix
+from automix_transfer.mixing.methods.mixup import MixUp
+from automix_transfer.mixing.methods.vanilla import Vanilla
+from automix_transfer.mixing.table import METHODS
+from automix_transfer.models.encoders import EncoderInfo
+
+__all__ = [
+    "PRESETS",
+    "AutoMix",
+    "AutoMixOptions",
+    "CutMix",
+    "Method",
+    "MixBlock",
+    "MixUp",
+    "StepOutput",
+    "Vanilla",
+    "build_method",
+    "load_options",
+]
+
+
+def load_options(name: str, values: Mapping[str, Any] | None = None) -> Any:
+    """The options of method ``name`` from plain values; ``preset`` (AutoMix) is read first, so that values
+    win over it.
+
+    Raises:
+        UserError: an unknown method, option, preset or a value of the wrong type.
+    """
+    if name not in METHODS:
+        close = difflib.get_close_matches(str(name), METHODS, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(METHODS)}"
+        raise UserError(f"method.name '{name}' is unknown; {hint}")
+    schema, values = METHODS[name].options_class(), dict(values or {})
+    files = []
+    if schema is AutoMixOptions:
+        values = {key: value for key, value in values.items() if not is_removed(key, value)}
+        preset = str(values.get("preset", AutoMixOptions.preset))
+        files = [PRESETS / f"{preset}.yaml"]
+        if "/" in preset or not files[0].is_file():
+            known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
+            raise UserError(f"method.preset '{preset}' is unknown; choose one of {known}")
+    return load_config(schema, files, values=values, section="method")
+
+
+def build_method(
+    name: str, encoder: nn.Module, options: Any = None, info: EncoderInfo | None = None, **parts: Any
+) -> Method:
+    """Method ``name`` around ``encoder``.
+
+    Args:
+        options: what `load_options` returns, or a mapping of plain values.
+        info: what the images will be, so that a method that cannot mix them is refused here and not in its
+            first step.
+        parts: what the method's class takes besides, e.g. a network as ``teacher``.
+    """
+    if options is None or isinstance(options, Mapping):
+        options = load_options(name, options)
+    method = METHODS[name].load()(encoder, options, **parts)
+    if info is not None:
+        method.prepare(info)
+    return method

@@ -1,0 +1,206 @@
+"""The table of methods: what is known of each by name, without importing it. A new method is a line here.
+
+Classes stand here as ``module:Class`` and are imported when a method is built, so that command line, tables
+and documents read this file without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a method; `automix_transfer.figures.mixups_page` writes it into docs/mixing.md.
+
+    Attributes:
+        where: ``module:Class``, or a function that builds one of several.
+        title: its name for people; ``paper``: authors and year.
+        passes: what a step costs, where vanilla's needs 3 (forward, weight gradient, input gradient).
+        needs: what it asks for besides images and labels.
+        label: the share of image i in the loss.
+        differences: what the authors' code does, and other differences.
+        at_lam: whether it mixes pairs at any λ that is given.
+        picture: options for a picture of its mixes; None: they look like another method's, or there are none.
+        slider: what the page's λ slider says of its row; empty: it has none.
+        offline: whether it trains on images that were mixed before (``data.mixed``), with soft labels.
+        retired: options that were accepted once and never read; old checkpoints name them still.
+        options: ``module:Class`` of its options; empty: the ``options_class`` of its class.
+    """
+
+    where: str
+    title: str
+    paper: str = ""
+    passes: str = "3"
+    needs: str = ""
+    label: str = "λ"
+    differences: str = ""
+    at_lam: bool = True
+    picture: Mapping[str, Any] | None = None
+    slider: str = ""
+    offline: bool = False
+    retired: tuple[str, ...] = ()
+    options: str = ""
+
+    def load(self) -> Any:
+        """The class or function, which takes an encoder and options."""
+        return _named(self.where)
+
+    def options_class(self) -> Any:
+        """The dataclass of its options."""
+        return _named(self.options) if self.options else self.load().options_class
+
+
+def _named(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
+
+
+METHODS: dict[str, Entry] = {
+    "vanilla": Entry(
+        "automix_transfer.mixing.methods.vanilla:Vanilla", "Vanilla", label="its own", at_lam=False
+    ),
+    "mixup": Entry(
+        "automix_transfer.mixing.methods.mixup:MixUp",
+        "MixUp",
+        "Zhang et al. 2018",
+        picture={},
+        slider="blends",
+    ),
+    "cutmix": Entry(
+        "automix_transfer.mixing.methods.cutmix:CutMix",
+        "CutMix",
+        "Yun et al. 2019",
+        label="area",
+        picture={},
+        slider="pastes a box",
+    ),
+    "mixup_cutmix": Entry(
+        "automix_transfer.mixing.methods.mixup_cutmix:MixUpCutMix",
+        "MixUp + CutMix",
+        "timm; DeiT, RSB",
+        label="λ or area",
+        differences="partner = the batch reversed, as in timm (`partner=random`)",
+        retired=("alpha",),
+    ),
+    "manifoldmix": Entry(
+        "automix_transfer.mixing.methods.manifoldmix:ManifoldMix",
+        "ManifoldMix",
+        "Verma et al. 2019",
+        needs="stages of the network",
+    ),
+    "attentivemix": Entry(
+        "automix_transfer.mixing.methods.attentivemix:AttentiveMix",
+        "AttentiveMix",
+        "Walawalkar et al. 2020",
+        "3 + a forward pass of the teacher",
+        "teacher",
+        "area",
+        "the authors' code leaves BatchNorm in train mode and looks at the last channel only "
+        "(`attention=released`); the comparison in the tables takes int(λ·cells) of them (`cells=0`)",
+        picture={"cells": 0, "teacher_layer": "3"},
+    ),
+    "saliencymix": Entry(
+        "automix_transfer.mixing.methods.saliencymix:SaliencyMix",
+        "SaliencyMix",
+        "Uddin et al. 2021",
+        label="area",
+        differences="the released detector is fed normalised floats and points at noise "
+        "(`detector=as_published`); it finds one box and uses it for the whole batch (`box=batch`)",
+        picture={},
+        slider="pastes around j's salient point",
+    ),
+    "fmix": Entry(
+        "automix_transfer.mixing.methods.fmix:FMix",
+        "FMix",
+        "Harris et al. 2020",
+        differences="the released code takes the spectrum from two rows (`spectrum=released`)",
+        picture={},
+        slider="cuts by low-frequency noise",
+    ),
+    "resizemix": Entry(
+        "automix_transfer.mixing.methods.resizemix:ResizeMix",
+        "ResizeMix",
+        "Qin et al. 2020",
+        label="area",
+        differences="the configs behind the tables draw the scale from Beta(α, α) (`scale=beta`)",
+        picture={},
+        slider="pastes all of j, made small",
+    ),
+    "puzzlemix": Entry(
+        "automix_transfer.mixing.methods.puzzlemix:PuzzleMix",
+        "PuzzleMix",
+        "Kim et al. 2020",
+        "5, or 6 with `clean_weight`",
+        "gradient",
+        "mean of the mask",
+        "exact minimum cuts in place of alpha-beta swap on 32-bit costs, which overflow; a place that no "
+        "block moves to keeps its own; seams also where 4 does not divide the block",
+        picture={"blocks": [8]},
+        slider="moves and keeps salient blocks",
+    ),
+    "comixup": Entry(
+        "automix_transfer.mixing.methods.comixup:CoMixup",
+        "Co-Mixup",
+        "Kim et al. 2021",
+        "6, or 5 without `clean_weight`",
+        "gradient",
+        "shares of the cells",
+        "two descents for each output, the better one is kept; the start is given back where the objective "
+        "would end above it",
+        at_lam=False,
+        picture={},
+    ),
+    "supermix": Entry(
+        "automix_transfer.mixing.methods.supermix:SuperMix",
+        "SuperMix",
+        "Dabouei et al. 2021",
+        "3 (and up to 50 steps an image before)",
+        "teacher, offline",
+        "target of the mix",
+        "all of a batch get all their steps, where the released code stops when 30 % have succeeded "
+        "(`enough=0.3`)",
+        at_lam=False,
+        picture={},
+        offline=True,
+    ),
+    "augmix": Entry(
+        "automix_transfer.mixing.methods.augmix:AugMix",
+        "AugMix",
+        "Hendrycks et al. 2020",
+        "9",
+        "three views",
+        "its own, and equal predictions",
+        "timm's version adds colour, contrast, brightness and sharpness, which the paper leaves out",
+        at_lam=False,
+        picture={},
+    ),
+    "alignmix": Entry(
+        "automix_transfer.mixing.methods.alignmix:AlignMix",
+        "AlignMix",
+        "Venkataramanan et al. 2022",
+        needs="feature map",
+    ),
+    "transmix": Entry(
+        "automix_transfer.mixing.methods.transmix:TransMix",
+        "TransMix",
+        "Chen et al. 2022",
+        needs="attention of a class token",
+        label="half area, half attention",
+        retired=("alpha",),
+    ),
+    "automix": Entry(
+        "automix_transfer.mixing.automix.choose:automix",
+        "AutoMix",
+        "Liu et al. 2022",
+        "8.8",
+        "feature map, momentum encoder",
+        differences="many: `method.preset=openmixup`, see `mixing/automix/options.py`",
+        picture={},
+        slider="has learned what to show of each",
+        options="automix_transfer.mixing.automix.options:AutoMixOptions",
+    ),
+}
