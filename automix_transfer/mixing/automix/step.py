@@ -83,7 +83,9 @@ class AutoMix(Method):
         check_options(options)
         wanted, key = options.asks_for()
         if wanted not in [cls.__name__ for cls in type(self).__mro__]:
-            raise UserError(f"method.{key}={getattr(options, key)} is what {wanted} does; build that instead")
+            raise UserError(
+                f"method.{key}={getattr(options, key)} needs {wanted}, which build_method chooses"
+            )
         if options.k_mode == "train" and options.skip_generator:
             self.uneven_passes = {"skip_generator": 0}
         self.layer = feature_layer(encoder, options.feature_layer)

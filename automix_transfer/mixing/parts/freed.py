@@ -61,9 +61,8 @@ class FreedLoss:
         total = self.sum + sum(unused(module) for module in self.idle)
         if not pairs:
             return total
-        handed_out: Tensor = _HandOut.apply([g for _, g in pairs], *(p for p, _ in pairs))  # type: ignore[no-untyped-call]
-        self.gradients = []
-        return total + handed_out
+        parameters, self.gradients = [p for p, _ in pairs], []
+        return total + _HandOut.apply([g for _, g in pairs], *parameters)  # type: ignore[no-untyped-call]
 
 
 def unused(module: nn.Module) -> Tensor:

@@ -25,6 +25,8 @@ from automix_transfer.models import create_encoder
 from automix_transfer.rng import derive_generator
 from automix_transfer.synthetic.write import write_all
 
+pytestmark = pytest.mark.slow
+
 CLASSES, BATCH, EPOCHS, RATE = 4, 32, 10, 0.05
 
 
