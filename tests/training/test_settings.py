@@ -55,6 +55,13 @@ def test_a_setting_that_changed_nothing_and_is_gone() -> None:
     assert with_defaults(old) == flatten(now)
 
 
+def test_a_setting_that_changed_something_and_is_gone() -> None:
+    now = asdict(load_experiment(overrides=["data.root=x", "method.name=automix"]))
+    old = now | {"method": {**now["method"], "generator_every": 2}}
+    with pytest.raises(UserError, match="method.generator_every=2.* the version that wrote it"):
+        refuse_changes("it", old, now)
+
+
 def test_written_config_reads_back(tmp_path: Path) -> None:
     experiment = load_experiment(
         overrides=[

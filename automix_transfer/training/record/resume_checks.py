@@ -33,12 +33,17 @@ def refuse_changes(source: str, saved: Mapping[str, Any], now: Mapping[str, Any]
     before, after = as_read(saved), flatten(now)
     if not before.keys() >= after.keys():
         before = with_defaults(saved)
-    for key in [*after, *(k for k in before if k not in after)]:
-        if key not in FREE_ON_RESUME and before.get(key) != after.get(key):
+    for key, value in after.items():
+        if key not in FREE_ON_RESUME and before.get(key) != value:
             raise UserError(
-                f"{source} was trained with {key}={before.get(key)}, but now {key}={after.get(key)}: that is "
-                "another training; give the same value, or choose another output=FOLDER to start afresh"
+                f"{source} was trained with {key}={before.get(key)}, but now {key}={value}: that is another "
+                "training; give the same value, or choose another output=FOLDER to start afresh"
             )
+    if gone := [f"{key}={before[key]}" for key in before if key not in after]:
+        raise UserError(
+            f"{source} was trained with {', '.join(gone)}, which this version does not know; use the version "
+            "that wrote it"
+        )
 
 
 def refuse_other_data(
