@@ -80,11 +80,11 @@ def add_table(commands: argparse._SubParsersAction) -> None:
 
 def print_summary(args: argparse.Namespace) -> None:
     from automix_transfer.io import read_json
-    from automix_transfer.transfer.chain_table import print_table
+    from automix_transfer.transfer.chain_table import chain_table
 
     summary = read_json(args.folder / "summary.json")
     if not isinstance(summary, dict):
         raise UserError(
             f"{args.folder / 'summary.json'} is not a JSON object; run the demo again to write it"
         )
-    print_table(summary)
+    print(chain_table(summary))

@@ -17,7 +17,7 @@ from automix_transfer.io import atomic_write, write_json, write_text
 from automix_transfer.localization.overlays import grid, to_png
 from automix_transfer.report.embed import Embedder
 from automix_transfer.report.html import environment
-from automix_transfer.runs.folder import Points, points, read_metrics
+from automix_transfer.runs.folder import Points, commit_of, points, read_metrics
 from automix_transfer.training.record.run_folder import git_commit
 
 HEADLINE = ("AP", "AP50", "AP75")
@@ -57,13 +57,12 @@ def build(
     embedder = Embedder(problems)
     pictures = {name: embedder.embed(path) for name, path in figures.items()}
     write_json(folder / "figures" / "captions.json", {name: caption(name, comparison) for name in figures})
-    source = git_commit()
     content = {
         "title": folder.resolve().name,
         "folder": str(folder),
         "version": __version__,
         "written": time.strftime("%Y-%m-%d %H:%M"),
-        "commit": (source["commit"] or "")[:10] + ("+" if source["changed"] else ""),
+        "commit": commit_of(git_commit()),
         "about": comparison["about"],
         "rows": comparison["rows"],
         "headline": HEADLINE,

@@ -25,6 +25,7 @@ from automix_transfer.localization.scores.mask_results import MaskImage
 from automix_transfer.localization.scores.pxap import read_mask
 from automix_transfer.localization.writing import Results, plot
 from automix_transfer.report.html import environment
+from automix_transfer.runs.folder import commit_of
 from automix_transfer.training.record.run_folder import git_commit
 
 HEIGHT = 240  #: pixels of a picture's height
@@ -64,7 +65,6 @@ def write_page(results: Results, source: Source, path: Path, count: int = 8) -> 
         name: [example(results, source, index, images[index]) for index in indices]
         for name, indices in zip(GROUPS, choose([image.score for image in images], count), strict=True)
     }
-    commit = git_commit()
     content = {
         "title": path.stem,
         "s": results.summary,
@@ -74,7 +74,7 @@ def write_page(results: Results, source: Source, path: Path, count: int = 8) -> 
         "curve": "data:image/png;base64," + base64.b64encode(plot(results)).decode(),
         "version": __version__,
         "written": time.strftime("%Y-%m-%d %H:%M"),
-        "commit": (commit["commit"] or "")[:10] + ("+" if commit["changed"] else ""),
+        "commit": commit_of(git_commit()),
         "split": results.target_set.name,
         "settings": settings(results.summary),
     }

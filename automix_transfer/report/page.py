@@ -17,7 +17,7 @@ from automix_transfer.report.embed import Embedder
 from automix_transfer.report.gallery import gallery, groups_of_shots, plots_beside, run_pictures, slider_views
 from automix_transfer.report.html import environment
 from automix_transfer.runs.collect import File, Found, collect
-from automix_transfer.runs.folder import RunFolder, differences, read_run
+from automix_transfer.runs.folder import RunFolder, commit_of, differences, read_run
 from automix_transfer.transfer import chain
 
 #: runs whose config, command and pictures are folded out; of further ones the table says what they differ in
@@ -81,90 +81,95 @@ def build(
 
 
 def gather(folders: Sequence[Path], render: bool = True) -> dict[str, Any]:
-    """Everything that the template shows."""
+    """Everything that the template shows, section by section."""
     found = collect(folders)
-    problems = found.problems
     rows = run_rows(found)
-    chains = [_chain(file, found, problems) for file in found.of("summary")]
-    embedder = Embedder(problems)
-    evaluated = sections.evaluations(found.of("evaluation"))
-    automix = [row.run.path for row in rows if row.method == "automix"][:RENDERED] if render else []
-    sliders = slider_views(found, embedder, automix)
-    shots = groups_of_shots(found, embedder)
-    confused = [(one, _examples(one, embedder)) for one in sections.confusions(found.of("confusion"))]
-    lines = gather_curves(
-        [(row.name, row.run) for row in rows],
-        [(found.name(path), path) for path in found.detectors],
-        problems,
-    )
-    curves = curve_data(lines, problems)
-    mixed = [(file, sections.mixed_plots(file.content)) for file in found.of("mixed")]
-    replaced = {group.path.parent.name for group in shots}
-    figures = gallery(found, embedder, replaced, expected=bool(chains))
-    thresholds = plots_beside(found.of("localization"), embedder)
-    for row in rows[:DETAILS]:
-        row.pictures = run_pictures(row.run.pictures, embedder)
+    chains = [_chain(file, found) for file in found.of("summary")]
+    embedder = Embedder(found.problems)
+    content = {"rows": rows, "details": rows[:DETAILS], "long": LONG, "chains": chains}
+    content |= _head(found, rows, chains)
+    content |= _evaluations(found, embedder)
+    content |= _mixes(found, embedder, rows, render)
+    content |= _curves(found, rows)
+    content |= _pictures(found, embedder, rows, expected=bool(chains))
+    content |= _files(found, rows)
     for row in rows:
-        problems += row.run.problems
+        found.problems += row.run.problems
+    content |= _provenance(content, found)
+    return content | {"missing": list(dict.fromkeys(_short(text, found) for text in found.problems))}
+
+
+def _head(found: Found, rows: Sequence[Row], chains: Sequence[Chain]) -> dict[str, Any]:
+    """What the page is of, and what made it."""
     start = next((row.run.start for row in reversed(rows) if row.run.start), {})
-    commits = {row.run.commit for row in rows if row.run.commit} | {
-        one.commit for one in chains if one.commit
-    }
-    versions = next(
-        (
-            one.file.content["versions"]
-            for one in chains
-            if isinstance(one.file.content.get("versions"), dict)
-        ),
-        None,
-    )
-    content = {
+    commits = {row.run.commit for row in rows} | {one.commit for one in chains}
+    versions = (one.file.content.get("versions") for one in chains)
+    one_folder = len(found.folders) == 1
+    return {
         "folders": [str(folder) for folder in found.folders],
         "version": __version__,
         "written": time.strftime("%Y-%m-%d %H:%M"),
-        "title": found.folders[0].resolve().name
-        if len(found.folders) == 1
-        else f"{len(found.folders)} folders",
-        "chains": chains,
-        "rows": rows,
-        "details": rows[:DETAILS],
-        "long": LONG,
-        "commits": sorted(commits),
+        "title": found.folders[0].resolve().name if one_folder else f"{len(found.folders)} folders",
+        "commits": sorted(commits - {""}),
         "device": str(start.get("device") or ""),
-        "versions": versions or _dict(start.get("packages")),
-        "sliders": sliders,
-        "shots": shots,
-        "figures": figures,
-        "thresholds": thresholds,
-        "mixed": mixed,
-        "curves": curves,
-        "static": first_plot(curves),
+        "versions": next((v for v in versions if isinstance(v, dict)), _dict(start.get("packages"))),
+    }
+
+
+def _evaluations(found: Found, embedder: Embedder) -> dict[str, Any]:
+    """Robustness and calibration, and the classes that are confused."""
+    evaluated = sections.evaluations(found.of("evaluation"))
+    return {
         "evaluated": evaluated,
         "measures": sections.measures_of(evaluated),
         "reliability": sections.reliability_plot(evaluated),
         "severity": sections.severity_plot(evaluated),
         "corruptions": sections.corruption_rows([e for e in evaluated if e.corruption]),
-        "confused": confused,
+        "confused": [(one, _examples(one, embedder)) for one in sections.confusions(found.of("confusion"))],
+    }
+
+
+def _mixes(found: Found, embedder: Embedder, rows: Sequence[Row], render: bool) -> dict[str, Any]:
+    """Mixed samples: the λ slider, and what networks see in them."""
+    automix = [row.run.path for row in rows if row.method == "automix"][:RENDERED] if render else []
+    return {
+        "sliders": slider_views(found, embedder, automix),
+        "mixed": [(file, sections.mixed_plots(file.content)) for file in found.of("mixed")],
+    }
+
+
+def _curves(found: Found, rows: Sequence[Row]) -> dict[str, Any]:
+    """Learning curves of runs and detectors."""
+    runs = [(row.name, row.run) for row in rows]
+    detectors = [(found.name(path), path) for path in found.detectors]
+    curves = curve_data(gather_curves(runs, detectors, found.problems), found.problems)
+    return {"curves": curves, "static": first_plot(curves)}
+
+
+def _pictures(found: Found, embedder: Embedder, rows: Sequence[Row], expected: bool) -> dict[str, Any]:
+    """Cards, figures, plots beside results, and the pictures of runs."""
+    shots = groups_of_shots(found, embedder)
+    figures = gallery(found, embedder, {group.path.parent.name for group in shots}, expected)
+    thresholds = plots_beside(found.of("localization"), embedder)
+    for row in rows[:DETAILS]:
+        row.pictures = run_pictures(row.run.pictures, embedder)
+    return {"shots": shots, "figures": figures, "thresholds": thresholds}
+
+
+def _files(found: Found, rows: Sequence[Row]) -> dict[str, Any]:
+    """What other commands wrote: timings, comparisons, detections, localizations and proofs."""
+    proofs = found.of("proof")
+    ranked = sorted(proofs, key=lambda file: file.content.get("kind") != "detectron2")
+    return {
         "steps": [(file, sections.step_rows(file)) for file in found.of("steps")],
         "speeds": [row for row in rows if row.speed is not None],
         "compared": [(file, sections.comparison_rows(file)) for file in found.of("comparison")],
         "detections": found.of("detection"),
         "localizations": found.of("localization"),
-        "proofs": found.of("proof"),
+        "proofs": proofs,
+        "proof": ranked[0].content if ranked else None,
         "common": _common(rows),
-        "proof": next(
-            (
-                file.content
-                for file in sorted(found.of("proof"), key=lambda f: f.content.get("kind") != "detectron2")
-            ),
-            None,
-        ),
     }
-    return (
-        content
-        | _provenance(content, found)
-        | {"missing": list(dict.fromkeys(_short(text, found) for text in problems))}
-    )
 
 
 def run_rows(found: Found) -> list[Row]:
@@ -189,17 +194,16 @@ def run_rows(found: Found) -> list[Row]:
     return rows
 
 
-def _chain(file: File, found: Found, problems: list[str]) -> Chain:
+def _chain(file: File, found: Found) -> Chain:
     content = file.content
     folder = found.name(file.path.parent)
     inside = file.path.parent not in found.folders or len(found.folders) > 1
-    problems += [
-        f"{folder + '/' if inside else ''}{text}" for text in (chain.missing(content) if content else [])
-    ]
+    prefix = f"{folder}/" if inside else ""
+    found.problems += [f"{prefix}{text}" for text in (chain.missing(content) if content else [])]
     notes, seconds = content.get("notes"), _dict(content.get("seconds"))
     return Chain(
         file,
-        f"{folder}/" if inside else "",
+        prefix,
         chain.pretrained(content),
         chain.comparisons(content),
         [str(note) for note in notes] if isinstance(notes, list) else [],
@@ -211,32 +215,29 @@ def _chain(file: File, found: Found, problems: list[str]) -> Chain:
 
 def _provenance(content: dict[str, Any], found: Found) -> dict[str, Any]:
     """Where a number comes from: names that have a place on the page, and the commit of each."""
-    commit_of = {row.name: row.run.commit for row in content["rows"]}
+    commits = {row.name: row.run.commit for row in content["rows"]}
     anchors = {row.name for row in content["details"]} | {
         file.name for kind in ("localization", "evaluation") for file in found.of(kind)
     }
     anchors |= {found.name(file.path.parent) for file in found.of("detection")}
     for one in content["chains"]:
         if not one.commit:  # what has no commit of its own has that of its chain's runs, where they agree
-            inside = {commit for name, commit in commit_of.items() if commit and name.startswith(one.prefix)}
+            inside = {commit for name, commit in commits.items() if commit and name.startswith(one.prefix)}
             one.commit = inside.pop() if len(inside) == 1 else ""
         if not one.commit:
             silent = [*found.of("detection"), *found.of("localization")]
             found.problems += [f"{file.path} names no commit of its own" for file in silent]
-    commit_of |= {file.name: _commit(file) for kind in ("evaluation", "confusion") for file in found.of(kind)}
+    commits |= {
+        file.name: commit_of(_dict(file.content.get("about")))
+        for kind in ("evaluation", "confusion")
+        for file in found.of(kind)
+    }
     run_of = {
         file.name: _run_of(file, content["rows"])
         for kind in ("evaluation", "localization", "confusion")
         for file in found.of(kind)
     }
-    return {"commit_of": commit_of, "anchors": anchors, "run_of": run_of}
-
-
-def _commit(file: File) -> str:
-    """The commit of the code that measured a file's numbers, as `RunFolder.commit`."""
-    about = _dict(file.content.get("about"))
-    commit = about.get("commit") if isinstance(about.get("commit"), str) else ""
-    return commit[:10] + ("+" if commit and about.get("changed") else "") if commit else ""
+    return {"commit_of": commits, "anchors": anchors, "run_of": run_of}
 
 
 def _run_of(file: File, rows: Sequence[Row]) -> str:

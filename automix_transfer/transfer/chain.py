@@ -1,5 +1,4 @@
-"""The numbers of ``summary.json`` as rows: what was measured, against what, and where it comes from. The page
-and the table share them."""
+"""The numbers of ``summary.json`` as rows: what was measured, against what, and where it comes from."""
 
 from __future__ import annotations
 
@@ -68,47 +67,27 @@ def pretrained(summary: Mapping[str, Any]) -> list[Pretrained]:
 def comparisons(summary: Mapping[str, Any]) -> list[Comparison]:
     """What the pretrained backbone is worth downstream; rows without any number are left out."""
     rows = []
-    detection, wsol, fine = (_section(summary, key) for key in ("detection", "wsol", "finegrained"))
+
+    def add(task: str, metric: str, base: tuple[str, ...], ours: tuple[str, ...], *names: str) -> None:
+        values = (number(summary, *keys) for keys in (base, ours))
+        baseline_name, baseline_source, source = names
+        rows.append(
+            Comparison(
+                task, metric, baseline_name, next(values), "AutoMix", next(values), baseline_source, source
+            )
+        )
+
     for metric in ("AP", "AP50", "AP75"):
-        rows.append(
-            Comparison(
-                "Detection, VOC layout",
-                metric,
-                "random start",
-                number(detection, "random_init", metric),
-                "AutoMix",
-                number(detection, "automix", metric),
-                "detection/random_init",
-                "detection/automix",
-            )
-        )
+        keys = [("detection", run, metric) for run in ("random_init", "automix")]
+        folders = "detection/random_init", "detection/automix"
+        add("Detection, VOC layout", metric, *keys, "random start", *folders)
     for metric in ("MaxBoxAcc", "MaxBoxAccV2"):
-        rows.append(
-            Comparison(
-                "Localization, CUB layout",
-                metric,
-                "centre box",
-                number(wsol, "center_box", metric),
-                "AutoMix",
-                number(wsol, "automix", metric),
-                "wsol/automix.json",
-                "wsol/automix.json",
-            )
-        )
-    for name in fine:
-        task = f"Fine-grained, {DATASETS.get(name, name)}"
-        rows.append(
-            Comparison(
-                task,
-                "top-1",
-                "from scratch",
-                number(fine, name, "scratch", "top1"),
-                "AutoMix",
-                number(fine, name, "automix", "top1"),
-                f"finegrained/{name}_scratch",
-                f"finegrained/{name}_automix",
-            )
-        )
+        keys = [("wsol", run, metric) for run in ("center_box", "automix")]
+        add("Localization, CUB layout", metric, *keys, "centre box", *["wsol/automix.json"] * 2)
+    for name in _section(summary, "finegrained"):
+        keys = [("finegrained", name, start, "top1") for start in ("scratch", "automix")]
+        folders = f"finegrained/{name}_scratch", f"finegrained/{name}_automix"
+        add(f"Fine-grained, {DATASETS.get(name, name)}", "top-1", *keys, "from scratch", *folders)
     return [row for row in rows if row.value is not None or row.baseline is not None]
 
 

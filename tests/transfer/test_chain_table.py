@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 from automix_transfer.transfer.chain import comparisons, missing, pretrained
-from automix_transfer.transfer.chain_table import chain_table, print_table
+from automix_transfer.transfer.chain_table import chain_table
 from tests.report.small import SUMMARY
 
 
@@ -52,8 +52,3 @@ def test_all_sorts_of_summaries():
     full = copy.deepcopy(SUMMARY)
     full["detection"]["random_init"]["AP75"] = 1.0
     assert missing(full) == []
-
-
-def test_print_without_a_terminal_is_plain(capsys):
-    print_table(SUMMARY)
-    assert "\x1b" not in capsys.readouterr().out
