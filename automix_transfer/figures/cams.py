@@ -17,17 +17,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixers import Mixer
 from automix_transfer.evaluation.opened import Run
 from automix_transfer.figures.common import OWN, Asked, mixers_of, open_shown, title_of
-from automix_transfer.figures.sheet import (
-    RIGHT,
-    WIDTH,
-    WRONG,
-    Cell,
-    Picture,
-    class_name,
-    save_parts,
-    sheet,
-    write_numbers,
-)
+from automix_transfer.figures.sheet import RIGHT, WIDTH, WRONG, Cell, Picture, class_name, sheet, write_figure
 from automix_transfer.localization.maps.cam import ClassActivation
 from automix_transfer.localization.maps.score_maps import score_map
 from automix_transfer.models.eval_mode import eval_mode
@@ -47,7 +37,6 @@ def fig3(asked: Asked) -> Path:
     found = open_shown(asked, pairs=2)
     runs, mixers = mixers_of(found.runs, asked.mixed_by)
     labels = found.dataset.labels
-    classes = [class_name(name) for name in found.dataset.classes]
     seen = {
         run.label: look(
             run, found.pairs.images, found.pairs.permutation, mixers[run.label], asked.lam, asked.seed
@@ -67,19 +56,14 @@ def fig3(asked: Asked) -> Path:
         for run in runs:
             mixed, top, probs, maps, how = seen[run.label]
             picture = found.pairs.pixels(mixed)[pair]
-            guesses = [
-                {
-                    "class": found.dataset.classes[int(top[pair, k])],
-                    "probability": float(probs[pair, k]),
-                    "right": int(top[pair, k]) in truth,
-                }
-                for k in range(2)
-            ]
             both = {int(top[pair, 0]), int(top[pair, 1])} == truth
             block[0].append(Cell(picture, f"λ = {asked.lam:g}" + (", both seen" if both else "")))
-            for k, guess in enumerate(guesses):
-                mark, ink = ("✓", RIGHT) if guess["right"] else ("✗", WRONG)
-                text = f"{mark} {guess['probability']:.2f} {classes[int(top[pair, k])]}"
+            guesses = []
+            for k, (label, prob) in enumerate(zip(top[pair].tolist(), probs[pair].tolist(), strict=True)):
+                right = label in truth
+                guesses.append({"class": found.dataset.classes[label], "probability": prob, "right": right})
+                mark, ink = ("✓", RIGHT) if right else ("✗", WRONG)
+                text = f"{mark} {prob:.2f} {class_name(found.dataset.classes[label])}"
                 block[k + 1].append(Cell(heated(picture, maps[k][pair]), text, ink))
             by_run[run.label] = {"top2": guesses, "both": both, **how}
         rows += list(zip(("image i,\nmixed", "image j,\n1st class", "2nd class"), block, strict=True))
@@ -99,13 +83,8 @@ def fig3(asked: Asked) -> Path:
         "same pairs for all. ✓: the class is one of the pair's two. Bright: where the evidence for the class "
         "lies."
     )
-    write_numbers(
-        asked.output,
-        "fig3",
-        caption,
-        {**found.about(), "numbers": {"seed": asked.seed, "mixed_by": asked.mixed_by, "by_pair": numbers}},
-    )
-    return save_parts(asked.output, [part])
+    content = {"seed": asked.seed, "mixed_by": asked.mixed_by, "by_pair": numbers}
+    return write_figure(asked.output, "fig3", caption, {**found.about(), "numbers": content}, [part])
 
 
 @torch.no_grad()

@@ -165,8 +165,3 @@ def counted(batches: Iterable[Any], progress: Progress, before: int, total: int,
     for number, batch in enumerate(batches, start=1):
         yield batch
         progress(before + number, total, note)
-
-
-def is_finite(value: Any) -> bool:
-    """Whether ``value``, of a file that anyone may have written, is a number that can be plotted."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300

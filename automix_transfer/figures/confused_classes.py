@@ -13,11 +13,12 @@ from PIL import Image
 
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.confusion import FILE
-from automix_transfer.figures.common import Asked, is_finite
+from automix_transfer.figures.common import Asked
 from automix_transfer.figures.reliability import evaluation_of
-from automix_transfer.figures.sheet import Cell, Picture, class_name, drawn, save_parts, sheet, write_numbers
+from automix_transfer.figures.sheet import Cell, Picture, class_name, drawn, save_parts, sheet, write_figure
 from automix_transfer.figures.style import DPI, INK, colour, subplots
 from automix_transfer.io import read_json
+from automix_transfer.runs.collect import is_finite
 
 SIDE = 104
 
@@ -36,49 +37,37 @@ def confusion(asked: Asked) -> Path:
     shown = pairs[: asked.pairs or 8]
     name = asked.labels[0] if asked.labels else file.resolve().parent.name
     parts = [pairs_sheet(file.parent, shown, name)] if shown else []
-    if asked.output.with_suffix(".json").name != FILE:  # beside the run's own file, that one has the numbers
-        write_numbers(
-            asked.output,
-            "confusion",
-            "The most confused pairs of classes: images of the one that were taken for the other, the "
-            "most confident mistakes first, beside images of the other; and the accuracy of each class.",
-            {"runs": [{"folder": str(file.parent), "label": name}], "numbers": content},
-        )
-    return save_parts(
-        asked.output, [*parts, classes_plot(classes, content.get("top1"), content.get("mean_class_top1"))]
+    parts.append(classes_plot(classes, content.get("top1"), content.get("mean_class_top1")))
+    if asked.output.with_suffix(".json").name == FILE:  # the run's own file has the numbers
+        return save_parts(asked.output, parts)
+    caption = (
+        "The most confused pairs of classes: images of the one that were taken for the other, the most "
+        "confident mistakes first, beside images of the other; and the accuracy of each class."
     )
+    numbers = {"runs": [{"folder": str(file.parent), "label": name}], "numbers": content}
+    return write_figure(asked.output, "confusion", caption, numbers, parts)
 
 
 def read_confusion(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
-    """Pairs, classes with images, and everything of a ``confusion.json``."""
+    """Pairs, classes with images, and everything of a ``confusion.json``.
+
+    Raises:
+        UserError: a file that is no such JSON.
+    """
     content = read_json(file)
-    content = content if isinstance(content, Mapping) else {}
-    pairs, classes = _mappings(content.get("pairs")), _mappings(content.get("per_class"))
-    good = (
-        pairs is not None
-        and classes is not None
-        and all(
-            is_finite(pair.get("count")) and is_finite(pair.get("of")) and pair["of"] > 0 for pair in pairs
-        )
-        and all(isinstance(pair.get(key), str) for pair in pairs for key in ("true", "predicted"))
-        and all(
-            isinstance(pair.get("examples"), list) and isinstance(pair.get("predicted_examples", []), list)
-            for pair in pairs
-        )
-        and all(isinstance(row.get("name"), str) and is_finite(row.get("n")) for row in classes)
-        and all(is_finite(row.get("top1")) for row in classes if row["n"])
-    )
-    if not good or pairs is None or classes is None or not any(row["n"] for row in classes):
+    try:
+        pairs = [{**pair, "share": pair["count"] / pair["of"]} for pair in content["pairs"]]
+        classes = [{**row, "top1": float(row["top1"])} for row in content["per_class"] if row["n"] > 0]
+        sound = [pair["true"] + pair["predicted"] for pair in pairs] and [row["name"] + "" for row in classes]
+        sound = sound and all(isinstance(pair["examples"], list) for pair in pairs)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        sound = False
+    if not sound:
         raise UserError(
             f"{file} does not hold confused pairs and accuracies of classes; write it with "
-            "python -m automix_transfer.evaluation --suite clean,confusion"
+            "automix-transfer evaluate --suite clean,confusion"
         )
-    return [dict(pair) for pair in pairs], [dict(row) for row in classes if row["n"]], dict(content)
-
-
-def _mappings(value: Any) -> list[Mapping[str, Any]] | None:
-    """``value`` if it is a list of mappings, else None."""
-    return value if isinstance(value, list) and all(isinstance(row, Mapping) for row in value) else None
+    return pairs, classes, dict(content)
 
 
 def pairs_sheet(folder: Path, pairs: Sequence[Mapping[str, Any]], name: str) -> Picture:
@@ -95,7 +84,7 @@ def pairs_sheet(folder: Path, pairs: Sequence[Mapping[str, Any]], name: str) -> 
         cells = [*wrong, *[None] * (most[0] - len(wrong)), *right, *[None] * (most[1] - len(right))]
         label = (
             f"{broken(class_name(pair['true']))}\ntaken for\n{broken(class_name(pair['predicted']))}\n"
-            f"{pair['count']} of {pair['of']} ({100 * pair['count'] / pair['of']:.0f} %)"
+            f"{pair['count']} of {pair['of']} ({100 * pair['share']:.0f} %)"
         )
         rows.append((label, cells))
     return sheet(
@@ -160,13 +149,6 @@ def classes_plot(classes: Sequence[Mapping[str, Any]], top1: Any, mean: Any, nam
     weak.set(title="The weakest classes (%)", xlim=(0, 109), ylim=(len(weakest) - 0.4, -0.6))
     weak.set_xticks(range(0, 101, 20))
     weak.grid(axis="y", visible=False)
-    for place, row in enumerate(weakest):
-        weak.annotate(
-            f"{row['top1']:.0f}, {row['n']} images",
-            (row["top1"], place),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=7,
-        )
+    texts = [f"{row['top1']:.0f}, {row['n']} images" for row in weakest]
+    weak.bar_label(weak.containers[0], texts, padding=4, fontsize=7)
     return figure

@@ -15,11 +15,11 @@ from matplotlib.ticker import MaxNLocator
 from automix_transfer.config import load_config
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixed_samples import MaskStatistics, mask_statistics, shuffled_batches
-from automix_transfer.evaluation.mixers import MIXERS, automix_mixer
+from automix_transfer.evaluation.mixers import MIXERS, Mixer, automix_mixer
 from automix_transfer.evaluation.opened import Run, open_run
 from automix_transfer.figures.common import Asked, Shown, automix_runs, counted, open_shown, title_of
 from automix_transfer.figures.samples import shares
-from automix_transfer.figures.sheet import WIDTH, Cell, Picture, drawn, save_parts, sheet, write_numbers
+from automix_transfer.figures.sheet import WIDTH, Cell, Picture, drawn, sheet, write_figure
 from automix_transfer.figures.style import DPI, INK, SPARE, colour, shown, subplots
 from automix_transfer.mixing import AutoMix
 from automix_transfer.progress import Progress
@@ -86,8 +86,7 @@ def fig12(asked: Asked) -> Path:
         f"AutoMix's mixed samples and masks at λ = {asked.lam:g}, and as λ goes from 0 (image j) to 1 "
         f"(image i): {LEGEND}."
     )
-    write_numbers(asked.output, "fig12", caption, {**found.about(), "numbers": numbers})
-    return save_parts(asked.output, parts)
+    return write_figure(asked.output, "fig12", caption, {**found.about(), "numbers": numbers}, parts)
 
 
 def fig6(asked: Asked) -> Path:
@@ -100,27 +99,21 @@ def fig6(asked: Asked) -> Path:
     found = open_shown(asked, pairs=8)
     blocks = automix_runs(found.runs)
     flat = np.full((len(found.pairs), *found.pairs.images_i.shape[2:]), asked.lam)
-    rows: list[tuple[str, list[Cell | None]]] = [
-        *originals(found),
-        ("MixUp:\nmask", mask_cells(flat)),
-        (
-            "mixed,\nstd 0",
-            [Cell(image) for image in found.pairs.mixed(MIXERS["mixup"], asked.lam, asked.seed)],
-        ),
-    ]
+    rows = originals(found)
+
+    def add(name: str, masks: np.ndarray, std: str, mixer: Mixer) -> None:
+        mixed = found.pairs.mixed(mixer, asked.lam, asked.seed)
+        rows.append((f"{name}:\nmask", mask_cells(masks)))
+        rows.append((f"mixed,\nstd {std}", [Cell(image) for image in mixed]))
+
+    add("MixUp", flat, "0", MIXERS["mixup"])
     batches = list(shuffled_batches(found.dataset, 64, asked.seed, min(asked.samples, len(found.dataset))))
     progress, numbers = Progress("masks", "batches"), []
     for number, (run, method) in enumerate(blocks):
         some = counted(batches, progress, number * len(batches), len(blocks) * len(batches), run.label)
         health = mask_statistics(method, some, [asked.lam], asked.seed)[0]
         masks = found.pairs.masks(method, asked.lam, asked.seed)
-        rows += [
-            (f"{wrapped(title_of(run))}:\nmask", mask_cells(masks)),
-            (
-                f"mixed,\nstd {health.spatial_std:.2f}",
-                [Cell(image) for image in found.pairs.mixed(automix_mixer(method), asked.lam, asked.seed)],
-            ),
-        ]
+        add(wrapped(title_of(run)), masks, f"{health.spatial_std:.2f}", automix_mixer(method))
         accuracies = [row["top1"] for row in run.history if isinstance(row.get("top1"), (int, float))]
         numbers.append(
             {
@@ -145,16 +138,8 @@ def fig6(asked: Asked) -> Path:
         ),
         health_plot(numbers),
     ]
-    write_numbers(
-        asked.output,
-        "fig6",
-        caption,
-        {
-            **found.about(),
-            "numbers": {"lam": asked.lam, "samples": sum(len(b[0]) for b in batches), "by_run": numbers},
-        },
-    )
-    return save_parts(asked.output, parts)
+    content = {"lam": asked.lam, "samples": sum(len(b[0]) for b in batches), "by_run": numbers}
+    return write_figure(asked.output, "fig6", caption, {**found.about(), "numbers": content}, parts)
 
 
 def fig7(asked: Asked) -> Path:
@@ -205,10 +190,9 @@ def fig7(asked: Asked) -> Path:
         f"Mixed samples and masks of the same pairs at λ = {asked.lam:g} through the training (Fig. 7). "
         f"Checkpoints are those that the run's folder keeps; the start is built again from the seed."
     )
-    write_numbers(
-        asked.output, "fig7", caption, {**found.about(), "numbers": {"lam": asked.lam, "stages": numbers}}
-    )
-    return save_parts(asked.output, [pictures, training_plot(numbers, asked.lam)])
+    content = {**found.about(), "numbers": {"lam": asked.lam, "stages": numbers}}
+    parts = [pictures, training_plot(numbers, asked.lam)]
+    return write_figure(asked.output, "fig7", caption, content, parts)
 
 
 def initial(run: Run) -> AutoMix:
@@ -277,20 +261,16 @@ def health_plot(numbers: Sequence[dict[str, Any]]) -> Figure:
     tops = [None, *(row["top1_last"] for row in numbers)]
     right.barh(range(len(names)), [top or 0 for top in tops], color=inks, height=0.6)
     right.set(title="Validation top-1 at the end (%)", xlim=(0, 100))
-    for axis, values, form in ((alive, spreads, "{:.3f}"), (right, tops, "{:.1f}")):
+    texts = (
+        [f"{spread:.3f}" for spread in spreads],
+        ["not trained" if t is None else f"{t:.1f}" for t in tops],
+    )
+    for axis, words in zip((alive, right), texts, strict=True):
         axis.set_yticks(range(len(names)), names if axis is alive else [""] * len(names), fontsize=8)
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.grid(axis="y", visible=False)
-        for place, value in enumerate(values):
-            axis.annotate(
-                "not trained" if value is None else form.format(value),
-                (value or 0, place),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-            )
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        axis.bar_label(axis.containers[0], words, padding=5, fontsize=8, bbox=box)
     return figure
 
 

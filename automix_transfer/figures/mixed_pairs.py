@@ -13,7 +13,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixed_samples import mixed_accuracy, shuffled_batches
 from automix_transfer.evaluation.mixers import Mixer
 from automix_transfer.figures.common import OWN, Asked, Shown, counted, mixers_of, open_shown, title_of
-from automix_transfer.figures.sheet import Cell, Picture, drawn, save_parts, sheet, write_numbers
+from automix_transfer.figures.sheet import Cell, Picture, drawn, sheet, write_figure
 from automix_transfer.figures.style import DPI, draw_lines, shown, subplots
 from automix_transfer.progress import Progress
 
@@ -60,22 +60,10 @@ def fig4(asked: Asked) -> Path:
         else {shown(asked.mixed_by): mixers[runs[0].label]}
     )
     strips = strip_sheet(found, kinds, asked.seed)
-    save_parts(asked.output, [strips, accuracy_plot(accuracy)])
-    write_numbers(
-        asked.output,
-        "fig4",
-        caption,
-        {
-            **found.about(),
-            "numbers": {
-                "samples": sum(len(batch[0]) for batch in batches),
-                "seed": asked.seed,
-                "mixed_by": asked.mixed_by,
-                "by_run": accuracy,
-            },
-        },
-    )
-    return asked.output
+    samples = sum(len(batch[0]) for batch in batches)
+    content = {"samples": samples, "seed": asked.seed, "mixed_by": asked.mixed_by, "by_run": accuracy}
+    parts = [strips, accuracy_plot(accuracy)]
+    return write_figure(asked.output, "fig4", caption, {**found.about(), "numbers": content}, parts)
 
 
 def strip_sheet(found: Shown, kinds: Mapping[str, Mixer], seed: int) -> Picture:

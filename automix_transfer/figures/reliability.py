@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.output import EVALUATION
-from automix_transfer.figures.common import Asked, is_finite, labels_of
-from automix_transfer.figures.sheet import drawn, save_parts, write_numbers
+from automix_transfer.figures.common import Asked, labels_of
+from automix_transfer.figures.sheet import drawn, write_figure
 from automix_transfer.figures.style import DPI, INK, colour, draw_lines, label_title
 from automix_transfer.io import read_json
+from automix_transfer.runs.collect import is_finite
 
 FIELDS = ("low", "high", "count", "confidence", "accuracy")
 KEYS = ("images", "top1", "ece10", "ece15", "adaptive_ece15", "brier", "nll")
@@ -47,17 +48,8 @@ def fig8(asked: Asked) -> Path:
         "dashed line it is "
         "overconfident, above it underconfident. ECE: mean distance from the line."
     )
-    write_numbers(
-        asked.output,
-        "fig8",
-        caption,
-        {
-            "numbers": [
-                {"label": row.label, "file": str(row.file), **row.values, "bins": row.bins} for row in rows
-            ]
-        },
-    )
-    return save_parts(asked.output, [reliability_plot(rows)])
+    numbers = [{"label": row.label, "file": str(row.file), **row.values, "bins": row.bins} for row in rows]
+    return write_figure(asked.output, "fig8", caption, {"numbers": numbers}, [reliability_plot(rows)])
 
 
 def evaluation_of(

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import SEVERITIES
 from automix_transfer.evaluation.output import EVALUATION
-from automix_transfer.figures.common import Asked, is_finite, labels_of
-from automix_transfer.figures.sheet import drawn, save_parts, write_numbers
+from automix_transfer.figures.common import Asked, labels_of
+from automix_transfer.figures.sheet import drawn, write_figure
 from automix_transfer.figures.style import DPI, colour, draw_lines, marker, subplots
 from automix_transfer.io import read_json
+from automix_transfer.runs.collect import is_finite
 
 KEYS = (
     "images",
@@ -63,26 +64,20 @@ def robustness(asked: Asked) -> Path:
         "mean over severities. "
         f"Corrupted images: {', '.join(made)}."
     )
-    write_numbers(
-        asked.output,
-        "robustness",
-        caption,
+    numbers = [
         {
-            "numbers": [
-                {
-                    "label": row.label,
-                    "file": str(row.file),
-                    **row.values,
-                    "corruption_made": row.made,
-                    "corruption": row.corruption,
-                    "mean_by_severity": by_severity(row, names),
-                }
-                for row in rows
-            ],
-            "corruptions": names,
-        },
-    )
-    return save_parts(asked.output, [severity_plot(rows, names), corruption_plot(rows, names)])
+            "label": row.label,
+            "file": str(row.file),
+            **row.values,
+            "corruption_made": row.made,
+            "corruption": row.corruption,
+            "mean_by_severity": by_severity(row, names),
+        }
+        for row in rows
+    ]
+    parts = [severity_plot(rows, names), corruption_plot(rows, names)]
+    content = {"numbers": numbers, "corruptions": names}
+    return write_figure(asked.output, "robustness", caption, content, parts)
 
 
 def by_severity(row: Robustness, names: Sequence[str]) -> list[float]:
@@ -137,18 +132,11 @@ def severity_plot(rows: Sequence[Robustness], names: Sequence[str]) -> Figure:
     axes[0].legend(fontsize=8, loc="lower left")
     width = 0.8 / len(rows)
     for position, row in enumerate(rows if attacks else []):
-        for place, (key, _) in enumerate(attacks):
-            if key in row.values:
-                at = place + (position - (len(rows) - 1) / 2) * width
-                axes[1].bar(at, row.values[key], width * 0.92, color=colour(row.label, position))
-                axes[1].annotate(
-                    f"{row.values[key]:.1f}",
-                    (at, row.values[key]),
-                    xytext=(0, 3),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=8,
-                )
+        places = [place for place, (key, _) in enumerate(attacks) if key in row.values]
+        at = [place + (position - (len(rows) - 1) / 2) * width for place in places]
+        heights = [row.values[attacks[place][0]] for place in places]
+        bars = axes[1].bar(at, heights, width * 0.92, color=colour(row.label, position))
+        axes[1].bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
     if attacks:
         axes[1].set(title="Error under attack (%)", ylim=(0, 112))
         axes[1].set_xticks(range(len(attacks)), [name for _, name in attacks])

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -95,29 +95,17 @@ def sheet(
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(page, interpolation="nearest", aspect="auto")
     axes.axis("off")
-    if title:
-        axes.text(
-            MARGIN, MARGIN + 6, title, ha="left", va="center", fontsize=9.5, fontweight="bold", color=INK
-        )
-    if note:
-        axes.text(MARGIN, MARGIN + LINE + 13, note, ha="left", va="center", fontsize=8, color=INK)
+    write = partial(axes.text, va="center", fontsize=8)
+    write(MARGIN, MARGIN + 6, title, fontsize=9.5, fontweight="bold")
+    write(MARGIN, MARGIN + LINE + 13, note)
     for place, name in zip(lefts, columns, strict=True) if columns else ():
-        axes.text(place + wide / 2, top - 9, name, ha="center", va="center", fontsize=8, color=INK)
+        write(place + wide / 2, top - 9, name, ha="center")
     for (name, cells), at in zip(rows, tops, strict=True):
-        axes.text(
-            left - 8, at + side / 2, name, ha="right", va="center", fontsize=8, color=INK, linespacing=1.25
-        )
+        write(left - 8, at + side / 2, name, ha="right", linespacing=1.25)
         for place, cell in zip(lefts, cells, strict=False):
             if cell is not None and cell.text:
-                axes.text(
-                    place + wide / 2,
-                    at + side + 9,
-                    fitted(cell.text, wide),
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color=cell.ink,
-                )
+                text = fitted(cell.text, wide)
+                write(place + wide / 2, at + side + 9, text, ha="center", fontsize=7, color=cell.ink)
     return figure
 
 
@@ -144,8 +132,9 @@ def save_parts(path: Path, parts: Sequence[Picture]) -> Path:
     return path
 
 
-def write_numbers(path: Path, figure: str, caption: str, numbers: dict[str, Any]) -> Path:
-    """Everything that the figure in ``path`` was plotted from, beside it as JSON."""
-    file = path.with_suffix(".json")
-    write_json(file, {"figure": figure, "caption": caption, **numbers})
-    return file
+def write_figure(
+    path: Path, figure: str, caption: str, numbers: dict[str, Any], parts: Sequence[Picture]
+) -> Path:
+    """Write the picture, and beside it as JSON everything that it was plotted from."""
+    write_json(path.with_suffix(".json"), {"figure": figure, "caption": caption, **numbers})
+    return save_parts(path, parts)

@@ -106,7 +106,12 @@ def variant_of(attributes: paper.Attributes) -> Mapping[str, Any] | None:
     such variant."""
     if "variant" not in attributes:
         return {}
-    return read_yaml(paper.ABLATIONS)["variants"].get(attributes["variant"], {}).get(attributes["method"])
+    return _variants().get(attributes["variant"], {}).get(attributes["method"])
+
+
+@functools.cache
+def _variants() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    return read_yaml(paper.ABLATIONS)["variants"]
 
 
 def _other_length(attributes: paper.Attributes, named: Sequence[Reference]) -> Reference | None:

@@ -1,5 +1,4 @@
-"""Every figure of the demo's folder that comes from trained methods, and one sentence on each
-(``figures/captions.json``)."""
+"""The demo's figures of trained methods, with a sentence on each in ``figures/captions.json``."""
 
 from __future__ import annotations
 
@@ -57,17 +56,14 @@ def draw_figures(
             f"{data / 'imagenet'} has {len(dataset)} validation images, but mixed samples need at least "
             f"{LEAST}"
         )
-    pairs = example_pairs(dataset, info, count=6 if len(dataset) >= 2 * LEAST else 3, seed=seed)
+    many = len(dataset) >= 2 * LEAST
+    pairs = example_pairs(dataset, info, count=6 if many else 3, seed=seed)
     methods_figure(figures / "methods.png", pairs, method)
     lam_figure(figures / "by_lambda.png", pairs, method)
-    strips = slider.render(
-        method, info, dataset, count=4 if len(dataset) >= 2 * LEAST else 2, seed=seed, root=data / "imagenet"
-    )
-    slider.write(
-        figures / "slider",
-        strips,
-        {"source": "pretrain/automix", "data": str(data / "imagenet"), "seed": seed},
-    )
+    root = data / "imagenet"
+    strips = slider.render(method, info, dataset, count=4 if many else 2, seed=seed, root=root)
+    about = {"source": "pretrain/automix", "data": str(root), "seed": seed}
+    slider.write(figures / "slider", strips, about)
 
     # every network and λ is a pass over the samples: five λ take half a minute on one core
     batches = list(shuffled_batches(dataset, 64, seed, min(samples, len(dataset))))
@@ -99,8 +95,7 @@ def write_captions(figures: Path, captions: Mapping[str, str]) -> None:
 
 CAPTIONS = {
     "methods": "The same pairs under every method at λ = 0.5: MixUp blends, CutMix pastes a box without "
-    "looking, "
-    "AutoMix chooses whose pixel to keep.",
+    "looking, AutoMix chooses whose pixel to keep.",
     "by_lambda": "AutoMix as λ goes from 0 (image j) to 1 (image i): orange parts of a mask keep image i, "
     "purple parts image j.",
 }

@@ -148,11 +148,8 @@ def _view(file: File, embedder: Embedder) -> SliderView | None:
         )
         return None
     seen = content.get("seen")
-    whole = (
-        {key: values for key, values in seen.items() if _is_seen(values, count, len(lams))}
-        if isinstance(seen, Mapping)
-        else {}
-    )
+    seen = seen if isinstance(seen, Mapping) else {}
+    whole = {key: values for key, values in seen.items() if _is_seen(values, count, len(lams))}
     source = str(content.get("source") or content.get("folder") or file.name)
     return SliderView(
         source,

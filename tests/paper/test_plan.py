@@ -294,6 +294,7 @@ def tiny_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_plan_runs_is_shown_and_is_not_run_again(
     tiny_recipes: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -333,6 +334,7 @@ def test_a_plan_runs_is_shown_and_is_not_run_again(
     assert "[.] seed 0: epoch 2 of 2" in text and "--resume" in text
 
 
+@pytest.mark.slow
 def test_commands_for_a_scheduler(tiny_recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tiny_recipes / "runs"
     options = [

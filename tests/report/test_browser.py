@@ -14,6 +14,8 @@ from automix_transfer.report.page import build
 from tests.report.browser import Browser
 from tests.report.small import write_demo, write_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
@@ -136,7 +138,8 @@ CONTRAST = """(() => {
   const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   const rgba = (text) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
     const d = canvas.getImageData(0, 0, 1, 1).data; return [d[0], d[1], d[2], d[3] / 255]; };
-  const light = (c) => { const l = c.slice(0, 3).map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => { const l = c.slice(0, 3).map((v) => linear(v / 255));
     return 0.2126 * l[0] + 0.7152 * l[1] + 0.0722 * l[2]; };
   const bad = new Set(), walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
@@ -150,7 +153,8 @@ CONTRAST = """(() => {
       if (g[3] > 0.99) { ground = g; break; }
     }
     const [a, b] = [light(ink), light(ground)].sort((x, y) => x - y), ratio = (b + 0.05) / (a + 0.05);
-    if (ratio < 4.5) bad.add(`${ratio.toFixed(2)} ${element.tagName}.${element.className}: ${node.textContent.trim().slice(0, 30)}`);
+    const what = `${element.tagName}.${element.className}: ${node.textContent.trim().slice(0, 30)}`;
+    if (ratio < 4.5) bad.add(`${ratio.toFixed(2)} ${what}`);
   }
   return [...bad];
 })()"""
