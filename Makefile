@@ -4,7 +4,7 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 # A change of what is declared or of the installer gives another name, so `make` installs again; otherwise it installs nothing.
-STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt detection/install_detectron2.py | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt automix_transfer/commands/install_detectron2.py | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint clean
@@ -20,12 +20,12 @@ $(STAMP):
 # torch and torchvision in one command: two builds that do not match fail at import. Python 3.10 cannot take every pinned version.
 	$(BIN)/python -m pip install --disable-pip-version-check torch torchvision -e '.[dev,detection]' \
 	  $$($(BIN)/python -c 'import sys; print("-c constraints.txt" if sys.version_info >= (3, 11) else "")')
-	$(BIN)/python detection/install_detectron2.py
+	$(BIN)/automix-transfer install-detectron2
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
 demo: $(STAMP)  ## run the whole chain on embedded data: runs/demo/report.html
-	$(BIN)/python -m automix_transfer.demo --output runs/demo
+	$(BIN)/automix-transfer demo --output runs/demo
 
 test: $(STAMP)  ## run the quick tests, before every commit; ARGS=... is passed to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow" --durations=15 $(ARGS)

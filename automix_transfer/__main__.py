@@ -1,4 +1,4 @@
-"""python -m automix_transfer COMMAND: the same as automix-transfer COMMAND; torchrun starts it with -m."""
+"""python -m automix_transfer COMMAND: the same as automix-transfer COMMAND."""
 
 from automix_transfer.cli import console
 

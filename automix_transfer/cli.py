@@ -1,48 +1,48 @@
-"""automix-transfer COMMAND: every script of the project by one name, from any folder.
+"""automix-transfer COMMAND: everything that the library does, by one name, from any folder.
 
-A command becomes the script (the process is replaced, so signals, exit codes, torchrun's environment and
-spawned processes are the script's own); nothing is parsed here.
+A command is a function of this process, whose module is imported when it is asked for.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-import shutil
-import subprocess
+import importlib
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
+from automix_transfer import __version__
 from automix_transfer.errors import UserError, run_script
 
-ROOT = Path(__file__).resolve().parents[1]
-
-#: command -> (script of the checkout, or module of the library; what it does)
+#: command -> (module with ``main(arguments)``, what it does); an empty module has subcommands only
 COMMANDS = {
-    "pretrain": ("pretrain/train.py", "train an encoder by any method, from a recipe"),
-    "export": ("pretrain/export.py", "a checkpoint for torchvision, timm, safetensors, Detectron2"),
-    "detect": ("detection/train_net.py", "train a detector; also: detect compare, detect predict"),
-    "localize": ("wsol/evaluate.py", "weakly supervised localization: MaxBoxAcc, MaxBoxAccV2"),
-    "supermix": ("pretrain/supermix.py", "mix a training split offline, to pretrain by SuperMix"),
-    "finetune": ("finegrained/train.py", "fine-tune on CUB-200, FGVC-Aircraft or your own folders"),
-    "evaluate": ("automix_transfer.evaluation", "accuracy, calibration, robustness of any classifier"),
-    "report": ("automix_transfer.report", "page, figures and tables of runs; plans of the paper's tables"),
-    "demo": ("automix_transfer.demo", "the whole chain on embedded data, in minutes"),
-    "doctor": ("automix_transfer.doctor", "versions, devices, Detectron2, data, disk: for issue reports"),
+    "pretrain": ("commands.pretrain", "train an encoder by any method, from a recipe"),
+    "export": ("commands.export", "a checkpoint for torchvision, timm, Detectron2"),
+    "detect": ("commands.detect", "train a detector; also: detect compare, detect predict"),
+    "localize": ("commands.localize", "weakly supervised localization: MaxBoxAccV2, PxAP"),
+    "finetune": ("commands.finetune", "fine-tune on CUB-200, FGVC-Aircraft, your folders"),
+    "evaluate": ("evaluation.cli", "accuracy, calibration, robustness of any classifier"),
+    "report": ("report.cli", "page, figures, tables of runs; plans of the paper's"),
+    "supermix": ("commands.write_supermix", "mix a training split offline, to pretrain on it"),
+    "data": ("", "data check, data pack (into shards), data synthetic"),
+    "demo": ("demo", "the whole chain on embedded data, in minutes"),
+    "doctor": ("doctor", "versions, devices, data, disk: for issue reports"),
+    "install-detectron2": ("commands.install_detectron2", "Detectron2 itself, without compiling"),
 }
-DETECT = {
-    "train": "detection/train_net.py",
-    "compare": "detection/compare.py",
-    "predict": "detection/predict.py",
+SUBCOMMANDS = {
+    "detect": {
+        "train": "commands.detect",
+        "compare": "commands.detect_compare",
+        "predict": "commands.detect_predict",
+    },
+    "data": {"check": "data.check", "pack": "data.pack", "synthetic": "synthetic.write"},
 }
 HELP = """usage: automix-transfer COMMAND [arguments]
 
 commands:
 {commands}
 
-automix-transfer COMMAND --help explains each. Scripts of ours take
---config-file YAML and key=value overrides, detect takes KEY VALUE.
+automix-transfer COMMAND --help explains each. Trainings take a recipe or a file
+and key=value overrides: --config-file NAME key=value; detect takes KEY VALUE.
 
 on several GPUs:
   torchrun --nproc-per-node 8 --no-python automix-transfer pretrain ...
@@ -52,73 +52,42 @@ exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and
 143 SIGTERM (a checkpoint was written; --resume goes on)."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Become the script of a command; returns only for help."""
+def main(arguments: Sequence[str] | None = None) -> int | None:
+    """Run a command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
-        print(
-            HELP.format(
-                commands="\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items())
-            )
-        )
+        lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+        print(HELP.format(commands="\n".join(lines)))
         return 0
     if given[0] == "--version":
-        from automix_transfer import __version__
-
         print(__version__)
         return 0
-    command, name = command_of(given)
-    if any(argument in ("-h", "--help") for argument in command):
-        return show_help(command, name)
-    sys.stdout.flush()
-    os.execv(sys.executable, command)
+    module, rest = command_of(given)
+    return importlib.import_module(f"automix_transfer.{module}").main(rest)
 
 
-def command_of(given: Sequence[str]) -> tuple[list[str], str]:
-    """What to execute for ``given``, and the name that help has for it.
+def command_of(given: Sequence[str]) -> tuple[str, list[str]]:
+    """The module of the command that ``given`` begins with, and the arguments that are left for it.
 
     Raises:
-        UserError: an unknown command (the closest is suggested), or a script that is not there.
+        UserError: an unknown command; the closest is suggested.
     """
     name, *rest = given
-    if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(COMMANDS)}"
-        raise UserError(f"there is no command '{name}'; {hint}")
-    target = COMMANDS[name][0]
-    if name == "detect" and rest and rest[0] in DETECT:
-        target = DETECT[rest[0]]
-        name, rest = f"detect {rest[0]}", rest[1:]
-    if not target.endswith(".py"):
-        return [sys.executable, "-m", target, *rest], name
-    script = ROOT / target
-    if not script.is_file():
-        raise UserError(
-            f"automix-transfer {name} runs {target} of a checkout, which is not in {ROOT}; clone the "
-            "repository and run "
-            "'pip install -e .' in it"
-        )
-    return [sys.executable, str(script), *rest], name
+    check_known("command", name, COMMANDS)
+    module, below = COMMANDS[name][0], SUBCOMMANDS.get(name, {})
+    if rest and rest[0] in below:
+        return below[rest[0]], rest[1:]
+    if not module:
+        check_known(f"command {name}", rest[0] if rest else "", below)
+    return module, rest
 
 
-def show_help(command: Sequence[str], name: str) -> int:
-    """The script's own help, under this program's name."""
-    columns = str(shutil.get_terminal_size((80, 24)).columns)  # the script's output is a pipe
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": columns})
-    target = command[1] if command[1] != "-m" else command[2]
-    usage, blank, rest = done.stdout.partition("\n\n")
-    for written in (f"usage: {Path(target).name}", f"usage: python -m {target}"):
-        if usage.startswith(written):
-            ours = f"usage: automix-transfer {name}"
-            usage = (ours + usage.removeprefix(written)).replace(
-                "\n" + " " * max(0, len(written) - len(ours)), "\n"
-            )
-            usage = usage.replace("\n", "\n" + " " * max(0, len(ours) - len(written)))
-    text = usage + blank + rest
-    print(text, end="")
-    print(done.stderr, end="", file=sys.stderr)
-    return done.returncode
+def check_known(what: str, name: str, known: Mapping[str, object]) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}"
+        raise UserError(f"there is no {what} '{name}'; {hint}")
 
 
 def console() -> None:

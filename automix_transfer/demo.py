@@ -1,6 +1,6 @@
 """The whole chain on embedded data: pretrain → export → detect, localize, fine-tune → one table and one page.
 
-    python -m automix_transfer.demo --output runs/demo        (or: make demo)
+    automix-transfer demo --output runs/demo        (or: make demo)
 
 Every step is the command that a user would type, run as a process of its own; the page names each. What is
 done is not done again, so an interrupted demo goes on where it stopped; --fresh starts over.
@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.command_line import command, typed
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import read_json, write_json, write_text
 from automix_transfer.jobs import Job, run_jobs
 
-ROOT = Path(__file__).resolve().parents[1]
 METHODS = ("vanilla", "mixup", "cutmix", "automix")
 FINE_GRAINED = ("cub", "aircraft")
 #: corruptions of each group of the benchmark: these on 120 images take seconds, all 19 on all images minutes
@@ -32,7 +32,7 @@ WSOL = ("--image-size", "112", "--output-stride", "8")
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m automix_transfer.demo",
+        prog="automix-transfer demo",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,11 +60,6 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs} must be at least 1")
-    if not (ROOT / "pretrain" / "train.py").is_file():
-        raise UserError(
-            f"the demo runs the scripts of a checkout, which are not in {ROOT}; clone the repository and "
-            "run: make demo"
-        )
     settings = {"smoke": args.smoke}
     begun = time.monotonic()
     prepare(args.output, settings, args.fresh)
@@ -91,7 +86,6 @@ def prepare(output: Path, settings: dict[str, Any], fresh: bool) -> None:
 
 def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
     """Every job of the demo: the commands of the README at demo scale."""
-    python = sys.executable
     small = (
         ["train.epochs=2", "train.batch_size=16", "schedule.warmup_epochs=0", "data.workers=0"]
         if smoke
@@ -99,51 +93,24 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
     )
     encoder, backbone = output / "export" / "encoder.safetensors", output / "export" / "backbone.pkl"
 
-    def train(script: str, config: str, run: str, *overrides: str) -> list[str]:
-        folder = output / run
-        return [
-            python,
-            str(ROOT / script / "train.py"),
-            "--resume",
-            "--config-file",
-            config,
-            f"output={folder}",
-            *overrides,
-            *small,
-        ]
+    def train(name: str, recipe: str, run: str, *overrides: str) -> list[str]:
+        given = (f"output={output / run}", *overrides, *small)
+        return command(name, "--resume", "--config-file", recipe, *given)
 
     def export(kind: str, file: Path) -> list[str]:
-        return [
-            python,
-            str(ROOT / "pretrain" / "export.py"),
-            "--checkpoint",
-            str(output / "pretrain" / "automix" / "last.pt"),
-            "--to",
-            kind,
-            "--output",
-            str(file),
-        ]
+        checkpoint = output / "pretrain" / "automix" / "last.pt"
+        return command("export", "--checkpoint", str(checkpoint), "--to", kind, "--output", str(file))
 
     def evaluate(run: str, suite: str, *more: str) -> list[str]:
-        return [
-            python,
-            "-m",
-            "automix_transfer.evaluation",
-            "--run",
-            str(output / run),
-            "--suite",
-            suite,
-            *more,
-        ]
+        return command("evaluate", "--run", str(output / run), "--suite", suite, *more)
 
     def detect(run: str, weights: str) -> list[str]:
         folder = output / "detection" / run
         short = (
             ["SOLVER.MAX_ITER", "6", "SOLVER.WARMUP_ITERS", "2", "SOLVER.IMS_PER_BATCH", "2"] if smoke else []
         )
-        return [
-            python,
-            str(ROOT / "detection" / "train_net.py"),
+        return command(
+            "detect",
             "--resume",
             "--config-file",
             DETECTOR,
@@ -158,19 +125,12 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
             "SEED",
             "1",
             *short,
-        ]
+        )
 
     jobs = [
         Job(
             "data",
-            [
-                python,
-                "-m",
-                "automix_transfer.synthetic.write",
-                "--out",
-                str(data),
-                *(["--scale", "0.1"] if smoke else []),
-            ],
+            command("data synthetic", "--out", str(data), *(["--scale", "0.1"] if smoke else [])),
             data / "coco" / "synthetic.json",
             minutes=0.5,
         )
@@ -236,7 +196,7 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
             jobs.append(
                 Job(
                     f"{dataset} {start}",
-                    train("finegrained", f"embedded_{dataset}", run, f"data.root={root}", *initial),
+                    train("finetune", f"embedded_{dataset}", run, f"data.root={root}", *initial),
                     output / run / "metrics.json",
                     [needs],
                     0.6,
@@ -253,9 +213,8 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
             )
         )
     wsol = output / "wsol" / "automix.json"
-    localize = [
-        python,
-        str(ROOT / "wsol" / "evaluate.py"),
+    localize = command(
+        "localize",
         "--dataset",
         "cub",
         "--root",
@@ -267,7 +226,7 @@ def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
         "--save-maps",
         str(output / "wsol" / "maps"),
         *WSOL,
-    ]
+    )
     return [*jobs, Job("localize", localize, wsol, ["cub automix"], 0.3)]
 
 
@@ -322,7 +281,7 @@ def finish(
         },
     )
     summary = summarize(output, mixed)
-    commands = {job.name: " ".join(job.command) for job in chain(output, data, smoke)}
+    commands = {job.name: shlex.join(typed(job.command)) for job in chain(output, data, smoke)}
     summary["commit"] = git_commit()["commit"]
     summary["notes"] = NOTES
     summary["settings"] = {"smoke": smoke, "jobs": parallel, "commands": commands}

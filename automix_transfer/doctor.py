@@ -84,7 +84,7 @@ def memory() -> str:
 def detectron2() -> str:
     """Which Detectron2 is installed, and with what."""
     if importlib.util.find_spec("detectron2") is None:
-        return "not installed (python detection/install_detectron2.py)"
+        return "not installed (automix-transfer install-detectron2)"
     from automix_transfer.detection import compatibility
 
     build = version("detectron2") or version("pb1-detectron2") or "of unknown version"
@@ -123,7 +123,7 @@ def text(report: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m automix_transfer.doctor", description=__doc__)
+    parser = argparse.ArgumentParser(prog="automix-transfer doctor", description=__doc__)
     parser.add_argument(
         "--data-root",
         type=Path,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from automix_transfer.command_line import typed
 from automix_transfer.errors import UserError
 
 
@@ -82,7 +84,7 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
                 raise UserError(
                     f"'{job.name}' failed with exit code {process.returncode} ({_last_line(logs, job)}); its "
                     "output is in "
-                    f"{_log(logs, job)}, its command was: {' '.join(job.command)}"
+                    f"{_log(logs, job)}, its command was: {shlex.join(typed(job.command))}"
                 )
             done.add(job.name)
             seconds[job.name] = time.monotonic() - begun
@@ -126,7 +128,7 @@ def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> sub
 
 def _pump(job: Job, process: subprocess.Popen, logs: Path, lines: queue.Queue) -> None:
     with open(_log(logs, job), "a", encoding="utf-8") as log:
-        log.write(f"$ {' '.join(job.command)}\n")
+        log.write(f"$ {shlex.join(typed(job.command))}\n")
         for line in process.stdout or ():
             log.write(line)
             log.flush()

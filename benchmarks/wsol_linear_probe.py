@@ -7,7 +7,7 @@ it has CAMs of those classes.
 
 The training images, resized straight to a square as for localization, pass through the network once; a
 softmax regression with weight decay is fitted to the classifier's inputs by L-BFGS. Nothing but the
-classifier changes. The output is a checkpoint for wsol/evaluate.py and for finegrained/train.py
+classifier changes. The output is a checkpoint for automix-transfer localize and for finegrained/train.py
 (encoder.weights=probe.pt encoder.classifier=keep).
 """
 

@@ -1,74 +1,7 @@
-#!/usr/bin/env python
-"""Export a backbone, with proof: all keys matched, and the same features in the framework that will use it."""
+"""Export a backbone: automix-transfer export."""
 
-from __future__ import annotations
-
-import argparse
-
-from automix_transfer.detection.weights.exporter import EXPORTERS
+from automix_transfer.commands.export import main
 from automix_transfer.errors import run_script
-from automix_transfer.export import export
-
-EXAMPLES = """
-what is written
-  torchvision   x.pth          torchvision.models.resnet50().load_state_dict(torch.load("x.pth"))
-  timm          x.pth          timm.create_model("resnet50", checkpoint_path="x.pth")
-  safetensors   x.safetensors  any encoder; load_encoder("x.safetensors") rebuilds it, other tools read the tensors
-  detectron2    x.pkl, x.yaml  MODEL.WEIGHTS x.pkl, with x.yaml's settings merged into the config: without them
-                               (RGB, mean, deviation, STRIDE_IN_1X1 False) Detectron2 loads the file and computes other features
-  and beside each x.proof.json: keys, largest difference, sha256 of both files, versions, encoder, step
-
-  The exported file is loaded back into the target's own network, which sees the same random images as the source.
-  What cannot be proven is not written, and the exit code is 2.
-
-examples
-  python pretrain/export.py --checkpoint runs/r50/last.pt --to detectron2 --output r50.pkl
-  python pretrain/export.py --checkpoint runs/r50/last.pt --to torchvision --output r50_q.pth --which q
-  python pretrain/export.py --checkpoint resnet50-0676ba61.pth --encoder resnet50 --to detectron2 --output r50_supervised.pkl
-"""
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="FILE",
-        help="a checkpoint of ours, a safetensors file, or a state dict of torchvision or timm",
-    )
-    parser.add_argument("--to", required=True, choices=EXPORTERS, metavar="KIND", help=", ".join(EXPORTERS))
-    parser.add_argument(
-        "--output",
-        required=True,
-        metavar="FILE",
-        help="; ".join(
-            f"{suffix} for {', '.join(kind for kind in EXPORTERS if EXPORTERS[kind].suffix == suffix)}"
-            for suffix in dict.fromkeys(exporter.suffix for exporter in EXPORTERS.values())
-        ),
-    )
-    parser.add_argument(
-        "--encoder",
-        metavar="NAME",
-        help="where the file does not say what it holds: resnet50, any timm name, torchvision/NAME",
-    )
-    parser.add_argument(
-        "--which",
-        metavar="k|q|ema",
-        help="the encoder of a checkpoint with several; default the one for inference (AutoMix: k, the "
-        "momentum encoder)",
-    )
-    parser.add_argument(
-        "--num-classes", type=int, metavar="N", help="fail unless the file's classifier has N outputs"
-    )
-    args = parser.parse_args()
-    proof = export(
-        args.checkpoint, args.to, args.output, args.encoder, args.which, args.num_classes, EXPORTERS
-    )
-    print(proof, flush=True)
-    return 0
-
 
 if __name__ == "__main__":
     run_script(main)

@@ -15,7 +15,19 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 #: Rooms from the ground up. A file imports rooms of lower floors, its own room, and nothing else.
 FLOORS: tuple[tuple[str, ...], ...] = (
     # The ground floor: single modules that anybody may import, and the recipes, which are files.
-    ("__init__", "config", "device", "errors", "imagenet", "io", "jobs", "progress", "rng", "recipes"),
+    (
+        "__init__",
+        "command_line",
+        "config",
+        "device",
+        "errors",
+        "imagenet",
+        "io",
+        "jobs",
+        "progress",
+        "rng",
+        "recipes",
+    ),
     ("synthetic", "data", "models"),
     ("mixing",),
     ("training",),

@@ -1,71 +1,69 @@
-"""automix-transfer: each command is its script, and nothing else."""
+"""automix-transfer: each command is a function of this process, imported when it is asked for."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from automix_transfer import __version__, cli
+from automix_transfer.command_line import command, this_command, typed
 from automix_transfer.errors import UserError
+from tests.data.trees import folders
 
 ROOT = Path(__file__).resolve().parents[1]
+EVERY = [
+    *([name] for name in cli.COMMANDS),
+    *([name, sub] for name in cli.SUBCOMMANDS for sub in cli.SUBCOMMANDS[name]),
+]
+
+
+def run(*arguments: str, program: list[str] | None = None, **options) -> subprocess.CompletedProcess[str]:
+    started = [*(program or command("")), *arguments]
+    return subprocess.run(started, capture_output=True, text=True, **options)
 
 
 def test_help_lists_every_command_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"], ["help"]):
         assert cli.main(arguments) == 0
         text = capsys.readouterr().out
-        assert all(
-            f"  {name} " in text
-            for name in (
-                "pretrain",
-                "export",
-                "detect",
-                "localize",
-                "finetune",
-                "evaluate",
-                "report",
-                "demo",
-                "doctor",
-            )
-        )
+        assert all(f"  {name} " in text for name in cli.COMMANDS)
         assert max(map(len, text.splitlines())) <= 80
     assert cli.main(["--version"]) == 0 and capsys.readouterr().out.strip() == __version__
 
 
-@pytest.mark.parametrize(
-    "command", [*([name] for name in cli.COMMANDS), *(["detect", name] for name in cli.DETECT)], ids=" ".join
-)
-def test_every_command_has_its_script(command: list[str]) -> None:
-    found, name = cli.command_of([*command, "--key", "value"])
-    assert found[0] == sys.executable and found[-2:] == ["--key", "value"] and name == " ".join(command)
-    assert (
-        Path(found[1]).is_file()
-        if found[1] != "-m"
-        else (ROOT / found[2].replace(".", "/")).with_suffix(".py").is_file()
-        or (ROOT / found[2].replace(".", "/") / "__main__.py").is_file()
-    )
+@pytest.mark.parametrize("words", [words for words in EVERY if words != ["data"]], ids=" ".join)
+def test_every_command_has_its_script(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its module has a ``main``, whose help has the command's name."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*words, "--help"])
+    name = " ".join(words).removesuffix(" train")
+    assert not stopped.value.code
+    assert capsys.readouterr().out.startswith(f"usage: automix-transfer {name} ")
 
 
 def test_a_command_becomes_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process is replaced, so that signals and exit codes are the script's; the arguments are passed as
-    they are."""
-    became: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda program, command: became.append([program, *command]))
-    cli.main(["pretrain", "--config-file", "a b.yaml", "data.root=/x y"])
-    cli.main(["report", "tables", "runs"])
-    assert became[0][1:] == [
-        sys.executable,
-        str(ROOT / "pretrain" / "train.py"),
-        "--config-file",
-        "a b.yaml",
-        "data.root=/x y",
-    ]
-    assert became[1][2:] == ["-m", "automix_transfer.report", "tables", "runs"]
+    """Its function takes the arguments as they are, and gives the exit code."""
+    given = []
+
+    def main(arguments: list[str]) -> int:
+        given.append(arguments)
+        return 7
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(main=main))
+    assert cli.main(["pretrain", "--config-file", "a b.yaml", "data.root=/x y"]) == 7
+    cli.main(["detect", "compare", "--seeds", "3"])
+    assert given == [["--config-file", "a b.yaml", "data.root=/x y"], ["--seeds", "3"]]
 
 
 def test_the_entry_point_is_declared() -> None:
@@ -73,35 +71,98 @@ def test_the_entry_point_is_declared() -> None:
     assert declared == 'automix-transfer = "automix_transfer.cli:console"' and callable(cli.console)
 
 
-def test_mistakes_name_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="did you mean pretrain"):
-        cli.main(["pretran"])
-    with pytest.raises(UserError, match="choose one of pretrain"):
-        cli.main(["xyz"])
-    monkeypatch.setattr(cli, "ROOT", tmp_path)  # a wheel has no scripts
-    with pytest.raises(UserError, match="clone the repository"):
-        cli.main(["pretrain", "--help"])
-    # the library's own need none
-    assert cli.command_of(["evaluate"])[0][1:] == ["-m", "automix_transfer.evaluation"]
+def test_mistakes_name_the_remedy() -> None:
+    for words, remedy in (
+        (["pretran"], "did you mean pretrain"),
+        (["xyz"], "choose one of pretrain"),
+        (["data", "chek"], "did you mean check"),
+        (["data"], "choose one of check, pack, synthetic"),
+    ):
+        with pytest.raises(UserError, match=remedy):
+            cli.main(words)
 
 
+@pytest.mark.parametrize(
+    ("program", "shown"),
+    [
+        ("/opt/bin/automix-transfer", "automix-transfer pretrain a=1"),
+        ("/opt/automix_transfer/__main__.py", "automix-transfer pretrain a=1"),
+        ("pretrain/train.py", "python pretrain/train.py pretrain a=1"),
+    ],
+)
+def test_a_process_knows_how_it_was_started(
+    program: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "pretrain", "a=1"])
+    assert " ".join(this_command()) == shown
+    for name, value in (("WORLD_SIZE", "8"), ("LOCAL_WORLD_SIZE", "4"), ("TORCHELASTIC_RUN_ID", "x")):
+        monkeypatch.setenv(name, value)
+    launcher = "torchrun --nnodes=2 --nproc-per-node=4 "
+    no_python = "--no-python " if shown.startswith("automix") else ""
+    assert " ".join(this_command()) == launcher + no_python + shown.removeprefix("python ")
+
+
+def test_commands_are_shown_as_they_are_typed() -> None:
+    assert typed(["nice", *command("detect compare", "--seeds", "2")]) == [
+        *("nice", "automix-transfer", "detect", "compare", "--seeds", "2")
+    ]
+    assert typed(["ls", "-l"]) == ["ls", "-l"]
+
+
+@pytest.mark.slow
 def test_exit_codes_and_help_are_the_scripts() -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "automix_transfer", *arguments], capture_output=True, text=True
-        )
-
     unknown = run("pretran")
-    assert (unknown.returncode, unknown.stdout) == (2, "") and unknown.stderr.startswith(
-        "error: there is no command 'pretran'"
-    )
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert unknown.stderr.startswith("error: there is no command 'pretran'")
     missing = run("pretrain", "--config-file", "nowhere.yaml")
-    assert (
-        missing.returncode == 2
-        and "nowhere.yaml does not exist" in missing.stderr
-        and "Traceback" not in missing.stderr
-    )
+    assert missing.returncode == 2 and "Traceback" not in missing.stderr
+    assert "nowhere.yaml does not exist" in missing.stderr
     helped = run("doctor", "--help")
     assert helped.returncode == 0 and helped.stdout.startswith("usage: automix-transfer doctor")
-    first, second = helped.stdout.splitlines()[:2]
-    assert not second.strip() or second.index("[") == first.index("[")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["pretrain", "--help"], ["pretrain", "--list"]], ids=" ".join
+)
+def test_help_and_list_do_without_torch(arguments: list[str]) -> None:
+    code = (
+        f"import sys\nfrom automix_transfer import cli\ntry: cli.main({arguments})\nexcept SystemExit: pass\n"
+    )
+    done = run("-c", code + "assert not {'torch', 'timm'} & {*sys.modules}", program=[sys.executable])
+    assert done.returncode == 0 and len(done.stdout) > 500, done.stderr
+
+
+@pytest.mark.slow
+def test_an_installed_copy_needs_no_checkout(tmp_path: Path) -> None:
+    """A wheel beside this environment's packages lists recipes and trains by one, from an empty folder."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    source = tmp_path / "source"  # a build leaves files beside what it builds
+    shutil.copytree(ROOT / "automix_transfer", source / "automix_transfer")
+    shutil.copy(ROOT / "pyproject.toml", source)
+    built = run("wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source), program=pip)
+    assert built.returncode == 0, built.stderr
+    venv.create(tmp_path / "venv", with_pip=False)
+    [site] = (tmp_path / "venv").glob("lib/python*/site-packages")
+    [wheel] = tmp_path.glob("*.whl")
+    assert run("install", "--no-deps", "--target", str(site), str(wheel), program=pip).returncode == 0
+    (site / "others.pth").write_text(str(Path(pytest.__file__).parents[1]))
+    (tmp_path / "empty").mkdir()
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    where = {"cwd": tmp_path / "empty", "env": variables}
+    installed = [str(tmp_path / "venv" / "bin" / "python"), "-m", "automix_transfer"]
+    found = run("-c", "import automix_transfer as a; print(a.__file__)", program=installed[:1], **where)
+    assert found.stdout.startswith(str(site)), found
+    listed = run("pretrain", "--list", program=installed, **where)
+    assert listed.returncode == 0 and "imagenet_r50_METHOD_100e" in listed.stdout, listed.stderr
+    images = folders(tmp_path / "images", classes=2, images=4, size=(32, 32))
+    small = ["encoder.name=resnet10_32", "data.image_size=32", "data.workers=0", "train.batch_size=4"]
+    short = ["train.epochs=1", "train.device=cpu", "schedule.warmup_epochs=0", "data.classes=2", "output=run"]
+    trained = run(
+        *("pretrain", "--config-file", "embedded_r10_automix", f"data.root={images}", *small, *short),
+        program=installed,
+        **where,
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert (tmp_path / "empty" / "run" / "metrics.json").is_file()
+    assert '"command": "automix-transfer pretrain' in (tmp_path / "empty" / "run" / "run.json").read_text()

@@ -45,4 +45,4 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: None)
     monkeypatch.setattr(doctor, "git_commit", lambda: {"commit": None, "changed": None})
     printed = doctor.text(doctor.examine())
-    assert "not installed (python detection/install_detectron2.py)" in printed and "commit unknown" in printed
+    assert "not installed (automix-transfer install-detectron2)" in printed and "commit unknown" in printed

@@ -13,28 +13,21 @@ import tarfile
 import zipfile
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from automix_transfer.command_line import command
+from automix_transfer.commands import install_detectron2
+
 ROOT = Path(__file__).resolve().parents[1]
-INSTALLER = ROOT / "detection" / "install_detectron2.py"
+INSTALLER = ROOT / "automix_transfer" / "commands" / "install_detectron2.py"
 PINS = {
     canonicalize_name(line.split("==")[0]): line.split("==")[1].strip()
     for line in (ROOT / "constraints.txt").read_text().splitlines()
     if line and not line.startswith("#")
 }
-
-
-@pytest.fixture(scope="module")
-def installer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("install_detectron2", INSTALLER)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def archive(folder: Path, files: dict[str, str]) -> Path:
@@ -62,8 +55,8 @@ TREE = {
 }
 
 
-def test_wheel_holds_the_python_tree_and_nothing_else(installer: ModuleType, tmp_path: Path) -> None:
-    wheel = installer.build_wheel(archive(tmp_path, TREE), tmp_path)
+def test_wheel_holds_the_python_tree_and_nothing_else(tmp_path: Path) -> None:
+    wheel = install_detectron2.build_wheel(archive(tmp_path, TREE), tmp_path)
     assert wheel.name == "detectron2-0.6-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as content:
         names = set(content.namelist())
@@ -76,7 +69,7 @@ def test_wheel_holds_the_python_tree_and_nothing_else(installer: ModuleType, tmp
         record = content.read("detectron2-0.6.dist-info/RECORD").decode().split()
         assert {line.split(",")[0] for line in record} == names
         line = next(line for line in record if line.startswith("detectron2/__init__.py"))
-        assert line.split(",")[1] == f"sha256={installer.digest(b'x = 1' + bytes([10]))}"
+        assert line.split(",")[1] == f"sha256={install_detectron2.digest(b'x = 1' + bytes([10]))}"
         metadata = content.read("detectron2-0.6.dist-info/METADATA").decode()
         assert (
             "Name: detectron2\n" in metadata
@@ -85,8 +78,8 @@ def test_wheel_holds_the_python_tree_and_nothing_else(installer: ModuleType, tmp
         )
 
 
-def test_pip_accepts_the_wheel(installer: ModuleType, tmp_path: Path) -> None:
-    wheel = installer.build_wheel(archive(tmp_path, TREE), tmp_path)
+def test_pip_accepts_the_wheel(tmp_path: Path) -> None:
+    wheel = install_detectron2.build_wheel(archive(tmp_path, TREE), tmp_path)
     options = [
         "-q",
         "--no-deps",
@@ -104,22 +97,22 @@ def test_pip_accepts_the_wheel(installer: ModuleType, tmp_path: Path) -> None:
     assert (tmp_path / "site" / "detectron2" / "__init__.py").read_text() == "x = 1\n"
 
 
-def test_an_archive_of_something_else_is_refused(installer: ModuleType, tmp_path: Path) -> None:
+def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="does not hold the Python tree"):
-        installer.build_wheel(archive(tmp_path, {"setup.py": ""}), tmp_path)
+        install_detectron2.build_wheel(archive(tmp_path, {"setup.py": ""}), tmp_path)
 
 
-def test_the_archive_is_pinned_by_hash(installer: ModuleType) -> None:
+def test_the_archive_is_pinned_by_hash() -> None:
     assert (
-        re.fullmatch(r"[0-9a-f]{64}", installer.SHA256)
-        and installer.SHA256 != hashlib.sha256(b"").hexdigest()
+        re.fullmatch(r"[0-9a-f]{64}", install_detectron2.SHA256)
+        and install_detectron2.SHA256 != hashlib.sha256(b"").hexdigest()
     )
 
 
 def test_installing_again_does_nothing() -> None:
     if importlib.util.find_spec("detectron2") is None:
         pytest.skip("Detectron2 is not installed")
-    done = subprocess.run([sys.executable, str(INSTALLER)], capture_output=True, text=True)
+    done = subprocess.run(command("install-detectron2"), capture_output=True, text=True)
     assert done.returncode == 0 and "installed already" in done.stdout
 
 

@@ -1,6 +1,6 @@
 """Look at a data set before it is trained on: its lists, images, boxes, and images that two splits share.
 
-``python -m automix_transfer.data.check --dataset cub --root /data/CUB_200_2011`` prints what there is, or all
+``automix-transfer data check --dataset cub --root /data/CUB_200_2011`` prints what there is, or all
 that is wrong.
 """
 
@@ -124,7 +124,7 @@ def check_data(config: DataConfig, workers: int = 0) -> Report:
     boxes = [sentence for split in report.splits for sentence in split.bad_boxes]
     fatal = boxes if config.on_bad_image == "skip" else report.problems
     Problems(f"{config.dataset} at {config.root}", fatal).raise_if_any(
-        "", more="; python -m automix_transfer.data.check lists all"
+        "", more="; automix-transfer data check lists all"
     )
     for split in report.splits:
         _warn(split.bad, split.name, len(split.listing))
@@ -241,18 +241,18 @@ EPILOG = f"""layouts:
 {LAYOUT_LINES}
 
 examples:
-  python -m automix_transfer.data.check --dataset cub --root /data/CUB_200_2011
-  python -m automix_transfer.data.check --dataset imagefolder --root /data/imagenet --split val
-  python -m automix_transfer.data.check --dataset aircraft --root /data/fgvc-aircraft-2013b --lists-only
+  automix-transfer data check --dataset cub --root /data/CUB_200_2011
+  automix-transfer data check --dataset imagefolder --root /data/imagenet --split val
+  automix-transfer data check --dataset aircraft --root /data/fgvc-aircraft-2013b --lists-only
 
 Every image is decoded as in training, about 100 to 1,000 images a second and core. Exit code 0: sound.
 2: something is wrong, and all of it is printed. Restore single bad images, or set data.on_bad_image=skip."""
 
 
-def main(arguments: Sequence[str] | None = None, prog: str = "python -m automix_transfer.data.check") -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see ``--help``."""
     parser = argparse.ArgumentParser(
-        prog=prog,
+        prog="automix-transfer data check",
         epilog=EPILOG,
         description="Check a data set's layout, lists, images and boxes, and say what it holds.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

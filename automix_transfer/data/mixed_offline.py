@@ -37,7 +37,7 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
     if not (folder / ABOUT).is_file():
         raise UserError(
             f"{folder} holds no finished mixed data set ({ABOUT} is missing); write or finish it with "
-            "pretrain/supermix.py"
+            "automix-transfer supermix"
         )
     about = read_json(folder / ABOUT)
     if (
@@ -46,7 +46,7 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
         or not isinstance(about.get("files"), list)
     ):
         raise UserError(
-            f"{folder / ABOUT} is not of format {FORMAT}; write the data set again with pretrain/supermix.py"
+            f"{folder / ABOUT} is not of format {FORMAT}; write it again with automix-transfer supermix"
         )
     if about.get("classes") != list(classes):
         raise UserError(

@@ -1,6 +1,6 @@
 """Pack a data set's images into tar shards, which a network file system reads faster than single files.
 
-``python -m automix_transfer.data.pack --dataset imagefolder --root /data/imagenet --output
+``automix-transfer data pack --dataset imagefolder --root /data/imagenet --output
 /data/imagenet-shards``. Files are copied byte for byte in the data set's own order, so a run on the shards
 gives the same bits as a run on the folder. What was packed before stays: the same command goes on after an
 interruption. Any reader of WebDataset's layout reads the result.
@@ -130,9 +130,9 @@ def _tar_bytes(sizes: Sequence[int], labels: Sequence[int]) -> int:
     return -(-blocks * BLOCK // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
-def main(arguments: Sequence[str] | None = None, prog: str = "python -m automix_transfer.data.pack") -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see ``--help``."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="automix-transfer data pack", description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--dataset",
         required=True,

@@ -36,7 +36,7 @@ class DataConfig:
     """A data set in its native layout, and what is done to its images.
 
     Attributes:
-        dataset: a name of `registry.DATASETS`; ``python -m automix_transfer.data.check --help`` shows each
+        dataset: a name of `registry.DATASETS`; ``automix-transfer data check --help`` shows each
             layout.
         root: the folder that holds it.
         classes: how many the data set must have, as a recipe says for its own; another number is refused. 0:
@@ -67,7 +67,7 @@ class DataConfig:
         limit_per_class: keep the first images of each class in the training split (0: all).
         repeats: repeated augmentation: each batch holds this many differently augmented copies of an image,
             and an epoch sees 1 / repeats of the images.
-        mixed: training: a folder of images mixed offline (pretrain/supermix.py), added to the training split;
+        mixed: training: a folder of images mixed offline (automix-transfer supermix), added to the split;
             empty: none.
     """
 

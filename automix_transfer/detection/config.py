@@ -120,8 +120,8 @@ def load_config(
     resume = saved is not None
     if "MODEL.WEIGHTS" not in explicit and not resume:
         raise UserError(
-            f"{config_file} does not set MODEL.WEIGHTS; add MODEL.WEIGHTS FILE.pkl (of pretrain/export.py "
-            "--to detectron2), "
+            f"{config_file} does not set MODEL.WEIGHTS; add MODEL.WEIGHTS FILE.pkl (of automix-transfer "
+            "export --to detectron2), "
             'or MODEL.WEIGHTS "" to train from scratch'
         )
     if encoder_name(cfg.MODEL.BACKBONE.NAME) is not None:

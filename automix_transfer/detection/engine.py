@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import sys
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
+from automix_transfer.command_line import this_command
 from automix_transfer.detection.checkpoints import (
     BEST_RECORD,
     BestCheckpoint,
@@ -126,7 +126,7 @@ class Trainer(DefaultTrainer):
         return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the newest checkpoint in OUTPUT_DIR that can be read, or start from ``MODEL.WEIGHTS``."""
+        """Go on from the newest checkpoint in OUTPUT_DIR that loads, or start from ``MODEL.WEIGHTS``."""
         found = latest(self.cfg.OUTPUT_DIR) if resume else None
         if found is None:
             if comm.is_main_process():
@@ -231,8 +231,9 @@ def stop_number(stop: StopRequest, done: int, world: int) -> int:
 
 def resume_command() -> str:
     """This process's command with ``--resume``, which has to stand before the first KEY VALUE."""
-    arguments = [argument for argument in sys.argv if argument != "--resume"]
-    return shlex.join(["python", *arguments[:1], "--resume", *arguments[1:]])
+    words = [word for word in this_command() if word != "--resume"]
+    place = 3 if words[1:3] == ["detect", "train"] else 2  # behind the program and its command
+    return shlex.join([*words[:place], "--resume", *words[place:]])
 
 
 def forget_metrics_after(file: Path, iteration: int) -> None:

@@ -1,5 +1,5 @@
 """What a network is worth beyond its top-1: classes, calibration, attacks, corruption, mixed samples, the
 health of masks.
 
-`python -m automix_transfer.evaluation` measures any classifier on any folder of images.
+`automix-transfer evaluate` measures any classifier on any folder of images.
 """

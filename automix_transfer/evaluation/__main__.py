@@ -1,4 +1,4 @@
-"""``python -m automix_transfer.evaluation``."""
+"""``automix-transfer evaluate``."""
 
 from automix_transfer.errors import run_script
 from automix_transfer.evaluation.cli import main

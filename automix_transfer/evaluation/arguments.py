@@ -1,4 +1,4 @@
-"""The command line of ``python -m automix_transfer.evaluation``, and everything that is wrong with it before
+"""The command line of ``automix-transfer evaluate``, and everything that is wrong with it before
 a file is opened."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from automix_transfer.evaluation.suite import PARTS, SuiteOptions, check_options
 def parse(description: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, SuiteOptions]:
     """The arguments, checked, and what of them is the suite's."""
     parser = argparse.ArgumentParser(
-        prog="python -m automix_transfer.evaluation",
+        prog="automix-transfer evaluate",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -2,18 +2,18 @@
 error, confused classes.
 
   a torchvision or timm network's weights, or those of a CIFAR ResNet:
-    python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th \\
+    automix-transfer evaluate --encoder cifar_resnet20 --weights resnet20.th \\
       --data cifar10/test --output out.json
   a checkpoint or export of ours says itself what it is:
-    python -m automix_transfer.evaluation --weights runs/r18/last.pt --data /data/imagenet/val \\
+    automix-transfer evaluate --weights runs/r18/last.pt --data /data/imagenet/val \\
       --suite clean,calibration,fgsm,pgd
   a run, on its own validation images and as it was validated; written to runs/cub/evaluation.json, and the
   most confused pairs of classes with example images to runs/cub/confusion.json, where the report finds them:
-    python -m automix_transfer.evaluation --run runs/cub --suite clean,calibration,confusion
+    automix-transfer evaluate --run runs/cub --suite clean,calibration,confusion
 
   under corruption, on the released images or, without --corrupted, on corruptions made here (the output says
   which):
-    python -m automix_transfer.evaluation --encoder cifar_resnet20 --weights resnet20.th \\
+    automix-transfer evaluate --encoder cifar_resnet20 --weights resnet20.th \\
       --data cifar10/test --suite clean,corruption --corrupted CIFAR-10-C --output out.json
 
 --data is a folder of class folders, or a folder that holds one as test/ or val/; class folders in
@@ -21,7 +21,7 @@ alphabetical order are classes 0, 1, ... of the network. With --dataset it is th
 native layout. Prints a table and writes it, with all that it was made from, to --output; parts that the file
 holds already and --suite does not name stay in it, if they are of the same network, images and settings.
 Several outputs in one plot:
-python -m automix_transfer.report figure fig8 (calibration) or robustness.
+automix-transfer report figure fig8 (calibration) or robustness.
 """
 
 from __future__ import annotations

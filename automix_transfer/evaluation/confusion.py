@@ -1,6 +1,6 @@
 """Which classes are taken for which: accuracy of each class, and the most confused pairs with example images.
 
-``confusion.json``, beside the output of ``python -m automix_transfer.evaluation --suite ...,confusion`` (a
+``confusion.json``, beside the output of ``automix-transfer evaluate --suite ...,confusion`` (a
 run's lies in its folder):
 
     {"images": N, "top1": percent, "mean_class_top1": percent (the mean over classes that have images),

@@ -25,7 +25,7 @@ OWN = "own"
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of ``python -m automix_transfer.report figure``; 0 and an empty list mean the figure's own
+    """The options of ``automix-transfer report figure``; 0 and an empty list mean the figure's own
     choice."""
 
     runs: list[Path]

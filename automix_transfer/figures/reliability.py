@@ -86,7 +86,7 @@ def _read(file: Path, label: str) -> Reliability:
         )
     ):
         raise UserError(
-            f"{file} holds no reliability bins; write it with python -m automix_transfer.evaluation --suite "
+            f"{file} holds no reliability bins; write it with automix-transfer evaluate --suite "
             "clean,calibration"
         )
     values = {key: content[key] for key in KEYS if is_finite(content.get(key))}

@@ -111,7 +111,7 @@ def table(name: str) -> PaperTable:
     if wanted == "table12":
         raise UserError(
             "Table 12 of the paper holds settings and no results; they are in the recipes "
-            "(pretrain/train.py --list)"
+            "(automix-transfer pretrain --list)"
         )
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
     raise UserError(

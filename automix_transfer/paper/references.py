@@ -21,7 +21,6 @@ from automix_transfer.recipes.find import RECIPES
 from automix_transfer.recipes.recipe import read_recipe
 from automix_transfer.training.settings import Experiment
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (RECIPES / "pretrain", RECIPES / "finegrained")
 
 

@@ -1,4 +1,4 @@
-"""``python -m automix_transfer.report``."""
+"""``automix-transfer report``."""
 
 from automix_transfer.errors import run_script
 from automix_transfer.report.cli import main

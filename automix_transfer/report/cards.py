@@ -63,7 +63,7 @@ def save_webp(path: Path, picture: NDArray[np.uint8], quality: int = 86) -> None
 
 def cam_shots(results: Path, maps: Path, root: Path | None = None, count: int = 8) -> list[Shot]:
     """Images spread over the split with their maps, true boxes green and predicted ones red, from the files
-    of wsol/evaluate.py.
+    of automix-transfer localize.
 
     Args:
         results: its ``--output``; the CSV beside it has the boxes, in pixels of the map.
@@ -93,7 +93,7 @@ def cam_shots(results: Path, maps: Path, root: Path | None = None, count: int = 
         raise UserError(
             f"{results.with_suffix('.csv')} does not fit {results} and its data set ({type(error).__name__}: "
             f"{error}); "
-            "run wsol/evaluate.py again"
+            "run automix-transfer localize again"
         ) from error
     return shots
 

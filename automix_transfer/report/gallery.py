@@ -248,7 +248,7 @@ def gallery(found: Found, embedder: Embedder, replaced: set[str], expected: bool
 
 
 def plots_beside(files: Sequence[File], embedder: Embedder) -> list[tuple[str, Picture]]:
-    """The curves that wsol/evaluate.py leaves beside its results."""
+    """The curves that automix-transfer localize leaves beside its results."""
     plots = [(file.name, file.path.with_suffix(".png")) for file in files]
     return [(name, picture) for name, path in plots if path.is_file() and (picture := embedder.embed(path))]
 

@@ -64,7 +64,7 @@ class Confusion:
 
 
 def evaluations(files: Sequence[File]) -> list[Evaluation]:
-    """Outputs of ``python -m automix_transfer.evaluation``."""
+    """Outputs of ``automix-transfer evaluate``."""
     found = []
     for file, label in zip(files, labels([file.name for file in files]), strict=True):
         content = file.content
@@ -252,7 +252,7 @@ def step_rows(file: File) -> list[dict[str, Any]]:
 
 
 def comparison_rows(file: File) -> list[dict[str, Any]]:
-    """Of detection/compare.py: name and mean ± std of AP, AP50, AP75 with their gains."""
+    """Of automix-transfer detect compare: name and mean ± std of AP, AP50, AP75 with their gains."""
     rows = []
     for row in _list(file.content.get("rows")):
         if isinstance(row, Mapping):

@@ -1,6 +1,6 @@
 """The embedded data: rendered images in the layouts of real data sets, so that scripts run on them unchanged.
 
-``python -m automix_transfer.synthetic.write --out datasets`` writes imagenet/, CUB_200_2011/,
+``automix-transfer data synthetic --out datasets`` writes imagenet/, CUB_200_2011/,
 fgvc-aircraft-2013b/, VOC2007/ and coco/ in well under a minute. The same seed and scale give the same bytes.
 Each data set is written beside its place and renamed when it is complete; one that is complete is left alone.
 """
@@ -178,12 +178,10 @@ def _locked(out: Path) -> Iterator[None]:
         yield
 
 
-def main(
-    arguments: Sequence[str] | None = None, prog: str = "python -m automix_transfer.synthetic.write"
-) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see ``--help``."""
     parser = argparse.ArgumentParser(
-        prog=prog,
+        prog="automix-transfer data synthetic",
         description="Render the embedded data: images in the native layouts of real data sets.",
         epilog=(
             "A data set that is already complete for this seed and scale is left as it is, so the command "

@@ -203,8 +203,8 @@ def check_method(experiment: Experiment, method: Method) -> None:
     if METHODS[name].offline and not mixed:
         raise UserError(
             f"method.name={name} trains on images that were mixed before; write them with "
-            "pretrain/supermix.py and give data.mixed=FOLDER, or choose a method that mixes while training, "
-            "e.g. puzzlemix"
+            "automix-transfer supermix and give data.mixed=FOLDER, or choose a method that mixes while "
+            "training, e.g. puzzlemix"
         )
 
 

@@ -6,13 +6,11 @@ interrupted and started again leaves finished batches alone and ends with the sa
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +29,10 @@ from automix_transfer.mixing import load_options
 from automix_transfer.mixing.losses import PLAIN
 from automix_transfer.mixing.methods.supermix import SuperMix
 from automix_transfer.models.weights import load_encoder
-from automix_transfer.recipes.find import find_recipe
 from automix_transfer.rng import derive_generator
 from automix_transfer.training.distributed import start, stop
 from automix_transfer.training.record.mixed_grid import save_png
-from automix_transfer.training.settings import Experiment, load_experiment
+from automix_transfer.training.settings import Experiment
 
 PLAN = "plan.json"
 
@@ -229,49 +226,3 @@ def prepare(folder: Path, plan: dict[str, Any]) -> None:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def main(description: str | None = None, arguments: Sequence[str] | None = None) -> int:
-    """The command line of pretrain/supermix.py."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config-file", metavar="YAML", required=True, help="a recipe with method.name=supermix"
-    )
-    parser.add_argument(
-        "--teacher",
-        metavar="FILE",
-        required=True,
-        help="a trained network of these classes: checkpoint or export",
-    )
-    parser.add_argument(
-        "--teacher-name", default="", metavar="NAME", help="its encoder, where the file does not say it"
-    )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        required=True,
-        help="folder to write; the same command again goes on where it stopped",
-    )
-    parser.add_argument(
-        "--count",
-        type=int,
-        default=0,
-        help="mixed images to write (default: as many as one pass over the data gives)",
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="settings over those of the recipe, e.g. data.root=DIR",
-    )
-    options = parser.parse_intermixed_args(arguments)
-    if options.count < 0:
-        raise UserError(f"--count is {options.count}; give 0 for one pass, or how many mixed images to write")
-    experiment = load_experiment(
-        [find_recipe(options.config_file, "pretrain", "finegrained")], options.overrides
-    )
-    experiment.data.mixed = ""  # what is written here is not mixed again
-    write_supermix(experiment, options.teacher, Path(options.output), options.count, options.teacher_name)
-    return 0

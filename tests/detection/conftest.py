@@ -1,6 +1,5 @@
 """Fixtures of the detection tests, which are skipped where Detectron2 is not installed."""
 
-import importlib.util
 import logging
 import sys
 from pathlib import Path
@@ -74,18 +73,16 @@ def forget_handlers():
 
 @pytest.fixture()
 def script(monkeypatch, capsys, tmp_path):
-    """Run train_net.py in this process, which saves the seconds of a start; returns its exit code, stdout,
-    stderr and output files."""
-    script = Path(__file__).resolve().parents[2] / "detection" / "train_net.py"
-    spec = importlib.util.spec_from_file_location("train_net", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Run ``automix-transfer detect`` in this process, which saves the seconds of a start; returns its exit
+    code, stdout, stderr and output files."""
+    from automix_transfer.commands import detect
 
     def run(*arguments: str, output: Path = tmp_path / "run"):
-        monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments), "OUTPUT_DIR", str(output)])
+        given = [*map(str, arguments), "OUTPUT_DIR", str(output)]
+        monkeypatch.setattr(sys, "argv", ["automix-transfer", "detect", *given])
         try:
             with pytest.raises(SystemExit) as stopped:
-                run_script(module.main)
+                run_script(lambda: detect.main(given))
         finally:
             forget_handlers()
         shown = capsys.readouterr()

@@ -3,15 +3,12 @@ command line."""
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from automix_transfer.command_line import command
 from tests.detection.tiny import CONFIGS, QUICK
-
-SCRIPT = Path(__file__).resolve().parents[2] / "detection" / "train_net.py"
 
 
 @pytest.mark.parametrize("config", ["embedded_R10_FPN.yaml", "embedded_R10_C4.yaml"])
@@ -75,7 +72,7 @@ def test_command_line_resumes_and_evaluates(voc, tmp_path, script):
         str(voc),
     ]
     first = subprocess.run(
-        [sys.executable, str(SCRIPT), *base, *QUICK, "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(tmp_path)],
+        command("detect", *base, *QUICK, "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(tmp_path)),
         capture_output=True,
         text=True,
     )

@@ -2,17 +2,15 @@
 with bad input."""
 
 import csv
-import importlib.util
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from automix_transfer.commands import localize
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import save_torch
 from automix_transfer.localization.metadata import read_metadata
@@ -21,7 +19,6 @@ from automix_transfer.localization.scores.box_task import BoxTask
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
 from tests.localization import oracle
 
-SCRIPT = Path(__file__).resolve().parents[2] / "wsol" / "evaluate.py"
 SIZE = 32
 BOXES = [(3, 5, 20, 21), (0, 0, 39, 29), (12, 9, 25, 28), (6, 2, 18, 17), (1, 8, 30, 20), (10, 3, 22, 25)]
 
@@ -77,13 +74,9 @@ def cub(tmp_path_factory):
 
 
 def run(monkeypatch, *arguments):
-    """The script's exit code, in this process."""
-    spec = importlib.util.spec_from_file_location("wsol_evaluate", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+    """The command's exit code, in this process."""
     with pytest.raises(SystemExit) as stop:
-        run_script(module.main)
+        run_script(lambda: localize.main([*map(str, arguments)]))
     return stop.value.code
 
 
@@ -265,7 +258,7 @@ def test_maps_that_changed_meanwhile_are_measured_again(cub, tmp_path, monkeypat
 
 
 def test_the_threshold_of_another_split(cub, tmp_path, monkeypatch, capsys):
-    """Chosen where the training images do best, reported on the test images; by hand from the CSVs of both."""
+    """Chosen where the training images do best, reported on the test images; from both CSVs by hand."""
     both, train = tmp_path / "both.json", tmp_path / "train.json"
     assert run(monkeypatch, *from_weights(cub, both, "--threshold-split", "train")) == 0
     assert "BoxAcc, t of train" in capsys.readouterr().out

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from automix_transfer.commands.write_supermix import main as write_supermix_main
 from automix_transfer.data.mixed_offline import WithMixed, read_mixed
 from automix_transfer.data.splits import train_dataset
 from automix_transfer.errors import UserError
@@ -23,7 +24,7 @@ from automix_transfer.mixing.methods.supermix import (
 from automix_transfer.models import create_encoder
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import Experiment, load_experiment
-from automix_transfer.transfer.supermix_writer import main, write_supermix
+from automix_transfer.transfer.supermix_writer import write_supermix
 from tests.training.tiny import FAST, write_images
 
 
@@ -132,7 +133,7 @@ def test_it_is_read_and_trained_on(setting: tuple[Experiment, Path, list[str]], 
         "--output",
         str(folder),
     ]
-    assert main(None, [*command, "--count", "6", *said]) == 0
+    assert write_supermix_main([*command, "--count", "6", *said]) == 0
     experiment = load_experiment(
         overrides=[*said, f"data.mixed={folder}", f"output={tmp_path / 'run'}", "train.epochs=1"]
     )

@@ -31,7 +31,7 @@ CLASSES = "classes.txt"
 SHARD_LAYOUT = (
     "ROOT/SPLIT-000000.tar, ... or ROOT/SPLIT/*.tar, each with KEY.jpg and KEY.cls (the class number as "
     "text; names in ROOT/classes.txt, one a line), or with CLASS/image.jpg; "
-    "python -m automix_transfer.data.pack writes them"
+    "automix-transfer data pack writes them"
 )
 _LABEL_BYTES = 20  # a label file holds a number and perhaps a line end
 

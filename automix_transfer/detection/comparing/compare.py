@@ -1,10 +1,11 @@
 """Several backbones in one detector over several seeds: which runs there are, what is checked before the
 first, and how they are started.
 
-A comparison is a folder: ``runs/<row>/seed<k>`` are run folders of detection/train_net.py, each started as a
-process of its own. A run whose ``results.json`` exists is done, and must have all its iterations; one that
-was killed goes on from its last checkpoint. ``inputs.json`` in each says what it was started with (the whole
-config and a digest of the weights), so that runs of different settings never stand in one table.
+A comparison is a folder: ``runs/<row>/seed<k>`` are run folders of `automix-transfer detect`, each
+started as a process of its own. A run whose ``results.json`` exists is done, and must have all its
+iterations; one that was killed goes on from its last checkpoint. ``inputs.json`` in each says what it was
+started with (the whole config and a digest of the weights), so that runs of different settings never stand in
+one table.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from automix_transfer import command_line
 from automix_transfer.detection.config import MAX_SEED, find_overlay, flatten
 from automix_transfer.detection.trainer import check_weights, prepare
 from automix_transfer.errors import UserError
@@ -26,7 +27,6 @@ from automix_transfer.io import read_json, write_json
 from automix_transfer.jobs import Job
 
 RANDOM = "random"
-TRAIN_NET = Path(__file__).resolve().parents[3] / "detection" / "train_net.py"
 MOST_SEEDS = 1000  # that are asked for by their number; more is a slip
 PLACES = {"OUTPUT_DIR", "MODEL.WEIGHTS", "SEED"}  #: keys in which runs of one comparison differ by design
 
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison; see ``detection/compare.py --help``."""
+    """A comparison; see ``automix-transfer detect compare --help``."""
 
     output: Path
     config_file: Path
@@ -83,7 +83,7 @@ def parse_rows(values: Sequence[str]) -> tuple[Row, ...]:
             )
             raise UserError(
                 f"--weights {value}: {file} does not exist or is not a file; give a file of "
-                "pretrain/export.py "
+                "automix-transfer export "
                 f"--to detectron2, or {RANDOM}{hint}"
             )
         rows.append(Row(name, "" if file == RANDOM else file))
@@ -185,15 +185,9 @@ def command(plan: Plan, row: Row, seed: int) -> list[str]:
     ]
     given = [str(part) for option, value in options if value is not None for part in (option, value)]
     resume = ["--resume"] if (folder / "last_checkpoint").is_file() else []
-    return [
-        sys.executable,
-        str(TRAIN_NET),
-        "--config-file",
-        str(plan.config_file),
-        *given,
-        *resume,
-        *_overrides(plan, row, seed),
-    ]
+    return command_line.command(
+        "detect", "--config-file", str(plan.config_file), *given, *resume, *_overrides(plan, row, seed)
+    )
 
 
 def is_progress(line: str) -> bool:

@@ -68,7 +68,7 @@ def load_run(folder: str | Path, checkpoint: str | None = None, device: str = "c
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise UserError(
-            f"{folder / 'config.yaml'} does not exist; give the OUTPUT_DIR of a detection/train_net.py"
+            f"{folder / 'config.yaml'} does not exist; give the OUTPUT_DIR of a automix-transfer detect"
         )
     file = _checkpoint(folder, checkpoint)
     options = [
@@ -113,7 +113,7 @@ def _checkpoint(folder: Path, name: str | None) -> Path:
     if named is None or not named.is_file():
         raise UserError(
             f"{folder} holds neither {FINAL} nor a checkpoint; give the OUTPUT_DIR of a finished "
-            "detection/train_net.py"
+            "automix-transfer detect"
         )
     return named
 

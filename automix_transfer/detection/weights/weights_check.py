@@ -27,7 +27,7 @@ from automix_transfer.io import load_arrays, load_torch
 # left in the file by some converters; a detector has no use for it
 CLASSIFIERS = ("fc.", "stem.fc.", "linear.")
 PREFIXES = ("module.", "backbone.", "encoder.", "model.", "module.encoder_k.", "module.encoder_q.")
-EXPORT = "pretrain/export.py --to detectron2"
+EXPORT = "automix-transfer export --to detectron2"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def load_weights(model: nn.Module, path: str, backbone: str = "") -> LoadReport:
         raise UserError(
             f"MODEL.WEIGHTS {path} does not go into MODEL.BACKBONE.NAME {backbone}, which takes an encoder: "
             "a training "
-            "checkpoint (.pt), a .safetensors of pretrain/export.py, or a state dict of timm (.pth)"
+            "checkpoint (.pt), a .safetensors of automix-transfer export, or a state dict of timm (.pth)"
         )
     if file.suffix == ".safetensors":
         raise UserError(

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.command_line import command, typed
 from automix_transfer.errors import UserError
 from automix_transfer.paper import published as paper
 from automix_transfer.paper.catalogue import catalogue
 from automix_transfer.paper.measured import SCHEDULES
 from automix_transfer.paper.plans.scale import Scale
 from automix_transfer.paper.published import Cell, PaperTable
-from automix_transfer.paper.references import ROOT, Reference
+from automix_transfer.paper.references import Reference
 from automix_transfer.paper.tables import name_of
 from automix_transfer.paper.trained import is_number
+from automix_transfer.recipes.find import RECIPES
 from automix_transfer.runs.folder import read_optional
 
 UNKNOWN_WEIGHTS = "WEIGHTS_"  # begins the name that stands for a file that --weights did not give
@@ -38,7 +39,7 @@ class Step:
     commands write too."""
 
     name: str
-    command: tuple[str, ...]
+    command: Sequence[str]
     result: Path
     proves: Callable[[Path], bool] = Path.exists
 
@@ -183,27 +184,25 @@ def _training(reference: Reference, seed: int, settings: Settings, root: str | N
         else None
     )
     folder = there or settings.output / name / f"seed{seed}"
-    script = ROOT / reference.recipe.parent.name / "train.py"
     weights = [
         f"{key}={settings.weights.get(name.lower(), UNKNOWN_WEIGHTS + name.upper())}"
         for name, key in _weights(reference).items()
     ]
     overrides = (*reference.overrides, *settings.scale.overrides(reference), *weights, *settings.overrides)
     place = root or f"DATA_{_data_name(reference).upper()}"
-    command = (
-        *(settings.launcher or (python(),)),
-        shown(script),
-        "--resume",
-        "--config-file",
-        shown(reference.recipe),
-        f"data.root={place}",
-        f"seed={seed}",
-        f"output={folder}",
-        *overrides,
-    )
-    return PlannedRun(
-        name, reference, seed, folder, overrides, [Step("train", command, folder / "metrics.json")], []
-    )
+    given = (f"data.root={place}", f"seed={seed}", f"output={folder}", *overrides)
+    training = [*settings.launcher, *train_command(reference.recipe, *given)]
+    if settings.launcher and Path(settings.launcher[0]).name == "torchrun":
+        training.insert(len(settings.launcher), "--no-python")
+    step = Step("train", training, folder / "metrics.json")
+    return PlannedRun(name, reference, seed, folder, overrides, [step], [])
+
+
+def train_command(recipe: Path, *overrides: str) -> list[str]:
+    """What trains by a recipe, named as briefly as possible."""
+    name = "finetune" if recipe.parent.name == "finegrained" else "pretrain"
+    short = recipe.stem if recipe.is_relative_to(RECIPES) else str(recipe)
+    return command(name, "--resume", "--config-file", short, *overrides)
 
 
 def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Step]:
@@ -212,39 +211,32 @@ def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Step]
     if metric in ("corruption", "fgsm_error"):
         result = folder / "evaluation.json"
         more = ["--corrupted", settings.corrupted] if settings.corrupted else []
-        module = ["-m", "automix_transfer.evaluation"]
-        command = _command(*module, *more, run=folder, suite="clean,corruption,fgsm", output=result)
-        return [Step("evaluate", command, result, partial(_robustness, corrupted=settings.corrupted))]
+        evaluate = _command("evaluate", *more, run=folder, suite="clean,corruption,fgsm", output=result)
+        return [Step("evaluate", evaluate, result, partial(_robustness, corrupted=settings.corrupted))]
     if metric == "maxboxacc":
         result = folder / "wsol.json"
         roots = (part.partition("=")[2] for part in run.steps[0].command if part.startswith("data.root="))
-        script = shown(ROOT / "wsol" / "evaluate.py")
-        command = _command(script, dataset="cub", root=next(roots), checkpoint=checkpoint, output=result)
-        return [Step("localize", command, result)]
+        localize = _command("localize", dataset="cub", root=next(roots), checkpoint=checkpoint, output=result)
+        return [Step("localize", localize, result)]
     if cell.table == "table7":
         data, weights = cell.attributes["data"], folder / "backbone.pkl"
-        export = shown(ROOT / "pretrain" / "export.py")
+        export = _command("export", checkpoint=checkpoint, to="detectron2", output=weights)
         detect = (
-            *_command(
-                shown(ROOT / "detection" / "train_net.py"),
-                "--resume",
-                config_file=DETECTORS[data],
-                num_gpus=settings.num_gpus,
-            ),
+            *_command("detect", "--resume", config_file=DETECTORS[data], num_gpus=settings.num_gpus),
             *("MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(folder / f"detection_{data.lower()}")),
             *("SEED", str(run.seed + 1), *_iterations(data, settings.scale)),
         )
         return [
-            Step("export", _command(export, checkpoint=checkpoint, to="detectron2", output=weights), weights),
+            Step("export", export, weights),
             Step(f"detect {data}", detect, folder / f"detection_{data.lower()}" / "results.json"),
         ]
     return []
 
 
-def _command(*words: str, **options: Any) -> tuple[str, ...]:
-    """This Python with ``words``, and ``--name value`` for each option."""
+def _command(name: str, *words: str, **options: Any) -> list[str]:
+    """Our command ``name`` with ``words``, and ``--name value`` for each option."""
     pairs = (word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value)))
-    return (python(), *words, *pairs)
+    return command(name, *words, *pairs)
 
 
 def _robustness(file: Path, corrupted: str = "") -> bool:
@@ -300,20 +292,6 @@ def _data_name(reference: Reference) -> str:
     return "imagenet" if layout == "imagefolder" else layout
 
 
-def python() -> str:
-    """The interpreter, as short as it may be written."""
-    return "python" if not sys.executable else shown(Path(sys.executable))
-
-
-def shown(path: Path) -> str:
-    """A path as a user would type it: relative to here, where it lies below."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
-def line_of(run: PlannedRun, steps: Iterable[Step] | None = None) -> str:
-    """The commands of what is left of a run on one line."""
-    left = [step for step in run.steps if not step.done] if steps is None else steps
-    return " && ".join(shlex.join(step.command) for step in left)
+def line_of(run: PlannedRun, form: Callable[[Sequence[str]], Sequence[str]] = typed) -> str:
+    """The commands of what is left of a run on one line, for a person; with ``form`` list for a machine."""
+    return " && ".join(shlex.join(form(step.command)) for step in run.steps if not step.done)

@@ -252,7 +252,7 @@ def print_commands(
     left = [run for run in plan.runs if run.state != "done"]
     for run in left:
         write_plan(run, settings, tables)
-    commands = [line_of(run) for run in left]
+    commands = [line_of(run, list) for run in left]
     text = "".join(f"{command}\n" for command in commands)
     if kind == "slurm" and commands:
         text = SLURM.format(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import shlex
 import subprocess
-import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 
 from automix_transfer import __version__, recipes
+from automix_transfer.command_line import this_command
 from automix_transfer.config import to_yaml
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json, write_text
@@ -84,18 +83,9 @@ def refuse_overwriting(folder: Path) -> None:
 
 
 def command_line(resume: bool = False) -> str:
-    """The command that started this process, torchrun included; with ``resume`` the one that goes on.
-
-    Under srun it is that of a task.
-    """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    start = ["python"]
-    if size > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
-        local = os.environ.get("LOCAL_WORLD_SIZE", str(size))
-        nodes = size // max(int(local), 1)
-        start = ["torchrun", *([f"--nnodes={nodes}"] if nodes > 1 else []), f"--nproc-per-node={local}"]
-    arguments = [argument for argument in sys.argv if argument != "--dry-run"]
-    return shlex.join([*start, *arguments, *(["--resume"] if resume and "--resume" not in arguments else [])])
+    """The command that started this process; with ``resume`` the one that goes on."""
+    words = [word for word in this_command() if word != "--dry-run"]
+    return shlex.join([*words, *(["--resume"] if resume and "--resume" not in words else [])])
 
 
 def git_commit() -> dict[str, Any]:

@@ -3,15 +3,12 @@ says."""
 
 import csv
 import json
-import runpy
-import sys
 
 import pytest
 
+from automix_transfer.commands import detect_compare
 from automix_transfer.errors import UserError
 from tests.detection.tiny import CONFIGS, QUICK
-
-SCRIPT = CONFIGS.parent / "compare.py"
 
 
 def plan_of(tmp_path, rows, seeds=(1, 2), **changes):
@@ -250,11 +247,10 @@ def test_progress_lines():
     assert all(is_progress(line) for line in shown) and not any(is_progress(line) for line in hidden)
 
 
-def test_runs_resumes_and_reports(tmp_path, voc, r10, monkeypatch, capsys):
+def test_runs_resumes_and_reports(tmp_path, voc, r10, capsys):
     """The whole script on a tiny data set; the second start trains nothing; a page without the network, with
     every row in it."""
     command = [
-        str(SCRIPT),
         "--weights",
         "random",
         f"R-10={r10}",
@@ -272,12 +268,10 @@ def test_runs_resumes_and_reports(tmp_path, voc, r10, monkeypatch, capsys):
         str(tmp_path / "out"),
         *QUICK,
     ]
-    monkeypatch.setattr(sys, "argv", [*command[:1], "--check-only", *command[1:], "SOLVER.MAX_ITER", "5"])
-    assert runpy.run_path(str(SCRIPT))["main"]() == 0
+    assert detect_compare.main(["--check-only", *command, "SOLVER.MAX_ITER", "5"]) == 0
     assert not (tmp_path / "out" / "runs").exists(), "a check starts nothing"
     capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", command)
-    assert runpy.run_path(str(SCRIPT))["main"]() == 0
+    assert detect_compare.main(command) == 0
     shown = capsys.readouterr().out
     assert "2 runs checked, 0 of them done before" in shown and "one run each (seed 2)" in shown
     out = tmp_path / "out"
@@ -302,7 +296,7 @@ def test_runs_resumes_and_reports(tmp_path, voc, r10, monkeypatch, capsys):
     )
     assert "MODEL.PIXEL_STD" in page and "runs/R-10/seed2" in page
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/model_final.pth")}
-    assert runpy.run_path(str(SCRIPT))["main"]() == 0
+    assert detect_compare.main(command) == 0
     shown = capsys.readouterr().out
     assert "2 of them done before" in shown and "started" not in shown
     assert len(before) == 2 and all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
@@ -310,7 +304,7 @@ def test_runs_resumes_and_reports(tmp_path, voc, r10, monkeypatch, capsys):
 
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(SCRIPT))["parser"]().parse_args(["--help"])
+        detect_compare.parser().parse_args(["--help"])
     shown = capsys.readouterr().out
     wanted = ("random", "AutoMix=r10.pkl", "--seeds", "KEY VALUE", "resumes", "report.html")
     assert stop.value.code == 0 and all(word in shown for word in wanted)

@@ -2,10 +2,8 @@
 json."""
 
 import json
-import runpy
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +12,10 @@ import torch
 import yaml
 from PIL import Image
 
+from automix_transfer.command_line import command
+from automix_transfer.commands import detect_predict
 from automix_transfer.errors import UserError
 from tests.detection.tiny import CONFIGS, QUICK
-
-SCRIPT = CONFIGS.parent / "predict.py"
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +91,8 @@ def test_command_line_with_bad_images(run, coco, tmp_path):
     (folder / "broken.jpg").write_bytes(good.read_bytes()[:300])
     (folder / "notes.txt").write_text("no image")
     done = subprocess.run(
-        [
-            sys.executable,
-            str(SCRIPT),
+        command(
+            "detect predict",
             "--run",
             str(run),
             str(folder),
@@ -105,7 +102,7 @@ def test_command_line_with_bad_images(run, coco, tmp_path):
             str(tmp_path / "out"),
             "--device",
             "cpu",
-        ],
+        ),
         capture_output=True,
         text=True,
     )
@@ -248,7 +245,7 @@ def test_drawing():
 
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(SCRIPT))["parser"]().parse_args(["--help"])
+        detect_predict.parser().parse_args(["--help"])
     shown = capsys.readouterr().out
     assert stop.value.code == 0 and all(
         word in shown for word in ("--run", "--threshold", "predictions.json", "exit code", "COCO")

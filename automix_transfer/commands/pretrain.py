@@ -1,4 +1,9 @@
-"""The command line that pretrain/train.py and finegrained/train.py share."""
+"""Pretrain an encoder on labelled images by any method: vanilla, automix, or any mixup that the paper
+compares it with.
+
+The set-up of the paper's tables lies in recipes (--list shows them); the head of each names the cell, the
+number to expect, the hardware and the command.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +11,18 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from automix_transfer.errors import UserError
 from automix_transfer.recipes.find import RECIPES, find_recipe
 from automix_transfer.recipes.recipe import list_recipes
-from automix_transfer.training.loop import evaluate_only, train
-from automix_transfer.training.record.run_folder import recipe_of
-from automix_transfer.training.settings import load_experiment
-from automix_transfer.training.signals import Interrupted
-from automix_transfer.training.trials import run_trials
 
 EPILOG = """
 overrides are key=value pairs over the config file, for example
   data.root=/data/imagenet  output=runs/r50  train.batch_size=128  method.name=automix  method.alpha=2.0
 A config file may begin with "base: other.yaml"; what is set later wins. Unknown keys are refused.
 
-on several GPUs:  torchrun --nproc-per-node 8 {prog} --config-file ...
+on several GPUs:  torchrun --nproc-per-node 8 --no-python {prog} --config-file ...
 train.batch_size stays the number of images a step, over all of them; train.accumulate=2 fits it into half the
 memory. On several hosts, by SLURM, or restarted when a process dies: the scripts in pretrain/cluster/.
 --trials 3 trains with the seeds seed, seed+1 and seed+2 into trial_0, trial_1 and trial_2 of output=..., and
@@ -35,37 +36,47 @@ written; --resume goes on).
 """
 
 
-def main(description: str, folder: str, defaults: Sequence[str] = ()) -> int:
-    """Parse ``sys.argv``, train or evaluate, and return the exit code.
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = build_parser("automix-transfer pretrain", __doc__)
+    return run(parser.parse_intermixed_args(arguments), "pretrain")
+
+
+def run(options: argparse.Namespace, folder: str, *defaults: Path) -> int:
+    """List, train or evaluate, and return the exit code.
 
     Args:
         folder: the folder of `RECIPES` that ``--list`` shows, and where bare names are looked for first.
-        defaults: files of this folder that are read before the user's config file.
+        defaults: files that are read before the user's config file.
     """
-    arguments = build_parser(description).parse_intermixed_args()
-    if arguments.list:
+    if options.list:
         try:
-            print(list_recipes(RECIPES / folder, arguments.overrides), flush=True)
+            print(list_recipes(RECIPES / folder, options.overrides), flush=True)
         except BrokenPipeError:  # "| head" has seen enough; the interpreter must not flush again at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if arguments.trials is not None and arguments.eval_only:
+    if options.trials is not None and options.eval_only:
         raise UserError(
             "--trials trains and --eval-only does not; to evaluate one trial leave --trials out and give "
             "output=FOLDER/trial_0"
         )
-    files, recipe = [RECIPES / folder / file for file in defaults], None
-    if arguments.config_file:
-        file = find_recipe(arguments.config_file, folder, "pretrain", "finegrained")
+    from automix_transfer.training.loop import evaluate_only, train
+    from automix_transfer.training.record.run_folder import recipe_of
+    from automix_transfer.training.settings import load_experiment
+    from automix_transfer.training.signals import Interrupted
+    from automix_transfer.training.trials import run_trials
+
+    files, recipe = list(defaults), None
+    if options.config_file:
+        file = find_recipe(options.config_file, folder, "pretrain", "finegrained")
         files, recipe = [*files, file], recipe_of(file)
-    experiment = load_experiment(files, arguments.overrides)
+    experiment = load_experiment(files, options.overrides)
     try:
-        if arguments.eval_only:
+        if options.eval_only:
             evaluate_only(experiment)
-        elif arguments.trials is not None:
-            run_trials(experiment, arguments.trials, arguments.resume, arguments.dry_run, recipe)
+        elif options.trials is not None:
+            run_trials(experiment, options.trials, options.resume, options.dry_run, recipe)
         else:
-            train(experiment, arguments.resume, arguments.dry_run, recipe=recipe)
+            train(experiment, options.resume, options.dry_run, recipe=recipe)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.code
@@ -75,12 +86,14 @@ def main(description: str, folder: str, defaults: Sequence[str] = ()) -> int:
     return 0
 
 
-def build_parser(description: str) -> argparse.ArgumentParser:
-    """The command line, with `EPILOG` below its help."""
+def build_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """The command line of trainings."""
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog,
+        description=description,
+        epilog=EPILOG.replace("{prog}", prog),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.epilog = EPILOG.replace("{prog}", parser.prog)
     parser.add_argument(
         "--list",
         action="store_true",

@@ -1,0 +1,129 @@
+"""Train and evaluate a detector (Faster or Mask R-CNN, C4 or FPN) from a backbone of ours, with Detectron2.
+
+    automix-transfer detect --config-file voc_R50_C4_24k --num-gpus 8 MODEL.WEIGHTS r50.pkl
+    automix-transfer detect --config-file embedded_R10_FPN --num-gpus 0 \\
+        --data-root datasets/VOC2007 MODEL.WEIGHTS r10.pkl OUTPUT_DIR runs/detection
+
+MODEL.WEIGHTS is a backbone made by `automix-transfer export --to detectron2`, whose overlay (x.yaml beside
+x.pkl) is applied by itself; or, with MODEL.BACKBONE.NAME timm_fpn/NAME, a training checkpoint or .safetensors
+of any timm encoder; or "" to train from scratch. Every key of the backbone has to match; a config that
+contradicts the weights is an error. Data: --data-root, or Detectron2's data set names at the folder that the
+environment variable DETECTRON2_DATASETS names.
+
+Recipes are made for 8 GPUs; with fewer, 2 images a GPU stay, and the rate and the schedule are scaled by
+themselves, which is said.
+--resume goes on with the same images in the same order, or starts where there is no checkpoint; settings that
+are not repeated are the run's own.
+The output folder holds config.yaml, metrics.json, TensorBoard events, last_checkpoint and model_final.pth as
+Detectron2 has them, model_best.pth where TEST.EVAL_PERIOD is set, and results.json and results.csv with AP,
+AP50 and AP75; --eval-only writes them as results_eval.json and results_eval.csv, since results.json says that
+a run was trained to its end.
+
+Exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIGTERM (a checkpoint was
+written; --resume goes on).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from automix_transfer.detection import compatibility
+from automix_transfer.errors import EXIT_USER_ERROR, UserError
+from automix_transfer.recipes.find import find_recipe
+
+
+def parser() -> argparse.ArgumentParser:
+    from detectron2.engine import default_argument_parser
+
+    result = default_argument_parser(
+        epilog="Trailing KEY VALUE pairs override the config, e.g. SOLVER.BASE_LR 0.01 OUTPUT_DIR runs/x"
+    )
+    result.prog, result.description = "automix-transfer detect", __doc__
+    result.formatter_class = argparse.RawDescriptionHelpFormatter
+    result.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="a data set in VOC or COCO layout, instead of the config's DATASETS",
+    )
+    result.add_argument(
+        "--class-names",
+        metavar="FILE",
+        help="its classes in label order, one a line (default: those of the annotations)",
+    )
+    result.add_argument(
+        "--coco-evaluator",
+        metavar="NAME",
+        default="pycocotools",
+        help="pycocotools (default), or hotcoco: the same figures in a fraction of the time (pip install "
+        "hotcoco)",
+    )
+    result.add_argument(
+        "--best-metric",
+        metavar="NAME",
+        default="bbox/AP",
+        help="what model_best.pth is best at, measured every TEST.EVAL_PERIOD iterations (default: bbox/AP)",
+    )
+    return result
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """What each process does."""
+    import torch
+    from detectron2.utils import comm
+
+    from automix_transfer.detection.trainer import prepare, train
+    from automix_transfer.training.signals import Interrupted
+
+    try:
+        train(prepare(arguments), arguments)
+    except Interrupted as stopped:
+        if comm.is_main_process():
+            print(stopped, file=sys.stderr)
+        if comm.get_world_size() > 1:  # all have stopped after the same step
+            comm.synchronize()  # or the first to go would make the others abort
+            torch.distributed.destroy_process_group()
+        sys.exit(stopped.code)
+    except KeyboardInterrupt:
+        if comm.is_main_process():
+            print("interrupted; the last checkpoint is untouched, --resume goes on from it", file=sys.stderr)
+        sys.exit(130)
+    except UserError as error:
+        if comm.get_world_size() == 1:
+            raise  # `run_script` says it
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # progress shows when piped, too
+    compatibility.require()
+    from detectron2.engine import launch
+    from torch.multiprocessing import ProcessExitedException
+
+    from automix_transfer.detection.trainer import check_weights, prepare
+
+    options = parser().parse_args(arguments)
+    if options.config_file:
+        options.config_file = str(find_recipe(options.config_file, "detection"))
+    if not 0 <= options.machine_rank < max(1, options.num_machines):
+        raise UserError(
+            f"--machine-rank {options.machine_rank} is not one of {options.num_machines} machines; they "
+            "count from 0"
+        )
+    # find mistakes here, in one sentence, before many processes start
+    if options.num_gpus * options.num_machines > 1:
+        check_weights(prepare(options), options)
+        options.data_checked = True
+    try:
+        launch(
+            work,
+            options.num_gpus,
+            num_machines=options.num_machines,
+            machine_rank=options.machine_rank,
+            dist_url=options.dist_url,
+            args=(options,),
+        )
+    except ProcessExitedException as error:  # a process that ended with a code of ours has said why
+        sys.exit(error.exit_code if error.exit_code > 0 else 1)

@@ -1,0 +1,141 @@
+"""Is this backbone better for detection? Train one detector from several backbones over several seeds, and
+print Table 7.
+
+    automix-transfer detect compare --config-file voc_R50_C4_24k --output runs/table7 --num-gpus 8 \\
+        --seeds 3 --weights random vanilla=r50_vanilla.pkl AutoMix=r50_automix.pkl
+    automix-transfer detect compare --config-file embedded_R10_FPN --output runs/compare --seeds 3 \\
+        --data-root datasets/VOC2007 --weights random AutoMix=r10.pkl SOLVER.MAX_ITER 90
+
+Every row is the same config from other weights; each run is `automix-transfer detect` in a process of its
+own, in OUTPUT/runs/ROW/seedK. All rows, weights, data and folders are checked before the first run starts.
+The same command again repeats no finished run, resumes what was killed, and runs what was added (a row, a
+seed); settings that changed since are an error. Gains are over the first row, seed by seed.
+
+OUTPUT then holds comparison.txt, .md, .csv and .json (the table), runs.csv (every figure of every run),
+figures/, and report.html: one file with the table, learning curves, and detections of every row on the same
+test images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from automix_transfer.detection import compatibility
+from automix_transfer.errors import UserError
+from automix_transfer.recipes.find import find_recipe
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="automix-transfer detect compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Trailing KEY VALUE pairs override the config of every run, e.g. SOLVER.MAX_ITER 12000",
+    )
+    result.add_argument(
+        "--weights",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="[NAME=]FILE",
+        help="the rows, in order: what MODEL.WEIGHTS takes, named after the file or NAME; "
+        "'random' trains from scratch",
+    )
+    result.add_argument("--config-file", required=True, metavar="FILE", help="a recipe's name, or a file")
+    result.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the comparison")
+    result.add_argument(
+        "--seeds",
+        default="3",
+        metavar="N",
+        help="how many seeds (1..N), or a list of them: 5,7,9 (default 3)",
+    )
+    result.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="a data set in VOC or COCO layout, instead of the config's DATASETS",
+    )
+    result.add_argument(
+        "--class-names", type=Path, metavar="FILE", help="its classes in label order, one a line"
+    )
+    result.add_argument(
+        "--coco-evaluator", default="pycocotools", metavar="NAME", help="pycocotools (default) or hotcoco"
+    )
+    result.add_argument(
+        "--num-gpus",
+        type=int,
+        default=0,
+        help="GPUs of each run, which then go one after another; 0 (default): the CPU",
+    )
+    result.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs side by side, on the CPU only (default: the cores, at most 4)",
+    )
+    result.add_argument(
+        "--images", type=int, default=6, metavar="N", help="test images in the report (default 6)"
+    )
+    result.add_argument(
+        "--check-only", action="store_true", help="check everything, say what would run, and stop"
+    )
+    result.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the config, last"
+    )
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    compatibility.require()
+    from automix_transfer.detection.comparing import compare
+    from automix_transfer.detection.comparing.collected import collect
+    from automix_transfer.jobs import run_jobs
+    from automix_transfer.report.comparison_page import build
+
+    if options.jobs is not None and (options.jobs < 1 or (options.num_gpus and options.jobs > 1)):
+        raise UserError(
+            f"--jobs {options.jobs} must be at least 1, and 1 with --num-gpus: runs would share the GPUs"
+        )
+    if options.images < 0:
+        raise UserError(f"--images {options.images} must be 0 or more")
+    plan = compare.Plan(
+        options.output,
+        find_recipe(options.config_file, "detection"),
+        compare.parse_rows(options.weights),
+        compare.parse_seeds(options.seeds),
+        options.data_root,
+        options.class_names,
+        options.coco_evaluator,
+        options.num_gpus,
+        tuple(options.opts),
+    )
+    inputs = compare.check(plan)
+    jobs = compare.jobs(plan)
+    done = sum(job.result.exists() for job in jobs)
+    runs = f"{len(plan.rows)} rows x {len(plan.seeds)} seeds: {len(jobs)} runs"
+    print(f"{runs} checked, {done} of them done before", flush=True)
+    if options.check_only:
+        return 0
+    compare.write_inputs(inputs)
+    parallel = options.jobs or (1 if options.num_gpus else max(1, min(os.cpu_count() or 1, 4)))
+    try:
+        run_jobs(jobs, plan.output / "logs", parallel)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    comparison = collect(plan, compare.differences(inputs))
+    comparison.write(plan.output)
+    page = build(
+        plan.output,
+        comparison.to_dict(),
+        data_root=plan.data_root,
+        class_names=plan.class_names,
+        count=options.images,
+    )
+    print(f"\n{comparison.text()}\n\ntable: {plan.output / 'comparison.md'}   page: {page}", flush=True)
+    return 0

@@ -1,0 +1,81 @@
+"""Detect objects in images with a detector that was trained here, from its run folder and nothing else.
+
+    automix-transfer detect predict --run runs/voc_r50 photo.jpg        # -> runs/voc_r50/predictions/
+    automix-transfer detect predict --run runs/voc_r50 photos/ --output found --threshold 0.3
+
+OUTPUT/drawn holds every image with its boxes, and OUTPUT/predictions.json all of them in COCO's format:
+images (file names relative to the folder that was given), categories, and annotations with a score each,
+which is also what pycocotools' loadRes takes. An image that cannot be read is reported and left out; the exit
+code is then 1, and 0 where all went well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from automix_transfer.detection import compatibility
+from automix_transfer.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="automix-transfer detect predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them"
+    )
+    result.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="OUTPUT_DIR of a training (config.yaml, categories.json, model_final.pth)",
+    )
+    result.add_argument("--output", type=Path, metavar="DIR", help="default: the run folder's predictions/")
+    result.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        metavar="SCORE",
+        help="lowest score that is kept (default 0.5)",
+    )
+    result.add_argument(
+        "--checkpoint", metavar="FILE", help="another file of the run folder than model_final.pth"
+    )
+    result.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    result.add_argument("--no-draw", action="store_true", help="write the json only")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    if not 0 <= options.threshold <= 1:
+        raise UserError(f"--threshold {options.threshold} must be a score from 0 to 1")
+    compatibility.require()
+    import torch
+
+    from automix_transfer.detection.showing.inference import load_run
+    from automix_transfer.detection.showing.predict import find_images, predict
+
+    images = find_images(options.images)
+    detector = load_run(
+        options.run, options.checkpoint, options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    output = options.output or options.run / "predictions"
+    print(f"{detector.checkpoint}: {len(detector.names)} classes; {len(images)} images", flush=True)
+    found = predict(
+        detector, images, output, options.threshold, not options.no_draw, lambda line: print(line, flush=True)
+    )
+    print(
+        f"{len(found.annotations)} detections with a score of at least {options.threshold} in "
+        f"{len(found.images)} images: "
+        f"{output / 'predictions.json'}" + ("" if options.no_draw else f", {output / 'drawn'}")
+    )
+    if found.problems:
+        print(f"{len(found.problems)} of {len(images)} images could not be read, see above", file=sys.stderr)
+    return 1 if found.problems else 0
