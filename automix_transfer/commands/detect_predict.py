@@ -5,8 +5,8 @@
 
 OUTPUT/drawn holds every image with its boxes, and OUTPUT/predictions.json all of them in COCO's format:
 images (file names relative to the folder that was given), categories, and annotations with a score each,
-which is also what pycocotools' loadRes takes. An image that cannot be read is reported and left out; the exit
-code is then 1, and 0 where all went well.
+which is also what pycocotools' loadRes takes. An image that cannot be read is reported and left out; the
+exit code is then 1, and 0 where all went well.
 """
 
 from __future__ import annotations
