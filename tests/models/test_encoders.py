@@ -81,7 +81,7 @@ def test_wide_resnets_of_no_depth_or_width() -> None:
 def test_a_transformer_is_built_for_the_size_of_its_images() -> None:
     encoder = create_encoder("deit_tiny_patch16_224", 5, image_size=48).eval()
     assert encoder(torch.zeros(1, 3, 48, 48)).shape == (1, 5)
-    with pytest.raises(UserError, match="patches of 16x16; data.image_size=50"):
+    with pytest.raises(UserError, match="data.image_size=50"):
         create_encoder("deit_tiny_patch16_224", 5, image_size=50)
     assert EncoderInfo("swin_tiny_patch4_window7_224", 5, image_size=56).build()(
         torch.zeros(1, 3, 56, 56)
@@ -175,11 +175,7 @@ def test_unknown_names_are_answered_with_close_ones() -> None:
 )
 def test_sizes_that_a_network_does_not_take(name: str, size: int, own: int) -> None:
     encoder = create_encoder(name, 5, image_size=size).train()
-    with pytest.raises(
-        UserError,
-        match=rf"encoder '{name}' does not take images of data.test_size={size} \(.+\); its own size is "
-        rf"{own}$",
-    ):
+    with pytest.raises(UserError, match=rf"'{name}' .*data.test_size={size} .*{own}$"):
         check_size(encoder, name, size, "data.test_size")
     assert all(module.training for module in encoder.modules())
 

@@ -35,6 +35,7 @@ def test_new_classifier_for_fine_tuning(shared: Path) -> None:
     assert (report.matched, report.total) == (294, 296)
 
 
+@pytest.mark.slow
 def test_cifar_resnet20_is_right_about_real_images(shared: Path) -> None:
     """92 % on the whole test set (91.73); here 400 images."""
     encoder, info = load_encoder(shared / "weights/cifar10_resnet20.th", "cifar_resnet20")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from automix_transfer.models.weights_file import METADATA_KEY
 from tests.models.files import assert_same, automix_checkpoint, random_encoder, write_checkpoint
 
 NAME = "cifar_resnet8"  # 78,000 weights
-FAST = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FAST = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_checkpoint_with_one_encoder(tmp_path: Path) -> None:
     encoder = random_encoder(NAME, 3)
     path = write_checkpoint(tmp_path / "last.pt", {"encoder": encoder}, EncoderInfo(NAME, 3))
     assert_same(load_encoder(path)[0], encoder)
-    with pytest.raises(UserError, match="holds no encoder 'q'; choose one of encoder"):
+    with pytest.raises(UserError, match="encoder 'q'"):
         read_weights(path, "q")
 
 
@@ -137,9 +138,7 @@ def test_new_classifier_leaves_the_old_one_random(tmp_path: Path) -> None:
     assert torch.equal(target.linear.weight, head)
     assert torch.equal(target.conv1.weight, source.conv1.weight)
     assert report.total - report.matched == 2
-    with pytest.raises(
-        UserError, match="only the classifier differs: start a new one .encoder.classifier=new;"
-    ):
+    with pytest.raises(UserError, match="encoder.classifier=new"):
         load_into(target, read_weights(tmp_path / "x.pth"))
     with pytest.raises(UserError, match="choose keep .* or new"):
         load_into(target, read_weights(tmp_path / "x.pth"), classifier="maybe")
@@ -211,15 +210,13 @@ def test_another_architecture(checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="0 of 120 keys match|of 122 keys match"):
         load_into(create_encoder("resnet18", 5), read_weights(path))
     torch.save(plain(random_encoder(NAME, 4)), tmp_path / "x.pth")
-    with pytest.raises(UserError, match="does not say which encoder it holds; name it \\(--encoder"):
+    with pytest.raises(UserError, match="x.pth .*--encoder"):
         load_encoder(tmp_path / "x.pth")
-    with pytest.raises(UserError, match="encoder 'resnet10_64' is unknown; did you mean"):
+    with pytest.raises(UserError, match="'resnet10_64'"):
         load_encoder(tmp_path / "x.pth", "resnet10_64")
-    with pytest.raises(
-        UserError, match="the file is of another architecture: name the encoder it was made with"
-    ):
+    with pytest.raises(UserError, match="x.pth .*another architecture"):
         load_encoder(tmp_path / "x.pth", "cifar_resnet14")
-    with pytest.raises(UserError, match="has a classifier of 4 classes, not 10"):
+    with pytest.raises(UserError, match="4 classes, not 10"):
         load_encoder(tmp_path / "x.pth", NAME, num_classes=10)
     with pytest.raises(UserError, match="not a choice with 'q'"):
         read_weights(tmp_path / "x.pth", "q")
@@ -369,11 +366,11 @@ def test_files_without_a_state_dict(tmp_path: Path, content: Any) -> None:
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.pt", tmp_path):
-        with pytest.raises(UserError, match="does not exist or is not a file"):
+        with pytest.raises(UserError, match=re.escape(str(path))):
             read_weights(path)
 
 
 def test_a_prefix_that_matches_nothing(tmp_path: Path) -> None:
     path, _ = automix_checkpoint(tmp_path / "x.pt", NAME, stem="cifar", encoders={"k": "elsewhere."})
-    with pytest.raises(UserError, match="no key of field 'model' starts with 'elsewhere.'"):
+    with pytest.raises(UserError, match="field 'model' .*'elsewhere.'"):
         read_weights(path)
