@@ -15,77 +15,73 @@ from automix_transfer.io import write_text
 from automix_transfer.mixing import METHODS
 
 PAGE, PICTURE = "mixing.md", "mixing.png"
+COLUMNS = (
+    "`method.name`",
+    "method",
+    "paper",
+    "needs",
+    "passes a step",
+    "label",
+    "what the authors' code does, and other differences",
+)
+TEXT = """# Mixups
+
+Written by `python -m automix_transfer.figures.mixups_page`; change it there.
+
+![The same four pairs through every method at λ = 0.5, masks beside](%(picture)s)
+
+*Rendered images. Orange in a mask: the pixel is image i's, purple: image j's, white: half and half.
+Saliency, attention, SuperMix and AutoMix come from one small network, trained by AutoMix on such images.
+ManifoldMix and AlignMix mix their inputs like MixUp, or features, which cannot be shown; TransMix's images
+are CutMix's. Co-Mixup mixes all eight images with each other: its mask is the share of the output's own
+image. AugMix has no pairs: one of its views of image i.*
+
+Each method is one file of `automix_transfer/mixing/methods/`, chosen by `method.name` in a recipe; its
+options, with its paper's defaults, are the dataclass at the top of the file. A method first draws (λ,
+partners, boxes, coins: a frozen dataclass, from the step's generator), then mixes: a function of images,
+labels and draw, and of features, saliency or attention where it needs them. So a draw can be replayed and
+looked at. What is known of all methods, this page's table included, is one line each in
+`automix_transfer/mixing/table.py`.
+
+Passes: a forward pass, the weights' gradients and the input's gradient count one each. The label is the
+share of image i in the loss. Where the authors' code does something else than their paper, the paper's form
+is the default, and theirs the option named here.
+
+%(table)s
+
+α of appendix A.1, as the recipes have it:
+
+| | CIFAR-10/100 | Tiny-ImageNet, ImageNet (R-18) | ImageNet (R-50 and larger) | DeiT, RSB | CUB, Aircraft |
+| --- | --- | --- | --- | --- | --- |
+| MixUp | 1 | 0.2 | 1 | 0.2 | 1 |
+| CutMix | 0.2 | 0.2 | 1 | 0.2 | 1 |
+| ManifoldMix | 2 | 0.2 | 0.2 | 0.2 | 0.5 |
+| SaliencyMix, FMix | 0.2 | 0.2 | 1 | 0.2 | 0.2 |
+| ResizeMix | 1 | 0.2 | 1 | 0.2 | 1 |
+| PuzzleMix | 1 | 1 | 1 | 1 | 1 |
+| Co-Mixup, AutoMix | 2 | 2 | 2 | 2 | 2 |
+
+SuperMix is mixed before it is trained on:
+
+```
+automix-transfer supermix --config-file cifar100_r18_supermix --teacher runs/cifar100_vanilla/last.pt \\
+    --output datasets/cifar100_supermix data.root=/data/cifar100
+automix-transfer pretrain --config-file cifar100_r18_supermix data.root=/data/cifar100 \\
+    data.mixed=datasets/cifar100_supermix output=runs/cifar100_supermix
+```
+
+What a step costs in seconds: `python benchmarks/step_time.py`; how the methods compare on small data:
+`python benchmarks/mixups.py`. Figures are in [benchmarks/RESULTS.md](../benchmarks/RESULTS.md).
+"""
 
 
 def page() -> str:
     """The page's text; the picture lies beside it."""
-    lines = [
-        "# Mixups",
-        "",
-        "Written by `python -m automix_transfer.figures.mixups_page`; change it there.",
-        "",
-        f"![The same four pairs through every method at λ = 0.5, masks beside]({PICTURE})",
-        "",
-        "*Rendered images. Orange in a mask: the pixel is image i's, purple: image j's, white: half and "
-        "half. Saliency, attention, "
-        "SuperMix and AutoMix come from one small network, trained by AutoMix on such images. ManifoldMix "
-        "and AlignMix mix their inputs "
-        "like MixUp, or features, which cannot be shown; TransMix's images are CutMix's. Co-Mixup mixes all "
-        "eight images with each other: "
-        "its mask is the share of the output's own image. AugMix has no pairs: one of its views of image i.*",
-        "",
-        "Each method is one file of `automix_transfer/mixing/`, chosen by `method.name` in a recipe; its "
-        "options, with its paper's "
-        "defaults, are the dataclass at the top of the file. A method first draws (λ, partners, boxes, "
-        "coins: a frozen dataclass, from "
-        "the step's generator), then applies the draw: a function of images, labels and draw, and of "
-        "features, saliency or attention "
-        "where it needs them. So a draw can be replayed and looked at.",
-        "",
-        "Passes: a forward pass, the weights' gradients and the input's gradient count one each. The label "
-        "is the share of image i in the "
-        "loss. Where the authors' code does something else than their paper, the paper's form is the "
-        "default, and theirs the option named "
-        "here.",
-        "",
-        "| `method.name` | method | paper | needs | passes a step | label | what the authors' code does, and "
-        "other differences |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = [COLUMNS, ("---",) * len(COLUMNS)]
     for name, entry in METHODS.items():
-        cells = (entry.title, entry.paper, entry.needs, entry.passes, entry.label, entry.differences)
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "α of appendix A.1, as the recipes have it:",
-        "",
-        "| | CIFAR-10/100 | Tiny-ImageNet, ImageNet (R-18) | ImageNet (R-50 and larger) | DeiT, RSB | CUB, "
-        "Aircraft |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| MixUp | 1 | 0.2 | 1 | 0.2 | 1 |",
-        "| CutMix | 0.2 | 0.2 | 1 | 0.2 | 1 |",
-        "| ManifoldMix | 2 | 0.2 | 0.2 | 0.2 | 0.5 |",
-        "| SaliencyMix, FMix | 0.2 | 0.2 | 1 | 0.2 | 0.2 |",
-        "| ResizeMix | 1 | 0.2 | 1 | 0.2 | 1 |",
-        "| PuzzleMix | 1 | 1 | 1 | 1 | 1 |",
-        "| Co-Mixup, AutoMix | 2 | 2 | 2 | 2 | 2 |",
-        "",
-        "SuperMix is mixed before it is trained on:",
-        "",
-        "```",
-        "automix-transfer supermix --config-file cifar100_r18_supermix --teacher "
-        "runs/cifar100_vanilla/last.pt \\",
-        "    --output datasets/cifar100_supermix data.root=/data/cifar100",
-        "automix-transfer pretrain --config-file cifar100_r18_supermix data.root=/data/cifar100 \\",
-        "    data.mixed=datasets/cifar100_supermix output=runs/cifar100_supermix",
-        "```",
-        "",
-        "What a step costs in seconds: `python benchmarks/step_time.py`; how the methods compare on small "
-        "data: "
-        "`python benchmarks/mixups.py`. Figures are in [benchmarks/RESULTS.md](../benchmarks/RESULTS.md).",
-        "",
-    ]
-    return "\n".join(lines)
+        about = (entry.title, entry.paper, entry.needs, entry.passes, entry.label, entry.differences)
+        rows.append((f"`{name}`", *about))
+    return TEXT % {"picture": PICTURE, "table": "\n".join(f"| {' | '.join(row)} |" for row in rows)}
 
 
 def write_picture(path: Path, checkpoint: Path, data: Path, seed: int = 0) -> Path:

@@ -40,7 +40,8 @@ class BoxDraw(PairDraw):
 
 
 def blend(images: Tensor, partners: Tensor, mask: Tensor) -> Tensor:
-    """mask · x_i + (1 - mask) · x_j, exact where the mask is 0 or 1, in the precision of the images."""
+    """Eq. 4: s_i ⊙ x_i + (1 - s_i) ⊙ x_j for images (N, C, H, W) and masks s_i (N, 1, H, W), in the images'
+    precision; exact where a mask is 0 or 1. One pass over the images, and no copies of them."""
     return torch.lerp(partners, images, mask.to(images.dtype))
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from automix_transfer.mixing.automix.mix_block import mix
 from automix_transfer.mixing.automix.step import AutoMix, AutoMixDraw, both, mask_error
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.heads import find_classifier
+from automix_transfer.mixing.pairs import blend
 from automix_transfer.mixing.parts.freed import unused
 from automix_transfer.models.taps import features
 
@@ -30,7 +30,7 @@ class JointAutoMix(AutoMix):
         z = self.mask_features(images)
         projected = self.mix_block.project(z)
         mask = self.mask_for_q(projected, draw, (images.shape[2], images.shape[3]))
-        mixed = mix(*both(images, draw), mask)
+        mixed = blend(*both(images, draw), mask)
         loss = mce = self.mixed_loss(mixed, labels, draw)
         metrics = {"loss_mce": mce.detach()}
         if self.options.cross_entropy:

@@ -138,8 +138,3 @@ class RandomGrids(nn.Module):
         kept = ranks < round(lam * height * width)
         grid = kept.to(z_i.device, torch.float32, non_blocking=True).view(-1, 1, height, width)
         return functional.interpolate(grid, size=size, mode="nearest")
-
-
-def mix(images_i: Tensor, images_j: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 4: h_φ = s_i ⊙ x_i + (1 - s_i) ⊙ x_j, for images (N, C, H, W) and s_i (N, 1, H, W)."""
-    return torch.lerp(images_j, images_i, mask.to(images_i.dtype))

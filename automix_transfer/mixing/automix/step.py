@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
-from automix_transfer.mixing.automix.mix_block import MixBlock, RandomGrids, mix
+from automix_transfer.mixing.automix.mix_block import MixBlock, RandomGrids
 from automix_transfer.mixing.automix.momentum import momentum_at, momentum_update, warmed_up
 from automix_transfer.mixing.automix.offline import TrainedMixBlock
 from automix_transfer.mixing.automix.options import AutoMixOptions, check_options
@@ -26,6 +26,7 @@ from automix_transfer.mixing.base import Method, Mixed, StepOutput
 from automix_transfer.mixing.draw import PairDraw, draw_pairs
 from automix_transfer.mixing.heads import classify_with, copy_head, find_classifier
 from automix_transfer.mixing.losses import check_batch, flat_mask_loss, label_loss, lam_loss, pair_loss
+from automix_transfer.mixing.pairs import blend
 from automix_transfer.mixing.parts.freed import FreedLoss
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
 from automix_transfer.models.taps import feature_channels, features
@@ -121,7 +122,7 @@ class AutoMix(Method):
         projected = self.mix_block.project(z)  # once for all masks of the step
         with torch.no_grad():  # q's losses must not reach M
             mask_q = self.mask_for_q(projected, draw, size)  # Eqs. 5 and 6
-            x_q = mix(*both(images, draw), mask_q)  # Eq. 4
+            x_q = blend(*both(images, draw), mask_q)  # Eq. 4
             mask_std = self.mask_std(projected, draw, z)  # for the log
 
         loss = FreedLoss(self.parameters())  # Eq. 8; the graph of a term is freed before the next is built
@@ -132,7 +133,7 @@ class AutoMix(Method):
             loss.add_idle(find_classifier(self.encoder_q))
         if self.learns and not draw.skip_generator:  # generation: trains M, through k
             mask_k = self.mask(projected, draw.k, size, draw.seed)
-            logits = classify_with(self.encoder_k, self.head_k, mix(*both(images, draw.k), mask_k))
+            logits = classify_with(self.encoder_k, self.head_k, blend(*both(images, draw.k), mask_k))
             mce_k = pair_loss(logits, *both(labels, draw.k), draw.k.lam, self.options)
             metrics["loss_gen"] = loss.add(mce_k, self.mask_loss(mask_k, draw.k.lam))
             metrics["mask_error"] = mask_error(mask_k, draw.k.lam)
@@ -146,7 +147,7 @@ class AutoMix(Method):
         """The samples that q sees: images and masks as in `step`."""
         draw, projected = draw.to(images.device), self.mix_block.project(self.mask_features(images))
         mask = self.mask_for_q(projected, draw, (images.shape[2], images.shape[3]))
-        return Mixed(mix(*both(images, draw), mask), mask, draw.lam)
+        return Mixed(blend(*both(images, draw), mask), mask, draw.lam)
 
     @torch.no_grad()
     def mask_features(self, images: Tensor) -> Tensor:

@@ -48,12 +48,8 @@ def max_flow(
     of the smallest minimum cut.
     """
     nodes = len(start) - 1
-    level, queue, at, path = (
-        np.empty(nodes, np.int64),
-        np.empty(nodes, np.int64),
-        np.empty(nodes, np.int64),
-        np.empty(nodes, np.int64),
-    )
+    level, queue = np.empty(nodes, np.int64), np.empty(nodes, np.int64)
+    at, path = np.empty(nodes, np.int64), np.empty(nodes, np.int64)
     total = 0
     while True:
         level[:] = -1

@@ -19,11 +19,11 @@ from automix_transfer.io import save_torch
 from automix_transfer.mixing import AutoMix, build_method, load_options
 from automix_transfer.mixing.automix import step as automix_step
 from automix_transfer.mixing.automix.fast import FastAutoMix, part_of, shrunk
-from automix_transfer.mixing.automix.mix_block import mix
 from automix_transfer.mixing.automix.offline import TrainedMixBlock
 from automix_transfer.mixing.automix.step import AutoMixDraw, both
 from automix_transfer.mixing.draw import PairDraw
 from automix_transfer.mixing.losses import mixup_cross_entropy
+from automix_transfer.mixing.pairs import blend
 from automix_transfer.mixing.parts.freed import FreedLoss
 from automix_transfer.models import create_encoder
 from automix_transfer.models.encoders import EncoderInfo
@@ -144,7 +144,7 @@ def test_a_generator_share_makes_the_masks_of_the_whole_batch_for_its_pairs() ->
         projected = method.mix_block.project(method.mask_features(images))
         masks.append(method.mask(projected, draw.k, (SIZE, SIZE), draw.seed))
     assert masks[1].shape[0] == 4 and torch.allclose(masks[0][:4], masks[1], atol=1e-6)
-    logits = whole.encoder_k(mix(*both(images, draws[0].k), masks[0]))[:4]
+    logits = whole.encoder_k(blend(*both(images, draws[0].k), masks[0]))[:4]
     own, partner = (nn.functional.cross_entropy(logits, y) for y in both(labels, k))
     learnt = part.step(images, labels, draws[1]).metrics["loss_gen"].item()
     assert learnt == pytest.approx((k.lam * own + (1 - k.lam) * partner).item(), rel=1e-4)

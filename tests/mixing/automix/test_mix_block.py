@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automix_transfer.errors import UserError
-from automix_transfer.mixing.automix.mix_block import MixBlock, RandomGrids, mix
+from automix_transfer.mixing.automix.mix_block import MixBlock, RandomGrids
+from automix_transfer.mixing.pairs import blend
 
 
 def lively(channels=6, **options):
@@ -79,9 +80,9 @@ def test_mask_has_the_image_size_and_stays_in_range(
 def test_masks_of_a_pair_sum_to_one():
     """s_j = 1 - s_i: mixing (x_i, x_j) by s_i gives the same image as mixing (x_j, x_i) by s_j."""
     x_i, x_j, mask = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.rand(2, 1, 8, 8)
-    assert torch.allclose(mix(x_i, x_j, mask), mix(x_j, x_i, 1 - mask), atol=1e-6)
+    assert torch.allclose(blend(x_i, x_j, mask), blend(x_j, x_i, 1 - mask), atol=1e-6)
     assert torch.allclose(
-        mix(x_i, torch.zeros_like(x_i), mask) + mix(torch.zeros_like(x_i), x_i, mask), x_i, atol=1e-6
+        blend(x_i, torch.zeros_like(x_i), mask) + blend(torch.zeros_like(x_i), x_i, mask), x_i, atol=1e-6
     )
 
 
@@ -186,9 +187,9 @@ def test_under_autocast_the_projection_is_in_half_precision_and_nothing_else(dty
 
 def test_mixing_gives_the_images_back_where_the_mask_is_one_or_zero():
     x_i, x_j = torch.randn(2, 2, 3, 4, 4)
-    assert torch.equal(mix(x_i, x_j, torch.ones(2, 1, 4, 4)), x_i) and torch.equal(
-        mix(x_i, x_j, torch.zeros(2, 1, 4, 4)), x_j
+    assert torch.equal(blend(x_i, x_j, torch.ones(2, 1, 4, 4)), x_i) and torch.equal(
+        blend(x_i, x_j, torch.zeros(2, 1, 4, 4)), x_j
     )
     mask = torch.rand(2, 1, 4, 4, requires_grad=True)
-    (mix(x_i, x_j, mask) * x_i).sum().backward()
+    (blend(x_i, x_j, mask) * x_i).sum().backward()
     assert torch.allclose(mask.grad, ((x_i - x_j) * x_i).sum(dim=1, keepdim=True), atol=1e-5)

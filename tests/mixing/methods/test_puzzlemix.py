@@ -252,6 +252,7 @@ def test_the_clean_loss_trains_as_if_it_had_been_computed_alone() -> None:
 
 def test_the_clean_loss_in_float16_goes_through_the_scaler() -> None:
     """Small gradients, which float16 loses unless the loss was scaled before they were taken."""
+    torch.manual_seed(0)
     encoder, images, labels = tiny_resnet().train(), torch.randn(4, 3, SIZE, SIZE), torch.tensor([0, 1, 2, 2])
 
     def gradients(loss: torch.Tensor, scale: float) -> list[torch.Tensor]:
