@@ -228,9 +228,7 @@ def place(boxes: np.ndarray, image: np.ndarray, side: int) -> np.ndarray:
     """Boxes in pixels of ``image`` as boxes on its `fit`."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
-    shift = np.array(
-        [(side - max(1, round(width * scale))) // 2, (side - max(1, round(height * scale))) // 2] * 2
-    )
+    shift = [round((side - max(1, round(length * scale))) / 2) for length in (width, height)] * 2
     return boxes * scale + shift
 
 

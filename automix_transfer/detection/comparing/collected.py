@@ -6,13 +6,13 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from automix_transfer.detection.comparing.compare import Plan
-from automix_transfer.detection.scores.results import HEADLINE, RULES, align
+from automix_transfer.detection.scores.results import HEADLINE, RULES, aligned, csv_cell
 from automix_transfer.io import read_json, write_json, write_text
 
 
@@ -24,8 +24,7 @@ class Spread:
     std: float | None
     n: int
 
-    def text(self, signed: bool = False) -> str:
-        sign = "+" if signed else ""
+    def text(self, sign: str = "") -> str:
         return f"{self.mean:{sign}.2f}" + (f" ± {self.std:.2f}" if self.std is not None else "")
 
 
@@ -55,33 +54,24 @@ class Comparison:
     def cells(self) -> list[list[str]]:
         """Head and rows as text."""
         head = ["method", *(part for key in HEADLINE for part in (key, "gain"))]
-        return [
-            head,
-            *(
-                [
-                    row.name,
-                    *(
-                        part
-                        for key in HEADLINE
-                        for part in (_text(row.means[key]), _text(row.gains[key], signed=True))
-                    ),
-                ]
-                for row in self.rows
-            ),
+        rows = [
+            [
+                row.name,
+                *(part for key in HEADLINE for part in (_text(row.means[key]), _text(row.gains[key], "+"))),
+            ]
+            for row in self.rows
         ]
+        return [head, *rows]
 
     def text(self) -> str:
         """For the terminal."""
-        return f"{align(self.cells())}\n{self.sentence()}"
+        head, *rows = self.cells()
+        return f"{aligned(head, rows)}\n{self.sentence()}"
 
     def markdown(self) -> str:
         """The same for a README."""
-        head, *rows = self.cells()
-        lines = [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-            for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows)
-        ]
-        return "\n".join(lines) + f"\n\n{self.sentence()}\n"
+        head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in self.cells()]
+        return f"{aligned(head, rows, 'github')}\n\n{self.sentence()}\n"
 
     def sentence(self) -> str:
         """What the figures are."""
@@ -117,49 +107,23 @@ class Comparison:
         }
 
     def write(self, folder: Path) -> None:
-        """``comparison.txt``, ``.md``, ``.csv`` (a line a row), ``runs.csv`` (a line a run, every figure) and
-        ``comparison.json``."""
+        """Write ``comparison.txt``, ``.md``, ``.json``, ``.csv`` (rows), and every figure to ``runs.csv``."""
         write_text(folder / "comparison.txt", self.text() + "\n")
         write_text(folder / "comparison.md", self.markdown())
-        head = [
-            "method",
-            "weights",
-            "seeds",
-            *(f"{key}{part}" for key in HEADLINE for part in ("", "_std", "_gain", "_gain_std")),
+        columns = [f"{key}{part}" for key in HEADLINE for part in ("", "_std", "_gain", "_gain_std")]
+        rows: list[list[Any]] = [["method", "weights", "seeds", *columns]]
+        for row in self.rows:
+            spreads = [spread for key in HEADLINE for spread in (row.means[key], row.gains[key])]
+            values = [value for s in spreads for value in ((s.mean, s.std) if s else (None, None))]
+            rows.append([row.name, row.weights or "random", len(row.runs), *map(csv_cell, values)])
+        _write_csv(folder / "comparison.csv", rows)
+        keys = dict.fromkeys(key for row in self.rows for figures in row.runs.values() for key in figures)
+        runs = [
+            [row.name, seed, *(csv_cell(figures.get(key)) for key in keys)]
+            for row in self.rows
+            for seed, figures in row.runs.items()
         ]
-        write_text(
-            folder / "comparison.csv",
-            _csv(
-                head,
-                (
-                    [
-                        row.name,
-                        row.weights or "random",
-                        len(row.runs),
-                        *(
-                            value
-                            for key in HEADLINE
-                            for value in (*_pair(row.means[key]), *_pair(row.gains[key]))
-                        ),
-                    ]
-                    for row in self.rows
-                ),
-            ),
-        )
-        keys = list(
-            dict.fromkeys(key for row in self.rows for figures in row.runs.values() for key in figures)
-        )
-        write_text(
-            folder / "runs.csv",
-            _csv(
-                ["method", "seed", *keys],
-                (
-                    [row.name, seed, *(_cell(figures.get(key)) for key in keys)]
-                    for row in self.rows
-                    for seed, figures in row.runs.items()
-                ),
-            ),
-        )
+        _write_csv(folder / "runs.csv", [["method", "seed", *keys], *runs])
         write_json(folder / "comparison.json", self.to_dict())
 
 
@@ -221,25 +185,15 @@ def _difference(value: float | None, base: float | None) -> float | None:
     return None if value is None or base is None else value - base
 
 
-def _text(spread: Spread | None, signed: bool = False) -> str:
-    return "–" if spread is None else spread.text(signed)
+def _text(spread: Spread | None, sign: str = "") -> str:
+    return "–" if spread is None else spread.text(sign)
 
 
 def _spread(spread: Spread | None) -> dict[str, Any] | None:
-    return None if spread is None else {"mean": spread.mean, "std": spread.std, "n": spread.n}
+    return None if spread is None else asdict(spread)
 
 
-def _pair(spread: Spread | None) -> tuple[str, str]:
-    return (_cell(spread.mean), _cell(spread.std)) if spread else ("", "")
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _csv(head: Sequence[str], rows: Any) -> str:
+def _write_csv(file: Path, rows: Sequence[Sequence[Any]]) -> None:
     text = io.StringIO()
-    writer: Callable[[Sequence[Any]], Any] = csv.writer(text, lineterminator="\n").writerow
-    for row in (head, *rows):
-        writer(row)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(file, text.getvalue())

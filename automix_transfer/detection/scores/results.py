@@ -1,7 +1,6 @@
 """What an evaluation leaves: a table on the screen, ``results.csv`` for every class, and ``results.json``.
 
-The latter says that a run is done; so `--eval-only`, of a run that may be unfinished, writes
-``results_eval.csv`` and ``.json``.
+The latter says that a run is done, so an evaluation alone writes ``results_eval.csv`` and ``.json``.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from tabulate import tabulate
 
 from automix_transfer.detection.datasets import class_names_of
 from automix_transfer.io import write_json, write_text
@@ -67,14 +67,10 @@ def summarize(
 
 
 def describe(cfg: CfgNode) -> str:
-    """The detector in words; Mask R-CNN's boxes are better than Faster R-CNN's, so a figure has to say whose
-    it is."""
-    depth = (
-        f", depth {cfg.MODEL.RESNETS.DEPTH}"
-        if "resnet" in cfg.MODEL.BACKBONE.NAME and "/" not in cfg.MODEL.BACKBONE.NAME
-        else ""
-    )
-    return f"{'Mask' if cfg.MODEL.MASK_ON else 'Faster'} R-CNN, {cfg.MODEL.BACKBONE.NAME}{depth}"
+    """The detector in words; Mask R-CNN's boxes are better than Faster R-CNN's."""
+    name = cfg.MODEL.BACKBONE.NAME
+    depth = f", depth {cfg.MODEL.RESNETS.DEPTH}" if "resnet" in name and "/" not in name else ""
+    return f"{'Mask' if cfg.MODEL.MASK_ON else 'Faster'} R-CNN, {name}{depth}"
 
 
 def rule_of(tasks: Mapping[str, Any]) -> str:
@@ -96,77 +92,63 @@ def objects_of(name: str) -> dict[str, int]:
 
 
 def write_results(folder: str | Path, results: Mapping[str, Any], stem: str = TRAINED) -> None:
-    """Write ``results.csv`` and then ``results.json``, whose existence says that the run is done; or another
-    ``stem`` for both."""
+    """Write ``<stem>.csv`` and then ``<stem>.json``; ``results.json`` says that the run is done."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    keys = _columns(results)
+    keys = list(dict.fromkeys(key for tasks in results["metrics"].values() for key in _columns(tasks)))
     writer.writerow(["data", "rule", "class", "objects", *keys])
     for data, tasks in results["metrics"].items():
         objects = results["objects"].get(data, {})
         for task, figures in tasks.items():
-            rule = RULES.get(task, task) or rule_of(tasks)
-            writer.writerow(
-                [data, rule, ALL, sum(objects.values()), *(_cell(figures.get(key)) for key in keys)]
-            )
-            for name, found in results["per_class"][data][task].items():
-                writer.writerow(
-                    [data, rule, name, objects.get(name, ""), *(_cell(found.get(key)) for key in keys)]
-                )
+            rows = {ALL: (sum(objects.values()), figures)} | {
+                name: (objects.get(name, ""), found)
+                for name, found in results["per_class"][data][task].items()
+            }
+            for name, (count, found) in rows.items():
+                rule = RULES.get(task, task) or rule_of(tasks)
+                writer.writerow([data, rule, name, count, *(csv_cell(found.get(key)) for key in keys)])
     write_text(Path(folder) / f"{stem}.csv", text.getvalue())
     write_json(Path(folder) / f"{stem}.json", results)
 
 
 def write_categories(cfg: CfgNode) -> None:
-    """Write ``categories.json``, COCO's ``categories`` in label order, so that the run folder can name what
-    its detector finds."""
+    """Write ``categories.json``: the classes in label order, as COCO's ``categories``."""
     if cfg.DATASETS.TRAIN:
         ids = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_dataset_id_to_contiguous_id", {})
         number = {label: identity for identity, label in ids.items()}
-        write_json(
-            Path(cfg.OUTPUT_DIR) / "categories.json",
-            [
-                {"id": number.get(label, label + 1), "name": name}
-                for label, name in enumerate(class_names_of(cfg.DATASETS.TRAIN[0]))
-            ],
-        )
+        categories = [
+            {"id": number.get(label, label + 1), "name": name}
+            for label, name in enumerate(class_names_of(cfg.DATASETS.TRAIN[0]))
+        ]
+        write_json(Path(cfg.OUTPUT_DIR) / "categories.json", categories)
 
 
 def table(results: Mapping[str, Any]) -> str:
     """The figures as text: by every rule, then each class by the headline's."""
     parts = []
     for data, tasks in results["metrics"].items():
+        keys = [key for key in _columns(tasks) if not key.startswith("AR")]
         rows = [
             [
                 RULES.get(task, task) or f"{rule_of(tasks)} (headline)",
-                *(percent(figures.get(key)) for key in _table_columns(tasks)),
+                *(percent(found.get(key)) for key in keys),
             ]
-            for task, figures in tasks.items()
+            for task, found in tasks.items()
         ]
-        parts.append(align([[f"{data}, %", *_table_columns(tasks)], *rows]))
-        classes = results["per_class"][data].get("bbox", {})
-        if classes:
-            objects = results["objects"].get(data, {})
-            rows = [
-                [name, str(objects.get(name, "")), *(percent(found.get(key)) for key in HEADLINE)]
-                for name, found in classes.items()
-            ]
-            parts.append(align([["class", "objects", *HEADLINE], *rows]))
+        objects = results["objects"].get(data, {})
+        of_classes = [
+            [name, str(objects.get(name, "")), *(percent(found.get(key)) for key in HEADLINE)]
+            for name, found in results["per_class"][data].get("bbox", {}).items()
+        ]
+        heads = [f"{data}, %", *keys], ["class", "objects", *HEADLINE]
+        parts += [aligned(head, body) for head, body in zip(heads, (rows, of_classes), strict=True) if body]
     return "\n\n".join(parts)
 
 
-def align(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """Rows of cells as lines; the first is the head; the first ``text_columns`` are aligned left, the others
-    right."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if k < text_columns else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], style: str = "simple") -> str:
+    """A table in one of tabulate's styles: the first column to the left, the others to the right."""
+    align = ["left", *["right"] * (len(head) - 1)]
+    return tabulate(rows, head, style, colalign=align, disable_numparse=True)
 
 
 def percent(value: float | None) -> str:
@@ -189,21 +171,12 @@ def _by_class(figures: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     return found
 
 
-def _columns(results: Mapping[str, Any]) -> list[str]:
-    return list(
-        dict.fromkeys(
-            key for tasks in results["metrics"].values() for figures in tasks.values() for key in figures
-        )
-    )
+def _columns(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for figures in tasks.values() for key in figures))
 
 
-def _table_columns(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return list(
-        dict.fromkeys(key for figures in tasks.values() for key in figures if not key.startswith("AR"))
-    )
-
-
-def _cell(value: float | None) -> str:
+def csv_cell(value: float | None) -> str:
+    """Four decimals; nothing where there is no figure."""
     return "" if value is None else f"{value:.4f}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,8 +19,7 @@ from automix_transfer.detection.showing.inference import TrainedDetector
 from automix_transfer.detection.showing.rectangles import class_colour, draw_boxes
 from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write, write_json
-
-EVERY = 5.0  #: seconds between two lines of progress
+from automix_transfer.progress import Progress
 
 
 @dataclass
@@ -71,14 +70,10 @@ def find_images(given: Sequence[Path]) -> list[tuple[Path, str]]:
         else:
             raise UserError(f"{path} does not exist; give image files or a folder of them")
     names = [name for _, name in found]
-    twice = (
-        next((name for index, name in enumerate(names) if name in names[:index]), None)
-        if len(set(names)) < len(names)
-        else None
-    )
-    if twice is not None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
         raise UserError(
-            f"two images are called {twice}; predict them into two outputs, or give the folder that holds "
+            f"two images are called {twice[0]}; predict them into two outputs, or give the folder that holds "
             "both"
         )
     return found
@@ -106,7 +101,7 @@ def predict(
     """
     result = Predictions()
     drawn = dict(_drawn_names([name for _, name in images]))
-    begun = last = time.monotonic()
+    progress = Progress(write=say)
     for number, (file, name) in enumerate(images, 1):
         try:
             pixels = np.asarray(read_image(file))
@@ -124,13 +119,7 @@ def predict(
                 output / "drawn" / drawn[name],
                 partial(Image.fromarray(picture).save, format="JPEG", quality=92),
             )
-        now = time.monotonic()
-        if now - last > EVERY:
-            speed, last = number / (now - begun), now
-            say(
-                f"{number} of {len(images)} images, {speed:.1f} images/s, "
-                f"{(len(images) - number) / speed:.0f} s left"
-            )
+        progress(number, len(images))
     if not result.images:
         raise UserError(f"none of the {len(images)} images could be read (the first: {result.problems[0]})")
     write_json(output / "predictions.json", result.to_dict(detector, threshold))
