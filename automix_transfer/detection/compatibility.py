@@ -6,21 +6,22 @@ only that: on the main branch with a built extension it changes nothing.
 
 Where the two behave differently, the rest of this package calls what both have:
 
-=============================  ======================================  ====================================  =========================
-what                           release 0.6                             main branch
-here
-=============================  ======================================  ====================================  =========================
-optimizer in checkpoints       left out: resumed runs lose momentum    saved under ``trainer._trainer``
-saved there on both training loader's iterator     made with the trainer                   made when first
-used                  finds its start when used order of samples on --resume   starts over
-starts over                           goes on (`loader`) best checkpoint                forgotten on resume;
-last_checkpoint    the same                              `checkpoints.BestCheckpoint`
-                               names it, so --resume goes on from it
-reading of checkpoints         pickle                                  pickle, unless told otherwise
-tensors only (`io.load_torch`) AMP's precision                float16                                 a
-choice, float16 by default          float16 ``setup_logger`` twice         two handlers, unless its cache is
-told  the same                              handled in `trainer`
-=============================  ======================================  ====================================  =========================
+========================  ========================  =======================  ==========================
+what                      release 0.6               main branch              here
+========================  ========================  =======================  ==========================
+optimizer in checkpoints  left out: a resumed run   ``trainer._trainer``     ``trainer._trainer`` with
+                          loses its momentum                                 both (`engine`)
+training loader's         made with the trainer     made when first used     finds its start when used
+iterator                                                                     (`loader`)
+order of samples          starts over on --resume   starts over              goes on (`loader`)
+best checkpoint           forgotten on resume;      the same                 --resume goes on from the
+                          last_checkpoint names it                           last (`checkpoints`)
+reading of checkpoints    pickle                    pickle, unless told      tensors only
+                                                    otherwise                (`io.load_torch`)
+AMP's precision           float16                   a choice                 float16
+``setup_logger`` twice    two handlers, unless its  the same                 handled in `trainer`
+                          cache is told
+========================  ========================  =======================  ==========================
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def require() -> None:
 
 
 def has_extension() -> bool:
-    """Does Detectron2 have its compiled extension (rotated and deformable operators, fast COCO evaluation)?"""
+    """Does Detectron2 have its compiled extension (rotated and deformable operators)?"""
     return (
         not isinstance(sys.modules.get("detectron2._C"), _MissingExtension)
         and importlib.util.find_spec("detectron2._C") is not None
@@ -90,7 +91,7 @@ def apply() -> None:
 
 
 class _MissingExtension(ModuleType):
-    """Stands in for ``detectron2._C``: importable, and a clear error as soon as one of its operators is used."""
+    """Stands in for ``detectron2._C``: importable, and a clear error as soon as an operator is used."""
 
     def get_compiler_version(self) -> str:  # asked for by Detectron2's environment report
         return "none (no compiled extension)"
@@ -106,21 +107,18 @@ class _MissingExtension(ModuleType):
             raise AttributeError(name)
         raise UserError(
             f"detectron2._C.{name} is in Detectron2's compiled extension, which this installation lacks "
-            "(rotated boxes, "
-            "deformable convolutions and the fast COCO evaluation need it); "
-            f"run `{INSTALL} --upstream` on a machine with a compiler"
+            f"(rotated boxes and deformable convolutions need it); run `{INSTALL} --upstream` with a compiler"
         )
 
 
 @contextmanager
 def _pkg_resources():
-    """A ``pkg_resources`` with the one function that Detectron2's model zoo calls, while it is imported,
-    where setuptools has none."""
+    """A ``pkg_resources`` with the one function that Detectron2's model zoo calls while it is imported."""
     try:
         found = importlib.util.find_spec("pkg_resources") is not None
     except ValueError:
         found = False
-    if found:
+    if found:  # setuptools has one
         yield
         return
     shim = ModuleType("pkg_resources")

@@ -4,9 +4,9 @@
 VOC layout: ``Annotations/ JPEGImages/ ImageSets/Main/`` in the folder, or in ``VOC2007``, ``VOC2012`` below
 it; training on trainval (or train) of all of them, testing on test of the first that has it; where none has,
 training on train and testing on val.
-COCO layout: ``annotations/instances_{train,val}*.json`` with
-the images in the folder of the same split's name. Built-in names (``voc_2007_trainval``, ``coco_2017_train``,
-...) are Detectron2's, at ``DETECTRON2_DATASETS``.
+COCO layout: ``annotations/instances_{train,val}*.json`` with the images in the folder of the same split's
+name. Built-in names (``voc_2007_trainval``, ``coco_2017_train``, ...) are Detectron2's, at
+``DETECTRON2_DATASETS``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pycocotools import mask as mask_codec
 
 from automix_transfer.data.detection.coco import categories_of_coco, read_coco
 from automix_transfer.data.detection.voc import read_voc
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.io import read_json
 
 LAYOUTS = (
@@ -33,6 +33,8 @@ LAYOUTS = (
     "instances_val*.json)"
 )
 VOC_TRAIN, VOC_TEST = ("trainval", "train"), ("test", "val")
+Split = tuple[Path, str]  # a VOC folder and one of its lists
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,11 @@ def register_folder(root: str | Path, class_names: str | Path | None = None) -> 
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(
-            f"--data-root {root} does not exist or is not a folder; give the folder of a data set in "
-            f"{LAYOUTS} layout"
-        )
+        raise UserError(f"--data-root {root} does not exist or is not a folder; give one in {LAYOUTS} layout")
     wanted = read_class_names(class_names) if class_names else None
-    voc = [
-        folder for folder in (root, *sorted(root.glob("VOC*"))) if (folder / "ImageSets" / "Main").is_dir()
-    ]
+    voc = [folder for folder in (root, *sorted(root.glob("VOC*"))) if _lists(folder).is_dir()]
     if voc:
-        return _register_voc(root, voc, wanted)
+        return _register_voc(voc, wanted)
     if (root / "annotations").is_dir():
         return _register_coco(root, wanted)
     raise UserError(f"--data-root {root} is in none of the known layouts: {LAYOUTS}")
@@ -78,9 +75,7 @@ def read_class_names(file: str | Path) -> list[str]:
     try:
         names = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"--class-names {file} could not be read as UTF-8 text; give a file with one class name a line"
-        ) from error
+        raise UserError(f"--class-names {file} is no UTF-8 text file; give one class name a line") from error
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
         problem = f"names '{twice[0]}' more than once" if twice else "is empty"
@@ -93,87 +88,68 @@ def class_names_of(name: str) -> list[str]:
     if name not in DatasetCatalog.list():
         raise UserError(
             f"data set '{name}' is unknown; use one of Detectron2's names (voc_2007_trainval, "
-            "coco_2017_train, ...) "
-            "or --data-root DIR"
+            "coco_2017_train, ...) or --data-root DIR"
         )
     return list(MetadataCatalog.get(name).get("thing_classes", ()))
 
 
-def _register_voc(root: Path, folders: Sequence[Path], wanted: list[str] | None) -> DetectionData:
-    places: dict[str, list[tuple[Path, str]]] = {"train": [], "test": []}
-    for name in VOC_TEST:  # the first folder with a test list, or else with a val list
-        places["test"] = (
-            places["test"] or [(folder, name) for folder in folders if _has_split(folder, name)][:1]
+def _lists(folder: Path) -> Path:
+    return folder / "ImageSets" / "Main"
+
+
+def _register_voc(folders: Sequence[Path], wanted: list[str] | None) -> DetectionData:
+    train, test = _voc_splits(folders)
+    splits = [*train, test]
+    read = dict(zip(splits, _all([partial(read_voc, *split, wanted) for split in splits]), strict=True))
+    _refuse_leak(read, test)
+    objects = (item for records in read.values() for record in records for item in record["objects"])
+    classes = wanted or sorted({item["class"] for item in objects})
+    names = []
+    for folder, split in splits:
+        names.append(f"{folder.resolve()}:{split}")
+        _register(
+            names[-1],
+            _records(read[folder, split], classes),
+            folder,
+            evaluator_type="pascal_voc",
+            thing_classes=classes,
+            dirname=str(folder),
+            split=split,
+            year=2007 if "2007" in folder.name else 2012,
+            checked=True,
         )
-    testing = places["test"][0][1] if places["test"] else ""
-    for folder in folders:
-        lists = VOC_TRAIN if testing != "val" else ("train",)  # trainval contains val
-        usable = [name for name in lists if _has_split(folder, name)]
-        places["train"] += [(folder, name) for name in usable[:1]]
-    for part, lists in (("train", VOC_TRAIN if testing != "val" else ("train",)), ("test", VOC_TEST)):
-        if not places[part]:
-            wanted_files = " or ".join(f"{name}.txt" for name in lists)
-            raise UserError(
-                f"{folders[0] / 'ImageSets' / 'Main'} has no {wanted_files}; the {part} split is missing"
-            )
-    chosen_places = [*places["train"], *places["test"]]
-    read = dict(
-        zip(
-            chosen_places,
-            _all_or_problems([partial(read_voc, *place, wanted) for place in chosen_places]),
-            strict=True,
-        )
-    )
-    _refuse_leak(read, places)
-    classes = wanted or sorted(
-        {item["class"] for records in read.values() for record in records for item in record["objects"]}
-    )
-    registered: dict[str, list[str]] = {"train": [], "test": []}
-    for part, chosen in places.items():
-        for folder, split in chosen:
-            name = f"{folder.resolve()}:{split}"
-            _register(
-                name,
-                _records(read[folder, split], classes),
-                folder,
-                evaluator_type="pascal_voc",
-                thing_classes=classes,
-                dirname=str(folder),
-                split=split,
-                year=2007 if "2007" in folder.name else 2012,
-                checked=True,
-            )
-            registered[part].append(name)
-    return DetectionData("voc", tuple(registered["train"]), tuple(registered["test"]), tuple(classes))
+    return DetectionData("voc", tuple(names[:-1]), (names[-1],), tuple(classes))
 
 
-def _has_split(folder: Path, name: str) -> bool:
-    return (folder / "ImageSets" / "Main" / f"{name}.txt").is_file()
+def _voc_splits(folders: Sequence[Path]) -> tuple[list[Split], Split]:
+    """The splits to train on, at most one a folder, and the one to test on."""
+
+    def found(folder: Path, names: Sequence[str]) -> list[Split]:
+        return [(folder, name) for name in names if (_lists(folder) / f"{name}.txt").is_file()][:1]
+
+    test = next((split for name in VOC_TEST for folder in folders for split in found(folder, [name])), None)
+    lists = ("train",) if test and test[1] == "val" else VOC_TRAIN  # trainval contains val
+    train = [split for folder in folders for split in found(folder, lists)]
+    if train and test:
+        return train, test
+    part, names = ("test", VOC_TEST) if train else ("train", lists)
+    files = " or ".join(f"{name}.txt" for name in names)
+    raise UserError(f"{_lists(folders[0])} has no {files}; the {part} split is missing")
 
 
-def _refuse_leak(
-    read: dict[tuple[Path, str], list[dict[str, Any]]], places: dict[str, list[tuple[Path, str]]]
-) -> None:
+def _refuse_leak(read: dict[Split, list[Record]], test: Split) -> None:
     """An image in both splits would make the test a test of memory."""
-    test = {record["file_name"] for place in places["test"] for record in read[place]}
-    both = sorted(
-        record["file_name"]
-        for place in places["train"]
-        for record in read[place]
-        if record["file_name"] in test
-    )
-    if both:
-        lists = " and ".join(
-            str(folder / "ImageSets" / "Main" / f"{name}.txt")
-            for folder, name in (*places["train"], *places["test"])
-        )
+    tested = {record["file_name"] for record in read[test]}
+    trained = {record["file_name"] for split in read if split != test for record in read[split]}
+    if both := sorted(tested & trained):
+        lists = " and ".join(str(_lists(folder) / f"{name}.txt") for folder, name in read)
         raise UserError(
             f"{len(both)} images are in both the training and the test split ({Path(both[0]).stem}, ...); "
             f"take them out of one of {lists}"
         )
 
 
-def _all_or_problems(readers: Sequence[Callable[[], Any]]) -> list[Any]:
+def _all(readers: Sequence[Callable[[], Any]]) -> list[Any]:
     """What every reader returns; what several of them find wrong is one `UserError`."""
     found, problems = [], []
     for reader in readers:
@@ -190,45 +166,35 @@ def _register_coco(root: Path, wanted: list[str] | None) -> DetectionData:
     def one(pattern: str) -> Path:
         files = sorted((root / "annotations").glob(pattern))
         if len(files) != 1:
-            raise UserError(
-                f"{root / 'annotations'} must hold exactly one {pattern}, but holds {len(files)}"
-                + (f" ({', '.join(file.name for file in files)})" if files else "")
-            )
+            raise UserError(f"{root / 'annotations'} must hold exactly one {pattern}, but holds {len(files)}")
         return files[0]
 
     def images_of(file: Path) -> Path:
         split = file.stem.removeprefix("instances_")
-        return next(
-            (folder for folder in (root / split, root / "images" / split) if folder.is_dir()), root / split
-        )
+        places = root / split, root / "images" / split
+        return next((folder for folder in places if folder.is_dir()), places[0])
 
-    files = _all_or_problems(
-        [partial(one, pattern) for pattern in ("instances_train*.json", "instances_val*.json")]
-    )
-    splits = _all_or_problems([partial(read_coco, images_of(file), file) for file in files])
+    files = _all([partial(one, pattern) for pattern in ("instances_train*.json", "instances_val*.json")])
+    splits = _all([partial(read_coco, images_of(file), file) for file in files])
     classes, names = wanted or list(categories_of_coco(files[0]).values()), []
     for file, records in zip(files, splits, strict=True):
         categories = {name: number for number, name in categories_of_coco(file).items()}
-        unknown = [name for name in classes if name not in categories]
-        if unknown:
-            raise UserError(
-                f"{file} has no category '{unknown[0]}'; its categories are "
-                f"{', '.join(list(categories)[:20])}"
-            )
+        if unknown := [name for name in classes if name not in categories]:
+            raise UserError(f"{file} has no category '{unknown[0]}'; its categories are {few(categories)}")
         others = sorted({item["class"] for record in records for item in record["objects"]} - set(classes))
         if others:
+            remedy = (
+                "add them to --class-names, or take them out of the file"
+                if wanted
+                else f"the classes are those of {files[0].name}: give both files the same categories"
+            )
             raise UserError(
                 f"{file} has objects of {len(others)} categories that are not among the classes "
-                f"({', '.join(others[:5])}); "
-                + (
-                    "add them to --class-names, or take them out of the file"
-                    if wanted
-                    else f"the classes are those of {files[0].name}: give both files the same categories"
-                )
+                f"({few(others)}); {remedy}"
             )
-        name = f"{root.resolve()}:{file.stem.removeprefix('instances_')}"
+        names.append(f"{root.resolve()}:{file.stem.removeprefix('instances_')}")
         _register(
-            name,
+            names[-1],
             _records(records, classes),
             root,
             evaluator_type="coco",
@@ -237,15 +203,14 @@ def _register_coco(root: Path, wanted: list[str] | None) -> DetectionData:
             image_root=str(images_of(file)),
             thing_dataset_id_to_contiguous_id={categories[name]: label for label, name in enumerate(classes)},
         )
-        names.append(name)
     return DetectionData("coco", (names[0],), (names[1],), tuple(classes))
 
 
-def _records(records: Sequence[dict[str, Any]], classes: Sequence[str]) -> list[dict[str, Any]]:
+def _records(records: Sequence[Record], classes: Sequence[str]) -> list[Record]:
     """Detectron2's records of ours, with their segmentations where there are any."""
     label = {name: number for number, name in enumerate(classes)}
 
-    def annotation(item: dict[str, Any]) -> dict[str, Any]:
+    def annotation(item: Record) -> Record:
         found = {
             "bbox": list(item["bbox"]),
             "bbox_mode": BoxMode.XYXY_ABS,
@@ -253,23 +218,19 @@ def _records(records: Sequence[dict[str, Any]], classes: Sequence[str]) -> list[
             "iscrowd": int(item.get("iscrowd", 0)),
             "difficult": bool(item.get("difficult", False)),
         }
-        if "segmentation" in item:
-            found["segmentation"] = _segmentation(item["segmentation"])
-        return found
+        return found | {key: _mask(item[key]) for key in ("segmentation",) if key in item}
 
     return [
         {
             "file_name": str(record["file_name"]),
-            "image_id": record["image_id"],
-            "height": record["height"],
-            "width": record["width"],
+            **{key: record[key] for key in ("image_id", "height", "width")},
             "annotations": [annotation(item) for item in record["objects"]],
         }
         for record in records
     ]
 
 
-def _segmentation(value: Any) -> Any:
+def _mask(value: Any) -> Any:
     """Polygons as they are; a run-length encoding compressed, as Detectron2 wants it."""
     if isinstance(value, dict) and isinstance(value["counts"], list):
         return mask_codec.frPyObjects(value, *value["size"])
@@ -280,68 +241,56 @@ def check_masks(cfg: CfgNode) -> None:
     """A `UserError` where ``MODEL.MASK_ON`` meets objects without a segmentation, or encodings that
     ``INPUT.MASK_FORMAT`` cannot take."""
     for name in {*cfg.DATASETS.TRAIN}:
-        objects = [
-            item
-            for record in DatasetCatalog.get(name)
-            for item in record["annotations"]
-            if not item.get("iscrowd", 0)
-        ]
+        items = [item for record in DatasetCatalog.get(name) for item in record["annotations"]]
+        objects = [item for item in items if not item.get("iscrowd", 0)]
         without = sum("segmentation" not in item for item in objects)
         if without:
             raise UserError(
                 f"MODEL.MASK_ON True needs segmentations, but {without} of {len(objects)} objects of "
-                f"'{Path(name).name}' "
-                "have none; use a COCO json with segmentations, or MODEL.MASK_ON False"
+                f"'{Path(name).name}' have none; use a COCO json with segmentations, or MODEL.MASK_ON False"
             )
         encoded = sum(isinstance(item["segmentation"], dict) for item in objects)
         if encoded and cfg.INPUT.MASK_FORMAT == "polygon":
             raise UserError(
                 f"{encoded} of {len(objects)} objects of '{Path(name).name}' have run-length encoded masks, "
-                "but "
-                "INPUT.MASK_FORMAT is polygon; set INPUT.MASK_FORMAT bitmask"
+                "but INPUT.MASK_FORMAT is polygon; set INPUT.MASK_FORMAT bitmask"
             )
 
 
 def _released_coco(name: str, folder: Path, file: Path) -> list[Any]:
-    """The images of a COCO file as released, all of them there. Its annotations are taken as they are: a few
-    are empty, and known to be."""
+    """The images of a COCO file as released, all of them there; a few of its annotations are known to be
+    empty, and stay."""
     content = read_json(file)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not folder.is_dir():
-        raise UserError(
-            f"data set '{name}': {file} is no COCO file, or {folder} is no folder; restore them from their "
-            "source"
-        )
+        raise UserError(f"data set '{name}': {file} is no COCO file, or {folder} is no folder; restore them")
     present = set(os.listdir(folder))
     missing = [item["file_name"] for item in images if item["file_name"] not in present]
     if missing:
         raise UserError(
             f"data set '{name}': {len(missing)} of {len(images)} images are missing in {folder} "
-            f"({', '.join(missing[:3])}, "
-            "...); unpack the archive again"
+            f"({few(missing)}); unpack the archive again"
         )
     return images
 
 
 def check_builtin(name: str) -> None:
-    """Is one of Detectron2's own VOC or COCO sets there, and whole? Others are left to Detectron2.
+    """Check that one of Detectron2's own VOC or COCO sets is there and whole; others are left to Detectron2.
 
     Raises:
         UserError: it is not where ``DETECTRON2_DATASETS`` says, or what the readers find.
     """
     metadata = MetadataCatalog.get(name)
-    kind, place = (
-        metadata.get("evaluator_type"),
-        Path(metadata.get("json_file") or metadata.get("dirname") or "."),
-    )
-    if kind not in ("coco", "pascal_voc") or metadata.get("checked", False):
+    kind, checked = metadata.get("evaluator_type"), metadata.get("checked", False)
+    if kind not in ("coco", "pascal_voc") or checked:
         return
+    place = Path(metadata.get("json_file") or metadata.get("dirname") or ".")
     if not place.exists():
         root = os.environ.get("DETECTRON2_DATASETS", "")
         raise UserError(
             f"data set '{name}' is not there: {place} does not exist; DETECTRON2_DATASETS is "
-            + (f"'{root}', and has to name" if root else "not set, and has to name")
-            + " the folder that holds coco/, VOC2007/, VOC2012/; or give --data-root DIR"
+            f"{repr(root) if root else 'not set'}, and has to name the folder that holds coco/, VOC2007/, "
+            "VOC2012/; or give --data-root DIR"
         )
     if kind == "pascal_voc":
         complete_builtin_voc(name)
@@ -353,12 +302,10 @@ def check_builtin(name: str) -> None:
         raise UserError(f"data set '{name}' ({place}) is empty")
 
 
-def _register(name: str, records: list[dict[str, Any]], folder: Path, **metadata: Any) -> None:
+def _register(name: str, records: list[Record], folder: Path, **metadata: Any) -> None:
     if not any(record["annotations"] for record in records):
-        raise UserError(
-            f"{folder}: the split '{name.rsplit(':', 1)[-1]}' has no annotated object; give a data set with "
-            "boxes in it"
-        )
+        split = name.rpartition(":")[2]
+        raise UserError(f"{folder}: the split '{split}' has no annotated object; give a data set with boxes")
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
@@ -367,14 +314,15 @@ def _register(name: str, records: list[dict[str, Any]], folder: Path, **metadata
 
 
 def complete_builtin_voc(name: str) -> None:
-    """Detectron2's own VOC records do not say which objects are difficult; read them again, checked. Records
-    of ours stay as they are."""
+    """Read Detectron2's own VOC records again, checked: they do not say which objects are difficult.
+
+    Records of ours stay as they are.
+    """
     metadata = MetadataCatalog.get(name)
     if metadata.get("checked", False):
         return
-    records = _records(
-        read_voc(Path(metadata.dirname), metadata.split, list(metadata.thing_classes)), metadata.thing_classes
-    )
+    classes = list(metadata.thing_classes)
+    records = _records(read_voc(Path(metadata.dirname), metadata.split, classes), classes)
     DatasetCatalog.remove(name)
     DatasetCatalog.register(name, lambda: records)
     metadata.set(checked=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,13 +31,11 @@ BATCH_NORMS = ("BN", "SyncBN")  # one and the same but for the number of process
 
 
 def scale_schedule(cfg: CfgNode, recipe: CfgNode, typed: set[str], world: int) -> str:
-    """Fit a schedule made for ``SOLVER.REFERENCE_WORLD_SIZE`` GPUs to ``world`` processes; returns what to
-    print, "" where it stays.
+    """Fit a schedule for ``SOLVER.REFERENCE_WORLD_SIZE`` GPUs to ``world`` processes; returns what to print.
 
-    The batch of each process stays; so the total batch and with it the learning rate change by one factor,
-    and everything that is counted
-    in iterations by its inverse: images seen and rate per image stay. A reference of 0 is a schedule that is
-        never scaled.
+    The batch of each process stays. So the total batch and the learning rate change by one factor, and
+    everything that is counted in iterations by its inverse: images seen and rate per image stay. A reference
+    of 0 is a schedule that is never scaled.
 
     Args:
         cfg: changed in place.
@@ -52,8 +51,7 @@ def scale_schedule(cfg: CfgNode, recipe: CfgNode, typed: set[str], world: int) -
     if reference < 0 or batch < 1 or batch % reference:
         raise UserError(
             f"SOLVER.REFERENCE_WORLD_SIZE is {reference}, which does not divide SOLVER.IMS_PER_BATCH "
-            f"{batch}; set it to the "
-            "number of GPUs that the schedule was made for, or to 0 to leave the schedule as it is"
+            f"{batch}; give the number of GPUs that the schedule is for, or 0 to leave the schedule as it is"
         )
     if "SOLVER.IMS_PER_BATCH" not in typed:
         solver.IMS_PER_BATCH = batch // reference * world
@@ -74,30 +72,23 @@ def scale_schedule(cfg: CfgNode, recipe: CfgNode, typed: set[str], world: int) -
     cfg.TEST.EVAL_PERIOD = count("TEST.EVAL_PERIOD", cfg.TEST.EVAL_PERIOD)
     return (
         f"schedule for {world} {'process' if world == 1 else 'processes'} (made for {reference}): "
-        "SOLVER.IMS_PER_BATCH "
-        f"{solver.IMS_PER_BATCH}, BASE_LR {solver.BASE_LR:g}, STEPS {list(solver.STEPS)}, MAX_ITER "
-        f"{solver.MAX_ITER}, "
-        f"WARMUP_ITERS {solver.WARMUP_ITERS}"
+        f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}, BASE_LR {solver.BASE_LR:g}, STEPS "
+        f"{list(solver.STEPS)}, MAX_ITER {solver.MAX_ITER}, WARMUP_ITERS {solver.WARMUP_ITERS}"
     )
 
 
 def take_saved(cfg: CfgNode, saved: Mapping[str, Any], typed: set[str]) -> list[str]:
-    """Give every key that the command line does not set the value that the run to be resumed has (an option
-    that is not repeated, its weights' overlay, whose weights need not be there any more); returns the keys
-    whose value in ``cfg`` was another."""
+    """Give every key that the command line does not set the value of the run to be resumed.
+
+    So options and overlays of weights need not be repeated. Returns the keys whose value in ``cfg`` differed.
+    """
     changed = []
     for key, value in saved.items():
         node: Any = cfg
         *above, name = key.split(".")
         for part in above:
             node = node.get(part, {})
-        if (
-            key in typed
-            or key == "MODEL.DEVICE"
-            or name not in node
-            or same(node[name], value)
-            or _equal_norms(node[name], value)
-        ):
+        if key in typed or key == "MODEL.DEVICE" or name not in node or _trains_the_same(node[name], value):
             continue
         node[name] = tuple(value) if isinstance(value, list) and isinstance(node[name], tuple) else value
         changed.append(key)
@@ -105,29 +96,24 @@ def take_saved(cfg: CfgNode, saved: Mapping[str, Any], typed: set[str]) -> list[
 
 
 def refuse_changes(saved: Mapping[str, Any], now: Mapping[str, Any], file: str) -> None:
-    """The first setting of a resumed run that differs from what it was begun with is named in a `UserError`."""
+    """Name the first setting of a resumed run that differs from what it was begun with in a `UserError`."""
     for key, value in now.items():
         free = any(key == name or key.startswith(f"{name}.") for name in FREE_ON_RESUME)
-        if key in saved and not free and not same(saved[key], value) and not _equal_norms(saved[key], value):
+        if key in saved and not free and not _trains_the_same(saved[key], value):
             raise UserError(
                 f"{file} was begun with {key} {saved[key]!r}, but now it is {value!r}: that is another "
-                "training; "
-                "give the same value, or leave it out, or choose another OUTPUT_DIR to start afresh"
+                "training; give the same value, or leave it out, or choose another OUTPUT_DIR to start afresh"
             )
 
 
-def _equal_norms(a: Any, b: Any) -> bool:
-    return a in BATCH_NORMS and b in BATCH_NORMS
+def _trains_the_same(a: Any, b: Any) -> bool:
+    return same(a, b) or (a in BATCH_NORMS and b in BATCH_NORMS)
 
 
 def same(a: Any, b: Any) -> bool:
     """Equal as configuration values; numbers to 4 digits, lists and tuples alike."""
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    if (
-        isinstance(a, bool)
-        or isinstance(b, bool)
-        or not (isinstance(a, (int, float)) and isinstance(b, (int, float)))
-    ):
-        return a == b
-    return abs(a - b) <= 1e-4 * max(abs(a), abs(b), 1e-6)
+    if {type(a), type(b)} <= {int, float}:
+        return math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-10)
+    return a == b

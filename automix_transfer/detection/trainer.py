@@ -30,14 +30,16 @@ from automix_transfer.detection.scores.coco_evaluation import ENGINES, check_eng
 from automix_transfer.detection.scores.evaluation import check_metric
 from automix_transfer.detection.scores.results import (
     EVALUATED,
+    HEADLINE,
     TRAINED,
+    percent,
     summarize,
     table,
     write_categories,
     write_results,
 )
 from automix_transfer.detection.weights.weights_check import load_weights
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.io import write_text
 
 # what `run` prints: ours, and a line every 20 iterations with losses and ETA
@@ -65,18 +67,10 @@ def run(
     Raises:
         UserError: as `prepare`.
     """
-    options = [
-        "OUTPUT_DIR",
-        str(output),
-        "SEED",
-        str(seed),
-        "MODEL.WEIGHTS",
-        str(weights),
-        *map(str, overrides),
-    ]
+    places = ["OUTPUT_DIR", str(output), "SEED", str(seed), "MODEL.WEIGHTS", str(weights)]
     arguments = Namespace(
         config_file=str(config_file),
-        opts=options,
+        opts=[*places, *map(str, overrides)],
         data_root=data_root,
         class_names=None,
         num_gpus=num_gpus,
@@ -87,7 +81,7 @@ def run(
     cfg = prepare(arguments)
     with _quiet_logging(cfg.OUTPUT_DIR):
         results = train(cfg, arguments)
-    return {key: results[key] for key in ("AP", "AP50", "AP75")}
+    return {key: results[key] for key in HEADLINE}
 
 
 def prepare(arguments: Namespace) -> CfgNode:
@@ -108,61 +102,15 @@ def prepare(arguments: Namespace) -> CfgNode:
             arguments.num_machines,
             arguments.resume,
         )
-    if cfg.SOLVER.MAX_ITER < 1 and not arguments.eval_only:
-        raise UserError(
-            f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, which trains nothing; give a number of 1 or more, or "
-            "--eval-only"
-        )
-    resume = arguments.resume and saved_config(cfg.OUTPUT_DIR) is not None
-    if arguments.eval_only and not arguments.resume and not str(cfg.MODEL.WEIGHTS).endswith((".pth", ".pt")):
-        raise UserError(
-            f"--eval-only evaluates a trained detector, but MODEL.WEIGHTS is '{cfg.MODEL.WEIGHTS}'; "
-            "give OUTPUT_DIR/model_final.pth, or --resume with the run's OUTPUT_DIR"
-        )
-    if "://" in cfg.MODEL.WEIGHTS and not resume:
-        raise UserError(
-            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} is an address, and nothing is downloaded here; download the "
-            "file "
-            "and give its path"
-        )
-    if cfg.MODEL.WEIGHTS and not resume and not os.path.isfile(cfg.MODEL.WEIGHTS):
-        raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} does not exist or is not a file")
-    if arguments.data_root is not None:
-        data = register_folder(arguments.data_root, arguments.class_names)
-        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, classes = data.train, data.test, data.classes
-        if "MODEL.ROI_HEADS.NUM_CLASSES" in arguments.opts and cfg.MODEL.ROI_HEADS.NUM_CLASSES != len(
-            classes
-        ):
-            raise UserError(
-                f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but "
-                f"{arguments.data_root} has "
-                f"{len(classes)} classes ({', '.join(classes[:5])}, ...); leave the key out"
-            )
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
-    elif arguments.class_names is not None:
-        raise UserError("--class-names goes with --data-root; Detectron2's own data sets have their classes")
-    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}:
-        count = len(class_names_of(name))
-        if count and count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-            raise UserError(
-                f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but data set '{name}' "
-                "has "
-                f"{count} classes; set it to {count}"
-            )
-    if not cfg.DATASETS.TEST or not cfg.DATASETS.TRAIN:
-        raise UserError(
-            f"{arguments.config_file} names no data set to {'train' if not cfg.DATASETS.TRAIN else 'test'} "
-            "on; give "
-            "--data-root DIR, or DATASETS.TRAIN and DATASETS.TEST"
-        )
+    _check_task(cfg, arguments)
+    _set_data(cfg, arguments)
     if not getattr(arguments, "data_checked", False):  # by the process that starts the others
         for name in sorted({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}):
             check_builtin(name)
         if cfg.MODEL.MASK_ON and not arguments.eval_only:
             check_masks(cfg)
     metric = getattr(arguments, "best_metric", BEST_METRIC)
-    # the default, of several test sets, is only said not to be there
-    if metric != BEST_METRIC and not arguments.eval_only:
+    if metric != BEST_METRIC and not arguments.eval_only:  # of several test sets, the default is only missed
         check_metric(cfg, metric)
     _check_writable(cfg.OUTPUT_DIR)
     _check_run_folder(cfg, arguments)
@@ -170,10 +118,60 @@ def prepare(arguments: Namespace) -> CfgNode:
     return cfg
 
 
+def _check_task(cfg: CfgNode, arguments: Namespace) -> None:
+    """There is something to train or to evaluate, and its weights are a file."""
+    weights = str(cfg.MODEL.WEIGHTS)
+    if arguments.eval_only:
+        if not arguments.resume and not weights.endswith((".pth", ".pt")):
+            raise UserError(
+                f"--eval-only evaluates a trained detector, but MODEL.WEIGHTS is '{weights}'; "
+                "give OUTPUT_DIR/model_final.pth, or --resume with the run's OUTPUT_DIR"
+            )
+    elif cfg.SOLVER.MAX_ITER < 1:
+        raise UserError(
+            f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, which trains nothing; give 1 or more, or --eval-only"
+        )
+    if not weights or (arguments.resume and saved_config(cfg.OUTPUT_DIR) is not None):
+        return
+    if "://" in weights:
+        raise UserError(
+            f"MODEL.WEIGHTS {weights} is an address, and nothing is downloaded here; download the file and "
+            "give its path"
+        )
+    if not os.path.isfile(weights):
+        raise UserError(f"MODEL.WEIGHTS {weights} does not exist or is not a file")
+
+
+def _set_data(cfg: CfgNode, arguments: Namespace) -> None:
+    """Register --data-root, and see to it that the data sets are there and have the model's classes."""
+    if arguments.data_root is not None:
+        data = register_folder(arguments.data_root, arguments.class_names)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = data.train, data.test
+        if "MODEL.ROI_HEADS.NUM_CLASSES" not in arguments.opts:
+            cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.classes)
+    elif arguments.class_names is not None:
+        raise UserError("--class-names goes with --data-root; Detectron2's own data sets have their classes")
+    for part in ("TRAIN", "TEST"):
+        if not cfg.DATASETS[part]:
+            raise UserError(
+                f"{arguments.config_file} names no data set to {part.lower()} on; give --data-root DIR, or "
+                "DATASETS.TRAIN and DATASETS.TEST"
+            )
+        for name in cfg.DATASETS[part]:
+            classes, heads = class_names_of(name), cfg.MODEL.ROI_HEADS.NUM_CLASSES
+            if classes and len(classes) != heads:
+                raise UserError(
+                    f"MODEL.ROI_HEADS.NUM_CLASSES is {heads}, but data set '{name}' has {len(classes)} "
+                    f"classes ({few(classes)}); leave the key out, or set it to {len(classes)}"
+                )
+
+
 def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
-    """Train (or with ``eval_only`` load) and evaluate; returns what it writes in the output folder:
-    ``results.json`` of a run that was trained to its end, ``results_eval.json`` of an evaluation alone, which
-    must not make an unfinished run look done."""
+    """Train (or with ``eval_only`` load) and evaluate; returns what it writes in the output folder.
+
+    That is ``results.json`` of a run that was trained to its end, and ``results_eval.json`` of an evaluation
+    alone, which must not make an unfinished run look done.
+    """
     file = Path(cfg.OUTPUT_DIR) / "config.yaml"
     before = file.read_text() if arguments.eval_only and file.is_file() else None
     default_setup(cfg, arguments)
@@ -212,10 +210,7 @@ def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
     name = EVALUATED if arguments.eval_only else TRAINED
     write_results(cfg.OUTPUT_DIR, results, name)
     logger.info(f"{name}.csv and {name}.json in {cfg.OUTPUT_DIR}\n\n{table(results)}\n")
-    figures = "  ".join(
-        f"{key} {'-' if results[key] is None else format(results[key], '.2f')}"
-        for key in ("AP", "AP50", "AP75")
-    )
+    figures = "  ".join(f"{key} {percent(results[key])}" for key in HEADLINE)
     logger.info(f"{results['detector']} on {results['data']}: {figures}  ({results['rule']})")
     return results
 
@@ -233,21 +228,17 @@ def check_weights(cfg: CfgNode, arguments: Namespace) -> None:
 
 def _check_run_folder(cfg: CfgNode, arguments: Namespace) -> None:
     """A fresh run must not write over another one, and a resumed run must be the one that was begun."""
-    saved = saved_config(cfg.OUTPUT_DIR)
-    if saved is None:
-        if arguments.eval_only and arguments.resume:
-            raise UserError(
-                f"--eval-only --resume: OUTPUT_DIR {cfg.OUTPUT_DIR} holds no checkpoint; give the run's "
-                "OUTPUT_DIR, or "
-                "MODEL.WEIGHTS FILE.pth without --resume"
-            )
-    elif arguments.resume:
-        refuse_changes(saved, flatten(yaml.safe_load(cfg.dump())), cfg.OUTPUT_DIR)
-    elif not arguments.eval_only:
+    saved, output = saved_config(cfg.OUTPUT_DIR), cfg.OUTPUT_DIR
+    if saved is None and arguments.eval_only and arguments.resume:
         raise UserError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR} already holds the checkpoint of a run; go on with --resume, or "
-            "choose "
-            "another OUTPUT_DIR"
+            f"--eval-only --resume: OUTPUT_DIR {output} holds no checkpoint; give the run's OUTPUT_DIR, or "
+            "MODEL.WEIGHTS FILE.pth without --resume"
+        )
+    if saved is not None and arguments.resume:
+        refuse_changes(saved, flatten(yaml.safe_load(cfg.dump())), output)
+    elif saved is not None and not arguments.eval_only:
+        raise UserError(
+            f"OUTPUT_DIR {output} already holds a checkpoint; go on with --resume, or choose another folder"
         )
 
 
@@ -274,11 +265,6 @@ def _collected_notes(notes: list[str]) -> Iterator[None]:
 def _check_writable(output: str) -> None:
     try:
         os.makedirs(output, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"OUTPUT_DIR {output} could not be made ({error.strerror}); choose another folder"
-        ) from error
-    try:
         with tempfile.TemporaryFile(dir=output):  # permissions, a read-only or full disk: only trying tells
             pass
     except OSError as error:
@@ -289,29 +275,24 @@ def _check_writable(output: str) -> None:
 
 @contextmanager
 def _quiet_logging(output: str) -> Iterator[None]:
-    """Everything to ``log.txt`` in ``output``, little to the console, and no handler left behind for the next
-    run in this process."""
-    names = ("fvcore", "detectron2")
-    before = {name: list(logging.getLogger(name).handlers) for name in names}
+    """Everything to ``log.txt`` in ``output``, little to the console, and no handler left behind."""
+    loggers = [logging.getLogger(name) for name in ("fvcore", "detectron2")]
+    before = [list(each.handlers) for each in loggers]
     # it adds handlers on the first call with the same arguments only
     forget = getattr(setup_logger, "cache_clear", lambda: None)
     forget()
-    for name in names:
-        # Exactly `default_setup`'s call, which then finds it in the cache; or every line would be in log.txt
-        # twice.
-        setup_logger(output, distributed_rank=0, **({"name": name} if name != "detectron2" else {}))
-        for handler in logging.getLogger(name).handlers:
+    for each in loggers:
+        # Exactly `default_setup`'s call, which then finds it in the cache; or every line would be twice.
+        setup_logger(output, distributed_rank=0, **({"name": each.name} if each.name != "detectron2" else {}))
+        for handler in each.handlers:
             if getattr(handler, "stream", None) is sys.stdout:
                 handler.addFilter(
                     lambda record: record.levelno >= logging.WARNING or record.name in QUIET_LOGGERS
                 )
     try:
-        # pycocotools prints; the console's handler has kept the real one
-        with redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO()):  # pycocotools prints; the console's handler keeps the real one
             yield
     finally:
-        for name in names:
-            for handler in logging.getLogger(name).handlers[:]:
-                if handler not in before[name]:
-                    logging.getLogger(name).removeHandler(handler)
+        for each, kept in zip(loggers, before, strict=True):
+            each.handlers[:] = kept
         forget()

@@ -268,7 +268,7 @@ def test_a_resumed_run_trains_what_was_begun(voc, whole, options, message):
 def test_folders_of_other_runs(voc, whole, tmp_path):
     from automix_transfer.detection.trainer import prepare
 
-    with pytest.raises(UserError, match="already holds the checkpoint of a run; go on with --resume"):
+    with pytest.raises(UserError, match="OUTPUT_DIR .* --resume"):
         prepare(arguments(voc, whole, "MODEL.WEIGHTS", "", resume=False))
     with pytest.raises(UserError, match="does not set MODEL.WEIGHTS"):
         prepare(arguments(voc, tmp_path))  # nothing to resume: it starts, and so it has to know from what

@@ -30,8 +30,11 @@ from automix_transfer.models.encoders import create_encoder
 
 PLAIN, PYRAMID = "timm/", "timm_fpn/"
 STRIDES = {4: "res2", 8: "res3", 16: "res4", 32: "res5"}
-DROP_PATH = {"convnext": 0.4, "swin": 0.1}  # stochastic depth of the tiny networks' published detectors
-ANY_SIZE = {"swin": {"strict_img_size": False}}  # takes the training size only, unless told
+#: stochastic depth of the tiny networks' published detectors; Swin takes its training size only, unless told
+OPTIONS: dict[str, dict[str, Any]] = {
+    "convnext": {"drop_path_rate": 0.4},
+    "swin": {"drop_path_rate": 0.1, "strict_img_size": False},
+}
 
 
 class TimmBackbone(Backbone):
@@ -49,7 +52,7 @@ class TimmBackbone(Backbone):
 
     def __init__(self, name: str, out_features: list[str] | tuple[str, ...], norm: str = "BN") -> None:
         super().__init__()
-        self.encoder = _network(name)
+        self.encoder: Any = _network(name)  # timm's own methods are in no common class
         taps, indices = _taps(self.encoder, name)
         unknown = [feature for feature in out_features if feature not in taps]
         if unknown:
@@ -57,7 +60,7 @@ class TimmBackbone(Backbone):
                 f"MODEL.BACKBONE.NAME {name} has no feature {unknown[0]}; it has {', '.join(taps)}"
             )
         self._indices = [indices[feature] for feature in out_features]
-        self.encoder.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)  # type: ignore[operator]
+        self.encoder.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
         self._out_features = list(out_features)
         self._out_feature_strides = {
             feature: stride for stride, feature in STRIDES.items() if feature in out_features
@@ -75,7 +78,7 @@ class TimmBackbone(Backbone):
         """The encoder's own feature maps, before the new norms."""
         maps = self.encoder.forward_intermediates(
             images, indices=self._indices, norm=False, intermediates_only=True
-        )  # type: ignore[operator]
+        )
         return dict(zip(self._out_features, maps, strict=True))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -118,25 +121,17 @@ def check_name(backbone: str) -> None:
     name = (encoder_name(backbone) or "").split(".")[0]
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise UserError(
-            f"MODEL.BACKBONE.NAME {backbone}: timm has no network '{name}'; "
-            + (
-                f"did you mean {', '.join(close)}?"
-                if close
-                else "give timm_fpn/NAME, e.g. timm_fpn/convnext_tiny"
-            )
+        hint = (
+            f"did you mean {', '.join(close)}?" if close else "give timm_fpn/NAME, as timm_fpn/convnext_tiny"
         )
+        raise UserError(f"MODEL.BACKBONE.NAME {backbone}: timm has no network '{name}'; {hint}")
 
 
 def _network(name: str) -> nn.Module:
-    options: dict[str, Any] = dict(ANY_SIZE.get(family(name), {}))
-    if family(name) in DROP_PATH:
-        options["drop_path_rate"] = DROP_PATH[family(name)]
-    network = create_encoder(name.split(".")[0], 0, **options)
+    network = create_encoder(name.split(".")[0], 0, **OPTIONS.get(family(name), {}))
     if not hasattr(network, "forward_intermediates") or not hasattr(network, "prune_intermediate_layers"):
         raise UserError(
-            f"MODEL.BACKBONE.NAME timm_fpn/{name}: this version of timm gives no feature maps of it; take "
-            "another encoder"
+            f"MODEL.BACKBONE.NAME timm_fpn/{name}: timm gives no feature maps of it; take another encoder"
         )
     return network
 
@@ -152,8 +147,7 @@ def _taps(network: nn.Module, name: str) -> tuple[dict[str, int], dict[str, int]
     if list(channels) != list(STRIDES.values()):
         raise UserError(
             f"MODEL.BACKBONE.NAME timm_fpn/{name} has no feature maps of strides 4, 8, 16 and 32, which a "
-            "pyramid needs; "
-            "take a network with stages, e.g. timm_fpn/convnext_tiny"
+            "pyramid needs; take a network with stages, e.g. timm_fpn/convnext_tiny"
         )
     return channels, indices
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.detection.networks.timm_backbone import PYRAMID, STRIDES, TimmBackbone, encoder_name
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.export.proof import Row, compare, module_taps, proof_sizes
 from automix_transfer.io import load_torch
 from automix_transfer.models.encoders import EncoderInfo, plain_info
@@ -25,8 +25,7 @@ from automix_transfer.models.weights_file import read_weights
 
 
 def is_encoder_file(path: str | Path) -> bool:
-    """Does a file hold an encoder for a timm backbone, rather than a whole detector or a ResNet in
-    Detectron2's names?"""
+    """Does a file hold an encoder, rather than a whole detector or a ResNet in Detectron2's names?"""
     path = Path(path)
     if path.suffix == ".safetensors":
         return True
@@ -71,8 +70,7 @@ def load_encoder_into(backbone: TimmBackbone, name: str, path: str | Path) -> tu
     if odd:
         raise UserError(
             f"{path} does not fit MODEL.BACKBONE.NAME {name}: {len(odd)} of {len(target)} keys of the "
-            "backbone are not in "
-            f"it or have another shape ({', '.join(odd[:3])})"
+            f"backbone are not in it or have another shape ({few(odd)})"
         )
     with torch.no_grad():
         for key, value in target.items():
@@ -84,21 +82,13 @@ def prove(backbone: TimmBackbone, source: nn.Module, info: EncoderInfo) -> tuple
     """Features of both on random images; a training size alone where the encoder takes no other. Runs on the
     CPU, in eval mode."""
     training, device = backbone.training, next(backbone.parameters()).device
-    modules = {
-        STRIDES[item["reduction"]]: item["module"]
-        for item in source.feature_info
-        if item["reduction"] in STRIDES
-    }  # type: ignore
-    layers = [(name, modules[name]) for name in backbone.output_shape()]
-    taps, channels = (
-        module_taps(source.eval(), layers),
-        {name: shape.channels for name, shape in backbone.output_shape().items()},
-    )
+    stages: Any = source.feature_info
+    modules = {STRIDES[item["reduction"]]: item["module"] for item in stages if item["reduction"] in STRIDES}
+    channels = {name: shape.channels for name, shape in backbone.output_shape().items()}
+    layers = [(name, modules[name]) for name in channels]
+    taps = module_taps(source.eval(), layers)
     # Sides of a whole number of cells of the coarsest map: a detector pads its images to that.
-    sizes = {
-        (batch, _whole(height), _whole(width))
-        for batch, height, width in proof_sizes(source, info.image_size)
-    }
+    sizes = {(n, _whole(height), _whole(width)) for n, height, width in proof_sizes(source, info.image_size)}
     backbone.cpu().eval()
     try:
         return compare(
@@ -124,8 +114,7 @@ def _check_encoder(path: str | Path, info: EncoderInfo, backbone: str) -> None:
     if info.stem != "imagenet":
         raise UserError(
             f"{path} holds encoder '{info.name}' with the {info.stem} stem, for small images; a detector "
-            "needs one that was "
-            "trained with encoder.stem=imagenet"
+            "needs one that was trained with encoder.stem=imagenet"
         )
 
 

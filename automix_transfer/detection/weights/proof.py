@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.detection import compatibility
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.export.proof import Taps, module_taps, same_values
 
 compatibility.require()
@@ -66,8 +66,7 @@ def load_back(file: Path, overlay: Path, tensors: Mapping[str, Tensor]) -> Loade
         if unused:
             raise UserError(
                 f"{file}: Detectron2's {layout} backbone has no place for {len(unused)} tensors of the "
-                "encoder "
-                f"({', '.join(unused[:3])}), so nothing was written"
+                f"encoder ({few(unused)}), so nothing was written"
             )
         state = network.state_dict()
         matched.append(same_values(tensors, {name: state[key] for name, key in keys.items()}))
@@ -142,9 +141,9 @@ def _taps(fpn: nn.Module, c4: nn.Module) -> Taps:
 
 
 def _pixels(cfg: CfgNode) -> Taps:
-    """Detectron2's normalisation of images in [0, 255], with the channels in the order that it reads them in."""
+    """Detectron2's normalisation of images in [0, 255], with the channels in its order."""
     mean, std = (
-        torch.tensor(list(value)).view(3, 1, 1) for value in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+        torch.tensor([*value]).view(3, 1, 1) for value in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
     )
     order = [0, 1, 2] if cfg.INPUT.FORMAT == "RGB" else [2, 1, 0]
     return lambda images: {"pixels": (images[:, order] - mean) / std}
