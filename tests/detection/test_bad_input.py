@@ -1,4 +1,4 @@
-"""What a user gets wrong, through the script itself: one sentence, exit code 2, before anything is trained."""
+"""What a user gets wrong, through the script: one sentence, exit code 2, before anything is trained."""
 
 import pickle
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run that was killed and resumed ends with the bits of one that never stopped; files are whole or absent."""
+"""A run that was killed and resumed ends with the bits of one that never stopped; files are whole."""
 
 import json
 import os
@@ -37,7 +37,7 @@ from automix_transfer.detection import engine, trainer
 step = engine.Trainer.run_step
 def run_step(self):
     if self.iter == 7:
-        os.kill(os.getpid(), signal.SIGKILL)  # after the checkpoints of iterations 3 and 6 and the evaluation of 4
+        os.kill(os.getpid(), signal.SIGKILL)  # after checkpoints 3 and 6 and an evaluation
     step(self)
 engine.Trainer.run_step = run_step
 trainer.run(sys.argv[1], "", sys.argv[2], sys.argv[3], sys.argv[4:], seed=3)

@@ -320,7 +320,7 @@ def test_rounding_is_detectron2s_and_decides_ties(data):
 
 
 def test_a_class_without_objects_is_left_out_rather_than_nan(data):
-    """A class whose only object is difficult has nothing to find; Detectron2's mean over classes is NaN then."""
+    """Its only object is difficult, so there is nothing to find; Detectron2's mean is NaN then."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     from automix_transfer.detection.scores.voc_evaluation import VOCEvaluator
