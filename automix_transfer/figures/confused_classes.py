@@ -58,10 +58,11 @@ def read_confusion(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any
     try:
         pairs = [{**pair, "share": pair["count"] / pair["of"]} for pair in content["pairs"]]
         classes = [{**row, "top1": float(row["top1"])} for row in content["per_class"] if row["n"] > 0]
-        sound = [pair["true"] + pair["predicted"] for pair in pairs] and [row["name"] + "" for row in classes]
+        names = [pair["true"] + pair["predicted"] for pair in pairs] + [row["name"] for row in classes]
+        sound = bool(classes) and all(isinstance(name, str) for name in names)
         sound = sound and all(isinstance(pair["examples"], list) for pair in pairs)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        sound = False
+        pairs, classes, sound = [], [], False
     if not sound:
         raise UserError(
             f"{file} does not hold confused pairs and accuracies of classes; write it with "
@@ -142,7 +143,9 @@ def classes_plot(classes: Sequence[Mapping[str, Any]], top1: Any, mean: Any, nam
         xlim=(0.5, len(ranked) + 0.5),
     )
     every.legend(fontsize=8, loc="lower right")
-    weak.barh(range(len(weakest)), [row["top1"] for row in weakest], color=colour("automix"), height=0.6)
+    bars = weak.barh(
+        range(len(weakest)), [row["top1"] for row in weakest], color=colour("automix"), height=0.6
+    )
     weak.set_yticks(
         range(len(weakest)), [broken(class_name(row["name"]), 30) for row in weakest], fontsize=7.5
     )
@@ -150,5 +153,5 @@ def classes_plot(classes: Sequence[Mapping[str, Any]], top1: Any, mean: Any, nam
     weak.set_xticks(range(0, 101, 20))
     weak.grid(axis="y", visible=False)
     texts = [f"{row['top1']:.0f}, {row['n']} images" for row in weakest]
-    weak.bar_label(weak.containers[0], texts, padding=4, fontsize=7)
+    weak.bar_label(bars, texts, padding=4, fontsize=7)
     return figure

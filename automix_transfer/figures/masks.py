@@ -255,22 +255,22 @@ def health_plot(numbers: Sequence[dict[str, Any]]) -> Figure:
     names = ["MixUp (trivial)", *(shown(str(row["label"])) for row in numbers)]
     inks = [SPARE[0], *(colour(str(row["label"]), k + 1) for k, row in enumerate(numbers))]
     spreads = [0.0, *(row["masks"]["spatial_std"] for row in numbers)]
-    alive.barh(range(len(names)), spreads, color=inks, height=0.6)
+    both = [alive.barh(range(len(names)), spreads, color=inks, height=0.6)]
     alive.axvline(FLAT, color=INK, linewidth=1, linestyle="--")
     alive.set(title="Std within a mask (dashed: nearly flat)", xlim=(0, 0.5))
     tops = [None, *(row["top1_last"] for row in numbers)]
-    right.barh(range(len(names)), [top or 0 for top in tops], color=inks, height=0.6)
+    both.append(right.barh(range(len(names)), [top or 0 for top in tops], color=inks, height=0.6))
     right.set(title="Validation top-1 at the end (%)", xlim=(0, 100))
     texts = (
         [f"{spread:.3f}" for spread in spreads],
         ["not trained" if t is None else f"{t:.1f}" for t in tops],
     )
-    for axis, words in zip((alive, right), texts, strict=True):
+    for axis, bars, words in zip((alive, right), both, texts, strict=True):
         axis.set_yticks(range(len(names)), names if axis is alive else [""] * len(names), fontsize=8)
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.grid(axis="y", visible=False)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        axis.bar_label(axis.containers[0], words, padding=5, fontsize=8, bbox=box)
+        axis.bar_label(bars, words, padding=5, fontsize=8, bbox=box)
     return figure
 
 

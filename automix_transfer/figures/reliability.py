@@ -118,11 +118,11 @@ def reliability_plot(rows: Sequence[Reliability]) -> Figure:
         axis.set_xticks(range(0, 101, 20))
         axis.set_yticks(range(0, 101, 20))
     if together:
-        lines = {
+        curves = {
             row.label: ([100 * b["confidence"] for b in row.bins], [100 * b["accuracy"] for b in row.bins])
             for row in rows
         }
-        draw_lines(axes[0], lines, markersize=4, linewidth=1.6)
+        draw_lines(axes[0], curves, markersize=4, linewidth=1.6)
         axes[0].set_title("All together")
         axes[0].legend(fontsize=7.5, loc="upper left")
     for position, (axis, row) in enumerate(zip(axes[int(together) :], rows, strict=False)):

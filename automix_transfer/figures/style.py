@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ SPARE = ("#d55e00", "#cc79a7", "#56b4e9", "#a6761d", "#6a3d9a", "#1b9e77")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 NAMES = {name: entry.title for name, entry in METHODS.items()}
 DPI = 144
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,

@@ -167,8 +167,8 @@ def to_csv(filled: Filled) -> str:
         writer.writerow(row)
     if table.gain:
         row = ["Gain"]
-        for gain, printed in zip(filled.gain, filled.paper_gain, strict=True):
-            row += [_signed(gain, 4), "", "", _signed(printed, 2), ""]
+        for gain, theirs in zip(filled.gain, filled.paper_gain, strict=True):
+            row += [_signed(gain, 4), "", "", _signed(theirs, 2), ""]
         writer.writerow(row)
     return text.getvalue()
 

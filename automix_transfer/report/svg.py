@@ -38,9 +38,8 @@ def line_plot(
         label: what the plot shows, for those who do not see it.
         diagonal: draw the line y = x too.
     """
-    with rc_context(
-        {**STYLE, "svg.fonttype": "none", "svg.hashsalt": label, "font.size": 13, "axes.labelsize": 13}
-    ):
+    own = {"svg.fonttype": "none", "svg.hashsalt": label, "font.size": 13, "axes.labelsize": 13}
+    with rc_context(STYLE | own):  # type: ignore[arg-type]  # its keys are literals
         figure = Figure(figsize=SIZE, layout="constrained", facecolor="none")
         axes = figure.add_subplot(facecolor="none")
         axes.set_xlabel(x_label, parse_math=False)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from automix_transfer.figures.style import shown
+from automix_transfer.mixing.table import METHODS
 
 DATASETS = {"cub": "CUB layout", "aircraft": "Aircraft layout"}
 
@@ -66,29 +66,32 @@ def pretrained(summary: Mapping[str, Any]) -> list[Pretrained]:
 
 def comparisons(summary: Mapping[str, Any]) -> list[Comparison]:
     """What the pretrained backbone is worth downstream; rows without any number are left out."""
-    rows = []
-
-    def add(task: str, metric: str, base: tuple[str, ...], ours: tuple[str, ...], *names: str) -> None:
-        values = (number(summary, *keys) for keys in (base, ours))
-        baseline_name, baseline_source, source = names
-        rows.append(
-            Comparison(
-                task, metric, baseline_name, next(values), "AutoMix", next(values), baseline_source, source
-            )
-        )
-
-    for metric in ("AP", "AP50", "AP75"):
-        keys = [("detection", run, metric) for run in ("random_init", "automix")]
-        folders = "detection/random_init", "detection/automix"
-        add("Detection, VOC layout", metric, *keys, "random start", *folders)
-    for metric in ("MaxBoxAcc", "MaxBoxAccV2"):
-        keys = [("wsol", run, metric) for run in ("center_box", "automix")]
-        add("Localization, CUB layout", metric, *keys, "centre box", *["wsol/automix.json"] * 2)
+    detection = ("Detection, VOC layout", "random start", "detection/random_init", "detection/automix")
+    wsol = ("Localization, CUB layout", "centre box", "wsol/automix.json", "wsol/automix.json")
+    rows = [
+        *(_compared(summary, m, *detection, "detection", "random_init") for m in ("AP", "AP50", "AP75")),
+        *(_compared(summary, m, *wsol, "wsol", "center_box") for m in ("MaxBoxAcc", "MaxBoxAccV2")),
+    ]
     for name in _section(summary, "finegrained"):
-        keys = [("finegrained", name, start, "top1") for start in ("scratch", "automix")]
-        folders = f"finegrained/{name}_scratch", f"finegrained/{name}_automix"
-        add(f"Fine-grained, {DATASETS.get(name, name)}", "top-1", *keys, "from scratch", *folders)
+        task, folder = f"Fine-grained, {DATASETS.get(name, name)}", f"finegrained/{name}"
+        files = f"{folder}_scratch", f"{folder}_automix"
+        rows.append(_compared(summary, "top-1", task, "from scratch", *files, "finegrained", name, "scratch"))
     return [row for row in rows if row.value is not None or row.baseline is not None]
+
+
+def _compared(
+    summary: Mapping[str, Any],
+    metric: str,
+    task: str,
+    baseline_name: str,
+    baseline_source: str,
+    source: str,
+    *baseline: str,
+) -> Comparison:
+    """A row; ``baseline``: where the summary has its numbers, ``automix`` lies beside it."""
+    key = metric.replace("-", "")
+    before, value = (number(summary, *keys, key) for keys in (baseline, (*baseline[:-1], "automix")))
+    return Comparison(task, metric, baseline_name, before, "AutoMix", value, baseline_source, source)
 
 
 def missing(summary: Mapping[str, Any]) -> list[str]:
@@ -130,7 +133,7 @@ def percent(value: float | None, signed: bool = False) -> str:
 
 def method_name(name: str) -> str:
     """A method's name for people."""
-    return shown(name)
+    return METHODS[name].title if name in METHODS else name.replace("_", " ")
 
 
 def _section(summary: Mapping[str, Any], key: str) -> Mapping[str, Any]:

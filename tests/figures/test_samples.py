@@ -71,7 +71,7 @@ def test_a_mask_has_the_colour_of_the_image_it_keeps():
 
 
 def test_other_methods_have_no_masks(tmp_path, pairs):
-    with pytest.raises(UserError, match="has no masks to draw"):
+    with pytest.raises(UserError, match="Mix Block"):
         methods_figure(tmp_path / "m.png", pairs, build_method("mixup", create_encoder("resnet10_32", 3)))
 
 
