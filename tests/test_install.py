@@ -78,6 +78,7 @@ def test_wheel_holds_the_python_tree_and_nothing_else(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_pip_accepts_the_wheel(tmp_path: Path) -> None:
     wheel = install_detectron2.build_wheel(archive(tmp_path, TREE), tmp_path)
     options = [
@@ -109,6 +110,7 @@ def test_the_archive_is_pinned_by_hash() -> None:
     )
 
 
+@pytest.mark.slow
 def test_installing_again_does_nothing() -> None:
     if importlib.util.find_spec("detectron2") is None:
         pytest.skip("Detectron2 is not installed")
@@ -146,6 +148,7 @@ def test_versions_that_detectron2_needs_are_installed(name: str) -> None:
     assert version(name) == PINS[canonicalize_name(name)]
 
 
+@pytest.mark.slow
 def test_make_installs_once() -> None:
     """Where the stamp of this very state of the files is there, `make setup` has nothing to do."""
     if not list((ROOT / ".venv").glob(".installed-*")):
@@ -161,6 +164,7 @@ def test_make_installs_once() -> None:
     assert ("pip install" in dry.stdout) == (not (ROOT / ".venv" / f".installed-{joined}").exists())
 
 
+@pytest.mark.slow
 def test_make_help_names_the_targets() -> None:
     shown = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True).stdout
     assert all(f"make {target}" in shown for target in ("setup", "demo", "test", "lint", "clean"))

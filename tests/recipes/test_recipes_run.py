@@ -20,6 +20,8 @@ from automix_transfer.training.distributed import World
 from automix_transfer.training.setup import build_model, build_run
 from tests.recipes.small_recipes import RECIPES, SmallRecipes, kind_of, plain, same_when_small
 
+pytestmark = pytest.mark.slow
+
 LIGHT = ("resnet10_32", "resnet18")  # quickly built and saved, with any method; these only in part:
 HEAVY = ("encoders/r101", "encoders/rx101", "encoders/swin_t", "encoders/convnext_t")
 
