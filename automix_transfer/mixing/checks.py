@@ -80,18 +80,3 @@ def check_blocks(key: str, blocks: Sequence[int], size: tuple[int, int]) -> None
                 f"method.{key} has {count} blocks a side, which do not divide images of {size[0]}x{size[1]} "
                 f"pixels; {hint}"
             )
-
-
-def check_choice(key: str, value: Any, choices: Sequence[str]) -> None:
-    """``value`` must be one of ``choices``."""
-    if value not in choices:
-        raise UserError(f"method.{key}='{value}' is unknown; choose one of {', '.join(choices)}")
-
-
-def check_range(key: str, value: float, low: float = 0.0, high: float = float("inf")) -> None:
-    """``value`` must lie in [low, high], and be finite; NaN is refused too."""
-    if not (low <= value <= high and value < float("inf")):
-        span = (
-            f"between {low:g} and {high:g}" if high < float("inf") else f"a finite number of at least {low:g}"
-        )
-        raise UserError(f"method.{key} is {value}; it must be {span}")

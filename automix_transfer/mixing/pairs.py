@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class PairMethod(SingleEncoderMethod):
     """Draws, mixes, classifies: Eq. 2. A subclass says how it mixes, and what it draws besides λ and
     partners."""
 
-    options_class = PairOptions
+    options_class: ClassVar[type] = PairOptions
 
     def draw(
         self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None

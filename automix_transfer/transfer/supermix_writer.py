@@ -122,6 +122,7 @@ class Mixer:
         rng = derive_generator(self.seed, "supermix", number)
         draw = self.method.draw(len(images), (images.shape[2], images.shape[3]), rng)
         mixed = self.method.mix(images, torch.empty(0), draw)
+        assert mixed.targets is not None
         good = mixed.success.nonzero().flatten()
         pixels = (mixed.images[good] * self.teacher_std + self.teacher_mean).clamp(0, 1) * 255
         targets = mixed.targets[good].float().cpu().numpy()

@@ -23,7 +23,7 @@ class JointAutoMix(AutoMix):
     def __init__(self, encoder: nn.Module, *arguments: Any, **overrides: Any) -> None:
         super().__init__(encoder, *arguments, **overrides)
         del self.encoder_k, self.head_k
-        self.uneven_passes = ""
+        self.uneven_passes = {}
 
     def step(self, images: Tensor, labels: Tensor, draw: AutoMixDraw) -> StepOutput:
         partners, draw = draw.permutation, draw.to(images.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def combine(values: Tensor, draw: PairDraw) -> Tensor:
 class MixUp(PairMethod):
     """Eq. 2 on linear combinations; one λ a batch."""
 
-    options_class = MixUpOptions
+    options_class: ClassVar[type] = MixUpOptions
 
     def mix(self, images: Tensor, labels: Tensor, draw: PairDraw) -> Mixed:
         mask = images.new_full((len(images), 1, *images.shape[2:]), draw.lam)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class SwitchDraw(PairDraw):
 class MixUpCutMix(PairMethod):
     """Eq. 2, or a binary cross-entropy, on MixUp or CutMix samples; one draw a batch."""
 
-    options_class = MixUpCutMixOptions
+    options_class: ClassVar[type] = MixUpCutMixOptions
 
     def __init__(self, encoder: nn.Module, options: MixUpCutMixOptions | None = None) -> None:
         super().__init__(encoder, options)
