@@ -106,8 +106,12 @@ class AutoMixOptions(LossOptions):
         """The class that these options are of, and the option that asks for it."""
         if self.pipeline == "joint":
             return "JointAutoMix", "pipeline"
-        altered = [key for key in APPROXIMATIONS if getattr(self, key) != 1]
+        altered = self.approximations()
         return ("FastAutoMix", altered[0]) if altered else ("AutoMix", "")
+
+    def approximations(self) -> list[str]:
+        """Those of `APPROXIMATIONS` that are not the paper's."""
+        return [key for key in APPROXIMATIONS if getattr(self, key) != 1]
 
 
 def check_options(options: AutoMixOptions) -> None:
@@ -118,8 +122,7 @@ def check_options(options: AutoMixOptions) -> None:
             "method.k_buffers=own and method.k_mode=eval leave k's BatchNorm statistics as they began; set "
             "method.k_mode=train, or method.k_buffers=ema or copy"
         )
-    altered = [key for key in APPROXIMATIONS if getattr(options, key) != 1]
-    altered += ["mix_block_weights"] if options.mix_block_weights else []
+    altered = options.approximations() + ["mix_block_weights"] * bool(options.mix_block_weights)
     if altered and options.pipeline == "joint":
         raise UserError(f"method.{altered[0]} needs the momentum pipeline; set method.pipeline=momentum")
     if options.mix_block_weights and options.mask != "mix_block":

@@ -25,7 +25,7 @@ from automix_transfer.mixing.automix.options import AutoMixOptions, check_option
 from automix_transfer.mixing.base import Method, Mixed, StepOutput
 from automix_transfer.mixing.draw import PairDraw, draw_pairs
 from automix_transfer.mixing.heads import classify_with, copy_head, find_classifier
-from automix_transfer.mixing.losses import check_batch, flat_mask_loss, label_loss, lam_loss, pair_loss
+from automix_transfer.mixing.losses import flat_mask_loss, label_loss, lam_loss, pair_loss
 from automix_transfer.mixing.pairs import blend
 from automix_transfer.mixing.parts.freed import FreedLoss
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
@@ -51,9 +51,8 @@ class AutoMixDraw(PairDraw):
     skip_generator: bool = False
     seed: int = 0
 
-    def to(self, device: torch.device) -> AutoMixDraw:
-        moved = self.permutation.to(device, non_blocking=True)
-        return dataclasses.replace(self, permutation=moved, k=self.k.to(device))
+    def to(self, device: torch.device) -> Self:
+        return dataclasses.replace(super().to(device), k=self.k.to(device))
 
 
 class AutoMix(Method):
@@ -106,14 +105,11 @@ class AutoMix(Method):
     def draw(
         self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
     ) -> AutoMixDraw:
-        q, k = (draw_pairs(count, self.options.alpha, rng) for _ in "qk")
+        q = draw_pairs(count, self.options.alpha, rng, lam)
+        k = draw_pairs(count, self.options.alpha, rng)
         skip = float(torch.rand((), generator=rng)) < self.options.skip_generator
         seed = int(torch.randint(2**62, (), generator=rng))
-        return AutoMixDraw(q.lam if lam is None else lam, q.permutation, k, skip, seed)
-
-    def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
-        check_batch(images, labels)
-        return self.step(images, labels, self.draw(len(images), (images.shape[2], images.shape[3]), rng))
+        return AutoMixDraw(q.lam, q.permutation, k, skip, seed)
 
     def step(self, images: Tensor, labels: Tensor, draw: AutoMixDraw) -> StepOutput:
         """Algorithm 1 for one batch: the terms of Eq. 8. Its last line, Eq. 12, is `after_step`."""

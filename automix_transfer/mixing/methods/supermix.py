@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from automix_transfer.mixing.base import Mixed, SingleEncoderMethod, StepOutput
 from automix_transfer.mixing.checks import between, positive
 from automix_transfer.mixing.draw import Draw, draw_gamma
 from automix_transfer.mixing.losses import LossOptions, label_loss, target_loss
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass
