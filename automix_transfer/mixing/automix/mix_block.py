@@ -1,4 +1,4 @@
-"""The Mix Block M_φ: from two feature maps and λ to a mask (Eqs. 5 and 6), and mixing by it (Eq. 4).
+"""The Mix Block M_φ: from two feature maps and λ to a mask (Eqs. 5 and 6), by which `blend` mixes (Eq. 4).
 
 Shape suffixes: N pairs, C channels, D = C // 2 embedded channels, I and J the h·w positions of both maps.
 """
