@@ -244,7 +244,7 @@ def finish(
     output: Path, data: Path, smoke: bool, parallel: int, seconds: dict[str, float], total: float
 ) -> None:
     """Figures, ``summary.json``, the table and the page."""
-    from automix_transfer.evaluation.mixed_samples import load_method
+    from automix_transfer.evaluation.mixers import load_method
     from automix_transfer.report.cards import cam_shots, detection_shots, write_shots
     from automix_transfer.report.demo_figures import draw_figures
     from automix_transfer.report.page import build

@@ -15,36 +15,10 @@ from torch import Tensor, nn
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.mixers import (
-    MIXERS,
-    Mixer,
-    automix_mask,
-    automix_mixer,
-    cutmix,
-    load_method,
-    mix_block_of,
-    mixup,
-)
+from automix_transfer.evaluation.mixers import Mixer, automix_mask, mix_block_of
 from automix_transfer.mixing import Method
 from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.rng import derive_generator
-
-__all__ = [
-    "LAMS",
-    "MIXERS",
-    "MaskStatistics",
-    "MixedAccuracy",
-    "Mixer",
-    "automix_mask",
-    "automix_mixer",
-    "cutmix",
-    "draw_partners",
-    "load_method",
-    "mask_statistics",
-    "mixed_accuracy",
-    "mixup",
-    "shuffled_batches",
-]
 
 LAMS = tuple(tenth / 10 for tenth in range(1, 10))  #: 0.1 to 0.9
 

@@ -9,14 +9,8 @@ from typing import Any
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.mixed_samples import (
-    MIXERS,
-    automix_mixer,
-    load_method,
-    mask_statistics,
-    mixed_accuracy,
-    shuffled_batches,
-)
+from automix_transfer.evaluation.mixed_samples import mask_statistics, mixed_accuracy, shuffled_batches
+from automix_transfer.evaluation.mixers import MIXERS, automix_mixer, load_method
 from automix_transfer.figures.samples import example_pairs, lam_figure, methods_figure
 from automix_transfer.io import read_json, write_json
 from automix_transfer.mixing import Method

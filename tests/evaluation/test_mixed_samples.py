@@ -12,17 +12,12 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixed_samples import (
     LAMS,
-    MIXERS,
-    automix_mask,
-    automix_mixer,
-    cutmix,
     draw_partners,
-    load_method,
     mask_statistics,
     mixed_accuracy,
-    mixup,
     shuffled_batches,
 )
+from automix_transfer.evaluation.mixers import MIXERS, automix_mask, automix_mixer, cutmix, load_method, mixup
 from automix_transfer.io import save_torch
 from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo, create_encoder

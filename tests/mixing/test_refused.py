@@ -103,9 +103,11 @@ def test_what_does_not_fit_is_named(name: str, values: dict[str, Any], encoder: 
     [
         (["method.name=puzzlemix", "data.image_size=225"], "2 blocks a side.*225x225"),
         (["method.name=comixup", "data.image_size=30"], "4 blocks a side.*30x30.*2, 3, 5"),
-        (
+        pytest.param(
             ["method.name=supermix"],
-            "trains on images that were mixed before; .*supermix.py.*data.mixed=FOLDER.*puzzlemix",
+            "supermix .*data.mixed=FOLDER",
+            id="overrides2-trains on images that were mixed before; "
+            ".*supermix.py.*data.mixed=FOLDER.*puzzlemix",
         ),
         (
             ["method.name=mixup", "data.mixed=somewhere"],

@@ -13,13 +13,8 @@ import torch
 from automix_transfer.data.loader import train_loader
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.splits import eval_dataset, train_dataset
-from automix_transfer.evaluation.mixed_samples import (
-    MIXERS,
-    automix_mixer,
-    mask_statistics,
-    mixed_accuracy,
-    shuffled_batches,
-)
+from automix_transfer.evaluation.mixed_samples import mask_statistics, mixed_accuracy, shuffled_batches
+from automix_transfer.evaluation.mixers import MIXERS, automix_mixer
 from automix_transfer.mixing import build_method
 from automix_transfer.models import create_encoder
 from automix_transfer.rng import derive_generator
