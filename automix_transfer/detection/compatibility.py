@@ -1,7 +1,7 @@
 """What differs between Detectron2's release 0.6, its main branch and today's packages: all of it is here.
 
 The release was written for NumPy 1.20, Pillow 8 and a setuptools with ``pkg_resources``, and as installed by
-``detection/install_detectron2.py`` it lacks its compiled extension. `apply` supplies what is missing, and
+``automix-transfer install-detectron2`` it lacks its compiled extension. `apply` supplies what is missing, and
 only that: on the main branch with a built extension it changes nothing.
 
 Where the two behave differently, the rest of this package calls what both have:
@@ -36,7 +36,7 @@ from typing import Any
 
 from automix_transfer.errors import UserError
 
-INSTALL = "python detection/install_detectron2.py"
+INSTALL = "automix-transfer install-detectron2"
 #: what today's torch says of Detectron2's own lines, once a process; its users can do nothing about it
 _FOREIGN_WARNINGS = (
     (r"`torch\.jit\.script` is deprecated", FutureWarning),
