@@ -1,8 +1,9 @@
-"""How fast the localization evaluator is: against the reference's own steps (one OpenCV call a threshold), in
-one process, on one core.
+"""How fast the localization evaluator is, on one core, against the reference's own steps.
 
-  python benchmarks/wsol_evaluator.py            # four kinds of 224x224 maps, 1,000 thresholds; also checks that every curve is bit-equal
-  python benchmarks/wsol_evaluator.py --many 2000    # instead: images a second and peak memory of many images, with 1, 2, ... threads
+  four kinds of 224x224 maps, 1,000 thresholds; also checks that every curve is bit-equal:
+    python benchmarks/wsol_evaluator.py
+  instead images a second and peak memory of many images, with 1, 2, ... threads:
+    python benchmarks/wsol_evaluator.py --many 2000
 
 The reference's steps are written out below: threshold, contours, boxes, then the IoU of all boxes with NumPy.
 Times are CPU times, the fastest of several rounds, in ms an image and metric. The first line says how long
@@ -85,8 +86,7 @@ def reference_curve(
 
 
 def best_time(function, rounds: int) -> float:
-    """Fastest of several calls, in ms of CPU time of this thread, which a busy machine disturbs less than
-    wall time."""
+    """Fastest of several calls in ms of this thread's CPU time, which a busy machine disturbs least."""
     times = []
     for _ in range(rounds):
         start = time.thread_time()
@@ -116,17 +116,17 @@ class SmoothMaps:
 
 
 def many(count: int) -> None:
-    """Images a second through the whole evaluator (resizing, both metrics, records), by threads, and peak
-    memory after each."""
+    """Images a second through the whole evaluator, by threads, and peak memory after each."""
     print(f"{'threads':>8}{'images':>8}{'images/s':>10}{'CPU ms an image':>17}{'peak MB':>9}")
     for threads in (1, *(2**k for k in range(1, 10) if 2**k <= (os.cpu_count() or 1))):
         for images in (count // 4, count):
             targets = TargetSet(
                 "many", [Target(str(k), 0, ((40, 50, 170, 190),), (SIZE, SIZE)) for k in range(images)], ["0"]
             )
-            task, source = BoxTask(SIZE), SmoothMaps()
-            records = open_records(source, targets, task, None, {})  # type: ignore[arg-type]  # a source by its methods
-            seconds = measure_all(source, targets, task, records, workers=threads)  # type: ignore[arg-type]
+            task = BoxTask(SIZE)
+            source: Any = SmoothMaps()
+            records = open_records(source, targets, task, None, {})
+            seconds = measure_all(source, targets, task, records, workers=threads)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             each = 1000 * seconds["evaluator"] / images
             print(f"{threads:8}{images:8}{images / seconds['wall']:10.0f}{each:17.2f}{peak:9.0f}", flush=True)
@@ -177,10 +177,8 @@ def main() -> None:
                     lambda v=value, a=all_contours: iou_curve(v, true_boxes, thresholds, a), 10 * args.rounds
                 )
             metric = "MaxBoxAccV2" if all_contours else "MaxBoxAcc"
-            print(
-                f"{kind.__name__:12}{metric:14}{slow / args.maps:12.1f}{fast / args.maps:10.2f}{slow / fast:7.0f}x",
-                flush=True,
-            )
+            times = f"{slow / args.maps:12.1f}{fast / args.maps:10.2f}{slow / fast:7.0f}x"
+            print(f"{kind.__name__:12}{metric:14}{times}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""A linear probe: an encoder's features as they are, with a new classifier for a data set's classes, so that
-it has CAMs of those classes.
+"""A linear probe: an encoder as it is, with a new classifier, and so CAMs, for a data set's classes.
 
   python benchmarks/wsol_linear_probe.py \
       --weights tf_efficientnet_lite0.safetensors --encoder tf_efficientnet_lite0 \
@@ -14,7 +13,6 @@ classifier changes. The output is a checkpoint for automix-transfer localize and
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,24 +30,22 @@ from automix_transfer.io import save_torch
 from automix_transfer.models.classifier import find_classifier
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.models.weights_file import CHECKPOINT_FORMAT
+from automix_transfer.progress import Progress
 
 
 @torch.no_grad()
-def classifier_inputs(encoder: nn.Module, classifier: nn.Linear, loader: DataLoader) -> tuple[Tensor, Tensor]:
-    """(N, D) inputs of the classifier and (N,) labels of all images of ``loader``."""
+def classifier_inputs(
+    encoder: nn.Module, classifier: nn.Linear, loader: DataLoader, count: int
+) -> tuple[Tensor, Tensor]:
+    """(N, D) inputs of the classifier and (N,) labels of the ``count`` images of ``loader``."""
     found: list[Tensor] = []
     labels: list[Tensor] = []
     handle = classifier.register_forward_pre_hook(lambda _module, inputs: found.append(inputs[0].clone()))
-    start = time.monotonic()
-    for number, (images, label, _) in enumerate(loader, start=1):
+    progress = Progress("features")
+    for images, label, _ in loader:
         encoder(images.to(memory_format=torch.channels_last))
         labels.append(label)
-        if number % 10 == 0:
-            print(
-                f"{number * len(images):,} of {len(loader.dataset):,} images, {time.monotonic() - start:.0f} "
-                "s",
-                flush=True,
-            )  # type: ignore[arg-type]
+        progress(sum(map(len, labels)), count)
     handle.remove()
     return torch.cat(found), torch.cat(labels)
 
@@ -97,9 +93,8 @@ def main() -> None:
         )
     )
     encoder.to(memory_format=torch.channels_last)
-    features, labels = classifier_inputs(
-        encoder, classifier, DataLoader(ClassificationDataset(listing, transform), batch_size=25)
-    )
+    loader = DataLoader(ClassificationDataset(listing, transform), batch_size=25)
+    features, labels = classifier_inputs(encoder, classifier, loader, len(listing.paths))
     probe = softmax_regression(features, labels, len(listing.classes), args.weight_decay)
     accuracy = 100 * (probe(features).argmax(1) == labels).float().mean().item()
     encoder.set_submodule(name, probe)

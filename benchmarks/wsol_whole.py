@@ -1,7 +1,7 @@
-"""How much the localization evaluator adds to the forward pass: an encoder's CAMs on a data set, passes alone
-and then the whole.
+"""How much the localization evaluator adds to an encoder's forward passes on a data set.
 
-  python benchmarks/wsol_whole.py --weights tf_efficientnet_lite0.safetensors --encoder tf_efficientnet_lite0 --dataset cub --root cub50
+  python benchmarks/wsol_whole.py --weights tf_efficientnet_lite0.safetensors \
+      --encoder tf_efficientnet_lite0 --dataset cub --root cub50
 
 First the forward passes alone (images decoded, maps computed, nothing measured), then everything. The
 evaluator's time is CPU time of resizing maps, both metrics and all thresholds, summed over its threads, which
@@ -20,9 +20,9 @@ from automix_transfer.data.registry import DATASETS
 from automix_transfer.errors import run_script
 from automix_transfer.localization.evaluate import evaluate
 from automix_transfer.localization.maps.sources import EncoderMaps
-from automix_transfer.localization.pipeline import print_progress
 from automix_transfer.localization.targets import targets_of
 from automix_transfer.models.weights import load_encoder
+from automix_transfer.progress import Progress
 
 
 def main() -> None:
@@ -40,12 +40,12 @@ def main() -> None:
     encoder, info = load_encoder(args.weights, args.encoder)
     source = EncoderMaps(encoder, info, image_size=args.image_size, cam_class="predicted")
 
-    start, progress = time.perf_counter(), print_progress("forward passes alone")
+    start, progress = time.perf_counter(), Progress("forward passes alone")
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for done, _ in enumerate(source.produce(target_set, list(range(len(target_set))), pool), start=1):
             progress(done, len(target_set))
     alone, passes = time.perf_counter() - start, source.seconds
-    results = evaluate(source, target_set, progress=lambda _name: print_progress("the whole"))
+    results = evaluate(source, target_set, progress=lambda _name: Progress("the whole"))
     seconds = results.summary["seconds"]
     n = len(target_set)
     print(
@@ -58,8 +58,8 @@ def main() -> None:
         f"evaluator {seconds['evaluator']:.1f} s of CPU, {1000 * seconds['evaluator'] / n:.2f} ms an image"
     )
     print(
-        f"evaluator / forward pass = {seconds['evaluator'] / seconds['forward']:.3f}; "
-        f"whole / passes alone = {seconds['wall'] / alone:.3f}"
+        f"evaluator / forward pass = {seconds['evaluator'] / seconds['forward']:.3f}; whole / passes alone = "
+        f"{seconds['wall'] / alone:.3f}"
     )
     results.close()
 

@@ -33,11 +33,12 @@ from automix_transfer.localization.evaluate import Chosen, evaluate
 from automix_transfer.localization.maps.map_formulas import METHODS
 from automix_transfer.localization.maps.sources import EncoderMaps, FolderMaps
 from automix_transfer.localization.metadata import read_metadata
-from automix_transfer.localization.pipeline import Source, print_progress
+from automix_transfer.localization.pipeline import Source
 from automix_transfer.localization.scores.metrics import default_thresholds
 from automix_transfer.localization.targets import targets_of, with_images
 from automix_transfer.localization.writing import Results, table, write_results
 from automix_transfer.models.weights import load_encoder
+from automix_transfer.progress import Progress
 from automix_transfer.report.localization_page import write_page
 
 SPLITS = {"cub": "test", "tiny_imagenet": "val"}  # data sets with boxes, and the split that is reported
@@ -321,7 +322,7 @@ def measure(args: argparse.Namespace, partial: Path | None) -> tuple[Results, So
         save_maps=args.save_maps,
         partial=partial,
         signature=about,
-        progress=print_progress,
+        progress=lambda split: Progress(f"localization, {split}"),
     )
     results.summary.update(about)
     return results, source

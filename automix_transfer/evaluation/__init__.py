@@ -1,5 +1,4 @@
-"""What a network is worth beyond its top-1: classes, calibration, attacks, corruption, mixed samples, the
-health of masks.
+"""What a network is worth beyond its top-1: calibration, attacks, corruption, mixed samples, classes.
 
 `automix-transfer evaluate` measures any classifier on any folder of images.
 """

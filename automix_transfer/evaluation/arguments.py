@@ -1,5 +1,4 @@
-"""The command line of ``automix-transfer evaluate``, and everything that is wrong with it before
-a file is opened."""
+"""The command line of ``automix-transfer evaluate``, checked before a file is opened."""
 
 from __future__ import annotations
 
@@ -139,8 +138,7 @@ def check(args: argparse.Namespace, parts: Sequence[str]) -> None:
     if args.corrupted is not None and args.limit:
         raise UserError(
             f"--limit {args.limit} chooses clean images and cannot choose the same of --corrupted "
-            f"{args.corrupted}; "
-            "leave one of the two out"
+            f"{args.corrupted}; leave one of the two out"
         )
     for name, most in {"batch_size": 1_000_000, "image_size": 10_000}.items():
         value = getattr(args, name)

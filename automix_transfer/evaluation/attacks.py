@@ -41,8 +41,7 @@ def fgsm(
     indices: Tensor | None = None,
     epsilon: float = EPSILON,
 ) -> Tensor:
-    """x + ε · sign(∂CE/∂x), clamped to [0, 1]: pixels (N, 3, H, W), labels (N,). Draws nothing, so
-    ``indices`` play no part."""
+    """x + ε · sign(∂CE/∂x), clamped to [0, 1]: pixels (N, 3, H, W), labels (N,); ``indices`` play no part."""
     return signed_step(pixels, gradient_of(network, pixels, labels)[0], epsilon)
 
 
@@ -61,8 +60,7 @@ def pgd(
     step_size: float = 2 / 255,
     seed: int = 0,
 ) -> Tensor:
-    """``steps`` times x ← x + step_size · sign(∂CE/∂x), each followed by the clamp to the ε-ball and to [0,
-    1].
+    """``steps`` times x ← x + step_size · sign(∂CE/∂x), each clamped to the ε-ball and to [0, 1].
 
     The start is uniform in the ball and derives from (seed, index of the image), so that it does not depend
     on the batches.

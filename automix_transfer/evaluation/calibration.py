@@ -1,5 +1,4 @@
-"""Calibration: does a network's confidence say how often it is right? ECE, adaptive ECE, Brier score, NLL,
-reliability (Fig. 8)."""
+"""Does a network's confidence say how often it is right? ECE, Brier score, NLL, reliability (Fig. 8)."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The samples whose confidence lies in (low, high]: how many, how confident on average, and how often
-    right (shares of 1)."""
+    """The samples of confidence in (low, high]: how many, their mean confidence, the share that is right."""
 
     low: float
     high: float
@@ -35,8 +33,7 @@ def probabilities(logits: ArrayLike) -> Floats:
 
 
 def reliability(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> list[ReliabilityBin]:
-    """Equal-width bins (a, b] of the largest probability of each sample, empty ones included (their means are
-    0).
+    """Equal-width bins (a, b] of each sample's largest probability; the means of an empty one are 0.
 
     Args:
         probs: (N, K), rows that sum to 1.
@@ -68,8 +65,7 @@ def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 
 
 
 def adaptive_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
-    """Adaptive ECE in percent: as `expected_calibration_error`, over bins of equally many samples in the
-    order of their confidence.
+    """ECE in percent over bins of equally many samples, in the order of their confidence.
 
     Sizes of bins differ by at most one; samples of equal confidence stay in their order.
     """
@@ -89,8 +85,7 @@ def brier_score(probs: ArrayLike, labels: ArrayLike) -> float:
 
 
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean cross-entropy in nats, from logits (N, K): finite even where the probability of the true class
-    underflows."""
+    """Mean cross-entropy in nats of logits (N, K): finite even where the true probability underflows."""
     logits_NK, labels_N = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     largest = logits_NK.max(axis=1)
     log_sum = largest + np.log(np.exp(logits_NK - largest[:, None]).sum(axis=1))

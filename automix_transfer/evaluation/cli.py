@@ -1,5 +1,6 @@
-"""Evaluate any classifier on any folder of labelled images: accuracy, calibration, adversarial and corruption
-error, confused classes.
+"""Evaluate any classifier on any folder of labelled images.
+
+Accuracy, calibration, adversarial and corruption error, confused classes.
 
   a torchvision or timm network's weights, or those of a CIFAR ResNet:
     automix-transfer evaluate --encoder cifar_resnet20 --weights resnet20.th \\

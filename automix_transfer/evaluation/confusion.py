@@ -4,12 +4,10 @@
 run's lies in its folder):
 
     {"images": N, "top1": percent, "mean_class_top1": percent (the mean over classes that have images),
-     "pairs": [{"true": name, "predicted": name, "count": images of ``true`` taken for ``predicted``, "of":
-     images of ``true``,
-                "share": count / of, "examples": [files], "sources": [files], "predicted_examples": [files]},
-                ...],
-     "per_class": [{"name": name, "n": images, "top1": percent or null where n is 0}, ...] in the order of the
-     classes}
+     "pairs": [{"true": name, "predicted": name, "count": images of ``true`` taken for ``predicted``,
+                "of": images of ``true``, "share": count / of, "examples": [files], "sources": [files],
+                "predicted_examples": [files]}, ...],
+     "per_class": [{"name": name, "n": images, "top1": percent or null where n is 0}, ...] by class}
 
 Pairs are ordered by ``count``, then ``share``. ``examples`` are small pictures of the images that were
 confused, the most confident mistake first, and ``predicted_examples`` of images of ``predicted`` that were
@@ -47,8 +45,9 @@ def confusion_counts(predicted: ArrayLike, labels: ArrayLike, classes: int) -> N
 def confusion_figures(
     probs: ArrayLike, labels: ArrayLike, indices: ArrayLike, pairs: int = PAIRS, examples: int = EXAMPLES
 ) -> dict[str, Any]:
-    """The content of ``confusion.json`` with class numbers for names and image indices for pictures; and
-    ``counts``, (true, predicted, n).
+    """The content of ``confusion.json``, with class numbers for names and image indices for pictures.
+
+    ``counts`` beside it has rows of (true, predicted, n).
 
     Args:
         probs: (N, K).
@@ -97,8 +96,7 @@ def confusion_figures(
 def write_confusion(
     folder: Path, figures: dict[str, Any], dataset: ClassificationDataset, about: dict[str, Any]
 ) -> Path:
-    """Write `confusion_figures` with names and pictures into ``folder``, as the head of this module says;
-    returns the JSON file."""
+    """Write `confusion_figures` with names and pictures into ``folder``; returns the JSON file."""
     names = [str(name) for name in dataset.classes]
 
     def pictures(chosen: Sequence[int]) -> list[str]:
@@ -127,8 +125,7 @@ def write_confusion(
 
 
 def picture(folder: Path, dataset: ClassificationDataset, index: int) -> str:
-    """Write a small picture of one image as ``folder/confusion/<index>.png``; returns its path relative to
-    ``folder``."""
+    """Write a small picture of one image; returns its path relative to ``folder``, confusion/<index>.png."""
     name = f"{FOLDER}/{index:06d}.png"
     image = dataset.read(index).convert("RGB")
     scale = SIDE / min(image.size)

@@ -1,5 +1,4 @@
-"""Accuracy under corruption: on the released sets where they are on disk, on corruptions made here otherwise
-(Table 6).
+"""Accuracy under corruption (Table 6): on the released sets, or on corruptions made here.
 
 CIFAR-10-C and CIFAR-100-C: ``DIR/<name>.npy`` (50000, 32, 32, 3) uint8, five severities of 10,000 in test
 order, and ``labels.npy``. ImageNet-C: ``DIR/<name>/<severity>/<class>/*.JPEG``.
@@ -34,8 +33,7 @@ def corrupted_hits(
     names: Sequence[str],
     seed: int,
 ) -> NDArray[np.int64]:
-    """(names, severities) images of a batch that are still recognised when corrupted here; pixels (N, 3, H,
-    W) in [0, 1]."""
+    """(names, severities) images of pixels (N, 3, H, W) in [0, 1] still recognised when corrupted."""
     images = (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     places = [int(index) for index in indices]
     hits = np.zeros((len(names), len(SEVERITIES)), dtype=np.int64)
@@ -54,8 +52,10 @@ def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def summarize(accuracies: Accuracies, made: str, images: int) -> dict[str, Any]:
-    """The table, its mean over the benchmark's 15 and over the paper's 19 corruptions where all of them are
-    there, how it was made, and of how many images under each corruption at each severity."""
+    """The table, how it was made, of how many images each, and its means.
+
+    Over the benchmark's 15 corruptions and over the paper's 19, where all of them are there.
+    """
     figures: dict[str, Any] = {"corruption": accuracies, "corruption_made": made, "corruption_images": images}
     for names in (STANDARD, NAMES):
         if all(name in accuracies for name in names):
@@ -66,8 +66,7 @@ def summarize(accuracies: Accuracies, made: str, images: int) -> dict[str, Any]:
 def relative_error(
     accuracies: Mapping[str, Sequence[float]], baseline: Mapping[str, Sequence[float]]
 ) -> float:
-    """mCE in percent: the mean over corruptions of the sum of errors over severities, relative to the
-    baseline's.
+    """mCE in percent: the mean over corruptions of Σ errors over severities, relative to the baseline's.
 
     Raises:
         UserError: the baseline lacks a corruption, or makes no error under one.
@@ -82,8 +81,7 @@ def relative_error(
 def check_baseline(
     baseline: Mapping[str, Any], names: Iterable[str], severities: int = len(SEVERITIES)
 ) -> None:
-    """Raise a `UserError` unless something can be relative to the baseline's accuracies under every
-    corruption of ``names``."""
+    """Raise a `UserError` unless the baseline makes errors under every corruption of ``names``."""
     for name in names:
         theirs = baseline.get(name)
         if (
@@ -114,8 +112,7 @@ def released_accuracies(
     batch_size: int,
     progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[Accuracies, int]:
-    """Accuracies on every corruption that the released set in ``folder`` holds, and on how many images each
-    (the fewest, if they differ).
+    """Accuracies on every corruption of the released set in ``folder``, and the fewest images of one.
 
     Raises:
         UserError: as `released_names`; classes of ImageNet-C that are not those of the clean images.
@@ -141,8 +138,7 @@ def released_accuracies(
 
 
 def released_names(folder: Path, config: DataConfig, classes: Sequence[str]) -> list[str]:
-    """The corruptions that the released set in ``folder`` holds, in the order of `NAMES`; no image is
-    classified for it.
+    """The corruptions of the released set in ``folder``, in the order of `NAMES`; classifies no image.
 
     Raises:
         UserError: no such set; a file of CIFAR-C that is damaged, or has other classes or images of another
@@ -161,14 +157,13 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 def _cifar_files(
     folder: Path, config: DataConfig, classes: Sequence[str]
 ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    """The labels (5N,), and by corruption the images (5N, H, W, 3), checked against each other and against
-    the network's input."""
+    """The labels (5N,) and each corruption's images (5N, H, W, 3), checked against the network's input."""
     labels = _array(folder / LABELS, 1)
     names = [name for name in NAMES if (folder / f"{name}.npy").is_file()]
     if not names:
         raise UserError(
-            f"{folder} has labels.npy but none of {', '.join(NAMES[:3])}, ... as .npy; "
-            "give the folder of CIFAR-10-C or CIFAR-100-C"
+            f"{folder} has labels.npy but none of {', '.join(NAMES[:3])}, ... as .npy; give the folder of "
+            "CIFAR-10-C or CIFAR-100-C"
         )
     files = {name: _array(folder / f"{name}.npy", 4) for name in names}
     for name, images in files.items():
@@ -180,22 +175,20 @@ def _cifar_files(
         ):
             raise UserError(
                 f"{folder / name}.npy is {images.dtype} {images.shape}; expected uint8 ({len(labels)}, H, W, "
-                "3), "
-                "five severities one after the other; restore it from the released archive"
+                "3), five severities one after the other; restore it from the released archive"
             )
         side = config.test_size or config.image_size
         if images.shape[1:3] != (side, side):  # they are classified as they are released
             raise UserError(
                 f"{folder / name}.npy holds images of {images.shape[2]} x {images.shape[1]} pixels, which "
-                "are not resized, but "
-                f"the network is given {side}; give --image-size {images.shape[1]}, or leave --corrupted out"
+                f"are not resized, but the network is given {side}; give --image-size {images.shape[1]}, or "
+                "leave --corrupted out"
             )
     if not len(labels) or (labels.min(), labels.max()) != (0, len(classes) - 1):
         found = f"labels {labels.min()} to {labels.max()}" if len(labels) else "no label"
         raise UserError(
             f"{folder / LABELS} has {found}, but the network has {len(classes)} classes, 0 to "
-            f"{len(classes) - 1}; "
-            "give the released set of the network's own data set"
+            f"{len(classes) - 1}; give the released set of the network's own data set"
         )
     return labels, files
 
@@ -240,8 +233,7 @@ def _imagenet_names(folder: Path) -> list[str]:
     if not names:
         raise UserError(
             f"{folder} holds no corruption: expected <name>.npy and labels.npy (CIFAR-C), or "
-            "<name>/<severity 1 to 5>/<class>/ "
-            "(ImageNet-C)"
+            "<name>/<severity 1 to 5>/<class>/ (ImageNet-C)"
         )
     return names
 
@@ -267,8 +259,7 @@ def _imagenet_c(
             if list(dataset.classes) != list(classes):
                 raise UserError(
                     f"{folder / name / str(severity)} has other classes ({len(dataset.classes)}) than the "
-                    "clean images "
-                    f"({len(classes)}); restore it from the released archive"
+                    f"clean images ({len(classes)}); restore it from the released archive"
                 )
             loader = eval_loader(dataset, batch_size, workers=config.workers)
             yield name, ((images * std + mean, labels) for images, labels, _ in loader)

@@ -102,8 +102,7 @@ def data_config(args: argparse.Namespace, info: EncoderInfo) -> DataConfig:
 
 
 def class_folders(folder: Path, split: str | None) -> tuple[Path, str]:
-    """(parent, name) of the folder that holds the class folders: ``folder`` itself, or its ``split``, test/
-    or val/."""
+    """(parent, name) of the folder of class folders: ``folder`` itself, or its ``split``, test/ or val/."""
     if not folder.is_dir():
         raise UserError(f"--data {folder} is no folder; give a folder of class folders")
     for name in (split,) if split else ("test", "val"):
@@ -137,6 +136,5 @@ def check_classes(info: EncoderInfo, dataset: ClassificationDataset, weights: Pa
         )
         raise UserError(
             f"class {at} of {weights} is '{info.class_names[at]}', but the folder of {root} is "
-            f"'{names[at]}'; "
-            "name the class folders as in training"
+            f"'{names[at]}'; name the class folders as in training"
         )

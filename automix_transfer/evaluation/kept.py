@@ -1,5 +1,4 @@
-"""What an output holds already: parts that a new suite does not measure are kept beside its own, or the
-output is not written over."""
+"""What an output holds already: parts that a new suite does not measure are kept beside its own."""
 
 from __future__ import annotations
 
@@ -48,8 +47,7 @@ SOURCE = ("commit", "changed", "torch", "device", "seconds", "baseline")  # of a
 
 
 def kept_parts(output: Path, parts: Sequence[str], source: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of ``output`` that a suite of ``parts`` does not measure, with ``kept``: which part was
-    made by what; empty if none.
+    """The figures of ``output`` that a suite of ``parts`` does not measure, ``kept`` saying what made which.
 
     Args:
         source: what the new figures are made from, see `output.about`.
@@ -74,8 +72,7 @@ def kept_parts(output: Path, parts: Sequence[str], source: Mapping[str, Any]) ->
     if other is not None:
         raise UserError(
             f"{output} holds {', '.join(held)}, which this --suite would overwrite and cannot be joined "
-            f"with, as its {other} "
-            f"is {about.get(other)} and now {source.get(other)}; give another --output"
+            f"with, as its {other} is {about.get(other)} and now {source.get(other)}; give another --output"
         )
     before = _mapping(about.get("kept"))
     made = {key: about[key] for key in SOURCE if key in about}

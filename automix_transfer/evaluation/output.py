@@ -103,8 +103,7 @@ def table(result: dict[str, Any]) -> str:
     if "corruption" in result:
         lines.append(
             f"  top-1 under corruption ({result['corruption_made']}, {result['corruption_images']:,} images "
-            "each), "
-            "severities 1 to 5 and their mean:"
+            "each), severities 1 to 5 and their mean:"
         )
         lines += [
             f"    {name:<20}" + "".join(f"{value:>8.2f}" for value in (*values, sum(values) / len(values)))

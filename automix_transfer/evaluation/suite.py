@@ -1,5 +1,4 @@
-"""What any classifier is worth on a folder of images: accuracy, calibration, adversarial and corruption
-error, confused classes.
+"""What any classifier is worth on a folder of images: the parts of the suite, and their figures.
 
 One pass over the images: each is read once and, as it is, classified once; FGSM takes its gradient from that
 same pass.
@@ -28,8 +27,11 @@ PARTS = ("clean", "calibration", "confusion", "fgsm", "pgd", "corruption")
 
 @dataclass(frozen=True)
 class SuiteOptions:
-    """What is measured: ``parts`` of `PARTS`, the radius ε of the attacks in [0, 1], PGD's steps and step
-    size, the corruptions that are made here, and the seed of them and of PGD's start."""
+    """What is measured.
+
+    ``parts`` of `PARTS`, the radius ε of the attacks in [0, 1], PGD's steps and step size, the corruptions
+    that are made here, and the seed of them and of PGD's start.
+    """
 
     parts: tuple[str, ...] = ("clean", "calibration", "fgsm")
     epsilon: float = 8 / 255
@@ -135,8 +137,8 @@ def clean_figures(
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits).all(axis=1)).sum())
         raise UserError(
-            f"the encoder's logits are NaN or infinite for {bad} of {len(logits)} images; "
-            "its weights or its normalisation (--mean, --std) are broken"
+            f"the encoder's logits are NaN or infinite for {bad} of {len(logits)} images; its weights or its "
+            "normalisation (--mean, --std) are broken"
         )
     figures: dict[str, Any] = {}
     if "clean" in parts:

@@ -31,8 +31,7 @@ Taps = Callable[[Tensor], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: input (N, 3, H, W), layer, feature shape, largest |source| and largest |source -
-    target|."""
+    """One comparison: input (N, 3, H, W), layer, its shape, largest |source|, largest |source - target|."""
 
     input: tuple[int, ...]
     layer: str
@@ -116,8 +115,7 @@ def check_keys(loaded: Loaded) -> None:
     if loaded.total < 1 or loaded.matched != loaded.total:
         raise UserError(
             f"only {loaded.matched} of {loaded.total} keys of {loaded.target} came from the exported file "
-            "with "
-            "the source's values, so nothing was written"
+            "with the source's values, so nothing was written"
         )
 
 
@@ -159,9 +157,8 @@ def compare(
             if not (0 < largest < float("inf")):
                 raise UserError(
                     f"layer {layer} of the source gives no usable features (largest value {largest}), so it "
-                    "cannot be "
-                    f"proven and {outcome}; take a checkpoint that was trained longer, or from before it "
-                    "diverged"
+                    f"cannot be proven and {outcome}; take a checkpoint that was trained longer, or from "
+                    "before it diverged"
                 )
             if not difference <= TOLERANCE * largest:
                 raise UserError(
@@ -172,8 +169,7 @@ def compare(
 
 
 def module_taps(network: nn.Module, layers: Sequence[tuple[str, str]]) -> Taps:
-    """Run ``network`` and read the outputs of its submodules: ``layers`` are (name in the proof, submodule
-    name); ``""`` is the whole."""
+    """Outputs of ``network``'s submodules: ``layers`` are (name, submodule), where ``""`` is the whole."""
     modules = dict(network.named_modules())
 
     def run(images: Tensor) -> dict[str, Tensor]:
@@ -190,8 +186,7 @@ def module_taps(network: nn.Module, layers: Sequence[tuple[str, str]]) -> Taps:
 
 
 def layers_of(encoder: nn.Module, image_size: int) -> tuple[tuple[str, str], ...]:
-    """What to compare in two networks of one class: the top-level parts that give a tensor, timm's stages,
-    and the logits."""
+    """What to compare in two networks of one class: parts that give a tensor, timm's stages, logits."""
     present = dict(encoder.named_modules())
     if {"maxpool", "layer4"} <= set(present):
         return RESNET_LAYERS
@@ -206,8 +201,7 @@ def layers_of(encoder: nn.Module, image_size: int) -> tuple[tuple[str, str], ...
 
 
 def proof_sizes(encoder: nn.Module, image_size: int) -> tuple[tuple[int, int, int], ...]:
-    """(N, H, W) of the random images: the training size, and odd, non-square ones where the network takes any
-    size."""
+    """(N, H, W) of the random images: the training size, and odd ones if the network takes any size."""
     side = min(max(image_size, 32), 224)
     try:
         with torch.no_grad():

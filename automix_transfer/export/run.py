@@ -1,5 +1,4 @@
-"""One export: read the source, write to a temporary folder, prove, and only then put the files where they
-were asked for."""
+"""One export: read the source, write to a temporary folder, prove, and only then move it into place."""
 
 from __future__ import annotations
 
@@ -120,8 +119,7 @@ def _prove(source: Source, kind: str, exporter: Exporter, draft: Path, output: P
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError) as error:
         raise UserError(
             f"{output}: {kind} could not load the export of encoder '{source.info.name}' "
-            f"({first_line(error)}), "
-            "so nothing was written"
+            f"({first_line(error)}), so nothing was written"
         ) from error
     return Proof(
         kind,
@@ -146,8 +144,8 @@ def _prove(source: Source, kind: str, exporter: Exporter, draft: Path, output: P
 def _check_request(checkpoint: Path, kind: str, exporter: Exporter, output: Path) -> None:
     if output.suffix != exporter.suffix:
         raise UserError(
-            f"--output {output} must end in {exporter.suffix} for {kind}, which goes by the suffix; "
-            f"for example {output.with_suffix(exporter.suffix) if output.name else 'x' + exporter.suffix}"
+            f"--output {output} must end in {exporter.suffix} for {kind}, which goes by the suffix; for "
+            f"example {output.with_suffix(exporter.suffix) if output.name else 'x' + exporter.suffix}"
         )
     overlay = output.with_suffix(exporter.beside[0]) if exporter.beside else None
     # all of them, or what was moved first would stay behind
@@ -165,8 +163,7 @@ def _check_request(checkpoint: Path, kind: str, exporter: Exporter, output: Path
     if overlay is not None and exporter.beside and overlay.exists() and not exporter.beside[1](overlay):
         raise UserError(
             f"{overlay} is no overlay that an export wrote and would be overwritten; choose another name for "
-            "--output, "
-            f"e.g. {free}"
+            f"--output, e.g. {free}"
         )
     old = _proof_file(output)
     if old.exists():
@@ -175,8 +172,7 @@ def _check_request(checkpoint: Path, kind: str, exporter: Exporter, output: Path
         if not isinstance(other, str):
             raise UserError(
                 f"{old} is no proof that an export wrote and would be overwritten; choose another name for "
-                "--output, "
-                f"e.g. {free}"
+                f"--output, e.g. {free}"
             )
         if other != output.name and (output.parent / Path(other).name).exists():
             raise UserError(

@@ -18,8 +18,7 @@ from automix_transfer.models.weights_file import CHECKPOINT_FORMAT, METADATA_KEY
 
 
 def export_safetensors(source: Source, output: Path) -> Loaded:
-    """Write ``output`` and load it back by the safetensors library into the network that its metadata
-    describes."""
+    """Write ``output`` and load it back by safetensors into the network that its metadata describes."""
     about = {
         "format": CHECKPOINT_FORMAT,
         "encoder": source.info.to_dict(),

@@ -52,8 +52,7 @@ def export_timm(source: Source, output: Path) -> Loaded:
         load_checkpoint(network, str(output), strict=True)
         words = (
             f"timm.models.load_checkpoint(automix_transfer.models.create_encoder('{info.name}', "
-            f"{info.num_classes}, "
-            f"stem='{info.stem}'), FILE)"
+            f"{info.num_classes}, stem='{info.stem}'), FILE)"
         )
         notes.append(
             "timm cannot build this network by name; it is timm's ResNet class, built by create_encoder"

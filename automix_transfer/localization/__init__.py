@@ -1,5 +1,4 @@
-"""Weakly supervised localization: class maps, boxes at every threshold, MaxBoxAcc and MaxBoxAccV2 (Table 8),
-PxAP for masks."""
+"""Weakly supervised localization: class maps, boxes at every threshold, MaxBoxAcc(V2) (Table 8), PxAP."""
 
 from automix_transfer.localization.boxes.iou_curve import iou_curve
 from automix_transfer.localization.scores.metrics import MaxBoxAcc, MaxBoxAccV2

@@ -1,5 +1,4 @@
-"""The whole evaluation of a source of maps on a set of targets; its parts are `pipeline` (images to records)
-and the two ``*_results``."""
+"""The whole evaluation of a source of maps on a set of targets."""
 
 from __future__ import annotations
 
@@ -12,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automix_transfer.errors import UserError
-from automix_transfer.localization.pipeline import Progress, Source, Task, measure_all, open_records
-from automix_transfer.localization.scores.box_results import BoxResults, summarize_boxes
+from automix_transfer.localization.pipeline import Report, Source, Task, measure_all, open_records
+from automix_transfer.localization.scores.box_results import summarize_boxes
 from automix_transfer.localization.scores.box_task import BoxTask
 from automix_transfer.localization.scores.mask_results import summarize_masks
 from automix_transfer.localization.scores.mask_task import MaskTask
@@ -41,10 +40,9 @@ def evaluate(
     save_maps: Path | None = None,
     partial: Path | None = None,
     signature: dict[str, Any] | None = None,
-    progress: Callable[[str], Progress] | None = None,
+    progress: Callable[[str], Report] | None = None,
 ) -> Results:
-    """MaxBoxAcc, MaxBoxAccV2 and what belongs to them; with masks PxAP. ``summary`` of what it returns is the
-    content of ``out.json``.
+    """MaxBoxAcc, MaxBoxAccV2 and what belongs to them, or PxAP; ``summary`` is the content of ``out.json``.
 
     Everything that can be wrong with targets and maps' files is found before the first image of either split
     is evaluated.
@@ -66,40 +64,40 @@ def evaluate(
     with_masks = target_set.has_masks or (chosen is not None and chosen.target_set.has_masks)
     if with_masks and (chosen is not None or threshold is not None):
         raise UserError(
-            "PxAP has no threshold to fix or to choose on another split, because it counts all of them; "
-            "leave it out"
+            "PxAP counts all thresholds, so there is none to fix (--threshold) or to choose on another split "
+            "(--threshold-split, --threshold-metadata); leave the option out"
         )
-    jobs: list[tuple[TargetSet, Source, Path | None]] = [(target_set, source, partial)]
+    ours, other = _Split(source, target_set, thresholds, partial, signature or {}), None
     if chosen is not None:
-        beside = None if partial is None else partial.with_name(f"{partial.name}.{chosen.target_set.name}")
-        jobs.append((chosen.target_set, chosen.source, beside))
-    tasks: list[Task] = [
-        MaskTask(s.map_size, thresholds) if t.has_masks else BoxTask(s.map_size) for t, s, _ in jobs
-    ]
-    opened = [
-        open_records(s, t, task, path, signature or {})
-        for (t, s, path), task in zip(jobs, tasks, strict=True)
-    ]
-    seconds = [
-        measure_all(
-            s,
-            t,
-            task,
-            records,
-            workers=workers,
-            save_maps=save_maps,
-            progress=progress(t.name) if progress else None,
+        beside = partial and partial.with_name(f"{partial.name}.{chosen.target_set.name}")
+        other = _Split(chosen.source, chosen.target_set, thresholds, beside, signature or {})
+    splits = [ours] if other is None else [other, ours]
+    for split in splits:
+        report = progress(split.target_set.name) if progress else None
+        seconds = measure_all(
+            split.source, split.target_set, split.task, split.records, report, workers, save_maps
         )
-        for (t, s, _), task, records in reversed(list(zip(jobs, tasks, opened, strict=True)))
-    ]
-    about = {
-        **source.about,
-        "notes": [*(note for t, _, _ in jobs for note in t.notes), *source.notes(target_set)],
-        "seconds": seconds[-1],
-    }
-    if isinstance(tasks[0], MaskTask):
-        return summarize_masks(opened[0], target_set, tasks[0], thresholds, about)
-    other: BoxResults | None = None
-    if chosen is not None and isinstance(tasks[1], BoxTask):
-        other = summarize_boxes(opened[1], chosen.target_set, tasks[1], thresholds)
-    return summarize_boxes(opened[0], target_set, tasks[0], thresholds, threshold, other, about)
+    notes = [note for split in reversed(splits) for note in split.target_set.notes]
+    about = {**source.about, "notes": [*notes, *source.notes(target_set)], "seconds": seconds}
+    if isinstance(ours.task, MaskTask):
+        return summarize_masks(ours.records, target_set, ours.task, thresholds, about)
+    found = None
+    if other is not None and isinstance(other.task, BoxTask):
+        found = summarize_boxes(other.records, other.target_set, other.task, thresholds)
+    return summarize_boxes(ours.records, target_set, ours.task, thresholds, threshold, found, about)
+
+
+class _Split:
+    """One split: its targets, the source of their maps, what is measured, and the records of that."""
+
+    def __init__(
+        self,
+        source: Source,
+        target_set: TargetSet,
+        thresholds: NDArray[np.float64],
+        partial: Path | None,
+        signature: dict[str, Any],
+    ) -> None:
+        self.source, self.target_set, size = source, target_set, source.map_size
+        self.task: Task = MaskTask(size, thresholds) if target_set.has_masks else BoxTask(size)
+        self.records = open_records(source, target_set, self.task, partial, signature)

@@ -1,8 +1,7 @@
-"""The reference's metadata files, for boxes (CUB, ILSVRC) and for masks (OpenImages), validated line by line."""
+"""The reference's metadata files for boxes (CUB, ILSVRC) and masks (OpenImages), checked line by line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.data.listing import Box, Problems, parse_box, read_lines
@@ -33,52 +32,28 @@ def read_metadata(folder: Path, masks: Path | None = None) -> TargetSet:
     if not folder.is_dir():
         raise UserError(f"metadata folder {folder} does not exist; it holds {', '.join(METADATA_FILES)}")
     problems = Problems(str(folder))
-    ids: dict[str, None] = {}
-    for line, (image_id,) in read_lines(
-        folder / "image_ids.txt", 1, problems, separator=",", form="<image id>"
-    ):
-        if leads_out(image_id):
-            problems.add(
-                folder / "image_ids.txt", f"id '{image_id[:60]}' is absolute or leads out of its folder", line
-            )
-        elif image_id in ids:
-            problems.add(folder / "image_ids.txt", f"id '{image_id[:60]}' stands twice", line)
-        else:
-            ids[image_id] = None
+    ids = _image_ids(folder / "image_ids.txt", problems)
     labels = _one_per_image(
         folder / "class_labels.txt", ids, problems, 1, "<image id>,<class number from 0>", 0, MAX_LABEL
     )
-    if _has_masks(folder / "localization.txt"):
+    where = folder / "localization.txt"
+    if _has_masks(where):
         if masks is None:
             raise UserError(
-                f"{folder / 'localization.txt'} names mask files; say which folder their paths start from "
-                "(--masks DIR)"
+                f"{where} names mask files; say which folder their paths start from (--masks DIR)"
             )
-        found = _masks(folder / "localization.txt", ids, masks, problems)
+        found = _masks(where, ids, masks, problems)
         problems.raise_if_any(_RESTORE)
-        targets = [
-            Target(image_id, labels[image_id][0], masks=tuple(found[image_id][0]), ignore=found[image_id][1])
-            for image_id in ids
-        ]
+        targets = [Target(i, labels[i][0], masks=tuple(found[i][0]), ignore=found[i][1]) for i in ids]
     else:
         sizes = _one_per_image(folder / "image_sizes.txt", ids, problems, 2, "<image id>,<width>,<height>", 1)
-        boxes = _boxes(folder / "localization.txt", ids, sizes, problems)
+        boxes = _boxes(where, ids, sizes, problems)
         problems.raise_if_any(_RESTORE)
         if masks is not None:
             raise UserError(
-                f"{folder / 'localization.txt'} has boxes and names no mask files, so --masks {masks} would "
-                "not be used; "
-                "leave it out"
+                f"{where} has boxes and no mask files, so --masks {masks} would not be used; leave it out"
             )
-        targets = [
-            Target(
-                image_id,
-                labels[image_id][0],
-                tuple(boxes[image_id]),
-                (sizes[image_id][0], sizes[image_id][1]),
-            )
-            for image_id in ids
-        ]
+        targets = [Target(i, labels[i][0], tuple(boxes[i]), (sizes[i][0], sizes[i][1])) for i in ids]
     classes = [str(label) for label in range(max(target.label for target in targets) + 1)]
     return TargetSet(folder.name, targets, classes, known_classes=False)
 
@@ -96,6 +71,18 @@ def _has_masks(path: Path) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     return first.count(",") == 2
+
+
+def _image_ids(path: Path, problems: Problems) -> dict[str, None]:
+    ids: dict[str, None] = {}
+    for line, (image_id,) in read_lines(path, 1, problems, separator=",", form="<image id>"):
+        if leads_out(image_id):
+            problems.add(path, f"id '{image_id[:60]}' is absolute or leads out of its folder", line)
+        elif image_id in ids:
+            problems.add(path, f"id '{image_id[:60]}' stands twice", line)
+        else:
+            ids[image_id] = None
+    return ids
 
 
 def _one_per_image(
@@ -180,7 +167,7 @@ def _masks(
 
 def _complain_about_absent(path: Path, ids: dict[str, None], found: dict, problems: Problems) -> None:
     mentioned = {text for text in problems.found if text.startswith(f"{path}:")}
-    absent: Sequence[str] = [image_id for image_id in ids if image_id not in found]
+    absent = [image_id for image_id in ids if image_id not in found]
     if absent and not mentioned:
         problems.add(
             path, f"{len(absent)} of {len(ids)} ids of image_ids.txt have no line, e.g. '{absent[0]}'"

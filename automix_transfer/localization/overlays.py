@@ -17,7 +17,7 @@ PREDICTED_COLOUR = (255, 40, 40)
 def outline(
     picture: NDArray[np.uint8], mask: NDArray, colour: tuple[int, int, int] = TRUE_COLOUR
 ) -> NDArray[np.uint8]:
-    """A copy of ``picture`` (H, W, 3) with the border of a mask's objects (h, w), values of 1, drawn on it."""
+    """A copy of ``picture`` (H, W, 3) with the borders of a mask's objects (h, w), its 1s, drawn on it."""
     height, width = picture.shape[:2]
     on = cv2.resize(
         (np.asarray(mask) == 1).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
@@ -36,8 +36,7 @@ def overlay(
     predicted_box: ArrayLike | None,
     text: str = "",
 ) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8: ``image`` (H, W, 3) uint8 under its score map in colours, the true box green, the
-    predicted one red.
+    """``image`` (H, W, 3) uint8 under its score map in colours, the true box green, the predicted one red.
 
     Args:
         cam: (h, w) map in [0, 1]; resized to the image.
@@ -47,21 +46,16 @@ def overlay(
     picture = np.ascontiguousarray(np.asarray(image, dtype=np.uint8)).copy()
     height, width = picture.shape[:2]
     if cam is not None:
-        heat = np.clip(
-            cv2.resize(np.asarray(cam, dtype=np.float64), (width, height), interpolation=cv2.INTER_LINEAR),
-            0,
-            1,
-        )
-        colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+        heat = cv2.resize(np.asarray(cam, dtype=np.float64), (width, height), interpolation=cv2.INTER_LINEAR)
+        colours = cv2.applyColorMap((heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
         picture = np.asarray(
             cv2.addWeighted(picture, 0.6, np.ascontiguousarray(colours), 0.4, 0), dtype=np.uint8
         )
     thickness = max(1, round(min(height, width) / 112))
     for boxes, colour in ((true_box, TRUE_COLOUR), (predicted_box, PREDICTED_COLOUR)):
         if boxes is not None:
-            for x0, y0, x1, y1 in (
-                np.round(np.asarray(boxes, dtype=np.float64).reshape(-1, 4)).astype(int).tolist()
-            ):
+            pixels = np.round(np.asarray(boxes, dtype=np.float64).reshape(-1, 4)).astype(int)
+            for x0, y0, x1, y1 in pixels.tolist():
                 cv2.rectangle(picture, (x0, y0), (min(x1, width - 1), min(y1, height - 1)), colour, thickness)
     if text:
         scale = max(0.3, min(height, width) / 450)
@@ -72,8 +66,7 @@ def overlay(
 
 
 def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, gap: int = 4) -> NDArray[np.uint8]:
-    """Pictures of one size, row by row on white; (rows · (H + gap) + gap, columns · (W + gap) + gap, 3)
-    uint8."""
+    """Pictures (H, W, 3) uint8 of one size, row by row on white, ``gap`` pixels apart."""
     if not pictures:
         raise ValueError("a grid needs at least one picture")
     height, width = pictures[0].shape[:2]

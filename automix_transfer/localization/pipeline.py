@@ -1,6 +1,8 @@
-"""From a source of maps to records: images are decoded, maps computed and measured at the same time (threads;
-the heavy parts release Python's lock). A bounded number of maps waits, so memory does not grow with the data
-set."""
+"""From a source of maps to records: images are decoded, and maps computed and measured, at the same time.
+
+In threads, as the heavy parts release Python's lock. A bounded number of maps waits, so memory does not grow
+with the data set.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,9 @@ from automix_transfer.localization.maps.sources import EncoderMaps, FolderMaps
 from automix_transfer.localization.records import Records
 from automix_transfer.localization.scores.box_task import BoxTask
 from automix_transfer.localization.scores.mask_task import MaskTask
-from automix_transfer.localization.targets import TargetSet
-from automix_transfer.progress import Progress as Lines
+from automix_transfer.localization.targets import Target, TargetSet
 
-Progress = Callable[[int, int], None]
+Report = Callable[[int, int], None]
 Source = EncoderMaps | FolderMaps
 Task = BoxTask | MaskTask
 
@@ -30,8 +31,7 @@ Task = BoxTask | MaskTask
 def open_records(
     source: Source, target_set: TargetSet, task: Task, partial: Path | None, signature: dict[str, Any]
 ) -> Records:
-    """The records of a run, begun or continued; everything that can be wrong with maps and targets is found
-    here.
+    """The records of a run, begun or continued; what is wrong with maps and targets is found here.
 
     Args:
         partial: file of records that an interrupted run is continued from; None: a nameless one.
@@ -55,56 +55,45 @@ def measure_all(
     target_set: TargetSet,
     task: Task,
     records: Records,
-    *,
+    report: Report | None = None,
     workers: int | None = None,
     save_maps: Path | None = None,
-    progress: Progress | None = None,
 ) -> dict[str, float]:
     """Measure every image that ``records`` lacks; what is done when it is interrupted is kept.
 
     Args:
+        report: called with (images done, images).
         workers: threads; default all cores.
         save_maps: folder that every score map is written to as ``<image id>.npy``.
-        progress: called with (images done, images).
 
     Returns:
         Seconds: ``wall``, ``forward`` (wall time of the encoder's passes), ``evaluator`` (CPU time of
             resizing and measuring).
     """
     todo = records.missing()
+    done = len(records) - len(todo)
     threads = workers or len(os.sched_getaffinity(0))
-    targets, done = target_set.targets, len(records) - len(todo)
     seconds = {"wall": -time.perf_counter(), "forward": -source.seconds, "evaluator": 0.0}
-
-    def work(index: int, raw: NDArray) -> tuple[dict[str, Any], float]:
-        start = time.thread_time()
-        values = source.finish(targets[index], raw)
-        fields = task.measure(values, targets[index])
-        spent = time.thread_time() - start
-        if save_maps is not None:
-            maps.write_map(save_maps, targets[index].image_id, values)
-        return fields, spent
-
     waiting: deque[tuple[int, NDArray | None, Future]] = deque()
-    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(threads) as readers:
 
-        def collect() -> None:
-            nonlocal done
+    def collect(at_most: int) -> None:
+        nonlocal done
+        while len(waiting) > at_most:
             index, top, future = waiting.popleft()
             fields, spent = future.result()
             records.put(index, top, fields)
             seconds["evaluator"] += spent
             done += 1
-            if progress is not None:
-                progress(done, len(records))
+            if report is not None:
+                report(done, len(records))
 
+    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(threads) as readers:
         try:
             for index, raw, top in source.produce(target_set, todo, readers):
-                waiting.append((index, top, pool.submit(work, index, raw)))
-                while len(waiting) > 8 * threads:
-                    collect()
-            while waiting:
-                collect()
+                future = pool.submit(_measure, source, task, target_set.targets[index], raw, save_maps)
+                waiting.append((index, top, future))
+                collect(8 * threads)
+            collect(0)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             readers.shutdown(cancel_futures=True)
@@ -114,6 +103,14 @@ def measure_all(
     return {key: round(value, 3) for key, value in seconds.items()}
 
 
-def print_progress(name: str = "") -> Progress:
-    """A progress function that writes lines to stderr: images, images a second, time to go."""
-    return Lines(f"localization, {name}" if name else "localization")
+def _measure(
+    source: Source, task: Task, target: Target, raw: NDArray, save_maps: Path | None
+) -> tuple[dict[str, Any], float]:
+    """The fields of an image's record, and the CPU seconds they took; runs on any core."""
+    start = time.thread_time()
+    values = source.finish(target, raw)
+    fields = task.measure(values, target)
+    spent = time.thread_time() - start
+    if save_maps is not None:
+        maps.write_map(save_maps, target.image_id, values)
+    return fields, spent

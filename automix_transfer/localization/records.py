@@ -47,30 +47,24 @@ class Records:
             json.dumps([signature, n_images, dtype.descr], sort_keys=True).encode()
         ).hexdigest()
         size = n_images * dtype.itemsize
-        mode = "w+b"
-        if (
-            path is not None
-            and self._signature_path is not None
-            and path.is_file()
-            and self._signature_path.is_file()
-        ):
-            if self._signature_path.read_text() == digest and path.stat().st_size == size:
+        mode, beside = "w+b", self._signature_path
+        if path and beside and path.is_file() and beside.is_file():
+            if beside.read_text() == digest and path.stat().st_size == size:
                 mode = "r+b"
         try:
-            if path is None or self._signature_path is None:
+            if path is None or beside is None:
                 self._file: Any = tempfile.TemporaryFile(prefix="wsol")
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = open(path, mode)
-                self._signature_path.write_text(digest)
+                beside.write_text(digest)
             if mode == "w+b" and size:
                 # a full disk shows here and not as a crash in the middle
                 os.posix_fallocate(self._file.fileno(), 0, size)
         except OSError as error:
             raise UserError(
                 f"{path or tempfile.gettempdir()} has no room for {size:,} bytes of intermediate results "
-                f"({error.strerror}); "
-                "free space or choose another --output"
+                f"({error.strerror}); free space or choose another --output"
             ) from error
         self._rows: NDArray = np.memmap(self._file, dtype=dtype, mode="r+", shape=(n_images,))
         self.n_continued = int(self._rows["done"].sum())

@@ -1,5 +1,4 @@
-"""What localization is measured against: images with a class and true boxes or masks, checked before the
-first is evaluated."""
+"""What localization is measured against: images with a class and true boxes or masks."""
 
 from __future__ import annotations
 
@@ -72,9 +71,10 @@ class TargetSet:
 
 
 def targets_of(listing: Listing, name: str) -> TargetSet:
-    """The images of a listing that have boxes, in its order, with their sizes, for which every file's header
-    is read. Ids are paths below the folder that holds all class folders. Boxes that stick out of their image,
-    as some of CUB's do, are clipped to it.
+    """The images of a listing that have boxes, in its order, with their sizes from the files' headers.
+
+    Ids are paths below the folder that holds all class folders. Boxes that stick out of their image, as some
+    of CUB's do, are clipped to it.
 
     Raises:
         UserError: the listing has no boxes at all; an image is missing or unreadable, or a box lies outside
@@ -83,8 +83,7 @@ def targets_of(listing: Listing, name: str) -> TargetSet:
     if not listing.boxes or not any(listing.boxes):
         raise UserError(
             "the data set has no bounding boxes, so localization cannot be measured; CUB needs "
-            "bounding_boxes.txt, "
-            "Tiny-ImageNet its *_boxes.txt or val_annotations.txt"
+            "bounding_boxes.txt, Tiny-ImageNet its *_boxes.txt or val_annotations.txt"
         )
     top = os.path.commonpath([path.parent.parent for path in listing.paths])
     problems = Problems(f"the images of split {name}")
@@ -138,8 +137,7 @@ def with_images(target_set: TargetSet, folder: Path) -> TargetSet:
 
 
 def image_size(path: Path, problems: Problems, crop_bottom: int = 0) -> tuple[int, int] | None:
-    """Width and height of an upright image, from its file's header; None and a note in ``problems`` where
-    there is none."""
+    """Width and height of an upright image from its header; None and a note in ``problems`` without one."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
@@ -155,8 +153,7 @@ def image_size(path: Path, problems: Problems, crop_bottom: int = 0) -> tuple[in
 
 
 def boxes_on_map(boxes: Sequence[Box], size: tuple[int, int], map_size: int) -> NDArray[np.float64]:
-    """(N, 4) true boxes in pixels of the map: ``int(x * map_size / width)``, each coordinate, as the
-    reference does."""
+    """(N, 4) true boxes in pixels of the map: ``int(x * map_size / width)``, as the reference does."""
     scale = (size[0], size[1], size[0], size[1])
     on_map = [
         [int(value * float(map_size) / side) for value, side in zip(box, scale, strict=True)] for box in boxes

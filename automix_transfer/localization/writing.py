@@ -1,5 +1,4 @@
-"""What a run leaves: a table on the screen, and beside each other JSON, a CSV with a line an image, and the
-curve as PNG."""
+"""What a run leaves: a table on the screen, JSON, a CSV with a line an image, and the curve as PNG."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tabulate import tabulate
 
 from automix_transfer.io import atomic_write, write_json, write_text
 from automix_transfer.localization.scores.box_results import V1, BoxResults
@@ -19,8 +19,7 @@ Results = BoxResults | MaskResults
 
 
 def write_results(results: Results, output: Path) -> list[Path]:
-    """Write ``output`` (JSON) last, and beside it the CSV of images and the PNG of the curve; returns the
-    files."""
+    """Write the CSV of images, the PNG of the curve, and last ``output``, the JSON; returns the files."""
     files = [output, output.with_suffix(".csv"), output.with_suffix(".png")]
     rows = [image.row() for image in results.images()]
     text = io.StringIO()
@@ -36,80 +35,56 @@ def write_results(results: Results, output: Path) -> list[Path]:
 def table(results: Results) -> str:
     """The numbers as text, the baselines beside them."""
     s = results.summary
-    names = (
-        {"MaxBoxAcc": "MaxBoxAcc", "MaxBoxAccV2": "MaxBoxAccV2"}
-        if isinstance(results, BoxResults)
-        else {"PxAP": "PxAP"}
-    )
     columns = (s, s["center_box"], s["full_image"])
-    rows = [
-        (
-            name,
-            *(f"{column[key]:.2f}" for column in columns),
-            f"t = {s['best_threshold']:.3f}" if key == V1 else "",
-        )
-        for key, name in names.items()
+    boxes = isinstance(results, BoxResults)
+    rows: list[list[Any]] = [
+        [name, *(column[name] for column in columns), f"t = {s['best_threshold']:.3f}" if name == V1 else ""]
+        for name in ((V1, "MaxBoxAccV2") if boxes else ("PxAP",))
     ]
-    if isinstance(results, BoxResults):
-        for delta in s["per_delta"]:
-            shares = (f"{column['per_delta'][delta]:.2f}" for column in columns)
-            rows.append((f"  IoU >= {delta}", *shares, f"t = {s['best_thresholds'][delta]:.3f}"))
-        rows += _fixed_rows(s)
-    for name, key in (("top-1 accuracy", "top1_accuracy"), ("top-5 accuracy", "top5_accuracy")):
-        if s[key] is not None:
-            rows.append((name, f"{s[key]:.2f}", "", "", ""))
-    rows += [
-        (f"error: {kind}", f"{share:.2f}", "", "", "")
-        for kind, share in s.get("errors", {}).items()
-        if kind != "right"
-    ]
-    head = ("%", "this", "center box", "full image", "threshold")
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(5)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i in (0, 4) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]
-    return "\n".join([*lines, _footnote(results)])
-
-
-def _fixed_rows(s: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Rows of what is measured at a threshold that was fixed before."""
-    rows: list[tuple[str, ...]] = []
-    if split := s.get("threshold_split"):
-        at = split["best_thresholds"]
+    if boxes:
         rows += [
-            (f"BoxAcc, t of {split['split']}", f"{split['BoxAcc']:.2f}", "", "", f"t = {at[V1]:.3f}"),
-            (
-                f"BoxAccV2, t of {split['split']}",
-                f"{split['BoxAccV2']:.2f}",
-                "",
-                "",
-                "t = " + ", ".join(f"{at[delta]:.3f}" for delta in split["per_delta"]),
-            ),
+            [
+                f"at IoU >= {d}",
+                *(column["per_delta"][d] for column in columns),
+                f"t = {s['best_thresholds'][d]:.3f}",
+            ]
+            for d in s["per_delta"]
         ]
-    fixed = f"t = {s['localization_threshold']:.3f}"
-    for name, key in (
-        ("GT-known localization", "gt_known"),
-        ("top-1 localization", "top1_localization"),
-        ("top-5 localization", "top5_localization"),
-    ):
-        if s[key] is not None:
-            rows.append((name, f"{s[key]:.2f}", "", "", fixed))
-    return rows
+        rows += _fixed_rows(s)
+    rows += _rows(s, {"top-1 accuracy": "top1_accuracy", "top-5 accuracy": "top5_accuracy"})
+    errors = s.get("errors", {})
+    rows += _rows(errors, {f"error: {kind}": kind for kind in errors if kind != "right"})
+    head = ("%", "this", "center box", "full image", "threshold")
+    return tabulate(rows, head, "simple", floatfmt=".2f") + "\n" + _footnote(results)
+
+
+def _rows(s: dict[str, Any], names: dict[str, str], threshold: str = "") -> list[list[Any]]:
+    """Rows of what has no baseline, where it is known."""
+    return [[name, s[key], "", "", threshold] for name, key in names.items() if s[key] is not None]
+
+
+def _fixed_rows(s: dict[str, Any]) -> list[list[Any]]:
+    """Rows of what is measured at a threshold that was fixed before."""
+    rows: list[list[Any]] = []
+    if split := s.get("threshold_split"):
+        at, of = split["best_thresholds"], f"t of {split['split']}"
+        several = "t = " + ", ".join(f"{at[delta]:.3f}" for delta in split["per_delta"])
+        rows += _rows(split, {f"BoxAcc, {of}": "BoxAcc"}, f"t = {at[V1]:.3f}")
+        rows += _rows(split, {f"BoxAccV2, {of}": "BoxAccV2"}, several)
+    names = {
+        "GT-known localization": "gt_known",
+        "top-1 localization": "top1_localization",
+        "top-5 localization": "top5_localization",
+    }
+    return rows + _rows(s, names, f"t = {s['localization_threshold']:.3f}")
 
 
 def _footnote(results: Results) -> str:
     s = results.summary
-    where = ""
+    where, size = "", f"{s['map_size']}x{s['map_size']}"
     if "output_stride" in s:
-        where = (
-            f", {s['map_method']} at output stride {s['output_stride']} (maps of "
-            f"{s['map_cells'][0]}x{s['map_cells'][1]})"
-        )
-    size = f"{s['map_size']}x{s['map_size']}"
+        cells = "x".join(map(str, s["map_cells"]))
+        where = f", {s['map_method']} at output stride {s['output_stride']} (maps of {cells})"
     zero = f"; {s['zero_maps']:,} of the maps are zero (constant or NaN)" if s.get("zero_maps") else ""
     what = "boxes on" if isinstance(results, BoxResults) else "masks and"
     return (
@@ -119,19 +94,16 @@ def _footnote(results: Results) -> str:
 
 
 def plot(results: Results) -> bytes:
-    """PNG: images hit against the threshold, one line a delta, the centre box dotted; with masks precision
-    against recall."""
+    """PNG: images hit by threshold, a line a delta, the centre box dotted; or precision by recall."""
     figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     if isinstance(results, BoxResults):
-        for (name, curve), colour in zip(
-            results.curves.items(), ("black", "#009e73", "#0072b2", "#d55e00"), strict=True
-        ):
+        colours = ("black", "#009e73", "#0072b2", "#d55e00")
+        for (name, curve), colour in zip(results.curves.items(), colours, strict=True):
             label = "MaxBoxAcc, largest contour, IoU ≥ 0.5" if name == V1 else f"all contours, IoU ≥ {name}"
             axes.plot(results.thresholds, curve, color=colour, label=f"{label}: {curve.max():.1f} %")
-        axes.axhline(
-            results.summary["center_box"][V1], color="black", linestyle=":", label="centre box, MaxBoxAcc"
-        )
+        centre = results.summary["center_box"][V1]
+        axes.axhline(centre, color="black", linestyle=":", label="centre box, MaxBoxAcc")
         axes.set(xlabel="threshold (share of the map's maximum)", ylabel="images hit (%)")
     else:
         axes.plot(*results.curve, color="black", label=f"PxAP {results.summary['PxAP']:.1f} %")

@@ -334,6 +334,7 @@ def test_another_number_of_classes(files: Path, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_fixed_network_on_real_images(shared: Path, shared_data, tmp_path: Path) -> None:
     """Every tenth image of CIFAR-10's test set; all 10,000 give 91.73 %, ECE 5.32 % and 83.93 % FGSM error
     (benchmarks/RESULTS.md)."""
@@ -357,6 +358,7 @@ def test_the_fixed_network_on_real_images(shared: Path, shared_data, tmp_path: P
     assert abs(found["top1"] - 91.73) < 2 and abs(found["ece15"] - 5.32) < 2
 
 
+@pytest.mark.slow
 def test_the_fixed_network_against_plain_loops(shared: Path, shared_data, tmp_path: Path) -> None:
     """25 real images, one by one: FGSM, PGD and two corruptions by loops that share nothing with the suite
     but `corrupt`, whose formulas have tests of their own; top-1 and ECE by torchmetrics."""

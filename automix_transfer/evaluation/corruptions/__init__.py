@@ -1,5 +1,4 @@
-"""The corruptions of CIFAR-C and ImageNet-C (Hendrycks and Dietterich, 2019), made here: 15, and 4 more for
-validation.
+"""The corruptions of CIFAR-C and ImageNet-C (Hendrycks and Dietterich, 2019): 15, and 4 for validation.
 
 `corrupt` applies one of them at one of five severities to a batch. Every random number derives from (seed,
 name, severity, index of the image), so an image's corruption does not depend on its batch. The parameters are
@@ -134,8 +133,7 @@ STANDARD = NAMES[:15]
 def corrupt(
     images: NDArray[np.uint8], name: str, severity: int, indices: Sequence[int], seed: int = 0
 ) -> NDArray[np.uint8]:
-    """Images (N, H, W, 3) uint8 under corruption ``name`` at ``severity`` 1 to 5; ``indices`` (N,) say which
-    images they are.
+    """Images (N, H, W, 3) uint8, of ``indices`` (N,), under corruption ``name`` at ``severity`` 1 to 5.
 
     Raises:
         UserError: an unknown corruption or severity.

@@ -1,5 +1,7 @@
-"""Blur of a lens, of frosted glass, of motion and of zooming. Images (N, H, W, 3) in [0, 1], one generator an
-image."""
+"""Blur of a lens, of frosted glass, of motion and of zooming.
+
+Images (N, H, W, 3) in [0, 1], one generator an image.
+"""
 
 from __future__ import annotations
 
@@ -60,16 +62,14 @@ def disk(radius: float, soften: float) -> Floats:
 
 
 def motion_blur(images: Floats, parameters: tuple[float, float], rngs: Generators) -> Floats:
-    """(radius, σ): half a Gaussian of 2·radius + 1 pixels along a direction within 45 degrees of the
-    horizontal."""
+    """(radius, σ): half a Gaussian of 2·radius + 1 pixels, within 45 degrees of the horizontal."""
     return np.stack(
         [along(image, *parameters, rng.uniform(-45, 45)) for image, rng in zip(images, rngs, strict=True)]
     )
 
 
 def along(image: Floats, radius: float, sigma: float, degrees: float) -> Floats:
-    """``image`` (H, W) or (H, W, 3) blurred from each pixel in one direction, as ImageMagick does it; border
-    pixels go on beyond it."""
+    """``image`` (H, W) or (H, W, 3) blurred in one direction as by ImageMagick, border pixels repeated."""
     steps = np.arange(2 * int(np.ceil(radius)) + 1)
     weights = np.exp(-0.5 * (steps / sigma) ** 2)
     angle = np.deg2rad(degrees)
@@ -85,8 +85,7 @@ def zoom_blur(images: Floats, factors: Sequence[float], rngs: Generators) -> Flo
 
 
 def enlarged(images: Floats, factor: float) -> Floats:
-    """The centre of images (N, H, W, ...) enlarged by ``factor`` ≥ 1 to (N, H, W, ...), linearly: a product
-    for each dimension."""
+    """The centre of images (N, H, W, ...) enlarged linearly by ``factor`` ≥ 1, one product a dimension."""
     for axis in (1, 2):
         images = np.moveaxis(
             np.tensordot(images, enlarging(images.shape[axis], factor), axes=(axis, 1)), -1, axis
@@ -95,8 +94,7 @@ def enlarged(images: Floats, factor: float) -> Floats:
 
 
 def enlarging(length: int, factor: float) -> Floats:
-    """(length, length) weights of the pixels of a row in the row enlarged; first and last pixel of the part
-    that is cut stay such."""
+    """(length, length) weights of a row's pixels in the enlarged row; the cut part's ends stay ends."""
     side = int(np.ceil(length / factor))
     large = max(round(side * factor), length)
     start, trim = (length - side) // 2, (large - length) // 2

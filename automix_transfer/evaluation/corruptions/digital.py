@@ -1,5 +1,7 @@
-"""Contrast, brightness, saturation, elastic distortion, pixelation and JPEG. Images (N, H, W, 3) in [0, 1],
-one generator an image."""
+"""Contrast, brightness, saturation, elastic distortion, pixelation and JPEG.
+
+Images (N, H, W, 3) in [0, 1], one generator an image.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +65,11 @@ def jpeg_compression(images: Floats, quality: int, rngs: Generators) -> Floats:
 
 
 def elastic_transform(images: Floats, parameters: tuple[float, float, float], rngs: Generators) -> Floats:
-    """(strength, σ, shift) in sides of the image: three points move by up to ``shift`` and the image with
-    them; then every pixel moves by noise in [-1, 1] that is smoothed with σ and multiplied by ``strength``."""
+    """(strength, σ, shift) in sides of the image: an affine shift of three points, then smoothed noise.
+
+    The points move by up to ``shift``; the noise in [-1, 1] is smoothed with σ and multiplied by
+    ``strength``.
+    """
     side = images.shape[1]
     strength, sigma, shift = (side * value for value in parameters)
     return np.stack(

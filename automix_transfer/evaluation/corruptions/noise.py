@@ -1,4 +1,7 @@
-"""Noise of a camera: Gaussian, shot, impulse, speckle. Images (N, H, W, 3) in [0, 1], one generator an image."""
+"""Noise of a camera: Gaussian, shot, impulse, speckle.
+
+Images (N, H, W, 3) in [0, 1], one generator an image.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ GRAY = np.array([0.299, 0.587, 0.114])
 
 
 def fog(images: Floats, parameters: tuple[float, float], rngs: Generators) -> Floats:
-    """(thickness, roughness's decay): a plasma fractal added, then scaled so that the brightest value stays."""
+    """(thickness, roughness's decay): adds a plasma fractal, scaled so that the brightest value stays."""
     thickness, decay = parameters
     brightest = images.max(axis=(1, 2, 3), keepdims=True)
     clouds = plasma(images.shape[1:3], decay, rngs)[..., None]
@@ -23,8 +23,7 @@ def fog(images: Floats, parameters: tuple[float, float], rngs: Generators) -> Fl
 
 
 def plasma(size: tuple[int, int], decay: float, rngs: Generators) -> Floats:
-    """(N, H, W) clouds from 0 to 1 by the diamond-square algorithm on a torus: noise of amplitude 100², over
-    ``decay``² each octave."""
+    """(N, H, W) clouds in [0, 1]: diamond-square on a torus, noise of 100², over ``decay``² an octave."""
     side = 1 << (max(size) - 1).bit_length()
     grid = np.zeros((len(rngs), side, side))
     step, wibble = side, 100.0
@@ -50,9 +49,11 @@ def plasma(size: tuple[int, int], decay: float, rngs: Generators) -> Floats:
 
 
 def frost(images: Floats, parameters: tuple[float, float], rngs: Generators) -> Floats:
-    """(share of the image, share of the frost). The published frost is cut from photographs; this one is
-    rendered: ridges of a plasma fractal, streaked along one direction, bluish white on dark. Its accuracies
-        are not comparable with published ones."""
+    """(share of the image, share of the frost), the frost rendered instead of cut from photographs.
+
+    Ridges of a plasma fractal, streaked along one direction, bluish white on dark; accuracies are not
+    comparable with published ones.
+    """
     clouds = plasma(images.shape[1:3], 1.3, rngs)
     ridges = (1 - np.abs(2 * clouds - 1)) ** 3
     reach = max(3, images.shape[1] // 10)
@@ -64,8 +65,10 @@ def frost(images: Floats, parameters: tuple[float, float], rngs: Generators) -> 
 
 
 def snow(images: Floats, parameters: tuple[float, ...], rngs: Generators) -> Floats:
-    """(mean, std, zoom, threshold, radius, σ, share): flakes are enlarged noise above a threshold, blurred as
-    they fall; the image keeps ``share`` beside a whitened one."""
+    """(mean, std, zoom, threshold, radius, σ, share): flakes over a whitened image that keeps ``share``.
+
+    Flakes are enlarged noise above a threshold, blurred as they fall.
+    """
     mean, std, factor, threshold, radius, sigma, share = parameters
     flakes = enlarged(np.stack([rng.normal(mean, std, images.shape[1:3]) for rng in rngs]), factor)
     flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
@@ -77,8 +80,10 @@ def snow(images: Floats, parameters: tuple[float, ...], rngs: Generators) -> Flo
 
 
 def spatter(images: Floats, parameters: tuple[float, ...], rngs: Generators) -> Floats:
-    """(mean, std, σ, threshold, strength, mud): drops where smoothed noise exceeds a threshold; water (0)
-    shines at its edges, mud (1) covers."""
+    """(mean, std, σ, threshold, strength, mud): drops of water (mud = 0) or of mud (1).
+
+    Drops lie where smoothed noise exceeds a threshold; water shines at its edges, mud covers.
+    """
     mean, std, sigma, threshold, strength, mud = parameters
     drops = gaussian_filter(
         np.stack([rng.normal(mean, std, images.shape[1:3]) for rng in rngs]),

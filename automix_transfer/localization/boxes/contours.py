@@ -1,5 +1,4 @@
-"""The OpenCV engine: contours of every distinct mask of a grey map. Slower than `component_tree`, the same
-bits, no compiler."""
+"""The OpenCV engine: contours of every mask; slower than `component_tree`, the same bits, no compiler."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ def best_iou(grey: NDArray[np.uint8], true_boxes: NDArray[np.float64]) -> NDArra
 
 
 def pairwise_iou(predicted: NDArray, true_boxes: NDArray) -> NDArray[np.float64]:
-    """(P, N) inclusive IoU of (P, 4) and (N, 4) boxes x0, y0, x1, y1, in float64."""
+    """(P, N) inclusive IoU (a side is end - start + 1) of (P, 4) and (N, 4) boxes x0, y0, x1, y1."""
     a, b = np.asarray(predicted, dtype=np.float64)[:, None], np.asarray(true_boxes, dtype=np.float64)[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
     overlap = np.maximum(0, sides[..., 0]) * np.maximum(0, sides[..., 1])
@@ -43,8 +42,7 @@ def pairwise_iou(predicted: NDArray, true_boxes: NDArray) -> NDArray[np.float64]
 
 
 def _distinct_masks(grey: NDArray[np.uint8]) -> Iterator[tuple[int, int, tuple]]:
-    """Runs of slots with the same non-empty mask, and its contours: (first slot, one past the last,
-    contours)."""
+    """Runs of slots with the same non-empty mask: (first slot, one past the last, contours)."""
     start = 0
     for value in np.unique(grey).tolist():  # the mask of slots `start`..`value` is grey >= value
         mask = (grey >= value).astype(np.uint8)
@@ -53,7 +51,6 @@ def _distinct_masks(grey: NDArray[np.uint8]) -> Iterator[tuple[int, int, tuple]]
 
 
 def _box(contour: NDArray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """x, y, x + w, y + h of a contour, the end clipped to the last pixel: one too far except at the frame, as
-    in the reference."""
+    """x, y, x + w, y + h, clipped to the last pixel: one too far except at the frame, as in the reference."""
     x, y, width, height = cv2.boundingRect(contour)
     return x, y, min(x + width, shape[1] - 1), min(y + height, shape[0] - 1)

@@ -1,11 +1,9 @@
-"""Boxes of a score map at every threshold, and their IoU with the true boxes, by the reference evaluator's
-conventions.
+"""Boxes of a score map at every threshold, and their IoU with the true boxes, as the reference counts.
 
 A map in [0, 1] becomes 8-bit grey by truncation; threshold t cuts it at T = int(t · grey.max()) and keeps
-``grey > T``. So there are
-at most 257 different masks, *slots* here: slot s stands for T = s - 1, slot 0 for "everything" (a negative
-threshold), slot 256 for "nothing". Whatever the number of thresholds, the work is done once a slot, and a
-curve over thresholds is a look-up.
+``grey > T``. So there are at most 257 different masks, *slots* here: slot s stands for T = s - 1, slot 0 for
+"everything" (a negative threshold), slot 256 for "nothing". Whatever the number of thresholds, the work is
+done once a slot, and a curve over thresholds is a look-up.
 
 Two engines give the same bits: `component_tree` (numba, one pass for all slots) and `contours` (OpenCV, one
 call a distinct mask).
@@ -20,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from automix_transfer.errors import UserError
 from automix_transfer.localization.boxes import contours
+from automix_transfer.localization.boxes.contours import SLOTS, pairwise_iou
 
 component_tree: Any
 try:
@@ -27,7 +26,16 @@ try:
 except ImportError:  # numba is missing: slower, same bits
     component_tree = None
 
-SLOTS = 257
+__all__ = [
+    "SLOTS",
+    "ScoreMapError",
+    "best_iou",
+    "iou_curve",
+    "largest_boxes",
+    "pairwise_iou",
+    "quantize",
+    "slots",
+]
 
 
 class ScoreMapError(UserError, ValueError):
@@ -37,8 +45,7 @@ class ScoreMapError(UserError, ValueError):
 def iou_curve(
     score_map: ArrayLike, boxes: ArrayLike, thresholds: ArrayLike, all_contours: bool
 ) -> NDArray[np.float64]:
-    """Best IoU between predicted and true boxes at every threshold, the core of MaxBoxAcc and MaxBoxAccV2
-    (Table 8).
+    """Best IoU of predicted and true boxes at every threshold, for MaxBoxAcc and MaxBoxAccV2 (Table 8).
 
     Args:
         score_map: (H, W) in [0, 1].
@@ -55,11 +62,10 @@ def iou_curve(
     """
     grey = quantize(score_map)
     true_boxes = check_boxes(boxes)
-    curve = (
-        best_iou(grey, true_boxes)
-        if all_contours
-        else pairwise_iou(largest_boxes(grey), true_boxes).max(axis=1)
-    )
+    if all_contours:
+        curve = best_iou(grey, true_boxes)
+    else:
+        curve = pairwise_iou(largest_boxes(grey), true_boxes).max(axis=1)
     return curve[slots(thresholds, int(grey.max()))]
 
 
@@ -109,8 +115,7 @@ def check_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
 
 
 def slots(thresholds: ArrayLike, peak: int) -> NDArray[np.int64]:
-    """(T,) slots of thresholds t on a grey map whose maximum is ``peak``: int(t · peak) + 1 in float64,
-    clipped to 0..256.
+    """(T,) slots of thresholds t on a grey map of maximum ``peak``: int(t · peak) + 1, clipped to 0..256.
 
     Raises:
         ScoreMapError: a threshold is NaN or infinite, or they are not a sequence.
@@ -126,21 +131,10 @@ def slots(thresholds: ArrayLike, peak: int) -> NDArray[np.int64]:
 
 
 def largest_boxes(grey: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(257, 4) box of the contour of largest polygon area at every slot (V1); [0, 0, 0, 0] where the mask is
-    empty."""
-    if component_tree is not None:
-        return component_tree.largest_boxes(grey)
-    return contours.largest_boxes(grey)
+    """(257, 4) box of the contour of largest area at every slot (V1), zeros where the mask is empty."""
+    return (component_tree or contours).largest_boxes(grey)
 
 
 def best_iou(grey: NDArray[np.uint8], true_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(257,) best IoU of any outer or hole contour's box with any of the (N, 4) true boxes, at every slot
-    (V2)."""
-    if component_tree is not None:
-        return component_tree.best_iou(grey, true_boxes)
-    return contours.best_iou(grey, true_boxes)
-
-
-def pairwise_iou(predicted: NDArray, true_boxes: NDArray) -> NDArray[np.float64]:
-    """(P, N) inclusive IoU (each side is end - start + 1) of (P, 4) and (N, 4) boxes x0, y0, x1, y1."""
-    return contours.pairwise_iou(predicted, true_boxes)
+    """(257,) best IoU of any outer or hole contour's box with any of the (N, 4) true boxes (V2)."""
+    return (component_tree or contours).best_iou(grey, true_boxes)

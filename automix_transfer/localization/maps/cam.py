@@ -1,5 +1,4 @@
-"""Class maps of an encoder, in one pass with the classification: CAM, Grad-CAM, Grad-CAM++, LayerCAM and
-Score-CAM.
+"""Class maps in one pass with the logits: CAM, Grad-CAM, Grad-CAM++, LayerCAM, Score-CAM.
 
 A network that ends in global average pooling and a linear classifier scores class c by the mean over places
 of ``weight[c] · feature``; without the mean that is a map of evidence (CAM), which the reference uses. The
@@ -76,14 +75,12 @@ class ClassActivation:
         if output_stride is not None and self.stride != output_stride:
             raise UserError(
                 f"{type(encoder).__name__} reaches an output stride of {self.stride}, not {output_stride}, "
-                f"at {image_size} px; "
-                "choose another output stride or leave it out"
+                f"at {image_size} px; choose another output stride or leave it out"
             )
 
     @torch.no_grad()
     def __call__(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Maps (N, h, w) of ``labels`` (N,), or of the predicted classes, and logits (N, K) of ``images`` (N,
-        3, H, W); float32."""
+        """Maps (N, h, w) of ``labels`` (N,) or of the predicted classes, and logits (N, K); float32."""
         found: list[Tensor] = []
         formula = GRADIENT_FORMULAS.get(self.method)
         layer = self.encoder.get_submodule(self.layer)
@@ -108,9 +105,12 @@ class ClassActivation:
         ), logits
 
     def _score_cam(self, image: Tensor, features: Tensor, label: Tensor) -> Tensor:
-        """(h, w) map of one image: a channel weighs the softmax over channels of the class's score when the
-        image is masked by the channel (resized, scaled to [0, 1]); the score of the unmasked baseline, which
-        the paper subtracts, cancels (Wang et al. 2020)."""
+        """(h, w) Score-CAM map of one image.
+
+        A channel weighs the softmax over channels of the class's score when the image is masked by the
+        channel (resized, scaled to [0, 1]); the score of the unmasked baseline, which the paper subtracts,
+        cancels (Wang et al. 2020).
+        """
         low, high = features.amin((1, 2)), features.amax((1, 2))
         live = (high > low).nonzero().flatten()  # a constant channel masks nothing
         scores = torch.full((len(features),), -torch.inf, device=features.device)

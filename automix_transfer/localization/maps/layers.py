@@ -21,8 +21,7 @@ REMEDY = "choose --method gradcam, gradcam++, layercam or scorecam, which take a
 
 @dataclass(frozen=True)
 class MapLayer:
-    """A layer whose output is a feature map: (N, C, h, w), (N, h, w, C) or tokens (N, prefix + h·w, C), for
-    square images.
+    """A layer with a map (N, C, h, w), (N, h, w, C) or tokens (N, prefix + h·w, C), for square images.
 
     Attributes:
         name: of the submodule.
@@ -72,21 +71,20 @@ def linear_map_layer(encoder: nn.Module, classifier: nn.Linear, image_size: int)
     if fitting:
         raise UserError(
             f"{type(encoder).__name__}'s classifier reads a map of a single cell at {image_size} px, which "
-            "cannot localize: "
-            "set a larger --image-size or a smaller --output-stride; if the network has layers between "
-            "pooling and classifier, " + REMEDY
+            "cannot localize: set a larger --image-size or a smaller --output-stride; if the network has "
+            "layers between pooling and classifier, " + REMEDY
         )
     raise UserError(
         f"{type(encoder).__name__}'s classifier does not read the spatial mean of a feature map (a class "
-        "token, or a "
-        f"layer lies between pooling and classifier), so it has no CAM; {REMEDY}"
+        f"token, or a layer lies between pooling and classifier), so it has no CAM; {REMEDY}"
     )
 
 
 def gradient_map_layer(encoder: nn.Module, image_size: int, name: str | None = None) -> MapLayer:
-    """The layer that Grad-CAM and its kin read: ``name``, or CAM's, or the last stage; where only a class
-    token leaves the last block of a vision transformer, no gradient reaches that block's patches, and what
-    goes into it is taken (its ``norm1``).
+    """The layer that Grad-CAM and its kin read: ``name``, or CAM's, or the last stage.
+
+    Where only a class token leaves the last block of a vision transformer, no gradient reaches that block's
+    patches, and what goes into it is taken (its ``norm1``).
 
     Raises:
         UserError: no such layer, no map, a map of a single cell, or one that the scores do not depend on.
@@ -120,15 +118,16 @@ def gradient_map_layer(encoder: nn.Module, image_size: int, name: str | None = N
             reason = "the scores do not depend on its places"
     raise UserError(
         f"{type(encoder).__name__}'s layer '{names[-1]}' gives no map ({reason}); name an earlier one with "
-        "--map-layer, or "
-        "set a larger --image-size"
+        "--map-layer, or set a larger --image-size"
     )
 
 
 def keep_leaf(found: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    """A forward hook for a pass under ``no_grad`` that records gradients from this layer on: its output goes
-    on as a leaf, kept in ``found``. So nothing is stored of the layers before it, and a backward pass stops
-    at it."""
+    """A forward hook for a pass under ``no_grad`` that records gradients from this layer on.
+
+    Its output goes on as a leaf, kept in ``found``, so nothing is stored of the layers before it, and a
+    backward pass stops at it.
+    """
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         torch.set_grad_enabled(True)  # until the surrounding no_grad ends
@@ -153,8 +152,8 @@ def run_on_noise(encoder: nn.Module, image_size: int, hooks: list[Any]) -> Tenso
         return encoder(noise)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
-            f"{type(encoder).__name__} does not run on {image_size} px images ({first_line(error)}); "
-            "set --image-size"
+            f"{type(encoder).__name__} does not run on {image_size} px images ({first_line(error)}); set "
+            "--image-size"
         ) from error
     finally:
         for hook in hooks:

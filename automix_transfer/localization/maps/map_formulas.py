@@ -1,10 +1,8 @@
-"""Maps of evidence for one class from a feature map and, but for CAM, the gradient of the class's score to
-it: (N, C, h, w) -> (N, h, w).
+"""Maps of evidence for a class from features and gradients of its score, (N, C, h, w) -> (N, h, w).
 
 Each keeps the sign of its source: CAM is not rectified (the reference's convention), the others are. Factors
-that are the same for a whole
-map are left out, because maps are divided by their maximum: the exp(score) of Grad-CAM++'s derivation is such
-a factor.
+of a whole map, such as the exp(score) of Grad-CAM++'s derivation, are left out: maps are divided by their
+maximum.
 """
 
 from __future__ import annotations
@@ -14,25 +12,21 @@ from torch import Tensor
 
 
 def cam(features: Tensor, weights: Tensor) -> Tensor:
-    """Mean over channels of weight · feature, ``weights`` (N, C): the classifier's row of the class (Zhou et
-    al. 2016)."""
+    """Mean over channels of weight · feature; ``weights`` (N, C) of the class (Zhou et al. 2016)."""
     return torch.einsum("nchw,nc->nhw", features, weights) / features.shape[1]
 
 
 def gradcam(features: Tensor, gradients: Tensor) -> Tensor:
-    """A channel weighs the mean of its gradient (Selvaraju et al. 2017); with a linear head after pooling
-    this is CAM, rectified."""
+    """A channel weighs its mean gradient: CAM, rectified, for a linear head (Selvaraju et al. 2017)."""
     return torch.einsum("nchw,nc->nhw", features, gradients.mean((2, 3))).relu()
 
 
 def gradcam_plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
-    """A place of gradient g weighs α = g² / (2g² + g³ · Σ feature), a channel Σ α · relu(g) (Chattopadhyay et
-    al. 2018)."""
+    """A place weighs α = g² / (2g² + g³ · Σ feature), a channel Σ α · relu(g) (Chattopadhyay et al. 2018)."""
     square = gradients.square()
     below = 2 * square + square * gradients * features.sum((2, 3), keepdim=True)
-    alpha = torch.where(
-        below != 0, square / torch.where(below != 0, below, torch.ones_like(below)), torch.zeros_like(below)
-    )
+    safe = torch.where(below != 0, below, torch.ones_like(below))
+    alpha = torch.where(below != 0, square / safe, torch.zeros_like(below))
     return torch.einsum("nchw,nc->nhw", features, (alpha * gradients.relu()).sum((2, 3))).relu()
 
 

@@ -1,5 +1,4 @@
-"""Where score maps come from: an encoder's class maps, or a folder of files. Both offer what `pipeline` and
-the page of overlays need."""
+"""Where score maps come from: an encoder's class maps, or a folder of files."""
 
 from __future__ import annotations
 
@@ -60,17 +59,12 @@ class EncoderMaps:
     ) -> None:
         if cam_class not in CAM_CLASSES:
             raise UserError(f"cam_class '{cam_class}' is unknown; choose {' or '.join(CAM_CLASSES)}")
-        self.info, self.image_size, self.map_size, self.batch_size, self.device = (
-            info,
-            image_size,
-            map_size,
-            batch_size,
-            device,
-        )
+        self.info, self.image_size, self.map_size = info, image_size, map_size
+        self.batch_size, self.device = batch_size, device
         self.predicted = cam_class == "predicted"
         # Channels last: a third faster on CPUs for networks of depthwise convolutions (tf_efficientnet_lite0:
-        # 14.5 for 10.6 images/s)
-        encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        # 14.5 for 10.6 images/s); torch's stubs lack it
+        encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.activation = ClassActivation(encoder, image_size, output_stride, method, layer)
         self.about: dict[str, Any] = {
             "encoder": info.name,
@@ -95,15 +89,13 @@ class EncoderMaps:
         if not self.predicted and not fits:
             raise UserError(
                 f"encoder '{self.info.name}' was trained for {labels} classes, but the data set has "
-                f"{classes}; give a "
-                "checkpoint of this data set, or set --cam-class predicted to localize with the class the "
-                "encoder sees"
+                f"{classes}; give a checkpoint of this data set, or set --cam-class predicted to localize "
+                "with the class the encoder sees"
             )
         return {}
 
     def produce(self, target_set: TargetSet, todo: list[int], pool: ThreadPoolExecutor) -> Iterator[Item]:
-        """Raw maps and the first classes (None where the encoder's classes are others) of the images
-        ``todo``."""
+        """Raw maps and first classes (None where the encoder's are others) of the images ``todo``."""
         targets = target_set.targets
         batches = [todo[start : start + self.batch_size] for start in range(0, len(todo), self.batch_size)]
         for batch, images in _prefetch(
@@ -157,8 +149,7 @@ class FolderMaps:
         self.about: dict[str, Any] = {"scoremaps": str(root), "map_size": map_size, "raw_maps": raw}
 
     def check(self, target_set: TargetSet) -> dict[str, Any]:
-        """Sizes and times of all files, which evaluation depends on; raises `UserError` for missing or
-        malformed maps: all are looked at."""
+        """Sizes and times of all files, which are all looked at; raises `UserError` where one does not do."""
         if not self.root.is_dir():
             raise UserError(
                 f"score map folder {self.root} does not exist; give the folder that holds <image id>.npy"
@@ -175,15 +166,11 @@ class FolderMaps:
         return {"files": [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths)]}
 
     def notes(self, target_set: TargetSet) -> list[str]:
-        """Maps of other images, which are left aside: often another split's, sometimes a sign of the wrong
-        metadata."""
+        """How many maps of other images there are: another split's, or a sign of the wrong metadata."""
         wanted = {maps.map_path(self.root, target.image_id) for target in target_set.targets}
         others = sum(path not in wanted for path in self.root.rglob("*.npy"))
-        return (
-            [f"{others:,} score maps in {self.root} are of images that {target_set.name} does not name"]
-            if others
-            else []
-        )
+        about = f"{others:,} score maps in {self.root} are of images that {target_set.name} does not name"
+        return [about] if others else []
 
     def produce(self, _target_set: TargetSet, todo: list[int], _pool: ThreadPoolExecutor) -> Iterator[Item]:
         """Nothing yet: files are read where they are measured."""

@@ -12,8 +12,7 @@ OUTPUT_STRIDES = (32, 16, 8)
 
 @torch.no_grad()
 def set_output_stride(encoder: nn.Module, image_size: int, output_stride: int) -> nn.Module:
-    """Set to 1 every stride of 2 that would coarsen the map beyond ``output_stride`` pixels a cell, in place;
-    dilation stays.
+    """Set to 1 every stride that would coarsen the map beyond ``output_stride``, in place; dilation stays.
 
     Raises:
         UserError: the stride is not 32, 16 or 8, or the encoder has a strided layer of another kind.
@@ -52,17 +51,12 @@ def set_output_stride(encoder: nn.Module, image_size: int, output_stride: int) -
         else:
             raise UserError(
                 f"{type(encoder).__name__}'s layer '{name}' ({type(module).__name__}) has a stride that "
-                "cannot be removed; "
-                "leave the output stride as it is"
+                "cannot be removed; leave the output stride as it is"
             )
     return encoder
 
 
 def _stride(module: nn.Module) -> int:
-    stride = (
-        getattr(module, "stride", 1)
-        if not isinstance(module, nn.Sequential) and not list(module.children())
-        else 1
-    )
+    stride = 1 if list(module.children()) else getattr(module, "stride", 1)
     stride = stride[0] if isinstance(stride, tuple) else stride
     return stride if isinstance(stride, int) else 1

@@ -1,5 +1,4 @@
-"""From records of boxes to numbers: MaxBoxAcc, MaxBoxAccV2, localization at a threshold, baselines, classes,
-and why images were missed."""
+"""From records of boxes to numbers: accuracies, localization, baselines, classes, why images were missed."""
 
 from __future__ import annotations
 
@@ -19,9 +18,9 @@ from automix_transfer.localization.scores.breakdown import KINDS, kind_of
 from automix_transfer.localization.scores.metrics import (
     V1_DELTA,
     V2_DELTAS,
-    BoxAccuracy,
     MaxBoxAcc,
     MaxBoxAccV2,
+    about_thresholds,
 )
 from automix_transfer.localization.targets import TargetSet
 
@@ -30,8 +29,11 @@ V1 = "MaxBoxAcc"
 
 @dataclass
 class BoxImage:
-    """One image at the run's threshold: box in pixels of the map and IoU of the largest contour, the best IoU
-    of any threshold, the best IoU of all contours, and its kind (see `breakdown`)."""
+    """One image at the run's threshold.
+
+    Box (pixels of the map) and IoU of the largest contour, its best IoU at any threshold, the best IoU of all
+    contours, and the kind of error (see `breakdown`).
+    """
 
     image_id: str
     label: int
@@ -50,16 +52,12 @@ class BoxImage:
 
     def row(self) -> dict[str, Any]:
         """Its line of the CSV."""
-        x0, y0, x1, y1 = self.box
         return {
             "image_id": self.image_id,
             "label": self.label,
             "predicted": "" if self.predicted is None else self.predicted,
             "iou": f"{self.iou:.6f}",
-            "x0": x0,
-            "y0": y0,
-            "x1": x1,
-            "y1": y1,
+            **dict(zip(("x0", "y0", "x1", "y1"), self.box, strict=True)),
             "best_iou": f"{self.best_iou:.6f}",
             "iou_all_contours": f"{self.iou_all_contours:.6f}",
             "error": self.error,
@@ -90,20 +88,18 @@ class BoxResults:
         for record, target in zip(self.records, self.target_set.targets, strict=True):
             peak = int(record["peak"])
             slot = int(slots([at], peak)[0])
-            predicted = int(record["top"][0])
+            predicted = None if record["top"][0] < 0 else int(record["top"][0])
             true_boxes = self.task.true_boxes(target)
-            kind = kind_of(
-                record["boxes"][slot], true_boxes, None if predicted < 0 else predicted == target.label
-            )
+            right = None if predicted is None else predicted == target.label
             yield BoxImage(
                 target.image_id,
                 target.label,
-                None if predicted < 0 else predicted,
+                predicted,
                 float(record["largest"][slot]),
                 tuple(record["boxes"][slot].tolist()),
                 float(record["largest"][slots(self.thresholds, peak)].max()),
                 float(record["all"][slot]),
-                kind,
+                kind_of(record["boxes"][slot], true_boxes, right),
                 true_boxes.astype(int).tolist(),
             )
 
@@ -126,7 +122,6 @@ def summarize_boxes(
         chosen: results of another split, at whose best thresholds this one is reported too.
         about: settings, copied into the summary.
     """
-    thresholds = np.asarray(thresholds, dtype=np.float64)
     v1, v2, zero_maps = MaxBoxAcc(thresholds), MaxBoxAccV2(thresholds), 0
     for record in records:
         used = slots(thresholds, int(record["peak"]))
@@ -139,11 +134,8 @@ def summarize_boxes(
     }
     other = chosen.summary["best_thresholds"] if chosen is not None else best
     fixed = other[V1] if threshold is None else float(threshold)
-    center, full = _baselines(target_set, task, thresholds)
     summary: dict[str, Any] = {
-        V1: v1.value,
-        "MaxBoxAccV2": v2.value,
-        "per_delta": _per_delta(v2),
+        **_accuracies(v1, v2),
         "best_threshold": best[V1],
         "best_thresholds": best,
         "localization_threshold": fixed,
@@ -154,24 +146,18 @@ def summarize_boxes(
     results = BoxResults(summary, thresholds, curves, records, target_set, task, chosen)
     summary |= _localization(results)
     summary |= {
-        "center_box": center,
-        "full_image": full,
+        **_baselines(target_set, task, thresholds),
         "n_images": len(records),
         "n_classes": len(target_set.classes),
         "zero_maps": int(zero_maps),
         **(about or {}),
-        "thresholds": {
-            "first": float(thresholds[0]),
-            "last": float(thresholds[-1]),
-            "count": len(thresholds),
-        },
+        "thresholds": about_thresholds(thresholds),
     }
     return results
 
 
 def _localization(results: BoxResults) -> dict[str, Any]:
-    """GT-known, top-1 and top-5 localization at one threshold, classification accuracy, both a class, and the
-    error breakdown."""
+    """GT-known, top-1 and top-5 localization, accuracy, the same by class, and the kinds of errors."""
     classes, records = results.target_set.classes, results.records
     # images, hits, class right, both, class in the top 5, both
     counts = np.zeros((len(classes), 6), dtype=np.int64)
@@ -206,10 +192,8 @@ def _at_thresholds(records: Records, chosen: BoxResults) -> dict[str, Any]:
     for record in records:
         for name, threshold in at.items():
             slot = slots([threshold], int(record["peak"]))[0]
-            iou, delta = (
-                (record["largest"][slot], V1_DELTA) if name == V1 else (record["all"][slot], float(name))
-            )
-            hits[name] += int(iou >= delta)
+            hit = record["largest"][slot] >= V1_DELTA if name == V1 else record["all"][slot] >= float(name)
+            hits[name] += int(hit)
     shares = {name: count * 100.0 / len(records) for name, count in hits.items()}
     per_delta = {str(delta): shares[str(delta)] for delta in V2_DELTAS}
     return {
@@ -222,32 +206,21 @@ def _at_thresholds(records: Records, chosen: BoxResults) -> dict[str, Any]:
     }
 
 
-def _baselines(
-    target_set: TargetSet, task: BoxTask, thresholds: NDArray[np.float64]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The centre box, whose size the threshold chooses, and the box of the whole image, evaluated like a
-    method."""
+def _baselines(target_set: TargetSet, task: BoxTask, thresholds: NDArray[np.float64]) -> dict[str, Any]:
+    """The centre box, whose size the threshold chooses, and the whole image, evaluated like a method."""
     grey = quantize(maps.gaussian_map(task.map_size))
     boxes, used = largest_boxes(grey), slots(thresholds, int(grey.max()))
     whole = np.array([[0, 0, task.map_size - 1, task.map_size - 1]])
-    center, full = (
-        (MaxBoxAcc(thresholds), MaxBoxAccV2(thresholds)),
-        (MaxBoxAcc(thresholds[:1]), MaxBoxAccV2(thresholds[:1])),
-    )
+    center = MaxBoxAcc(thresholds), MaxBoxAccV2(thresholds)
+    full = MaxBoxAcc(thresholds[:1]), MaxBoxAccV2(thresholds[:1])
     for target in target_set.targets:
         true_boxes = task.true_boxes(target)
-        curve, constant = (
-            pairwise_iou(boxes, true_boxes).max(axis=1)[used],
-            pairwise_iou(whole, true_boxes).max(axis=1),
-        )
-        for accuracies, values in ((center, curve), (full, constant)):
-            for accuracy in accuracies:
-                accuracy.add(values)
-    found = [
-        {V1: v1.value, "MaxBoxAccV2": v2.value, "per_delta": _per_delta(v2)} for v1, v2 in (center, full)
-    ]
-    return found[0], found[1]
+        for accuracy in center:
+            accuracy.add(pairwise_iou(boxes, true_boxes).max(axis=1)[used])
+        for accuracy in full:
+            accuracy.add(pairwise_iou(whole, true_boxes).max(axis=1))
+    return {"center_box": _accuracies(*center), "full_image": _accuracies(*full)}
 
 
-def _per_delta(accuracy: BoxAccuracy) -> dict[str, float]:
-    return {str(delta): accuracy.best(delta)[0] for delta in accuracy.deltas}
+def _accuracies(v1: MaxBoxAcc, v2: MaxBoxAccV2) -> dict[str, Any]:
+    return {V1: v1.value, "MaxBoxAccV2": v2.value, "per_delta": {str(d): v2.best(d)[0] for d in v2.deltas}}

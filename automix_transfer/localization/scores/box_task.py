@@ -1,5 +1,4 @@
-"""What an image with true boxes contributes: its predicted boxes and their IoU at all 257 slots, for
-MaxBoxAcc and MaxBoxAccV2."""
+"""What an image with true boxes contributes: its predicted boxes and their IoU at all 257 slots."""
 
 from __future__ import annotations
 

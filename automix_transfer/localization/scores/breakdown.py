@@ -25,8 +25,7 @@ SEVERAL, PART, LARGE = 0.3, 0.5, 0.7
 
 
 def kind_of(predicted: NDArray, true_boxes: NDArray, class_right: bool | None) -> str:
-    """The kind of one image: ``predicted`` box (4,), ``true_boxes`` (N, 4), whether the class is right (None:
-    unknown)."""
+    """The kind of an image from its ``predicted`` box (4,), ``true_boxes`` (N, 4) and ``class_right``."""
     if class_right is False:
         return "class wrong"
     p, b = np.asarray(predicted, dtype=np.float64), np.asarray(true_boxes, dtype=np.float64)
@@ -34,10 +33,8 @@ def kind_of(predicted: NDArray, true_boxes: NDArray, class_right: bool | None) -
         return "right"
     sides = np.maximum(np.minimum(p[2:], b[:, 2:]) - np.maximum(p[:2], b[:, :2]) + 1, 0)
     overlap = sides.prod(axis=1)
-    of_true, of_predicted = (
-        overlap / (b[:, 2:] - b[:, :2] + 1).prod(axis=1),
-        overlap / (p[2:] - p[:2] + 1).prod(),
-    )
+    of_true = overlap / (b[:, 2:] - b[:, :2] + 1).prod(axis=1)
+    of_predicted = overlap / (p[2:] - p[:2] + 1).prod()
     if (of_true > SEVERAL).sum() >= 2:
         return "several objects"
     if of_predicted.max() > PART:

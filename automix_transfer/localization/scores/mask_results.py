@@ -14,14 +14,14 @@ from automix_transfer.localization.boxes.iou_curve import ScoreMapError
 from automix_transfer.localization.maps import score_maps as maps
 from automix_transfer.localization.records import Records
 from automix_transfer.localization.scores.mask_task import MaskTask
+from automix_transfer.localization.scores.metrics import about_thresholds
 from automix_transfer.localization.scores.pxap import PxAP, pixel_counts, read_mask
 from automix_transfer.localization.targets import TargetSet
 
 
 @dataclass
 class MaskImage:
-    """One image: the average precision of its own pixels in percent (NaN without an object pixel), and what
-    is counted."""
+    """One image: the average precision of its own pixels in percent (NaN without an object pixel)."""
 
     image_id: str
     label: int
@@ -67,12 +67,12 @@ class MaskResults:
         for record, target in zip(self.records, self.target_set.targets, strict=True):
             own = PxAP(self.thresholds)
             own.add_counts(record["true"], record["false"])
-            predicted = int(record["top"][0])
+            predicted = None if record["top"][0] < 0 else int(record["top"][0])
             objects = int(record["true"].sum())
             yield MaskImage(
                 target.image_id,
                 target.label,
-                None if predicted < 0 else predicted,
+                predicted,
                 own.value if objects else float("nan"),
                 objects,
                 objects + int(record["false"].sum()),
@@ -105,8 +105,7 @@ def summarize_masks(
     except ScoreMapError as error:
         raise UserError(f"{error}; correct the masks of {target_set.name}") from error
     n = len(records)
-    # A map that is the same everywhere predicts all pixels at once, at the precision that objects have of
-    # them
+    # a map that is the same everywhere predicts all pixels at once, at the precision of the objects' share
     everything = 100.0 * ours.true.sum() / (ours.true.sum() + ours.false.sum())
     summary: dict[str, Any] = {
         "PxAP": ours.value,
@@ -119,10 +118,6 @@ def summarize_masks(
         "object_pixels": int(ours.true.sum()),
         "counted_pixels": int(ours.true.sum() + ours.false.sum()),
         **(about or {}),
-        "thresholds": {
-            "first": float(thresholds[0]),
-            "last": float(thresholds[-1]),
-            "count": len(thresholds),
-        },
+        "thresholds": about_thresholds(thresholds),
     }
     return MaskResults(summary, thresholds, (100 * recall, 100 * precision), records, target_set, task)

@@ -21,23 +21,31 @@ def default_thresholds(interval: float = 0.001) -> NDArray[np.float64]:
     return np.arange(0, 1, interval)
 
 
-class BoxAccuracy:
-    """Share of images whose IoU reaches each delta, at every threshold.
+def about_thresholds(thresholds: NDArray[np.float64]) -> dict[str, float]:
+    """What a summary says of them."""
+    return {"first": float(thresholds[0]), "last": float(thresholds[-1]), "count": len(thresholds)}
+
+
+class MaxBoxAcc:
+    """MaxBoxAcc, from the share of images whose IoU reaches each delta at every threshold.
+
+    Feed it curves of the largest contour.
 
     Args:
         thresholds: (T,) of the curves that will be added.
         deltas: (D,) IoU that counts as a hit; a hit is IoU >= delta.
     """
 
-    def __init__(self, thresholds: NDArray[np.float64], deltas: Sequence[float]) -> None:
+    all_contours = False
+
+    def __init__(self, thresholds: NDArray[np.float64], deltas: Sequence[float] = (V1_DELTA,)) -> None:
         self.thresholds = np.asarray(thresholds, dtype=np.float64)
         self.deltas = tuple(deltas)
         self.hits = np.zeros((len(self.deltas), len(self.thresholds)), dtype=np.int64)
         self.n_images = 0
 
     def add(self, curve: NDArray[np.float64], counts: bool = True) -> None:
-        """Add one image's best IoU at every threshold (T,); ``counts=False`` is a miss whatever its IoU (a
-        wrong class)."""
+        """Add one image's best IoU (T,); ``counts=False`` is a miss whatever its IoU (a wrong class)."""
         self.n_images += 1
         if counts:
             for row, delta in zip(self.hits, self.deltas, strict=True):
@@ -52,15 +60,6 @@ class BoxAccuracy:
         curve = self.curve(delta)
         index = int(curve.argmax())
         return float(curve[index]), index
-
-
-class MaxBoxAcc(BoxAccuracy):
-    """MaxBoxAcc; feed it curves of the largest contour."""
-
-    all_contours = False
-
-    def __init__(self, thresholds: NDArray[np.float64], deltas: Sequence[float] = (V1_DELTA,)) -> None:
-        super().__init__(thresholds, deltas)
 
     @property
     def value(self) -> float:

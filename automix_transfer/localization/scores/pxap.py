@@ -1,5 +1,4 @@
-"""PxAP, the pixel-wise average precision of score maps against masks (OpenImages), by the reference's
-conventions.
+"""PxAP (OpenImages): pixel-wise average precision of score maps against masks, as the reference counts.
 
 Pixels of all images are counted together. Thresholds are the left edges of bins 0, interval, 2·interval, ...
 below 1, then 1 and 2; a pixel of score s lies in the bin [edge, next edge), so 1 has a bin of its own and the
@@ -47,8 +46,7 @@ class PxAP:
         self.false = np.zeros(len(self.edges) - 1, dtype=np.int64)
 
     def add(self, score_map: NDArray, mask: NDArray[np.uint8]) -> None:
-        """Add one image: a map (H, W) in [0, 1] and its mask of the same shape, 1 object, 0 background, 255
-        ignored."""
+        """Add a map (H, W) in [0, 1] and its mask (H, W): 1 object, 0 background, 255 ignored."""
         self.add_counts(*pixel_counts(score_map, mask, self.edges))
 
     def add_counts(self, true: NDArray, false: NDArray) -> None:
@@ -57,8 +55,9 @@ class PxAP:
         self.false += false
 
     def curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Recall, precision (NaN where no pixel is predicted), and threshold, from the highest threshold to
-        the lowest; shares in [0, 1].
+        """Recall, precision (NaN where nothing is predicted) and threshold, from the highest threshold down.
+
+        Shares in [0, 1].
 
         Raises:
             ScoreMapError: no object pixel was added, so recall is not defined.
@@ -82,8 +81,7 @@ class PxAP:
 def pixel_counts(
     score_map: NDArray, mask: NDArray[np.uint8], edges: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Object and background pixels in every bin, as ``np.histogram`` with these edges counts them, three
-    times as fast.
+    """Object and background pixels in every bin, as ``np.histogram`` counts them, three times as fast.
 
     Raises:
         ScoreMapError: shapes differ, values of the mask other than 0, 1 and 255, or a score that is NaN or
@@ -117,8 +115,7 @@ def pixel_counts(
 
 
 def read_mask(target: Target, size: int) -> NDArray[np.uint8]:
-    """(size, size) mask of an image, 1 object, 0 background, 255 ignored: all instances and the ignored
-    regions, resized (nearest pixel).
+    """(size, size) mask: 1 object (any instance), 0 background, 255 ignored; resized by the nearest pixel.
 
     Raises:
         UserError: a file cannot be read.

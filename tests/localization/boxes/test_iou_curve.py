@@ -72,6 +72,7 @@ def test_equals_the_oracle_on_small_maps(kind):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", maps.KINDS, ids=lambda kind: kind.__name__)
 def test_equals_the_oracle_at_evaluation_size(kind):
     rng = np.random.default_rng(100 + maps.KINDS.index(kind))
@@ -191,6 +192,7 @@ def test_bad_input_is_refused_by_name(score_map, boxes, thresholds, word):
         iou_curve(score_map, boxes, thresholds, all_contours=True)
 
 
+@pytest.mark.slow
 def test_compiled_code_is_cached():
     """A fresh process compiles nothing again."""
     if library.component_tree is None:

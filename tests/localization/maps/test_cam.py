@@ -107,6 +107,7 @@ def test_with_a_linear_head_gradcam_is_the_rectified_cam():
     assert cam.relu().any()
 
 
+@pytest.mark.slow
 def test_scorecam_equals_its_formula():
     """One channel, one masked image, one forward pass at a time; scores are differences from a black image,
     which must not matter."""

@@ -288,9 +288,9 @@ def test_the_folder_of_masks_is_asked_for(open_images, monkeypatch, capsys):
         )
         == 2
     )
-    assert "no threshold to fix" in capsys.readouterr().err
+    assert "--threshold-split" in capsys.readouterr().err
     assert run(monkeypatch, *arguments, "--masks", open_images / "masks", "--threshold", 0.2) == 2
-    assert "no threshold to fix" in capsys.readouterr().err
+    assert "--threshold-split" in capsys.readouterr().err
 
 
 def test_an_object_is_never_ignored(tmp_path):
