@@ -8,6 +8,7 @@ containers.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import os
 import pickle
@@ -105,6 +106,15 @@ def read_json(path: str | Path) -> Any:
     except (ValueError, RecursionError) as error:
         where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "its start"
         raise UserError(f"{path} is not valid JSON (at {where}); restore the file from its source") from error
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    found = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()
 
 
 def save_torch(path: str | Path, value: Any) -> None:

@@ -7,15 +7,14 @@ difference above `TOLERANCE` of the largest feature, or nothing to compare, is a
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
@@ -61,6 +60,21 @@ class Loaded:
     packages: tuple[str, ...] = ()
 
 
+def loaded_back(
+    target: str,
+    source: nn.Module,
+    network: nn.Module,
+    layers: Sequence[tuple[str, str]],
+    notes: tuple[str, ...] = (),
+) -> Loaded:
+    """What is `Loaded` where both networks have the same keys and ``layers``."""
+    state = network.state_dict()
+    matched = same_values(source.state_dict(), state)
+    return Loaded(
+        target, matched, len(state), module_taps(source, layers), module_taps(network, layers), notes
+    )
+
+
 @dataclass(frozen=True)
 class Proof:
     """The proof of one export, printed by ``str`` and written beside the file."""
@@ -89,25 +103,20 @@ class Proof:
     def __str__(self) -> str:
         chosen = f", encoder {self.which}" if self.which else ""
         step = f", step {self.step}" if self.step is not None else ""
+        head = ("input", "layer", "output", "largest value", "largest difference")
+        rows = [(_shape(r.input), r.layer, _shape(r.shape), r.largest, r.difference) for r in self.rows]
         lines = [
             f"{self.source}{chosen}{step} ({self.encoder['name']}, {self.encoder['num_classes']} classes)",
-            f"  -> {self.file} ({self.kind})",
-            f"  loaded by {self.target}",
-            f"  keys: {self.matched} of {self.total} matched, shapes and values equal",
+            f"-> {self.file} ({self.kind})",
+            f"loaded by {self.target}",
+            f"keys: {self.matched} of {self.total} matched, shapes and values equal",
             "",
-            f"  {'input':<18} {'layer':<12} {'output':<20} {'largest value':>14} {'largest difference':>19}",
-        ]
-        lines += [
-            f"  {_shape(row.input):<18} {row.layer:<12} {_shape(row.shape):<20} {row.largest:>14.6g} "
-            f"{row.difference:>19.3g}"
-            for row in self.rows
-        ]
-        lines += [
+            tabulate(rows, head, "simple", floatfmt=("", "", "", ".6g", ".3g")),
             "",
-            f"  largest difference {self.largest_difference:.3g} (allowed: {self.tolerance:g} of the largest "
-            "value)",
+            f"largest difference {self.largest_difference:.3g} "
+            f"(allowed: {self.tolerance:g} of the largest value)",
         ]
-        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
 
 def check_keys(loaded: Loaded) -> None:
@@ -128,7 +137,7 @@ def compare(
     subject: str = "the exported network",
     outcome: str = "nothing was written",
 ) -> tuple[Row, ...]:
-    """Features of both on random images (N, 3, H, W) for each (N, H, W) of ``sizes``.
+    """Compare features of both on random images (N, 3, H, W) for each (N, H, W) of ``sizes``.
 
     Args:
         subject, outcome: what messages call the target, and what they say did not happen.
@@ -170,11 +179,11 @@ def compare(
 
 def module_taps(network: nn.Module, layers: Sequence[tuple[str, str]]) -> Taps:
     """Outputs of ``network``'s submodules: ``layers`` are (name, submodule), where ``""`` is the whole."""
-    modules = dict(network.named_modules())
 
     def run(images: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        handles = [modules[path].register_forward_hook(_keep(found, name)) for name, path in layers]
+        hooked = [(name, network.get_submodule(path)) for name, path in layers]
+        handles = [module.register_forward_hook(_keep(found, name)) for name, module in hooked]
         try:
             network(images)
         finally:
@@ -191,10 +200,8 @@ def layers_of(encoder: nn.Module, image_size: int) -> tuple[tuple[str, str], ...
     if {"maxpool", "layer4"} <= set(present):
         return RESNET_LAYERS
     names = [name for name, _ in encoder.named_children()]
-    names += [
-        item["module"] for item in getattr(encoder, "feature_info", []) or () if item["module"] not in names
-    ]
-    candidates = [(name, name) for name in names if name in present]
+    names += [stage["module"] for stage in getattr(encoder, "feature_info", None) or ()]
+    candidates = [(name, name) for name in dict.fromkeys(names) if name in present]
     with torch.no_grad():
         ran = module_taps(encoder, candidates)(torch.zeros(1, 3, image_size, image_size))
     return (*((name, path) for name, path in candidates if name in ran), ("logits", ""))
@@ -217,15 +224,6 @@ def same_values(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
         key in expected and value.shape == expected[key].shape and torch.equal(value, expected[key])
         for key, value in found.items()
     )
-
-
-def sha256_of(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:

@@ -17,14 +17,13 @@ from automix_transfer.export.proof import (
     check_keys,
     compare,
     proof_sizes,
-    sha256_of,
     versions_of,
 )
 from automix_transfer.export.safetensors import export_safetensors
 from automix_transfer.export.source import Source, open_source
 from automix_transfer.export.timm import export_timm
 from automix_transfer.export.torchvision import export_torchvision
-from automix_transfer.io import read_json, sync_folder, write_json
+from automix_transfer.io import read_json, sha256_of, sync_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,9 @@ def export(
         UserError: anything wrong with the source, or an export that cannot be proven; then nothing is
             written.
     """
-    checkpoint, output = Path(checkpoint), Path(output)
-    if kind not in kinds:
+    checkpoint, output, exporter = Path(checkpoint), Path(output), kinds.get(kind)
+    if exporter is None:
         raise UserError(f"export kind '{kind}' is unknown; choose one of {', '.join(kinds)}")
-    exporter = kinds[kind]
     _check_request(checkpoint, kind, exporter, output)
     source = open_source(checkpoint, _sha256(checkpoint), encoder_name, which, num_classes)
     try:
@@ -107,13 +105,12 @@ def export(
 
 
 def _prove(source: Source, kind: str, exporter: Exporter, draft: Path, output: Path) -> Proof:
-    """Write ``draft`` and prove it; whatever the target framework raises on it means that it is not proven."""
+    """Write ``draft`` and prove it; whatever the target framework raises means that it is not proven."""
     try:
         loaded = exporter.write(source, draft)
         check_keys(loaded)
-        rows = compare(
-            loaded.source_taps, loaded.target_taps, proof_sizes(source.encoder, source.info.image_size)
-        )
+        sizes = proof_sizes(source.encoder, source.info.image_size)
+        rows = compare(loaded.source_taps, loaded.target_taps, sizes)
     except UserError as error:
         raise UserError(str(error).replace(str(draft.parent), str(output.parent))) from error
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError) as error:
@@ -151,34 +148,24 @@ def _check_request(checkpoint: Path, kind: str, exporter: Exporter, output: Path
     # all of them, or what was moved first would stay behind
     for file in filter(None, (output, overlay, _proof_file(output))):
         if file.is_dir():
-            raise UserError(
-                f"--output {output} is a folder; give a file name"
-                if file == output
-                else f"{file}, which --output {output} is written with, is a folder; choose another name for "
-                "--output"
-            )
+            raise UserError(f"{file} is a folder, and --output {output} needs that name; choose another one")
     if output.exists() and checkpoint.exists() and output.samefile(checkpoint):
         raise UserError(f"--output {output} is the source itself; choose another name")
-    free = output.with_stem(f"{output.stem}_{kind}")
+    old, overwritten = _proof_file(output), None
     if overlay is not None and exporter.beside and overlay.exists() and not exporter.beside[1](overlay):
-        raise UserError(
-            f"{overlay} is no overlay that an export wrote and would be overwritten; choose another name for "
-            f"--output, e.g. {free}"
-        )
-    old = _proof_file(output)
-    if old.exists():
+        overwritten = f"{overlay} is no overlay that an export wrote"
+    elif old.exists():
         about = read_json(old)
         other = about.get("file") if isinstance(about, dict) else None
         if not isinstance(other, str):
-            raise UserError(
-                f"{old} is no proof that an export wrote and would be overwritten; choose another name for "
-                f"--output, e.g. {free}"
-            )
-        if other != output.name and (output.parent / Path(other).name).exists():
-            raise UserError(
-                f"{old} is the proof of {other} and would be overwritten; choose another name for --output, "
-                f"e.g. {free}"
-            )
+            overwritten = f"{old} is no proof that an export wrote"
+        elif other != output.name and (output.parent / Path(other).name).exists():
+            overwritten = f"{old} is the proof of {other}"
+    if overwritten is not None:
+        free = output.with_stem(f"{output.stem}_{kind}")
+        raise UserError(
+            f"{overwritten} and would be overwritten; choose another name for --output, e.g. {free}"
+        )
 
 
 def _proof_file(output: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save
 
-from automix_transfer.export.proof import Loaded, layers_of, module_taps, same_values
+from automix_transfer.export.proof import Loaded, layers_of, loaded_back
 from automix_transfer.export.source import Source
 from automix_transfer.io import atomic_write
 from automix_transfer.models.weights_file import CHECKPOINT_FORMAT, METADATA_KEY, read_weights
@@ -34,11 +34,5 @@ def export_safetensors(source: Source, output: Path) -> Loaded:
         raise RuntimeError("the metadata does not come back as it was written")
     network = info.build().eval()
     network.load_state_dict(load_file(output), strict=True)
-    layers = layers_of(network, info.image_size)
-    return Loaded(
-        "automix_transfer.models.load_encoder(FILE), or safetensors.torch.load_file(FILE)",
-        same_values(state, network.state_dict()),
-        len(network.state_dict()),
-        module_taps(source.encoder, layers),
-        module_taps(network, layers),
-    )
+    words = "automix_transfer.models.load_encoder(FILE), or safetensors.torch.load_file(FILE)"
+    return loaded_back(words, source.encoder, network, layers_of(network, info.image_size))

@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from automix_transfer.export.proof import Loaded, layers_of, module_taps, same_values
+from automix_transfer.export.proof import Loaded, layers_of, loaded_back
 from automix_transfer.export.source import RESNETS, Source, refuse
 from automix_transfer.io import load_torch, save_torch
 
@@ -25,16 +25,11 @@ def export_torchvision(source: Source, output: Path) -> Loaded:
         UserError: torchvision has no such network.
     """
     network, words = _build(source)
-    state = {key: value.clone() for key, value in source.encoder.state_dict().items()}
-    save_torch(output, state)
+    save_torch(output, {key: value.clone() for key, value in source.encoder.state_dict().items()})
     network.load_state_dict(load_torch(output), strict=True)
     layers = layers_of(source.encoder, source.info.image_size)
-    return Loaded(
-        f"{words}.load_state_dict(torch.load(FILE), strict=True)",
-        same_values(state, network.state_dict()),
-        len(network.state_dict()),
-        module_taps(source.encoder, layers),
-        module_taps(network, layers),
+    return loaded_back(
+        f"{words}.load_state_dict(torch.load(FILE), strict=True)", source.encoder, network, layers
     )
 
 
@@ -66,8 +61,7 @@ def _build(source: Source) -> tuple[nn.Module, str]:
             width_per_group=width,
         )
         words = (
-            f"torchvision.models.ResNet({block}, {list(blocks)}, {outputs}, groups={groups}, "
-            f"width_per_group={width})"
+            f"torchvision.models.ResNet({block}, {[*blocks]}, {outputs}, {groups=}, width_per_group={width})"
         )
     if not classes:
         network.fc = nn.Identity()  # the file has no classifier

@@ -45,7 +45,6 @@ def assert_same_logits(a: torch.nn.Module, b: torch.nn.Module) -> None:
 
 
 # --- the kinds
-# ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("which", ["k", "q"])
@@ -55,13 +54,8 @@ def test_torchvision(resnet18, tmp_path: Path, which: str) -> None:
     network = torchvision.models.resnet18(num_classes=5)
     network.load_state_dict(torch.load(tmp_path / "x.pth", weights_only=True), strict=True)
     assert_same_logits(network, encoders[which])
-    assert (proof.matched, proof.total, proof.which, proof.step, proof.largest_difference) == (
-        122,
-        122,
-        which,
-        7,
-        0,
-    )
+    assert (proof.matched, proof.total, proof.which, proof.step) == (122, 122, which, 7)
+    assert proof.largest_difference == 0
     assert {row.layer for row in proof.rows} == {"stem", "layer1", "layer2", "layer3", "layer4", "logits"}
     assert {row.input for row in proof.rows} == {(2, 3, 64, 64), (1, 3, 97, 63), (1, 3, 63, 78)}
 
@@ -116,17 +110,12 @@ def test_safetensors_rebuilds_itself(tmp_path: Path, name: str, stem: str) -> No
     loaded, info = load_encoder(tmp_path / "x.safetensors")
     assert_same(loaded, encoders["q"])
     weights = read_weights(tmp_path / "x.safetensors", "q")
-    assert (info.name, info.stem, weights.which, weights.step, weights.kind) == (
-        name,
-        stem,
-        "q",
-        7,
-        "safetensors",
-    )
+    assert (info.name, info.stem) == (name, stem)
+    assert (weights.which, weights.step, weights.kind) == ("q", 7, "safetensors")
     with safe_open(tmp_path / "x.safetensors", "pt") as file:
         about = json.loads(file.metadata()["automix_transfer"])
     assert about["source_sha256"] == proof.source_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(UserError, match="holds encoder 'q', not a choice with 'k'"):
+    with pytest.raises(UserError, match="encoder 'q'"):
         read_weights(tmp_path / "x.safetensors", "k")
 
 
@@ -169,7 +158,6 @@ def test_resnet_family_has_the_same_keys_in_timm_and_torchvision(name: str) -> N
 
 
 # --- the proof
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_proof_is_written_beside_the_file(narrow, tmp_path: Path) -> None:
@@ -185,6 +173,7 @@ def test_proof_is_written_beside_the_file(narrow, tmp_path: Path) -> None:
     assert "encoder k, step 7" in text and "keys: 80 of 80 matched" in text and "largest difference 0" in text
 
 
+@pytest.mark.slow
 def test_a_tampered_file_is_not_written(resnet18, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = resnet18
     (tmp_path / "x.pth").write_text("what was there before")
@@ -194,18 +183,18 @@ def test_a_tampered_file_is_not_written(resnet18, tmp_path: Path, monkeypatch: p
         real(output, {**state, "layer3.1.conv2.weight": state["layer3.1.conv2.weight"].flip(3)})
 
     monkeypatch.setattr(torchvision_module, "save_torch", tamper)
-    with pytest.raises(UserError, match="only 121 of 122 keys .* nothing was written"):
+    with pytest.raises(UserError, match="121 of 122 keys"):
         export(path, "torchvision", tmp_path / "x.pth")
     # the features alone must notice, too
-    monkeypatch.setattr(torchvision_module, "same_values", lambda expected, found: len(found))
-    with pytest.raises(UserError, match="layer layer3 of the exported network differs from the source"):
+    monkeypatch.setattr(proof_module, "same_values", lambda expected, found: len(found))
+    with pytest.raises(UserError, match="layer layer3"):
         export(path, "torchvision", tmp_path / "x.pth")
     monkeypatch.setattr(
         torchvision_module,
         "save_torch",
         lambda output, state: real(output, {**state, "extra": torch.zeros(1)}),
     )
-    with pytest.raises(UserError, match="torchvision could not load the export"):
+    with pytest.raises(UserError, match="x.pth: torchvision"):
         export(path, "torchvision", tmp_path / "x.pth")
     assert os.listdir(tmp_path) == ["x.pth"]
     assert (tmp_path / "x.pth").read_text() == "what was there before"
@@ -216,7 +205,7 @@ def test_full_disk(narrow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="x.pth could not be written \\(No space left on device\\)") as error:
+    with pytest.raises(UserError, match="No space left on device") as error:
         export(narrow[0], "timm", tmp_path / "x.pth")
     assert str(tmp_path / "x.pth") in str(error.value)
     assert os.listdir(tmp_path) == []
@@ -228,7 +217,7 @@ def test_dead_features_prove_nothing(tmp_path: Path) -> None:
         for value in (*encoder.bn1.parameters(), encoder.bn1.running_mean):
             value.zero_()
     torch.save(encoder.state_dict(), tmp_path / "source.pth")
-    with pytest.raises(UserError, match="layer stem of the source gives no usable features"):
+    with pytest.raises(UserError, match="layer stem of the source"):
         export(tmp_path / "source.pth", "safetensors", tmp_path / "x.safetensors", "resnet10_32")
     assert os.listdir(tmp_path) == ["source.pth"]
 
@@ -261,7 +250,6 @@ def test_comparison_of_other_layers(found: dict[str, torch.Tensor]) -> None:
 
 
 # --- what is refused
-# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -300,9 +288,9 @@ def test_requests_that_make_no_sense(narrow, tmp_path: Path) -> None:
         export(path, "timm", tmp_path / "folder.pth")
     with pytest.raises(UserError, match="does not exist"):
         export(tmp_path / "none.pt", "timm", tmp_path / "x.pth")
-    with pytest.raises(UserError, match="holds no encoder 'z'; choose one of k, q"):
+    with pytest.raises(UserError, match="encoder 'z'; choose one of k, q"):
         export(path, "timm", tmp_path / "x.pth", which="z")
-    with pytest.raises(UserError, match="has a classifier of 5 classes, not 6"):
+    with pytest.raises(UserError, match="5 classes, not 6"):
         export(path, "timm", tmp_path / "x.pth", num_classes=6)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
@@ -315,17 +303,11 @@ def test_requests_that_make_no_sense(narrow, tmp_path: Path) -> None:
 def test_the_proof_of_another_file_is_not_overwritten(narrow, tmp_path: Path) -> None:
     path, _ = narrow
     export(path, "safetensors", tmp_path / "x.safetensors")
-    with pytest.raises(
-        UserError,
-        match="is the proof of x.safetensors and would be overwritten; choose another name .*x_timm.pth",
-    ):
+    with pytest.raises(UserError, match="proof of x.safetensors .*x_timm.pth"):
         export(path, "timm", tmp_path / "x.pth")
     export(path, "safetensors", tmp_path / "x.safetensors", which="q")  # its own proof is
     assert json.loads((tmp_path / "x.proof.json").read_text())["which"] == "q"
     (tmp_path / "y.proof.json").write_text('{"theorem": "not ours"}')
-    with pytest.raises(
-        UserError,
-        match="y.proof.json is no proof that an export wrote and would be overwritten; .*y_safetensors",
-    ):
+    with pytest.raises(UserError, match="y.proof.json .*y_safetensors"):
         export(path, "safetensors", tmp_path / "y.safetensors")
     assert not (tmp_path / "y.safetensors").exists()
