@@ -99,7 +99,7 @@ def test_pip_accepts_the_wheel(tmp_path: Path) -> None:
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="does not hold the Python tree"):
+    with pytest.raises(SystemExit, match="Python tree"):
         install_detectron2.build_wheel(archive(tmp_path, {"setup.py": ""}), tmp_path)
 
 

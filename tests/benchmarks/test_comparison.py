@@ -50,5 +50,5 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
 
 def test_names_are_asked_for_once_and_must_exist() -> None:
     assert choose(["b", "a", "b"], {"a": 1, "b": 2}, "--methods") == ["b", "a"]
-    with pytest.raises(UserError, match="--methods 'c' is unknown; choose from a, b"):
+    with pytest.raises(UserError, match="--methods 'c'.*a, b"):
         choose(["c"], {"a": 1, "b": 2}, "--methods")

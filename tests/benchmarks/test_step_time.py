@@ -77,6 +77,7 @@ def test_counted_passes(step_time: ModuleType) -> None:
     assert 2.8 < found["vanilla"] < 3 and found["automix_fast"] < 0.55 * found["automix"]
 
 
+@pytest.mark.slow
 def test_the_table_is_written(
     step_time: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

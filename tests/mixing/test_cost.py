@@ -60,7 +60,7 @@ def step_flops(name: str, stem: str, size: int, encoder: str = "resnet18", **opt
     [
         ("resnet18", "cifar", 32, 2.94),
         ("resnet18", "imagenet", 224, 2.97),
-        ("resnet50", "imagenet", 224, 2.97),
+        pytest.param("resnet50", "imagenet", 224, 2.97, marks=pytest.mark.slow),
     ],
 )
 def test_a_step_costs_at_most(encoder: str, stem: str, size: int, most: float) -> None:

@@ -35,7 +35,7 @@ def test_layers_one_to_four(name: str, layers: list[str]) -> None:
     assert feature_layer(encoder, "3") == layers[2]
     assert feature_layer(encoder, "auto") == layers[1 if name.startswith("deit") else 2]
     for wrong in (0, 5):
-        with pytest.raises(UserError, match=f"feature layer {wrong} does not exist"):
+        with pytest.raises(UserError, match=f"layer {wrong} "):
             feature_layer(encoder, wrong)
 
 
@@ -142,13 +142,13 @@ def test_maps_of_other_layers_have_their_channels_first() -> None:
 
 
 def test_tokens_whose_places_are_not_known_are_refused() -> None:
-    with pytest.raises(UserError, match="'blocks.1.norm1' gives tokens in the order of Hiera's windows"):
+    with pytest.raises(UserError, match="'blocks.1.norm1'.*Hiera"):
         features(
             create_encoder("hiera_tiny_224", 5, image_size=64).eval(),
             torch.zeros(1, 3, 64, 64),
             "blocks.1.norm1",
         )
-    with pytest.raises(UserError, match="'blocks.0' gives 33 tokens, which are no square of patches"):
+    with pytest.raises(UserError, match="'blocks.0'.* 33 tokens"):
         encoder = create_encoder("vit_tiny_patch16_224", 5, image_size=64, dynamic_img_size=True).eval()
         features(encoder, torch.zeros(1, 3, 64, 128), "blocks.0")
 
@@ -230,7 +230,7 @@ def test_taps_of_the_papers_encoders(encoder: tuple[str, str, int], expected: li
 
 
 def test_a_network_whose_stages_are_not_known_wants_a_submodule() -> None:
-    with pytest.raises(UserError, match="has no layer 3; name a submodule"):
+    with pytest.raises(UserError, match="layer 3.*submodule"):
         feature_layer(create_encoder("torchvision/squeezenet1_1", 5), 3)
 
 
@@ -258,13 +258,9 @@ def test_weights_from_files(tmp_path: Path) -> None:
     for encoder, path, message in (
         (("resnet10_32", 9, "cifar"), ours, "encoder.classifier=new"),
         (("resnet10_32", 4), ours, "stem=cifar"),
-        (
-            ("resnet10_32", 4),
-            tmp_path / "plain.pth",
-            r"1 of another shape \(conv1.weight.*encoder.stem=cifar",
-        ),
-        (("deit_tiny_patch16_224", 4), tmp_path / "large.pth", r"1 of another shape \(pos_embed.*image_size"),
-        (("resnet18", 4, "cifar"), ours, "holds encoder 'resnet10_32', not 'resnet18'"),
+        (("resnet10_32", 4), tmp_path / "plain.pth", r"conv1.weight.*encoder.stem=cifar"),
+        (("deit_tiny_patch16_224", 4), tmp_path / "large.pth", "pos_embed.*image_size"),
+        (("resnet18", 4, "cifar"), ours, "'resnet10_32'.*'resnet18'"),
         (("resnet18", 4, "cifar"), tmp_path / "plain.pth", "does not fit encoder"),
         (("resnet10_32", 4, "cifar"), tmp_path / "none.pth", "none.pth does not exist"),
     ):

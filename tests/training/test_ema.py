@@ -80,7 +80,7 @@ def test_a_checkpoint_from_before_a_setting_existed_had_its_default(experiment: 
     refuse_changes("it", before, now)
     assert with_defaults(before)["method.heads"] == "separate"  # the preset's
     changed = {**now, "ema": {**now["ema"], "decay": 0.9}}
-    with pytest.raises(UserError, match="ema.decay=0.0, but now ema.decay=0.9"):
+    with pytest.raises(UserError, match="ema.decay=0.0.*ema.decay=0.9"):
         refuse_changes("it", before, changed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_damaged_checkpoint_falls_back_to_the_previous(
 def test_all_checkpoints_damaged(experiment, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last.pt").write_bytes(b"")
-    with pytest.raises(UserError, match="no checkpoint in .* can be used"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "run"))):
         train(experiment(), resume=True)
 
 

@@ -15,8 +15,8 @@ from automix_transfer.models.taps import feature_channels
 @pytest.mark.parametrize(
     ("name", "stem", "size", "layer", "cells"),
     [
-        ("resnet18", "imagenet", 224, "layer3", 14),
-        ("resnet34", "imagenet", 224, "layer3", 14),
+        pytest.param("resnet18", "imagenet", 224, "layer3", 14, marks=pytest.mark.slow),
+        pytest.param("resnet34", "imagenet", 224, "layer3", 14, marks=pytest.mark.slow),
         pytest.param("resnet50", "imagenet", 224, "layer3", 14, marks=pytest.mark.slow),
         pytest.param("resnet101", "imagenet", 224, "layer3", 14, marks=pytest.mark.slow),
         pytest.param("resnext50_32x4d", "imagenet", 224, "layer3", 14, marks=pytest.mark.slow),
@@ -27,9 +27,9 @@ from automix_transfer.models.taps import feature_channels
         pytest.param("deit_small_patch16_224", "imagenet", 224, "blocks.5", 14, marks=pytest.mark.slow),
         pytest.param("swin_tiny_patch4_window7_224", "imagenet", 224, "layers.2", 14, marks=pytest.mark.slow),
         ("resnet18", "cifar", 32, "layer3", 8),
-        ("resnext50_32x4d", "cifar", 32, "layer3", 8),
-        ("resnet18", "cifar", 64, "layer3", 16),
-        ("wrn_28_8", "cifar", 32, "block2", 16),
+        pytest.param("resnext50_32x4d", "cifar", 32, "layer3", 8, marks=pytest.mark.slow),
+        pytest.param("resnet18", "cifar", 64, "layer3", 16, marks=pytest.mark.slow),
+        pytest.param("wrn_28_8", "cifar", 32, "block2", 16, marks=pytest.mark.slow),
     ],
 )
 def test_two_steps_of_automix(name: str, stem: str, size: int, layer: str, cells: int) -> None:
@@ -89,11 +89,7 @@ def test_channels_of_networks_that_take_one_size(name: str, size: int | None, ch
 def test_a_network_that_takes_no_image_is_named() -> None:
     encoder = create_encoder("resnet10_32", 3)
     encoder.layer2[0].conv1 = torch.nn.Conv2d(7, 64, 3)
-    with pytest.raises(
-        UserError,
-        match="ResNet takes images neither of 64 px nor of 224 px up to feature layer 'layer3' .*7 channels.*"
-        "encoder.name",
-    ):
+    with pytest.raises(UserError, match="ResNet .*'layer3' .*encoder.name"):
         build_method("automix", encoder, {})
 
 

@@ -245,7 +245,7 @@ def test_other_files_are_refused_in_one_sentence(tmp_path: Path, changes: dict[s
 
 
 def test_damaged_mix_blocks_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist|could not be read|no such"):
+    with pytest.raises(UserError, match="missing.pt"):
         method_of(mix_block_weights=str(tmp_path / "missing.pt"))
     source = lively()
     model = checkpoint.split_state(source)["model"]
@@ -295,7 +295,7 @@ def test_networks_of_one_size_and_masks_of_one_cell_are_refused_when_the_run_is_
     vit = tiny_vit(SIZE)
     info = EncoderInfo("vit", CLASSES, image_size=SIZE)
     build_method("automix", vit, {"feature_layer": "blocks.0"}, info)
-    with pytest.raises(UserError, match="method.features_scale=0.5 gives images of 32 px"):
+    with pytest.raises(UserError, match="method.features_scale=0.5"):
         build_method("automix", vit, {"feature_layer": "blocks.0", "features_scale": 0.5}, info)
     with pytest.raises(UserError, match="masks of 1x1 cells"):
         build_method(
