@@ -155,6 +155,10 @@ def test_random_input_never_gives_a_traceback(tmp_path, text):
     (tmp_path / "random.yaml").write_text(text)
     for files, overrides in (([tmp_path / "random.yaml"], []), ([], [text])):
         try:
-            load_config(Whole, files, overrides)
+            config = load_config(Whole, files, overrides)
         except UserError as error:
             assert str(error)
+        else:  # what is accepted is of the right types, and is read back as it was written
+            assert isinstance(config.root, str) and isinstance(config.part.size, int)
+            (tmp_path / "again.yaml").write_text(to_yaml(config))
+            assert load_config(Whole, [tmp_path / "again.yaml"]) == config

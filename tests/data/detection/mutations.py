@@ -1,6 +1,10 @@
-"""Damaged files for the readers' tests."""
+"""Damaged files for the readers' tests, and what is right about whatever is read from them."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -36,3 +40,19 @@ def mutated(draw, original: bytes) -> bytes:
         length = draw(st.integers(0, 12))
         data[start : start + length] = draw(st.one_of(st.sampled_from(awkward), st.binary(max_size=8)))
     return bytes(data)
+
+
+def assert_sound(
+    records: Sequence[Mapping[str, Any]], sizes: Mapping[Path, tuple[int, int]], classes: Collection[str] = ()
+) -> None:
+    """Each image once and of its size (width, height), and boxes that lie in it, of ``classes`` if any."""
+    files = [Path(record["file_name"]) for record in records]
+    assert len(set(files)) == len(files) and set(files) <= set(sizes)
+    for file, record in zip(files, records, strict=True):
+        width, height = sizes[file]
+        assert (record["width"], record["height"]) == (width, height)
+        for thing in record["objects"]:
+            x0, y0, x1, y1 = thing["bbox"]
+            assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+            assert thing["class"] in classes if classes else isinstance(thing["class"], str)
+            assert isinstance(thing["difficult"], bool) and isinstance(thing["iscrowd"], bool)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from automix_transfer.data.detection.coco import categories_of_coco, read_coco
 from automix_transfer.errors import UserError
-from tests.data.detection.mutations import mutated
+from tests.data.detection.mutations import assert_sound, mutated
 
 CONTENT: dict[str, Any] = {
     "info": {},
@@ -53,6 +53,10 @@ def make(root: Path, content: Any = CONTENT) -> tuple[Path, Path]:
     file = root / "instances.json"
     file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     return root, file
+
+
+def sizes(root: Path) -> dict[Path, tuple[int, int]]:
+    return {root / "a.jpg": (40, 30), root / "b.jpg": (20, 20)}
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -206,9 +210,9 @@ def test_missing_files_are_one_sentence(tmp_path):
 @given(content=mutated(json.dumps(CONTENT).encode()))
 def test_random_changes_of_bytes_end_in_records_or_a_user_error(tmp_path, content):
     try:
-        read_coco(*make(tmp_path, content))
-    except UserError:
-        pass
+        assert_sound(read_coco(*make(tmp_path, content)), sizes(tmp_path))
+    except UserError as error:
+        assert str(tmp_path) in str(error)
 
 
 KEYS = st.sampled_from(["counts", "size", "id", "x"])
@@ -239,7 +243,7 @@ PLACES += [
 @given(place=st.sampled_from(PLACES), value=JSON)
 def test_any_value_at_any_place_ends_in_records_or_a_user_error(tmp_path, place, value):
     try:
-        read_coco(*make(tmp_path, changed(place, value)))
+        assert_sound(read_coco(*make(tmp_path, changed(place, value))), sizes(tmp_path))
     except UserError as error:
         str(error).encode("ascii", "strict")
 

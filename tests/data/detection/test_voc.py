@@ -12,7 +12,7 @@ from PIL import Image
 
 from automix_transfer.data.detection.voc import classes_of_voc, read_voc
 from automix_transfer.errors import UserError
-from tests.data.detection.mutations import mutated
+from tests.data.detection.mutations import assert_sound, mutated
 
 XML = """<annotation>
 	<filename>a.jpg</filename>
@@ -177,14 +177,16 @@ def test_a_missing_root_split_or_empty_split_says_what_there_is(tmp_path):
 @given(xml=mutated(XML.encode()), strict=st.booleans())
 def test_random_changes_end_in_a_record_or_a_user_error(tmp_path, xml, strict):
     make(tmp_path, xml)
-    for read in (
-        lambda: read_voc(tmp_path, "train", ["cat", "dog"], strict=strict),
-        lambda: classes_of_voc(tmp_path),
-    ):
-        try:
-            read()
-        except UserError as error:
-            str(error).encode("ascii", "strict")
+    try:
+        records = read_voc(tmp_path, "train", ["cat", "dog"], strict=strict)
+        assert_sound(records, {tmp_path / "JPEGImages" / "a.jpg": (40, 30)}, ["cat", "dog"])
+    except UserError as error:
+        str(error).encode("ascii", "strict")
+    try:
+        classes = classes_of_voc(tmp_path)
+        assert classes == sorted(set(classes)) and all(classes)
+    except UserError as error:
+        str(error).encode("ascii", "strict")
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -198,9 +200,10 @@ def test_random_split_files_end_in_records_or_a_user_error(tmp_path, ids):
     (tmp_path / "ImageSets" / "Main" / "train.txt").write_bytes(ids)
     for check_images in (True, False):
         try:
-            read_voc(tmp_path, "train", check_images=check_images)
-        except UserError:
-            pass
+            records = read_voc(tmp_path, "train", check_images=check_images)
+            assert_sound(records, {tmp_path / "JPEGImages" / "a.jpg": (40, 30)}, ["cat", "dog"])
+        except UserError as error:
+            assert str(tmp_path) in str(error)
 
 
 def test_real_images_are_read(shared_data):

@@ -235,7 +235,9 @@ def test_flipped_bytes_are_one_sentence_or_load(tmp_path: Path, data: st.DataObj
         content[place % len(content)] ^= data.draw(st.integers(1, 255))
     (tmp_path / CIFAR10.python / name).write_bytes(content)
     try:
-        cifar10(tmp_path, "test")
+        listing = cifar10(tmp_path, "test")
+        assert listing.pixels is not None and listing.pixels.shape == (len(listing), 32, 32, 3)
+        assert all(0 <= label < len(set(listing.classes)) for label in listing.labels)
     except UserError as error:
         assert str(tmp_path) in str(error)
     finally:

@@ -195,6 +195,8 @@ def test_flipped_bytes_of_a_matlab_file(tmp_path: Path, data: st.DataObject) -> 
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     file.write_bytes(content)
     try:
-        cars(tmp_path, "train")
+        listing = cars(tmp_path, "train")
+        assert all(0 <= label < len(set(listing.classes)) for label in listing.labels)
+        assert all(path.is_file() for path in listing.paths)
     except UserError as error:
         assert str(tmp_path) in str(error)
