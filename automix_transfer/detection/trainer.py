@@ -21,8 +21,9 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from automix_transfer.config import flatten
 from automix_transfer.detection.checkpoints import latest, restore
-from automix_transfer.detection.config import flatten, load_config, logger, model_errors, saved_config
+from automix_transfer.detection.config import load_config, logger, model_errors, saved_config
 from automix_transfer.detection.datasets import check_builtin, check_masks, class_names_of, register_folder
 from automix_transfer.detection.engine import BEST_METRIC, Trainer
 from automix_transfer.detection.linear_scaling import refuse_changes
