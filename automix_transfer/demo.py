@@ -9,25 +9,38 @@ done is not done again, so an interrupted demo goes on where it stopped; --fresh
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automix_transfer.command_line import command, typed
+from automix_transfer.command_line import command
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import read_json, write_json, write_text
-from automix_transfer.jobs import Job, run_jobs
+from automix_transfer.jobs import Job, is_progress, plan_table, run_jobs, side_by_side
+from automix_transfer.progress import duration
 
 METHODS = ("vanilla", "mixup", "cutmix", "automix")
-FINE_GRAINED = ("cub", "aircraft")
-#: corruptions of each group of the benchmark: these on 120 images take seconds, all 19 on all images minutes
-CORRUPTIONS = "gaussian_noise,defocus_blur,fog,contrast,pixelate,jpeg_compression"
+FINE_GRAINED = {"cub": "CUB_200_2011", "aircraft": "fgvc-aircraft-2013b"}  # and their folders
 DETECTOR = "embedded_R10_FPN"
 #: CAMs of a network trained at 80 px: maps need more cells than the 3x3 of stride 32.
 WSOL = ("--image-size", "112", "--output-stride", "8")
+#: corruptions of each group of the benchmark: these on 120 images take seconds, all 19 on all images minutes
+ROBUSTNESS = (
+    *("--limit", "120", "--corruptions"),
+    "gaussian_noise,defocus_blur,fog,contrast,pixelate,jpeg_compression",
+)
+#: what --smoke changes
+SMALL_DATA, SMALL_ROBUSTNESS = ("--scale", "0.1"), ("--limit", "16", "--corruptions", "fog")
+SMALL_TRAINING = ("train.epochs=2", "train.batch_size=16", "schedule.warmup_epochs=0", "data.workers=0")
+SMALL_DETECTION = (*("SOLVER.MAX_ITER", "6"), *("SOLVER.WARMUP_ITERS", "2"), *("SOLVER.IMS_PER_BATCH", "2"))
+NOTES = [
+    "Embedded data and a few minutes of training: the numbers show that every part works, not which method "
+    "is best. In a few hundred steps every mixup costs accuracy against vanilla training; its gain is a "
+    "matter of long schedules (hundreds of epochs in the paper).",
+    "One run each, so differences of a few points are within the noise of the seed.",
+]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,10 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--data", type=Path, default=Path("datasets"), help="folder of the embedded data (default datasets)"
     )
     parser.add_argument(
-        "--jobs",
-        type=int,
-        default=max(1, min(os.cpu_count() or 1, 4)),
-        help="processes side by side (default: the cores, at most 4)",
+        "--jobs", type=int, metavar="N", help="processes side by side (default: the cores, at most 4)"
     )
     parser.add_argument(
         "--smoke",
@@ -58,13 +68,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--fresh", action="store_true", help="remove --output first")
     args = parser.parse_args(arguments)
-    if args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs} must be at least 1")
-    settings = {"smoke": args.smoke}
-    begun = time.monotonic()
-    prepare(args.output, settings, args.fresh)
-    seconds = run_jobs(chain(args.output, args.data, args.smoke), args.output / "logs", args.jobs)
-    finish(args.output, args.data, args.smoke, args.jobs, seconds, time.monotonic() - begun)
+    parallel, begun = side_by_side(args.jobs), time.monotonic()
+    prepare(args.output, {"smoke": args.smoke}, args.fresh)
+    jobs = chain(args.output, args.data, args.smoke)
+    print(plan_table(jobs), flush=True)
+    seconds = run_jobs(jobs, args.output / "logs", parallel)
+    settings = {"smoke": args.smoke, "jobs": parallel, "commands": {job.name: job.line for job in jobs}}
+    finish(args.output, args.data, settings, seconds, time.monotonic() - begun)
     return 0
 
 
@@ -86,179 +96,134 @@ def prepare(output: Path, settings: dict[str, Any], fresh: bool) -> None:
 
 def chain(output: Path, data: Path, smoke: bool) -> list[Job]:
     """Every job of the demo: the commands of the README at demo scale."""
-    small = (
-        ["train.epochs=2", "train.batch_size=16", "schedule.warmup_epochs=0", "data.workers=0"]
-        if smoke
-        else []
-    )
+    make = _Steps(output, data, smoke)
     encoder, backbone = output / "export" / "encoder.safetensors", output / "export" / "backbone.pkl"
-
-    def train(name: str, recipe: str, run: str, *overrides: str) -> list[str]:
-        given = (f"output={output / run}", *overrides, *small)
-        return command(name, "--resume", "--config-file", recipe, *given)
-
-    def export(kind: str, file: Path) -> list[str]:
-        checkpoint = output / "pretrain" / "automix" / "last.pt"
-        return command("export", "--checkpoint", str(checkpoint), "--to", kind, "--output", str(file))
-
-    def evaluate(run: str, suite: str, *more: str) -> list[str]:
-        return command("evaluate", "--run", str(output / run), "--suite", suite, *more)
-
-    def detect(run: str, weights: str) -> list[str]:
-        folder = output / "detection" / run
-        short = (
-            ["SOLVER.MAX_ITER", "6", "SOLVER.WARMUP_ITERS", "2", "SOLVER.IMS_PER_BATCH", "2"] if smoke else []
-        )
-        return command(
-            "detect",
-            "--resume",
-            "--config-file",
-            DETECTOR,
-            "--num-gpus",
-            "0",
-            "--data-root",
-            str(data / "VOC2007"),
-            "OUTPUT_DIR",
-            str(folder),
-            "MODEL.WEIGHTS",
-            weights,
-            "SEED",
-            "1",
-            *short,
-        )
-
-    jobs = [
-        Job(
-            "data",
-            command("data synthetic", "--out", str(data), *(["--scale", "0.1"] if smoke else [])),
-            data / "coco" / "synthetic.json",
-            minutes=0.5,
-        )
-    ]  # the set that is written last
+    jobs = [make.data_sets()]
     for method in METHODS:
-        run = f"pretrain/{method}"
-        jobs.append(
-            Job(
-                f"pretrain {method}",
-                train("pretrain", f"embedded_r10_{method}", run, f"data.root={data / 'imagenet'}"),
-                output / run / "metrics.json",
-                ["data"],
-                5.0 if method == "automix" else 1.7,
-            )
+        run, recipe, minutes = (
+            f"pretrain/{method}",
+            f"embedded_r10_{method}",
+            5.0 if method == "automix" else 1.7,
         )
-        robustness = ["--limit", "16" if smoke else "120", "--corruptions", "fog" if smoke else CORRUPTIONS]
-        jobs.append(
-            Job(
+        jobs += [
+            make.training(f"pretrain {method}", "pretrain", recipe, run, "imagenet", "data", minutes),
+            make.evaluation(
                 f"evaluate {method}",
-                evaluate(run, "clean,calibration,fgsm,corruption", *robustness),
-                output / run / "evaluation.json",
-                [f"pretrain {method}"],
-                0.3,
-                _figures_only,
-            )
-        )
-    jobs.append(
-        Job(
-            "export",
-            export("safetensors", encoder),
-            encoder.with_suffix(".proof.json"),
-            ["pretrain automix"],
-            0.1,
-        )
-    )
-    jobs.append(
-        Job(
-            "export detectron2",
-            export("detectron2", backbone),
-            backbone.with_suffix(".proof.json"),
-            ["pretrain automix"],
-            0.1,
-        )
-    )
-    for run, weights, needs in (("random_init", "", "data"), ("automix", str(backbone), "export detectron2")):
-        jobs.append(
-            Job(
-                f"detect {run}",
-                detect(run, weights),
-                output / "detection" / run / "results.json",
-                [needs],
-                1.5,
-                _progress,
-            )
-        )
-    for dataset in FINE_GRAINED:
-        root = data / {"cub": "CUB_200_2011", "aircraft": "fgvc-aircraft-2013b"}[dataset]
-        for start, initial, needs in (
-            ("scratch", [], "data"),
-            ("automix", [f"encoder.weights={encoder}"], "export"),
+                run,
+                "clean,calibration,fgsm,corruption",
+                f"pretrain {method}",
+                *(SMALL_ROBUSTNESS if smoke else ROBUSTNESS),
+            ),
+        ]
+    jobs += [
+        make.export("export", "safetensors", encoder),
+        make.export("export detectron2", "detectron2", backbone),
+        make.detection("random_init", "", "data"),
+        make.detection("automix", str(backbone), "export detectron2"),
+    ]
+    for name, root in FINE_GRAINED.items():
+        for start, needs, *initial in (
+            ("scratch", "data"),
+            ("automix", "export", f"encoder.weights={encoder}"),
         ):
-            run = f"finegrained/{dataset}_{start}"
-            jobs.append(
-                Job(
-                    f"{dataset} {start}",
-                    train("finetune", f"embedded_{dataset}", run, f"data.root={root}", *initial),
-                    output / run / "metrics.json",
-                    [needs],
-                    0.6,
-                )
-            )
-        jobs.append(
-            Job(
-                f"confusion {dataset}",
-                evaluate(f"finegrained/{dataset}_automix", "clean,calibration,confusion"),
-                output / "finegrained" / f"{dataset}_automix" / "evaluation.json",
-                [f"{dataset} automix"],
-                0.2,
-                _figures_only,
-            )
+            title, run = f"{name} {start}", f"finegrained/{name}_{start}"
+            jobs.append(make.training(title, "finetune", f"embedded_{name}", run, root, needs, 0.6, *initial))
+        suite = "clean,calibration,confusion"
+        jobs.append(make.evaluation(f"confusion {name}", run, suite, f"{name} automix"))
+    return [*jobs, make.localization()]
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The steps of the demo as jobs; a step needs one other, and runs are named by their folders."""
+
+    output: Path
+    data: Path
+    smoke: bool
+
+    def data_sets(self) -> Job:
+        words = command("data synthetic", "--out", str(self.data), *(SMALL_DATA if self.smoke else ()))
+        return Job(
+            "data", words, self.data / "coco" / "synthetic.json", minutes=0.5
+        )  # the last to be written
+
+    def training(
+        self,
+        name: str,
+        program: str,
+        recipe: str,
+        run: str,
+        root: str,
+        needs: str,
+        minutes: float,
+        *more: str,
+    ) -> Job:
+        given = (f"output={self.output / run}", f"data.root={self.data / root}", *more)
+        small = SMALL_TRAINING if self.smoke else ()
+        words = command(program, "--resume", "--config-file", recipe, *given, *small)
+        return Job(name, words, self.output / run / "metrics.json", [needs], minutes)
+
+    def evaluation(self, name: str, run: str, suite: str, needs: str, *more: str) -> Job:
+        words = command("evaluate", "--run", str(self.output / run), "--suite", suite, *more)
+        return Job(name, words, self.output / run / "evaluation.json", [needs], 0.3, is_progress)
+
+    def export(self, name: str, kind: str, file: Path) -> Job:
+        checkpoint = str(self.output / "pretrain" / "automix" / "last.pt")
+        words = command("export", "--checkpoint", checkpoint, "--to", kind, "--output", str(file))
+        return Job(name, words, file.with_suffix(".proof.json"), ["pretrain automix"], 0.1)
+
+    def detection(self, run: str, weights: str, needs: str) -> Job:
+        folder = self.output / "detection" / run
+        options = ("--config-file", DETECTOR, "--num-gpus", "0", "--data-root", str(self.data / "VOC2007"))
+        keys = ("OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", weights, "SEED", "1")
+        words = command("detect", "--resume", *options, *keys, *(SMALL_DETECTION if self.smoke else ()))
+        return Job(f"detect {run}", words, folder / "results.json", [needs], 1.5, is_progress)
+
+    def localization(self) -> Job:
+        result, checkpoint = (
+            self.output / "wsol" / "automix.json",
+            self.output / "finegrained/cub_automix/last.pt",
         )
-    wsol = output / "wsol" / "automix.json"
-    localize = command(
-        "localize",
-        "--dataset",
-        "cub",
-        "--root",
-        str(data / "CUB_200_2011"),
-        "--checkpoint",
-        str(output / "finegrained" / "cub_automix" / "last.pt"),
-        "--output",
-        str(wsol),
-        "--save-maps",
-        str(output / "wsol" / "maps"),
-        *WSOL,
-    )
-    return [*jobs, Job("localize", localize, wsol, ["cub automix"], 0.3)]
-
-
-def _figures_only(line: str) -> bool:
-    """Of what the evaluation prints: top-1, and what went wrong."""
-    return line.lstrip().startswith("top-1 ") or line.startswith("error")
-
-
-def _progress(line: str) -> bool:
-    """Of what Detectron2 logs: losses with the time that is left, figures, and what went wrong."""
-    return " iter: " in line or "AP50" in line or "Inference done" in line or line.startswith("error")
+        places = ("--root", self.data / "CUB_200_2011", "--checkpoint", checkpoint, "--output", result)
+        maps = ("--save-maps", self.output / "wsol" / "maps")
+        words = command("localize", "--dataset", "cub", *map(str, (*places, *maps)), *WSOL)
+        return Job("localize", words, result, ["cub automix"], 0.3)
 
 
 def finish(
-    output: Path, data: Path, smoke: bool, parallel: int, seconds: dict[str, float], total: float
+    output: Path, data: Path, settings: dict[str, Any], seconds: dict[str, float], total: float
 ) -> None:
     """Figures, ``summary.json``, the table and the page."""
     from automix_transfer.evaluation.mixers import load_method
-    from automix_transfer.report.cards import cam_shots, detection_shots, write_shots
     from automix_transfer.report.demo_figures import draw_figures
     from automix_transfer.report.page import build
     from automix_transfer.training.record.run_folder import git_commit
     from automix_transfer.transfer.chain_table import chain_table
 
     print("measuring mixed samples and drawing figures", flush=True)
-    automix = load_method(output / "pretrain" / "automix" / "last.pt")
-    mixed = draw_figures(output, data, automix)
-    figures = output / "figures"
-    results = output / "wsol" / "automix.json"
+    mixed = draw_figures(output, data, load_method(output / "pretrain" / "automix" / "last.pt"))
+    write_pictures(output, data)
+    took = earlier_seconds(output) | seconds | {"total": total}
+    summary = summarize(output, mixed) | {
+        "commit": git_commit()["commit"],
+        "notes": NOTES,
+        "settings": settings,
+        "seconds": {name: round(value, 1) for name, value in took.items()},
+    }
+    write_json(output / "summary.json", summary)
+    table = chain_table(summary)
+    write_text(output / "summary.txt", table + "\n")
+    page = build(output, output / "report.html")
+    print(f"\n{table}\n\n{duration(total)}; numbers: {output / 'summary.json'}; page: {page}", flush=True)
+
+
+def write_pictures(output: Path, data: Path) -> None:
+    """Activation maps of the classifier and boxes of both detectors, as the page shows them."""
+    from automix_transfer.report.cards import cam_shots, detection_shots, write_shots
+
     write_shots(
-        figures / "cams",
-        cam_shots(results, output / "wsol" / "maps", data / "CUB_200_2011"),
+        output / "figures" / "cams",
+        cam_shots(output / "wsol" / "automix.json", output / "wsol" / "maps", data / "CUB_200_2011"),
         {
             "heading": "Where the classifier looks",
             "source": "wsol/automix.json",
@@ -266,13 +231,11 @@ def finish(
             "box at the best threshold red.",
         },
     )
-    detectors = {
-        "random start": output / "detection" / "random_init",
-        "AutoMix": output / "detection" / "automix",
-    }
+    detectors = {"random start": "random_init", "AutoMix": "automix"}
+    runs = {name: output / "detection" / run for name, run in detectors.items()}
     write_shots(
-        figures / "detections",
-        detection_shots(detectors, data / "VOC2007"),
+        output / "figures" / "detections",
+        detection_shots(runs, data / "VOC2007"),
         {
             "heading": "What the detectors find",
             "source": "detection/automix",
@@ -280,32 +243,6 @@ def finish(
             "more) in their class's colour.",
         },
     )
-    summary = summarize(output, mixed)
-    commands = {job.name: shlex.join(typed(job.command)) for job in chain(output, data, smoke)}
-    summary["commit"] = git_commit()["commit"]
-    summary["notes"] = NOTES
-    summary["settings"] = {"smoke": smoke, "jobs": parallel, "commands": commands}
-    summary["seconds"] = {
-        **earlier_seconds(output),
-        **{name: round(value, 1) for name, value in seconds.items()},
-    }
-    summary["seconds"]["total"] = round(total, 1)
-    write_json(output / "summary.json", summary)
-    table = chain_table(summary)
-    write_text(output / "summary.txt", table + "\n")
-    page = build(output, output / "report.html")
-    print(
-        f"\n{table}\n\n{total / 60:.1f} minutes; numbers: {output / 'summary.json'}; page: {page}", flush=True
-    )
-
-
-NOTES = [
-    "Embedded data and a few minutes of training: the numbers show that every part works, not which method "
-    "is best. In a few hundred "
-    "steps every mixup costs accuracy against vanilla training; its gain is a matter of long schedules "
-    "(hundreds of epochs in the paper).",
-    "One run each, so differences of a few points are within the noise of the seed.",
-]
 
 
 def earlier_seconds(output: Path) -> dict[str, float]:

@@ -1,27 +1,40 @@
-"""Commands that depend on each other, run side by side on the machine's cores, with their output prefixed by
-their names.
+"""Commands that depend on each other: what is done, what is left, and running it side by side.
 
-Each job gets one thread: for networks of this size two processes of one thread do more than one process of
-two. A job whose result exists is not run again, so a chain that was interrupted goes on where it stopped.
+A job is done when its result proves it, and is not run again; so what was interrupted goes on where it
+stopped. Each job gets one thread: for networks of this size two processes of one thread do more than one
+process of two. The jobs' output is prefixed by their names.
 """
 
 from __future__ import annotations
 
 import os
 import queue
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from tabulate import tabulate
+
 from automix_transfer.command_line import typed
 from automix_transfer.errors import UserError
+from automix_transfer.progress import duration
+
+#: what our commands print of their progress, their figures and what went wrong
+PROGRESS = re.compile(r" iter: |Inference done|: AP [-–.\d]+  AP50|resumed from|^\s*top-1 |^error")
+
+
+def is_progress(line: str) -> bool:
+    """Whether a line of a training or an evaluation is worth showing among those of others."""
+    return PROGRESS.search(line) is not None
 
 
 @dataclass
@@ -30,11 +43,11 @@ class Job:
 
     Attributes:
         name: short; the prefix of its output.
-        command: as a user would type it.
+        command: as `command_line.command` gives it, or any other.
         result: file that exists once the job has succeeded; where that alone proves nothing, ``proves`` looks
             into it.
         needs: names of jobs that must be done first.
-        minutes: rough cost; of the jobs that could start, the longest chain starts first.
+        minutes: rough cost; of the jobs that could start, the longest chain starts first. 0 is not known.
         keep: which lines of its output are shown; all of them go to ``<log folder>/<name>.log``.
     """
 
@@ -42,53 +55,91 @@ class Job:
     command: Sequence[str]
     result: Path
     needs: Sequence[str] = ()
-    minutes: float = 1.0
+    minutes: float = 0.0
     keep: Callable[[str], bool] = field(default=lambda line: True)
     proves: Callable[[Path], bool] = Path.exists
 
+    @property
+    def done(self) -> bool:
+        return self.proves(self.result)
+
+    @property
+    def line(self) -> str:
+        """The command as a person types it."""
+        return shlex.join(typed(self.command))
+
+
+def side_by_side(given: int | None, num_gpus: int = 0) -> int:
+    """How many jobs run at a time: ``--jobs``, or a core each, at most 4; one where each takes the GPUs.
+
+    Raises:
+        UserError: ``--jobs`` is less than 1, or more than 1 where jobs would share the GPUs.
+    """
+    if given is not None and (given < 1 or (num_gpus and given > 1)):
+        raise UserError(
+            f"--jobs {given} must be at least 1, and 1 with --num-gpus: jobs would share the GPUs"
+        )
+    return given or (1 if num_gpus else max(1, min(os.cpu_count() or 1, 4)))
+
+
+def plan_table(jobs: Sequence[Job]) -> str:
+    """Each job, whether it is done, and the minutes that it takes where they are known."""
+    rows = [
+        (job.name, "done" if job.done else "to do", f"{job.minutes:.1f}" if job.minutes else "")
+        for job in jobs
+    ]
+    align = ("left", "left", "right")
+    return tabulate(rows, ("job", "state", "minutes"), "simple", colalign=align, disable_numparse=True)
+
 
 def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None = 1) -> dict[str, float]:
-    """Run ``jobs``, at most ``parallel`` at a time, and return the seconds that each took (jobs done before
-    are left out).
+    """Run ``jobs``, at most ``parallel`` at a time, and return the seconds of each that was not done before.
 
     ``threads``: of each job; None leaves it to the job. SIGTERM and Ctrl-C end the jobs too: training saves
-    itself, and the same command goes on.
+    itself, the same command goes on, and the exit code is 143 or 130.
 
     Raises:
         UserError: a job failed; the others are stopped, and the message names its log and its last line.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    rank = {job.name: _longest(job, jobs) for job in jobs}
-    done = {job.name for job in jobs if job.proves(job.result)}
-    waiting = sorted((job for job in jobs if job.name not in done), key=lambda job: -rank[job.name])
+    done = {job.name for job in jobs if job.done}
+    waiting = sorted((job for job in jobs if job.name not in done), key=lambda job: -_longest(job, jobs))
     running: dict[str, tuple[subprocess.Popen, float]] = {}
     seconds: dict[str, float] = {}
     lines: queue.Queue[tuple[Job, str | None]] = queue.Queue()
-    main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
-    before = signal.signal(signal.SIGTERM, _leave) if main else None
-    try:
+    print(_standing(jobs, done, seconds, parallel), flush=True)
+    with _ended_with_us(running):
         while waiting or running:
             ready = [job for job in waiting if done.issuperset(job.needs)]
             while ready and len(running) < parallel:
                 job = ready.pop(0)
                 waiting.remove(job)
                 running[job.name] = (_start(job, logs, lines, threads), time.monotonic())
-                _say(job.name, f"started ({len(done)} of {len(jobs)} done)")
+                _say(job, "started")
             job, line = lines.get()
             if line is not None:
                 if job.keep(line):
-                    _say(job.name, line)
+                    _say(job, line)
                 continue
             process, begun = running.pop(job.name)
             if process.wait() != 0:
                 raise UserError(
                     f"'{job.name}' failed with exit code {process.returncode} ({_last_line(logs, job)}); its "
-                    "output is in "
-                    f"{_log(logs, job)}, its command was: {shlex.join(typed(job.command))}"
+                    f"output is in {_log(logs, job)}, its command was: {job.line}"
                 )
             done.add(job.name)
             seconds[job.name] = time.monotonic() - begun
-            _say(job.name, f"done in {seconds[job.name]:.0f} s ({len(done)} of {len(jobs)})")
+            _say(job, f"done in {duration(seconds[job.name])}; {_standing(jobs, done, seconds, parallel)}")
+    return seconds
+
+
+@contextmanager
+def _ended_with_us(running: Mapping[str, tuple[subprocess.Popen, float]]) -> Iterator[None]:
+    """However we end, the jobs end too: they have sessions of their own and would go on."""
+    main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    before = [(number, signal.signal(number, _leave)) for number in (signal.SIGTERM, signal.SIGINT) if main]
+    try:
+        yield
     except SystemExit:
         print("interrupted; the same command goes on", file=sys.stderr)
         raise
@@ -97,14 +148,24 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
             process.terminate()  # training jobs write a checkpoint on SIGTERM
         for process, _ in running.values():
             process.wait()
-        if main:
-            signal.signal(signal.SIGTERM, before)
-    return seconds
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
-    # by way of `finally`, which ends the jobs: they have sessions of their own and would go on
     raise SystemExit(128 + number)
+
+
+def _standing(jobs: Sequence[Job], done: set[str], seconds: Mapping[str, float], parallel: int) -> str:
+    """``3 of 12 jobs done, about 8 min left``, at the pace of those that ran."""
+    text = f"{len(done)} of {len(jobs)} jobs done"
+    left = [job for job in jobs if job.name not in done]
+    if not left or not (seconds or all(job.minutes for job in left)):
+        return text
+    expected = sum(_cost(job) for job in jobs if job.name in seconds)
+    pace = sum(seconds.values()) / expected if expected else 60.0
+    minutes = max(sum(map(_cost, left)) / parallel, *(_longest(job, left) for job in left))
+    return f"{text}, about {duration(pace * minutes)} left"
 
 
 def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> subprocess.Popen:
@@ -117,10 +178,9 @@ def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> sub
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         env=environment,
-        # Ctrl-C comes to us; we stop the jobs
         text=True,
         errors="replace",
-        start_new_session=True,
+        start_new_session=True,  # Ctrl-C comes to us; we stop the jobs
     )
     threading.Thread(target=_pump, args=(job, process, logs, lines), daemon=True).start()
     return process
@@ -128,7 +188,7 @@ def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> sub
 
 def _pump(job: Job, process: subprocess.Popen, logs: Path, lines: queue.Queue) -> None:
     with open(_log(logs, job), "a", encoding="utf-8") as log:
-        log.write(f"$ {shlex.join(typed(job.command))}\n")
+        log.write(f"$ {job.line}\n")
         for line in process.stdout or ():
             log.write(line)
             log.flush()
@@ -137,11 +197,13 @@ def _pump(job: Job, process: subprocess.Popen, logs: Path, lines: queue.Queue) -
     lines.put((job, None))
 
 
+def _cost(job: Job) -> float:
+    return job.minutes or 1.0
+
+
 def _longest(job: Job, jobs: Sequence[Job]) -> float:
     """Minutes from the start of ``job`` to the end of the longest chain that waits for it."""
-    return job.minutes + max(
-        (_longest(other, jobs) for other in jobs if job.name in other.needs), default=0.0
-    )
+    return _cost(job) + max((_longest(other, jobs) for other in jobs if job.name in other.needs), default=0.0)
 
 
 def _log(logs: Path, job: Job) -> Path:
@@ -153,6 +215,5 @@ def _last_line(logs: Path, job: Job) -> str:
     return lines[-1].strip() if lines else "no output"
 
 
-def _say(name: str, line: str) -> None:
-    print(f"[{name:<20}] {line}", flush=True)
-    sys.stdout.flush()
+def _say(job: Job, line: str) -> None:
+    print(f"[{job.name:<20}] {line}", flush=True)

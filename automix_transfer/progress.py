@@ -17,6 +17,16 @@ def to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """In the unit that suits: ``40 s``, ``12 min``, ``3.4 h`` or ``12 days``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:,.0f} days"
+
+
 class Progress:
     """A line after five seconds and then at growing distances: what is done, how fast, and the time to go.
 

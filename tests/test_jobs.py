@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from automix_transfer.errors import UserError
-from automix_transfer.jobs import Job, run_jobs
+from automix_transfer.jobs import Job, plan_table, run_jobs, side_by_side
 
 
 def job(tmp_path, name, needs=(), code=""):
@@ -69,3 +69,25 @@ def test_sigterm_ends_the_jobs_too(tmp_path, capsys):
         run_jobs([job(tmp_path, "long", code=wait)], tmp_path / "logs", parallel=1)
     assert ended.value.code == 143 and seen.exists() and signal.getsignal(signal.SIGTERM) == before
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_plans_say_what_is_done_and_how_long_the_rest_takes(tmp_path, capsys):
+    jobs = [job(tmp_path, "first"), job(tmp_path, "second", ["first"]), job(tmp_path, "third", ["second"])]
+    for one, minutes in zip(jobs, (1.0, 30.0, 60.0), strict=True):
+        one.minutes = minutes
+    jobs[0].result.touch()
+    rows = [line.split() for line in plan_table(jobs).splitlines()[2:]]
+    assert rows == [["first", "done", "1.0"], ["second", "to", "do", "30.0"], ["third", "to", "do", "60.0"]]
+    run_jobs(jobs, tmp_path / "logs", parallel=2)
+    said = capsys.readouterr().out
+    assert "1 of 3 jobs done, about 1.5 h left" in said, (
+        "one waits for the other, so two at a time are no faster"
+    )
+    assert "2 of 3 jobs done, about" in said and "3 of 3 jobs done\n" in said
+
+
+def test_jobs_share_no_gpu():
+    assert side_by_side(3) == 3 and side_by_side(None, num_gpus=8) == 1 and 1 <= side_by_side(None) <= 4
+    for given, gpus in ((0, 0), (2, 1)):
+        with pytest.raises(UserError, match=f"--jobs {given}"):
+            side_by_side(given, gpus)

@@ -19,8 +19,6 @@ test images.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,13 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compatibility.require()
     from automix_transfer.detection.comparing import compare
     from automix_transfer.detection.comparing.collected import collect
-    from automix_transfer.jobs import run_jobs
+    from automix_transfer.jobs import plan_table, run_jobs, side_by_side
     from automix_transfer.report.comparison_page import build
 
-    if options.jobs is not None and (options.jobs < 1 or (options.num_gpus and options.jobs > 1)):
-        raise UserError(
-            f"--jobs {options.jobs} must be at least 1, and 1 with --num-gpus: runs would share the GPUs"
-        )
+    parallel = side_by_side(options.jobs, options.num_gpus)
     if options.images < 0:
         raise UserError(f"--images {options.images} must be 0 or more")
     plan = compare.Plan(
@@ -116,18 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     inputs = compare.check(plan)
     jobs = compare.jobs(plan)
-    done = sum(job.result.exists() for job in jobs)
-    runs = f"{len(plan.rows)} rows x {len(plan.seeds)} seeds: {len(jobs)} runs"
-    print(f"{runs} checked, {done} of them done before", flush=True)
+    print(f"{len(plan.rows)} rows x {len(plan.seeds)} seeds, checked:\n{plan_table(jobs)}", flush=True)
     if options.check_only:
         return 0
     compare.write_inputs(inputs)
-    parallel = options.jobs or (1 if options.num_gpus else max(1, min(os.cpu_count() or 1, 4)))
-    try:
-        run_jobs(jobs, plan.output / "logs", parallel)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    run_jobs(jobs, plan.output / "logs", parallel)
     comparison = collect(plan, compare.differences(inputs))
     comparison.write(plan.output)
     page = build(

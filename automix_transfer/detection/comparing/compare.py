@@ -26,7 +26,7 @@ from automix_transfer.detection.config_checks import MAX_SEED
 from automix_transfer.detection.trainer import check_weights, prepare
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json
-from automix_transfer.jobs import Job
+from automix_transfer.jobs import Job, is_progress
 
 RANDOM = "random"
 MOST_SEEDS = 1000  # that are asked for by their number; more is a slip
@@ -161,19 +161,16 @@ def write_inputs(inputs: Mapping[Path, Mapping[str, Any]]) -> None:
 
 def jobs(plan: Plan) -> list[Job]:
     """A job for each run, seed by seed, so that an interrupted comparison has whole seeds."""
-    found = []
-    for seed in plan.seeds:
-        for row in plan.rows:
-            folder = plan.folder(row, seed)
-            found.append(
-                Job(
-                    f"{row.folder} seed {seed}",
-                    command(plan, row, seed),
-                    folder / "results.json",
-                    keep=is_progress,
-                )
-            )
-    return found
+    return [
+        Job(
+            f"{row.folder} seed {seed}",
+            command(plan, row, seed),
+            plan.folder(row, seed) / "results.json",
+            keep=is_progress,
+        )
+        for seed in plan.seeds
+        for row in plan.rows
+    ]
 
 
 def command(plan: Plan, row: Row, seed: int) -> list[str]:
@@ -190,11 +187,6 @@ def command(plan: Plan, row: Row, seed: int) -> list[str]:
     return command_line.command(
         "detect", "--config-file", str(plan.config_file), *given, *resume, *_overrides(plan, row, seed)
     )
-
-
-def is_progress(line: str) -> bool:
-    """Of what a run prints: losses with the time that is left, its figures, and what went wrong."""
-    return re.search(r" iter: |Inference done|: AP [-–.\d]+  AP50|resumed from|^error", line) is not None
 
 
 def differences(inputs: Mapping[Path, Mapping[str, Any]]) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from automix_transfer.command_line import command, typed
 from automix_transfer.errors import UserError
+from automix_transfer.jobs import Job
 from automix_transfer.paper import published as paper
 from automix_transfer.paper.catalogue import catalogue
 from automix_transfer.paper.measured import SCHEDULES
@@ -33,21 +34,6 @@ UNKNOWN_WEIGHTS = "WEIGHTS_"  # begins the name that stands for a file that --we
 DETECTORS = {"VOC": "voc_R50_C4_24k", "COCO": "coco_R50_C4_2x"}
 
 
-@dataclass(frozen=True)
-class Step:
-    """A command and the file that exists once it has succeeded; ``proves`` looks into a file that other
-    commands write too."""
-
-    name: str
-    command: Sequence[str]
-    result: Path
-    proves: Callable[[Path], bool] = Path.exists
-
-    @property
-    def done(self) -> bool:
-        return self.proves(self.result)
-
-
 @dataclass
 class PlannedRun:
     """One training, of one seed, with what is measured on it; ``cells`` are named in words."""
@@ -57,7 +43,7 @@ class PlannedRun:
     seed: int
     folder: Path
     overrides: tuple[str, ...]
-    steps: list[Step]
+    steps: list[Job]
     cells: list[str]
     state: str = "to do"  # or done, damaged, trained otherwise, or how far it is
     faults: list[str] = field(default_factory=list)  # why what is there cannot be gone on with
@@ -194,7 +180,7 @@ def _training(reference: Reference, seed: int, settings: Settings, root: str | N
     training = [*settings.launcher, *train_command(reference.recipe, *given)]
     if settings.launcher and Path(settings.launcher[0]).name == "torchrun":
         training.insert(len(settings.launcher), "--no-python")
-    step = Step("train", training, folder / "metrics.json")
+    step = Job("train", training, folder / "metrics.json")
     return PlannedRun(name, reference, seed, folder, overrides, [step], [])
 
 
@@ -205,19 +191,19 @@ def train_command(recipe: Path, *overrides: str) -> list[str]:
     return command(name, "--resume", "--config-file", short, *overrides)
 
 
-def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Step]:
+def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Job]:
     """What is measured on a training for a cell."""
     metric, folder, checkpoint = cell.attributes["metric"], run.folder, run.folder / "last.pt"
     if metric in ("corruption", "fgsm_error"):
         result = folder / "evaluation.json"
         more = ["--corrupted", settings.corrupted] if settings.corrupted else []
         evaluate = _command("evaluate", *more, run=folder, suite="clean,corruption,fgsm", output=result)
-        return [Step("evaluate", evaluate, result, partial(_robustness, corrupted=settings.corrupted))]
+        return [Job("evaluate", evaluate, result, proves=partial(_robustness, corrupted=settings.corrupted))]
     if metric == "maxboxacc":
         result = folder / "wsol.json"
         roots = (part.partition("=")[2] for part in run.steps[0].command if part.startswith("data.root="))
         localize = _command("localize", dataset="cub", root=next(roots), checkpoint=checkpoint, output=result)
-        return [Step("localize", localize, result)]
+        return [Job("localize", localize, result)]
     if cell.table == "table7":
         data, weights = cell.attributes["data"], folder / "backbone.pkl"
         export = _command("export", checkpoint=checkpoint, to="detectron2", output=weights)
@@ -227,8 +213,8 @@ def _measurements(cell: Cell, run: PlannedRun, settings: Settings) -> list[Step]
             *("SEED", str(run.seed + 1), *_iterations(data, settings.scale)),
         )
         return [
-            Step("export", export, weights),
-            Step(f"detect {data}", detect, folder / f"detection_{data.lower()}" / "results.json"),
+            Job("export", export, weights),
+            Job(f"detect {data}", detect, folder / f"detection_{data.lower()}" / "results.json"),
         ]
     return []
 

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from automix_transfer.paper.plans.scale import Scale
 from automix_transfer.paper.plans.times import StepTimes
 from automix_transfer.paper.references import plain_config, training_key
 from automix_transfer.paper.trained import PLANNED, Trained, differences, epochs_done, read_trained, short
+from automix_transfer.progress import duration
 from automix_transfer.training.settings import load_experiment
 
 SLURM = """#!/bin/bash
@@ -138,7 +139,7 @@ def _time(run: PlannedRun, times: StepTimes) -> str:
     if run.state == "done" or run.faults:
         return ""
     if run.hours is not None:
-        return f", about {hours_text(run.hours)}"
+        return f", about {duration(3600 * run.hours)}"
     why = times.why(run.reference)
     return f", time not measured: {why}" if why else ", time not measured"
 
@@ -156,9 +157,8 @@ def summary(plan: Plan, times: StepTimes, scale: Scale) -> list[str]:
     unknown = sum(run.hours is None for run in plan.runs)
     if sum(known) > 0:
         lines.append(
-            f"About {hours_text(sum(known))} one after another on this machine ({times.machine}), from a few "
-            "steps of each in "
-            f"{times.file}; reading the images is not counted"
+            f"About {duration(3600 * sum(known))} one after another on this machine ({times.machine}), by a "
+            f"few steps of each in {times.file}; reading the images is not counted"
             + (f", and {unknown} runs without a time are not" if unknown else "")
             + "."
         )
@@ -190,42 +190,19 @@ def counted(runs: int) -> str:
     return f"{runs} run{'' if runs == 1 else 's'}"
 
 
-def hours_text(hours: float) -> str:
-    """In the unit that suits: ``40 s``, ``12 min``, ``3.4 h`` or ``12 days``."""
-    if hours < 1 / 60:
-        return f"{3600 * hours:.0f} s"
-    if hours < 1:
-        return f"{60 * hours:.0f} min"
-    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:,.0f} days"
-
-
 def run_plan(plan: Plan, settings: Settings, tables: Sequence[str]) -> int:
     """Run or resume what is left, one after another; a training that was stopped goes on."""
     check(plan)
     jobs: list[Job] = []
     for run in plan.runs:
         names = [f"{run.name} seed{run.seed} {step.name}" for step in run.steps]
-        jobs += [
-            Job(
-                name,
-                list(step.command),
-                step.result,
-                names[:k],
-                (run.hours or 1) * 60 if k == 0 else 1.0,
-                proves=step.proves,
-            )
-            for k, (name, step) in enumerate(zip(names, run.steps, strict=True))
-        ]
+        for k, step in enumerate(run.steps):
+            minutes = 60 * (run.hours or 0.0) if k == 0 else 1.0
+            jobs.append(replace(step, name=names[k], needs=names[:k], minutes=minutes))
         write_plan(run, settings, tables)
-    try:
-        run_jobs(jobs, settings.output / "logs", 1, threads=None)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    print(
-        f"done: {counted(len(plan.runs))}; automix-transfer report tables {settings.output} "
-        f"--table {tables[0]}"
-    )
+    run_jobs(jobs, settings.output / "logs", 1, threads=None)
+    tables_command = f"automix-transfer report tables {settings.output} --table {tables[0]}"
+    print(f"done: {counted(len(plan.runs))}; {tables_command}")
     return 0
 
 

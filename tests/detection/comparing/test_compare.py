@@ -236,7 +236,7 @@ def test_a_missing_figure_is_a_dash_and_one_seed_has_no_deviation(tmp_path):
 
 
 def test_progress_lines():
-    from automix_transfer.detection.comparing.compare import is_progress
+    from automix_transfer.jobs import is_progress
 
     shown = (
         "[11/22 d2.utils.events]:  eta: 0:00:00  iter: 3  total_loss: 2.4",
@@ -273,7 +273,7 @@ def test_runs_resumes_and_reports(tmp_path, voc, r10, capsys):
     capsys.readouterr()
     assert detect_compare.main(command) == 0
     shown = capsys.readouterr().out
-    assert "2 runs checked, 0 of them done before" in shown and "one run each (seed 2)" in shown
+    assert "0 of 2 jobs done" in shown and "one run each (seed 2)" in shown
     out = tmp_path / "out"
     for name in (
         "comparison.txt",
@@ -298,7 +298,7 @@ def test_runs_resumes_and_reports(tmp_path, voc, r10, capsys):
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/model_final.pth")}
     assert detect_compare.main(command) == 0
     shown = capsys.readouterr().out
-    assert "2 of them done before" in shown and "started" not in shown
+    assert "2 of 2 jobs done" in shown and "started" not in shown
     assert len(before) == 2 and all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
 
 
