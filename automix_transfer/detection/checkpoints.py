@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from automix_transfer.detection.config import logger
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.io import load_torch, read_json, save_torch, write_json, write_text
 
 BEST_FILE, BEST_RECORD, LAST = "model_best", "best.json", "last_checkpoint"
@@ -47,10 +47,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             save_torch(new, content)
             read = load_torch(new)
             if read.keys() != content.keys() or read["model"].keys() != content["model"].keys():
-                raise UserError(
-                    f"{file} does not read back as it was written; check the disk. The checkpoints before it "
-                    "are untouched"
-                )
+                raise UserError(f"{file} does not read back as it was written; check the disk")
             os.replace(new, file)
         finally:
             new.unlink(missing_ok=True)
@@ -58,8 +55,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
 
 def latest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that ``last_checkpoint`` names, or, where that is damaged, the newest before it; None
-    where there is none.
+    """The checkpoint that ``last_checkpoint`` names, or the newest before it that is whole; None without any.
 
     Raises:
         UserError: there are checkpoints, but none of them can be resumed.
@@ -68,20 +64,15 @@ def latest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
     if not (folder / LAST).is_file():
         return None
     named = folder / Path((folder / LAST).read_text().strip()).name
-    files = [
-        named,
-        *(file for file in sorted(folder.glob("model_[0-9]*.pth"), reverse=True) if file != named),
-    ]
     problems: list[str] = []
-    for file in files:
+    for file in dict.fromkeys([named, *sorted(folder.glob("model_[0-9]*.pth"), reverse=True)]):
         try:
             content = load_torch(file)
             trainer = content.get("trainer") if isinstance(content, dict) else None
             if not isinstance(trainer, dict) or "_trainer" not in trainer or "iteration" not in trainer:
                 raise UserError(
-                    f"{file} has no state of the optimizer (plain Detectron2 0.6 writes none), so training "
-                    "cannot go on from "
-                    "it as if it had not stopped; evaluate it, or start afresh from it with MODEL.WEIGHTS"
+                    f"{file} has no state of the optimizer (plain Detectron2 0.6 writes none) to go on with; "
+                    "evaluate it, or start afresh from it with MODEL.WEIGHTS"
                 )
         except UserError as error:
             problems.append(str(error))
@@ -104,8 +95,7 @@ def restore(model: nn.Module, content: dict[str, Any], file: Path) -> None:
 
 
 class BestCheckpoint(HookBase):
-    """Keeps ``model_best.pth``: after each evaluation with a larger ``metric`` than any before, those before
-    a resume included."""
+    """Keeps ``model_best.pth`` after evaluations with a larger ``metric`` than any before, resumed or not."""
 
     def __init__(self, checkpointer: SafeCheckpointer, metric: str, period: int) -> None:
         self.checkpointer, self.metric, self.period = checkpointer, metric, period
@@ -123,34 +113,24 @@ class BestCheckpoint(HookBase):
     def _keep(self, iteration: int) -> None:
         known = self.trainer.storage.latest()
         if self.metric not in known:
-            logger.warning(
-                f"{BEST_FILE}.pth is not kept: no metric '{self.metric}'; known are "
-                f"{', '.join(name for name in known if '/AP' in name)}"
-            )
+            names = ", ".join(name for name in known if "/AP" in name)
+            logger.warning(f"{BEST_FILE}.pth is not kept: no metric '{self.metric}'; known are {names}")
             return
         value = known[self.metric][0]
         before = read_json(self.record)["value"] if self.record.is_file() else -math.inf
         if value > before:  # never for NaN
             self.checkpointer.write(BEST_FILE, iteration=iteration - 1)
-            write_json(
-                self.record,
-                {
-                    "file": f"{BEST_FILE}.pth",
-                    "metric": self.metric,
-                    "value": float(value),
-                    "iteration": iteration,
-                },
-            )
+            about = {"metric": self.metric, "value": float(value), "iteration": iteration}
+            write_json(self.record, {"file": f"{BEST_FILE}.pth", **about})
             logger.info(f"{BEST_FILE}.pth: {self.metric} {value:.3f} after iteration {iteration}")
 
 
 def finite_or_refuse(model: nn.Module, iteration: int) -> None:
-    """A `UserError` where a parameter is NaN or infinite, so that no checkpoint of ruined weights replaces a
-    good one."""
+    """A `UserError` where a parameter is NaN or infinite: no ruined weights replace good ones."""
     broken = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
     if broken:
         raise UserError(
             f"{len(broken)} parameters are NaN or infinite after iteration {iteration} "
-            f"({', '.join(broken[:3])}); lower "
-            "SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS. The last checkpoint is untouched"
+            f"({few(broken)}); lower SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS. The last checkpoint is "
+            "untouched"
         )

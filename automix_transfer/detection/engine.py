@@ -36,7 +36,7 @@ from automix_transfer.detection.checkpoints import (
     restore,
 )
 from automix_transfer.detection.config import logger, model_errors
-from automix_transfer.detection.loader import TrainLoader, train_loader
+from automix_transfer.detection.loader import TrainLoader
 from automix_transfer.detection.networks.timm_backbone import encoder_name, is_layer_normed
 from automix_transfer.detection.scores.coco_evaluation import ENGINES
 from automix_transfer.detection.scores.evaluation import build_evaluator
@@ -68,7 +68,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
-        return train_loader(cfg)
+        return TrainLoader(cfg)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -93,33 +93,23 @@ class Trainer(DefaultTrainer):
             parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY
         )
 
-    def build_hooks(self) -> list[hooks.HookBase | None]:
+    def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks in its order, with a precise BN that draws its own images and the best
         checkpoint behind the evaluation."""
         cfg = self.cfg
         self.checkpointer = SafeCheckpointer(
             _unwrapped(self.model), cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
-        precise = cfg.TEST.PRECISE_BN.ENABLED and bool(get_bn_modules(self.model))
-        return [
-            hooks.IterationTimer(),
-            hooks.LRScheduler(),
-            PreciseBN(
-                cfg.TEST.EVAL_PERIOD,
-                self.model,
-                train_loader(cfg, "precise BN", workers=0),
-                cfg.TEST.PRECISE_BN.NUM_ITER,
-            )
-            if precise
-            else None,
-            hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
-            if comm.is_main_process()
-            else None,
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
-            BestCheckpoint(self.checkpointer, self.best_metric, cfg.TEST.EVAL_PERIOD)
-            if comm.is_main_process()
-            else None,
-        ]
+        main, test, found = comm.is_main_process(), cfg.TEST, [hooks.IterationTimer(), hooks.LRScheduler()]
+        if test.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            images = TrainLoader(cfg, "precise BN", workers=0)
+            found.append(PreciseBN(test.EVAL_PERIOD, self.model, images, test.PRECISE_BN.NUM_ITER))
+        if main:
+            found.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+        found.append(hooks.EvalHook(test.EVAL_PERIOD, self._evaluate))
+        if main:
+            found.append(BestCheckpoint(self.checkpointer, self.best_metric, test.EVAL_PERIOD))
+        return found
 
     def _evaluate(self) -> Mapping[str, Any]:
         self._last_eval_results = self.test(self.cfg, self.model)
@@ -147,8 +137,7 @@ class Trainer(DefaultTrainer):
         if content.get("processes", comm.get_world_size()) != comm.get_world_size():
             logger.warning(
                 f"{file} was written by {content['processes']} processes, now there are "
-                f"{comm.get_world_size()}: "
-                "from here on the images come in another order"
+                f"{comm.get_world_size()}: from here on the images come in another order"
             )
         logger.info(f"resumed from {file} after iteration {self.start_iter}")
 
@@ -180,10 +169,8 @@ class Trainer(DefaultTrainer):
             except FloatingPointError as error:
                 raise UserError(
                     f"the loss became infinite or NaN at iteration {self.iter + 1}; lower SOLVER.BASE_LR "
-                    "(now "
-                    f"{self.cfg.SOLVER.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS "
-                    f"({self.cfg.SOLVER.WARMUP_ITERS}); "
-                    "the last checkpoint is untouched"
+                    f"(now {self.cfg.SOLVER.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS "
+                    f"({self.cfg.SOLVER.WARMUP_ITERS}); the last checkpoint is untouched"
                 ) from error
             finally:
                 for writer in writers:

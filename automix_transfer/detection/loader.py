@@ -34,44 +34,32 @@ Order = Callable[[int], Sequence[int]]  # epoch -> indices of all its samples
 
 
 class TrainLoader:
-    """An endless iterable over batches of ``batch`` records for one of ``world`` processes; set ``start`` to
-    the first step wanted.
+    """An endless iterable over this process's batches of ``cfg``, from step ``start`` on, which may be set.
 
     Args:
         purpose: streams with different purposes (training, precise BN) share nothing.
+        workers: instead of ``DATALOADER.NUM_WORKERS``.
     """
 
-    def __init__(
-        self,
-        records: list[Record],
-        mapper: Callable[[Record], Any],
-        batch: int,
-        seed: int,
-        order: Order,
-        group: bool = True,
-        workers: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        purpose: str = "detection",
-    ) -> None:
-        self.start, self.seed, self.rank, self.workers, self.purpose = 0, seed, rank, workers, purpose
-        shapes = (
-            [record.get("width", 1) > record.get("height", 0) for record in records]
-            if group
-            else [True] * len(records)
+    def __init__(self, cfg: CfgNode, purpose: str = "detection", workers: int | None = None) -> None:
+        options, rank, world = cfg.DATALOADER, comm.get_rank(), comm.get_world_size()
+        records = get_detection_dataset_dicts(
+            list(cfg.DATASETS.TRAIN), filter_empty=options.FILTER_EMPTY_ANNOTATIONS
         )
-        self.batches = Batches(shapes, batch, order, rank, world)
-        self.samples = Samples(records, mapper, seed, purpose)
+        self.start, self.seed, self.rank, self.purpose = 0, cfg.SEED, rank, purpose
+        self.workers = options.NUM_WORKERS if workers is None else workers
+        group = options.ASPECT_RATIO_GROUPING
+        shapes = [not group or record.get("width", 1) > record.get("height", 0) for record in records]
+        order = sample_order(cfg, records)
+        self.batches = Batches(shapes, cfg.SOLVER.IMS_PER_BATCH // world, order, rank, world)
+        self.samples = Samples(records, DatasetMapper(cfg, True), cfg.SEED, purpose)
 
     def __iter__(self) -> Iterator[list[Any]]:
         # read when the first batch is asked for, since a trainer makes its iterator before it resumes
         self.batches.start = self.start
-        options = {
-            **loader_options(self.workers, self.seed),
-            "pin_memory": False,
-            "persistent_workers": False,
-        }
-        loader = ImageLoader(self.samples, batch_sampler=self.batches, collate_fn=_as_it_is, **options)  # type: ignore[arg-type]
+        options: dict[str, Any] = loader_options(self.workers, self.seed)
+        options |= {"pin_memory": False, "persistent_workers": False}
+        loader = ImageLoader(self.samples, batch_sampler=self.batches, collate_fn=list, **options)
         for step, batch in enumerate(loader, self.start):
             reseed_globals(self.seed, f"{self.purpose} step", step, self.rank)
             yield batch
@@ -82,14 +70,8 @@ class Batches(Sampler[list[Item]]):
     r, r + W, r + 2W, ..."""
 
     def __init__(self, landscape: Sequence[bool], batch: int, order: Order, rank: int, world: int) -> None:
-        self.landscape, self.batch, self.order, self.rank, self.world, self.start = (
-            landscape,
-            batch,
-            order,
-            rank,
-            world,
-            0,
-        )
+        self.landscape, self.batch, self.order = landscape, batch, order
+        self.rank, self.world, self.start = rank, world, 0
 
     def __iter__(self) -> Iterator[list[Item]]:
         return islice(self._all(), self.start, None)
@@ -117,12 +99,8 @@ class Samples(Dataset):
     def __init__(
         self, records: list[Record], mapper: Callable[[Record], Any], seed: int, purpose: str
     ) -> None:
-        self.records, self.mapper, self.seed, self.purpose = (
-            DatasetFromList(records, copy=False),
-            mapper,
-            seed,
-            purpose,
-        )
+        self.records = DatasetFromList(records, copy=False)
+        self.mapper, self.seed, self.purpose = mapper, seed, purpose
 
     def __getitem__(self, item: Item) -> Any:
         position, index = item
@@ -137,26 +115,6 @@ class Samples(Dataset):
                 f"({type(error).__name__}: {str(error)[:200]}); restore the file, or take it out of the data "
                 "set"
             ) from error
-
-
-def train_loader(cfg: CfgNode, purpose: str = "detection", workers: int | None = None) -> TrainLoader:
-    """The loader of ``cfg`` for this process."""
-    world = comm.get_world_size()
-    records = get_detection_dataset_dicts(
-        list(cfg.DATASETS.TRAIN), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    )
-    return TrainLoader(
-        records,
-        DatasetMapper(cfg, True),
-        cfg.SOLVER.IMS_PER_BATCH // world,
-        cfg.SEED,
-        sample_order(cfg, records),
-        cfg.DATALOADER.ASPECT_RATIO_GROUPING,
-        cfg.DATALOADER.NUM_WORKERS if workers is None else workers,
-        comm.get_rank(),
-        world,
-        purpose,
-    )
 
 
 def sample_order(cfg: CfgNode, records: list[Record]) -> Order:
@@ -184,7 +142,3 @@ def sample_order(cfg: CfgNode, records: list[Record]) -> Order:
 
         return order
     raise ValueError(f"{name} is none of {SAMPLERS}")  # `load_config` has said so
-
-
-def _as_it_is(batch: list[Any]) -> list[Any]:
-    return batch

@@ -75,18 +75,16 @@ class Comparison:
 
     def sentence(self) -> str:
         """What the figures are."""
-        seeds = self.about["seeds"]
+        about, seeds, first = self.about, self.about["seeds"], self.rows[0].name
         how = (
             f"mean ± standard deviation (n - 1) over seeds {', '.join(map(str, seeds))}; gain over "
-            f"'{self.rows[0].name}', seed by seed"
+            f"'{first}', seed by seed"
             if len(seeds) > 1
-            else f"one run each (seed {seeds[0]}), so a difference may be the seed's; gain over "
-            f"'{self.rows[0].name}'"
+            else f"one run each (seed {seeds[0]}), so a difference may be the seed's; gain over '{first}'"
         )
         return (
-            f"{self.about['detector']}, {self.about['iterations']} iterations of batch "
-            f"{self.about['batch']}, on {self.about['data']} "
-            f"({self.about['rule']}); percent; {how}."
+            f"{about['detector']}, {about['iterations']} iterations of batch {about['batch']}, on "
+            f"{about['data']} ({about['rule']}); percent; {how}."
         )
 
     def to_dict(self) -> dict[str, Any]:

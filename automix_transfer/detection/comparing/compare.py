@@ -70,7 +70,7 @@ def parse_rows(values: Sequence[str]) -> tuple[Row, ...]:
     Raises:
         UserError: a file that does not exist, or two rows of one name.
     """
-    rows = []
+    rows: list[Row] = []
     for value in values:
         name, equals, file = value.partition("=")
         if not equals or Path(value).is_file():
@@ -78,25 +78,19 @@ def parse_rows(values: Sequence[str]) -> tuple[Row, ...]:
         if not name or not file:
             raise UserError(f"--weights {value} must be NAME=FILE, FILE or {RANDOM}")
         if file != RANDOM and not Path(file).is_file():
-            hint = (
-                "; KEY VALUE overrides go last, behind another option"
-                if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", value)
-                else ""
-            )
+            is_key = re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", value)
             raise UserError(
-                f"--weights {value}: {file} does not exist or is not a file; give a file of "
-                "automix-transfer export "
-                f"--to detectron2, or {RANDOM}{hint}"
+                f"--weights {value}: {file} does not exist or is not a file; give a file of automix-transfer "
+                f"export --to detectron2, or {RANDOM}"
+                + ("; KEY VALUE overrides go last, behind another option" if is_key else "")
             )
-        rows.append(Row(name, "" if file == RANDOM else file))
-    for index, row in enumerate(rows):
-        for other in rows[:index]:
-            if row.name == other.name or row.folder == other.folder:
-                raise UserError(
-                    "--weights has two rows called "
-                    f"'{row.name}'{'' if row.name == other.name else f' and {other.name!r}'}; "
-                    "give each a name of its own: --weights a=FILE b=FILE"
-                )
+        row = Row(name, "" if file == RANDOM else file)
+        if any(row.folder == other.folder for other in rows):
+            raise UserError(
+                f"--weights has two rows called '{name}' or nearly so; give each a name of its own: "
+                "--weights a=FILE b=FILE"
+            )
+        rows.append(row)
     return tuple(rows)
 
 
@@ -106,24 +100,20 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         numbers = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise UserError(
-            f"--seeds {text} must be a number of seeds (3 is 1, 2, 3) or a list of them (5,7,9)"
+            f"--seeds {text} must be a number of seeds (3 is 1, 2, 3) or a list (5,7,9)"
         ) from error
     if "," not in text and numbers and numbers[0] > MOST_SEEDS:
         raise UserError(
-            f"--seeds {text} is a number of seeds, at most {MOST_SEEDS}; a single seed has a comma behind it "
-            "(5,)"
+            f"--seeds {text} is a number of seeds, at most {MOST_SEEDS}; one seed has a comma behind it: 5,"
         )
     seeds = numbers if "," in text else tuple(range(1, max(numbers, default=0) + 1))
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) > MAX_SEED:
-        raise UserError(
-            f"--seeds {text} must be at least one seed, none of them twice, negative or above {MAX_SEED}"
-        )
+    if not seeds or len(set(seeds)) != len(seeds) or not 0 <= min(seeds) <= max(seeds) <= MAX_SEED:
+        raise UserError(f"--seeds {text} must be different seeds from 0 to {MAX_SEED}, at least one")
     return seeds
 
 
 def check(plan: Plan) -> dict[Path, dict[str, Any]]:
-    """Everything that can be wrong with any run, before the first starts; returns what each run folder is to
-    be started with.
+    """Find everything that can be wrong with any run; returns what each run folder is to be started with.
 
     Raises:
         UserError: what `trainer.prepare` and `check_weights` refuse, for any row; a run folder that was
@@ -138,7 +128,8 @@ def check(plan: Plan) -> dict[Path, dict[str, Any]]:
         except UserError as error:
             raise UserError(f"row '{row.name}': {error}") from error
         digest = _digest(row.weights)
-        settings = {key: value for key, value in _plain(flatten(cfg)).items() if key not in PLACES}
+        settings = {key: value for key, value in flatten(cfg).items() if key not in PLACES}
+        settings = json.loads(json.dumps(settings))  # as the file gives them back: tuples as lists
         for seed in plan.seeds:
             folder = plan.folder(row, seed)
             inputs[folder] = {
@@ -153,8 +144,7 @@ def check(plan: Plan) -> dict[Path, dict[str, Any]]:
 
 
 def write_inputs(inputs: Mapping[Path, Mapping[str, Any]]) -> None:
-    """Note in each run folder what it is started with, just before the first run starts: a check alone leaves
-    nothing there."""
+    """Note in each run folder what it is started with; a check alone leaves nothing there."""
     for folder, content in inputs.items():
         write_json(folder / "inputs.json", content)
 
@@ -244,46 +234,31 @@ def _digest(weights: str) -> str | None:
 
 
 def _refuse_other_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
-    file = folder / "inputs.json"
+    """A run that was begun must be one of this comparison, of the same weights and settings."""
     if not (folder / "results.json").exists() and not (folder / "last_checkpoint").exists():
-        # not begun, or killed before its first checkpoint: it starts from the beginning, whatever it was to
-        # be before
-        return
+        return  # not begun, or killed before its first checkpoint: it starts from the beginning
+    file, remedy = folder / "inputs.json", "choose another --output, or remove that folder to run it again"
     if not file.is_file():
         raise UserError(f"{folder} holds a run that this comparison did not start; choose another --output")
     before = read_json(file)
-    remedy = "choose another --output, or remove that folder to run it again"
     if not isinstance(before, dict) or not isinstance(before.get("config"), dict):
         raise UserError(f"{file} does not say what {folder} was started with; {remedy}")
     if before.get("weights_sha256") != wanted["weights_sha256"]:
         raise UserError(
             f"{folder} was trained from other weights than {wanted['weights'] or RANDOM} holds now; {remedy}"
         )
-    config = before["config"]
     for key, value in wanted["config"].items():
-        if config.get(key) != value:
-            raise UserError(
-                f"{folder} was started with {key} {config.get(key)}, but now it is {value}; {remedy}"
-            )
-    _refuse_unfinished(folder, wanted["config"]["SOLVER.MAX_ITER"])
+        if (found := before["config"].get(key)) != value:
+            raise UserError(f"{folder} was started with {key} {found}, but now it is {value}; {remedy}")
+    _refuse_unfinished(folder / "results.json", wanted["config"]["SOLVER.MAX_ITER"])
 
 
-def _refuse_unfinished(folder: Path, iterations: int) -> None:
-    """``results.json`` passes for a finished run, but a run that was gone on with by hand may have fewer or
-    more iterations."""
-    file = folder / "results.json"
-    if not file.is_file():
-        return
-    results = read_json(file)
+def _refuse_unfinished(file: Path, iterations: int) -> None:
+    """A run that was gone on with by hand may have fewer or more iterations, and looks finished."""
+    results = read_json(file) if file.is_file() else {"iterations": iterations}
     found = results.get("iterations") if isinstance(results, dict) else None
     if found != iterations:
         raise UserError(
-            f"{file} has the figures of {'an unknown number of' if found is None else found} iterations, but "
-            "this comparison's "
-            f"runs have {iterations}; remove the folder {folder} to run it again"
+            f"{file} has the figures of {found or 'an unknown number of'} iterations, but this comparison's "
+            f"runs have {iterations}; remove the folder {file.parent} to run it again"
         )
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives them back: tuples, nested ones too, as lists."""
-    return json.loads(json.dumps(values))

@@ -141,8 +141,7 @@ def _categories(folder: Path, cfg: CfgNode) -> list[dict[str, Any]]:
     if len(categories) != wanted:
         raise UserError(
             f"{file} has {len(categories)} categories, but MODEL.ROI_HEADS.NUM_CLASSES in config.yaml is "
-            f"{wanted}; "
-            "restore both from the run"
+            f"{wanted}; restore both from the run"
         )
     return categories
 

@@ -42,30 +42,24 @@ RENAMES = (
 
 
 def export_detectron2(source: Source, output: Path) -> Loaded:
-    """Write ``output`` (.pkl) and its overlay (.yaml), and load both back into the backbones that Detectron2
-    itself builds.
+    """Write ``output`` (.pkl) and its overlay (.yaml), and load both back into Detectron2's own backbones.
 
     Raises:
-        UserError: no ResNet with the ImageNet stem, or Detectron2 is not installed (then nothing can be
-            proven).
+        UserError: no ResNet with the ImageNet stem, or no Detectron2, without which nothing can be proven.
     """
     if source.resnet is None and not (source.info.name == "resnet10_32" and source.info.stem == "imagenet"):
-        raise refuse(
-            source,
-            "detectron2",
-            f"Detectron2 has ResNets with the ImageNet stem only ({', '.join(RESNETS)}, resnet10_32)",
-            "timm or --to safetensors"
-            + (
+        instead = "timm or --to safetensors"
+        if source.info.stem == "imagenet":
+            instead += (
                 f", whose file goes into a detector with MODEL.BACKBONE.NAME timm_fpn/{source.info.name}"
-                if source.info.stem == "imagenet"
-                else ""
-            ),
-        )
+            )
+        known = ", ".join([*RESNETS, "resnet10_32"])
+        reason = f"Detectron2 has ResNets with the ImageNet stem only ({known})"
+        raise refuse(source, "detectron2", reason, instead)
     if not compatibility.available():
         raise UserError(
             "Detectron2 is not installed or does not import, so an export to it cannot be proven and is not "
-            "written; "
-            f"install it ({INSTALL})"
+            f"written; install it ({INSTALL})"
         )
     from automix_transfer.detection.weights import proof as prover
 
@@ -85,27 +79,18 @@ def export_detectron2(source: Source, output: Path) -> Loaded:
     }
     atomic_write(output, lambda file: pickle.dump(content, file, protocol=4))
     write_text(output.with_suffix(".yaml"), _overlay_text(source, output.name, settings))
-    target = prover.load_back(output, output.with_suffix(".yaml"), tensors)
-    layers = [(name, "maxpool" if name == "stem" else f"layer{int(name[3]) - 1}") for name in target.layers]
-    features = module_taps(source.encoder, layers)
-    return Loaded(
-        target.words,
-        target.matched,
-        target.total,
-        lambda images: {**_pixels(source.info, _as_pixels(images)), **features(images)},
-        lambda images: {**target.pixels(_as_pixels(images)), **target.taps(images)},
-        packages=target.packages,
-    )
-
-
-def _as_pixels(images: Tensor) -> Tensor:
-    """Random images as whole numbers in [0, 255], to compare how both sides normalise."""
-    return (images * 64 + 128).clamp(0, 255).round()
-
-
-def _pixels(info: EncoderInfo, images: Tensor) -> dict[str, Tensor]:
+    words, matched, total, taps = prover.load_back(output, output.with_suffix(".yaml"), tensors)
+    layers = [(name, "maxpool" if name == "stem" else f"layer{int(name[3]) - 1}") for name in prover.LAYERS]
+    features, info = module_taps(source.encoder, layers), source.info
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (info.mean, info.std))
-    return {"pixels": (images / 255 - mean) / std}
+    return Loaded(
+        words,
+        matched,
+        total,
+        lambda images: {"pixels": (prover.as_pixels(images) / 255 - mean) / std, **features(images)},
+        taps,
+        packages=("detectron2", "fvcore"),
+    )
 
 
 def detectron2_state(state: dict[str, Tensor], heads: tuple[str, ...] = ("fc.",)) -> dict[str, Tensor]:
@@ -157,19 +142,15 @@ def overlay(info: EncoderInfo, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _overlay_text(source: Source, file: str, settings: dict[str, Any]) -> str:
-    lines = [
-        f"Encoder {source.info.name}"
-        + (f", {source.which}" if source.which else "")
-        + (f", step {source.step}" if source.step is not None else "")
-        + f"; source sha256 {source.sha256}"
-    ]
+    about = f"Encoder {source.info.name}" + (f", {source.which}" if source.which else "")
+    about += "" if source.step is None else f", step {source.step}"
+    lines = [f"{about}; source sha256 {source.sha256}"]
     if "BACKBONE" in settings["MODEL"]:
         lines += [
-            "A network of basic blocks: for FPN. Detectron2's own C4 heads build res5 of bottlenecks, into "
-            "which these weights load",
-            "in part and by shape; a C4 detector needs MODEL.BACKBONE.NAME build_automix_resnet_backbone and "
-            "MODEL.ROI_HEADS.NAME",
-            "BasicRes5ROIHeadsExtraNorm, both of automix_transfer.detection.",
+            "A network of basic blocks: for FPN. Detectron2's own C4 heads build res5 of bottlenecks, into",
+            "which these weights load in part and by shape; a C4 detector needs MODEL.ROI_HEADS.NAME",
+            "BasicRes5ROIHeadsExtraNorm and MODEL.BACKBONE.NAME build_automix_resnet_backbone, both of",
+            "automix_transfer.detection.",
         ]
     head = f"{OVERLAY_MARK}{file}: without them its weights load and compute other features.\n"
     return head + "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(settings, sort_keys=False)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -33,25 +32,20 @@ from automix_transfer.detection.networks.backbone import BASIC_BLOCKS  # noqa: E
 from automix_transfer.detection.weights.weights_check import backbone_keys  # noqa: E402
 
 STAGES = ("stem", "res2", "res3", "res4", "res5")
+LAYERS = (*STAGES, "res4 (C4)", "res5 (C4)")  # with the detector's layout where it matters
+#: of C4, by whether the blocks are basic ones
+BACKBONES = {False: "build_resnet_backbone", True: "build_automix_resnet_backbone"}
+HEADS = {False: "Res5ROIHeads", True: "BasicRes5ROIHeadsExtraNorm"}
 
 
-@dataclass(frozen=True)
-class LoadedBack:
-    """What `load_back` found; ``layers`` are the names in ``taps``, Detectron2's, with the layout where it
-    matters."""
+def load_back(file: Path, overlay: Path, tensors: Mapping[str, Tensor]) -> tuple[str, int, int, Taps]:
+    """Load ``file`` under ``overlay`` into Detectron2's networks.
 
-    words: str
-    matched: int
-    total: int
-    layers: tuple[str, ...]
-    taps: Taps = field(repr=False)
-    pixels: Taps = field(repr=False)
-    packages: tuple[str, ...] = ("detectron2", "fvcore")
+    Args:
+        tensors: what the file has to hold, by Detectron2's names.
 
-
-def load_back(file: Path, overlay: Path, tensors: Mapping[str, Tensor]) -> LoadedBack:
-    """Load ``file`` under ``overlay`` into Detectron2's networks; ``tensors`` are what it has to hold, by
-    Detectron2's names.
+    Returns:
+        The networks in words; how many of how many keys came from the file; images -> `LAYERS` and pixels.
 
     Raises:
         UserError: a tensor of the file that no layer takes.
@@ -70,16 +64,12 @@ def load_back(file: Path, overlay: Path, tensors: Mapping[str, Tensor]) -> Loade
             )
         state = network.state_dict()
         matched.append(same_values(tensors, {name: state[key] for name, key in keys.items()}))
-    backbone = "build_automix_resnet_backbone" if basic else "build_resnet_backbone"
+    pyramid = _config(overlay, basic).MODEL.BACKBONE.NAME
     words = (
-        f"Detectron2's DetectionCheckpointer with {overlay.name}, into "
-        f"{_config(overlay, basic).MODEL.BACKBONE.NAME} (FPN) and into "
-        f"{backbone} + {_heads(basic)} (C4)"
+        f"Detectron2's DetectionCheckpointer with {overlay.name}, into {pyramid} "
+        f"(FPN) and into {BACKBONES[basic]} + {HEADS[basic]} (C4)"
     )
-    layers = (*STAGES, "res4 (C4)", "res5 (C4)")
-    return LoadedBack(
-        words, min(matched), len(backbone_keys(fpn)), layers, _taps(fpn, c4), _pixels(_config(overlay))
-    )
+    return words, min(matched), len(backbone_keys(fpn)), _taps(fpn, c4, _config(overlay))
 
 
 class _Part(nn.Module):
@@ -107,14 +97,10 @@ def _fpn(overlay: Path, basic: bool) -> nn.Module:
 
 def _c4(overlay: Path, basic: bool) -> nn.Module:
     cfg = _config(overlay, basic)
-    cfg.MODEL.BACKBONE.NAME = "build_automix_resnet_backbone" if basic else "build_resnet_backbone"
+    cfg.MODEL.BACKBONE.NAME = BACKBONES[basic]
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res4"]
-    res5, _ = ROI_HEADS_REGISTRY.get(_heads(basic))._build_res5_block(cfg)
+    res5, _ = ROI_HEADS_REGISTRY.get(HEADS[basic])._build_res5_block(cfg)
     return _Part(backbone=build_backbone(cfg), roi_heads=_Part(res5=res5)).eval()
-
-
-def _heads(basic: bool) -> str:
-    return "BasicRes5ROIHeadsExtraNorm" if basic else "Res5ROIHeads"
 
 
 def _load(network: nn.Module, file: Path) -> None:
@@ -126,27 +112,27 @@ def _load(network: nn.Module, file: Path) -> None:
         DetectionCheckpointer(network).load(str(file))
 
 
-def _taps(fpn: nn.Module, c4: nn.Module) -> Taps:
-    bottom_up = fpn.get_submodule("backbone.bottom_up")
-    stages = module_taps(bottom_up, [(name, name) for name in STAGES])
+def _taps(fpn: nn.Module, c4: nn.Module, cfg: CfgNode) -> Taps:
+    stages = module_taps(fpn.get_submodule("backbone.bottom_up"), [(name, name) for name in STAGES])
     head = c4.get_submodule("roi_heads.res5")
     # an extra norm is left out
     res5 = nn.Sequential(*(block for block in head.children() if isinstance(block, CNNBlockBase)))
-
-    def run(images: Tensor) -> dict[str, Tensor]:
-        res4 = c4.get_submodule("backbone")(images)["res4"]
-        return {**stages(images), "res4 (C4)": res4, "res5 (C4)": res5(res4)}
-
-    return run
-
-
-def _pixels(cfg: CfgNode) -> Taps:
-    """Detectron2's normalisation of images in [0, 255], with the channels in its order."""
     mean, std = (
         torch.tensor([*value]).view(3, 1, 1) for value in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
     )
     order = [0, 1, 2] if cfg.INPUT.FORMAT == "RGB" else [2, 1, 0]
-    return lambda images: {"pixels": (images[:, order] - mean) / std}
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        res4 = c4.get_submodule("backbone")(images)["res4"]
+        pixels = (as_pixels(images)[:, order] - mean) / std
+        return {"pixels": pixels, **stages(images), "res4 (C4)": res4, "res5 (C4)": res5(res4)}
+
+    return run
+
+
+def as_pixels(images: Tensor) -> Tensor:
+    """Random images as whole numbers in [0, 255], to compare how both sides normalise."""
+    return (images * 64 + 128).clamp(0, 255).round()
 
 
 @contextmanager

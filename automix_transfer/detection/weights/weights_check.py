@@ -46,14 +46,11 @@ class LoadReport:
     iterations: int | None = None
 
     def __str__(self) -> str:
+        keys = f"{self.total} keys of the {self.part}"
         if not self.source:
-            return (
-                f"MODEL.WEIGHTS is empty: training from scratch, all {self.total} keys of the {self.part} "
-                "are random"
-            )
-        return f"{self.source}: {self.matched} of {self.total} keys of the {self.part} loaded" + (
-            f" ({self.note})" if self.note else ""
-        )
+            return f"MODEL.WEIGHTS is empty: training from scratch, all {keys} are random"
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.source}: {self.matched} of {keys} loaded{note}"
 
 
 def load_weights(model: nn.Module, path: str, backbone: str = "") -> LoadReport:
@@ -103,9 +100,8 @@ def backbone_keys(model: nn.Module) -> dict[str, str]:
     (Of a timm backbone: the encoder's keys, with ``encoder.`` before them.)
     """
     state = model.state_dict()
-    bottom_up = (
-        "backbone.bottom_up." if any(key.startswith("backbone.bottom_up.") for key in state) else "backbone."
-    )
+    pyramid = any(key.startswith("backbone.bottom_up.") for key in state)
+    bottom_up = "backbone.bottom_up." if pyramid else "backbone."
     keys = {}
     for key in state:
         # the extra norm is new at transfer
@@ -146,8 +142,7 @@ def read_backbone(path: str | Path) -> dict[str, Tensor]:
     if content.get("__author__") == "automix_transfer" and not path.with_suffix(".yaml").is_file():
         raise UserError(
             f"{path}: its overlay {path.with_suffix('.yaml').name} does not lie beside it, so how to feed it "
-            "is unknown; "
-            "copy both files of the export"
+            "is unknown; copy both files of the export"
         )
     try:
         state = {
@@ -181,58 +176,52 @@ def implied_settings(path: str | Path) -> dict[str, Any]:
 
 
 def _load_backbone(model: nn.Module, path: Path) -> LoadReport:
+    held = read_backbone(path)
+    classifier = [name for name in held if name.startswith(CLASSIFIERS)]
     source = {
-        name: value for name, value in read_backbone(path).items() if not name.endswith("num_batches_tracked")
+        name: value
+        for name, value in held.items()
+        if not name.endswith("num_batches_tracked") and name not in classifier
     }
-    classifier = [name for name in source if name.startswith(CLASSIFIERS)]
-    for name in classifier:
-        del source[name]
-    wanted, state = backbone_keys(model), model.state_dict()
-    shapes = [
-        f"{name}: {tuple(source[name].shape)} for {tuple(state[key].shape)}"
-        for name, key in wanted.items()
-        if name in source and source[name].shape != state[key].shape
-    ]
-    missing, unused = (
-        [name for name in wanted if name not in source],
-        [name for name in source if name not in wanted],
-    )
-    if missing or unused or shapes:
-        matched = len(wanted) - len(missing) - len(shapes)
-        details = [
-            f"{len(missing)} are not in the file ({few(missing)})" if missing else "",
-            f"{len(shapes)} have another shape ({few(shapes)})" if shapes else "",
-            f"{len(unused)} of the file are not in the backbone ({few(unused)})" if unused else "",
-        ]
+    keys, state = backbone_keys(model), model.state_dict()
+    wanted = {name: state[key] for name, key in keys.items()}
+    problems, shapes = _differences(source, wanted)
+    if problems:
+        matched = sum(name in source and source[name].shape == value.shape for name, value in wanted.items())
         raise UserError(
             f"{path} does not fit the backbone of this config: {matched} of {len(wanted)} keys match, "
-            f"{'; '.join(filter(None, details))}. {_remedy(source, wanted, bool(shapes))}"
+            f"{problems}. {_remedy(source, shapes)}"
         )
     with torch.no_grad():
-        for name, key in wanted.items():
-            state[key].copy_(source[name])
-    where = (
-        "backbone and res5" if any(key.startswith("roi_heads.") for key in wanted.values()) else "backbone"
-    )
-    return LoadReport(
-        str(path),
-        where,
-        len(wanted),
-        len(wanted),
-        f"classifier left out: {few(classifier)}" if classifier else "",
-    )
+        for name, value in wanted.items():
+            value.copy_(source[name])
+    part = "backbone and res5" if any(key.startswith("roi_heads.") for key in keys.values()) else "backbone"
+    note = f"classifier left out: {few(classifier)}" if classifier else ""
+    return LoadReport(str(path), part, len(wanted), len(wanted), note)
+
+
+def _differences(source: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[str, bool]:
+    """What keeps a file from filling a model, "" if nothing does; and whether it is shapes."""
+    shapes = [
+        f"{name}: {tuple(source[name].shape)} for {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in source and source[name].shape != value.shape
+    ]
+    found = {
+        "are missing": [name for name in wanted if name not in source],
+        "have another shape": shapes,
+        "of the file have no place": [name for name in source if name not in wanted],
+    }
+    parts = [f"{len(names)} {what} ({few(names)})" for what, names in found.items() if names]
+    return "; ".join(parts), bool(shapes)
 
 
 def _load_encoder(backbone: TimmBackbone, name: str, path: Path) -> LoadReport:
     count, rows = load_encoder_into(backbone, name, path)
-    new = f"; {len(backbone.out_norms)} output norms are new" if backbone.out_norms else ""
-    return LoadReport(
-        str(path),
-        "backbone",
-        count,
-        count,
-        f"features equal to the encoder's, largest difference {max(row.difference for row in rows):.3g}{new}",
-    )
+    note = f"features equal to the encoder's, largest difference {max(row.difference for row in rows):.3g}"
+    if backbone.out_norms:
+        note += f"; {len(backbone.out_norms)} output norms are new"
+    return LoadReport(str(path), "backbone", count, count, note)
 
 
 def _load_detector(model: nn.Module, path: Path) -> LoadReport:
@@ -246,54 +235,35 @@ def _load_detector(model: nn.Module, path: Path) -> LoadReport:
     if not isinstance(source, Mapping) or not any(str(key).startswith("backbone.") for key in source):
         raise UserError(
             f"{path} does not hold a detector (no key starts with 'backbone.'); if it is a classifier's "
-            "state dict, "
-            f"export it first: {EXPORT} --checkpoint {path} --encoder NAME --output FILE.pkl"
+            f"state dict, export it first: {EXPORT} --checkpoint {path} --encoder NAME --output FILE.pkl"
         )
-    target = model.state_dict()
     # from the config, and a counter that inference does not use
     ignored = ("pixel_mean", "pixel_std", "num_batches_tracked")
-    missing = [key for key in target if key not in source and not key.endswith(ignored)]
-    unused = [
-        key
-        for key in source
-        if key not in target and not key.endswith(ignored) and "anchor_generator.cell_anchors" not in key
-    ]
-    shapes = [
-        f"{key}: {tuple(source[key].shape)} for {tuple(target[key].shape)}"
-        for key in target
-        if key in source and source[key].shape != target[key].shape
-    ]
-    if missing or unused or shapes:
-        details = [
-            f"{len(found)} {what} ({few(found)})"
-            for found, what in ((missing, "missing"), (shapes, "of another shape"), (unused, "unexpected"))
-            if found
-        ]
+
+    def kept(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        names = (key for key in state if not key.endswith(ignored) and "anchor_generator.cell" not in key)
+        return {key: state[key] for key in names}
+
+    target = model.state_dict()
+    problems, _ = _differences(kept(source), kept(target))
+    if problems:
         raise UserError(
-            f"{path} is not a detector of this config: {', '.join(details)}; "
-            "use the config.yaml that lies beside it, and the same classes"
+            f"{path} is not a detector of this config: {problems}; use the config.yaml that lies beside it, "
+            "and the same classes"
         )
     model.load_state_dict({key: value for key, value in source.items() if key in target}, strict=False)
     last = content.get("iteration")
-    return LoadReport(
-        str(path),
-        "detector",
-        len(target),
-        len(target),
-        iterations=last + 1 if isinstance(last, int) else None,
-    )
+    iterations = last + 1 if isinstance(last, int) else None
+    return LoadReport(str(path), "detector", len(target), len(target), iterations=iterations)
 
 
-def _remedy(source: Mapping[str, Tensor], wanted: Mapping[str, str], shapes: bool) -> str:
-    prefix = next(
-        (p for p in sorted(PREFIXES, key=len, reverse=True) if any(name.startswith(p) for name in source)), ""
-    )
-    if prefix:
-        return (
-            f"{sum(name.startswith(prefix) for name in source)} of its {len(source)} names start with "
-            f"'{prefix}': "
-            f"export it with {EXPORT}, which gives the names that Detectron2 wants"
-        )
+def _remedy(source: Mapping[str, Tensor], shapes: bool) -> str:
+    for prefix in sorted(PREFIXES, key=len, reverse=True):
+        if count := sum(name.startswith(prefix) for name in source):
+            return (
+                f"{count} of its {len(source)} names start with '{prefix}': export it with {EXPORT}, which "
+                "gives the names that Detectron2 wants"
+            )
     if any(name.startswith(("layer", "conv1.", "bn1.")) for name in source):
         return f"Its names are torchvision's: export it with {EXPORT}"
     if shapes:
