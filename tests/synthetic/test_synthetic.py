@@ -69,7 +69,6 @@ def test_an_image_depends_on_its_seed_only(kind):
 
 
 # --- complete or not there
-@pytest.mark.slow
 def test_a_second_call_changes_nothing(data):
     before = {path: path.stat().st_mtime_ns for path in data.rglob("*.jpg")}
     write_all(data, seed=3, scale=SCALE, progress=False)
