@@ -114,7 +114,12 @@ def test_more_gpus_than_there_are():
         ("MODEL: [", "not a valid Detectron2 config"),
         ("- 1\n- 2\n", "not a valid Detectron2 config"),
         ("_BASE_: nowhere.yaml\n", "does not exist"),
-        ("SOLVER: {IMS_PER_BATCH: 2}\nSEED: 1\nSOLVER: {MAX_ITER: 5}\n", "at line 3 .*duplicate key SOLVER"),
+        pytest.param(
+            "SOLVER: {IMS_PER_BATCH: 2}\nSEED: 1\nSOLVER: {MAX_ITER: 5}\n",
+            "at line 3 .*SOLVER",
+            id="SOLVER: {IMS_PER_BATCH: 2}\nSEED: 1\nSOLVER: {MAX_ITER: 5}\n"
+            "-has the key 'SOLVER' twice in one mapping, at lines 1 and 3",
+        ),
         ("_BASE_: .\n", "x.yaml: .* could not be read .*directory"),
         ("MODEL:\n", "MODEL must be of type CfgNode, not NoneType"),
         ("MODEL:\n  RESNETS:\n    DEPHT: 50\n", "did you mean MODEL.RESNETS.DEPTH"),
