@@ -21,7 +21,6 @@ was interrupted goes on when the same command is given again.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from pathlib import Path
 from automix_transfer.data.registry import DATASETS
 from automix_transfer.device import choose_device
 from automix_transfer.errors import UserError
+from automix_transfer.io import sha256_of
 from automix_transfer.localization.evaluate import Chosen, evaluate
 from automix_transfer.localization.maps.map_formulas import METHODS
 from automix_transfer.localization.maps.sources import EncoderMaps, FolderMaps
@@ -310,7 +310,7 @@ def measure(args: argparse.Namespace, partial: Path | None) -> tuple[Results, So
         other_source = FolderMaps(args.threshold_scoremaps or args.scoremaps, args.map_size, args.raw_maps)
     else:
         source = other_source = encoder_maps(args)
-        digest = hashlib.sha256(args.checkpoint.read_bytes()).hexdigest()
+        digest = sha256_of(args.checkpoint)
         about |= {"checkpoint": str(args.checkpoint), "which": args.which, "weights_sha256": digest}
     results = evaluate(
         source,

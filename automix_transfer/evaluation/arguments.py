@@ -20,98 +20,15 @@ def parse(description: str, arguments: Sequence[str] | None) -> tuple[argparse.N
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = parser.add_argument_group("what is evaluated")
-    what.add_argument(
-        "--run",
-        type=Path,
-        metavar="DIR",
-        help="folder of a run: its newest checkpoint, on its own validation images",
-    )
-    what.add_argument(
-        "--weights", type=Path, metavar="FILE", help="checkpoint, export, or torchvision/timm state dict"
-    )
-    what.add_argument(
-        "--encoder",
-        metavar="NAME",
-        help="the network's name, where the file does not say it (timm's, or cifar_resnet20)",
-    )
-    what.add_argument("--which", help="encoder of a checkpoint that holds several: k (default) or q")
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="folder of class folders, or a data set's root (default: the run's)",
-    )
-    data.add_argument(
-        "--dataset",
-        choices=list(DATASETS),
-        help="native layout of --data (default: class folders, or the run's)",
-    )
-    data.add_argument(
-        "--split", help="with --dataset: the split (default: its test or validation split, or the run's)"
-    )
-    data.add_argument(
-        "--limit",
-        type=int,
-        default=0,
-        metavar="N",
-        help="only N images, spread evenly over the set (0: all); not with --corrupted",
-    )
-    how = parser.add_argument_group("input (defaults are the run's or the encoder's)")
-    how.add_argument("--image-size", type=int, metavar="PIXELS")
-    how.add_argument(
-        "--test-crop-ratio",
-        type=float,
-        metavar="R",
-        help="the shorter side becomes image-size / R, of which the centre is cut (default: timm's; 1 up to "
-        "64 pixels; 0.875)",
-    )
-    how.add_argument(
-        "--interpolation", choices=INTERPOLATIONS, help="of resizing (default: timm's, else bilinear)"
-    )
-    how.add_argument("--mean", type=float, nargs=3, metavar="M", help="of RGB in [0, 1]")
-    how.add_argument("--std", type=float, nargs=3, metavar="S")
-    suite = parser.add_argument_group("suite")
-    suite.add_argument(
-        "--suite",
-        default="clean,calibration,fgsm",
-        help=f"parts of {', '.join(PARTS)} (default: %(default)s)",
-    )
-    suite.add_argument(
-        "--epsilon",
-        type=fraction,
-        default=8 / 255,
-        help="radius of the attacks in [0, 1], e.g. 8/255 (default)",
-    )
-    suite.add_argument("--pgd-steps", type=int, default=20)
-    suite.add_argument("--pgd-step-size", type=fraction, default=2 / 255, help="default: 2/255")
-    suite.add_argument(
-        "--corruptions",
-        default=",".join(NAMES),
-        metavar="NAMES",
-        help="which are made here (default: all 19)",
-    )
-    suite.add_argument(
-        "--corrupted",
-        type=Path,
-        metavar="DIR",
-        help="released CIFAR-10-C, CIFAR-100-C or ImageNet-C instead of made ones",
-    )
-    suite.add_argument(
-        "--baseline",
-        type=Path,
-        metavar="FILE.json",
-        help="another network's output: adds the error relative to it (mCE)",
-    )
-    suite.add_argument("--seed", type=int, default=0, help="of PGD's random start and of the corruptions")
+    _add_network(parser)
+    _add_data(parser)
+    _add_suite(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--batch-size", type=int, default=128)
     run.add_argument("--workers", type=int, default=0, help="loader processes (default 0)")
     run.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
-    run.add_argument(
-        "--output", type=Path, metavar="FILE.json", help="default with --run: DIR/evaluation.json"
-    )
+    words = "default with --run: DIR/evaluation.json"
+    run.add_argument("--output", type=Path, metavar="FILE.json", help=words)
     args = parser.parse_args(arguments)
     parts, corruptions = (
         tuple(part.strip() for part in text.split(",") if part.strip())
@@ -121,6 +38,54 @@ def parse(description: str, arguments: Sequence[str] | None) -> tuple[argparse.N
     check_options(options)
     check(args, parts)
     return args, options
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_argument_group("what is evaluated")
+    words = "folder of a run: its newest checkpoint, on its own validation images"
+    what.add_argument("--run", type=Path, metavar="DIR", help=words)
+    words = "checkpoint, export, or torchvision/timm state dict"
+    what.add_argument("--weights", type=Path, metavar="FILE", help=words)
+    words = "the network's name, where the file does not say it (timm's, or cifar_resnet20)"
+    what.add_argument("--encoder", metavar="NAME", help=words)
+    what.add_argument("--which", help="encoder of a checkpoint that holds several: k (default) or q")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data")
+    words = "folder of class folders, or a data set's root (default: the run's)"
+    data.add_argument("--data", type=Path, metavar="DIR", help=words)
+    words = "native layout of --data (default: class folders, or the run's)"
+    data.add_argument("--dataset", choices=list(DATASETS), help=words)
+    words = "with --dataset: the split (default: its test or validation split, or the run's)"
+    data.add_argument("--split", help=words)
+    words = "only N images, spread evenly over the set (0: all); not with --corrupted"
+    data.add_argument("--limit", type=int, default=0, metavar="N", help=words)
+    how = parser.add_argument_group("input (defaults are the run's or the encoder's)")
+    how.add_argument("--image-size", type=int, metavar="PIXELS")
+    words = "image-size / R is the side of which the centre is cut (default: timm's; 1 up to 64 px; 0.875)"
+    how.add_argument("--test-crop-ratio", type=float, metavar="R", help=words)
+    words = "of resizing (default: timm's, else bilinear)"
+    how.add_argument("--interpolation", choices=INTERPOLATIONS, help=words)
+    how.add_argument("--mean", type=float, nargs=3, metavar="M", help="of RGB in [0, 1]")
+    how.add_argument("--std", type=float, nargs=3, metavar="S")
+
+
+def _add_suite(parser: argparse.ArgumentParser) -> None:
+    suite = parser.add_argument_group("suite")
+    words = f"parts of {', '.join(PARTS)} (default: %(default)s)"
+    suite.add_argument("--suite", default="clean,calibration,fgsm", help=words)
+    words = "radius of the attacks in [0, 1], e.g. 8/255 (default)"
+    suite.add_argument("--epsilon", type=fraction, default=8 / 255, help=words)
+    suite.add_argument("--pgd-steps", type=int, default=20)
+    suite.add_argument("--pgd-step-size", type=fraction, default=2 / 255, help="default: 2/255")
+    words = "which are made here (default: all 19)"
+    suite.add_argument("--corruptions", default=",".join(NAMES), metavar="NAMES", help=words)
+    words = "released CIFAR-10-C, CIFAR-100-C or ImageNet-C instead of made ones"
+    suite.add_argument("--corrupted", type=Path, metavar="DIR", help=words)
+    words = "another network's output: adds the error relative to it (mCE)"
+    suite.add_argument("--baseline", type=Path, metavar="FILE.json", help=words)
+    suite.add_argument("--seed", type=int, default=0, help="of PGD's random start and of the corruptions")
 
 
 def check(args: argparse.Namespace, parts: Sequence[str]) -> None:

@@ -65,12 +65,8 @@ def pgd(
     The start is uniform in the ball and derives from (seed, index of the image), so that it does not depend
     on the batches.
     """
-    start = torch.stack(
-        [
-            2 * torch.rand(pixels.shape[1:], generator=derive_generator(seed, "pgd", int(index))) - 1
-            for index in indices
-        ]
-    )
+    generators = (derive_generator(seed, "pgd", int(index)) for index in indices)
+    start = torch.stack([2 * torch.rand(pixels.shape[1:], generator=g) - 1 for g in generators])
     attacked = (pixels + epsilon * start.to(pixels)).clamp(0, 1)
     for _ in range(steps):
         attacked = attacked + step_size * gradient_of(network, attacked, labels)[0].sign()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,9 +19,6 @@ class ReliabilityBin:
     count: int
     confidence: float
     accuracy: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def probabilities(logits: ArrayLike) -> Floats:
@@ -45,12 +41,8 @@ def reliability(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> list[Rel
     counts = np.bincount(place, minlength=bins)
     sums = [np.bincount(place, weights=values, minlength=bins) for values in (confidence, correct)]
     means = [np.divide(total, counts, out=np.zeros(bins), where=counts > 0) for total in sums]
-    return [
-        ReliabilityBin(
-            float(edges[i]), float(edges[i + 1]), int(counts[i]), float(means[0][i]), float(means[1][i])
-        )
-        for i in range(bins)
-    ]
+    columns = (edges[:-1], edges[1:], counts, *means)
+    return [ReliabilityBin(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:

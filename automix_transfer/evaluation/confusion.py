@@ -53,15 +53,13 @@ def confusion_figures(
         probs: (N, K).
         labels, indices: (N,) true class of each image, and its place in the data set.
     """
-    probs_NK, labels_N, indices_N = (
-        np.asarray(probs),
-        np.asarray(labels, dtype=np.int64),
-        np.asarray(indices, dtype=np.int64),
-    )
+    probs_NK = np.asarray(probs)
+    labels_N, indices_N = np.asarray(labels, dtype=np.int64), np.asarray(indices, dtype=np.int64)
     predicted_N, confidence_N = probs_NK.argmax(axis=1), probs_NK.max(axis=1)
     counts_KK = confusion_counts(predicted_N, labels_N, probs_NK.shape[1])
     of_K, hits_K = counts_KK.sum(axis=1), counts_KK.diagonal()
-    confused = [(int(t), int(p), int(counts_KK[t, p])) for t, p in np.argwhere(counts_KK) if t != p]
+    counts = [(int(t), int(p), int(counts_KK[t, p])) for t, p in np.argwhere(counts_KK)]
+    confused = [row for row in counts if row[0] != row[1]]
     confused.sort(key=lambda pair: (-pair[2], -pair[2] / of_K[pair[0]], pair))
 
     def shown(of_class: int, taken_for: int) -> list[int]:
@@ -89,7 +87,7 @@ def confusion_figures(
             {"name": k, "n": int(of_K[k]), "top1": 100 * int(hits_K[k]) / int(of_K[k]) if of_K[k] else None}
             for k in range(len(of_K))
         ],
-        "counts": [(int(t), int(p), int(counts_KK[t, p])) for t, p in np.argwhere(counts_KK)],
+        "counts": counts,
     }
 
 

@@ -7,6 +7,7 @@ order, and ``labels.npy``. ImageNet-C: ``DIR/<name>/<severity>/<class>/*.JPEG``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,24 +85,18 @@ def check_baseline(
     """Raise a `UserError` unless the baseline makes errors under every corruption of ``names``."""
     for name in names:
         theirs = baseline.get(name)
-        if (
-            not isinstance(theirs, list | tuple)
-            or len(theirs) != severities
-            or not all(_is_percent(value) for value in theirs)
-        ):
+        values = theirs if isinstance(theirs, list | tuple) else []
+        # JSON can hold NaN, which is in no range
+        percent = [value for value in values if isinstance(value, int | float) and 0 <= value <= 100]
+        if len(values) != severities or percent != values:
             raise UserError(
                 f"the baseline has no accuracies under '{name}' at {severities} severities; measure it with "
                 "the same suite"
             )
-        if sum(100 - value for value in theirs) <= 0:
+        if min(percent) == 100:
             raise UserError(
-                f"the baseline makes no error under '{name}', so nothing can be relative to it; choose "
-                "another"
+                f"the baseline makes no error under '{name}', so nothing is relative to it; choose another"
             )
-
-
-def _is_percent(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value <= 100  # JSON can hold NaN, which is in no range
 
 
 def released_accuracies(
@@ -120,13 +115,9 @@ def released_accuracies(
     device = next(network.parameters()).device
     accuracies: Accuracies = {}
     counts = []
-    sets = (
-        _cifar_c(folder, config, classes, batch_size)
-        if (folder / LABELS).is_file()
-        else _imagenet_c(folder, config, classes, batch_size)
-    )
+    batches_of = _cifar_c if (folder / LABELS).is_file() else _imagenet_c
     with torch.no_grad():
-        for name, batches in sets:
+        for name, batches in batches_of(folder, config, classes, batch_size):
             hits = [0, 0]
             for pixels, labels in batches:
                 hits[0] += int((network(pixels.to(device)).argmax(dim=1).cpu() == labels).sum())
@@ -144,11 +135,9 @@ def released_names(folder: Path, config: DataConfig, classes: Sequence[str]) -> 
         UserError: no such set; a file of CIFAR-C that is damaged, or has other classes or images of another
             size than the network is given.
     """
-    return (
-        list(_cifar_files(folder, config, classes)[1])
-        if (folder / LABELS).is_file()
-        else _imagenet_names(folder)
-    )
+    if (folder / LABELS).is_file():
+        return list(_cifar_files(folder, config, classes)[1])
+    return _imagenet_names(folder)
 
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -206,10 +195,8 @@ def _cifar_c(
 def _slices(images: NDArray[Any], labels: NDArray[Any], start: int, end: int, batch_size: int) -> Batches:
     for at in range(start, end, batch_size):
         part = slice(at, min(at + batch_size, end))
-        yield (
-            to_pixels(np.array(images[part]), torch.device("cpu")),
-            torch.from_numpy(labels[part].astype(np.int64)),
-        )
+        pixels = to_pixels(np.array(images[part]), torch.device("cpu"))
+        yield pixels, torch.from_numpy(labels[part].astype(np.int64))
 
 
 def _array(file: Path, dimensions: int) -> NDArray[Any]:
@@ -244,16 +231,13 @@ def _imagenet_c(
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
     for name in _imagenet_names(folder):
         for severity in SEVERITIES:
-            where = DataConfig(
-                **{
-                    **vars(config),
-                    "dataset": "imagefolder",
-                    "root": str(folder / name),
-                    "train_split": str(severity),
-                    # its images are cut already
-                    "val_split": str(severity),
-                    "test_crop_ratio": 1.0,
-                }
+            where = replace(
+                config,
+                dataset="imagefolder",
+                root=str(folder / name),
+                train_split=str(severity),
+                val_split=str(severity),
+                test_crop_ratio=1.0,  # its images are cut already
             )
             dataset = eval_dataset(where)
             if list(dataset.classes) != list(classes):

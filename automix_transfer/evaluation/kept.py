@@ -56,23 +56,22 @@ def kept_parts(output: Path, parts: Sequence[str], source: Mapping[str, Any]) ->
         UserError: there are such figures, but of another network, other images or other settings.
     """
     try:
-        content = read_json(output)
+        content = _mapping(read_json(output))
     except UserError:  # not there, or damaged
         return {}
-    if not isinstance(content, dict):
-        return {}
     held = {
-        part: [key for key in keys if key in content] for part, keys in FIGURES.items() if part not in parts
+        part: found
+        for part, keys in FIGURES.items()
+        if part not in parts and (found := [key for key in keys if key in content])
     }
-    held = {part: keys for part, keys in held.items() if keys}
     if not held:
         return {}
     about = _mapping(content.get("about"))
     other = next((key for key in SAME if about.get(key) != source.get(key)), None)
     if other is not None:
         raise UserError(
-            f"{output} holds {', '.join(held)}, which this --suite would overwrite and cannot be joined "
-            f"with, as its {other} is {about.get(other)} and now {source.get(other)}; give another --output"
+            f"{output} holds {', '.join(held)} of another {other} ({about.get(other)}, now "
+            f"{source.get(other)}) and would be overwritten; give another --output"
         )
     before = _mapping(about.get("kept"))
     made = {key: about[key] for key in SOURCE if key in about}

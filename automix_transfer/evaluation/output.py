@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tabulate import tabulate
 
 from automix_transfer.errors import UserError
+from automix_transfer.evaluation.corruptions import SEVERITIES
 from automix_transfer.evaluation.inputs import Inputs
 from automix_transfer.evaluation.suite import SuiteOptions
-from automix_transfer.io import read_json
+from automix_transfer.io import read_json, sha256_of
 from automix_transfer.training.record.run_folder import git_commit
 
 EVALUATION = "evaluation.json"  #: the output in a run's folder
@@ -54,7 +55,7 @@ def about(
     return {
         "encoder": inputs.info.name,
         "weights": str(inputs.weights),
-        "weights_sha256": digest(inputs.weights),
+        "weights_sha256": sha256_of(inputs.weights),
         "run": args.run and str(args.run),
         "which": args.which,
         "data": str(args.data or config.root),
@@ -78,50 +79,46 @@ def about(
     }
 
 
-def digest(file: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    found = hashlib.sha256()
-    with file.open("rb") as stream:
-        while part := stream.read(1 << 20):
-            found.update(part)
-    return found.hexdigest()
-
-
 def table(result: dict[str, Any]) -> str:
-    """The figures, a line each."""
+    """The figures, a line each; below them, a line a corruption."""
     source = result["about"]
-    lines = [
+    head = (
         f"{source['encoder']} on {result['images']:,} images of {source['data']}, {source['image_size']} px"
+    )
+    rows = [
+        (name, f"{result[key]:.4f}" if key in NOT_PERCENT else f"{result[key]:.2f} %")
+        for key, name in SHOWN.items()
+        if key in result
     ]
-    for key, name in SHOWN.items():
-        if key in result:
-            lines.append(
-                f"  {name:<26}{result[key]:>9.4f}"
-                if key in NOT_PERCENT
-                else f"  {name:<26}{result[key]:>8.2f} %"
-            )
+    parts = [head]
+    if rows:
+        parts.append(tabulate(rows, (), "simple", colalign=("left", "right"), disable_numparse=True))
     if "corruption" in result:
-        lines.append(
-            f"  top-1 under corruption ({result['corruption_made']}, {result['corruption_images']:,} images "
-            "each), severities 1 to 5 and their mean:"
-        )
-        lines += [
-            f"    {name:<20}" + "".join(f"{value:>8.2f}" for value in (*values, sum(values) / len(values)))
-            for name, values in result["corruption"].items()
+        severities = [(name, *row, sum(row) / len(row)) for name, row in result["corruption"].items()]
+        made, count = result["corruption_made"], result["corruption_images"]
+        parts += [
+            f"top-1 under corruption ({made}, {count:,} images each) by severity:",
+            tabulate(severities, ("", *SEVERITIES, "mean"), "simple", floatfmt=".2f"),
         ]
-    return "\n".join(lines)
+    return "\n".join(parts)
 
 
 def confusion_table(content: dict[str, Any], count: int = 5) -> str:
     """The most confused pairs and the weakest classes, a line each."""
-    lines = ["  most confused:"] if content["pairs"] else ["  no image was confused"]
-    lines += [
-        f"    {pair['count']:>5} of {pair['of']:<6}{pair['true']} taken for {pair['predicted']}"
-        for pair in content["pairs"][:count]
-    ]
+    pairs = [(p["true"], p["predicted"], p["count"], p["of"]) for p in content["pairs"][:count]]
     weakest = sorted((row for row in content["per_class"] if row["n"]), key=lambda row: row["top1"])[:count]
-    lines += [
-        "  weakest classes:",
-        *(f"    {row['top1']:>8.2f} %   {row['name']} ({row['n']} images)" for row in weakest),
-    ]
-    return "\n".join(lines)
+    classes = [(row["name"], row["top1"], row["n"]) for row in weakest]
+    return "\n\n".join(
+        [
+            tabulate(pairs, ("most confused", "taken for", "images", "of"), "simple", disable_numparse=[0, 1])
+            if pairs
+            else "no image was confused",
+            tabulate(
+                classes,
+                ("weakest classes", "top-1 %", "images"),
+                "simple",
+                floatfmt=".2f",
+                disable_numparse=[0],
+            ),
+        ]
+    )

@@ -6,8 +6,9 @@ same pass.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -67,67 +68,56 @@ def evaluate_suite(
     check_options(options)
     device = next(encoder.parameters()).device
     network = OfPixels(encoder, mean, std).to(device)
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
-    places: list[Tensor] = []
-    attacked_hits = {name: 0 for name in ("fgsm", "pgd") if name in options.parts}
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
     names = options.corruptions if "corruption" in options.parts else ()
     hits = np.zeros((len(names), len(SEVERITIES)), dtype=np.int64)
+    attacked: Counter[str] = Counter()
     done = 0
     with eval_mode(encoder), torch.no_grad():
-        for images, batch_labels, indices in loader:
-            images, batch_labels = images.to(device), batch_labels.to(device)
-            pixels = network.pixels_of(images) if attacked_hits or names else images
-            if "fgsm" in attacked_hits:
-                # the same image to 1e-7: its logits are the clean ones
-                gradient, clean = gradient_of(network, pixels, batch_labels)
-                attacked_hits["fgsm"] += recognised(
-                    network, signed_step(pixels, gradient, options.epsilon), batch_labels
-                )
-            else:
-                clean = encoder(images).float()
-            if "pgd" in attacked_hits:
-                attacked = pgd(
-                    network,
-                    pixels,
-                    batch_labels,
-                    indices,
-                    options.epsilon,
-                    options.pgd_steps,
-                    options.pgd_step_size,
-                    options.seed,
-                )
-                attacked_hits["pgd"] += recognised(network, attacked, batch_labels)
+        for images, labels, indices in loader:
+            images, labels = images.to(device), labels.to(device)
+            clean, recognised = _attacks(network, images, labels, indices, options)
+            attacked.update(recognised)
             if names:
-                hits += corrupted_hits(network, pixels, batch_labels, indices, names, options.seed)
-            logits.append(clean.cpu())
-            labels.append(batch_labels.cpu())
-            places.append(torch.as_tensor(indices))
-            done += len(batch_labels)
+                hits += corrupted_hits(
+                    network, network.pixels_of(images), labels, indices, names, options.seed
+                )
+            seen.append((clean.cpu(), labels.cpu(), torch.as_tensor(indices)))
+            done += len(labels)
             progress(done)
     if not done:
         raise UserError("there is no image to evaluate")
-    all_logits, all_labels = torch.cat(logits).numpy(), torch.cat(labels).numpy()
-    figures = {
-        "images": done,
-        **clean_figures(all_logits, all_labels, options.parts),
-        **{f"{name}_error": 100 - 100 * count / done for name, count in attacked_hits.items()},
-        **(
-            summarize(dict(zip(names, (100 * hits / done).tolist(), strict=True)), "generated", done)
-            if names
-            else {}
-        ),
-    }
+    logits_NK, labels_N, indices_N = (torch.cat(parts).numpy() for parts in zip(*seen, strict=True))
+    figures = {"images": done, **clean_figures(logits_NK, labels_N, options.parts)}
+    figures |= {f"{name}_error": 100 - 100 * count / done for name, count in attacked.items()}
+    if names:
+        figures |= summarize(dict(zip(names, (100 * hits / done).tolist(), strict=True)), "generated", done)
     if "confusion" in options.parts:
-        figures["confusion"] = confusion_figures(
-            calibration.probabilities(all_logits), all_labels, torch.cat(places).numpy()
-        )
+        probs_NK = calibration.probabilities(logits_NK)
+        figures["confusion"] = confusion_figures(probs_NK, labels_N, indices_N)
     return figures
 
 
-def recognised(network: nn.Module, pixels: Tensor, labels: Tensor) -> int:
-    """How many images of a batch are classified as their label."""
-    return int((network(pixels).argmax(dim=1) == labels).sum())
+def _attacks(
+    network: OfPixels, images: Tensor, labels: Tensor, indices: Tensor, options: SuiteOptions
+) -> tuple[Tensor, dict[str, int]]:
+    """Logits (N, K) of normalised images (N, 3, H, W), and how many each attack leaves recognised.
+
+    FGSM's gradient comes from the pass that gives the logits: of the same images, to 1e-7.
+    """
+    attacked: dict[str, Tensor] = {}
+    clean, pixels = None, network.pixels_of(images)
+    if "fgsm" in options.parts:
+        gradient, clean = gradient_of(network, pixels, labels)
+        attacked["fgsm"] = signed_step(pixels, gradient, options.epsilon)
+    if "pgd" in options.parts:
+        steps = (options.epsilon, options.pgd_steps, options.pgd_step_size)
+        attacked["pgd"] = pgd(network, pixels, labels, indices, *steps, options.seed)
+    if clean is None:
+        clean = network.encoder(images).float()
+    return clean, {
+        name: int((network(moved).argmax(dim=1) == labels).sum()) for name, moved in attacked.items()
+    }
 
 
 def clean_figures(
@@ -153,7 +143,7 @@ def clean_figures(
             "adaptive_ece15": calibration.adaptive_calibration_error(probs, labels, 15),
             "brier": calibration.brier_score(probs, labels),
             "nll": calibration.negative_log_likelihood(logits, labels),
-            "reliability": [row.to_dict() for row in calibration.reliability(probs, labels, 15)],
+            "reliability": [asdict(row) for row in calibration.reliability(probs, labels, 15)],
         }
     return figures
 

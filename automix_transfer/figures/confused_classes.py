@@ -13,8 +13,8 @@ from PIL import Image
 
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.confusion import FILE
+from automix_transfer.evaluation.evaluate_run import evaluation_of
 from automix_transfer.figures.common import Asked
-from automix_transfer.figures.reliability import evaluation_of
 from automix_transfer.figures.sheet import Cell, Picture, class_name, drawn, save_parts, sheet, write_figure
 from automix_transfer.figures.style import DPI, INK, colour, subplots
 from automix_transfer.io import read_json

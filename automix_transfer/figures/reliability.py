@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.output import EVALUATION
+from automix_transfer.evaluation.evaluate_run import evaluation_of
 from automix_transfer.figures.common import Asked, labels_of
 from automix_transfer.figures.sheet import drawn, write_figure
 from automix_transfer.figures.style import DPI, INK, colour, draw_lines, label_title
@@ -50,24 +50,6 @@ def fig8(asked: Asked) -> Path:
     )
     numbers = [{"label": row.label, "file": str(row.file), **row.values, "bins": row.bins} for row in rows]
     return write_figure(asked.output, "fig8", caption, {"numbers": numbers}, [reliability_plot(rows)])
-
-
-def evaluation_of(
-    path: Path, data: Path | None = None, suite: str = "clean,calibration", name: str = EVALUATION
-) -> Path:
-    """The file ``name`` in a run's folder; where there is none, the run is evaluated by ``suite`` now.
-
-    A JSON file is taken as it is.
-    """
-    if path.is_file() and path.suffix == ".json":
-        return path
-    folder = path if path.is_dir() else path.parent
-    if not (folder / name).is_file():
-        from automix_transfer.evaluation.cli import main as evaluate
-
-        where = ["--run", str(path), "--output", str(folder / EVALUATION)]
-        evaluate([*where, "--suite", suite, *(["--data", str(data)] if data is not None else [])])
-    return folder / name
 
 
 def read_reliability(files: Sequence[Path], labels: Sequence[str] = ()) -> list[Reliability]:

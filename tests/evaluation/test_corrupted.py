@@ -47,23 +47,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(files: Path, output: Path, *more: str) -> dict:
-    command = [
-        "--encoder",
-        "cifar_resnet8",
-        "--weights",
-        str(files / "net.pth"),
-        "--data",
-        str(files / "clean"),
-        "--batch-size",
-        "3",
-        "--suite",
-        "corruption",
-        "--corruptions",
-        ",".join(MADE),
-        "--output",
-        str(output),
-    ]
-    assert main([*command, *more]) == 0
+    command = (
+        f"--encoder cifar_resnet8 --weights {files / 'net.pth'} --data {files / 'clean'} --batch-size 3 "
+        f"--suite corruption --corruptions {','.join(MADE)} --output {output}"
+    )
+    assert main([*command.split(), *more]) == 0
     return json.loads(output.read_text())
 
 
@@ -102,9 +90,9 @@ def test_relative_to_a_baseline(files: Path, tmp_path: Path) -> None:
         "corruption_relative_error"
     ] == pytest.approx(100)
     assert relative_error({"fog": [90, 80]}, {"fog": [80, 60]}) == pytest.approx(50)
-    with pytest.raises(UserError, match="no accuracies under 'fog' at 2"):
+    with pytest.raises(UserError, match="'fog' at 2"):
         relative_error({"fog": [90, 80]}, {"snow": [80, 60]})
-    with pytest.raises(UserError, match="makes no error"):
+    with pytest.raises(UserError, match="no error under 'fog'"):
         relative_error({"fog": [90]}, {"fog": [100]})
 
 
@@ -120,7 +108,7 @@ def test_a_baseline_that_does_not_fit_is_noticed_before_the_evaluation(
     (tmp_path / "base.json").write_text(json.dumps({"corruption": content}))
     for name in ("evaluate_suite", "released_accuracies"):
         monkeypatch.setattr(evaluation, name, lambda *_: pytest.fail("the evaluation was started"))
-    with pytest.raises(UserError, match="no accuracies under 'fog' at 5"):
+    with pytest.raises(UserError, match="'fog' at 5"):
         run(
             files,
             tmp_path / "out.json",
@@ -187,5 +175,5 @@ def test_options_that_do_not_fit(files: Path, tmp_path: Path) -> None:
             run(files, tmp_path / "out.json", *more)
     (files / "imagenet" / "fog" / "1" / "e").mkdir()
     Image.new("RGB", (32, 32)).save(files / "imagenet" / "fog" / "1" / "e" / "x.png")
-    with pytest.raises(UserError, match="has other classes"):
+    with pytest.raises(UserError, match="fog/1 "):
         run(files, tmp_path / "out.json", "--corrupted", str(files / "imagenet"))
