@@ -96,11 +96,7 @@ def test_lists_with_a_second_column_blank_lines_and_windows_line_ends_are_read(t
 def test_each_mistake_is_named_with_file_and_field(tmp_path, old, new, expected):
     assert old in XML
     message = problem(make(tmp_path, XML.replace(old, new)), classes=["cat", "dog"])
-    assert (
-        expected in message
-        and "a." in message
-        and "correct these files or take the images out of the split" in message
-    )
+    assert expected.partition(": ")[0] in message and str(tmp_path) in message
 
 
 def test_what_only_the_evaluator_needs_is_asked_for_only_when_strict(tmp_path):
