@@ -25,8 +25,7 @@ LAMS = tuple(tenth / 10 for tenth in range(1, 10))  #: 0.1 to 0.9
 
 @dataclass
 class MixedAccuracy:
-    """One λ: ``top1`` and ``top2`` in percent over ``pairs`` pairs of different classes; ``left_out`` pairs
-    had one class."""
+    """One λ: percent over ``pairs`` pairs of different classes; ``left_out`` pairs had one class."""
 
     lam: float
     top1: float
@@ -135,32 +134,24 @@ def mask_statistics(
         permutation = draw_partners(len(images), seed, number).to(device)
         pairs += len(images)
         for at, lam in enumerate(lams):
-            mask_NP = (
-                automix_mask(block, images, permutation, lam, derive_generator(seed, "mixer", number, at))
-                .flatten(1)
-                .double()
-                .cpu()
-            )
-            mean_N = mask_NP.mean(dim=1)
-            sums[at] += torch.stack(
-                [mean_N.sum(), (mean_N - lam).abs().sum(), mask_NP.std(dim=1, unbiased=False).sum()]
-            )
+            mask = automix_mask(block, images, permutation, lam, derive_generator(seed, "mixer", number, at))
+            mask_NP = mask.flatten(1).double().cpu()
+            mean_N, std_N = mask_NP.mean(dim=1), mask_NP.std(dim=1, unbiased=False)
+            sums[at] += torch.stack([mean_N.sum(), (mean_N - lam).abs().sum(), std_N.sum()])
             new = [mask_NP.sum(dim=0), mask_NP.square().sum(dim=0)]
             moments[at] = [a + b for a, b in zip(moments[at], new, strict=True)] if moments[at] else new
     if pairs == 0:
         raise UserError("there is no image to draw masks for; give at least one batch")
     rows = []
-    for lam, (mean, error, spatial), (first, second) in zip(
-        lams, (sums / pairs).tolist(), moments, strict=True
-    ):
+    means = (sums / pairs).tolist()
+    for lam, (mean, error, spatial), (first, second) in zip(lams, means, moments, strict=True):
         variance_P = (second / pairs - (first / pairs).square()).clamp(min=0)
         rows.append(MaskStatistics(float(lam), mean, error, spatial, float(variance_P.sqrt().mean()), pairs))
     return rows
 
 
 def draw_partners(count: int, seed: int, batch: int) -> Tensor:
-    """A partner for each of ``count`` images, another one wherever there are two: (N,) int64, the same for
-    every method and λ.
+    """(N,) int64 partners of ``count`` images, the same for every method and λ.
 
     A random cycle: every image is i once and j once, and none is its own partner.
     """
@@ -173,18 +164,14 @@ def draw_partners(count: int, seed: int, batch: int) -> Tensor:
 def shuffled_batches(
     dataset: ClassificationDataset, batch_size: int = 64, seed: int = 0, count: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """``count`` samples (0: all) of ``dataset`` in a random order as (images, labels); a last batch of one
-    image is dropped."""
-    chosen = torch.randperm(len(dataset), generator=derive_generator(seed, "shuffled batches"))[
-        : count or len(dataset)
-    ].tolist()
+    """``count`` samples (0: all) in a random order as (images, labels); a last batch of one is dropped."""
+    order = torch.randperm(len(dataset), generator=derive_generator(seed, "shuffled batches"))
+    chosen = order[: count or len(dataset)].tolist()
     for start in range(0, len(chosen), batch_size):
         samples = [dataset[index] for index in chosen[start : start + batch_size]]
         if len(samples) > 1:
-            yield (
-                torch.stack([sample[0] for sample in samples]),
-                torch.tensor([sample[1] for sample in samples]),
-            )
+            images, labels, *_ = zip(*samples, strict=True)
+            yield torch.stack(images), torch.tensor(labels)
 
 
 def _check_lams(lams: Sequence[float]) -> None:

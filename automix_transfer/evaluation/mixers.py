@@ -1,5 +1,4 @@
-"""Mixing pairs at a λ of one's own choice, as the methods mix them in training: for figures and for a trained
-Mix Block offline.
+"""Mixing pairs at a λ of one's own choice, for figures and for a trained Mix Block offline.
 
 A *mixer* is a pure function ``(images, permutation, lam, rng) -> mixed``: images (N, C, H, W) and their
 partners ``images[permutation]`` become (N, C, H, W) with share λ of image i.
@@ -60,9 +59,9 @@ MIXERS: dict[str, Mixer] = {"mixup": mixup, "cutmix": cutmix}
 def automix_mask(
     method: AutoMix, images: Tensor, permutation: Tensor, lam: float, rng: torch.Generator
 ) -> Tensor:
-    """The share s_i (N, 1, H, W) that a Mix Block gives image i: from the features that it was trained on,
-    encoder k's unless its options say otherwise, in eval mode, whatever the batch.
+    """The share s_i (N, 1, H, W) that a Mix Block in eval mode gives image i.
 
+    It comes from the features that the block was trained on, encoder k's unless its options say otherwise.
     ``rng`` is used by the ablation with random grids only. In training the features may come from the batch's
     BatchNorm statistics (``method.k_mode=train``); here they come from the running ones, so a pair's mask
     does not depend on the other pairs.
@@ -92,8 +91,7 @@ def automix_mixer(method: Method) -> Mixer:
 
 
 def pair_mixer(method: Method) -> Mixer:
-    """The mixer of any method that mixes pairs at a given λ: its own draw with other partners, anew for every
-    few pairs.
+    """The mixer of any method that mixes pairs at a given λ: its own draw, anew for every few pairs.
 
     A box that the image's border clips leaves image i more than λ, as in training. Methods that mix features
     are shown by the mix of their input. Saliency (PuzzleMix) is that of the class which the method's network
@@ -120,8 +118,7 @@ def mix_pairs(method: Method, images: Tensor, permutation: Tensor, lam: float, r
 
 
 def picture_method(name: str, network: nn.Module, info: EncoderInfo) -> Method:
-    """Method ``name`` with the options that the table has for pictures, around a trained ``network``, which
-    is the teacher, too, where a method asks one.
+    """Method ``name`` with its options for pictures around a trained ``network``, its teacher, too.
 
     Raises:
         UserError: the network or the size of the images does not fit.
@@ -133,8 +130,7 @@ def picture_method(name: str, network: nn.Module, info: EncoderInfo) -> Method:
 
 
 def own_mixer(name: str, method: Method) -> Mixer | None:
-    """How method ``name`` mixes, at a λ that is given; None where it has no such mix, as the table of methods
-    says."""
+    """How method ``name`` mixes at a given λ; None where the table of methods says that it does not."""
     if isinstance(method, AutoMix):
         return automix_mixer(method)
     return MIXERS.get(name) or (pair_mixer(method) if METHODS[name].at_lam else None)
@@ -151,8 +147,7 @@ def mix_block_of(method: Method) -> AutoMix:
 
 
 def load_method(path: str | Path, device: str | torch.device = "cpu") -> tuple[Method, EncoderInfo]:
-    """The method of a training checkpoint, in eval mode, and what is known of its encoder: for using a
-    trained Mix Block offline.
+    """The method of a training checkpoint in eval mode, and what is known of its encoder.
 
     Raises:
         UserError: the file is no training checkpoint of ours, or was written by a version that built the
@@ -169,17 +164,14 @@ def method_of(content: Mapping[str, Any], source: Path) -> tuple[Method, Encoder
     try:
         info = EncoderInfo.from_dict(content["encoder"])
         name = content["config"]["method"]["name"]
-        options = {
-            key: value
-            for key, value in content["config"]["method"].items()
-            if key not in ("name", *METHODS[name].retired)
-        }
+        given, left_out = content["config"]["method"], ("name", *METHODS[name].retired)
+        options = {key: value for key, value in given.items() if key not in left_out}
         method = build_method(name, info.build(), options, info)
         method.load_state_dict(method_state(content["model"] | content.get("model_extra", {})))
     # hand-edited or of another version
     except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{source} does not fit the method '{name}' of this version ({first_line(error)}); "
-            "use the version that wrote it"
+            f"{source} does not fit the method '{name}' of this version ({first_line(error)}); use the "
+            "version that wrote it"
         ) from error
     return method.eval(), info

@@ -1,5 +1,4 @@
-"""Trained runs as figures need them: the method, its data, and its history, from a run folder of pretrain/ or
-finegrained/."""
+"""Trained runs as figures need them: the method, its data and its history, from a run's folder."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from automix_transfer.config import load_config
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.settings import GONE, DataConfig
 from automix_transfer.data.splits import eval_dataset
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, first_line
 from automix_transfer.evaluation.mixers import method_of
 from automix_transfer.mixing import Method
 from automix_transfer.models.encoders import EncoderInfo
@@ -82,45 +81,36 @@ def open_run(path: str | Path) -> Run:
     if not path.exists():
         raise UserError(f"{path} does not exist; give the folder of a run, the output=... of its training")
     if path.is_dir():
-        path = next(
-            (path / name for name in (checkpoint.LAST, checkpoint.PREVIOUS) if (path / name).is_file()), path
-        )
+        files = (path / checkpoint.LAST, path / checkpoint.PREVIOUS)
+        path = next((file for file in files if file.is_file()), path)
         if path.is_dir():
             raise UserError(
-                f"{path} holds no {checkpoint.LAST}, so it is not the folder of a run that has begun; "
-                "give the output=... of a training"
+                f"{path} holds no {checkpoint.LAST}, so it is not the folder of a run that has begun; give "
+                "the output=... of a training"
             )
     content = checkpoint.read(path)
     method, info = method_of(content, path)
     try:
         saved = {key: value for key, value in content["config"]["data"].items() if f"data.{key}" not in GONE}
         data = load_config(DataConfig, values=saved, section="data")
-        name, step, epoch = (
+        return Run(
+            path,
             str(content["config"]["method"]["name"]),
+            path.parent.resolve().name,
+            method,
+            encoders_of(content, method, info),
+            info,
+            data,
             int(content["step"]),
             int(content["epoch"]),
+            [dict(row) for row in content.get("history", [])],
+            content["config"],
         )
-        history = [dict(row) for row in content.get("history", [])]
-        encoders = encoders_of(content, method, info)
     except (UserError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} does not say what was trained, and on which data "
-            f"({(str(error).splitlines() or ['?'])[0]}); "
-            "use the version that wrote it"
+            f"{path} does not say what was trained, and on which data ({first_line(error)}); use the version "
+            "that wrote it"
         ) from error
-    return Run(
-        path,
-        name,
-        path.parent.resolve().name,
-        method,
-        encoders,
-        info,
-        data,
-        step,
-        epoch,
-        history,
-        content["config"],
-    )
 
 
 def encoders_of(content: Mapping[str, Any], method: Method, info: EncoderInfo) -> dict[str, nn.Module]:
@@ -137,8 +127,7 @@ def encoders_of(content: Mapping[str, Any], method: Method, info: EncoderInfo) -
 
 
 def open_runs(paths: Sequence[str | Path], labels: Sequence[str] = ()) -> list[Run]:
-    """Several runs with labels that tell them apart: ``labels``, the method's name, or the folder's, or the
-    checkpoint's file.
+    """Several runs, told apart by ``labels``, or the names of their methods, folders, or checkpoints.
 
     Raises:
         UserError: as `open_run`; another number of labels, or a run given twice.
@@ -176,11 +165,7 @@ def common_data(runs: Sequence[Run], root: Path | None = None) -> Classification
             ("classes", run.info.class_names, first.info.class_names),
             ("data.dataset", run.data.dataset, first.data.dataset),
             ("data.val_split", run.data.val_split, first.data.val_split),
-            (
-                "image size",
-                run.data.test_size or run.data.image_size,
-                first.data.test_size or first.data.image_size,
-            ),
+            ("image size", *(r.data.test_size or r.data.image_size for r in (run, first))),
             ("data.mean", list(run.data.mean), list(first.data.mean)),
             ("data.std", list(run.data.std), list(first.data.std)),
         ):
@@ -188,8 +173,7 @@ def common_data(runs: Sequence[Run], root: Path | None = None) -> Classification
                 values = "" if what == "classes" else f" ({ours}, and {theirs})"
                 raise UserError(
                     f"{run.file} and {first.file} have different {what}{values}, so they cannot be shown the "
-                    "same images; "
-                    "compare runs of one data set and size"
+                    "same images; compare runs of one data set and size"
                 )
     config = replace(first.data, root=str(root)) if root is not None else first.data
     if not Path(config.root).exists():

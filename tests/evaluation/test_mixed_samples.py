@@ -111,7 +111,7 @@ def test_cutmix_covers_the_area_it_should_at_places_that_vary(size, lam):
 def test_pairs_of_one_class_are_left_out_and_only_such_pairs_are_an_error():
     (row,) = mixed_accuracy(ReadsColour(), [coloured([0, 0, 1])], mixup, lams=(0.5,))
     assert (row.pairs, row.left_out) == (2, 1)
-    with pytest.raises(UserError, match="none of the 3 pairs has two different classes"):
+    with pytest.raises(UserError, match="none of the 3 pairs"):
         mixed_accuracy(ReadsColour(), [coloured([2, 2, 2])], mixup)
     with pytest.raises(UserError, match=r"lam=1.5"):
         mixed_accuracy(ReadsColour(), [coloured(LABELS)], mixup, lams=(1.5,))
@@ -197,7 +197,7 @@ def test_flat_masks_look_dead_and_random_grids_alive():
 
 
 def test_methods_without_a_mix_block_are_refused():
-    with pytest.raises(UserError, match="'MixUp' has no Mix Block"):
+    with pytest.raises(UserError, match="'MixUp'"):
         mask_statistics(build_method("mixup", create_encoder("resnet10_32", 3)), [batch()])
 
 

@@ -80,26 +80,14 @@ def run(monkeypatch, *arguments):
     return stop.value.code
 
 
+def from_maps(cub, maps, output, *more, size=SIZE):
+    found = ("--scoremaps", maps, "--metadata", cub / "metadata", "--map-size", size)
+    return (*found, *(("--output", output) if output else ()), *more)
+
+
 def from_weights(cub, output, *more):
-    return (
-        "--dataset",
-        "cub",
-        "--root",
-        cub,
-        "--checkpoint",
-        cub / "last.pt",
-        "--image-size",
-        64,
-        "--map-size",
-        SIZE,
-        "--batch-size",
-        4,
-        "--interval",
-        0.01,
-        "--output",
-        output,
-        *more,
-    )
+    found = ("--dataset", "cub", "--root", cub, "--checkpoint", cub / "last.pt", "--output", output, *more)
+    return ("--image-size", 64, "--map-size", SIZE, "--batch-size", 4, "--interval", 0.01, *found)
 
 
 def test_from_a_checkpoint_and_from_its_saved_maps(cub, tmp_path, monkeypatch, capsys):
@@ -109,33 +97,10 @@ def test_from_a_checkpoint_and_from_its_saved_maps(cub, tmp_path, monkeypatch, c
         == 0
     )
     assert "center box" in capsys.readouterr().out
-    assert (
-        run(
-            monkeypatch,
-            "--scoremaps",
-            tmp_path / "maps",
-            "--metadata",
-            cub / "metadata",
-            "--map-size",
-            SIZE,
-            "--interval",
-            0.01,
-            "--output",
-            second,
-        )
-        == 0
-    )
+    assert run(monkeypatch, *from_maps(cub, tmp_path / "maps", second, "--interval", 0.01)) == 0
     a, b = json.loads(first.read_text()), json.loads(second.read_text())
-    for key in (
-        "MaxBoxAcc",
-        "MaxBoxAccV2",
-        "per_delta",
-        "best_threshold",
-        "best_thresholds",
-        "gt_known",
-        "center_box",
-        "full_image",
-    ):
+    same = "MaxBoxAcc MaxBoxAccV2 per_delta best_threshold best_thresholds gt_known center_box full_image"
+    for key in same.split():
         assert a[key] == b[key], key
     assert (
         a["n_images"] == 6
@@ -187,25 +152,9 @@ def test_an_interrupted_run_goes_on(cub, tmp_path, monkeypatch, capsys, kind):
 
     def arguments(output):
         if kind == "score maps":
-            return (
-                "--scoremaps",
-                maps,
-                "--metadata",
-                cub / "metadata",
-                "--map-size",
-                SIZE,
-                "--output",
-                output,
-                "--workers",
-                1,
-            )
-        return from_weights(
-            cub,
-            output,
-            "--workers",
-            1,
-            *(("--threshold-split", "train") if kind == "threshold split" else ()),
-        )
+            return from_maps(cub, maps, output, "--workers", 1)
+        split = ("--threshold-split", "train") if kind == "threshold split" else ()
+        return from_weights(cub, output, "--workers", 1, *split)
 
     assert run(monkeypatch, *arguments(whole)) == 0
     measure, calls = BoxTask.measure, []
@@ -230,18 +179,7 @@ def test_an_interrupted_run_goes_on(cub, tmp_path, monkeypatch, capsys, kind):
 
 def test_maps_that_changed_meanwhile_are_measured_again(cub, tmp_path, monkeypatch):
     last = write_maps(tmp_path / "maps", cub / "metadata")
-    arguments = (
-        "--scoremaps",
-        tmp_path / "maps",
-        "--metadata",
-        cub / "metadata",
-        "--map-size",
-        SIZE,
-        "--workers",
-        1,
-        "--output",
-        tmp_path / "out.json",
-    )
+    arguments = from_maps(cub, tmp_path / "maps", tmp_path / "out.json", "--workers", 1)
     measure, calls = BoxTask.measure, []
 
     def stop_at_the_fourth(*given):
@@ -291,31 +229,10 @@ def test_the_threshold_of_another_split(cub, tmp_path, monkeypatch, capsys):
         ids = [f"{label + 1:03}.Bird{label}/Bird_0.png" for label in range(3)]
         (tmp_path / "train" / f"{name}.txt").write_text("\n".join(line.format(i) for i in ids) + "\n")
     maps = tmp_path / "maps"
-    assert (
-        run(
-            monkeypatch,
-            *from_weights(cub, tmp_path / "x.json", "--save-maps", maps, "--threshold-split", "train"),
-        )
-        == 0
-    )
-    assert (
-        run(
-            monkeypatch,
-            "--scoremaps",
-            maps,
-            "--metadata",
-            cub / "metadata",
-            "--threshold-metadata",
-            tmp_path / "train",
-            "--map-size",
-            SIZE,
-            "--interval",
-            0.01,
-            "--output",
-            tmp_path / "y.json",
-        )
-        == 0
-    )
+    saved = from_weights(cub, tmp_path / "x.json", "--save-maps", maps, "--threshold-split", "train")
+    assert run(monkeypatch, *saved) == 0
+    more = ("--threshold-metadata", tmp_path / "train", "--interval", 0.01)
+    assert run(monkeypatch, *from_maps(cub, maps, tmp_path / "y.json", *more)) == 0
     again = json.loads((tmp_path / "y.json").read_text())["threshold_split"]
     assert again == {**split, "split": "train"}
 
@@ -324,18 +241,8 @@ def test_metadata_with_images(cub, tmp_path, monkeypatch, capsys):
     """The same numbers as from the native layout; images that are missing or of another size are named."""
     native, output = tmp_path / "a.json", tmp_path / "b.json"
     assert run(monkeypatch, *from_weights(cub, native)) == 0
-    common = (
-        "--checkpoint",
-        cub / "last.pt",
-        "--image-size",
-        64,
-        "--map-size",
-        SIZE,
-        "--interval",
-        0.01,
-        "--metadata",
-        cub / "metadata",
-    )
+    common = ("--checkpoint", cub / "last.pt", "--metadata", cub / "metadata", "--interval", 0.01)
+    common = (*common, "--image-size", 64, "--map-size", SIZE)
     assert run(monkeypatch, *common, "--images", cub / "images", "--output", output, "--batch-size", 4) == 0
     a, b = numbers(native), numbers(output)
     assert all(
@@ -377,18 +284,8 @@ def test_classes_of_another_data_set(cub, tmp_path, monkeypatch, capsys):
             "model": model,
         },
     )
-    arguments = (
-        "--dataset",
-        "cub",
-        "--root",
-        cub,
-        "--checkpoint",
-        tmp_path / "seven.pt",
-        "--image-size",
-        64,
-        "--map-size",
-        SIZE,
-    )
+    arguments = ("--dataset", "cub", "--root", cub, "--checkpoint", tmp_path / "seven.pt")
+    arguments = (*arguments, "--image-size", 64, "--map-size", SIZE)
     assert run(monkeypatch, *arguments) == 2
     assert "7 classes, but the data set has 3" in capsys.readouterr().err
     assert run(monkeypatch, *arguments, "--cam-class", "predicted", "--output", tmp_path / "out.json") == 0
@@ -406,10 +303,7 @@ def write_maps(root, metadata, shape=(SIZE, SIZE), dtype=np.float64):
 def test_maps_of_other_images_are_mentioned(cub, tmp_path, monkeypatch, capsys):
     path = write_maps(tmp_path / "maps", cub / "metadata")
     np.save(path.with_name("another.npy"), np.zeros((SIZE, SIZE)))
-    assert (
-        run(monkeypatch, "--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--map-size", SIZE)
-        == 0
-    )
+    assert run(monkeypatch, *from_maps(cub, tmp_path / "maps", None)) == 0
     assert "note: 1 score maps" in capsys.readouterr().out
 
 
@@ -474,15 +368,8 @@ def test_bad_score_maps(cub, tmp_path, monkeypatch, capsys, spoil, word):
 
 def test_raw_maps_of_any_size(cub, tmp_path, monkeypatch):
     write_maps(tmp_path / "maps", cub / "metadata", (7, 5), np.float32)
-    arguments = (
-        "--scoremaps",
-        tmp_path / "maps",
-        "--metadata",
-        cub / "metadata",
-        "--raw-maps",
-        "--output",
-        tmp_path / "out.json",
-    )
+    arguments = ("--scoremaps", tmp_path / "maps", "--metadata", cub / "metadata", "--raw-maps")
+    arguments = (*arguments, "--output", tmp_path / "out.json")  # of the default size
     assert run(monkeypatch, *arguments) == 0
     assert json.loads((tmp_path / "out.json").read_text())["map_size"] == 224
 
@@ -597,20 +484,7 @@ def test_options_that_do_not_apply_to_score_maps_are_refused(
 
 def test_maps_of_two_pixels_have_a_centre_box(cub, tmp_path, monkeypatch):
     write_maps(tmp_path / "maps", cub / "metadata", (2, 2))
-    assert (
-        run(
-            monkeypatch,
-            "--scoremaps",
-            tmp_path / "maps",
-            "--metadata",
-            cub / "metadata",
-            "--map-size",
-            2,
-            "--output",
-            tmp_path / "x.json",
-        )
-        == 0
-    )
+    assert run(monkeypatch, *from_maps(cub, tmp_path / "maps", tmp_path / "x.json", size=2)) == 0
     assert 0 <= numbers(tmp_path / "x.json")["center_box"]["MaxBoxAcc"] <= 100
 
 
@@ -619,20 +493,7 @@ def test_an_output_whose_name_is_too_long_is_one_line(cub, tmp_path, monkeypatch
     # with what is written beside it, shorter names than the longest do not fit
     for length in (300, 255, 246):
         output = tmp_path / ("x" * (length - len(".json")) + ".json")
-        assert (
-            run(
-                monkeypatch,
-                "--scoremaps",
-                tmp_path / "maps",
-                "--metadata",
-                cub / "metadata",
-                "--map-size",
-                2,
-                "--output",
-                output,
-            )
-            == 2
-        )
+        assert run(monkeypatch, *from_maps(cub, tmp_path / "maps", output, size=2)) == 2
         error = capsys.readouterr().err
         assert (
             "(File name too long)" in error and error.startswith("error: ") and error.count("error: ") == 1
@@ -641,27 +502,11 @@ def test_an_output_whose_name_is_too_long_is_one_line(cub, tmp_path, monkeypatch
 
 def test_options_of_score_maps_and_metadata_need_them(cub, tmp_path, monkeypatch, capsys):
     for option, need in (("raw-maps", "scoremaps"), ("images", "metadata"), ("masks", "metadata")):
-        assert (
-            run(
-                monkeypatch,
-                *from_weights(
-                    cub, tmp_path / "x.json", f"--{option}", *([] if option == "raw-maps" else ["x"])
-                ),
-            )
-            == 2
-        )
+        value = [] if option == "raw-maps" else ["x"]
+        assert run(monkeypatch, *from_weights(cub, tmp_path / "x.json", f"--{option}", *value)) == 2
         assert f"--{option} needs --{need}" in capsys.readouterr().err
     write_maps(tmp_path / "maps", cub / "metadata")
-    arguments = (
-        "--scoremaps",
-        tmp_path / "maps",
-        "--metadata",
-        cub / "metadata",
-        "--map-size",
-        SIZE,
-        "--output",
-        tmp_path / "x.json",
-    )
+    arguments = from_maps(cub, tmp_path / "maps", tmp_path / "x.json")
     assert run(monkeypatch, *arguments, "--masks", "nowhere") == 2
     assert "--masks nowhere" in capsys.readouterr().err
     assert run(monkeypatch, *arguments, "--examples", 0) == 0
