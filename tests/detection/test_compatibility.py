@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 ANCHORS = """
 import torch
 import automix_transfer.detection
@@ -15,6 +17,7 @@ print(len(generator([torch.zeros(1, 1, 2, 3)])[0]))
 """
 
 
+@pytest.mark.slow
 def test_what_torch_says_of_detectron2s_lines_is_not_shown() -> None:
     run = subprocess.run(
         [sys.executable, "-W", "default::FutureWarning", "-c", ANCHORS], capture_output=True, text=True

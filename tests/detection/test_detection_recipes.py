@@ -181,6 +181,7 @@ def test_model_is_built(name):
         assert hasattr(model.roi_heads.res5, "norm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco_R50_FPN_1x_mask.yaml", "embedded_R10_C4.yaml"])
 def test_masks_of_a_folder(name, tmp_path):
     """Mask R-CNN on --data-root: segmentations are read, trained on and evaluated."""

@@ -79,6 +79,7 @@ def whole(voc, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bit_equal(voc, whole, tmp_path):
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(FPN), str(voc), str(tmp_path), *OPTIONS],

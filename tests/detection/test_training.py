@@ -28,6 +28,7 @@ def test_trains_and_evaluates(config, layout, r10, tmp_path, request):
     assert (tmp_path / "log.txt").read_text().count("keys of the backbone") == 1
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights(voc, tmp_path):
     from automix_transfer.detection import trainer
 
@@ -39,6 +40,7 @@ def test_same_seed_same_weights(voc, tmp_path):
     assert not all(torch.equal(models[0][key], models[2][key]) for key in models[0])
 
 
+@pytest.mark.slow
 def test_overfits_one_picture(voc, tmp_path):
     """Boxes, classes and images belong together: the detector learns the training images by heart."""
     from automix_transfer.detection import trainer
@@ -62,6 +64,7 @@ def test_overfits_one_picture(voc, tmp_path):
     assert result["AP50"] > 60
 
 
+@pytest.mark.slow
 def test_command_line_resumes_and_evaluates(voc, tmp_path, script):
     base = [
         "--config-file",

@@ -52,7 +52,7 @@ class TimmBackbone(Backbone):
 
     def __init__(self, name: str, out_features: list[str] | tuple[str, ...], norm: str = "BN") -> None:
         super().__init__()
-        self.encoder: Any = _network(name)  # timm's own methods are in no common class
+        self.encoder = _network(name)
         taps, indices = _taps(self.encoder, name)
         unknown = [feature for feature in out_features if feature not in taps]
         if unknown:
@@ -127,7 +127,7 @@ def check_name(backbone: str) -> None:
         raise UserError(f"MODEL.BACKBONE.NAME {backbone}: timm has no network '{name}'; {hint}")
 
 
-def _network(name: str) -> nn.Module:
+def _network(name: str) -> Any:  # timm's own methods are in no common class
     network = create_encoder(name.split(".")[0], 0, **OPTIONS.get(family(name), {}))
     if not hasattr(network, "forward_intermediates") or not hasattr(network, "prune_intermediate_layers"):
         raise UserError(

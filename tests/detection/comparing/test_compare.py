@@ -247,6 +247,7 @@ def test_progress_lines():
     assert all(is_progress(line) for line in shown) and not any(is_progress(line) for line in hidden)
 
 
+@pytest.mark.slow
 def test_runs_resumes_and_reports(tmp_path, voc, r10, capsys):
     """The whole script on a tiny data set; the second start trains nothing; a page without the network, with
     every row in it."""

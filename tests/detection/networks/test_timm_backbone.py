@@ -21,6 +21,7 @@ def checkpoint(tmp_path_factory):
     return automix_checkpoint(tmp_path_factory.mktemp("encoder") / "last.pt", "convnext_atto")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_any_encoder_is_loaded_whole_and_proven(name, tmp_path):
     from automix_transfer.detection.networks.timm_backbone import is_layer_normed
@@ -153,6 +154,7 @@ def test_batchnorm_of_a_timm_backbone():
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in frozen.modules())
 
 
+@pytest.mark.slow
 def test_trains_and_is_rebuilt_from_its_folder(checkpoint, voc, tmp_path):
     """Two iterations; then plain Detectron2, with nothing but an import of ours, loads what was trained."""
     from detectron2.config import get_cfg

@@ -251,6 +251,7 @@ BOX = st.tuples(CORNER, CORNER, SIDE, SIDE).map(
 SCORE = st.sampled_from([0.1, 0.2, 0.2, 0.5, 0.9])  # many ties
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.sampled_from("abc"), st.lists(st.tuples(BOX, st.booleans()), min_size=1, max_size=4)),
     st.lists(st.tuples(st.sampled_from("abcd"), SCORE, BOX), max_size=12),

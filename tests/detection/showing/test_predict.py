@@ -81,6 +81,7 @@ def test_json_is_cocos(run, coco, tmp_path, capsys):
             assert (np.abs(np.asarray(drawn, dtype=int) - original).max(axis=2) > 60).any(), "boxes are drawn"
 
 
+@pytest.mark.slow
 def test_command_line_with_bad_images(run, coco, tmp_path):
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)

@@ -133,6 +133,7 @@ def test_export(installed, tmp_path: Path, name: str) -> None:
     assert ("BasicRes5ROIHeadsExtraNorm" in (tmp_path / "x.yaml").read_text()) == (name != "resnet50")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "config"),
     [
@@ -242,9 +243,7 @@ def test_a_yaml_of_somebody_else_is_not_overwritten(
     ours to replace."""
     monkeypatch.setattr(run_module, "open_source", lambda *_: pytest.fail("the source was opened"))
     (tmp_path / "x.yaml").write_text("MODEL: {META_ARCHITECTURE: mine}\n")
-    with pytest.raises(
-        UserError, match=r"x.yaml is no overlay .* choose another name for --output, e.g. .*x_detectron2.pkl"
-    ):
+    with pytest.raises(UserError, match=r"x\.yaml .*--output.*x_detectron2\.pkl"):
         export(narrow[0], "detectron2", tmp_path / "x.pkl")
     assert (tmp_path / "x.yaml").read_text() == "MODEL: {META_ARCHITECTURE: mine}\n" and os.listdir(
         tmp_path
@@ -264,9 +263,7 @@ def test_a_folder_in_the_way_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr(run_module, "open_source", lambda *_: pytest.fail("the source was opened"))
     (tmp_path / name).mkdir()
-    with pytest.raises(
-        UserError, match=f"{name}, which --output .*x.pkl is written with, is a folder; choose another name"
-    ):
+    with pytest.raises(UserError, match=f"{name} .*x.pkl"):
         export(narrow[0], "detectron2", tmp_path / "x.pkl")
     assert os.listdir(tmp_path) == [name]
 
@@ -343,9 +340,6 @@ def test_without_detectron2_nothing_is_proven_and_nothing_written(
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(exporter.compatibility, "available", lambda: False)
-    with pytest.raises(
-        UserError,
-        match="Detectron2 is not installed .* cannot be proven and is not written; install it \\(make setup",
-    ):
+    with pytest.raises(UserError, match="Detectron2 is not installed .*make setup"):
         export(narrow[0], "detectron2", tmp_path / "x.pkl")
     assert os.listdir(tmp_path) == []

@@ -147,6 +147,7 @@ def _caffe2(arrays):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapped", ["model", "blobs", "bare"])
 def test_caffe2_weights_bring_their_own_input(r50_arrays, tmp_path, wrapped):
     """MSRA's ResNets: BGR, no deviation, the stride in the 1x1 convolution; every key by a table."""
@@ -225,6 +226,7 @@ def test_bad_pickles(tmp_path, content, message, capsys):
     assert "hostile" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_any_damage_to_a_pickle_is_one_error(tmp_path):
     """Flipped bytes, in the types of arrays too, where NumPy's own reader can end the interpreter."""
     from automix_transfer.detection.weights.weights_check import read_backbone
