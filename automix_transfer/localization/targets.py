@@ -104,10 +104,10 @@ def targets_of(listing: Listing, name: str) -> TargetSet:
                 Target(Path(os.path.relpath(path, top)).as_posix(), label, tuple(inside), size, path)
             )
     problems.raise_if_any("restore the images and boxes from their source")
-    notes = (
-        (f"{clipped} boxes of split {name} stick out of their images and were clipped",) if clipped else ()
+    note = f"{clipped} boxes of split {name} stick out of their images and were clipped"
+    return TargetSet(
+        name, targets, list(listing.classes), True, listing.crop_bottom, (note,) if clipped else ()
     )
-    return TargetSet(name, targets, list(listing.classes), crop_bottom=listing.crop_bottom, notes=notes)
 
 
 def with_images(target_set: TargetSet, folder: Path) -> TargetSet:
@@ -155,7 +155,4 @@ def image_size(path: Path, problems: Problems, crop_bottom: int = 0) -> tuple[in
 def boxes_on_map(boxes: Sequence[Box], size: tuple[int, int], map_size: int) -> NDArray[np.float64]:
     """(N, 4) true boxes in pixels of the map: ``int(x * map_size / width)``, as the reference does."""
     scale = (size[0], size[1], size[0], size[1])
-    on_map = [
-        [int(value * float(map_size) / side) for value, side in zip(box, scale, strict=True)] for box in boxes
-    ]
-    return np.array(on_map, dtype=np.float64)
+    return np.trunc(np.array(boxes, dtype=np.float64) * float(map_size) / scale)

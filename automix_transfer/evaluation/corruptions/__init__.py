@@ -49,10 +49,7 @@ CORRUPTIONS: dict[str, tuple[Callable[..., NDArray[np.float64]], Sequence[Any], 
     "zoom_blur": (
         blur.zoom_blur,
         [_steps(stop, 0.01) for stop in (1.06, 1.11, 1.16, 1.21, 1.26)],
-        [
-            _steps(stop, step)
-            for stop, step in ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
-        ],
+        [_steps(*ends) for ends in ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))],
     ),
     "snow": (
         weather.snow,

@@ -87,9 +87,8 @@ def zoom_blur(images: Floats, factors: Sequence[float], rngs: Generators) -> Flo
 def enlarged(images: Floats, factor: float) -> Floats:
     """The centre of images (N, H, W, ...) enlarged linearly by ``factor`` ≥ 1, one product a dimension."""
     for axis in (1, 2):
-        images = np.moveaxis(
-            np.tensordot(images, enlarging(images.shape[axis], factor), axes=(axis, 1)), -1, axis
-        )
+        weights = enlarging(images.shape[axis], factor)
+        images = np.moveaxis(np.tensordot(images, weights, axes=(axis, 1)), -1, axis)
     return images
 
 

@@ -38,19 +38,9 @@ def saturate(images: Floats, parameters: tuple[float, float], rngs: Generators) 
 
 def pixelate(images: Floats, factor: float, rngs: Generators) -> Floats:
     """Box-filtered to ``factor`` times the size, and enlarged again."""
-    height, width = images.shape[1:3]
-    small = (int(width * factor), int(height * factor))
-    return (
-        np.stack(
-            [
-                np.asarray(
-                    image.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BOX)
-                )
-                for image in _pil(images)
-            ]
-        )
-        / 255
-    )
+    box, (height, width) = Image.Resampling.BOX, images.shape[1:3]
+    small = [image.resize((int(width * factor), int(height * factor)), box) for image in _pil(images)]
+    return np.stack([np.asarray(image.resize((width, height), box)) for image in small]) / 255
 
 
 def jpeg_compression(images: Floats, quality: int, rngs: Generators) -> Floats:
@@ -91,13 +81,8 @@ def _elastic(image: Floats, strength: float, sigma: float, shift: float, rng: np
         for _ in range(2)
     )
     y, x = np.mgrid[:height, :width]
-    return np.stack(
-        [
-            map_coordinates(warped[..., channel], [y + dy, x + dx], order=1, mode="reflect")
-            for channel in range(3)
-        ],
-        axis=-1,
-    )
+    places, channels = [y + dy, x + dx], np.moveaxis(warped, -1, 0)
+    return np.stack([map_coordinates(c, places, order=1, mode="reflect") for c in channels], axis=-1)
 
 
 def _pil(images: Floats) -> list[Image.Image]:

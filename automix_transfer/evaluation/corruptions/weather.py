@@ -85,16 +85,12 @@ def spatter(images: Floats, parameters: tuple[float, ...], rngs: Generators) -> 
     Drops lie where smoothed noise exceeds a threshold; water shines at its edges, mud covers.
     """
     mean, std, sigma, threshold, strength, mud = parameters
-    drops = gaussian_filter(
-        np.stack([rng.normal(mean, std, images.shape[1:3]) for rng in rngs]),
-        (0, sigma, sigma),
-        mode="nearest",
-    )
+    drops = np.stack([rng.normal(mean, std, images.shape[1:3]) for rng in rngs])
+    drops = gaussian_filter(drops, (0, sigma, sigma), mode="nearest")
     drops[drops < threshold] = 0
     if mud:
-        cover = gaussian_filter(
-            (drops > threshold).astype(np.float64), (0, strength, strength), mode="nearest"
-        )
+        cover = (drops > threshold).astype(np.float64)
+        cover = gaussian_filter(cover, (0, strength, strength), mode="nearest")
         cover[cover < 0.8] = 0
         return images * (1 - cover[..., None]) + cover[..., None] * MUD
     return images + np.stack([_shine(drop) for drop in drops])[..., None] * strength * WATER
@@ -105,8 +101,7 @@ def _shine(drops: Floats) -> Floats:
     layer = (drops * 255).astype(np.uint8)
     distance = cv2.distanceTransform(255 - cv2.Canny(layer, 50, 150), cv2.DIST_L2, 5)
     distance = cv2.blur(np.minimum(distance, 20), (3, 3)).astype(np.uint8)
-    relief = cv2.filter2D(
-        cv2.equalizeHist(distance), cv2.CV_8U, np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
-    )
+    emboss = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
+    relief = cv2.filter2D(cv2.equalizeHist(distance), cv2.CV_8U, emboss)
     shine = layer * cv2.blur(relief, (3, 3)).astype(np.float64)
     return shine / max(float(shine.max()), 1e-12)

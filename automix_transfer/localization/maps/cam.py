@@ -100,9 +100,8 @@ class ClassActivation:
             return formula(features, as_map(gradient, self.layer, self.encoder).float()), logits
         if self.method == "cam":
             return cam(features, self.classifier.weight[classes].float()), logits
-        return torch.stack(
-            [self._score_cam(*item) for item in zip(images, features, classes, strict=True)]
-        ), logits
+        each = zip(images, features, classes, strict=True)
+        return torch.stack([self._score_cam(*image) for image in each]), logits
 
     def _score_cam(self, image: Tensor, features: Tensor, label: Tensor) -> Tensor:
         """(h, w) Score-CAM map of one image.
@@ -115,9 +114,7 @@ class ClassActivation:
         live = (high > low).nonzero().flatten()  # a constant channel masks nothing
         scores = torch.full((len(features),), -torch.inf, device=features.device)
         for some in live.split(_MASKS_A_PASS):
-            masks = F.interpolate(
-                features[some, None], image.shape[-2:], mode="bilinear", align_corners=False
-            )
+            masks = F.interpolate(features[some, None], image.shape[-2:], mode="bilinear")
             smallest, largest = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
             masked = image * ((masks - smallest) / (largest - smallest)).to(image)
             scores[some] = self.encoder(masked)[:, label].float()

@@ -145,11 +145,9 @@ def run_on_noise(encoder: nn.Module, image_size: int, hooks: list[Any]) -> Tenso
         UserError: the encoder does not run at this size.
     """
     parameter = next(encoder.parameters())
-    noise = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(
-        parameter
-    )
+    noise = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     try:
-        return encoder(noise)
+        return encoder(noise.to(parameter))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
             f"{type(encoder).__name__} does not run on {image_size} px images ({first_line(error)}); set "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import threading
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,10 +26,8 @@ _ONE_AT_A_TIME = threading.Lock()
 
 def score_map(raw: ArrayLike, size: int = MAP_SIZE) -> NDArray[np.float64]:
     """(size, size) float64 in [0, 1] from a raw map (h, w) of any range."""
-    resized: NDArray[np.float64] = np.asarray(
-        cv2.resize(np.asarray(raw, dtype=np.float64), (size, size), interpolation=cv2.INTER_CUBIC),
-        dtype=np.float64,
-    )
+    values = np.asarray(raw, dtype=np.float64)
+    resized: NDArray[Any] = np.asarray(cv2.resize(values, (size, size), interpolation=cv2.INTER_CUBIC))
     if not np.isfinite(resized).all() or resized.min() == resized.max():
         return np.zeros_like(resized)
     resized -= resized.min()
@@ -94,12 +93,9 @@ def _load(path: Path, lazy: bool) -> NDArray:
             f"{path} does not exist; every image of the metadata needs its score map there"
         ) from error
     except (ValueError, OSError, EOFError) as error:
-        refused = "object" in str(error).lower() or "pickle" in str(error).lower()
-        reason = (
-            "holds pickled objects, which could run code, so it was refused"
-            if refused
-            else "is damaged or not an .npy file"
-        )
+        reason = "is damaged or not an .npy file"
+        if "object" in str(error).lower() or "pickle" in str(error).lower():
+            reason = "holds pickled objects, which could run code, so it was refused"
         raise UserError(f"{path} {reason}; save the map again with np.save as a float array") from error
     if not isinstance(values, np.ndarray):
         raise UserError(
