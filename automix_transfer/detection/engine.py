@@ -72,8 +72,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """SGD as Detectron2 has it; AdamW for networks normalised by LayerNorm, whose position biases do not
-        decay."""
+        """SGD as Detectron2 has it; AdamW for networks of LayerNorms, whose position biases do not decay."""
         if not is_layer_normed(encoder_name(cfg.MODEL.BACKBONE.NAME) or ""):
             return build_optimizer(cfg, model)
         solver = cfg.SOLVER
@@ -149,11 +148,9 @@ class Trainer(DefaultTrainer):
             Interrupted: SIGINT or SIGTERM came; the checkpoint is written.
         """
         world = comm.get_world_size()
-        # only now that weights and data are known to be good
+        # only now that weights and data are known to be good, and behind the hooks that measure
         writers = self.build_writers() if comm.is_main_process() else []
-        if writers:
-            # the last, for what the others have measured
-            self.register_hooks([hooks.PeriodicWriter(writers, period=20)])
+        self.register_hooks([hooks.PeriodicWriter(writers, period=20)] if writers else [])
         with StopRequest(impatient=world == 1) as stop, EventStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
@@ -167,10 +164,11 @@ class Trainer(DefaultTrainer):
                 self.iter = self.max_iter
                 self.after_train()
             except FloatingPointError as error:
+                solver = self.cfg.SOLVER
                 raise UserError(
                     f"the loss became infinite or NaN at iteration {self.iter + 1}; lower SOLVER.BASE_LR "
-                    f"(now {self.cfg.SOLVER.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS "
-                    f"({self.cfg.SOLVER.WARMUP_ITERS}); the last checkpoint is untouched"
+                    f"(now {solver.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS ({solver.WARMUP_ITERS}); the "
+                    "last checkpoint is untouched"
                 ) from error
             finally:
                 for writer in writers:
@@ -200,8 +198,7 @@ class Trainer(DefaultTrainer):
 
 
 class PreciseBN(hooks.PreciseBN):
-    """Detectron2's, over the same images each time it runs, so that a resumed run computes the same
-    statistics."""
+    """Detectron2's, over the same images each time, so that a resumed run computes the same statistics."""
 
     def update_stats(self) -> None:
         self._data_iter = None
@@ -209,8 +206,7 @@ class PreciseBN(hooks.PreciseBN):
 
 
 def stop_number(stop: StopRequest, done: int, world: int) -> int:
-    """The signal that came to any process; several processes ask each other after every tenth step, since all
-    have to stop at the same."""
+    """The signal that came to any process, asked after every tenth step: all have to stop at the same."""
     if world == 1:
         return stop.number
     return max(comm.all_gather(stop.number)) if done % 10 == 0 else 0
@@ -224,8 +220,7 @@ def resume_command() -> str:
 
 
 def forget_metrics_after(file: Path, iteration: int) -> None:
-    """Drop the lines of ``metrics.json`` that a killed run wrote after its last checkpoint, or they would be
-    there twice."""
+    """Drop the lines of ``metrics.json`` that a killed run wrote after its last checkpoint."""
     if file.is_file():
         lines = [line for line in file.read_text().splitlines() if _iteration(line) < iteration]
         write_text(file, "".join(f"{line}\n" for line in lines))

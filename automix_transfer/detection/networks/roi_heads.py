@@ -15,7 +15,7 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
     """`Res5ROIHeads` of bottleneck blocks (R-50 and deeper), followed by a norm of ``MODEL.RESNETS.NORM``.
 
     The norm is new at transfer: pretrained features meet a detector that is not frozen, and their scale
-        differs between methods.
+    differs between methods.
     """
 
     @classmethod

@@ -62,9 +62,7 @@ class TimmBackbone(Backbone):
         self._indices = [indices[feature] for feature in out_features]
         self.encoder.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
         self._out_features = list(out_features)
-        self._out_feature_strides = {
-            feature: stride for stride, feature in STRIDES.items() if feature in out_features
-        }
+        self._out_feature_strides = {name: stride for stride, name in STRIDES.items() if name in out_features}
         self._out_feature_channels = {feature: taps[feature] for feature in out_features}
         self.out_norms = nn.ModuleDict(
             {feature: LayerNorm2d(taps[feature]) for feature in out_features} if is_layer_normed(name) else {}
@@ -153,7 +151,7 @@ def _taps(network: nn.Module, name: str) -> tuple[dict[str, int], dict[str, int]
 
 
 def build_plain(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
-    """The backbone of ``MODEL.BACKBONE.NAME timm/NAME`` with the features ``MODEL.RESNETS.OUT_FEATURES``."""
+    """The backbone ``timm/NAME`` with the features ``MODEL.RESNETS.OUT_FEATURES``."""
     name = encoder_name(cfg.MODEL.BACKBONE.NAME)
     assert name is not None and input_shape.channels == 3
     return TimmBackbone(name, cfg.MODEL.RESNETS.OUT_FEATURES, cfg.MODEL.RESNETS.NORM)

@@ -68,9 +68,8 @@ class COCOEvaluator(DatasetEvaluator):
     ):
         metadata = MetadataCatalog.get(dataset_name)
         self.truth = read_json(PathManager.get_local_path(metadata.json_file))
-        self.category = {
-            label: number for number, label in metadata.thing_dataset_id_to_contiguous_id.items()
-        }
+        labels = metadata.thing_dataset_id_to_contiguous_id
+        self.category = {label: number for number, label in labels.items()}
         self.classes: list[str] = list(metadata.thing_classes)
         self.output, self.tasks, self.engine = output, ("bbox", "segm") if masks else ("bbox",), engine
         check_engine(engine)
@@ -109,11 +108,10 @@ class COCOEvaluator(DatasetEvaluator):
 
 @dataclass(frozen=True)
 class Arrays:
-    """COCO's result: ``precision`` (T, R, K, A, M), ``recall`` (T, K, A, M); -1 where there is nothing to
-    find.
+    """COCO's ``precision`` (T, R, K, A, M) and ``recall`` (T, K, A, M); -1 where there is nothing to find.
 
     T: IoU thresholds .50 to .95; R: 101 levels of recall; K: classes; A: all, small, medium, large; M: at
-        most 1, 10, 100 detections.
+    most 1, 10, 100 detections.
     """
 
     precision: np.ndarray
@@ -125,13 +123,9 @@ def check_engine(engine: str) -> None:
     if engine not in ENGINES:
         raise UserError(f"--coco-evaluator {engine} is unknown; choose one of {', '.join(ENGINES)}")
     if importlib.util.find_spec(engine) is None:
+        remedy = {"hotcoco": f"pip install '{HOTCOCO}', or leave the option out"}.get(engine, "install it")
         raise UserError(
-            f"--coco-evaluator {engine} needs the package {engine}, which is not installed; "
-            + (
-                f"pip install '{HOTCOCO}', or leave the option out for pycocotools"
-                if engine == "hotcoco"
-                else "pip install pycocotools"
-            )
+            f"--coco-evaluator {engine} needs the package {engine}, which is not installed; {remedy}"
         )
 
 
@@ -150,19 +144,11 @@ def match(
     """
     # Copies: pycocotools writes into both. Ids from 1, since it takes a match with annotation 0 for none.
     annotations = [{**item, "id": number} for number, item in enumerate(truth["annotations"], 1)]
-    numbered = {
-        "info": {},
-        "images": truth["images"],
-        "categories": truth["categories"],
-        "annotations": annotations,
-    }
+    rest = {key: truth[key] for key in ("images", "categories")}
+    numbered = {"info": {}, **rest, "annotations": annotations}
     found = [dict(item) for item in detections]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        evaluation = (
-            _pycocotools(numbered, found, task)
-            if engine == "pycocotools"
-            else _hotcoco(numbered, found, task)
-        )
+        evaluation = {"pycocotools": _pycocotools, "hotcoco": _hotcoco}[engine](numbered, found, task)
         evaluation.params.catIds = list(categories)
         evaluation.evaluate()
         evaluation.accumulate()

@@ -36,16 +36,15 @@ def build_evaluator(cfg: CfgNode, name: str, engine: str = ENGINES[0]) -> Datase
 
 
 def check_metric(cfg: CfgNode, metric: str) -> None:
-    """A `UserError` where no evaluation on ``DATASETS.TEST`` gives ``metric``, which is then found only after
-    the training."""
+    """A `UserError` where no evaluation on ``DATASETS.TEST`` gives ``metric``, before any training."""
     known = metrics_of(cfg)
     if known and metric not in known:
         close = difflib.get_close_matches(metric, known, n=1)
+        hint = f"did you mean {close[0]}? There are also" if close else "there are"
+        means = ", ".join(name for name in known if "-" not in name.rpartition("/")[2])
         raise UserError(
-            f"--best-metric {metric} is nothing that is measured here; "
-            + (f"did you mean {close[0]}? There are also " if close else "there are ")
-            + f"{', '.join(name for name in known if '-' not in name.rpartition('/')[2])}, and {known[-1]} "
-            "for a class"
+            f"--best-metric {metric} is nothing that is measured here; {hint} {means}, and "
+            f"{known[-1]} for a class"
         )
 
 

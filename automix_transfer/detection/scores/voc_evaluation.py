@@ -32,8 +32,8 @@ class VOCEvaluator(DatasetEvaluator):
     ``bbox`` holds AP (mean over `THRESHOLDS`), AP50 and AP75 in percent, of all classes and of each
     (``AP50-dog``), by the headline's rule, which is Detectron2's, so that figures compare with those of
     papers that used it: 11-point for 2007, area otherwise. ``bbox_area`` or ``bbox_11point`` holds the same
-        by the other rule. Classes of which the split has no object that is not difficult
-    are left out, of the means too (Detectron2's figures are NaN then).
+    by the other rule. Classes of which the split has no object that is not difficult are left out, of the means
+    too (Detectron2's figures are NaN then).
     """
 
     def __init__(self, dataset_name: str):
@@ -64,21 +64,17 @@ class VOCEvaluator(DatasetEvaluator):
         gathered = comm.gather(dict(self.detections), dst=0)
         if not comm.is_main_process():
             return {}
-        detections = {
-            label: [d for part in gathered for d in part.get(label, ())] for label in range(len(self.classes))
-        }
-        curves = {
-            name: precision_recall(detections[label], self.truth[label])
-            for label, name in enumerate(self.classes)
-        }
-        seen = {name: curve for name, curve in curves.items() if curve is not None}
+        seen = {}
+        for label, name in enumerate(self.classes):
+            detections = [found for part in gathered for found in part.get(label, ())]
+            curves = precision_recall(detections, self.truth[label])
+            if curves is not None:
+                seen[name] = curves
         results: dict[str, dict[str, float]] = OrderedDict()
         for rule, task in self.tasks.items():
             ap = {
-                name: np.array(
-                    [100 * average_precision(recall, precision, rule) for recall, precision in curve]
-                )
-                for name, curve in seen.items()
+                name: np.array([100 * average_precision(*curve, rule) for curve in curves])
+                for name, curves in seen.items()
             }
             figures = _figures(np.mean(list(ap.values()), axis=0)) if ap else {}
             for name, values in ap.items():
@@ -115,11 +111,8 @@ def ground_truth(
             boxes.append((x0 + 1, y0 + 1, x1, y1))
             difficult.append(bool(item.get("difficult", False)))
     return [
-        {
-            image: (np.array(boxes, float), np.array(flags, bool))
-            for image, (boxes, flags) in per_class.items()
-        }
-        for per_class in found
+        {image: (np.array(boxes, float), np.array(flags, bool)) for image, (boxes, flags) in of_class.items()}
+        for of_class in found
     ]
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from automix_transfer.detection.config import load_config, model_errors
 from automix_transfer.detection.weights.weights_check import load_weights
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.io import read_json
 
 FINAL, LAST = "model_final.pth", "last_checkpoint"
@@ -45,7 +45,7 @@ class TrainedDetector:
         scores, pred_classes, best first.
 
         The image is fed as Detectron2 feeds test images: scaled to ``INPUT.MIN_SIZE_TEST``, channels in the
-            order of ``INPUT.FORMAT``.
+        order of ``INPUT.FORMAT``.
         """
         height, width = image.shape[:2]
         resize = T.ResizeShortestEdge([self.cfg.INPUT.MIN_SIZE_TEST] * 2, self.cfg.INPUT.MAX_SIZE_TEST)
@@ -68,25 +68,14 @@ def load_run(folder: str | Path, checkpoint: str | None = None, device: str = "c
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise UserError(
-            f"{folder / 'config.yaml'} does not exist; give the OUTPUT_DIR of a automix-transfer detect"
+            f"{folder / 'config.yaml'} does not exist; give the OUTPUT_DIR of automix-transfer detect"
         )
     file = _checkpoint(folder, checkpoint)
-    options = [
-        "MODEL.WEIGHTS",
-        str(file),
-        "MODEL.DEVICE",
-        device,
-        "SOLVER.AMP.ENABLED",
-        "False",
-        "SOLVER.REFERENCE_WORLD_SIZE",
-        "0",
-    ]
     if device != "cpu" and not torch.cuda.is_available():
-        raise UserError(
-            f"--device {device}, but this machine has no GPU that torch can use; give --device cpu"
-        )
-    # Not as a resumed run: the OUTPUT_DIR in the file is where the run was trained, and another run may lie
-    # there now.
+        raise UserError(f"--device {device}, but torch can use no GPU of this machine; give --device cpu")
+    options = ["MODEL.WEIGHTS", str(file), "MODEL.DEVICE", device]
+    options += ["SOLVER.AMP.ENABLED", "False", "SOLVER.REFERENCE_WORLD_SIZE", "0"]
+    # Not as a resumed run: another one may lie by now in the OUTPUT_DIR that the file names.
     cfg, _ = load_config(folder / "config.yaml", options, num_gpus=0 if device == "cpu" else 1)
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
@@ -100,44 +89,36 @@ def load_run(folder: str | Path, checkpoint: str | None = None, device: str = "c
 def _checkpoint(folder: Path, name: str | None) -> Path:
     if name is not None:
         if not (folder / name).is_file():
-            there = sorted(path.name for path in folder.glob("*.pth"))
-            raise UserError(
-                f"{folder / name} does not exist; "
-                f"{'choose one of ' + ', '.join(there) if there else 'the folder has no .pth'}"
-            )
+            there = few(sorted(path.name for path in folder.glob("*.pth")))
+            hint = f"choose one of {there}" if there else "the folder has no .pth"
+            raise UserError(f"{folder / name} does not exist; {hint}")
         return folder / name
-    if (folder / FINAL).is_file():
-        return folder / FINAL
     last = folder / LAST
-    named = folder / Path(last.read_text(encoding="utf-8").strip()).name if last.is_file() else None
-    if named is None or not named.is_file():
-        raise UserError(
-            f"{folder} holds neither {FINAL} nor a checkpoint; give the OUTPUT_DIR of a finished "
-            "automix-transfer detect"
-        )
-    return named
+    named = [FINAL, *([Path(last.read_text(encoding="utf-8").strip()).name] if last.is_file() else [])]
+    for file in named:
+        if file and (folder / file).is_file():
+            return folder / file
+    raise UserError(
+        f"{folder} holds neither {FINAL} nor a checkpoint; give the OUTPUT_DIR of automix-transfer detect"
+    )
 
 
 def _categories(folder: Path, cfg: CfgNode) -> list[dict[str, Any]]:
-    """Of ``categories.json``; a run of plain Detectron2 has none, and gets those of the data set that its
-    config names."""
-    wanted = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    file = folder / "categories.json"
+    """Of ``categories.json``; plain Detectron2 writes none: then of the data set that the config names."""
+    wanted, file = cfg.MODEL.ROI_HEADS.NUM_CLASSES, folder / "categories.json"
+    form = 'list of {"id": 1, "name": "person"} in label order'
     if file.is_file():
         categories = read_json(file)
         if not isinstance(categories, list) or not all(_is_category(item) for item in categories):
-            raise UserError(
-                f'{file} must be a list of {{"id": 1, "name": "person"}} in label order; restore it from the '
-                "run"
-            )
+            raise UserError(f"{file} must be a {form}; restore it from the run")
     else:
         names = _names_of_data(cfg.DATASETS.TRAIN)
+        categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
         if not names:
             raise UserError(
-                f"{file} does not exist, so what the detector finds has no names; write it as a list of "
-                f'{wanted} {{"id": 1, "name": "person"}} in label order'
+                f"{file} does not exist, so what the detector finds has no names; write it, a {form}, for "
+                f"all {wanted} classes"
             )
-        categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
     if len(categories) != wanted:
         raise UserError(
             f"{file} has {len(categories)} categories, but MODEL.ROI_HEADS.NUM_CLASSES in config.yaml is "

@@ -32,14 +32,10 @@ class Predictions:
     problems: list[str] = field(default_factory=list)
 
     def to_dict(self, detector: TrainedDetector, threshold: float) -> dict[str, Any]:
-        """A COCO instances json (each annotation with its ``score``); its ``annotations`` are what
-        pycocotools' ``loadRes`` takes."""
-        info = {
-            "description": f"detections of {detector.checkpoint} with a score of at least {threshold}",
-            "problems": self.problems,
-        }
+        """A COCO instances json; its ``annotations`` are what pycocotools' ``loadRes`` takes."""
+        about = f"detections of {detector.checkpoint} with a score of at least {threshold}"
         return {
-            "info": info,
+            "info": {"description": about, "problems": self.problems},
             "images": self.images,
             "categories": detector.categories,
             "annotations": self.annotations,
@@ -55,26 +51,20 @@ def find_images(given: Sequence[Path]) -> list[tuple[Path, str]]:
     found: list[tuple[Path, str]] = []
     for path in given:
         if path.is_dir():
-            below = [
-                (file, file.relative_to(path).as_posix())
-                for file in sorted(path.rglob("*"))
-                if is_image_name(file.name)
-            ]
-            if not below:
+            files = [file for file in sorted(path.rglob("*")) if is_image_name(file.name)]
+            if not files:
                 raise UserError(
                     f"{path} holds no image (.jpg, .png, ...); give image files or a folder of them"
                 )
-            found += below
+            found += [(file, file.relative_to(path).as_posix()) for file in files]
         elif path.is_file():
             found.append((path, path.name))
         else:
             raise UserError(f"{path} does not exist; give image files or a folder of them")
-    names = [name for _, name in found]
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    twice = [name for name, count in Counter(name for _, name in found).items() if count > 1]
     if twice:
         raise UserError(
-            f"two images are called {twice[0]}; predict them into two outputs, or give the folder that holds "
-            "both"
+            f"two images are called {twice[0]}; predict them into two outputs, or give the folder of both"
         )
     return found
 
