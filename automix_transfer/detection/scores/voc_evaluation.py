@@ -32,8 +32,8 @@ class VOCEvaluator(DatasetEvaluator):
     ``bbox`` holds AP (mean over `THRESHOLDS`), AP50 and AP75 in percent, of all classes and of each
     (``AP50-dog``), by the headline's rule, which is Detectron2's, so that figures compare with those of
     papers that used it: 11-point for 2007, area otherwise. ``bbox_area`` or ``bbox_11point`` holds the same
-    by the other rule. Classes of which the split has no object that is not difficult are left out, of the means
-    too (Detectron2's figures are NaN then).
+    by the other rule. Classes of which the split has no object that is not difficult are left out,
+    of the means too (Detectron2's figures are NaN then).
     """
 
     def __init__(self, dataset_name: str):
