@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,14 @@ _MODULE = "automix_transfer"
 def command(name: str, *arguments: str) -> list[str]:
     """What starts ``automix-transfer NAME ARGUMENTS`` as a process of this interpreter."""
     return [sys.executable, "-m", _MODULE, *name.split(), *arguments]
+
+
+def command_parser(name: str, description: str | None, epilog: str = "") -> argparse.ArgumentParser:
+    """The parser of ``automix-transfer NAME``, whose help keeps the lines of its texts."""
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(
+        f"{PROGRAM} {name}", description=description, epilog=epilog, formatter_class=raw
+    )
 
 
 def typed(command: Sequence[str]) -> list[str]:

@@ -42,29 +42,17 @@ def parser() -> argparse.ArgumentParser:
     )
     result.prog, result.description = "automix-transfer detect", __doc__
     result.formatter_class = argparse.RawDescriptionHelpFormatter
-    result.add_argument(
-        "--data-root",
-        metavar="DIR",
-        help="a data set in VOC or COCO layout, instead of the config's DATASETS",
+    add = result.add_argument
+    data = "a data set in VOC or COCO layout, instead of the config's DATASETS"
+    add("--data-root", metavar="DIR", help=data)
+    classes = "its classes in label order, one a line (default: those of the annotations)"
+    add("--class-names", metavar="FILE", help=classes)
+    hotcoco = "hotcoco: the same figures in a fraction of the time (pip install hotcoco)"
+    add(
+        "--coco-evaluator", default="pycocotools", metavar="NAME", help=f"pycocotools (default), or {hotcoco}"
     )
-    result.add_argument(
-        "--class-names",
-        metavar="FILE",
-        help="its classes in label order, one a line (default: those of the annotations)",
-    )
-    result.add_argument(
-        "--coco-evaluator",
-        metavar="NAME",
-        default="pycocotools",
-        help="pycocotools (default), or hotcoco: the same figures in a fraction of the time (pip install "
-        "hotcoco)",
-    )
-    result.add_argument(
-        "--best-metric",
-        metavar="NAME",
-        default="bbox/AP",
-        help="what model_best.pth is best at, measured every TEST.EVAL_PERIOD iterations (default: bbox/AP)",
-    )
+    best = "what model_best.pth is best at, measured every TEST.EVAL_PERIOD iterations (default: bbox/AP)"
+    add("--best-metric", default="bbox/AP", metavar="NAME", help=best)
     return result
 
 
@@ -116,14 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.num_gpus * options.num_machines > 1:
         check_weights(prepare(options), options)
         options.data_checked = True
+    place = options.num_machines, options.machine_rank, options.dist_url
     try:
-        launch(
-            work,
-            options.num_gpus,
-            num_machines=options.num_machines,
-            machine_rank=options.machine_rank,
-            dist_url=options.dist_url,
-            args=(options,),
-        )
+        launch(work, options.num_gpus, *place, args=(options,))
     except ProcessExitedException as error:  # a process that ended with a code of ours has said why
         sys.exit(error.exit_code if error.exit_code > 0 else 1)

@@ -22,19 +22,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from automix_transfer.command_line import command_parser
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import UserError
 from automix_transfer.recipes.find import find_recipe
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        prog="automix-transfer detect compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Trailing KEY VALUE pairs override the config of every run, e.g. SOLVER.MAX_ITER 12000",
-    )
-    result.add_argument(
+    epilog = "Trailing KEY VALUE pairs override the config of every run, e.g. SOLVER.MAX_ITER 12000"
+    result = command_parser("detect compare", __doc__, epilog)
+    add = result.add_argument
+    add(
         "--weights",
         nargs="+",
         action="extend",
@@ -43,47 +41,22 @@ def parser() -> argparse.ArgumentParser:
         help="the rows, in order: what MODEL.WEIGHTS takes, named after the file or NAME; "
         "'random' trains from scratch",
     )
-    result.add_argument("--config-file", required=True, metavar="FILE", help="a recipe's name, or a file")
-    result.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the comparison")
-    result.add_argument(
-        "--seeds",
-        default="3",
-        metavar="N",
-        help="how many seeds (1..N), or a list of them: 5,7,9 (default 3)",
-    )
-    result.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="a data set in VOC or COCO layout, instead of the config's DATASETS",
-    )
-    result.add_argument(
-        "--class-names", type=Path, metavar="FILE", help="its classes in label order, one a line"
-    )
-    result.add_argument(
-        "--coco-evaluator", default="pycocotools", metavar="NAME", help="pycocotools (default) or hotcoco"
-    )
-    result.add_argument(
-        "--num-gpus",
-        type=int,
-        default=0,
-        help="GPUs of each run, which then go one after another; 0 (default): the CPU",
-    )
-    result.add_argument(
-        "--jobs",
-        type=int,
-        metavar="N",
-        help="runs side by side, on the CPU only (default: the cores, at most 4)",
-    )
-    result.add_argument(
-        "--images", type=int, default=6, metavar="N", help="test images in the report (default 6)"
-    )
-    result.add_argument(
-        "--check-only", action="store_true", help="check everything, say what would run, and stop"
-    )
-    result.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the config, last"
-    )
+    add("--config-file", required=True, metavar="FILE", help="a recipe's name, or a file")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder of the comparison")
+    seeds = "how many seeds (1..N), or a list of them: 5,7,9 (default 3)"
+    add("--seeds", default="3", metavar="N", help=seeds)
+    data = "a data set in VOC or COCO layout, instead of the config's DATASETS"
+    add("--data-root", type=Path, metavar="DIR", help=data)
+    add("--class-names", type=Path, metavar="FILE", help="its classes in label order, one a line")
+    evaluators = "pycocotools (default) or hotcoco"
+    add("--coco-evaluator", default="pycocotools", metavar="NAME", help=evaluators)
+    gpus = "GPUs of each run, which then go one after another; 0 (default): the CPU"
+    add("--num-gpus", type=int, default=0, help=gpus)
+    jobs = "runs side by side, on the CPU only (default: the cores, at most 4)"
+    add("--jobs", type=int, metavar="N", help=jobs)
+    add("--images", type=int, default=6, metavar="N", help="test images in the report (default 6)")
+    add("--check-only", action="store_true", help="check everything, say what would run, and stop")
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the config, last")
     return result
 
 
@@ -118,12 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run_jobs(jobs, plan.output / "logs", parallel)
     comparison = collect(plan, compare.differences(inputs))
     comparison.write(plan.output)
-    page = build(
-        plan.output,
-        comparison.to_dict(),
-        data_root=plan.data_root,
-        class_names=plan.class_names,
-        count=options.images,
-    )
+    data = {"data_root": plan.data_root, "class_names": plan.class_names}
+    page = build(plan.output, comparison.to_dict(), **data, count=options.images)
     print(f"\n{comparison.text()}\n\ntable: {plan.output / 'comparison.md'}   page: {page}", flush=True)
     return 0

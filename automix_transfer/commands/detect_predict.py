@@ -16,39 +16,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from automix_transfer.command_line import command_parser
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        prog="automix-transfer detect predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    result.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them"
-    )
-    result.add_argument(
-        "--run",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="OUTPUT_DIR of a training (config.yaml, categories.json, model_final.pth)",
-    )
-    result.add_argument("--output", type=Path, metavar="DIR", help="default: the run folder's predictions/")
-    result.add_argument(
-        "--threshold",
-        type=float,
-        default=0.5,
-        metavar="SCORE",
-        help="lowest score that is kept (default 0.5)",
-    )
-    result.add_argument(
-        "--checkpoint", metavar="FILE", help="another file of the run folder than model_final.pth"
-    )
-    result.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    result.add_argument("--no-draw", action="store_true", help="write the json only")
+    result = command_parser("detect predict", __doc__)
+    add = result.add_argument
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
+    run = "OUTPUT_DIR of a training (config.yaml, categories.json, model_final.pth)"
+    add("--run", type=Path, required=True, metavar="DIR", help=run)
+    add("--output", type=Path, metavar="DIR", help="default: the run folder's predictions/")
+    lowest = "lowest score that is kept (default 0.5)"
+    add("--threshold", type=float, default=0.5, metavar="SCORE", help=lowest)
+    add("--checkpoint", metavar="FILE", help="another file of the run folder than model_final.pth")
+    add("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    add("--no-draw", action="store_true", help="write the json only")
     return result
 
 
@@ -63,19 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from automix_transfer.detection.showing.predict import find_images, predict
 
     images = find_images(options.images)
-    detector = load_run(
-        options.run, options.checkpoint, options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    )
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    detector = load_run(options.run, options.checkpoint, device)
     output = options.output or options.run / "predictions"
     print(f"{detector.checkpoint}: {len(detector.names)} classes; {len(images)} images", flush=True)
     found = predict(
         detector, images, output, options.threshold, not options.no_draw, lambda line: print(line, flush=True)
     )
-    print(
-        f"{len(found.annotations)} detections with a score of at least {options.threshold} in "
-        f"{len(found.images)} images: "
-        f"{output / 'predictions.json'}" + ("" if options.no_draw else f", {output / 'drawn'}")
-    )
+    count = f"{len(found.annotations)} detections with a score of at least {options.threshold}"
+    drawn = "" if options.no_draw else f", {output / 'drawn'}"
+    print(f"{count} in {len(found.images)} images: {output / 'predictions.json'}{drawn}")
     if found.problems:
         print(f"{len(found.problems)} of {len(images)} images could not be read, see above", file=sys.stderr)
     return 1 if found.problems else 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from automix_transfer.command_line import command_parser
 from automix_transfer.detection.weights.exporter import EXPORTERS
 from automix_transfer.export import export
 
@@ -31,45 +31,23 @@ examples
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="automix-transfer export",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser("export", __doc__, EXAMPLES)
+    add = parser.add_argument
+    source = "a checkpoint of ours, a safetensors file, or a state dict of torchvision or timm"
+    add("--checkpoint", required=True, metavar="FILE", help=source)
+    add("--to", required=True, choices=EXPORTERS, metavar="KIND", help=", ".join(EXPORTERS))
+    suffixes = dict.fromkeys(exporter.suffix for exporter in EXPORTERS.values())
+    kinds = {end: ", ".join(kind for kind in EXPORTERS if EXPORTERS[kind].suffix == end) for end in suffixes}
+    output = "; ".join(f"{end} for {names}" for end, names in kinds.items())
+    add("--output", required=True, metavar="FILE", help=output)
+    name = "where the file does not say what it holds: resnet50, any timm name, torchvision/NAME"
+    add("--encoder", metavar="NAME", help=name)
+    which = (
+        "the encoder of a checkpoint with several; default the one for inference (AutoMix: k, the momentum"
     )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="FILE",
-        help="a checkpoint of ours, a safetensors file, or a state dict of torchvision or timm",
-    )
-    parser.add_argument("--to", required=True, choices=EXPORTERS, metavar="KIND", help=", ".join(EXPORTERS))
-    parser.add_argument(
-        "--output",
-        required=True,
-        metavar="FILE",
-        help="; ".join(
-            f"{suffix} for {', '.join(kind for kind in EXPORTERS if EXPORTERS[kind].suffix == suffix)}"
-            for suffix in dict.fromkeys(exporter.suffix for exporter in EXPORTERS.values())
-        ),
-    )
-    parser.add_argument(
-        "--encoder",
-        metavar="NAME",
-        help="where the file does not say what it holds: resnet50, any timm name, torchvision/NAME",
-    )
-    parser.add_argument(
-        "--which",
-        metavar="k|q|ema",
-        help="the encoder of a checkpoint with several; default the one for inference (AutoMix: k, the "
-        "momentum encoder)",
-    )
-    parser.add_argument(
-        "--num-classes", type=int, metavar="N", help="fail unless the file's classifier has N outputs"
-    )
+    add("--which", metavar="k|q|ema", help=f"{which} encoder)")
+    add("--num-classes", type=int, metavar="N", help="fail unless the file's classifier has N outputs")
     args = parser.parse_args(arguments)
-    proof = export(
-        args.checkpoint, args.to, args.output, args.encoder, args.which, args.num_classes, EXPORTERS
-    )
-    print(proof, flush=True)
+    chosen = args.encoder, args.which, args.num_classes
+    print(export(args.checkpoint, args.to, args.output, *chosen, EXPORTERS), flush=True)
     return 0

@@ -18,5 +18,5 @@ PROTOCOL = RECIPES / "finegrained" / "procedures" / "finetune.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = build_parser("automix-transfer finetune", __doc__)
+    parser = build_parser("finetune", __doc__)
     return run(parser.parse_intermixed_args(arguments), "finegrained", PROTOCOL)

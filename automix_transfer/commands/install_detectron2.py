@@ -33,20 +33,17 @@ UPSTREAM = "git+https://github.com/facebookresearch/detectron2.git"
 # What the release needs at run time. It also declares black==21.4b2, future and pydot, which nothing here
 # uses.
 REQUIREMENTS = (
-    "Pillow>=7.1",
-    "matplotlib",
-    "pycocotools>=2.0.2",
-    "termcolor>=1.1",
-    "yacs>=0.1.8",
-    "tabulate",
-    "cloudpickle",
-    "tqdm>4.29.0",
-    "tensorboard",
-    "fvcore>=0.1.5,<0.1.6",
-    "iopath>=0.1.7,<0.1.10",
-    "omegaconf>=2.1,<2.4",
-    "hydra-core>=1.1",
-)
+    "Pillow>=7.1 matplotlib pycocotools>=2.0.2 termcolor>=1.1 yacs>=0.1.8 tabulate cloudpickle tqdm>4.29.0 "
+    "tensorboard fvcore>=0.1.5,<0.1.6 iopath>=0.1.7,<0.1.10 omegaconf>=2.1,<2.4 hydra-core>=1.1"
+).split()
+METADATA = f"""Metadata-Version: 2.1
+Name: detectron2
+Version: {VERSION}
+License: Apache-2.0
+Summary: Detectron2 release 0.6, Python tree only (no compiled extension)
+Requires-Python: >=3.7
+"""
+WHEEL = b"Wheel-Version: 1.0\nGenerator: install_detectron2\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 # Source folder -> package, as in the release's setup.py.
 PROJECTS = {
     "projects/PointRend/point_rend": "detectron2/projects/point_rend",
@@ -61,55 +58,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--upstream", action="store_true", help="build the main branch from its git repository instead"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="install even where Detectron2 is installed already"
-    )
+    add = parser.add_argument
+    add("--upstream", action="store_true", help="build the main branch from its git repository instead")
+    add("--force", action="store_true", help="install even where Detectron2 is installed already")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("detectron2") is not None and not options.force and not options.upstream:
         print("detectron2 is installed already (--force installs it again)")
         return 0
     for needed in ("torch", "setuptools"):
         if importlib.util.find_spec(needed) is None:
-            print(
-                f"error: {needed} is not installed in {sys.prefix}; run `make setup` or pip install -e "
-                "'.[detection]'",
-                file=sys.stderr,
-            )
+            remedy = "run `make setup` or pip install -e '.[detection]'"
+            print(f"error: {needed} is not installed in {sys.prefix}; {remedy}", file=sys.stderr)
             return 2
     try:
         if options.upstream:
-            pip(
-                "install",
-                "--no-build-isolation",
-                "--force-reinstall" if options.force else "--upgrade",
-                UPSTREAM,
-            )
+            newer = "--force-reinstall" if options.force else "--upgrade"
+            pip("install", "--no-build-isolation", newer, UPSTREAM)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 wheel = build_wheel(download(Path(folder)), Path(folder))
-                pip(
-                    "install",
-                    *(["--force-reinstall", "--no-deps"] if options.force else []),
-                    *constraints(),
-                    str(wheel),
-                )
-        subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import detectron2; print('detectron2', detectron2.__version__, 'is installed')",
-            ],
-            check=True,
-        )
+                again = ["--force-reinstall", "--no-deps"] if options.force else []
+                pip("install", *again, *constraints(), str(wheel))
+        shows = "import detectron2; print('detectron2', detectron2.__version__, 'is installed')"
+        subprocess.run([sys.executable, "-c", shows], check=True)
     except subprocess.CalledProcessError as error:
-        print(
-            f"error: installing Detectron2 failed at `{' '.join(map(str, error.cmd[2:5]))}`; the lines above "
-            "say why",
-            file=sys.stderr,
-        )
+        step = " ".join(map(str, error.cmd[2:5]))
+        print(f"error: installing Detectron2 failed at `{step}`; the lines above say why", file=sys.stderr)
         return 2
     return 0
 
@@ -131,21 +105,9 @@ def download(folder: Path) -> Path:
     runs."""
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{NAME}=={VERSION} --hash=sha256:{SHA256}\n")
-    # No build isolation: reading the archive's metadata imports torch, which is here already and would be
-    # downloaded again.
-    pip(
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        "--no-build-isolation",
-        "--require-hashes",
-        "--dest",
-        str(folder),
-        "-r",
-        str(requirement),
-    )
+    # no build isolation: the archive's metadata imports torch, which would be downloaded again
+    options = "--quiet --no-deps --no-binary :all: --no-build-isolation --require-hashes".split()
+    pip("download", *options, "--dest", str(folder), "-r", str(requirement))
     return next(folder.glob("*.tar.gz"))
 
 
@@ -166,25 +128,10 @@ def build_wheel(archive: Path, folder: Path) -> Path:
             f"error: {archive.name} does not hold the Python tree of Detectron2; delete pip's cache and run "
             "again"
         )
-    files[f"{info}/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: install_detectron2\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    )
-    files[f"{info}/METADATA"] = "\n".join(
-        [
-            "Metadata-Version: 2.1",
-            "Name: detectron2",
-            f"Version: {VERSION}",
-            "License: Apache-2.0",
-            "Summary: Detectron2 release 0.6, Python tree only (no compiled extension)",
-            "Requires-Python: >=3.7",
-            *(f"Requires-Dist: {requirement}" for requirement in REQUIREMENTS),
-            "",
-        ]
-    ).encode()
-    record = [f"{path},sha256={digest(data)},{len(data)}" for path, data in files.items()] + [
-        f"{info}/RECORD,,"
-    ]
-    files[f"{info}/RECORD"] = ("\n".join(record) + "\n").encode()
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in REQUIREMENTS)
+    files |= {f"{info}/WHEEL": WHEEL, f"{info}/METADATA": (METADATA + needs).encode()}
+    record = [f"{path},sha256={digest(data)},{len(data)}\n" for path, data in files.items()]
+    files[f"{info}/RECORD"] = "".join([*record, f"{info}/RECORD,,\n"]).encode()
     wheel = folder / f"detectron2-{VERSION}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as target_file:
         for path, data in files.items():

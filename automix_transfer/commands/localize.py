@@ -24,7 +24,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from automix_transfer.command_line import command_parser
 from automix_transfer.data.registry import DATASETS
 from automix_transfer.device import choose_device
 from automix_transfer.errors import UserError
@@ -42,8 +44,7 @@ from automix_transfer.progress import Progress
 from automix_transfer.report.localization_page import write_page
 
 SPLITS = {"cub": "test", "tiny_imagenet": "val"}  # data sets with boxes, and the split that is reported
-#: of options that not every run has: filled in where they apply, so that one that was given and does not is
-#: noticed
+#: Of options that not every run has: filled in after `check`, which notices one that was given in vain.
 DEFAULTS = {
     "method": "cam",
     "cam_class": "ground-truth",
@@ -52,228 +53,126 @@ DEFAULTS = {
     "device": "auto",
     "examples": 8,
 }
-#: options by what they need: without it they would change nothing, and a result would seem to be of settings
-#: that it is not of
+#: Options by what they need: without it a result would seem to be of settings that it is not of.
 NEEDS = {
-    "checkpoint": (
-        "encoder",
-        "which",
-        "method",
-        "map_layer",
-        "output_stride",
-        "cam_class",
-        "image_size",
-        "batch_size",
-        "device",
-    ),
-    "scoremaps": ("raw_maps", "threshold_scoremaps"),
-    "dataset": ("root", "split", "threshold_split"),
-    "metadata": ("images", "masks", "threshold_metadata"),
-    "threshold_metadata": ("threshold_scoremaps",),
-    "output": ("examples",),
+    "checkpoint": "encoder which method map_layer output_stride cam_class image_size batch_size device",
+    "scoremaps": "raw_maps threshold_scoremaps",
+    "dataset": "root split threshold_split",
+    "metadata": "images masks threshold_metadata",
+    "threshold_metadata": "threshold_scoremaps",
+    "output": "examples",
 }
+LEAST = {"image_size": 1, "map_size": 2, "batch_size": 1, "workers": 1, "examples": 0}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="automix-transfer localize",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_source(parser)
-    add_data(parser)
-    add_threshold(parser)
-    add_how(parser)
-    out = parser.add_argument_group("output")
-    out.add_argument("--output", type=Path, metavar="FILE.json")
-    out.add_argument(
-        "--save-maps", type=Path, metavar="DIR", help="write every score map as DIR/<image id>.npy"
-    )
-    out.add_argument(
-        "--examples",
-        type=int,
-        help=f"best, median and worst images on the page, of each (default {DEFAULTS['examples']}; 0: no "
-        "page)",
-    )
+    parser = command_parser("localize", __doc__)
+    folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+    add = parser.add_argument_group("what is evaluated").add_argument
+    weights = "checkpoint of a training run, export, or torchvision/timm weights"
+    add("--checkpoint", type=Path, metavar="FILE", help=weights)
+    add("--encoder", metavar="NAME", help="timm name of the encoder, where the file does not say it")
+    add("--which", help="encoder of a checkpoint that holds several: k (default) or q")
+    maps = "score maps instead of a checkpoint: (S, S) float arrays in [0, 1]"
+    add("--scoremaps", **folder, help=maps)
+    raw = "--scoremaps of any size and range: resize and normalise them first"
+    add("--raw-maps", action="store_true", help=raw)
+    add = parser.add_argument_group("data").add_argument
+    add("--dataset", choices=tuple(SPLITS), help="layout of --root")
+    add("--root", **folder, help="folder of the data set")
+    add("--split", help="default: test (cub), val (tiny_imagenet)")
+    add("--metadata", **folder, help="folder of the reference's metadata files, instead of --dataset")
+    add("--images", **folder, help="images of --metadata, <DIR>/<image id>")
+    add("--masks", **folder, help="folder that the mask files of --metadata are paths in")
+    add_measuring(parser, folder)
+    add = parser.add_argument_group("output").add_argument
+    add("--output", type=Path, metavar="FILE.json")
+    add("--save-maps", **folder, help="write every score map as DIR/<image id>.npy")
+    pages = f"best, median and worst images on the page, of each (default {DEFAULTS['examples']}; 0: no page)"
+    add("--examples", type=int, help=pages)
     return parser
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_argument_group("what is evaluated")
-    source.add_argument(
-        "--checkpoint",
-        type=Path,
-        metavar="FILE",
-        help="checkpoint of a training run, export, or torchvision/timm weights",
-    )
-    source.add_argument(
-        "--encoder", metavar="NAME", help="timm name of the encoder, where the file does not say it"
-    )
-    source.add_argument("--which", help="encoder of a checkpoint that holds several: k (default) or q")
-    source.add_argument(
-        "--scoremaps",
-        type=Path,
-        metavar="DIR",
-        help="score maps instead of a checkpoint: (S, S) float arrays in [0, 1]",
-    )
-    source.add_argument(
-        "--raw-maps",
-        action="store_true",
-        help="--scoremaps of any size and range: resize and normalise them first",
-    )
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    data = parser.add_argument_group("data")
-    data.add_argument("--dataset", choices=tuple(SPLITS), help="layout of --root")
-    data.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set")
-    data.add_argument("--split", default=None, help="default: test (cub), val (tiny_imagenet)")
-    data.add_argument(
-        "--metadata",
-        type=Path,
-        metavar="DIR",
-        help="folder of the reference's metadata files, instead of --dataset",
-    )
-    data.add_argument("--images", type=Path, metavar="DIR", help="images of --metadata, <DIR>/<image id>")
-    data.add_argument(
-        "--masks", type=Path, metavar="DIR", help="folder that the mask files of --metadata are paths in"
-    )
-
-
-def add_threshold(parser: argparse.ArgumentParser) -> None:
-    choice = parser.add_argument_group(
-        "threshold (default: the best one on the images that are reported, as MaxBoxAcc is defined)"
-    )
-    choice.add_argument(
-        "--threshold",
-        type=float,
-        default=None,
-        help="fixed threshold of GT-known and top-1/top-5 localization",
-    )
-    choice.add_argument(
-        "--threshold-split", metavar="SPLIT", help="choose it on this split of --dataset, e.g. train"
-    )
-    choice.add_argument(
-        "--threshold-metadata",
-        type=Path,
-        metavar="DIR",
-        help="choose it on the images of these metadata files",
-    )
-    choice.add_argument(
-        "--threshold-scoremaps", type=Path, metavar="DIR", help="their score maps (default: --scoremaps)"
-    )
-
-
-def add_how(parser: argparse.ArgumentParser) -> None:
-    how = parser.add_argument_group("how (the defaults are the reference's)")
-    how.add_argument(
-        "--method",
-        choices=METHODS,
-        help=f"class map; cam needs a linear head after pooling (default {DEFAULTS['method']})",
-    )
-    how.add_argument(
-        "--map-layer",
-        metavar="NAME",
-        help="layer of the map, for the other methods (default: the last that has one)",
-    )
-    how.add_argument(
-        "--output-stride",
-        type=int,
-        default=None,
-        choices=(32, 16, 8),
-        help="pixels of the image per cell of the map; the reference's ResNets have 16 (default: the "
-        "encoder's own)",
-    )
-    how.add_argument(
-        "--cam-class",
-        choices=("ground-truth", "predicted"),
-        help="class whose map is taken; 'predicted' for encoders trained on other classes (default "
-        f"{DEFAULTS['cam_class']})",
-    )
-    how.add_argument(
-        "--image-size",
-        type=int,
-        help="side of the encoder's input; images are resized straight to a square (default "
-        f"{DEFAULTS['image_size']})",
-    )
-    how.add_argument(
-        "--map-size", type=int, default=224, help="side of the maps that boxes are taken from (default 224)"
-    )
-    how.add_argument(
-        "--interval",
-        type=float,
-        default=0.001,
-        help="step of the thresholds (default 0.001: 1,000 thresholds)",
-    )
-    how.add_argument(
-        "--batch-size",
-        type=int,
-        help=f"images that the encoder sees at once (default {DEFAULTS['batch_size']})",
-    )
-    how.add_argument("--workers", type=int, default=None, help="threads (default: all cores)")
-    how.add_argument("--device", help=f"cpu, cuda or auto (default {DEFAULTS['device']})")
+def add_measuring(parser: argparse.ArgumentParser, folder: dict[str, Any]) -> None:
+    """The options of thresholds and maps."""
+    best = "the best one on the images that are reported, as MaxBoxAcc is defined"
+    add = parser.add_argument_group(f"threshold (default: {best})").add_argument
+    add("--threshold", type=float, help="fixed threshold of GT-known and top-1/top-5 localization")
+    add("--threshold-split", metavar="SPLIT", help="choose it on this split of --dataset, e.g. train")
+    add("--threshold-metadata", **folder, help="choose it on the images of these metadata files")
+    add("--threshold-scoremaps", **folder, help="their score maps (default: --scoremaps)")
+    add = parser.add_argument_group("how (the defaults are the reference's)").add_argument
+    cam = f"class map; cam needs a linear head after pooling (default {DEFAULTS['method']})"
+    add("--method", choices=METHODS, help=cam)
+    layer = "layer of the map, for the other methods (default: the last that has one)"
+    add("--map-layer", metavar="NAME", help=layer)
+    stride = "pixels of the image per cell of the map; the reference's ResNets have 16"
+    add("--output-stride", type=int, choices=(32, 16, 8), help=f"{stride} (default: the encoder's own)")
+    shown = "class whose map is taken; 'predicted' for encoders trained on other classes"
+    classes = ("ground-truth", "predicted")
+    add("--cam-class", choices=classes, help=f"{shown} (default {DEFAULTS['cam_class']})")
+    side = "side of the encoder's input; images are resized straight to a square"
+    add("--image-size", type=int, help=f"{side} (default {DEFAULTS['image_size']})")
+    cells = "side of the maps that boxes are taken from (default 224)"
+    add("--map-size", type=int, default=224, help=cells)
+    interval = "step of the thresholds (default 0.001: 1,000 thresholds)"
+    add("--interval", type=float, default=0.001, help=interval)
+    batch = f"images that the encoder sees at once (default {DEFAULTS['batch_size']})"
+    add("--batch-size", type=int, help=batch)
+    add("--workers", type=int, help="threads (default: all cores)")
+    add("--device", help=f"cpu, cuda or auto (default {DEFAULTS['device']})")
 
 
 def check(args: argparse.Namespace) -> None:
     """What the arguments alone can have wrong."""
-    for name, low in (("image_size", 1), ("map_size", 2), ("batch_size", 1), ("workers", 1), ("examples", 0)):
-        if getattr(args, name) is not None and getattr(args, name) < low:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)} must be at least {low}")
-    if not 1e-5 <= args.interval <= 1:
-        raise UserError(f"--interval {args.interval} must lie in [0.00001, 1]")
-    if args.threshold is not None and not 0 <= args.threshold < 1:
-        raise UserError(f"--threshold {args.threshold} must lie in [0, 1)")
-    if args.threshold is not None and (args.threshold_split or args.threshold_metadata):
-        raise UserError("--threshold fixes the threshold, and a split would choose it: give one of them")
-    if args.output is not None and args.output.suffix != ".json":
-        raise UserError(
-            f"--output {args.output} must end in .json; the CSV, the PNG and the page are written beside it"
-        )
-    check_sources(args)
+    for name, least in LEAST.items():
+        if getattr(args, name) is not None and getattr(args, name) < least:
+            raise UserError(f"{_option(name)} {getattr(args, name)} must be at least {least}")
+    for refused, sentence in refusals(args):
+        if refused:
+            raise UserError(sentence)
     for need, options in NEEDS.items():
-        for option in options:
+        for option in options.split():
             # no examples (0) are none anyway
             if getattr(args, option) not in (None, False) and getattr(args, need) is None:
-                name, other = (text.replace("_", "-") for text in (option, need))
                 raise UserError(
-                    f"--{name} needs --{other}, without which it changes nothing; leave --{name} out, or "
-                    f"give --{other}"
+                    f"{_option(option)} needs {_option(need)}, without which it changes nothing; leave "
+                    f"{_option(option)} out, or give {_option(need)}"
                 )
-    if args.examples and args.metadata is not None and args.images is None:
-        raise UserError(
-            "--examples with --metadata needs --images DIR, which the page shows; leave --examples out, or "
-            "give --images"
-        )
 
 
-def check_sources(args: argparse.Namespace) -> None:
-    """Which maps, of which images."""
-    if (args.checkpoint is None) == (args.scoremaps is None):
-        raise UserError(
-            "give either --checkpoint FILE with --dataset and --root, or --scoremaps DIR with --metadata DIR"
-        )
-    if (args.dataset is None) == (args.metadata is None):
-        missing = (
-            "--scoremaps needs --metadata DIR"
-            if args.scoremaps
-            else "--checkpoint needs --dataset NAME and --root DIR"
-        )
-        raise UserError(
-            f"{missing}, or the other way to name the images (not both): --metadata DIR with image_ids.txt, "
-            "class_labels.txt, "
-            "image_sizes.txt and localization.txt, or --dataset NAME --root DIR"
-        )
-    if args.save_maps is not None and args.save_maps.resolve() in [
-        folder.resolve() for folder in (args.scoremaps, args.threshold_scoremaps) if folder is not None
-    ]:
-        raise UserError(
-            f"--save-maps {args.save_maps} is the folder of the score maps, which would be overwritten; give "
-            "another one"
-        )
-    if args.dataset is not None and args.root is None:
-        raise UserError("--dataset needs --root DIR, the folder of the data set")
-    if args.checkpoint is not None and args.metadata is not None and args.images is None:
-        raise UserError("--checkpoint with --metadata needs --images DIR, the images that the metadata names")
+def refusals(args: argparse.Namespace) -> list[tuple[Any, str]]:
+    """Whether to refuse, and the sentence, in this order."""
+    maps, named = args.scoremaps is not None, args.metadata is not None
+    threshold, other = args.threshold, args.threshold_split or args.threshold_metadata
+    kept = args.save_maps and args.save_maps.resolve()
+    images = "--dataset NAME and --root DIR, or --metadata DIR (not both)"
+    return [
+        (not 1e-5 <= args.interval <= 1, f"--interval {args.interval} must lie in [0.00001, 1]"),
+        (threshold is not None and not 0 <= threshold < 1, f"--threshold {threshold} must lie in [0, 1)"),
+        (threshold is not None and other, "--threshold fixes what a split would choose: give one of them"),
+        (args.output and args.output.suffix != ".json", f"--output {args.output} must end in .json"),
+        ((args.checkpoint is None) != maps, "give either --checkpoint FILE or --scoremaps DIR"),
+        ((args.dataset is None) != named, f"name the images by one of {images}"),
+        (
+            kept
+            and kept in [folder.resolve() for folder in (args.scoremaps, args.threshold_scoremaps) if folder],
+            f"the maps in --save-maps {args.save_maps} would be overwritten; give another folder",
+        ),
+        (args.dataset and args.root is None, "--dataset needs --root DIR, the folder of the data set"),
+        (
+            not maps and named and args.images is None,
+            "--checkpoint with --metadata needs --images DIR, the images that the metadata names",
+        ),
+        (
+            args.examples and args.output and named and args.images is None,
+            "--examples with --metadata needs --images DIR, for the page; leave --examples out, or give it",
+        ),
+    ]
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -361,15 +260,6 @@ def encoder_maps(args: argparse.Namespace):
     """Class maps of the checkpoint's encoder."""
     device = choose_device(args.device)
     encoder, info = load_encoder(args.checkpoint, args.encoder, args.which)
-    return EncoderMaps(
-        encoder,
-        info,
-        image_size=args.image_size,
-        map_size=args.map_size,
-        output_stride=args.output_stride,
-        cam_class=args.cam_class,
-        method=args.method,
-        layer=args.map_layer,
-        batch_size=args.batch_size,
-        device=device,
-    )
+    names = ("image_size", "map_size", "output_stride", "cam_class", "method", "batch_size")
+    options = {name: getattr(args, name) for name in names}
+    return EncoderMaps(encoder, info, layer=args.map_layer, device=device, **options)

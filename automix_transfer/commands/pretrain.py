@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from automix_transfer.command_line import command_parser
 from automix_transfer.errors import UserError
 from automix_transfer.recipes.find import RECIPES, find_recipe
 from automix_transfer.recipes.recipe import list_recipes
@@ -22,7 +23,7 @@ overrides are key=value pairs over the config file, for example
   data.root=/data/imagenet  output=runs/r50  train.batch_size=128  method.name=automix  method.alpha=2.0
 A config file may begin with "base: other.yaml"; what is set later wins. Unknown keys are refused.
 
-on several GPUs:  torchrun --nproc-per-node 8 --no-python {prog} --config-file ...
+on several GPUs:  torchrun --nproc-per-node 8 --no-python automix-transfer {name} --config-file ...
 train.batch_size stays the number of images a step, over all of them; train.accumulate=2 fits it into half the
 memory. On several hosts, by SLURM, or restarted when a process dies: the scripts in pretrain/cluster/.
 --trials 3 trains with the seeds seed, seed+1 and seed+2 into trial_0, trial_1 and trial_2 of output=..., and
@@ -37,7 +38,7 @@ written; --resume goes on).
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = build_parser("automix-transfer pretrain", __doc__)
+    parser = build_parser("pretrain", __doc__)
     return run(parser.parse_intermixed_args(arguments), "pretrain")
 
 
@@ -86,43 +87,20 @@ def run(options: argparse.Namespace, folder: str, *defaults: Path) -> int:
     return 0
 
 
-def build_parser(prog: str, description: str) -> argparse.ArgumentParser:
+def build_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """The command line of trainings."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=description,
-        epilog=EPILOG.replace("{prog}", prog),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--list",
-        action="store_true",
-        help="print the recipes with the paper's numbers; "
-        "words after it choose among them, e.g. --list cifar100 automix",
-    )
-    parser.add_argument("--config-file", metavar="YAML", help="a recipe's name, or a file")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the newest checkpoint in output=..., or start if there is none",
-    )
-    parser.add_argument(
-        "--eval-only",
-        action="store_true",
-        help="only evaluate: the checkpoint in output=..., or encoder.weights=FILE",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check the data, then one batch through everything in a temporary folder",
-    )
-    parser.add_argument(
-        "--trials",
-        type=int,
-        metavar="N",
-        help="train (or resume) N times, each with the next seed, and report mean ± std",
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings over those of the config file"
-    )
+    parser = command_parser(name, description, EPILOG.replace("{name}", name))
+    add = parser.add_argument
+    recipes = "print the recipes with the paper's numbers; words after it choose among them"
+    add("--list", action="store_true", help=f"{recipes}, e.g. --list cifar100 automix")
+    add("--config-file", metavar="YAML", help="a recipe's name, or a file")
+    resume = "go on from the newest checkpoint in output=..., or start if there is none"
+    add("--resume", action="store_true", help=resume)
+    evaluate = "only evaluate: the checkpoint in output=..., or encoder.weights=FILE"
+    add("--eval-only", action="store_true", help=evaluate)
+    rehearse = "check the data, then one batch through everything in a temporary folder"
+    add("--dry-run", action="store_true", help=rehearse)
+    trials = "train (or resume) N times, each with the next seed, and report mean ± std"
+    add("--trials", type=int, metavar="N", help=trials)
+    add("overrides", nargs="*", metavar="key=value", help="settings over those of the config file")
     return parser

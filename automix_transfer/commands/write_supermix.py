@@ -8,50 +8,26 @@ automix-transfer pretrain --config-file cifar100_r18_supermix data.root=/data/ci
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from automix_transfer.command_line import command_parser
 from automix_transfer.errors import UserError
 from automix_transfer.recipes.find import find_recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="automix-transfer supermix",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--config-file", metavar="YAML", required=True, help="a recipe with method.name=supermix"
-    )
-    parser.add_argument(
-        "--teacher",
-        metavar="FILE",
-        required=True,
-        help="a trained network of these classes: checkpoint or export",
-    )
-    parser.add_argument(
-        "--teacher-name", default="", metavar="NAME", help="its encoder, where the file does not say it"
-    )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        required=True,
-        help="folder to write; the same command again goes on where it stopped",
-    )
-    parser.add_argument(
-        "--count",
-        type=int,
-        default=0,
-        help="mixed images to write (default: as many as one pass over the data gives)",
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="settings over those of the recipe, e.g. data.root=DIR",
-    )
+    parser = command_parser("supermix", __doc__)
+    add = parser.add_argument
+    add("--config-file", metavar="YAML", required=True, help="a recipe with method.name=supermix")
+    teacher = "a trained network of these classes: checkpoint or export"
+    add("--teacher", metavar="FILE", required=True, help=teacher)
+    add("--teacher-name", default="", metavar="NAME", help="its encoder, where the file does not say it")
+    output = "folder to write; the same command again goes on where it stopped"
+    add("--output", metavar="DIR", required=True, help=output)
+    count = "mixed images to write (default: as many as one pass over the data gives)"
+    add("--count", type=int, default=0, help=count)
+    add("overrides", nargs="*", metavar="key=value", help="settings over the recipe's, e.g. data.root=DIR")
     options = parser.parse_intermixed_args(arguments)
     if options.count < 0:
         raise UserError(f"--count is {options.count}; give 0 for one pass, or how many mixed images to write")
