@@ -97,15 +97,13 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
+        return json.loads(path.read_bytes())  # in any encoding that JSON may have
     except OSError as error:
         raise UserError(f"{path} could not be read ({_reason(error)})") from error
     # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits
     except (ValueError, RecursionError) as error:
-        where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "its start"
-        raise UserError(f"{path} is not valid JSON (at {where}); restore the file from its source") from error
+        where = f" line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{path}{where} is not valid JSON; restore the file from its source") from error
 
 
 def sha256_of(path: str | Path) -> str:

@@ -67,7 +67,7 @@ def test_truncated_files_are_one_sentence(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", '{"a": 1', "9" * 5000, "[" * 100000, "\x00"])
 def test_wrong_json_is_one_sentence(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UserError, match=r"x\.json is not valid JSON"):
+    with pytest.raises(UserError, match=r"x\.json.* is not valid JSON"):
         read_json(tmp_path / "x.json")
 
 

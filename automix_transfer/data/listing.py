@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
 Box = tuple[float, float, float, float]
+Table = dict[str, tuple[int, Any]]
 
 
 class Paths(Sequence[Path]):
@@ -78,9 +80,7 @@ class Packed:
                 f"{self.files[number]} could not be read ({error.strerror}); restore it"
             ) from error
         if len(content) < size:
-            raise UserError(
-                f"{self.files[number]} has become shorter since it was indexed; restore it and start again"
-            )
+            raise UserError(f"{self.files[number]} has become shorter since it was indexed; restore it")
         return content
 
 
@@ -121,9 +121,7 @@ class Listing:
             labels=[self.labels[i] for i in indices],
             boxes=None if self.boxes is None else [self.boxes[i] for i in indices],
             pixels=None if self.pixels is None else self.pixels[list(indices)],
-            packed=None
-            if self.packed is None
-            else replace(self.packed, spans=self.packed.spans[list(indices)]),
+            packed=self.packed and replace(self.packed, spans=self.packed.spans[list(indices)]),
         )
 
 
@@ -144,27 +142,53 @@ def read_lines(
         form: what a line looks like, for the message, e.g. ``<image id> <path>``.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        problems.add(path, "the file is missing")
-        return
+        return problems.add(path, "the file is missing")
     except (OSError, UnicodeDecodeError) as error:
-        problems.add(
-            path, f"cannot be read as UTF-8 text ({getattr(error, 'strerror', None) or 'other bytes'})"
-        )
-        return
-    empty = True
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        empty = False
-        fields = line.strip().split(separator, -1 if exact else columns - 1)
-        if len(fields) != columns:
-            problems.add(path, f"'{line.strip()[:60]}' is not of the form {form}", number)
-            continue
-        yield number, fields
-    if empty:
+        reason = getattr(error, "strerror", None) or "other bytes"
+        return problems.add(path, f"cannot be read as UTF-8 text ({reason})")
+    filled = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not filled:
         problems.add(path, "the file is empty")
+    for number, line in filled:
+        fields = line.split(separator, -1 if exact else columns - 1)
+        if len(fields) == columns:
+            yield number, fields
+        else:
+            problems.add(path, f"'{line[:60]}' is not of the form {form}", number)
+
+
+def read_table(
+    path: Path,
+    problems: Problems,
+    form: str,
+    known: Container[str] | None = None,
+    source: object = "images.txt",
+    rest: bool = False,
+    box: Callable[..., Box | None] | None = None,
+) -> Table:
+    """Lines ``<id> <value>`` as {id: (line, value)}; the value of a line without one is its id.
+
+    Args:
+        form: of a line, with each field in angle brackets.
+        known: the ids that may be there, those of ``source``.
+        rest: the last field is the rest of the line, spaces included.
+        box: makes a box of the four numbers behind the id, or None of those that are none.
+    """
+    table: Table = {}
+    for line, (key, *fields) in read_lines(path, form.count("<"), problems, exact=not rest, form=form):
+        value: Any = [key, *fields][-1] if box is None else box(*parse_box(fields) or [math.nan] * 4)
+        if value is None:
+            shape = form.partition("> ")[2]
+            problems.add(path, f"'{' '.join(fields)}' is not a box {shape} inside an image", line)
+        elif key in table:
+            problems.add(path, f"id '{key}' is listed twice", line)
+        elif known is not None and key not in known:
+            problems.add(path, f"image id '{key}' is not in {source}", line)
+        else:
+            table[key] = (line, value)
+    return table
 
 
 def parse_box(fields: Sequence[str]) -> tuple[float, float, float, float] | None:
@@ -173,4 +197,4 @@ def parse_box(fields: Sequence[str]) -> tuple[float, float, float, float] | None
         a, b, c, d = (float(f) for f in fields)
     except ValueError:
         return None
-    return (a, b, c, d) if all(abs(v) < float("inf") for v in (a, b, c, d)) else None
+    return (a, b, c, d) if all(map(math.isfinite, (a, b, c, d))) else None

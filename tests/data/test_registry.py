@@ -265,7 +265,7 @@ def test_aircraft_mistakes(file, line, text, expected, tmp_path):
     [
         ("wnids.txt", 2, "n02", "train", "listed twice"),
         ("wnids.txt", 2, "n03", "train", "the folder of class 'n03' in wnids.txt is missing"),
-        ("train/n01/n01_boxes.txt", 1, "gone.JPEG\t0\t0\t1\t1", "train", "does not exist"),
+        ("train/n01/n01_boxes.txt", 1, "gone.JPEG\t0\t0\t1\t1", "train", "is not in"),
         ("train/n01/n01_boxes.txt", 1, "n01_0.JPEG\t5\t0\t1\t1", "train", "not a box"),
         (
             "val/val_annotations.txt",

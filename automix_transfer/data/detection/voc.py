@@ -16,9 +16,11 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from automix_transfer.data.annotation_checks import clip_box, image_problem, is_plain_name, shown
+from automix_transfer.data.listing import read_lines
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
+HOLDS = "it holds JPEGImages, Annotations and ImageSets"
 REMEDY = "correct these files or take the images out of the split"
 
 
@@ -47,91 +49,34 @@ def read_voc(
         UserError: once, with all problems.
     """
     root = Path(root)
-    identifiers = _read_split(root, split)
     problems = Problems(f"VOC data set {root}, split '{split}'")
-    seen: set[str] = set()
-    records = []
-    for line, identifier in identifiers:
-        where = f"{_split_file(root, split)} line {line}"
+    records: dict[str, dict[str, Any] | None] = {}
+    file = _split_file(root, split)
+    for line, (row,) in read_lines(file, 1, problems, exact=False, form="<image>"):
+        identifier = row.split()[0]  # lists of one class have a second column, which does not choose images
         if not is_plain_name(identifier):
-            problems.add(where, f"{shown(identifier)} is not the name of an image")
-            continue
-        if identifier in seen:
-            problems.add(where, f"image {shown(identifier)} is listed twice")
-            continue
-        seen.add(identifier)
-        record = _read_annotation(root, identifier, classes, strict, problems)
-        image = root / "JPEGImages" / f"{identifier}.jpg"
-        size = (record["width"], record["height"]) if record else None
-        wrong = image_problem(image, size, read=check_images)
-        if wrong:
-            problems.add(image, wrong)
-        if record:
-            records.append(record)
+            problems.add(file, f"{shown(identifier)} is not the name of an image", line)
+        elif identifier in records:
+            problems.add(file, f"image {shown(identifier)} is listed twice", line)
+        else:
+            record = records[identifier] = _read_annotation(root, identifier, classes, strict, problems)
+            image = root / "JPEGImages" / f"{identifier}.jpg"
+            size = (record["width"], record["height"]) if record else None
+            if wrong := image_problem(image, size, read=check_images):
+                problems.add(image, wrong)
     problems.raise_if_any(REMEDY)
-    return records
-
-
-def classes_of_voc(root: str | Path) -> list[str]:
-    """The names of all objects in ``Annotations``, sorted.
-
-    Raises:
-        UserError: there are no annotations, or some cannot be read.
-    """
-    root = Path(root)
-    folder = root / "Annotations"
-    files = sorted(folder.glob("*.xml")) if folder.is_dir() else []
-    if not files:
-        raise UserError(
-            f"{folder} holds no .xml files; give the folder of a VOC data set (it holds JPEGImages, "
-            "Annotations and ImageSets)"
-        )
-    problems = Problems(f"VOC data set {root}")
-    names = set()
-    for path in files:
-        tree = _parse(path, problems)
-        for index, node in enumerate(tree.findall("object") if tree is not None else [], start=1):
-            name = _text(node, "name")
-            if name:
-                names.add(name)
-            else:
-                problems.add(f"{path}, object {index}", "<name> is missing or empty")
-    problems.raise_if_any(REMEDY)
-    return sorted(names)
+    return [record for record in records.values() if record]
 
 
 def _split_file(root: Path, split: str) -> Path:
-    return root / "ImageSets" / "Main" / f"{split}.txt"
-
-
-def _read_split(root: Path, split: str) -> list[tuple[int, str]]:
-    path = _split_file(root, split)
     if not root.is_dir():
-        raise UserError(
-            f"{root} is not a folder; give the folder of a VOC data set (it holds JPEGImages, Annotations "
-            "and ImageSets)"
-        )
+        raise UserError(f"{root} is not a folder; give the folder of a VOC data set ({HOLDS})")
+    path = root / "ImageSets" / "Main" / f"{split}.txt"
     if not is_plain_name(split) or not path.is_file():
-        there = (
-            sorted(file.stem for file in path.parent.glob("*.txt") if "_" not in file.stem)
-            if path.parent.is_dir()
-            else []
-        )
-        remedy = (
-            f"choose one of the splits {', '.join(there)}" if there else "write one image name a line into it"
-        )
+        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt") if "_" not in file.stem))
+        remedy = f"choose one of the splits {there}" if there else "write one image name a line into it"
         raise UserError(f"{path} is missing; {remedy}")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} could not be read as text ({type(error).__name__}); it should hold one image name a line"
-        ) from error
-    # Lists of one class have a second column (1, -1 or 0), which does not choose images.
-    found = [(number, line.split()[0]) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not found:
-        raise UserError(f"{path} is empty; write one image name a line into it")
-    return found
+    return path
 
 
 def _parse(path: Path, problems: Problems) -> Element | None:
@@ -161,38 +106,30 @@ def _read_annotation(
     tree = _parse(path, problems)
     if tree is None:
         return None
-    width, height = (
-        _number(tree, f"size/{side}", path, problems, whole=True) for side in ("width", "height")
-    )
-    for side, value in (("width", width), ("height", height)):
+    sides = {side: _number(tree, f"size/{side}", path, problems, whole=True) for side in ("width", "height")}
+    for side, value in sides.items():
         if value is not None and value < 1:
             problems.add(f"{path}, size/{side}", f"is {value:g}; expected pixels, 1 or more")
-    if width is None or height is None or width < 1 or height < 1:
+    width, height = (int(value or 0) for value in sides.values())
+    if width < 1 or height < 1:
         return None
-    image = root / "JPEGImages" / f"{identifier}.jpg"
-    record: dict[str, Any] = {
-        "file_name": str(image),
-        "image_id": identifier,
-        "height": int(height),
-        "width": int(width),
-    }
-    record["objects"] = [
-        found
+    objects = [
+        _read_object(node, f"{path}, object {index}", (width, height), classes, strict, problems)
         for index, node in enumerate(tree.findall("object"), start=1)
-        if (
-            found := _read_object(
-                node, f"{path}, object {index}", int(width), int(height), classes, strict, problems
-            )
-        )
     ]
-    return record
+    return {
+        "file_name": str(root / "JPEGImages" / f"{identifier}.jpg"),
+        "image_id": identifier,
+        "height": height,
+        "width": width,
+        "objects": [found for found in objects if found],
+    }
 
 
 def _read_object(
     node: Element,
     where: str,
-    width: int,
-    height: int,
+    size: tuple[int, int],
     classes: list[str] | None,
     strict: bool,
     problems: Problems,
@@ -206,19 +143,16 @@ def _read_object(
     flags = {flag: _flag(node, flag, where, strict, problems) for flag in ("difficult", "truncated")}
     if strict and not _text(node, "pose"):
         problems.add(where, "<pose> is missing or empty (Detectron2's evaluator reads it); write Unspecified")
-    corners = [
-        _number(node, f"bndbox/{corner}", where, problems, whole=strict)
-        for corner in ("xmin", "ymin", "xmax", "ymax")
-    ]
+    names = ("xmin", "ymin", "xmax", "ymax")
+    found = [_number(node, f"bndbox/{corner}", where, problems, whole=strict) for corner in names]
+    corners = [corner for corner in found if corner is not None]
     box: list[float] | str = "is incomplete"
-    if None not in corners:
-        xmin, ymin, xmax, ymax = (float(corner) for corner in corners if corner is not None)
-        box = clip_box((xmin - 1, ymin - 1, xmax, ymax), width, height)
+    if len(corners) == 4:
+        xmin, ymin, xmax, ymax = corners
+        box = clip_box((xmin - 1, ymin - 1, xmax, ymax), *size)
         if isinstance(box, str):
-            problems.add(
-                f"{where}, bndbox",
-                f"({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}) {box} (VOC counts pixels from 1)",
-            )
+            place = ", ".join(f"{corner:g}" for corner in corners)
+            problems.add(f"{where}, bndbox", f"({place}) {box} (VOC counts pixels from 1)")
     if len(problems.found) > before:
         return None
     return {"bbox": box, "class": name, **flags, "iscrowd": False}

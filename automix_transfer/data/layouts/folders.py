@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.data.images import is_image_name
-from automix_transfer.data.listing import Box, Listing, Paths, parse_box, read_lines
+from automix_transfer.data.listing import Box, Listing, Paths, parse_box, read_lines, read_table
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
@@ -42,10 +42,7 @@ def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
         images, others = images_below(folder / name)
         aside += others
         if not images:
-            problems.add(
-                folder / name,
-                "the class folder holds no image" + (f" ({others} files of other kinds)" if others else ""),
-            )
+            problems.add(folder / name, f"the class folder holds no image, and {others} other files")
         paths += images
         labels += [label] * len(images)
     problems.raise_if_any("fill or remove the folder")
@@ -60,13 +57,8 @@ def tiny_imagenet(root: Path, split: str) -> Listing:
     require_split("Tiny-ImageNet", split, ("train", "val"), " (its test labels were never released)")
     require_folder(root, TINY_LAYOUT)
     problems = Problems(f"Tiny-ImageNet at {root}")
-    numbers: dict[str, int] = {}
-    for line, (wnid,) in read_lines(root / "wnids.txt", 1, problems, form="<wnid>"):
-        if wnid in numbers:
-            problems.add(root / "wnids.txt", f"'{wnid}' is listed twice", line)
-        numbers[wnid] = line
+    classes = sorted(read_table(root / "wnids.txt", problems, "<wnid>"))
     problems.raise_if_any(f"the layout is {TINY_LAYOUT}")
-    classes = sorted(numbers)
     listing = _tiny_train(root, classes, problems) if split == "train" else _tiny_val(root, classes, problems)
     problems.raise_if_any("restore the files from tiny-imagenet-200.zip")
     return listing
@@ -87,14 +79,12 @@ def _tiny_train(root: Path, classes: list[str], problems: Problems) -> Listing:
         paths += images
         labels += [label] * len(images)
         box_file = folder.parent / f"{wnid}_boxes.txt"
-        found: dict[str, Box] = {}
-        if box_file.exists():
-            names = {path.name for path in images}
-            for line, (name, *numbers) in read_lines(
-                box_file, 5, problems, form="<image> <x0> <y0> <x1> <y1>"
-            ):
-                _tiny_box(found, names, name, numbers, box_file, line, problems)
-        boxes += [[found[path.name]] if path.name in found else [] for path in images]
+        names = {path.name for path in images}
+        form = "<image> <x0> <y0> <x1> <y1>"
+        found = (
+            read_table(box_file, problems, form, names, folder, box=_tiny_box) if box_file.exists() else {}
+        )
+        boxes += [[found[path.name][1]] if path.name in found else [] for path in images]
     return Listing(paths, labels, classes, boxes if any(boxes) else None)
 
 
@@ -106,66 +96,47 @@ def _tiny_val(root: Path, classes: list[str], problems: Problems) -> Listing:
         problems.add(folder, "the folder is missing or empty")
     labels: dict[str, int] = {}
     boxes: dict[str, Box] = {}
-    for line, (name, wnid, *numbers) in read_lines(
-        table, 6, problems, form="<image> <wnid> <x0> <y0> <x1> <y1>"
-    ):
+    form = "<image> <wnid> <x0> <y0> <x1> <y1>"
+    for line, (name, wnid, *numbers) in read_lines(table, 6, problems, form=form):
+        corners = parse_box(numbers)
+        box = corners and _tiny_box(*corners)
         if wnid not in label_of:
             problems.add(table, f"class '{wnid}' is not in wnids.txt", line)
         elif name in labels:
             problems.add(table, f"image '{name}' is listed twice", line)
         elif name not in present:
             problems.add(table, f"image '{name}' is not in {folder}", line)
+        elif box is None:
+            problems.add(table, f"'{' '.join(numbers)}' is not a box x0 y0 x1 y1 inside an image", line)
         else:
-            labels[name] = label_of[wnid]
-            _tiny_box(boxes, present, name, numbers, table, line, problems)
+            labels[name], boxes[name] = label_of[wnid], box
     unlisted = sorted(name for name in present - set(labels) if is_image_name(name))
     if unlisted and not problems.found:
         problems.add(table, f"{len(unlisted)} images of {folder} are not listed, e.g. '{unlisted[0]}'")
     return Listing(
-        [folder / name for name in labels],
-        list(labels.values()),
-        classes,
-        [[boxes[n]] if n in boxes else [] for n in labels],
+        [folder / name for name in labels], list(labels.values()), classes, [[boxes[name]] for name in labels]
     )
 
 
-def _tiny_box(
-    found: dict[str, Box],
-    names: set[str],
-    name: str,
-    numbers: list[str],
-    file: Path,
-    line: int,
-    problems: Problems,
-) -> None:
-    box = parse_box(numbers)
-    if box is None or box[2] < box[0] or box[3] < box[1]:
-        problems.add(file, f"'{' '.join(numbers)}' is not a box x0 y0 x1 y1 with x0 <= x1 and y0 <= y1", line)
-    elif name not in names:
-        problems.add(file, f"image '{name}' does not exist beside it", line)
-    elif name in found:
-        problems.add(file, f"image '{name}' has two boxes", line)
-    else:
-        found[name] = box
+def _tiny_box(x0: float, y0: float, x1: float, y1: float) -> Box | None:
+    return (x0, y0, x1, y1) if x0 <= x1 and y0 <= y1 else None
 
 
 def require_folder(root: Path, layout: str) -> None:
     """Raise a `UserError` with the expected layout unless ``root`` is a folder with something in it."""
-    if not root.exists():
-        raise UserError(f"data root {root} does not exist; set data.root to a folder laid out as {layout}")
-    if not root.is_dir():
-        raise UserError(
-            f"data root {root} is a file, not a folder; unpack it and set data.root to a folder laid out as "
-            f"{layout}"
-        )
     try:
         empty = next(os.scandir(root), None) is None
+    except FileNotFoundError:
+        problem = "does not exist"
+    except NotADirectoryError:
+        problem = "is a file, not a folder"
     except PermissionError as error:
-        raise UserError(
-            f"data root {root} cannot be listed ({error.strerror}); check its permissions"
-        ) from error
-    if empty:
-        raise UserError(f"data root {root} is empty; fill it so that it is laid out as {layout}")
+        problem = f"cannot be listed ({error.strerror})"
+    else:
+        if not empty:
+            return
+        problem = "is empty"
+    raise UserError(f"data root {root} {problem}; set data.root to a folder laid out as {layout}")
 
 
 def require_split(name: str, split: str, allowed: Sequence[str], note: str = "") -> None:
@@ -179,13 +150,10 @@ def split_folder(root: Path, split: str, layout: str) -> Path:
     require_folder(root, layout)
     folder = root / split
     if not split or not folder.is_dir():
-        have = (
-            ", ".join(sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[:8])
-            or "no folders at all"
-        )
+        folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[:8]
         raise UserError(
-            f"data root {root} has no split folder '{split}' (it has: {have}); expected {layout}; "
-            "name another with data.train_split or data.val_split"
+            f"data root {root} has no split folder '{split}' (it has: {', '.join(folders)}); "
+            f"expected {layout}; name another with data.train_split or data.val_split"
         )
     return folder
 
@@ -196,12 +164,7 @@ def class_names(folder: Path, layout: str) -> list[str]:
     names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         loose = sum(is_image_name(entry.name) for entry in entries)
-        raise UserError(
-            f"{folder} holds {loose:,} images but no class folders; sort them into one folder a class: "
-            f"{layout}"
-            if loose
-            else f"{folder} is empty; expected {layout}"
-        )
+        raise UserError(f"{folder} holds {loose:,} images but no class folders; expected {layout}")
     return names
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from automix_transfer.data.layouts.folders import require_folder, require_split
-from automix_transfer.data.listing import Box, Listing, parse_box, read_lines
+from automix_transfer.data.listing import Box, Listing, Table, read_table
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
 
@@ -23,7 +20,6 @@ AIRCRAFT_LAYOUT = (
 )
 AIRCRAFT_BANNER = 20  # rows of copyright text at the bottom of every image
 _RESTORE = "restore the files from the released archive"
-Table = dict[str, tuple[int, Any]]
 
 
 def cub(root: Path, split: str) -> Listing:
@@ -39,21 +35,26 @@ def cub(root: Path, split: str) -> Listing:
     if not (root / "images.txt").exists():
         raise UserError(f"{root} has no images.txt; expected {CUB_LAYOUT}")
     problems = Problems(f"CUB at {root}")
-    classes = _table(root / "classes.txt", problems, "<class id> <class name>", rest=True)
-    files = _table(root / "images.txt", problems, "<image id> <path>", rest=True)
-    class_of = _table(root / "image_class_labels.txt", problems, "<image id> <class id>", files)
-    flags = root / "train_test_split.txt"
-    is_train = _table(flags, problems, "<image id> <1 for training, 0 for testing>", files)
-    boxes = {}
-    if (root / "bounding_boxes.txt").exists():
+    classes = read_table(root / "classes.txt", problems, "<class id> <class name>", rest=True)
+    files = read_table(root / "images.txt", problems, "<image id> <path>", rest=True)
+    labels, flags, box_file = (
+        root / name for name in ("image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
+    )
+    class_of = read_table(labels, problems, "<image id> <class id>", files)
+    is_train = read_table(flags, problems, "<image id> <1 for training, 0 for testing>", files)
+    tables, boxes = {labels: class_of, flags: is_train}, {}
+    if box_file.exists():
         form = "<image id> <x> <y> <width> <height>"
-        boxes = _table(root / "bounding_boxes.txt", problems, form, files, box=_cub_box)
+        boxes = tables[box_file] = read_table(box_file, problems, form, files, box=_cub_box)
+    for path, table in tables.items():
+        if path.exists() and (absent := [key for key in files if key not in table]):
+            listed = "image ids of images.txt are not listed (or their lines are malformed)"
+            problems.add(path, f"{len(absent)} {listed}, e.g. {absent[0]}")
     label_of = {class_id: label for label, class_id in enumerate(sorted(classes, key=_numeric))}
     _check_cub_files(root, files, problems)
     for image_id, (line, class_id) in class_of.items():
         if class_id not in label_of:
-            text = f"class id '{class_id}' of image {image_id} is not in classes.txt"
-            problems.add(root / "image_class_labels.txt", text, line)
+            problems.add(labels, f"class id '{class_id}' of image {image_id} is not in classes.txt", line)
     for image_id, (line, flag) in is_train.items():
         if flag not in ("0", "1"):
             problems.add(flags, f"'{flag}' for image {image_id} is neither 0 nor 1", line)
@@ -95,14 +96,10 @@ def aircraft(root: Path, split: str) -> Listing:
         raise UserError(f"{root} has no data/variants.txt; expected {AIRCRAFT_LAYOUT}")
     root = found[0]
     problems = Problems(f"Aircraft at {root}")
-    label_of: dict[str, int] = {}
-    for line, (name,) in read_lines(root / "variants.txt", 1, problems, exact=False, form="<variant>"):
-        if name in label_of:
-            problems.add(root / "variants.txt", f"variant '{name}' is listed twice", line)
-        else:
-            label_of[name] = len(label_of)
+    variants = read_table(root / "variants.txt", problems, "<variant>", rest=True)
+    label_of = {name: label for label, name in enumerate(variants)}
     table, box_file = root / f"images_variant_{split}.txt", root / "images_box.txt"
-    rows = _table(table, problems, "<image id> <variant>", rest=True)
+    rows = read_table(table, problems, "<image id> <variant>", rest=True)
     for image_id, (line, name) in rows.items():
         if name not in label_of:
             problems.add(table, f"variant '{name}' is not in variants.txt", line)
@@ -110,11 +107,10 @@ def aircraft(root: Path, split: str) -> Listing:
             problems.add(table, f"image images/{image_id}.jpg is missing", line)
     boxes = {}
     if box_file.exists():
-        boxes = _table(box_file, problems, "<image id> <xmin> <ymin> <xmax> <ymax>", box=_aircraft_box)
+        boxes = read_table(box_file, problems, "<image id> <xmin> <ymin> <xmax> <ymax>", box=_aircraft_box)
     lacking = [image_id for image_id in rows if boxes and image_id not in boxes]
     if lacking:
-        text = f"{len(lacking)} images of the {split} split have no box, e.g. {lacking[0]}"
-        problems.add(box_file, text)
+        problems.add(box_file, f"{len(lacking)} images of the {split} split have no box, e.g. {lacking[0]}")
     problems.raise_if_any(_RESTORE)
     return Listing(
         [root / "images" / f"{i}.jpg" for i in rows],
@@ -123,41 +119,6 @@ def aircraft(root: Path, split: str) -> Listing:
         [[boxes[i][1]] for i in rows] if boxes else None,
         crop_bottom=AIRCRAFT_BANNER,
     )
-
-
-def _table(
-    path: Path,
-    problems: Problems,
-    form: str,
-    known: Table | None = None,
-    rest: bool = False,
-    box: Callable[..., Box | None] | None = None,
-) -> Table:
-    """Lines ``<id> <value>`` as {id: (line, value)}.
-
-    Args:
-        form: of a line, with each field in angle brackets.
-        known: the images; the ids must be exactly theirs.
-        rest: the value is the rest of the line, spaces included.
-        box: makes a box of the four numbers behind the id, or None of those that are none.
-    """
-    table: Table = {}
-    for line, (key, *fields) in read_lines(path, form.count("<"), problems, exact=not rest, form=form):
-        value: Any = fields[0] if box is None else box(*parse_box(fields) or [math.nan] * 4)
-        if value is None:
-            shape = form.partition("> ")[2]
-            problems.add(path, f"'{' '.join(fields)}' is not a box {shape} inside an image", line)
-        elif key in table:
-            problems.add(path, f"id '{key}' is listed twice", line)
-        elif known is not None and key not in known:
-            problems.add(path, f"image id '{key}' is not in images.txt", line)
-        else:
-            table[key] = (line, value)
-    absent = [key for key in known or () if key not in table]
-    if absent and path.exists():
-        listed = "image ids of images.txt are not listed (or their lines are malformed)"
-        problems.add(path, f"{len(absent)} {listed}, e.g. {absent[0]}")
-    return table
 
 
 def _cub_box(x: float, y: float, width: float, height: float) -> Box | None:
