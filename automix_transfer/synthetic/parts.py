@@ -50,11 +50,8 @@ def _heart() -> Array:
 
 def _cross(arm: float) -> Array:
     quarter = np.array([(-arm, -1), (arm, -1), (arm, -arm)], np.float32)
-    turns = [
-        np.array(turn, np.float32)
-        for turn in ([[1, 0], [0, 1]], [[0, 1], [-1, 0]], [[-1, 0], [0, -1]], [[0, -1], [1, 0]])
-    ]
-    return np.concatenate([quarter @ turn for turn in turns])
+    turns = [[1, 0], [0, 1]], [[0, 1], [-1, 0]], [[-1, 0], [0, -1]], [[0, -1], [1, 0]]
+    return np.concatenate([quarter @ np.array(turn, np.float32) for turn in turns])
 
 
 def _leaf() -> Array:
@@ -94,10 +91,8 @@ TEXTURE_PERIODS = 1.6  # periods from the middle of a thing to its rim, before i
 
 
 def _ring_symbol() -> list[Array]:
-    return [
-        polar(lambda angle: np.full_like(angle, 0.72), 32),
-        polar(lambda angle: np.full_like(angle, 0.34), 32),
-    ]
+    outer = polar(lambda angle: np.full_like(angle, 0.72), 32)
+    return [outer, polar(lambda angle: np.full_like(angle, 0.34), 32)]
 
 
 def _bars_symbol() -> list[Array]:
@@ -210,10 +205,7 @@ def draw_thing(canvas: Array, thing: Thing, place: Placement, shadow: float = 0.
             gain *= RIM_LIGHT[cv2.blur(mask, (width, width))]
         paint: Array = np.asarray(part.colour, np.float32)
         if part.texture:
-            cos, sin = (
-                np.float32(np.cos(part.turn) * part.periods),
-                np.float32(np.sin(part.turn) * part.periods),
-            )
+            cos, sin = (np.float32(f(part.turn) * part.periods) for f in (np.cos, np.sin))
             weight = TEXTURES[part.texture](
                 cos * u - sin * v + np.float32(part.phase[0]), sin * u + cos * v + np.float32(part.phase[1])
             )
@@ -233,9 +225,8 @@ def _draw_shadow(canvas: Array, thing: Thing, place: Placement, strength: float)
     matrix = place.matrix() - [[0, 0, reach * np.cos(place.light)], [0, 0, reach * np.sin(place.light)]]
     for part in thing:
         if part.solid:
-            corners = [
-                _fixed_point(polygon, matrix, (columns.start, rows.start)) for polygon in part.polygons
-            ]
+            start = columns.start, rows.start
+            corners = [_fixed_point(polygon, matrix, start) for polygon in part.polygons]
             cv2.fillPoly(mask, corners, round(255 * strength), cv2.LINE_8, SUBPIXEL_BITS)
     soft = cv2.blur(cv2.blur(mask, (blur, blur)), (blur, blur))
     canvas[rows, columns] *= (1 - soft.astype(np.float32) / 255)[..., None]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 from automix_transfer.synthetic.rendering import Instance, Job, Record
 from automix_transfer.synthetic.things import COCO_CLASSES, IMAGENET_CLASSES, SPECIES, VARIANTS, VOC_CLASSES
@@ -48,30 +48,20 @@ def scaled(count: int, scale: float, least: int = 2) -> int:
 def imagenet_jobs(scale: float, seeds: Seeds) -> list[Job]:
     """train/<wnid>/<wnid>_N.JPEG and val/<wnid>/ILSVRC2012_val_NNNNNNNN.JPEG."""
     jobs = []
+    count = scaled(30, scale)
     for label, wnid in enumerate(WNIDS):
-        jobs += [
-            Job("object", seeds("imagenet train", label, n), f"train/{wnid}/{wnid}_{n}.JPEG", label)
-            for n in range(scaled(160, scale))
-        ]
-        count = scaled(30, scale)
-        jobs += [
-            Job(
-                "object",
-                seeds("imagenet val", label, n),
-                f"val/{wnid}/ILSVRC2012_val_{label * count + n + 1:08d}.JPEG",
-                label,
-            )
-            for n in range(count)
-        ]
+        train = [f"train/{wnid}/{wnid}_{n}.JPEG" for n in range(scaled(160, scale))]
+        val = [f"val/{wnid}/ILSVRC2012_val_{label * count + n + 1:08d}.JPEG" for n in range(count)]
+        for split, files in (("train", train), ("val", val)):
+            seed = partial(seeds, f"imagenet {split}", label)
+            jobs += [Job("object", seed(n), file, label) for n, file in enumerate(files)]
     return jobs
 
 
 def imagenet_annotations(folder: Path, records: list[Record]) -> None:
     """LOC_synset_mapping.txt: what each folder shows."""
-    _lines(
-        folder / "LOC_synset_mapping.txt",
-        [f"{wnid} {kind.name}" for wnid, kind in zip(WNIDS, IMAGENET_CLASSES, strict=True)],
-    )
+    names = [f"{wnid} {kind.name}" for wnid, kind in zip(WNIDS, IMAGENET_CLASSES, strict=True)]
+    _lines(folder / "LOC_synset_mapping.txt", names)
 
 
 # --- CUB-200-2011
@@ -81,16 +71,9 @@ def cub_jobs(scale: float, seeds: Seeds) -> list[Job]:
     train, test = scaled(30, scale), scaled(20, scale)
     for label, species in enumerate(SPECIES):
         for n in range(train + test):
-            part = "train" if n < train else "test"
+            seed = seeds(f"cub {'train' if n < train else 'test'}", label, n)
             name = f"{species.name}_{n + 1:04d}_{label * (train + test) + n + 1}.jpg"
-            jobs.append(
-                Job(
-                    "bird",
-                    seeds(f"cub {part}", label, n),
-                    f"images/{label + 1:03d}.{species.name}/{name}",
-                    label,
-                )
-            )
+            jobs.append(Job("bird", seed, f"images/{label + 1:03d}.{species.name}/{name}", label))
     return jobs
 
 
@@ -98,18 +81,18 @@ def cub_annotations(folder: Path, records: list[Record]) -> None:
     """images.txt, classes.txt, and of each image its label, split and box (x, y, width, height)."""
     per_class = len(records) // len(SPECIES)
     train = round(per_class * 30 / 50)
-    numbered = list(enumerate(records, start=1))
-    _lines(folder / "images.txt", [f"{n} {record.file.removeprefix('images/')}" for n, record in numbered])
-    _lines(folder / "image_class_labels.txt", [f"{n} {record.label + 1}" for n, record in numbered])
-    _lines(folder / "train_test_split.txt", [f"{n} {int((n - 1) % per_class < train)}" for n, _ in numbered])
-    _lines(
-        folder / "classes.txt", [f"{n} {n:03d}.{species.name}" for n, species in enumerate(SPECIES, start=1)]
-    )
-    boxes = []
-    for n, record in numbered:
-        x0, y0, x1, y1 = record.instances[0].box
-        boxes.append(f"{n} {x0:.1f} {y0:.1f} {x1 - x0:.1f} {y1 - y0:.1f}")
-    _lines(folder / "bounding_boxes.txt", boxes)
+    rows: dict[str, list[object]] = {
+        "images": [record.file.removeprefix("images/") for record in records],
+        "image_class_labels": [record.label + 1 for record in records],
+        "train_test_split": [int(n % per_class < train) for n in range(len(records))],
+        "classes": [f"{n:03d}.{species.name}" for n, species in enumerate(SPECIES, start=1)],
+        "bounding_boxes": [
+            f"{x0:.1f} {y0:.1f} {x1 - x0:.1f} {y1 - y0:.1f}"
+            for x0, y0, x1, y1 in (record.instances[0].box for record in records)
+        ],
+    }
+    for name, values in rows.items():
+        _lines(folder / f"{name}.txt", [f"{n} {value}" for n, value in enumerate(values, start=1)])
 
 
 # --- FGVC-Aircraft
@@ -123,9 +106,8 @@ def aircraft_jobs(scale: float, seeds: Seeds) -> list[Job]:
         for n in range(scaled(count, scale)):
             for label in range(len(VARIANTS)):
                 number = digit * 1_000_000 + 7 * (n * len(VARIANTS) + label) + 11
-                jobs.append(
-                    Job("aircraft", seeds(f"aircraft {split}", label, n), f"data/images/{number}.jpg", label)
-                )
+                seed = seeds(f"aircraft {split}", label, n)
+                jobs.append(Job("aircraft", seed, f"data/images/{number}.jpg", label))
     return jobs
 
 
@@ -135,30 +117,29 @@ def aircraft_annotations(folder: Path, records: list[Record]) -> None:
     Boxes are 1-based and inclusive.
     """
     data = folder / "data"
-    splits: dict[str, list[Record]] = {split: [] for split in (*_AIRCRAFT_SPLITS, "trainval")}
-    for record in sorted(records, key=lambda record: record.file):
-        split = list(_AIRCRAFT_SPLITS)[int(Path(record.file).stem[0]) - 1]
-        splits[split].append(record)
-        if split != "test":
-            splits["trainval"].append(record)
-    for level, plural in (("variant", "variants"), ("family", "families"), ("manufacturer", "manufacturers")):
-        names = [variant.name if level == "variant" else str(getattr(variant, level)) for variant in VARIANTS]
+    records = sorted(records, key=lambda record: record.file)
+    splits = {
+        split: [record for record in records if record.stem[0] == str(digit)]
+        for digit, split in enumerate(_AIRCRAFT_SPLITS, start=1)
+    }
+    splits["trainval"] = (
+        splits["train"] + splits["val"]
+    )  # in the files' order, as the numbers begin with 1, 2
+    levels = {
+        "variant": ("variants", [variant.name for variant in VARIANTS]),
+        "family": ("families", [variant.family for variant in VARIANTS]),
+        "manufacturer": ("manufacturers", [variant.manufacturer for variant in VARIANTS]),
+    }
+    for level, (plural, names) in levels.items():
         _lines(data / f"{plural}.txt", sorted(set(names)))
         for split, members in splits.items():
-            _lines(
-                data / f"images_{level}_{split}.txt",
-                [f"{Path(record.file).stem} {names[record.label]}" for record in members],
-            )
+            rows = [f"{record.stem} {names[record.label]}" for record in members]
+            _lines(data / f"images_{level}_{split}.txt", rows)
     for split, members in splits.items():
-        _lines(data / f"images_{split}.txt", [Path(record.file).stem for record in members])
-    boxes = [
-        (Path(record.file).stem, record.instances[0].box)
-        for record in sorted(records, key=lambda record: record.file)
-    ]
-    _lines(
-        data / "images_box.txt",
-        [f"{number} {x0 + 1} {y0 + 1} {x1} {y1}" for number, (x0, y0, x1, y1) in boxes],
-    )
+        _lines(data / f"images_{split}.txt", [record.stem for record in members])
+    boxes = ((record.stem, *record.instances[0].box) for record in records)
+    rows = [f"{number} {x0 + 1} {y0 + 1} {x1} {y1}" for number, x0, y0, x1, y1 in boxes]
+    _lines(data / "images_box.txt", rows)
 
 
 # --- PASCAL VOC
@@ -183,12 +164,13 @@ def voc_annotations(folder: Path, records: list[Record]) -> None:
         else:
             splits["trainval"].append(record)
             splits["train" if (index // 4 * 3 + index % 4) % 2 == 0 else "val"].append(record)
-        _write(folder / "Annotations" / f"{Path(record.file).stem}.xml", _voc_xml(record))
+        _write(folder / "Annotations" / f"{record.stem}.xml", _voc_xml(record))
+    lists = folder / "ImageSets" / "Main"
     for split, members in splits.items():
-        _lines(folder / "ImageSets" / "Main" / f"{split}.txt", [Path(record.file).stem for record in members])
+        _lines(lists / f"{split}.txt", [record.stem for record in members])
         for label, kind in enumerate(VOC_CLASSES):
-            flags = [f"{Path(record.file).stem} {_voc_flag(record, label):2d}" for record in members]
-            _lines(folder / "ImageSets" / "Main" / f"{kind.name}_{split}.txt", flags)
+            flags = [f"{record.stem} {_voc_flag(record, label):2d}" for record in members]
+            _lines(lists / f"{kind.name}_{split}.txt", flags)
 
 
 def _voc_flag(record: Record, label: int) -> int:
@@ -199,7 +181,7 @@ def _voc_flag(record: Record, label: int) -> int:
 def _voc_xml(record: Record) -> str:
     objects = "".join(_voc_object(instance) for instance in record.instances)
     return (
-        f"<annotation>\n\t<folder>VOC2007</folder>\n\t<filename>{escape(Path(record.file).name)}</filename>\n"
+        f"<annotation>\n\t<folder>VOC2007</folder>\n\t<filename>{record.stem}.jpg</filename>\n"
         "\t<source>\n\t\t<database>automix_transfer embedded data</database>\n"
         "\t\t<annotation>rendered</annotation>\n\t\t<image>rendered</image>\n\t</source>\n"
         f"\t<size>\n\t\t<width>{record.width}</width>\n\t\t<height>{record.height}</height>\n"
@@ -230,9 +212,8 @@ def coco_jobs(scale: float, seeds: Seeds) -> list[Job]:
         step = 16 if split == "train2017" else 17 * 16
         for n in range(scaled(count, scale, least=len(COCO_CLASSES))):
             image_id = first + n * step + (0 if split == "train2017" else 500_000)
-            jobs.append(
-                Job("coco", seeds(f"coco {split}", n), f"{split}/{image_id:012d}.jpg", n % len(COCO_CLASSES))
-            )
+            seed, label = seeds(f"coco {split}", n), n % len(COCO_CLASSES)
+            jobs.append(Job("coco", seed, f"{split}/{image_id:012d}.jpg", label))
     return jobs
 
 
@@ -247,11 +228,11 @@ def coco_annotations(folder: Path, records: list[Record]) -> None:
         images = [
             {
                 "license": 1,
-                "file_name": Path(record.file).name,
+                "file_name": f"{record.stem}.jpg",
                 "height": record.height,
                 "width": record.width,
                 "date_captured": "2026-01-01 00:00:00",
-                "id": int(Path(record.file).stem),
+                "id": int(record.stem),
             }
             for record in members
         ]
@@ -264,7 +245,7 @@ def coco_annotations(folder: Path, records: list[Record]) -> None:
                         "segmentation": instance.polygons,
                         "area": float(instance.area),
                         "iscrowd": 0,
-                        "image_id": int(Path(record.file).stem),
+                        "image_id": int(record.stem),
                         "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
                         "category_id": COCO_CATEGORY_IDS[instance.label],
                         "id": len(annotations) + 1 + (0 if split == "train2017" else 1_000_000),

@@ -6,7 +6,7 @@ Each image depends on its own seed only, so any number of processes writes the s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,11 @@ class Record:
     width: int
     instances: list[Instance]
 
+    @property
+    def stem(self) -> str:
+        """The file's name without folder and ending."""
+        return Path(self.file).stem
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -126,36 +131,26 @@ def describe(placed: list[Placed], height: int, width: int, polygons: bool = Fal
             continue
         whole, truncated = _whole_area(one, height, width)
         hidden = int(mask.sum()) - int(visible.sum())
-        difficult = (
-            visible.sum() < DIFFICULT_VISIBLE * whole
-            or min(box[2] - box[0], box[3] - box[1]) < DIFFICULT_SIDE
+        small = min(box[2] - box[0], box[3] - box[1]) < DIFFICULT_SIDE
+        difficult = bool(visible.sum() < DIFFICULT_VISIBLE * whole or small)
+        area, occluded, outline = (
+            int(visible.sum()),
+            hidden > 0.02 * whole,
+            trace(visible) if polygons else [],
         )
-        instances.append(
-            Instance(
-                one.label,
-                box,
-                int(visible.sum()),
-                truncated,
-                hidden > 0.02 * whole,
-                bool(difficult),
-                trace(visible) if polygons else [],
-            )
-        )
+        instances.append(Instance(one.label, box, area, truncated, occluded, difficult, outline))
     return instances
 
 
 def _whole_area(one: Placed, height: int, width: int) -> tuple[float, bool]:
     """Pixels of the silhouette if nothing cut it off, and whether the image's frame does."""
     matrix = one.place.matrix(1.0)
-    points = (
-        np.concatenate([polygon for part in one.thing if part.solid for polygon in part.polygons])
-        @ matrix[:, :2].T
-        + matrix[:, 2]
-    )
+    corners = np.concatenate([polygon for part in one.thing if part.solid for polygon in part.polygons])
+    points = corners @ matrix[:, :2].T + matrix[:, 2]
     if (points >= 0).all() and (points < (width - 1, height - 1)).all():
         return float(thing_mask(one.thing, one.place, (height, width)).sum()), False
     reach = int(np.ceil(1.6 * one.place.radius))
-    place = Placement(**{**one.place.__dict__, "x": one.place.x + reach, "y": one.place.y + reach})
+    place = replace(one.place, x=one.place.x + reach, y=one.place.y + reach)
     whole = thing_mask(one.thing, place, (height + 2 * reach, width + 2 * reach))
     area = int(whole.sum())
     return area, area > int(whole[reach:-reach, reach:-reach].sum())
@@ -201,16 +196,8 @@ def aircraft_image(rng: Generator, label: int) -> tuple[Image, list[Placed]]:
     placed = [Placed(make_aircraft(rng, VARIANTS[label]), place, label)]
     image = _paint(rng, height, width, placed, (0.06, 0.15), 0.8)
     banner = np.full((BANNER_HEIGHT, width, 3), 24, np.uint8)
-    cv2.putText(
-        banner,
-        "(c) automix_transfer",
-        (4, 14),
-        cv2.FONT_HERSHEY_SIMPLEX,
-        0.32,
-        (225, 225, 225),
-        1,
-        cv2.LINE_AA,
-    )
+    font = cv2.FONT_HERSHEY_SIMPLEX, 0.32, (225, 225, 225), 1, cv2.LINE_AA
+    cv2.putText(banner, "(c) automix_transfer", (4, 14), *font)
     return np.concatenate([image, banner]), placed
 
 
@@ -225,14 +212,9 @@ def scene_image(rng: Generator, label: int, kinds: list) -> tuple[Image, list[Pl
         chosen = label if index == 0 else int(rng.integers(len(kinds)))
         for _ in range(30):
             radius = rng.uniform(0.12, 0.3) * min(height, width)
-            x, y = (
-                rng.uniform(0.55 * radius, width - 0.55 * radius),
-                rng.uniform(0.55 * radius, height - 0.55 * radius),
-            )
-            if all(
-                np.hypot(x - one.place.x, y - one.place.y) > 0.85 * (radius + one.place.radius)
-                for one in placed
-            ):
+            x, y = (rng.uniform(0.55 * radius, side - 0.55 * radius) for side in (width, height))
+            others = [one.place for one in placed]
+            if all(np.hypot(x - o.x, y - o.y) > 0.85 * (radius + o.radius) for o in others):
                 place = Placement(x, y, radius, rng.uniform(-0.6, 0.6), _stretch(rng), light=-1.0)
                 placed.append(Placed(make_object(rng, kinds[chosen]), place, chosen))
                 break
