@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.datasets import FGVCAircraft, ImageFolder
 
 from automix_transfer.data.detection.coco import read_coco
-from automix_transfer.data.detection.voc import classes_of_voc, read_voc
+from automix_transfer.data.detection.voc import read_voc
 from automix_transfer.errors import UserError
 from automix_transfer.synthetic import released as _render_layouts
 from automix_transfer.synthetic import write as synthetic
@@ -211,7 +211,6 @@ def test_aircraft_is_read_by_torchvision(data):
 def test_voc_is_read_and_every_class_is_in_every_split(data):
     root = data / "VOC2007"
     names = sorted(kind.name for kind in VOC_CLASSES)
-    assert classes_of_voc(root) == names
     splits = {
         split: read_voc(root, split, names, strict=True) for split in ("train", "val", "trainval", "test")
     }
