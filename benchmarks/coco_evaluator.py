@@ -5,7 +5,7 @@
 
 Random scenes of COCO's make (80 classes, 7 objects and 30 detections an image, one object in ten a crowd,
 scores of two decimals, so that many tie). CPU time of matching and accumulating, as
-`detection.coco_evaluation.match` does it, with copies and loading.
+`detection.scores.coco_evaluation.match` does it, with copies and loading.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Does the whole detection pipeline learn? Train on real images, test on the same: AP50 has to come near 100.
+r"""Does the whole detection pipeline learn? Train on real images, test on the same: AP50 has to come near 100.
 
-    python benchmarks/detection_overfit.py --data voc100 --weights tf_efficientnet_lite0.safetensors --output runs/overfit_voc
-    python benchmarks/detection_overfit.py --data coco128 --images 32 --weights tf_efficientnet_lite0.safetensors --output runs/overfit_coco
+    python benchmarks/detection_overfit.py --data voc100 \
+        --weights tf_efficientnet_lite0.safetensors --output runs/overfit_voc
+    python benchmarks/detection_overfit.py --data coco128 --images 32 \
+        --weights tf_efficientnet_lite0.safetensors --output runs/overfit_coco
 
 Every test image is a copy of a training image under another name, since one image in both splits is refused.
 The detector (see detection_overfit.yaml) starts from ImageNet weights and trains without augmentation. A

@@ -1,8 +1,10 @@
-"""AutoMix in three presets beside vanilla, MixUp and CutMix, fine-tuned on CUB-200 from one linear probe:
+r"""AutoMix in three presets beside vanilla, MixUp and CutMix, fine-tuned on CUB-200 from one linear probe:
 top-1 over seeds.
 
-python benchmarks/finetune_cub.py --data /data/CUB_200_2011 --weights tf_efficientnet_lite0.safetensors --output runs/cub --seeds 0 1 2
-python benchmarks/finetune_cub.py --data /data/CUB_200_2011 --weights tf_efficientnet_lite0.safetensors --output runs/cub
+python benchmarks/finetune_cub.py --data /data/CUB_200_2011 --weights tf_efficientnet_lite0.safetensors \
+    --output runs/cub --seeds 0 1 2
+python benchmarks/finetune_cub.py --data /data/CUB_200_2011 --weights tf_efficientnet_lite0.safetensors \
+    --output runs/cub
 
 The probe comes first (wsol_linear_probe.py), so that a short run tunes features and classifier instead of
 finding a classifier. Each run is a process of one thread; what has finished is not run again, so the command
@@ -18,10 +20,10 @@ from pathlib import Path
 
 from comparison import choose, compare
 
+from automix_transfer.command_line import command
 from automix_transfer.errors import run_script
 from automix_transfer.jobs import Job, run_jobs
 
-ROOT = Path(__file__).resolve().parents[1]
 #: what every preset of AutoMix says
 AUTOMIX = ["method.name=automix", "method.feature_layer=3", "method.mix_block_lr_scale=30"]
 #: method -> its rough cost in vanilla's, and what its run says beside the common settings
@@ -79,7 +81,7 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
     probe = options.output / "probe.pt"
     script = [
         sys.executable,
-        str(ROOT / "benchmarks" / "wsol_linear_probe.py"),
+        str(Path(__file__).with_name("wsol_linear_probe.py")),
         "--weights",
         str(options.weights),
         "--encoder",
@@ -116,7 +118,7 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
         "train.save_every_steps=0",
         *options.overrides,
     ]
-    train = [sys.executable, str(ROOT / "finegrained" / "train.py"), "--resume"]
+    train = command("finetune", "--resume")
     found = [Job("probe", script, probe)]
     for seed in options.seeds:
         for name in options.methods:

@@ -13,18 +13,17 @@ data set has up to twice the images. TransMix is left out: it needs a class toke
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from comparison import choose, compare
 
+from automix_transfer.command_line import command
 from automix_transfer.errors import run_script
 from automix_transfer.jobs import Job, run_jobs
+from automix_transfer.recipes.find import RECIPES
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "automix_transfer" / "recipes" / "pretrain"
 #: method -> its rough cost in vanilla's, and what its run says beside the recipe; {output} and {seed} are
 #: filled in
 METHODS: dict[str, tuple[float, list[str]]] = {
@@ -119,8 +118,9 @@ def jobs_of(
         )
         # the rest of the name is a preset, or what was changed
         method = "automix" if name.startswith("automix") else name
-        recipe = CONFIGS / f"tiny_imagenet_r18_{method}.yaml"
-        config = [str(recipe if recipe.exists() else CONFIGS / "tiny_imagenet_r18_vanilla.yaml")]
+        recipe = f"tiny_imagenet_r18_{method}"
+        known = (RECIPES / "pretrain" / f"{recipe}.yaml").exists()
+        config = ["--config-file", recipe if known else "tiny_imagenet_r18_vanilla"]
         folder = options.output / f"{name}_{seed}"
         said = [f"method.name={method}", *common, *extra]
         needs = [
@@ -134,11 +134,15 @@ def jobs_of(
             said.append(f"method.teacher_weights={vanilla / 'last.pt'}")
         if name == "supermix":
             mixed = options.output / f"mixed_{seed}"
-            script = [sys.executable, str(ROOT / "pretrain" / "supermix.py"), "--config-file", *config]
             found.append(
                 Job(
                     f"mixing {seed}",
-                    [*script, "--teacher", str(vanilla / "last.pt"), "--output", str(mixed), *said],
+                    [
+                        *command("supermix", *config, "--teacher", str(vanilla / "last.pt")),
+                        "--output",
+                        str(mixed),
+                        *said,
+                    ],
                     mixed / "mixed.json",
                     needs,
                     2,
@@ -147,11 +151,10 @@ def jobs_of(
             half = max(options.epochs // 2, 2)
             said += [f"data.mixed={mixed}", f"train.epochs={half}", f"train.eval_every_epochs={half}"]
             needs = [f"mixing {seed}"]
-        script = [sys.executable, str(ROOT / "pretrain" / "train.py"), "--config-file", *config, "--resume"]
         found.append(
             Job(
                 f"{name} {seed}",
-                [*script, *said, f"output={folder}"],
+                command("pretrain", *config, "--resume", *said, f"output={folder}"),
                 folder / "metrics.json",
                 needs,
                 cost,

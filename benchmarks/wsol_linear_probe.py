@@ -1,4 +1,4 @@
-"""A linear probe: an encoder as it is, with a new classifier, and so CAMs, for a data set's classes.
+r"""A linear probe: an encoder as it is, with a new classifier, and so CAMs, for a data set's classes.
 
   python benchmarks/wsol_linear_probe.py \
       --weights tf_efficientnet_lite0.safetensors --encoder tf_efficientnet_lite0 \
@@ -6,7 +6,7 @@
 
 The training images, resized straight to a square as for localization, pass through the network once; a
 softmax regression with weight decay is fitted to the classifier's inputs by L-BFGS. Nothing but the
-classifier changes. The output is a checkpoint for automix-transfer localize and for finegrained/train.py
+classifier changes. The output is a checkpoint for automix-transfer localize and automix-transfer finetune
 (encoder.weights=probe.pt encoder.classifier=keep).
 """
 

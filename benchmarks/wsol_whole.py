@@ -1,4 +1,4 @@
-"""How much the localization evaluator adds to an encoder's forward passes on a data set.
+r"""How much the localization evaluator adds to an encoder's forward passes on a data set.
 
   python benchmarks/wsol_whole.py --weights tf_efficientnet_lite0.safetensors \
       --encoder tf_efficientnet_lite0 --dataset cub --root cub50

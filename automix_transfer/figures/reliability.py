@@ -1,5 +1,4 @@
-"""Fig. 8: reliability diagrams, all runs in one plot and each with its gaps, from outputs of ``python -m
-automix_transfer.evaluation``."""
+"""Fig. 8: reliability diagrams, all runs in one plot and each with its gaps, from outputs of evaluate."""
 
 from __future__ import annotations
 

@@ -97,9 +97,8 @@ def _read(file: Path, label: str) -> Robustness:
         )
     ):
         raise UserError(
-            f"{file} holds no accuracies under corruption; write it with python -m "
-            "automix_transfer.evaluation "
-            "--suite clean,corruption"
+            f"{file} holds no accuracies under corruption; write it with automix-transfer evaluate --suite "
+            "clean,corruption"
         )
     values = {key: content[key] for key in KEYS if is_finite(content.get(key))}
     return Robustness(

@@ -22,4 +22,4 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # By default a restart meets in the store of the start before, where gloo finds the addresses of dead processes and waits for them.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec "$PYTHON" -m torch.distributed.run --nnodes="$NODES" --nproc-per-node="${PROCESSES:-gpu}" --max-restarts="${RESTARTS:-3}" \
-  "${meeting[@]}" pretrain/train.py "$@" --resume
+  "${meeting[@]}" -m automix_transfer pretrain "$@" --resume

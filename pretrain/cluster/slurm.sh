@@ -12,7 +12,7 @@
 #
 # A training by SLURM, from the first step to the last over as many jobs as it takes. The same line for the first and every later start:
 #   sbatch pretrain/cluster/slurm.sh --config-file imagenet_r50_automix_100e data.root=/data/imagenet output=runs/r50
-# Arguments are those of pretrain/train.py. Seeds of Table 2: --trials 3. Another interpreter: PYTHON=... sbatch ...
+# Arguments are those of automix-transfer pretrain. Seeds of Table 2: --trials 3. Another interpreter: PYTHON=... sbatch ...
 # Each task joins the others by RANK and WORLD_SIZE as under torchrun; srun starts them itself, so that its signals reach them directly
 # (torchrun would end its workers after 30 seconds, which may be less than a checkpoint on a slow disk needs).
 set -euo pipefail
@@ -28,7 +28,7 @@ export PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || ec
 code=0
 srun --kill-on-bad-exit=1 bash -c '
   export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS LOCAL_WORLD_SIZE=$SLURM_NTASKS_PER_NODE
-  exec "$PYTHON" pretrain/train.py "$@" --resume' train "$@" || code=$?
+  exec "$PYTHON" -m automix_transfer pretrain "$@" --resume' train "$@" || code=$?
 
 # 143: asked to stop, and the checkpoint is written. Bad input is 2 and would fail again; anything else is looked at by a person.
 if [ "$code" -eq 143 ]; then

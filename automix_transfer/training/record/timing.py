@@ -78,9 +78,8 @@ class Timer:
         self._said = True
         return (
             f"hint: {share:.0%} of the time goes into waiting for images; raise data.workers (now {workers} "
-            "a process; this machine "
-            f"has {os.cpu_count()} cores), or put the data on a faster disk or into shards (python -m "
-            "automix_transfer.data.pack)"
+            f"a process; this machine has {os.cpu_count()} cores), or put the data on a faster disk or into "
+            "shards (automix-transfer data pack)"
         )
 
     def lap(self) -> float:
