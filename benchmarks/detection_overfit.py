@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-r"""Does the whole detection pipeline learn? Train on real images, test on the same: AP50 has to come near 100.
+r"""Does the whole detection pipeline learn? Train on real images, test on them: AP50 has to come near 100.
 
     python benchmarks/detection_overfit.py --data voc100 \
         --weights tf_efficientnet_lite0.safetensors --output runs/overfit_voc
