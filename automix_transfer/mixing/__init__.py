@@ -4,43 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from automix_transfer.mixing.table import METHODS
+from automix_transfer.mixing.table import METHODS as METHODS
 
 if TYPE_CHECKING:
-    from automix_transfer.mixing.public import (
-        PRESETS,
-        AutoMix,
-        AutoMixOptions,
-        CutMix,
-        Method,
-        MixBlock,
-        MixUp,
-        StepOutput,
-        Vanilla,
-        build_method,
-        load_options,
-    )
-
-__all__ = [
-    "METHODS",
-    "PRESETS",
-    "AutoMix",
-    "AutoMixOptions",
-    "CutMix",
-    "Method",
-    "MixBlock",
-    "MixUp",
-    "StepOutput",
-    "Vanilla",
-    "build_method",
-    "load_options",
-]
+    from automix_transfer.mixing.public import *  # noqa: F403
 
 
 def __getattr__(name: str) -> Any:
     """What needs torch is imported when it is asked for."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from automix_transfer.mixing import public
+    import automix_transfer.mixing.public as public
 
     return getattr(public, name)

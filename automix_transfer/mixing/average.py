@@ -6,11 +6,11 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from automix_transfer.mixing.automix.momentum import momentum_update, warmed_up
 from automix_transfer.mixing.base import Method, StepOutput
+from automix_transfer.mixing.draw import Rng
 from automix_transfer.models.encoders import EncoderInfo
 
 
@@ -47,7 +47,7 @@ class Averaged(Method):
     def view_transforms(self) -> Sequence[Callable[[Any], Any]]:
         return self.method.view_transforms()
 
-    def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
+    def forward(self, images: Tensor, labels: Tensor, rng: Rng = None) -> StepOutput:
         return self.method(images, labels, rng)
 
     def after_step(self, progress: float) -> None:

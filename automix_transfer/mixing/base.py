@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.mixing.checks import check
-from automix_transfer.mixing.draw import Draw
+from automix_transfer.mixing.draw import Draw, Rng, Size
 from automix_transfer.mixing.losses import LossOptions, check_batch, label_loss
 from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD, EncoderInfo
 
@@ -83,9 +83,7 @@ class Method(nn.Module):
         3·views, H, W), and are drawn from the global generators, which the data set seeds for each view."""
         return ()
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> Any:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> Any:
         """Everything random of one step, for ``count`` images of ``size`` (H, W), from a CPU generator;
         ``lam`` replaces the λ that would be drawn."""
         raise NotImplementedError
@@ -94,13 +92,19 @@ class Method(nn.Module):
         """Images (N, C, H, W) and labels (N,), mixed as ``draw`` says."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
-        """One step's loss on images (N, C, H, W) and integer labels (N,): check, draw, step."""
+    def forward(self, images: Tensor, labels: Tensor, rng: Rng = None) -> StepOutput:
+        """One step's loss on images (N, C, H, W) and integer labels (N,): check, draw, step. A draw may say
+        that this batch is not mixed."""
         check_batch(images, labels)
-        return self.step(images, labels, self.draw(len(images), (images.shape[2], images.shape[3]), rng))
+        draw = self.draw(len(images), images.shape[2:], rng)
+        return self.step(images, labels, draw) if draw.apply else self.clean_step(images, labels)
 
     def step(self, images: Tensor, labels: Tensor, draw: Any) -> StepOutput:
         """The loss on images that are mixed as ``draw`` says."""
+        raise NotImplementedError
+
+    def clean_step(self, images: Tensor, labels: Tensor) -> StepOutput:
+        """The loss on the images as they are."""
         raise NotImplementedError
 
     def after_step(self, progress: float) -> None:
@@ -153,19 +157,25 @@ class SingleEncoderMethod(Method):
         self.mean, self.std = info.mean, info.std
         self.check_size((info.image_size, info.image_size))
 
-    def check_size(self, size: tuple[int, int]) -> None:
+    def check_size(self, size: Size) -> None:
         """Refuse images of ``size`` (H, W) that the method cannot mix."""
 
     def encoders(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> Any:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> Any:
         return Draw(apply=False)
 
     def mix(self, images: Tensor, labels: Tensor, draw: Any) -> Mixed:
         return Mixed(images, images.new_ones(len(images), 1, *images.shape[2:]))
+
+    def plain(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) in [0, 1] again, as float32; those with other channels
+        than the run's as they are."""
+        if images.shape[1] != len(self.mean):
+            return images.float()
+        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
+        return images.float() * std + mean
 
     def clean_step(self, images: Tensor, labels: Tensor) -> StepOutput:
         """Eq. 1 on the images as they are."""

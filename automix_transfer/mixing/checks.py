@@ -21,14 +21,12 @@ from automix_transfer.errors import UserError
 def between(default: Any, low: float = 0.0, high: float = math.inf, low_open: bool = False) -> Any:
     """A number's field: finite and in [low, high], or in (low, high] with ``low_open``. A default of None
     means that None may be given."""
-    more = "more than" if low_open else "at least"
-    span = f"of {more} {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-    if low_open and high < math.inf:
-        span = f"of more than {low:g} and at most {high:g}"
+    least = "more than" if low_open else "at least"
+    span = f"{least} {low:g}" if high == math.inf else f"{least} {low:g} and at most {high:g}"
 
     def problem(value: float) -> str:
         inside = math.isfinite(value) and (low < value if low_open else low <= value) and value <= high
-        return "" if inside else f"give a finite number {span}"
+        return "" if inside else f"give a finite number, {span}"
 
     return checked(default, problem)
 
@@ -70,13 +68,13 @@ def blocks_problem(blocks: Sequence[int]) -> str:
     return "" if blocks and min(blocks) >= 1 else "give positive numbers of blocks a side, e.g. 4"
 
 
-def check_blocks(key: str, blocks: Sequence[int], size: tuple[int, int]) -> None:
-    """Every number of blocks a side must divide both sides of an image of ``size`` (H, W)."""
+def check_blocks(blocks: Sequence[int], size: Sequence[int]) -> None:
+    """Refuse a number of blocks a side that does not divide both sides of images of ``size`` (H, W)."""
+    both = math.gcd(*size)
     for count in blocks:
-        if size[0] % count or size[1] % count:
-            fitting = [b for b in range(2, min(*size, 32) + 1) if size[0] % b == 0 and size[1] % b == 0]
-            hint = f"numbers that do: {', '.join(map(str, fitting))}" if fitting else "use another image size"
+        if both % count:
+            fitting = ", ".join(str(b) for b in range(2, 33) if both % b == 0)
             raise UserError(
-                f"method.{key} has {count} blocks a side, which do not divide images of {size[0]}x{size[1]} "
-                f"pixels; {hint}"
+                f"method.blocks has {count} blocks a side, which do not divide images of {size[0]}x{size[1]} "
+                f"pixels; {f'numbers that do: {fitting}' if fitting else 'use another image size'}"
             )

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+Size = tuple[int, ...]  #: (H, W) in pixels, as ``images.shape[2:]``
+Rng = torch.Generator | None  #: a CPU generator; None for torch's own
+
+
 @dataclass(frozen=True)
 class Draw:
     """Everything random of one step. ``apply``: whether this batch is mixed at all."""
@@ -39,13 +43,13 @@ class PairDraw(Draw):
         return replace(self, permutation=self.permutation.to(device, non_blocking=True))
 
 
-def draw_pairs(count: int, alpha: float, rng: torch.Generator | None, lam: float | None = None) -> PairDraw:
+def draw_pairs(count: int, alpha: float, rng: Rng, lam: float | None = None) -> PairDraw:
     """One λ ~ Beta(α, α), replaced by ``lam`` where it is given, and one permutation of ``count`` images."""
     drawn = draw_beta(alpha, rng)
     return PairDraw(drawn if lam is None else lam, torch.randperm(count, generator=rng))
 
 
-def draw_beta(alpha: float, rng: torch.Generator | None) -> float:
+def draw_beta(alpha: float, rng: Rng) -> float:
     """λ ~ Beta(α, α) as G_1 / (G_1 + G_2) of two Gamma(α) draws, from ``rng`` alone (torch.distributions
     takes no generator)."""
     first, second = torch._standard_gamma(
@@ -54,7 +58,7 @@ def draw_beta(alpha: float, rng: torch.Generator | None) -> float:
     return first / (first + second) if first + second > 0 else float(torch.rand((), generator=rng) < 0.5)
 
 
-def draw_gamma(shape: tuple[int, ...], alpha: float, rng: torch.Generator | None) -> Tensor:
+def draw_gamma(shape: tuple[int, ...], alpha: float, rng: Rng) -> Tensor:
     """Gamma(α) draws (float64) of ``shape``, none of them 0; divided by their sum they are Dirichlet(α)."""
     gamma = torch._standard_gamma(torch.full(shape, alpha, dtype=torch.float64), generator=rng)
     return gamma.clamp(min=1e-300)

@@ -33,13 +33,8 @@ class LossOptions:
 PLAIN = LossOptions()
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Eq. 1: mean cross-entropy of logits (N, K) against integer labels (N,)."""
-    return functional.cross_entropy(logits, labels)
-
-
 def mixup_cross_entropy(
-    logits: Tensor, labels: Tensor, partner_labels: Tensor, lam: float | Tensor
+    logits: Tensor, labels: Tensor, partner_labels: Tensor, lam: float | Tensor, smoothing: float = 0.0
 ) -> Tensor:
     """Eq. 2: λ·CE(logits, y_i) + (1-λ)·CE(logits, y_j).
 
@@ -47,16 +42,19 @@ def mixup_cross_entropy(
         logits: (N, K) for the mixed images.
         labels, partner_labels: (N,) integer labels y_i, y_j.
         lam: share of y_i; a number, or (N,) where it differs from sample to sample.
+        smoothing: ε of both labels.
     """
-    own = functional.cross_entropy(logits, labels, reduction="none")
-    partner = functional.cross_entropy(logits, partner_labels, reduction="none")
+    own, partner = (
+        functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
+        for y in (labels, partner_labels)
+    )
     return (lam * own + (1 - lam) * partner).mean()
 
 
 def label_loss(logits: Tensor, labels: Tensor, options: LossOptions) -> Tensor:
     """Eq. 1 of logits (N, K) against integer labels (N,), smoothed or binary as ``options`` says."""
     if options.loss == "ce" and not options.smoothing:
-        return cross_entropy(logits, labels)
+        return functional.cross_entropy(logits, labels)
     return pair_loss(logits, labels, labels, 1.0, options)
 
 
@@ -73,16 +71,9 @@ def pair_loss(
 ) -> Tensor:
     """Eq. 2 of logits (N, K), smoothed or binary as ``options`` says; ``lam``: the share of y_i."""
     if options.loss == "bce":
-        return binary_cross_entropy(
-            logits, pair_targets(labels, partner_labels, lam, logits.shape[1], options.smoothing), options
-        )
-    if options.smoothing:
-        own, partner = (
-            functional.cross_entropy(logits, y, reduction="none", label_smoothing=options.smoothing)
-            for y in (labels, partner_labels)
-        )
-        return (lam * own + (1 - lam) * partner).mean()
-    return mixup_cross_entropy(logits, labels, partner_labels, lam)
+        targets = pair_targets(labels, partner_labels, lam, logits.shape[1], options.smoothing)
+        return binary_cross_entropy(logits, targets, options)
+    return mixup_cross_entropy(logits, labels, partner_labels, lam, options.smoothing)
 
 
 def target_loss(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
@@ -151,7 +142,5 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
         )
     if len(images) < 2:
         raise UserError(
-            "a batch of one image has no partner to mix with and no batch statistics; use a batch size of at "
-            "least 2 "
-            "(drop the last batch)"
+            "a batch of one image has no partner to mix with; use batches of two at least (drop the last one)"
         )

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from automix_transfer.mixing.base import Mixed, SingleEncoderMethod, StepOutput
 from automix_transfer.mixing.checks import between, positive
-from automix_transfer.mixing.draw import PairDraw, draw_pairs
-from automix_transfer.mixing.losses import LossOptions, check_batch, pair_loss
+from automix_transfer.mixing.draw import PairDraw, Rng, Size, draw_pairs
+from automix_transfer.mixing.losses import LossOptions, pair_loss
 from automix_transfer.mixing.parts.boxes import Box
 
 
@@ -61,20 +61,13 @@ class PairMethod(SingleEncoderMethod):
 
     options_class: ClassVar[type] = PairOptions
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> Any:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> Any:
         pairs = draw_pairs(count, self.options.alpha, rng, lam)
         return dataclasses.replace(pairs, apply=self.toss(rng))
 
-    def toss(self, rng: torch.Generator | None) -> bool:
+    def toss(self, rng: Rng) -> bool:
         """The coin that decides whether to mix."""
         return float(torch.rand((), generator=rng)) < self.options.probability
-
-    def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
-        check_batch(images, labels)
-        draw = self.draw(len(images), (images.shape[2], images.shape[3]), rng)
-        return self.step(images, labels, draw) if draw.apply else self.clean_step(images, labels)
 
     def step(self, images: Tensor, labels: Tensor, draw: Any) -> StepOutput:
         mixed = self.mix(images, labels, draw)

@@ -17,7 +17,7 @@ class Entry:
     """What is known of a method; `automix_transfer.figures.mixups_page` writes it into docs/mixing.md.
 
     Attributes:
-        where: ``module:Class``, or a function that builds one of several.
+        where: ``module:Class``, from here where it starts with a dot, or a function that builds one of several.
         title: its name for people; ``paper``: authors and year.
         passes: what a step costs, where vanilla's needs 3 (forward, weight gradient, input gradient).
         needs: what it asks for besides images and labels.
@@ -56,30 +56,17 @@ class Entry:
 
 def _named(where: str) -> Any:
     module, _, name = where.partition(":")
-    return getattr(import_module(module), name)
+    return getattr(import_module(module, "automix_transfer.mixing"), name)
 
 
 METHODS: dict[str, Entry] = {
-    "vanilla": Entry(
-        "automix_transfer.mixing.methods.vanilla:Vanilla", "Vanilla", label="its own", at_lam=False
-    ),
-    "mixup": Entry(
-        "automix_transfer.mixing.methods.mixup:MixUp",
-        "MixUp",
-        "Zhang et al. 2018",
-        picture={},
-        slider="blends",
-    ),
+    "vanilla": Entry(".methods.vanilla:Vanilla", "Vanilla", label="its own", at_lam=False),
+    "mixup": Entry(".methods.mixup:MixUp", "MixUp", "Zhang et al. 2018", picture={}, slider="blends"),
     "cutmix": Entry(
-        "automix_transfer.mixing.methods.cutmix:CutMix",
-        "CutMix",
-        "Yun et al. 2019",
-        label="area",
-        picture={},
-        slider="pastes a box",
+        ".methods.cutmix:CutMix", "CutMix", "Yun et al. 2019", label="area", picture={}, slider="pastes a box"
     ),
     "mixup_cutmix": Entry(
-        "automix_transfer.mixing.methods.mixup_cutmix:MixUpCutMix",
+        ".methods.mixup_cutmix:MixUpCutMix",
         "MixUp + CutMix",
         "timm; DeiT, RSB",
         label="λ or area",
@@ -87,13 +74,10 @@ METHODS: dict[str, Entry] = {
         retired=("alpha",),
     ),
     "manifoldmix": Entry(
-        "automix_transfer.mixing.methods.manifoldmix:ManifoldMix",
-        "ManifoldMix",
-        "Verma et al. 2019",
-        needs="stages of the network",
+        ".methods.manifoldmix:ManifoldMix", "ManifoldMix", "Verma et al. 2019", needs="stages of the network"
     ),
     "attentivemix": Entry(
-        "automix_transfer.mixing.methods.attentivemix:AttentiveMix",
+        ".methods.attentivemix:AttentiveMix",
         "AttentiveMix",
         "Walawalkar et al. 2020",
         "3 + a forward pass of the teacher",
@@ -104,7 +88,7 @@ METHODS: dict[str, Entry] = {
         picture={"cells": 0, "teacher_layer": "3"},
     ),
     "saliencymix": Entry(
-        "automix_transfer.mixing.methods.saliencymix:SaliencyMix",
+        ".methods.saliencymix:SaliencyMix",
         "SaliencyMix",
         "Uddin et al. 2021",
         label="area",
@@ -114,7 +98,7 @@ METHODS: dict[str, Entry] = {
         slider="pastes around j's salient point",
     ),
     "fmix": Entry(
-        "automix_transfer.mixing.methods.fmix:FMix",
+        ".methods.fmix:FMix",
         "FMix",
         "Harris et al. 2020",
         differences="the released code takes the spectrum from two rows (`spectrum=released`)",
@@ -122,7 +106,7 @@ METHODS: dict[str, Entry] = {
         slider="cuts by low-frequency noise",
     ),
     "resizemix": Entry(
-        "automix_transfer.mixing.methods.resizemix:ResizeMix",
+        ".methods.resizemix:ResizeMix",
         "ResizeMix",
         "Qin et al. 2020",
         label="area",
@@ -131,7 +115,7 @@ METHODS: dict[str, Entry] = {
         slider="pastes all of j, made small",
     ),
     "puzzlemix": Entry(
-        "automix_transfer.mixing.methods.puzzlemix:PuzzleMix",
+        ".methods.puzzlemix:PuzzleMix",
         "PuzzleMix",
         "Kim et al. 2020",
         "5, or 6 with `clean_weight`",
@@ -143,7 +127,7 @@ METHODS: dict[str, Entry] = {
         slider="moves and keeps salient blocks",
     ),
     "comixup": Entry(
-        "automix_transfer.mixing.methods.comixup:CoMixup",
+        ".methods.comixup:CoMixup",
         "Co-Mixup",
         "Kim et al. 2021",
         "6, or 5 without `clean_weight`",
@@ -155,7 +139,7 @@ METHODS: dict[str, Entry] = {
         picture={},
     ),
     "supermix": Entry(
-        "automix_transfer.mixing.methods.supermix:SuperMix",
+        ".methods.supermix:SuperMix",
         "SuperMix",
         "Dabouei et al. 2021",
         "3 (and up to 50 steps an image before)",
@@ -168,7 +152,7 @@ METHODS: dict[str, Entry] = {
         offline=True,
     ),
     "augmix": Entry(
-        "automix_transfer.mixing.methods.augmix:AugMix",
+        ".methods.augmix:AugMix",
         "AugMix",
         "Hendrycks et al. 2020",
         "9",
@@ -179,13 +163,10 @@ METHODS: dict[str, Entry] = {
         picture={},
     ),
     "alignmix": Entry(
-        "automix_transfer.mixing.methods.alignmix:AlignMix",
-        "AlignMix",
-        "Venkataramanan et al. 2022",
-        needs="feature map",
+        ".methods.alignmix:AlignMix", "AlignMix", "Venkataramanan et al. 2022", needs="feature map"
     ),
     "transmix": Entry(
-        "automix_transfer.mixing.methods.transmix:TransMix",
+        ".methods.transmix:TransMix",
         "TransMix",
         "Chen et al. 2022",
         needs="attention of a class token",
@@ -193,7 +174,7 @@ METHODS: dict[str, Entry] = {
         retired=("alpha",),
     ),
     "automix": Entry(
-        "automix_transfer.mixing.automix.choose:automix",
+        ".automix.choose:automix",
         "AutoMix",
         "Liu et al. 2022",
         "8.8",
@@ -201,6 +182,6 @@ METHODS: dict[str, Entry] = {
         differences="many: `method.preset=openmixup`, see `mixing/automix/options.py`",
         picture={},
         slider="has learned what to show of each",
-        options="automix_transfer.mixing.automix.options:AutoMixOptions",
+        options=".automix.options:AutoMixOptions",
     ),
 }

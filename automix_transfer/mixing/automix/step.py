@@ -23,7 +23,7 @@ from automix_transfer.mixing.automix.momentum import momentum_at, momentum_updat
 from automix_transfer.mixing.automix.offline import TrainedMixBlock
 from automix_transfer.mixing.automix.options import AutoMixOptions, check_options
 from automix_transfer.mixing.base import Method, Mixed, StepOutput
-from automix_transfer.mixing.draw import PairDraw, draw_pairs
+from automix_transfer.mixing.draw import PairDraw, Rng, Size, draw_pairs
 from automix_transfer.mixing.heads import classify_with, copy_head, find_classifier
 from automix_transfer.mixing.losses import flat_mask_loss, label_loss, lam_loss, pair_loss
 from automix_transfer.mixing.pairs import blend
@@ -102,9 +102,7 @@ class AutoMix(Method):
     def prepare(self, info: EncoderInfo) -> None:
         self.info = info
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> AutoMixDraw:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> AutoMixDraw:
         q = draw_pairs(count, self.options.alpha, rng, lam)
         k = draw_pairs(count, self.options.alpha, rng)
         skip = float(torch.rand((), generator=rng)) < self.options.skip_generator

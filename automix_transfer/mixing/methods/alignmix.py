@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import between, positive
-from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.draw import PairDraw, Rng, Size
 from automix_transfer.mixing.methods.mixup import MixUp
 from automix_transfer.mixing.pairs import PairOptions, partners_of
 from automix_transfer.mixing.parts.hooks import replaced_output
@@ -83,9 +83,7 @@ class AlignMix(MixUp):
             )
         feature_channels(encoder, self.layer)  # refuses a layer without a feature map
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> AlignMixDraw:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> AlignMixDraw:
         pairs = super().draw(count, size, rng, lam)
         align, move = torch.rand(2, generator=rng).tolist()
         return AlignMixDraw(

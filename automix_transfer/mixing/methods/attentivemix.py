@@ -12,7 +12,7 @@ from torch.nn import functional
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import Mixed
 from automix_transfer.mixing.checks import between, one_of
-from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.draw import PairDraw, Size
 from automix_transfer.mixing.pairs import PairMethod, PairOptions, partners_of, paste
 from automix_transfer.mixing.parts.teacher import Teacher
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
@@ -41,7 +41,7 @@ class AttentiveMixOptions(PairOptions):
     attention: str = one_of("mean", "mean", "released")
 
 
-def attentive_mask(attention: Tensor, cells: int, size: tuple[int, int]) -> Tensor:
+def attentive_mask(attention: Tensor, cells: int, size: Size) -> Tensor:
     """A mask (N, 1, H, W) that is 1 in the ``cells`` highest cells of each attention map (N, h, w); NaN
     counts as the lowest."""
     flat = attention.flatten(1).nan_to_num(nan=-torch.inf)
@@ -97,6 +97,6 @@ class AttentiveMix(PairMethod):
         """The cells of image i with the highest ``attention`` (N, h, w) on its partner."""
         total = attention.shape[1] * attention.shape[2]
         cells = self.options.cells or max(int(total * draw.lam), 1)
-        mask = attentive_mask(attention, min(cells, total), (images.shape[2], images.shape[3]))
+        mask = attentive_mask(attention, min(cells, total), images.shape[2:])
         pasted = paste(images, partners_of(images, draw), mask)
         return Mixed(pasted, mask.to(images.dtype), mask.mean(dim=(1, 2, 3)))

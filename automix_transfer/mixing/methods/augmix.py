@@ -19,7 +19,7 @@ from torch.nn import functional
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import Mixed, SingleEncoderMethod, StepOutput
 from automix_transfer.mixing.checks import between, checked, positive
-from automix_transfer.mixing.draw import Draw
+from automix_transfer.mixing.draw import Draw, Rng, Size
 from automix_transfer.mixing.losses import LossOptions, label_loss
 from automix_transfer.mixing.parts.augmix_view import AugMixView
 
@@ -80,23 +80,21 @@ class AugMix(SingleEncoderMethod):
         view = AugMixView(options.severity, options.width, options.depth, options.alpha)
         return [view] * (VIEWS - 1)
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> AugMixDraw:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> AugMixDraw:
         return AugMixDraw(torch.randint(2**31, (count,), generator=rng).tolist())
 
     def mix(self, images: Tensor, labels: Tensor, draw: AugMixDraw) -> Mixed:
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
-        pixels = ((images.float().cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+        pixels = (self.plain(images.cpu()).clamp(0, 1) * 255).round().to(torch.uint8)
         view, before, views = self.view_transforms()[0], np.random.get_state(), []
         for seed, one in zip(draw.seeds, pixels.permute(0, 2, 3, 1).numpy(), strict=True):
             np.random.seed(seed)
             views.append(torch.from_numpy(view(Image.fromarray(one))).permute(2, 0, 1) / 255)
         np.random.set_state(before)
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
         mixed = ((torch.stack(views) - mean) / std).to(images.device, images.dtype)
         return Mixed(mixed, images.new_ones(len(images), 1, *images.shape[2:]))
 
-    def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
+    def forward(self, images: Tensor, labels: Tensor, rng: Rng = None) -> StepOutput:
         if images.ndim != 4 or images.shape[1] % VIEWS or images.shape[1] == 3:
             raise UserError(
                 f"augmix needs {VIEWS} views of each image beside each other in the channels, (N, 9, H, W), "

@@ -4,6 +4,7 @@ two outputs alike."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,12 @@ from torch.nn import functional
 
 from automix_transfer.mixing.base import Mixed, StepOutput
 from automix_transfer.mixing.checks import between, blocks_problem, check_blocks, checked, positive
-from automix_transfer.mixing.draw import Draw, draw_gamma
+from automix_transfer.mixing.draw import Draw, Rng, Size, draw_gamma
 from automix_transfer.mixing.losses import target_loss
-from automix_transfer.mixing.pairs import PairMethod, PairOptions
+from automix_transfer.mixing.pairs import PairOptions
 from automix_transfer.mixing.parts.comixup_solver import label_outputs
 from automix_transfer.mixing.parts.mincut import in_threads
-from automix_transfer.mixing.parts.saliency import block_shares, enlarge, input_saliency, saliency_with_loss
+from automix_transfer.mixing.parts.saliency import SalientMethod, block_shares, enlarge
 from automix_transfer.models.classifier import find_classifier
 from automix_transfer.models.encoders import EncoderInfo
 
@@ -69,14 +70,11 @@ def partitions(count: int, size: int) -> list[tuple[int, int]]:
 def similarity(saliency: Tensor, omega: float, pool: int) -> Tensor:
     """A = (1-ω)·I + ω·n·D/ΣD (n, n), D the city-block distances of the most salient places of (n, H, W)."""
     pool = min(pool, *saliency.shape[1:])
-    pooled = functional.avg_pool2d(
-        saliency.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).unsqueeze(1), pool, stride=1
-    ).squeeze(1)
+    finite = saliency.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    pooled = functional.avg_pool2d(finite.unsqueeze(1), pool, stride=1).squeeze(1)
     place = pooled.flatten(1).argmax(dim=1)
-    rows, columns = place // pooled.shape[2], place % pooled.shape[2]
-    distance = (
-        (rows.unsqueeze(0) - rows.unsqueeze(1)).abs() + (columns.unsqueeze(0) - columns.unsqueeze(1)).abs()
-    ).double()
+    row_and_column = torch.stack([place // pooled.shape[2], place % pooled.shape[2]], dim=1).double()
+    distance = torch.cdist(row_and_column, row_and_column, p=1)
     identity = torch.eye(len(saliency), dtype=torch.float64, device=saliency.device)
     return (1 - omega) * identity + omega * len(saliency) * distance / distance.sum().clamp(min=1)
 
@@ -91,52 +89,38 @@ def solve_shares(
     prior = -(options.eta / cells) * torch.log(draw.weights + 1e-8)
     costs = (prior.unsqueeze(1) - shares).numpy()
     parts = partitions(len(saliency), options.partition)
-    similar = [
-        similarity(saliency[begin:end], options.omega, options.distance_pool).cpu().numpy()
-        for begin, end in parts
-    ]
     start = draw.start.numpy()
     found: list[np.ndarray] = [np.empty(0)] * len(parts)
 
     def work(first: int, last: int) -> None:
-        for at in range(first, last):
-            begin, end = parts[at]
+        for at, (begin, end) in enumerate(parts[first:last], start=first):
+            similar = similarity(saliency[begin:end], options.omega, options.distance_pool).cpu().numpy()
+            beta, gamma, most = options.beta / cells, options.gamma / cells, options.tau * cells
             found[at] = label_outputs(
-                costs[begin:end],
-                similar[at],
-                start[begin:end],
-                (b, b),
-                options.beta / cells,
-                options.gamma / cells,
-                options.tau * cells,
-                options.rounds,
+                costs[begin:end], similar, start[begin:end], (b, b), beta, gamma, most, options.rounds
             )
 
     in_threads(work, len(parts), threads)
     return [torch.from_numpy(part).float().unflatten(1, (b, b)) for part in found]
 
 
-class CoMixup(PairMethod):
+class CoMixup(SalientMethod):
     """Cross-entropy against the soft labels of jointly mixed images."""
 
     options_class = CoMixupOptions
 
     def __init__(self, encoder: nn.Module, options: CoMixupOptions | None = None) -> None:
         super().__init__(encoder, options)
-        if self.options.clean_weight and self.options.probability < 1:
-            self.uneven_passes = {"probability": 1}
         self.classes = 0  # as the run says, or as the encoder's classifier has them
 
     def prepare(self, info: EncoderInfo) -> None:
         super().prepare(info)
         self.classes = info.num_classes
 
-    def check_size(self, size: tuple[int, int]) -> None:
-        check_blocks("blocks", [self.options.blocks], size)
+    def check_size(self, size: Size) -> None:
+        check_blocks([self.options.blocks], size)
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> CoMixupDraw:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> CoMixupDraw:
         """Dirichlet weights and random labels for each partition, and the coin. There is no λ that could be
         given."""
         self.check_size(size)
@@ -148,14 +132,11 @@ class CoMixup(PairMethod):
             start[begin:end] = (uniform[begin:end] * (end - begin)).long().clamp(max=end - begin - 1)
         return CoMixupDraw(weights, start, apply=self.toss(rng))
 
-    def mix(self, images: Tensor, labels: Tensor, draw: CoMixupDraw) -> Mixed:
-        return self.mix_salient(images, labels, draw, input_saliency(self.encoder, images, labels))
-
     def mix_salient(self, images: Tensor, labels: Tensor, draw: CoMixupDraw, saliency: Tensor) -> Mixed:
         """Mix images (N, C, H, W) by their saliency (N, H, W); soft labels by area, masks of each output's
         own input."""
         self.classes = self.classes or find_classifier(self.encoder).out_features
-        size, b = (images.shape[2], images.shape[3]), self.options.blocks
+        size, b = images.shape[2:], self.options.blocks
         pieces = images.unflatten(3, (b, -1)).unflatten(2, (b, -1))  # (N, C, b, h, b, w)
         one_hot = functional.one_hot(labels, self.classes).float()
         mixed, targets, own = [], [], []
@@ -170,16 +151,7 @@ class CoMixup(PairMethod):
         mask = enlarge(torch.cat(own), size).to(images.dtype)
         return Mixed(torch.cat(mixed), mask, targets=torch.cat(targets))
 
-    def step(self, images: Tensor, labels: Tensor, draw: CoMixupDraw) -> StepOutput:
-        clean = None
-        if self.options.clean_weight:
-            saliency, clean = saliency_with_loss(self.encoder, images, labels, self.options)
-        else:
-            saliency = input_saliency(self.encoder, images, labels)
-        mixed = self.mix_salient(images, labels, draw, saliency)
-        assert mixed.targets is not None
-        loss = target_loss(self.encoder(mixed.images), mixed.targets, self.options)
-        metrics = {"loss_mce": loss.detach()}
-        if clean is not None:
-            loss, metrics["loss_ce"] = loss + self.options.clean_weight * clean, clean.detach()
-        return StepOutput(loss, metrics, mixed=mixed.images, mask=mixed.mask)
+    def classified(self, logits: Tensor, labels: Tensor, draw: Any, mixed: Mixed | None = None) -> StepOutput:
+        assert mixed is not None and mixed.targets is not None
+        loss = target_loss(logits, mixed.targets, self.options)
+        return StepOutput(loss, {"loss_mce": loss.detach()}, mixed.images, mixed.mask)

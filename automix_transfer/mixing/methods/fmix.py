@@ -10,7 +10,7 @@ from torch import Tensor
 
 from automix_transfer.mixing.base import Mixed
 from automix_transfer.mixing.checks import between, one_of
-from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.draw import PairDraw, Rng, Size
 from automix_transfer.mixing.pairs import PairMethod, PairOptions, partners_of, paste
 
 
@@ -33,7 +33,7 @@ class FMixDraw(PairDraw):
 
 
 def fmix_mask(
-    noise: Tensor, size: tuple[int, int], lam: float, up: bool, decay: float = 3.0, spectrum: str = "paper"
+    noise: Tensor, size: Size, lam: float, up: bool, decay: float = 3.0, spectrum: str = "paper"
 ) -> Tensor:
     """A mask (H, W) of zeros and ones with exactly floor or ceil of λ·H·W ones: the highest pixels of
     low-pass noise.
@@ -61,15 +61,13 @@ class FMix(PairMethod):
 
     options_class = FMixOptions
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> FMixDraw:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> FMixDraw:
         pairs = super().draw(count, size, rng, lam)
         noise = torch.randn(size[0], size[1] // 2 + 1, 2, generator=rng, dtype=torch.float64)
         return FMixDraw(**vars(pairs), noise=noise, up=bool(torch.rand((), generator=rng) < 0.5))
 
     def mix(self, images: Tensor, labels: Tensor, draw: FMixDraw) -> Mixed:
-        size, options = (images.shape[2], images.shape[3]), self.options
+        size, options = images.shape[2:], self.options
         mask = fmix_mask(draw.noise, size, draw.lam, draw.up, options.decay, options.spectrum)
         masks = mask.to(images.device, images.dtype).expand(len(images), 1, *size)
         return Mixed(paste(images, partners_of(images, draw), masks), masks, draw.lam)

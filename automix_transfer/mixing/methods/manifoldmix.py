@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import checked, positive
-from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.draw import PairDraw, Rng, Size
 from automix_transfer.mixing.methods.mixup import MixUp, combine
 from automix_transfer.mixing.pairs import PairOptions
 from automix_transfer.mixing.parts.hooks import replaced_output
@@ -56,9 +56,7 @@ class ManifoldMix(MixUp):
                 f"method.layers={layers} cannot be mixed: {error}; method.layers=[0] mixes the input alone"
             ) from error
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> ManifoldMixDraw:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> ManifoldMixDraw:
         pairs, layers = super().draw(count, size, rng, lam), self.options.layers
         return ManifoldMixDraw(
             **vars(pairs), layer=layers[int(torch.randint(len(layers), (), generator=rng))]

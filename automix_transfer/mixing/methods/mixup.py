@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from automix_transfer.mixing.base import Mixed
 from automix_transfer.mixing.draw import PairDraw
-from automix_transfer.mixing.pairs import PairMethod, PairOptions, partners_of
-
-
-@dataclass
-class MixUpOptions(PairOptions):
-    """``alpha``: λ ~ Beta(α, α). Appendix A.1: 1 for CIFAR and large encoders, 0.2 for ResNet-18 on
-    Tiny-ImageNet and ImageNet."""
+from automix_transfer.mixing.pairs import PairMethod, partners_of
 
 
 def combine(values: Tensor, draw: PairDraw) -> Tensor:
@@ -24,11 +15,15 @@ def combine(values: Tensor, draw: PairDraw) -> Tensor:
     return torch.lerp(partners_of(values, draw), values, draw.lam)
 
 
-class MixUp(PairMethod):
-    """Eq. 2 on linear combinations; one λ a batch."""
+def combined(images: Tensor, draw: PairDraw) -> Mixed:
+    """Images mixed everywhere alike."""
+    mask = images.new_full((len(images), 1, *images.shape[2:]), draw.lam)
+    return Mixed(combine(images, draw), mask, draw.lam)
 
-    options_class: ClassVar[type] = MixUpOptions
+
+class MixUp(PairMethod):
+    """Eq. 2 on linear combinations; one λ a batch. Appendix A.1: ``alpha`` 1 for CIFAR and large
+    encoders, 0.2 for ResNet-18 on Tiny-ImageNet and ImageNet."""
 
     def mix(self, images: Tensor, labels: Tensor, draw: PairDraw) -> Mixed:
-        mask = images.new_full((len(images), 1, *images.shape[2:]), draw.lam)
-        return Mixed(combine(images, draw), mask, draw.lam)
+        return combined(images, draw)

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import Mixed
 from automix_transfer.mixing.checks import between, one_of
-from automix_transfer.mixing.draw import PairDraw, draw_beta
-from automix_transfer.mixing.pairs import CoinOptions, PairMethod, blend, partners_of, paste
-from automix_transfer.mixing.parts.boxes import Box, box_masks, box_share, cut_side, random_box
+from automix_transfer.mixing.draw import PairDraw, Rng, Size, draw_pairs
+from automix_transfer.mixing.methods.cutmix import cut_and_paste
+from automix_transfer.mixing.methods.mixup import combined
+from automix_transfer.mixing.pairs import BoxDraw, CoinOptions, PairMethod
+from automix_transfer.mixing.parts.boxes import box_share, cut_sides, random_box
 
 
 @dataclass
@@ -35,13 +37,6 @@ class MixUpCutMixOptions(CoinOptions):
     partner: str = one_of("flip", "flip", "random")
 
 
-@dataclass(frozen=True)
-class SwitchDraw(PairDraw):
-    """The box of CutMix, or None for MixUp; ``lam`` is the realised share of image i."""
-
-    box: Box | None
-
-
 class MixUpCutMix(PairMethod):
     """Eq. 2, or a binary cross-entropy, on MixUp or CutMix samples; one draw a batch."""
 
@@ -55,26 +50,18 @@ class MixUpCutMix(PairMethod):
                 "give one of them, or use method.name=vanilla"
             )
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> SwitchDraw:
-        """Which of both, its λ, the partners, the box and the coin."""
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> PairDraw:
+        """Which of both, its λ, the partners, the coin, and for CutMix the box."""
         options = self.options
         switch, coin = torch.rand(2, generator=rng).tolist()
         cut = options.cutmix_alpha > 0 and (options.mixup_alpha <= 0 or switch < options.switch_probability)
-        drawn = draw_beta(options.cutmix_alpha if cut else options.mixup_alpha, rng)
-        lam = drawn if lam is None else lam
-        permutation = torch.randperm(count, generator=rng)
-        if options.partner == "flip":
-            permutation = torch.arange(count - 1, -1, -1)
-        box = random_box((cut_side(size[0], lam), cut_side(size[1], lam)), size, rng) if cut else None
-        share = lam if box is None else 1 - box_share(box, size)
-        return SwitchDraw(share, permutation, box, apply=coin < options.probability)
+        pairs = draw_pairs(count, options.cutmix_alpha if cut else options.mixup_alpha, rng, lam)
+        partners = torch.arange(count - 1, -1, -1) if options.partner == "flip" else pairs.permutation
+        apply = coin < options.probability
+        if not cut:
+            return PairDraw(pairs.lam, partners, apply=apply)
+        box = random_box(cut_sides(size, pairs.lam), size, rng)
+        return BoxDraw(1 - box_share(box, size), partners, box, apply=apply)
 
-    def mix(self, images: Tensor, labels: Tensor, draw: SwitchDraw) -> Mixed:
-        partners = partners_of(images, draw)
-        if draw.box is None:
-            mask = images.new_full((len(images), 1, *images.shape[2:]), draw.lam)
-            return Mixed(blend(images, partners, mask), mask, draw.lam)
-        mask = box_masks([draw.box], images)
-        return Mixed(paste(images, partners, mask), mask, draw.lam)
+    def mix(self, images: Tensor, labels: Tensor, draw: PairDraw) -> Mixed:
+        return cut_and_paste(images, draw) if isinstance(draw, BoxDraw) else combined(images, draw)

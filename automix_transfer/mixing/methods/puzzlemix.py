@@ -12,20 +12,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from automix_transfer.mixing.base import Mixed, StepOutput
+from automix_transfer.mixing.base import Mixed
 from automix_transfer.mixing.checks import between, blocks_problem, check_blocks, checked
-from automix_transfer.mixing.draw import PairDraw
-from automix_transfer.mixing.pairs import PairMethod, PairOptions, blend
+from automix_transfer.mixing.draw import PairDraw, Rng, Size
+from automix_transfer.mixing.pairs import PairOptions, blend, partners_of
 from automix_transfer.mixing.parts.grid_labels import solve_grid
-from automix_transfer.mixing.parts.saliency import (
-    block_means,
-    block_shares,
-    enlarge,
-    input_saliency,
-    saliency_with_loss,
-)
+from automix_transfer.mixing.parts.saliency import SalientMethod, block_means, block_shares, enlarge
 from automix_transfer.mixing.parts.transport import move_blocks, plan_transport
 
 FINEST = 16  #: blocks a side that move, at most
@@ -82,46 +76,29 @@ def mask_problem(
     beta = options.beta / (16 * b)
     u_i, u_j = shares.clone(), shares[partner]
     cells = seam_cells(plain, b, options.seam_size)
-    choices, weights = (cells[partner], cells), []
+    choices, weights, scale = (cells[partner], cells), [], beta * options.gamma
     for dimension in (1, 2):
-        seam = [
-            [beta * options.gamma * seams(upper, lower, b, dimension) for lower in choices]
-            # seam[p][q]: 1 where the upper or left block is image i's, 0 where it is j's
-            for upper in choices
-        ]
-        (d00, d01), (d10, d11) = seam
-        before, after = (
-            (slice(None),) * dimension + (slice(None, -1),),
-            (slice(None),) * dimension + (slice(1, None),),
+        # d_pq: the seams where the upper or left block is of image p, and the other of q; 1: image i, 0: j
+        (d00, d01), (d10, d11) = (
+            [scale * seams(upper, lower, b, dimension) for lower in choices] for upper in choices
         )
         # a block that shows image i costs what its partner's saliency would have been worth, and the seams of
         # that choice
-        u_j[before] += (d10 + d11) / 2
-        u_i[before] += (d01 + d00) / 2
-        u_j[after] += (d01 + d11) / 2
-        u_i[after] += (d10 + d00) / 2
+        for first, if_i, if_j in ((0, d10 + d11, d01 + d00), (1, d01 + d11, d10 + d00)):
+            u_j.narrow(dimension, first, b - 1).add_(if_i / 2)
+            u_i.narrow(dimension, first, b - 1).add_(if_j / 2)
         weights.append(((d10 + d01 - d11 - d00) / 2 + beta).clamp(min=0))
     shown_j = torch.linspace(0, 1, n, device=shares.device)
-    prior = -torch.log(
-        torch.tensor(
-            [math.comb(n - 1, k) * draw.lam ** (n - 1 - k) * (1 - draw.lam) ** k for k in range(n)],
-            device=shares.device,
-            dtype=torch.float32,
-        )
-        + 1e-8
-    )
+    chances = [math.comb(n - 1, k) * draw.lam ** (n - 1 - k) * (1 - draw.lam) ** k for k in range(n)]
+    prior = -torch.log(torch.tensor(chances, device=shares.device, dtype=torch.float32) + 1e-8)
     unary = (1 - shown_j) * u_j.unsqueeze(-1) + shown_j * u_i.unsqueeze(-1) + options.eta / b**2 * prior
     return unary, weights[0], weights[1]
 
 
 def seam_cells(images: Tensor, blocks: int, size: int) -> Tensor:
     """Images (N, C, H, W) averaged over ``size`` pixels, or what of it divides a block: (N, C, h, w)."""
-    return block_means(
-        images,
-        tuple(
-            length // math.gcd(length // blocks, min(size, length // blocks)) for length in images.shape[2:]
-        ),
-    )
+    sides = [(length, length // blocks) for length in images.shape[2:]]
+    return block_means(images, tuple(length // math.gcd(side, min(size, side)) for length, side in sides))
 
 
 def seams(upper: Tensor, lower: Tensor, blocks: int, dimension: int) -> Tensor:
@@ -144,75 +121,46 @@ def solve_masks(
     return 1 - torch.from_numpy(labels).to(shares.device, torch.float32) / (options.levels - 1)
 
 
-def transport_blocks(size: tuple[int, int], blocks: int, pixels: int) -> tuple[int, int]:
+def transport_blocks(size: Size, blocks: int, pixels: int) -> Size:
     """Blocks (h, w) that move: the mask's, or parts of them of at most ``pixels`` a side that divide them.
 
     Never more than 16 a side beside the mask's own: prices are kept for each pair of places, 65,536 of them
     for 16×16.
     """
-    sides = []
-    for length in size:
-        side = length // blocks
-        least = -(-length // FINEST)
-        fitting = [
-            part for part in range(1, side + 1) if side % part == 0 and least <= part <= max(pixels, least)
-        ]
-        part = max(fitting, default=side) if pixels else side
-        sides.append(length // part)
-    return sides[0], sides[1]
+
+    def count(length: int) -> int:
+        side, least = length // blocks, -(-length // FINEST)
+        fitting = [part for part in range(least, max(pixels, least) + 1) if side % part == 0]
+        return length // (max(fitting, default=side) if pixels else side)
+
+    return tuple(count(length) for length in size)
 
 
-class PuzzleMix(PairMethod):
+class PuzzleMix(SalientMethod):
     """Eq. 2 on the best puzzle of both images, found anew for each batch; the label of i is the mean of its
     mask."""
 
     options_class = PuzzleMixOptions
 
-    def __init__(self, encoder: nn.Module, options: PuzzleMixOptions | None = None) -> None:
-        super().__init__(encoder, options)
-        if self.options.clean_weight and self.options.probability < 1:
-            self.uneven_passes = {"probability": 1}
+    def check_size(self, size: Size) -> None:
+        check_blocks(self.options.blocks, size)
 
-    def check_size(self, size: tuple[int, int]) -> None:
-        check_blocks("blocks", self.options.blocks, size)
-
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> PuzzleMixDraw:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> PuzzleMixDraw:
         """One λ, one permutation and one number of blocks for the batch."""
         self.check_size(size)
         pairs, blocks = super().draw(count, size, rng, lam), self.options.blocks
         return PuzzleMixDraw(**vars(pairs), blocks=blocks[int(torch.randint(len(blocks), (), generator=rng))])
 
-    def mix(self, images: Tensor, labels: Tensor, draw: PuzzleMixDraw) -> Mixed:
-        return self.mix_salient(images, draw, input_saliency(self.encoder, images, labels))
-
-    def mix_salient(self, images: Tensor, draw: PuzzleMixDraw, saliency: Tensor) -> Mixed:
-        """Mix normalised images (N, C, H, W) by their saliency (N, H, W)."""
-        options, size, grid = self.options, (images.shape[2], images.shape[3]), (draw.blocks, draw.blocks)
-        plain = images.float()
-        if len(self.mean) == images.shape[1]:
-            mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
-            plain = plain * std + mean
-        partner = draw.permutation.to(images.device)
+    def mix_salient(self, images: Tensor, labels: Tensor, draw: PuzzleMixDraw, saliency: Tensor) -> Mixed:
+        options, size, grid = self.options, images.shape[2:], (draw.blocks, draw.blocks)
         shares = block_shares(saliency, grid)
-        masks = solve_masks(plain.nan_to_num(), shares, draw, options)
-        own, other = images, images[partner]
+        masks = solve_masks(self.plain(images).nan_to_num(), shares, draw, options)
+        own, other = images, partners_of(images, draw)
         if options.transport:
             moving = transport_blocks(size, draw.blocks, options.transport_size)
             fine = block_shares(saliency, moving) if moving != grid else shares
             shown, strength = enlarge(masks, moving).squeeze(1), options.transport_strength
             own = move_blocks(own, plan_transport(fine, shown, strength), moving)
-            other = move_blocks(other, plan_transport(fine[partner], 1 - shown, strength), moving)
+            other = move_blocks(other, plan_transport(partners_of(fine, draw), 1 - shown, strength), moving)
         mask = enlarge(masks, size)
         return Mixed(blend(own, other, mask), mask.to(images.dtype), masks.mean(dim=(1, 2)))
-
-    def step(self, images: Tensor, labels: Tensor, draw: PuzzleMixDraw) -> StepOutput:
-        if not self.options.clean_weight:
-            return super().step(images, labels, draw)
-        saliency, clean = saliency_with_loss(self.encoder, images, labels, self.options)
-        mixed = self.mix_salient(images, draw, saliency)
-        output = self.classified(self.encoder(mixed.images), labels, draw, mixed)
-        output.loss = output.loss + self.options.clean_weight * clean
-        output.metrics["loss_ce"] = clean.detach()
-        return output

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from automix_transfer.mixing.base import Mixed
 from automix_transfer.mixing.checks import checked, one_of
-from automix_transfer.mixing.draw import draw_beta
+from automix_transfer.mixing.draw import Rng, Size, draw_beta
 from automix_transfer.mixing.pairs import BoxDraw, PairMethod, PairOptions, partners_of
 from automix_transfer.mixing.parts.boxes import box_masks, box_share, random_box
 
@@ -39,9 +39,7 @@ class ResizeMix(PairMethod):
 
     options_class = ResizeMixOptions
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> BoxDraw:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> BoxDraw:
         """τ, a box of sides int(τH), int(τW) around a uniform centre, clipped; with ``lam`` given τ =
         sqrt(1-λ) and the box is not clipped."""
         low, high = self.options.scope

@@ -12,7 +12,7 @@ from automix_transfer.mixing.base import Mixed
 from automix_transfer.mixing.checks import one_of
 from automix_transfer.mixing.draw import PairDraw
 from automix_transfer.mixing.pairs import PairMethod, PairOptions, partners_of, paste
-from automix_transfer.mixing.parts.boxes import box_masks, box_share, centred_box, cut_side
+from automix_transfer.mixing.parts.boxes import box_masks, box_share, centred_box, cut_sides
 from automix_transfer.mixing.parts.detector import saliency_as_published, saliency_uint8
 
 
@@ -27,36 +27,25 @@ class SaliencyMixOptions(PairOptions):
     box: str = one_of("pair", "pair", "batch")
 
 
-def salient_pixels(
-    images: Tensor, options: SaliencyMixOptions, mean: tuple[float, ...], std: tuple[float, ...]
-) -> list[tuple[int, int]]:
-    """The (row, column) of each image's highest saliency, for normalised images (N, C, H, W)."""
-    if options.detector == "as_published":
-        maps = saliency_as_published(images)
-    else:
-        scale, shift = (
-            torch.tensor(v, device=images.device, dtype=torch.float32).view(-1, 1, 1) for v in (std, mean)
-        )
-        plain = images.float() * scale + shift if images.shape[1] == len(mean) else images.float()
-        maps = saliency_uint8((plain.nan_to_num() * 255).round().clamp(0, 255))
-    width = images.shape[3]
-    return [(place // width, place % width) for place in maps.flatten(1).argmax(dim=1).tolist()]
-
-
 class SaliencyMix(PairMethod):
     """Eq. 2 on images with the surroundings of their partner's salient pixel; label: the realised area of
     each box."""
 
     options_class = SaliencyMixOptions
 
+    def salient_pixels(self, images: Tensor) -> list[tuple[int, int]]:
+        """The (row, column) of each image's highest saliency, for normalised images (N, C, H, W)."""
+        if self.options.detector == "as_published":
+            maps = saliency_as_published(images)
+        else:
+            maps = saliency_uint8((self.plain(images).nan_to_num() * 255).round().clamp(0, 255))
+        width = images.shape[3]
+        return [divmod(place, width) for place in maps.flatten(1).argmax(dim=1).tolist()]
+
     def mix(self, images: Tensor, labels: Tensor, draw: PairDraw) -> Mixed:
-        size, one_box = (images.shape[2], images.shape[3]), self.options.box == "batch"
-        sides = cut_side(size[0], draw.lam), cut_side(size[1], draw.lam)
-        partners = partners_of(images, draw)
-        seen = partners[:1] if one_box else partners
-        centres = salient_pixels(seen, self.options, self.mean, self.std)
-        boxes = [centred_box(centre, sides, size) for centre in centres]
-        mask = box_masks(boxes, images)
-        shares = [1 - box_share(box, size) for box in boxes]
+        size, one_box, partners = images.shape[2:], self.options.box == "batch", partners_of(images, draw)
+        centres = self.salient_pixels(partners[:1] if one_box else partners)
+        boxes = [centred_box(centre, cut_sides(size, draw.lam), size) for centre in centres]
+        mask, shares = box_masks(boxes, images), [1 - box_share(box, size) for box in boxes]
         lam = shares[0] if one_box else torch.tensor(shares, device=images.device)
         return Mixed(paste(images, partners, mask), mask, lam)

@@ -7,8 +7,6 @@ of such batches with a trained network, and a run trains on it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +17,7 @@ from torch.nn import functional
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.base import Mixed, SingleEncoderMethod, StepOutput
 from automix_transfer.mixing.checks import between, positive
-from automix_transfer.mixing.draw import Draw, draw_gamma
+from automix_transfer.mixing.draw import Draw, Rng, Size, draw_gamma
 from automix_transfer.mixing.losses import LossOptions, label_loss, target_loss
 
 if TYPE_CHECKING:
@@ -72,11 +70,10 @@ class SuperMixed(Mixed):
     success: Tensor = field(kw_only=True)
 
 
-def normalized_masks(parameters: Tensor, size: Sequence[int]) -> Tensor:
+def normalized_masks(parameters: Tensor, size: Size) -> Tensor:
     """Masks (N, K, H, W) of parameters (N, K, w, w): enlarged, through a sigmoid, divided by their sum."""
-    masks = functional.interpolate(
-        parameters, size=list(size), mode="bilinear", align_corners=False
-    ).sigmoid()
+    large = functional.interpolate(parameters, size=list(size), mode="bilinear", align_corners=False)
+    masks = large.sigmoid()
     return masks / masks.sum(dim=1, keepdim=True)
 
 
@@ -90,7 +87,7 @@ def gaussian(sigma: float) -> Tensor:
 
 def smoothed(values: Tensor, kernel: Tensor) -> Tensor:
     """Maps (N, K, w, w) convolved with ``kernel`` in both directions; nothing lies beyond the border."""
-    flat, reach = values.flatten(0, 1).unsqueeze(1), math.floor(len(kernel) / 2)
+    flat, reach = values.flatten(0, 1).unsqueeze(1), len(kernel) // 2
     flat = functional.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(reach, 0))
     return functional.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, reach)).view_as(values)
 
@@ -109,9 +106,7 @@ class SuperMix(SingleEncoderMethod):
 
     options_class = SuperMixOptions
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> SuperMixDraw:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> SuperMixDraw:
         """A random cycle through the batch: output i holds K images that follow each other on it; Dirichlet
         shares."""
         images, alpha = self.options.images, self.options.alpha
@@ -144,26 +139,30 @@ class SuperMix(SingleEncoderMethod):
         wanted, kernel = targets > 0, gaussian(options.sigma).to(images.device)
         parameters = torch.zeros(*members.shape, options.mask_size, options.mask_size, device=images.device)
         success = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+
+        def mixed() -> tuple[Tensor, Tensor]:
+            masks = normalized_masks(parameters, size)
+            return (masks.unsqueeze(2) * parts).sum(dim=1), masks
+
         for _ in range(options.iterations):
             parameters.requires_grad_(True)
-            masks = normalized_masks(parameters, size)
-            shares = functional.log_softmax(encoder((masks.unsqueeze(2) * parts).sum(dim=1)).float(), dim=1)
+            mixes, masks = mixed()
+            shares = functional.log_softmax(encoder(mixes).float(), dim=1)
             loss = functional.kl_div(shares, targets, reduction="none").sum(dim=1)
             loss = loss + options.sparsity * (masks * (1 - masks)).mean(dim=(1, 2, 3))
             (gradient,) = torch.autograd.grad(loss[~success].sum(), parameters)
             with torch.no_grad():
                 step = descent(gradient.nan_to_num(), loss, kernel)
                 parameters = torch.where(success.view(-1, 1, 1, 1), parameters, parameters - step).detach()
-                seen = encoder((normalized_masks(parameters, size).unsqueeze(2) * parts).sum(dim=1)).float()
+                seen = encoder(mixed()[0]).float()
                 lowest = seen.masked_fill(~wanted, torch.inf).amin(dim=1)
                 success = lowest > seen.masked_fill(wanted, -torch.inf).amax(dim=1)
             if success.float().mean() >= options.enough and success.any():
                 break
-        masks = normalized_masks(parameters, size)
-        mixed = (masks.unsqueeze(2) * parts).sum(dim=1)
-        return SuperMixed(mixed, masks[:, :1], targets=targets, masks=masks, success=success)
+        mixes, masks = mixed()
+        return SuperMixed(mixes, masks[:, :1], targets=targets, masks=masks, success=success)
 
-    def forward(self, images: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> StepOutput:
+    def forward(self, images: Tensor, labels: Tensor, rng: Rng = None) -> StepOutput:
         logits = self.encoder(images)
         if labels.ndim == 2:
             loss = target_loss(logits.float(), labels.float(), self.options)

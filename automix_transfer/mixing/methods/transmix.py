@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.mixing.checks import between
-from automix_transfer.mixing.methods.mixup_cutmix import MixUpCutMix, MixUpCutMixOptions, SwitchDraw
+from automix_transfer.mixing.draw import PairDraw, Size
+from automix_transfer.mixing.methods.mixup_cutmix import MixUpCutMix, MixUpCutMixOptions
+from automix_transfer.mixing.pairs import BoxDraw
 from automix_transfer.mixing.parts.attention import attention_block, class_attention
 
 
@@ -23,7 +25,7 @@ class TransMixOptions(MixUpCutMixOptions):
     attention_weight: float = between(0.5, 0, 1)
 
 
-def attention_share(attention: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+def attention_share(attention: Tensor, mask: Tensor, grid: Size) -> Tensor:
     """Share (N,) of the attention (N, h·w) that falls on image i, by its mask (N, 1, H, W) taken at the
     nearest pixel of each patch.
 
@@ -47,13 +49,13 @@ class TransMix(MixUpCutMix):
         super().__init__(encoder, options)
         attention_block(encoder)
 
-    def step(self, images: Tensor, labels: Tensor, draw: SwitchDraw) -> StepOutput:
-        if draw.box is None:
+    def step(self, images: Tensor, labels: Tensor, draw: PairDraw) -> StepOutput:
+        if not isinstance(draw, BoxDraw):
             return super().step(images, labels, draw)
         mixed = self.mix(images, labels, draw)
         with class_attention(self.encoder) as attention:
             logits = self.encoder(mixed.images)
-        grid = self.grid((images.shape[2], images.shape[3]), attention[0].shape[1])
+        grid = self.grid(images.shape[2:], attention[0].shape[1])
         share = attention_share(attention[0], mixed.mask, grid)
         weight = self.options.attention_weight
         mixed = dataclasses.replace(mixed, lam=(1 - weight) * draw.lam + weight * share)
@@ -61,7 +63,7 @@ class TransMix(MixUpCutMix):
         output.metrics["attention_share"] = share.mean()
         return output
 
-    def grid(self, size: tuple[int, int], patches: int) -> tuple[int, int]:
+    def grid(self, size: Size, patches: int) -> tuple[int, int]:
         """Patches (h, w) of an image of ``size``."""
         side = getattr(getattr(self.encoder, "patch_embed", None), "patch_size", None)
         if side and size[0] // side[0] * (size[1] // side[1]) == patches:

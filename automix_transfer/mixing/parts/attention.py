@@ -20,24 +20,14 @@ def attention_block(encoder: nn.Module) -> nn.Module:
     Raises:
         UserError: the network has none; names what has.
     """
-    blocks: Any = getattr(encoder, "blocks", None)
-    attention = (
-        getattr(blocks[-1], "attn", None)
-        if isinstance(blocks, (nn.Sequential, nn.ModuleList)) and len(blocks)
-        else None
-    )
-    if (
-        attention is None
-        or not hasattr(attention, "qkv")
-        or not hasattr(attention, "num_heads")
-        or not getattr(encoder, "has_class_token", False)
-    ):
+    blocks = getattr(encoder, "blocks", None)
+    attention: Any = getattr(blocks[-1], "attn", None) if blocks else None
+    has_token = getattr(encoder, "has_class_token", False)
+    if not (has_token and hasattr(attention, "qkv") and hasattr(attention, "num_heads")):
         raise UserError(
             f"transmix needs the attention of a class token, which {type(encoder).__name__} does not have; "
-            "choose a vision "
-            "transformer of timm that has one (deit_small_patch16_224, vit_tiny_patch16_224, ...), or a "
-            "method without "
-            "attention, e.g. method.name=mixup_cutmix or saliencymix"
+            "choose a vision transformer of timm that has one (deit_small_patch16_224, ...), or a method "
+            "without attention, e.g. method.name=mixup_cutmix or saliencymix"
         )
     return attention
 
@@ -55,12 +45,8 @@ def class_attention(encoder: nn.Module) -> Iterator[list[Tensor]]:
     def read(_module: nn.Module, _inputs: object, output: Tensor) -> None:
         with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
             count, tokens, _ = output.shape
-            query, key, _ = (
-                output.detach()
-                .reshape(count, tokens, 3, attention.num_heads, -1)
-                .permute(2, 0, 3, 1, 4)
-                .unbind(0)
-            )
+            queries_keys_values = output.detach().reshape(count, tokens, 3, attention.num_heads, -1)
+            query, key, _ = queries_keys_values.permute(2, 0, 3, 1, 4)
             query, key = attention.q_norm(query[:, :, :1]).float(), attention.k_norm(key).float()
             scores = (query @ key.transpose(2, 3)).squeeze(2) * attention.scale
             found.append(scores.softmax(dim=-1).mean(dim=1)[:, prefix:])

@@ -7,15 +7,17 @@ import math
 import torch
 from torch import Tensor
 
+from automix_transfer.mixing.draw import Rng, Size
+
 Box = tuple[int, int, int, int]  #: [top, bottom) × [left, right), in pixels
 
 
-def cut_side(length: int, lam: float) -> int:
-    """Side of the box that leaves about the share ``lam`` of the image: int(length · sqrt(1-λ))."""
-    return int(length * math.sqrt(max(1 - lam, 0.0)))
+def cut_sides(size: Size, lam: float) -> Size:
+    """The image's sides times sqrt(1-λ), rounded down: of a box that leaves about the share λ of it."""
+    return tuple(int(length * math.sqrt(max(1 - lam, 0.0))) for length in size)
 
 
-def centred_box(centre: tuple[int, int], sides: tuple[int, int], size: tuple[int, int]) -> Box:
+def centred_box(centre: tuple[int, int], sides: Size, size: Size) -> Box:
     """The box [c - s//2, c + s//2) in both dimensions, clipped to an image of ``size`` (H, W)."""
     (y, x), (high, wide) = centre, sides
     return (
@@ -26,7 +28,7 @@ def centred_box(centre: tuple[int, int], sides: tuple[int, int], size: tuple[int
     )
 
 
-def box_share(box: Box, size: tuple[int, int]) -> float:
+def box_share(box: Box, size: Size) -> float:
     """Share of an image of ``size`` (H, W) that ``box`` covers."""
     top, bottom, left, right = box
     return max(bottom - top, 0) * max(right - left, 0) / (size[0] * size[1])
@@ -43,14 +45,11 @@ def box_masks(boxes: list[Box], like: Tensor) -> Tensor:
     return (~inside).to(like.dtype).expand(len(like), 1, height, width)
 
 
-def random_box(
-    sides: tuple[int, int], size: tuple[int, int], rng: torch.Generator | None, inside: bool = False
-) -> Box:
+def random_box(sides: Size, size: Size, rng: Rng, inside: bool = False) -> Box:
     """A box of ``sides`` around a uniform centre in an image of ``size`` (H, W), clipped at the border; or
     moved ``inside``, so that none of it is lost."""
-    y, x = int(torch.randint(size[0], (), generator=rng)), int(torch.randint(size[1], (), generator=rng))
+    y, x = (int(torch.randint(length, (), generator=rng)) for length in size)
     if inside:
-        y, x = (
-            min(max(c, s // 2), length - s // 2) for c, s, length in zip((y, x), sides, size, strict=True)
-        )
+        (high, wide), (height, width) = (side // 2 for side in sides), size
+        y, x = min(max(y, high), height - high), min(max(x, wide), width - wide)
     return centred_box((y, x), sides, size)

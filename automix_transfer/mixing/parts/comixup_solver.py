@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from automix_transfer.mixing.draw import Size
 from automix_transfer.mixing.parts.mincut import Ints
 from automix_transfer.mixing.parts.potts import label_output, neighbour_pairs
 
@@ -15,9 +16,7 @@ Floats = NDArray[np.float64]
 HALF_BONUS = 5e-4
 
 
-def objective(
-    shares: Floats, costs: Floats, similar: Floats, size: tuple[int, int], beta: float, gamma: float
-) -> float:
+def objective(shares: Floats, costs: Floats, similar: Floats, size: Size, beta: float, gamma: float) -> float:
     """Σ c·z + β/2·Σ |z - z'|² over neighbours + γ·Σ z_jᵀ A z_j' over pairs of outputs j ≠ j', z_j the counts
     of output j.
 
@@ -35,7 +34,7 @@ def label_outputs(
     costs: Floats,
     similar: Floats,
     start: Ints,
-    size: tuple[int, int],
+    size: Size,
     beta: float,
     gamma: float,
     threshold: float,
@@ -78,23 +77,20 @@ def one_output(unary: Floats, current: Floats, pairs: Ints, beta: float, halves:
     """The best shares (cells, inputs) of one output by prices (cells, inputs).
 
     With ``halves`` its two, or three most used, inputs may also share a cell: such a label costs their mean
-        less a little, and differs from
-    either of them by a quarter of what two inputs differ by.
+    less a little, and differs from either of them by a quarter of what two inputs differ by.
     """
     inputs = unary.shape[1]
     counts = current.sum(axis=0)
     used = np.argsort(-counts, kind="stable")[: min(int((counts > 0).sum()), 3)]
     mixes = list(combinations(used.tolist(), 2)) if halves else []
-    meaning = np.eye(inputs)
-    distance = np.full((inputs + len(mixes),) * 2, beta)
+    meaning = np.concatenate([np.eye(inputs), np.zeros((len(mixes), inputs))])
+    distance = np.full((len(meaning), len(meaning)), beta)
     np.fill_diagonal(distance, 0)
-    for at, two in enumerate(mixes, start=inputs):
-        row = np.zeros((1, inputs))
-        row[0, list(two)] = 0.5
-        meaning = np.concatenate([meaning, row])
-        unary = np.concatenate([unary, unary[:, list(two)].mean(axis=1, keepdims=True) - HALF_BONUS], axis=1)
-        distance[at, list(two)] = distance[list(two), at] = beta / 4
-    return meaning[label_output(np.ascontiguousarray(unary), current.argmax(axis=1), distance, pairs)]
+    for at, two in enumerate(map(list, mixes), start=inputs):
+        meaning[at, two] = 0.5
+        unary = np.concatenate([unary, unary[:, two].mean(axis=1, keepdims=True) - HALF_BONUS], axis=1)
+        distance[at, two] = distance[two, at] = beta / 4
+    return meaning[label_output(unary, current.argmax(axis=1), distance, pairs)]
 
 
 def push_apart(counts: Floats) -> Floats:
@@ -102,9 +98,8 @@ def push_apart(counts: Floats) -> Floats:
     of them, the other for the second."""
     extra = np.zeros_like(counts)
     shown = counts > 0
-    for one in range(len(counts)):
-        for two in range(one + 1, len(counts)):
-            if (shown[one] == shown[two]).all() and shown[one].sum() > 1:
-                used = np.flatnonzero(shown[one])
-                extra[one, used[0]] = extra[two, used[1]] = 1
+    for one, two in combinations(range(len(counts)), 2):
+        if (shown[one] == shown[two]).all() and shown[one].sum() > 1:
+            used = np.flatnonzero(shown[one])
+            extra[one, used[0]] = extra[two, used[1]] = 1
     return extra

@@ -42,7 +42,6 @@ def not_seen(layer: str, encoder: nn.Module) -> str:
     """What to say where a forward pass went past a hook."""
     return (
         f"layer '{layer}' did not show up in {type(encoder).__name__}'s forward pass; choose a layer on its "
-        "path, and leave "
-        "train.compile=false, because compiled networks pass over the hooks that this method reads features "
-        "by"
+        "path, and leave train.compile=false, because compiled networks pass over the hooks that this method "
+        "reads features by"
     )

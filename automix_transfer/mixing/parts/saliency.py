@@ -3,11 +3,17 @@ shares in blocks."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from automix_transfer.mixing.base import Mixed, StepOutput
+from automix_transfer.mixing.draw import Size
 from automix_transfer.mixing.losses import PLAIN, LossOptions, summed_loss
+from automix_transfer.mixing.pairs import PairMethod
 from automix_transfer.mixing.precision import in_float16
 from automix_transfer.models.eval_mode import eval_mode
 
@@ -23,7 +29,7 @@ def input_saliency(encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor
         inputs = images.detach().requires_grad_(True)
         loss = functional.cross_entropy(encoder(inputs).float(), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, inputs)
-    return gradient.float().square().mean(dim=1).sqrt()
+    return channel_norm(gradient)
 
 
 def saliency_with_loss(
@@ -32,10 +38,9 @@ def saliency_with_loss(
     """Saliency (N, H, W) as above, but in the encoder's own mode, and the mean loss of the clean images,
     which may be trained on.
 
-    One backward pass gives both: the loss's gradients for the weights are kept and come back as a term that
-        is linear in the weights,
-    so three passes and not four. Under float16 autocast it is four, for there those gradients need the
-    scaler's factor on their whole way.
+    One backward pass gives both, so they cost three passes and not four: the loss's gradients for the weights
+    are kept and come back as a term that is linear in the weights. Under float16 autocast they cost four, for
+    there those gradients need the scaler's factor on their whole way.
     """
     weights = [p for p in encoder.parameters() if p.requires_grad]
     with torch.enable_grad():
@@ -43,38 +48,65 @@ def saliency_with_loss(
         loss = summed_loss(encoder(inputs).float(), labels, options)
         if in_float16(images.device.type):
             (gradient,) = torch.autograd.grad(loss, inputs, retain_graph=True)
-            return gradient.float().square().mean(dim=1).sqrt(), loss / len(images)
-        gradient, *for_weights = torch.autograd.grad(loss, [inputs, *weights], allow_unused=True)
-        linear = torch.stack(
-            [
-                (p.float() * (g.float() / len(images))).sum()
-                for p, g in zip(weights, for_weights, strict=True)
-                if g is not None
-            ]
-        ).sum()
-        mean = loss.detach() / len(images)
-        return gradient.float().square().mean(dim=1).sqrt(), mean + linear - linear.detach()
+            mean = loss / len(images)
+        else:
+            gradient, *found = torch.autograd.grad(loss, [inputs, *weights], allow_unused=True)
+            reached = [(p.float(), g.float()) for p, g in zip(weights, found, strict=True) if g is not None]
+            linear = torch.stack([(p * (g / len(images))).sum() for p, g in reached]).sum()
+            mean = loss.detach() / len(images) + linear - linear.detach()
+    return channel_norm(gradient), mean
 
 
-def block_means(values: Tensor, blocks: tuple[int, ...]) -> Tensor:
+def channel_norm(gradient: Tensor) -> Tensor:
+    """sqrt(mean over channels of g²), (N, H, W) float32."""
+    return gradient.float().square().mean(dim=1).sqrt()
+
+
+class SalientMethod(PairMethod):
+    """Mixes by the saliency of the clean images. Where ``options.clean_weight`` is not 0, the pass that it
+    takes trains on them, too."""
+
+    def __init__(self, encoder: nn.Module, options: Any = None) -> None:
+        super().__init__(encoder, options)
+        if self.options.clean_weight and self.options.probability < 1:
+            self.uneven_passes = {"probability": 1}
+
+    def mix_salient(self, images: Tensor, labels: Tensor, draw: Any, saliency: Tensor) -> Mixed:
+        """Normalised images (N, C, H, W) and labels (N,), mixed by their saliency (N, H, W)."""
+        raise NotImplementedError
+
+    def mix(self, images: Tensor, labels: Tensor, draw: Any) -> Mixed:
+        return self.mix_salient(images, labels, draw, input_saliency(self.encoder, images, labels))
+
+    def step(self, images: Tensor, labels: Tensor, draw: Any) -> StepOutput:
+        if not self.options.clean_weight:
+            return super().step(images, labels, draw)
+        saliency, clean = saliency_with_loss(self.encoder, images, labels, self.options)
+        mixed = self.mix_salient(images, labels, draw, saliency)
+        output = self.classified(self.encoder(mixed.images), labels, draw, mixed)
+        output.loss = output.loss + self.options.clean_weight * clean
+        output.metrics["loss_ce"] = clean.detach()
+        return output
+
+
+def block_means(values: Tensor, blocks: Size) -> Tensor:
     """(N, C, H, W) or (N, H, W) averaged to blocks (h, w), which must divide H and W."""
     return functional.avg_pool2d(values, (values.shape[-2] // blocks[0], values.shape[-1] // blocks[1]))
 
 
-def block_shares(saliency: Tensor, blocks: tuple[int, int]) -> Tensor:
+def block_shares(saliency: Tensor, blocks: Size) -> Tensor:
     """Each block's share (N, h, w) of its image's saliency (N, H, W); rows sum to 1.
 
     NaN and infinite values count as none; an image without any saliency has the same share everywhere.
     """
     pooled = block_means(saliency.float().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), blocks)
-    # no overflow in the sum
-    pooled = pooled / pooled.flatten(1).amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny).view(-1, 1, 1)
+    peak = pooled.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    pooled = pooled / peak  # no overflow in the sum
     total = pooled.flatten(1).sum(dim=1).view(-1, 1, 1)
-    return torch.where(
-        total > 0, pooled / total.clamp(min=1e-12), torch.full_like(pooled, 1 / (blocks[0] * blocks[1]))
-    )
+    even = torch.full_like(pooled, 1 / math.prod(blocks))
+    return torch.where(total > 0, pooled / total.clamp(min=1e-12), even)
 
 
-def enlarge(grid: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarge(grid: Tensor, size: Size) -> Tensor:
     """A grid (N, h, w) as a mask (N, 1, H, W), each cell a rectangle."""
     return functional.interpolate(grid.unsqueeze(1), size=size, mode="nearest")

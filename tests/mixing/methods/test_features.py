@@ -17,8 +17,8 @@ from automix_transfer.mixing.methods.alignmix import AlignMix, AlignMixDraw, Ali
 from automix_transfer.mixing.methods.attentivemix import attentive_mask
 from automix_transfer.mixing.methods.manifoldmix import ManifoldMixDraw
 from automix_transfer.mixing.methods.mixup import combine
-from automix_transfer.mixing.methods.mixup_cutmix import SwitchDraw
 from automix_transfer.mixing.methods.transmix import attention_share
+from automix_transfer.mixing.pairs import BoxDraw
 from automix_transfer.mixing.parts.attention import class_attention
 from automix_transfer.mixing.parts.hooks import replaced_output
 from automix_transfer.mixing.parts.sinkhorn import sinkhorn
@@ -187,7 +187,7 @@ def test_label_is_half_area_and_half_attention(seed: int, box: tuple[int, int, i
 def test_the_step_uses_the_attention_of_its_own_pass() -> None:
     method = tiny_method("transmix", smoothing=0.0).eval()
     images, labels = batch(method)
-    draw = SwitchDraw(0.75, torch.arange(5, -1, -1), (0, 16, 0, 16))
+    draw = BoxDraw(0.75, torch.arange(5, -1, -1), (0, 16, 0, 16))
     output = method.step(images, labels, draw)
     with class_attention(method.encoder) as attention:
         logits = method.encoder(output.mixed)

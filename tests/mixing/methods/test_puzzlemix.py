@@ -23,7 +23,7 @@ from automix_transfer.mixing.methods.puzzlemix import (
     solve_masks,
     transport_blocks,
 )
-from automix_transfer.mixing.parts.grid_labels import energy, solve_grid
+from automix_transfer.mixing.parts.grid_labels import solve_grid
 from automix_transfer.mixing.parts.mincut import adjacency, max_flow
 from automix_transfer.mixing.parts.saliency import (
     block_means,
@@ -51,6 +51,14 @@ def puzzle(**options: Any) -> PuzzleMix:
 
 
 # The solver
+
+
+def energy(labels: np.ndarray, unary: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Σ unary + Σ w·((l - l')/(n-1))² of labels (N, h, w), which `solve_grid` makes least."""
+    share = labels / (unary.shape[3] - 1)
+    cells = np.take_along_axis(unary, labels[..., None].astype(np.int64), axis=3)[..., 0].sum(axis=(1, 2))
+    below = (down * np.diff(share, axis=1) ** 2).sum(axis=(1, 2))
+    return cells + below + (right * np.diff(share, axis=2) ** 2).sum(axis=(1, 2))
 
 
 @settings(max_examples=25)
@@ -198,7 +206,7 @@ def test_odd_saliency_still_gives_masks(
         "huge": torch.rand(2, *size, generator=rng(seed)) * 1e37,
     }[kind]
     draw = PuzzleMixDraw(0.5, torch.tensor([1, 0]), blocks)
-    mixed = puzzle().mix_salient(images, draw, saliency)
+    mixed = puzzle().mix_salient(images, torch.zeros(len(images)), draw, saliency)
     assert torch.isfinite(mixed.images).all() and set((2 * mixed.mask).unique().tolist()) <= {0.0, 1.0, 2.0}
     assert torch.allclose(torch.as_tensor(mixed.lam), mixed.mask.mean(dim=(1, 2, 3)), atol=1e-6)
     assert torch.allclose(block_shares(saliency, (blocks, blocks)).sum(dim=(1, 2)), torch.ones(2))
@@ -207,7 +215,7 @@ def test_odd_saliency_still_gives_masks(
 def test_an_image_mixed_with_itself_is_itself() -> None:
     images = torch.randn(3, 3, 16, 16, generator=rng(0))
     draw = PuzzleMixDraw(0.5, torch.arange(3), 4)
-    mixed = puzzle(transport=False).mix_salient(images, draw, torch.rand(3, 16, 16))
+    mixed = puzzle(transport=False).mix_salient(images, torch.zeros(len(images)), draw, torch.rand(3, 16, 16))
     assert torch.allclose(mixed.images, images)
 
 
