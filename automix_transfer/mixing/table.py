@@ -17,7 +17,7 @@ class Entry:
     """What is known of a method; `automix_transfer.figures.mixups_page` writes it into docs/mixing.md.
 
     Attributes:
-        where: ``module:Class``, from here where it starts with a dot, or a function that builds one of several.
+        where: ``module:Class``, or a function that builds one of several; a first dot stands for this folder.
         title: its name for people; ``paper``: authors and year.
         passes: what a step costs, where vanilla's needs 3 (forward, weight gradient, input gradient).
         needs: what it asks for besides images and labels.

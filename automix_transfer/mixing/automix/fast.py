@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.automix.step import AutoMix, AutoMixDraw, both
-from automix_transfer.mixing.draw import PairDraw
+from automix_transfer.mixing.draw import PairDraw, Rng, Size
 from automix_transfer.mixing.heads import classify_with
 from automix_transfer.mixing.losses import pair_loss
 from automix_transfer.models.encoders import EncoderInfo
@@ -54,9 +53,7 @@ class FastAutoMix(AutoMix):
                 "an earlier method.feature_layer"
             )
 
-    def draw(
-        self, count: int, size: tuple[int, int], rng: torch.Generator | None = None, lam: float | None = None
-    ) -> AutoMixDraw:
+    def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> AutoMixDraw:
         draw = super().draw(count, size, rng, lam)
         pairs = part_of(count, self.options.generator_share)
         return dataclasses.replace(draw, k=PairDraw(draw.k.lam, draw.k.permutation[:pairs]))

@@ -81,9 +81,8 @@ def _gaussian(values: Tensor) -> Tensor:
     """Sums weighted by (1 2 1) ⊗ (1 2 1); divide by 16."""
     for dimension in (1, 2):
         length = values.shape[dimension]
-        place = torch.arange(-1, length + 1, device=values.device)
-        place = place.abs() if length > 1 else torch.zeros_like(place)
-        place = torch.where(place >= length, 2 * (length - 1) - place, place)
+        place = torch.arange(-1, length + 1, device=values.device).abs()
+        place = (length - 1 - (length - 1 - place).abs()).clamp(min=0)  # mirrored at the border
         padded = values.index_select(dimension, place)
         before, here, after = (padded.narrow(dimension, start, length) for start in range(3))
         values = before + 2 * here + after
