@@ -6,7 +6,6 @@ that is wrong.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -15,10 +14,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+from automix_transfer.command_line import command_parser
 from automix_transfer.data.cache import cache_file
 from automix_transfer.data.images import ImageFacts, cut_bottom, decode_image
 from automix_transfer.data.listing import Listing
@@ -67,13 +68,11 @@ class SplitReport:
         if self.listing.boxes is not None:
             lines.append(f"  boxes: {sum(map(len, self.listing.boxes)):,}")
         if self.listing.crop_bottom:
-            lines.append(
-                f"  the lowest {self.listing.crop_bottom} rows of each image are cut off (data.crop_banner)"
-            )
+            rows = f"the lowest {self.listing.crop_bottom} rows of each image"
+            lines.append(f"  {rows} are cut off (data.crop_banner)")
         if self.cut_boxes:
-            lines.append(
-                f"  note: {len(self.cut_boxes):,} boxes reach outside their image, e.g. {self.cut_boxes[0]}"
-            )
+            count = f"{len(self.cut_boxes):,} boxes reach outside their image"
+            lines.append(f"  note: {count}, e.g. {self.cut_boxes[0]}")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.listing.notes)])
 
 
@@ -146,18 +145,14 @@ def drop_bad_images(listing: Listing, what: str, workers: int = 0) -> Listing:
         split = SplitReport(what, listing)
         read_all(split, what, workers)
         bad = split.bad
-        try:
+        with suppress(UserError):  # a cache that cannot be written costs time only
             write_json(memory, {"what": what, "images": len(listing), "bad": bad})
-        except UserError:
-            pass  # a cache that cannot be written costs time only
     _warn(bad, what, len(listing))
     if not bad:
         return listing
     good = [index for index in range(len(listing)) if index not in bad]
     if not good:
-        raise UserError(
-            f"{what}: none of its {len(listing):,} images can be read; the first: {bad[min(bad)]}"
-        )
+        raise UserError(f"{what}: none of its {len(listing):,} images can be read; {bad[min(bad)]}")
     return listing.select(good)
 
 
@@ -251,29 +246,18 @@ Every image is decoded as in training, about 100 to 1,000 images a second and co
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see ``--help``."""
-    parser = argparse.ArgumentParser(
-        prog="automix-transfer data check",
-        epilog=EPILOG,
-        description="Check a data set's layout, lists, images and boxes, and say what it holds.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--dataset", required=True, choices=list(LAYOUTS), help="how ROOT is laid out")
-    parser.add_argument("--root", required=True, help="the folder that holds the data set")
-    parser.add_argument(
-        "--split",
-        action="append",
-        default=[],
-        help="a split to check, may be repeated (default: the usual ones)",
-    )
-    parser.add_argument(
-        "--lists-only", action="store_true", help="check folders and list files, but do not read the images"
-    )
-    parser.add_argument(
-        "--keep-banner",
-        action="store_true",
-        help="aircraft: do not expect the 20-pixel banner (data.crop_banner=false)",
-    )
-    parser.add_argument("--workers", type=int, default=0, help="threads (default: one a core)")
+    what = "Check a data set's layout, lists, images and boxes, and say what it holds."
+    parser = command_parser("data check", what, EPILOG)
+    add = parser.add_argument
+    add("--dataset", required=True, choices=list(LAYOUTS), help="how ROOT is laid out")
+    add("--root", required=True, help="the folder that holds the data set")
+    checked = "a split to check, may be repeated (default: the usual ones)"
+    add("--split", action="append", default=[], help=checked)
+    lists = "check folders and list files, but do not read the images"
+    add("--lists-only", action="store_true", help=lists)
+    banner = "aircraft: do not expect the 20-pixel banner (data.crop_banner=false)"
+    add("--keep-banner", action="store_true", help=banner)
+    add("--workers", type=int, default=0, help="threads (default: one a core)")
     options = parser.parse_args(arguments)
     splits = options.split or list(LAYOUTS[options.dataset].splits)
     config = DataConfig(dataset=options.dataset, root=options.root, crop_banner=not options.keep_banner)

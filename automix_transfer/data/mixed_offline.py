@@ -34,20 +34,13 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
         UserError: the folder holds none, an unfinished one or one of other classes, or labels that are no
             distributions.
     """
+    again = "write or finish it with automix-transfer supermix"
     if not (folder / ABOUT).is_file():
-        raise UserError(
-            f"{folder} holds no finished mixed data set ({ABOUT} is missing); write or finish it with "
-            "automix-transfer supermix"
-        )
+        raise UserError(f"{folder} holds no finished mixed data set ({ABOUT} is missing); {again}")
     about = read_json(folder / ABOUT)
-    if (
-        not isinstance(about, dict)
-        or about.get("format") != FORMAT
-        or not isinstance(about.get("files"), list)
-    ):
-        raise UserError(
-            f"{folder / ABOUT} is not of format {FORMAT}; write it again with automix-transfer supermix"
-        )
+    names = about.get("files") if isinstance(about, dict) and about.get("format") == FORMAT else None
+    if not isinstance(names, list):
+        raise UserError(f"{folder / ABOUT} is not of format {FORMAT}; {again}")
     if about.get("classes") != list(classes):
         raise UserError(
             f"{folder} was mixed from other classes than the {len(classes)} of this data set; give the "
@@ -56,19 +49,15 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
     try:
         labels = np.load(folder / SOFT_LABELS, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy raises nearly anything on a damaged header
-        raise UserError(
-            f"{folder / SOFT_LABELS} could not be read as a NumPy array; write the data set again"
-        ) from error
-    files = [folder / IMAGES / str(name) for name in about["files"]]
+        raise UserError(f"{folder / SOFT_LABELS} could not be read as a NumPy array; {again}") from error
+    files = [folder / IMAGES / str(name) for name in names]
     if labels.shape != (len(files), len(classes)) or labels.dtype != np.float32:
         raise UserError(
             f"{folder / SOFT_LABELS} is {labels.dtype} {labels.shape}, but {len(files)} images of "
-            f"{len(classes)} classes need float32 ({len(files)}, {len(classes)}); write the data set again"
+            f"{len(classes)} classes need float32 ({len(files)}, {len(classes)}); {again}"
         )
     if len(files) and not (np.all(labels >= 0) and np.allclose(labels.sum(axis=1), 1, atol=1e-3)):
-        raise UserError(
-            f"{folder / SOFT_LABELS} has rows that are no shares adding up to 1; write the data set again"
-        )
+        raise UserError(f"{folder / SOFT_LABELS} has rows that are no shares adding up to 1; {again}")
     return files, labels
 
 
@@ -81,9 +70,8 @@ class WithMixed(ClassificationDataset):
         files, self.soft = read_mixed(expand_home(folder), listing.classes)
         self.real = len(listing)
         labels = [*listing.labels, *(int(row) for row in self.soft.argmax(axis=1))]
-        super().__init__(
-            replace(listing, paths=[*listing.paths, *files], labels=labels, boxes=None), transform, seed
-        )
+        both = replace(listing, paths=[*listing.paths, *files], labels=labels, boxes=None)
+        super().__init__(both, transform, seed)
 
     def read(self, index: int) -> Image.Image:
         return super().read(index) if index < self.real else read_image(self.path(index))

@@ -8,7 +8,6 @@ interruption. Any reader of WebDataset's layout reads the result.
 
 from __future__ import annotations
 
-import argparse
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from automix_transfer.command_line import command_parser
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.registry import LAYOUTS, load_listing
 from automix_transfer.data.settings import DataConfig
@@ -58,10 +58,8 @@ def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES)
     shards = [output / f"{split}-{number:06d}.tar" for number in range(len(starts))]
     progress = Progress(f"packing {split}")
     for shard, start, end in zip(shards, starts, [*starts[1:], len(sizes)], strict=True):
-        if not (
-            shard.is_file()
-            and shard.stat().st_size == _tar_bytes(sizes[start:end], listing.labels[start:end])
-        ):
+        wanted = _tar_bytes(sizes[start:end], listing.labels[start:end])
+        if not shard.is_file() or shard.stat().st_size != wanted:
             atomic_write(shard, partial(_write, listing=listing, start=start, end=end))
         progress(end, len(sizes))
     odd = sorted(set(output.glob(f"{split}-*.tar")) - set(shards))
@@ -106,10 +104,8 @@ def _write(file: IO[bytes], listing: Listing, start: int, end: int) -> None:
             except OSError as error:
                 raise UserError(f"image {path} could not be read ({error.strerror}); restore it") from error
             key = f"{index:08d}"  # no dots and no folders: a key ends at its first dot
-            for name, data in (
-                (f"{key}{path.suffix.lower()}", content),
-                (f"{key}.cls", b"%d" % listing.labels[index]),
-            ):
+            files = {f"{key}{path.suffix.lower()}": content, f"{key}.cls": b"%d" % listing.labels[index]}
+            for name, data in files.items():
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
@@ -120,40 +116,23 @@ def _tar_bytes(sizes: Sequence[int], labels: Sequence[int]) -> int:
 
     Those are a header and whole blocks for each member, and two zero blocks, filled up to a record.
     """
-    blocks = (
-        sum(
-            2 + -(-size // BLOCK) + -(-len(str(label)) // BLOCK)
-            for size, label in zip(sizes, labels, strict=True)
-        )
-        + 2
-    )
+    contents = [*sizes, *(len(str(label)) for label in labels)]
+    blocks = sum(1 + -(-size // BLOCK) for size in contents) + 2
     return -(-blocks * BLOCK // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see ``--help``."""
-    parser = argparse.ArgumentParser(prog="automix-transfer data pack", description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--dataset",
-        required=True,
-        choices=[name for name in LAYOUTS if name != "shards"],
-        help="how ROOT is laid out",
-    )
-    parser.add_argument("--root", required=True, help="the folder that holds the data set")
-    parser.add_argument(
-        "--output",
-        required=True,
-        help="the folder for the shards; train with data.dataset=shards data.root=OUTPUT",
-    )
-    parser.add_argument(
-        "--split",
-        action="append",
-        default=[],
-        help="a split to pack, may be repeated (default: the usual ones)",
-    )
-    parser.add_argument(
-        "--megabytes", type=int, default=MEGABYTES, help="of images in a shard (default %(default)s)"
-    )
+    parser = command_parser("data pack", __doc__.split("\n\n")[0])
+    add = parser.add_argument
+    layouts = [name for name in LAYOUTS if name != "shards"]
+    add("--dataset", required=True, choices=layouts, help="how ROOT is laid out")
+    add("--root", required=True, help="the folder that holds the data set")
+    output = "the folder for the shards; train with data.dataset=shards data.root=OUTPUT"
+    add("--output", required=True, help=output)
+    splits = "a split to pack, may be repeated (default: the usual ones)"
+    add("--split", action="append", default=[], help=splits)
+    add("--megabytes", type=int, default=MEGABYTES, help="of images in a shard (default %(default)s)")
     options = parser.parse_args(arguments)
     if options.megabytes < 1:
         raise UserError(f"--megabytes {options.megabytes} must be at least 1")

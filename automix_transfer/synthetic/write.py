@@ -7,7 +7,6 @@ Each data set is written beside its place and renamed when it is complete; one t
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.command_line import command_parser
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.progress import Progress, to_stderr
 from automix_transfer.synthetic.released import LAYOUTS, Layout
@@ -27,6 +27,8 @@ from automix_transfer.synthetic.rendering import Job, Record, write_images
 VERSION = 5  # raise it whenever the rendered bytes change, so that older data is rendered anew
 MANIFEST = "synthetic.json"
 CHUNK = 32  # images a task of a worker
+EPILOG = """A data set that is already complete for this seed and scale is left as it is, so the command can
+be repeated at no cost. A folder that this program did not write is never touched."""
 POOL_FROM = 600  # fewer images than this are rendered sooner than worker processes start
 
 
@@ -180,14 +182,8 @@ def _locked(out: Path) -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see ``--help``."""
-    parser = argparse.ArgumentParser(
-        prog="automix-transfer data synthetic",
-        description="Render the embedded data: images in the native layouts of real data sets.",
-        epilog=(
-            "A data set that is already complete for this seed and scale is left as it is, so the command "
-            "can be repeated at no cost. A folder that this program did not write is never touched."
-        ),
-    )
+    what = "Render the embedded data: images in the native layouts of real data sets."
+    parser = command_parser("data synthetic", what, EPILOG)
     add = parser.add_argument
     add("--out", type=Path, default=Path("datasets"), help="for the five data sets (default: %(default)s)")
     add("--seed", type=int, default=0, help="same seed, same bytes (default: %(default)s)")

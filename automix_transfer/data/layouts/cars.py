@@ -37,16 +37,10 @@ def cars(root: Path, split: str) -> Listing:
     classes = [str(name) for name in names_of] if isinstance(names_of, list) else [str(names_of)]
     rows = read_matlab(table, "annotations", _RESTORE)
     wanted = ("fname", "class", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
-    if (
-        not isinstance(rows, list)
-        or not rows
-        or not all(isinstance(row, dict) and set(wanted) <= set(row) for row in rows)
-    ):
-        raise UserError(
-            f"{table}: 'annotations' has not the fields {', '.join(wanted)}"
-            + (" (the test annotations without labels?)" if split != "train" else "")
-            + f"; {_RESTORE}"
-        )
+    rows = rows if isinstance(rows, list) else []
+    if not rows or not all(isinstance(row, dict) and set(wanted) <= set(row) for row in rows):
+        test = " (the test annotations without labels?)" if split != "train" else ""
+        raise UserError(f"{table}: 'annotations' has not the fields {', '.join(wanted)}{test}; {_RESTORE}")
     problems, found = Problems(str(table)), _present(images)
     names: list[str] = []
     labels: list[int] = []
@@ -55,11 +49,8 @@ def cars(root: Path, split: str) -> Listing:
         name, label, *corners = (row[field] for field in wanted)
         numbers = [whole for value in (label, *corners) if (whole := as_whole(value)) is not None]
         if len(numbers) < 5 or not 1 <= numbers[0] <= len(classes):
-            problems.add(
-                f"annotation {number}",
-                f"class and box are {shown([str(v) for v in (label, *corners)])}; "
-                f"expected a class of 1 to {len(classes)} and four pixels",
-            )
+            given, range_ = shown([str(v) for v in (label, *corners)]), f"a class of 1 to {len(classes)}"
+            problems.add(f"annotation {number}", f"is {given}; expected {range_} and four pixels")
         elif not isinstance(name, str) or not is_plain_name(name) or name not in found:
             problems.add(f"annotation {number}", f"image {shown(str(name))} is not in {images}")
         else:

@@ -104,12 +104,9 @@ def _read(release: Release, root: Path, split: str) -> Listing:
 def _find(release: Release, root: Path) -> tuple[Path, bool] | None:
     """The folder that holds the batches, and whether they are the binary ones; None where there are none."""
     for folder in (root / release.python, root / release.binary, root):
-        for binary in (False, True):
-            if any(
-                (folder / (f"{name}.bin" if binary else name)).is_file()
-                for name in (release.test[0], release.train[0])
-            ):
-                return folder, binary
+        for end in ("", ".bin"):
+            if any((folder / f"{name}{end}").is_file() for name in (release.test[0], release.train[0])):
+                return folder, bool(end)
     return None
 
 
@@ -122,11 +119,8 @@ def _class_names(release: Release, folder: Path, binary: bool) -> list[str]:
             raise UserError(f"{file} with the names of the classes could not be read; {_RESTORE}") from error
     else:
         names = dict(_mapping(file)).get(release.names_key)
-    if (
-        not isinstance(names, list)
-        or len(names) != release.classes
-        or not all(isinstance(name, str) for name in names)
-    ):
+    good = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not good or len(names) != release.classes:
         raise UserError(f"{file} does not hold the names of {release.classes} classes; {_RESTORE}")
     return names
 
@@ -135,12 +129,8 @@ def _python_part(release: Release, file: Path) -> tuple[NDArray[np.uint8], NDArr
     """Pixels (n, 3072) and labels (n,) of one pickled batch."""
     content = dict(_mapping(file))
     data, labels = content.get("data"), content.get(release.label_key)
-    if (
-        not isinstance(data, np.ndarray)
-        or data.dtype != np.uint8
-        or data.ndim != 2
-        or data.shape[1] != PIXELS
-    ):
+    shape = data.shape[1:] if isinstance(data, np.ndarray) and data.dtype == np.uint8 else None
+    if shape != (PIXELS,):
         raise UserError(f"{file} has no 'data' of uint8 (images, {PIXELS}); {_RESTORE}")
     if (
         not isinstance(labels, Sequence)
@@ -170,14 +160,11 @@ def _binary_part(release: Release, file: Path) -> tuple[NDArray[np.uint8], NDArr
         raise UserError(f"{file} could not be read ({error.strerror}); {_RESTORE}") from error
     row = release.label_bytes + PIXELS
     if not len(content) or len(content) % row:
-        raise UserError(
-            f"{file} has {len(content):,} bytes, no multiple of {row:,} for an image and its label; "
-            f"{_RESTORE}"
-        )
+        wanted = f"no multiple of {row:,} for an image and its label"
+        raise UserError(f"{file} has {len(content):,} bytes, {wanted}; {_RESTORE}")
     rows = content.reshape(-1, row)
     labels = rows[:, release.label_bytes - 1].astype(np.int64)
     if labels.max() >= release.classes:
-        raise UserError(
-            f"{file} has label {labels.max()}, but the classes are 0 to {release.classes - 1}; {_RESTORE}"
-        )
+        classes = f"the classes are 0 to {release.classes - 1}"
+        raise UserError(f"{file} has label {labels.max()}, but {classes}; {_RESTORE}")
     return rows[:, release.label_bytes :], labels

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from automix_transfer.data.cache import cache_file
 from automix_transfer.data.images import is_image_name
 from automix_transfer.data.layouts.folders import require_folder
-from automix_transfer.data.listing import Listing, Packed, Paths
+from automix_transfer.data.listing import Listing, Packed, Paths, read_table
 from automix_transfer.data.problems import Problems
 from automix_transfer.data.shards.tar import TarError, members
 from automix_transfer.errors import UserError
@@ -65,15 +66,13 @@ def shards(root: Path, split: str, reference: str = "train") -> Listing:
     require_folder(root, SHARD_LAYOUT)
     files = shard_files(root, split)
     index = _load(files, f"shards of {split} at {root}")
-    listed = root / CLASSES
-    if listed.is_file():
-        words = _class_names(listed)
+    listed: Path | str = root / CLASSES
+    if (root / CLASSES).is_file():
+        words = _class_names(root / CLASSES)
     else:
-        known = (
-            index
-            if split == reference or not _find(root, reference)
-            else _load(shard_files(root, reference), f"shards of {reference} at {root}")
-        )
+        listed, known = reference, index
+        if split != reference and (others := _find(root, reference)):
+            known = _load(others, f"shards of {reference} at {root}")
         if bool(known.words) != bool(index.words):
             raise UserError(
                 f"the shards of {split} and {reference} at {root} label their images in different ways "
@@ -81,20 +80,18 @@ def shards(root: Path, split: str, reference: str = "train") -> Listing:
             )
         words = known.words or [str(number) for number in range(int(known.labels.max()) + 1)]
     labels = index.labels
+    place = {word: position for position, word in enumerate(words)}
+    if unknown := sorted(set(index.words) - place.keys()):
+        raise UserError(
+            f"the shards of {split} at {root} have {len(unknown)} class folder(s) that are not among the "
+            f"classes of {listed}, e.g. '{unknown[0]}'; both must use the same names"
+        )
     if index.words:
-        unknown = sorted(set(index.words) - set(words))
-        if unknown:
-            raise UserError(
-                f"the shards of {split} at {root} have {len(unknown)} class folder(s) that are not among the "
-                f"classes of {listed if listed.is_file() else reference}, e.g. '{unknown[0]}'; both must use "
-                "the same names"
-            )
-        labels = np.asarray([words.index(word) for word in index.words], dtype=np.int64)[labels]
+        labels = np.asarray([place[word] for word in index.words], dtype=np.int64)[labels]
     elif labels.max() >= len(words):
         raise UserError(
             f"the shards of {split} at {root} have label {labels.max()}, but there are {len(words)} classes "
-            f"({listed if listed.is_file() else f'from {reference}'}); correct the labels or the list of "
-            "classes"
+            f"(from {listed}); correct the labels or the list of classes"
         )
     paths = (
         f"{files[number]}/{name}"
@@ -113,13 +110,10 @@ def shard_files(root: Path, split: str) -> list[Path]:
     if not found:
         packed = sorted(path.name for path in root.glob("*.tar.*"))
         have = ", ".join(sorted(path.name for path in root.glob("*.tar"))[:4]) or "no tar files at all"
+        remedy = "name another with data.train_split or data.val_split"
         raise UserError(
             f"data root {root} has no shards of split '{split}' (it has: {have}); expected {SHARD_LAYOUT}; "
-            + (
-                f"{packed[0]} is compressed: unpack it to .tar"
-                if packed
-                else "name another with data.train_split or data.val_split"
-            )
+            + (f"{packed[0]} is compressed: unpack it to .tar" if packed else remedy)
         )
     return found
 
@@ -131,17 +125,9 @@ def _find(root: Path, split: str) -> list[Path]:
 
 
 def _class_names(path: Path) -> list[str]:
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} could not be read as UTF-8 text ({getattr(error, 'strerror', None) or 'other bytes'})"
-        ) from error
-    if not names or len(set(names)) < len(names):
-        raise UserError(
-            f"{path} must name each class once, one a line; it has {len(names)} lines, {len(set(names))} of "
-            "them different"
-        )
+    problems = Problems(str(path.parent))
+    names = list(read_table(path, problems, "<class>", rest=True))
+    problems.raise_if_any("name each class once, one a line")
     return names
 
 
@@ -160,22 +146,13 @@ def _load(files: Sequence[Path], what: str) -> _Index:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or damaged
     index = _build(files, what)
-    names_, words_ = (
-        "\0".join(text).encode("utf-8", errors="surrogateescape") for text in (index.names, index.words)
-    )
-    try:
-        atomic_write(
-            memory,
-            lambda file: np.savez(
-                file,
-                names=np.frombuffer(names_, np.uint8),
-                words=np.frombuffer(words_, np.uint8),
-                spans=index.spans,
-                labels=index.labels,
-            ),
-        )
-    except UserError:
-        pass  # a cache that cannot be written costs time only
+    texts = {
+        key: "\0".join(getattr(index, key)).encode("utf-8", "surrogateescape") for key in ("names", "words")
+    }
+    arrays = {key: np.frombuffer(text, np.uint8) for key, text in texts.items()}
+    arrays |= {"spans": index.spans, "labels": index.labels}
+    with suppress(UserError):  # a cache that cannot be written costs time only
+        atomic_write(memory, lambda file: np.savez(file, **arrays))
     return index
 
 
@@ -216,18 +193,15 @@ def _images(file: Path, problems: Problems) -> list[tuple[str, int, int, int | s
             elif name.endswith(".cls"):
                 numbers[name.removesuffix(".cls")] = offset, size
         labels = _numbers(file, numbers, problems)
-    except TarError as error:
-        problems.add(file, str(error))
-        return []
-    except OSError as error:
-        problems.add(file, f"could not be read ({error.strerror})")
+    except (TarError, OSError) as error:
+        problems.add(
+            file, str(error) if isinstance(error, TarError) else f"could not be read ({error.strerror})"
+        )
         return []
     for name in links:
         if is_image_name(PurePosixPath(name).name) or name.endswith(".cls"):
-            problems.add(
-                file,
-                f"'{name}' is a link without bytes; pack files (GNU tar: --dereference --hard-dereference)",
-            )
+            remedy = "pack files (GNU tar: --dereference --hard-dereference)"
+            problems.add(file, f"'{name}' is a link without bytes; {remedy}")
     found: list[tuple[str, int, int, int | str]] = []
     seen: dict[str, str] = {}
     for name, offset, size in images:
@@ -238,9 +212,8 @@ def _images(file: Path, problems: Problems) -> list[tuple[str, int, int, int | s
             elif key in labels:
                 found.append((name, offset, size, labels[key]))
         elif numbers or "/" not in name:
-            problems.add(
-                file, f"image '{name}' has no label ({PurePosixPath(key).name}.cls, or a class folder)"
-            )
+            wanted = f"{PurePosixPath(key).name}.cls, or a class folder"
+            problems.add(file, f"image '{name}' has no label ({wanted})")
         else:
             found.append((name, offset, size, name.split("/", 1)[0]))
     return found
