@@ -124,14 +124,8 @@ def text(report: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="automix-transfer doctor", description=__doc__)
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a folder of data sets, may be repeated",
-    )
+    roots = "a folder of data sets, may be repeated"
+    parser.add_argument("--data-root", type=Path, action="append", default=[], metavar="DIR", help=roots)
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the report as JSON, too")
     options = parser.parse_args(arguments)
     report = examine(options.data_root)

@@ -40,17 +40,11 @@ def run_script(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_USER_ERROR
     except OSError as error:
-        names = [
-            os.fsdecode(name)
-            for name in (error.filename, error.filename2)
-            if isinstance(name, str | bytes | os.PathLike)
-        ]
+        files = [error.filename, error.filename2]
+        names = [os.fsdecode(name) for name in files if isinstance(name, str | bytes | os.PathLike)]
         if not names or not error.strerror:  # an HTTPError's file is its address, and it has no `strerror`
             raise
-        print(
-            f"error: {' -> '.join(names)} cannot be used ({error.strerror}); correct the path or its "
-            "permissions, or choose another one",
-            file=sys.stderr,
-        )
+        remedy = "correct the path or its permissions, or choose another one"
+        print(f"error: {' -> '.join(names)} cannot be used ({error.strerror}); {remedy}", file=sys.stderr)
         code = EXIT_USER_ERROR
     sys.exit(code or 0)

@@ -156,16 +156,12 @@ def feature_layer(encoder: nn.Module, layer: int | str) -> str:
     if not stages and hasattr(encoder, "layer4"):  # torchvision's ResNets
         stages = ["layer1", "layer2", "layer3", "layer4"]
     if not stages:
-        inside = [
-            name
-            for name, module in encoder.named_modules()
-            if name.count(".") == 1 and any(True for _ in module.parameters())
-        ]
-        some = f"; it has {', '.join(inside[:: -(-len(inside) // 12)])}" if inside else ""
+        trained = (name.split(".") for name, _ in encoder.named_parameters())
+        inside = list(dict.fromkeys(".".join(parts[:2]) for parts in trained if len(parts) > 2))
+        example = (inside or ["features"])[len(inside) * 2 // 3]
         raise UserError(
             f"the stages of {type(encoder).__name__} are not known, so it has no layer {number}; name a "
-            "submodule that gives a feature map instead, e.g. "
-            f"feature_layer={(inside or ['features'])[len(inside) * 2 // 3]}{some}"
+            f"submodule that gives a feature map instead, e.g. feature_layer={example}"
         )
     if not 1 <= number <= len(stages):
         raise UserError(
@@ -217,10 +213,8 @@ def _torchvision_model(name: str, num_classes: int, **options: Any) -> nn.Module
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3) or ["resnet50"]
-        raise UserError(
-            f"encoder 'torchvision/{name}' is unknown; did you mean "
-            f"{', '.join(f'torchvision/{n}' for n in close)}?"
-        )
+        hint = ", ".join(f"torchvision/{other}" for other in close)
+        raise UserError(f"encoder 'torchvision/{name}' is unknown; did you mean {hint}?")
     if num_classes < 1:
         raise UserError(
             f"encoder 'torchvision/{name}' cannot be built without a classifier; "

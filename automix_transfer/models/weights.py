@@ -58,14 +58,12 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep", na
         target = {key: value for key, value in target.items() if not key.startswith(heads)}
         if left:
             notes.append(f"classifier ({', '.join(left)}) left random")
-    counters = [key for key in target if key.endswith("num_batches_tracked")]
+    counters = {key for key in target if key.endswith("num_batches_tracked")}
     # Files of torch before 0.4.1 have none; inference does not use them.
     if counters and not any(key.endswith("num_batches_tracked") for key in source):
         target = {key: value for key, value in target.items() if key not in counters}
         total -= len(counters)
-        notes.append(
-            f"{len(counters)} BN step counters (num_batches_tracked) are not in the file and stay as they are"
-        )
+        notes.append(f"{len(counters)} BN step counters (num_batches_tracked) are not in the file")
     name = name or (weights.info.name if weights.info else type(encoder).__name__)
     _check(name, weights, source, target, heads)
     others = {source[key].dtype for key, value in target.items() if value.dtype != source[key].dtype}
@@ -109,13 +107,10 @@ def load_file(
     report = load_into(encoder, weights, classifier, name)
     theirs = info.class_names if info is not None and classifier == "keep" else ()
     if theirs and classes and tuple(theirs) != tuple(classes):
-        at, pair = next(
-            (i, pair)
-            for i, pair in enumerate(zip_longest(theirs, classes, fillvalue="none"))
-            if pair[0] != pair[1]
-        )
+        pairs = enumerate(zip_longest(theirs, classes, fillvalue="none"))
+        at, own, ours = next((at, own, ours) for at, (own, ours) in pairs if own != ours)
         raise UserError(
-            f"class {at} of {weights.source} is '{pair[0]}', but that of the data is '{pair[1]}'; give data "
+            f"class {at} of {weights.source} is '{own}', but that of the data is '{ours}'; give data "
             "whose classes have the same names and order, or encoder.classifier=new"
         )
     return report
@@ -143,10 +138,6 @@ def rebuild(
 ) -> tuple[nn.Module, EncoderInfo, LoadReport]:
     """`load_encoder` for weights already read; also gives the report of the load."""
     info = weights.info
-    if info is not None and name is not None and name != info.name:
-        raise UserError(
-            f"{weights.source} holds encoder '{info.name}', not '{name}'; correct the name or leave it out"
-        )
     if info is None:
         if name is None:
             raise UserError(
@@ -154,6 +145,10 @@ def rebuild(
                 "timm model name)"
             )
         info = plain_info(name, *_guess_head_and_stem(weights, name))
+    elif name not in (None, info.name):
+        raise UserError(
+            f"{weights.source} holds encoder '{info.name}', not '{name}'; correct the name or leave it out"
+        )
     if num_classes is not None and num_classes != info.num_classes:
         held = f"a classifier of {info.num_classes} classes" if info.num_classes else "no classifier"
         raise UserError(
@@ -186,20 +181,19 @@ def _check(
             f"{weights.source} does not fit encoder '{name}': {len(shared) - len(shapes)} of {len(target)} "
             f"keys match, {counts}; {_remedy(missing, unexpected, shapes, source, heads)}"
         )
-    wrong = [
-        key
-        for key in shared
-        if source[key].is_floating_point() != target[key].is_floating_point()
-        or source[key].is_complex()
-        or source[key].layout != torch.strided
-        or source[key].is_meta
-    ]
+    wrong, broken = [], []
+    for key in shared:
+        value = source[key]
+        odd = value.is_complex() or value.layout != torch.strided or value.is_meta
+        if odd or value.is_floating_point() != target[key].is_floating_point():
+            wrong.append(key)
+        elif not torch.isfinite(value).all():
+            broken.append(key)
     if wrong:
         raise UserError(
             f"{weights.source}: {len(wrong)} tensors are of a type that no weight has ({few(wrong)}); "
             "save the plain float state_dict"
         )
-    broken = [key for key in shared if not torch.isfinite(source[key]).all()]
     if broken:
         raise UserError(
             f"{weights.source}: {len(broken)} tensors hold NaN or infinite values ({few(broken)}); "
@@ -216,6 +210,7 @@ def _remedy(
 ) -> str:
     """What to do about keys that do not fit, by what they have in common."""
     body = [key for key in (*missing, *unexpected, *shapes) if not key.startswith(heads)]
+    wrapped = next((prefix for prefix in PREFIXES for key in unexpected if key.startswith(prefix)), None)
     if not body:
         return (
             "only the classifier differs: start a new one (encoder.classifier=new; in Python "
@@ -225,21 +220,11 @@ def _remedy(
         other = "cifar" if source["conv1.weight"].shape[2:] == (3, 3) else "imagenet"
         return f"only the stem differs: give encoder.stem={other} (in Python stem='{other}')"
     if all("pos_embed" in key or "relative_position" in key for key in body):
-        return (
-            "only its positions differ, so it was trained on images of another size: give that size "
-            "(data.image_size)"
-        )
-    wrapped = next((prefix for prefix in PREFIXES for key in unexpected if key.startswith(prefix)), None)
+        return "only its positions differ: give the size of the images that it is for (data.image_size)"
     if wrapped:
-        count = sum(key.startswith(wrapped) for key in source)
-        return (
-            f"{count} of its {len(source)} keys start with '{wrapped}', not all, so the prefix was kept: "
-            "save the network's own state_dict"
-        )
-    return (
-        "the file is of another architecture: name the encoder it was made with (--encoder NAME, or "
-        "encoder.name)"
-    )
+        count = f"{sum(key.startswith(wrapped) for key in source)} of its {len(source)} keys"
+        return f"{count} start with '{wrapped}', so it was kept: save the network's own state_dict"
+    return "it is of another architecture: name its own (--encoder NAME, or encoder.name)"
 
 
 def _guess_head_and_stem(weights: Weights, name: str) -> tuple[int, str]:
@@ -251,11 +236,6 @@ def _guess_head_and_stem(weights: Weights, name: str) -> tuple[int, str]:
         for key, value in weights.state_dict.items()
         if key.startswith(heads) and key.endswith(".weight") and value.ndim >= 2
     ]
-    conv, released = weights.state_dict.get("conv1.weight"), encoder.state_dict().get("conv1.weight")
-    small = (
-        conv is not None
-        and released is not None
-        and conv.shape[2:] == (3, 3)
-        and released.shape[2:] == (7, 7)
-    )
+    stems = (state.get("conv1.weight") for state in (weights.state_dict, encoder.state_dict()))
+    small = [tuple(stem.shape[2:]) for stem in stems if stem is not None] == [(3, 3), (7, 7)]
     return (matrices[-1].shape[0] if matrices else 0), "cifar" if small else "imagenet"

@@ -26,6 +26,7 @@ METADATA_KEY = "automix_transfer"
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 WRAPPERS = ("state_dict", "model")
 STATE_DICT_WANTED = "give a checkpoint or the file of a torch.save(model.state_dict())"
+DAMAGED = "the file is damaged, take another one"
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,12 @@ def read_weights(path: str | Path, which: str | None = None) -> Weights:
     content = load_torch(path)
     if isinstance(content, Mapping) and isinstance(content.get("format"), str):
         return _read_checkpoint(path, content, which)
-    wrapper = next(
-        (key for key in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)),
-        None,
-    )
-    state = _tensors(
-        path, content[wrapper] if wrapper else content, f"'{wrapper}'" if wrapper else "its top level"
-    )
-    _refuse_other(path, which, None)
-    state, notes = _strip_uniform_prefixes(state)
-    return Weights(state, None, str(path), None, "state_dict", notes=notes)
+    where = "its top level"
+    for wrapper in WRAPPERS if isinstance(content, Mapping) else ():
+        if isinstance(content.get(wrapper), Mapping):
+            content, where = content[wrapper], f"'{wrapper}'"
+            break
+    return _plain(path, _tensors(path, content, where), which, "state_dict")
 
 
 def read_method_part(path: str | Path, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -128,19 +125,15 @@ def _read_safetensors(path: Path, which: str | None) -> Weights:
         ) from error
     state = _tensors(path, state, "it")
     if METADATA_KEY not in metadata:
-        _refuse_other(path, which, None)
-        state, notes = _strip_uniform_prefixes(state)
-        return Weights(state, None, str(path), None, "safetensors", notes=notes)
+        return _plain(path, state, which, "safetensors")
     try:
         about = json.loads(metadata[METADATA_KEY])
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(
-            f"{path}: its metadata field '{METADATA_KEY}' is not JSON; export the checkpoint again"
-        ) from error
+    except (json.JSONDecodeError, RecursionError):
+        about = None
     if not isinstance(about, dict) or about.get("format") != CHECKPOINT_FORMAT:
         raise UserError(
-            f"{path}: its metadata field '{METADATA_KEY}' is not of format {CHECKPOINT_FORMAT}; export the "
-            "checkpoint again"
+            f"{path}: its metadata field '{METADATA_KEY}' is not JSON of format {CHECKPOINT_FORMAT}; export "
+            "the checkpoint again"
         )
     held = about.get("which") if isinstance(about.get("which"), str) else None
     _refuse_other(path, which, held)
@@ -154,15 +147,9 @@ def _read_checkpoint(path: Path, content: Mapping[str, Any], which: str | None) 
             "use the version of automix_transfer that wrote it"
         )
     encoders = content.get("encoders")
-    if (
-        not isinstance(encoders, Mapping)
-        or not encoders
-        or not all(isinstance(item, str) for pair in encoders.items() for item in pair)
-    ):
-        raise UserError(
-            f"{path}: field 'encoders' must map encoder names to key prefixes; the checkpoint is damaged, "
-            "take another one"
-        )
+    pairs = encoders.items() if isinstance(encoders, Mapping) else ()
+    if not pairs or not all(isinstance(item, str) for pair in pairs for item in pair):
+        raise UserError(f"{path}: field 'encoders' must map encoder names to key prefixes; {DAMAGED}")
     chosen = which if which is not None else next(iter(encoders))
     if chosen not in encoders:
         raise UserError(f"{path} holds no encoder '{which}'; choose one of {', '.join(encoders)}")
@@ -170,46 +157,41 @@ def _read_checkpoint(path: Path, content: Mapping[str, Any], which: str | None) 
     model = _tensors(path, content.get("model"), "field 'model'")
     state = {key.removeprefix(prefix): value for key, value in model.items() if key.startswith(prefix)}
     if not state:
-        raise UserError(
-            f"{path}: no key of field 'model' starts with '{prefix}', the prefix of encoder '{chosen}'; "
-            "the checkpoint is damaged, take another one"
-        )
+        wanted = f"starts with '{prefix}', the prefix of encoder '{chosen}'"
+        raise UserError(f"{path}: no key of field 'model' {wanted}; {DAMAGED}")
     notes = (f"encoder {chosen} of {', '.join(encoders)}",) if len(encoders) > 1 else ()
-    return Weights(
-        state, _info(path, content.get("encoder")), str(path), chosen, "checkpoint", _step(content), notes
-    )
+    info = _info(path, content.get("encoder"))
+    return Weights(state, info, str(path), chosen, "checkpoint", _step(content), notes)
 
 
 def _refuse_other(path: Path, which: str | None, held: str | None) -> None:
     """A file with one encoder cannot give another one."""
     if which is not None and which != held:
-        raise UserError(
-            f"{path} holds "
-            + (f"encoder '{held}'" if held else "one unnamed encoder")
-            + f", not a choice with '{which}'; leave the choice out, or give the training checkpoint"
-        )
+        holds = f"encoder '{held}'" if held else "one unnamed encoder"
+        remedy = "leave the choice out, or give the training checkpoint"
+        raise UserError(f"{path} holds {holds}, not a choice with '{which}'; {remedy}")
 
 
 def _tensors(path: Path, value: Any, where: str) -> dict[str, Tensor]:
-    if not isinstance(value, Mapping) or not value:
-        raise UserError(f"{path}: {where} is not a state dict (names to tensors); {STATE_DICT_WANTED}")
-    wrong = next(
-        (key for key, item in value.items() if not isinstance(key, str) or not isinstance(item, Tensor)), None
-    )
-    if wrong is not None:
+    pairs = value.items() if isinstance(value, Mapping) else ()
+    wrong = [str(key) for key, item in pairs if not isinstance(key, str) or not isinstance(item, Tensor)]
+    if wrong or not pairs:
+        example = f", e.g. '{wrong[0][:60]}'" if wrong else ""
         raise UserError(
-            f"{path}: {where} is not a state dict: '{str(wrong)[:60]}' is no tensor with a name; "
-            f"{STATE_DICT_WANTED}"
+            f"{path}: {where} is not a state dict (names to tensors){example}; {STATE_DICT_WANTED}"
         )
     return dict(value)
 
 
-def _strip_uniform_prefixes(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _plain(path: Path, state: dict[str, Tensor], which: str | None, kind: str) -> Weights:
+    """Weights of others, without a prefix that all keys have."""
+    _refuse_other(path, which, None)
     stripped = ""
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) and key != p for key in state)), ""):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
         stripped += prefix
-    return state, (f"prefix '{stripped}' stripped from all {len(state)} keys",) if stripped else ()
+    notes = (f"prefix '{stripped}' stripped from all {len(state)} keys",) if stripped else ()
+    return Weights(state, None, str(path), None, kind, notes=notes)
 
 
 def _info(path: Path, value: Any) -> EncoderInfo:
@@ -229,10 +211,8 @@ def _info(path: Path, value: Any) -> EncoderInfo:
     except (AttributeError, TypeError):  # no mapping, or a field that is unknown or missing
         good = False
     if not good:
-        raise UserError(
-            f"{path}: field 'encoder' does not describe an encoder "
-            f"({', '.join(f.name for f in fields(EncoderInfo))}); the file is damaged, take another one"
-        )
+        names = ", ".join(field.name for field in fields(EncoderInfo))
+        raise UserError(f"{path}: field 'encoder' does not describe an encoder ({names}); {DAMAGED}")
     return info
 
 

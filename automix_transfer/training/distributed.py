@@ -50,10 +50,8 @@ def start(device: str = "auto") -> World:
     Raises:
         UserError: the device does not exist.
     """
-    size, rank, local = (
-        int(os.environ.get(key, default))
-        for key, default in (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
-    )
+    places = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0}
+    size, rank, local = (int(os.environ.get(key, default)) for key, default in places.items())
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

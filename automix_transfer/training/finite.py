@@ -74,12 +74,8 @@ class LossWatch:
         write_json(report, {"step": step, "what": what, "indices": indices, "images": paths})
         last = self.folder / LAST
         good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        more = (
-            f" and {len(paths) - SHOWN} more, all listed in {report}"
-            if len(paths) > SHOWN
-            else f", listed in {report}"
-        )
+        more = f" and {len(paths) - SHOWN} more, all" if len(paths) > SHOWN else ","
         return UserError(
-            f"{what}; its batch: {', '.join(paths[:SHOWN])}{more}; {good}. "
+            f"{what}; its batch: {', '.join(paths[:SHOWN])}{more} listed in {report}; {good}. "
             "Lower optimizer.lr, set train.clip_norm, or use train.precision=bf16 in place of fp16"
         )

@@ -37,9 +37,8 @@ def remedies(experiment: Experiment, world: World) -> Iterator[None]:
             f"{command_line(resume=True)}"
         ) from error
     except ValueError as error:
-        if "more than 1 value per channel" not in str(
-            error
-        ):  # torch's BatchNorm has no type of its own for it
+        # torch's BatchNorm has no type of its own for it
+        if "more than 1 value per channel" not in str(error):
             raise
         raise UserError(
             f"BatchNorm cannot work with {images} image a pass (train.batch_size={train.batch_size} over "

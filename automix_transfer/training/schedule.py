@@ -42,11 +42,8 @@ class LearningRates:
         self.schedules = []
         for group in optimizer.param_groups:
             scale, end = group["lr_scale"], group["lr_end"]
-            self.schedules.append(
-                build_schedule(
-                    config, epochs, lr * scale, config.final_lr * scale if end is None else end * scale * lr
-                )
-            )
+            final = config.final_lr * scale if end is None else end * scale * lr
+            self.schedules.append(build_schedule(config, epochs, lr * scale, final))
 
     def set(self, progress: float) -> float:
         """Set the rates for the step that starts at ``progress`` in [0, 1); returns the first group's."""

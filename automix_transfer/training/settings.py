@@ -159,53 +159,44 @@ def check(experiment: Experiment) -> None:
     train, optimizer, schedule = experiment.train, experiment.optimizer, experiment.schedule
     for section in ("encoder", "optimizer", "schedule", "train"):
         check_fields(getattr(experiment, section), f"{section}.")
-    if not 0 <= experiment.ema.decay < 1:
-        raise UserError(
-            f"config key 'ema.decay' is {experiment.ema.decay}; it must be at least 0 and less than 1"
-        )
-    if train.overfit_batches and experiment.data.mixed:
-        raise UserError(
-            "train.overfit_batches takes real images only; leave data.mixed empty and choose "
-            "method.name=vanilla for it"
-        )
-    if schedule.warmup_epochs > 0 and schedule.warmup_lr > optimizer.lr:
-        raise UserError(
-            f"config key 'schedule.warmup_lr' is {schedule.warmup_lr:g}, but the warm-up rises from it to "
-            f"optimizer.lr={optimizer.lr:g}; lower it, or set schedule.warmup_epochs=0"
-        )
-    if schedule.warmup_epochs >= train.epochs and schedule.warmup_epochs > 0:
-        raise UserError(
-            f"config key 'schedule.warmup_epochs' is {schedule.warmup_epochs}; "
-            f"it must be less than train.epochs={train.epochs}"
-        )
+    decay, warmup = experiment.ema.decay, schedule.warmup_epochs
+    refusals = {
+        f"config key 'ema.decay' is {decay}; it must be at least 0 and less than 1": not 0 <= decay < 1,
+        "train.overfit_batches takes real images only; leave data.mixed empty and choose method.name=vanilla "
+        "for it": train.overfit_batches and experiment.data.mixed,
+        f"config key 'schedule.warmup_lr' is {schedule.warmup_lr:g}, but the warm-up rises from it to "
+        f"optimizer.lr={optimizer.lr:g}; lower it, or set schedule.warmup_epochs=0": warmup > 0
+        and schedule.warmup_lr > optimizer.lr,
+        f"config key 'schedule.warmup_epochs' is {warmup}; it must be less than "
+        f"train.epochs={train.epochs}": warmup >= train.epochs and warmup > 0,
+    }
+    for sentence, refused in refusals.items():
+        if refused:
+            raise UserError(sentence)
 
 
 def check_method(experiment: Experiment, method: Method) -> None:
     """Settings of the run that ``method`` does not go with; raises `UserError` naming the key."""
     train, mixed, name = experiment.train, experiment.data.mixed, experiment.method["name"]
-    if train.compile and method.reads_layers:
-        raise UserError(
-            f"train.compile=true does not go with method.name={name}, which works on features inside the "
-            "network; set train.compile=false, or choose a method that mixes images, e.g. mixup_cutmix or "
-            "puzzlemix"
-        )
-    for key, even in method.uneven_passes.items() if train.sync_batchnorm else ():
-        raise UserError(
+    offline, chosen = METHODS[name].offline, f"method.name={name}"
+    refusals = {
+        f"train.compile=true does not go with {chosen}, which works on features inside the network; set "
+        "train.compile=false, or choose a method that mixes images, e.g. mixup_cutmix or puzzlemix": (
+            train.compile and method.reads_layers
+        ),
+        f"{chosen} does not take the soft labels of data.mixed={mixed}; use method.name=supermix, or leave "
+        "data.mixed empty": mixed and not offline,
+        f"{chosen} trains on images that were mixed before; write them with automix-transfer supermix and "
+        "give data.mixed=FOLDER, or choose a method that mixes while training": offline and not mixed,
+    }
+    for key, even in method.uneven_passes.items():
+        refusals[
             "train.sync_batchnorm=true needs the same passes in all processes, but "
-            f"method.{key}={experiment.method[key]:g} draws them in each; set method.{key}={even:g}, or "
-            "train.sync_batchnorm=false"
-        )
-    if mixed and not METHODS[name].offline:
-        raise UserError(
-            f"method.name={name} does not take the soft labels of data.mixed={mixed}; use "
-            "method.name=supermix, or leave data.mixed empty"
-        )
-    if METHODS[name].offline and not mixed:
-        raise UserError(
-            f"method.name={name} trains on images that were mixed before; write them with "
-            "automix-transfer supermix and give data.mixed=FOLDER, or choose a method that mixes while "
-            "training, e.g. puzzlemix"
-        )
+            f"method.{key}={experiment.method[key]:g} draws them in each; set method.{key}={even:g}"
+        ] = train.sync_batchnorm
+    for sentence, refused in refusals.items():
+        if refused:
+            raise UserError(sentence)
 
 
 def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -157,10 +157,8 @@ def build_run(experiment: Experiment, world: World, checkpoint: Checkpoint | Non
     )
     eval_batches = eval_loader(eval_set, train.eval_batch_size or size, rank, processes, data.workers)
     if train_batches.batches_per_epoch < train.accumulate:
-        raise UserError(
-            f"the training split has {len(train_set):,} images, fewer than "
-            f"train.batch_size={train.batch_size}; lower it"
-        )
+        given = f"train.batch_size={train.batch_size}"
+        raise UserError(f"the training split has {len(train_set):,} images, fewer than {given}; lower it")
 
     choose_kernels(train.deterministic)
     reseed_globals(seed, "initial weights")
@@ -226,16 +224,13 @@ def build_model(
         UserError: a setting that the encoder, its weights or the method do not go with.
     """
     config, data = experiment.encoder, experiment.data
-    images = {"image_size": data.image_size, "mean": data.mean, "std": data.std, "class_names": classes}
-    info = EncoderInfo.from_dict(
-        {"name": config.name, "num_classes": len(classes), "stem": config.stem, **images}
-    )
+    names = {"name": config.name, "num_classes": len(classes), "stem": config.stem, "class_names": classes}
+    images = {"image_size": data.image_size, "mean": data.mean, "std": data.std}
+    info = EncoderInfo.from_dict({**names, **images})
     encoder = build_encoder(experiment, info)
     if config.weights and load_weights:
-        which = config.which or None
-        report = load_file(
-            encoder, config.weights, config.name, config.stem, which, config.classifier, classes
-        )
+        choice = config.which or None, config.classifier
+        report = load_file(encoder, config.weights, config.name, config.stem, *choice, classes)
         say(f"weights from {config.weights}: {report}")
     options = {key: value for key, value in experiment.method.items() if key != "name"}
     method = build_method(experiment.method["name"], encoder, options)

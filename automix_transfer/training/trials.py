@@ -43,15 +43,12 @@ def run_trials(
     """
     if count < 1:
         raise UserError(f"--trials {count} must be at least 1")
-    trials = [
-        replace(
-            experiment, seed=experiment.seed + number, output=str(Path(experiment.output) / f"trial_{number}")
-        )
-        for number in range(count)
-    ]
-    if not resume:
-        for trial in trials:
-            refuse_overwriting(Path(trial.output))
+    trials = []
+    for number in range(count):
+        folder = Path(experiment.output) / f"trial_{number}"
+        if not resume:
+            refuse_overwriting(folder)
+        trials.append(replace(experiment, seed=experiment.seed + number, output=str(folder)))
     world = distributed.start(experiment.train.device)
     try:
         if dry_run:
@@ -61,10 +58,8 @@ def run_trials(
             for number, trial in enumerate(trials):
                 # while the trial before was writing its last file
                 if asked := distributed.agree(stop.number, world):
-                    raise Interrupted(
-                        asked,
-                        f"stopped after {number} of {count} trials; go on with: {command_line(resume=True)}",
-                    )
+                    how = f"go on with: {command_line(resume=True)}"
+                    raise Interrupted(asked, f"stopped after {number} of {count} trials; {how}")
                 world.say(f"trial {number + 1} of {count}: seed {trial.seed}, {trial.output}")
                 found.append(train(trial, resume, world=world, recipe=recipe))
                 summary = summarize(found, [trial.seed for trial in trials], count)
@@ -82,7 +77,6 @@ def summarize(metrics: Sequence[dict[str, Any]], seeds: Sequence[int], wanted: i
     Every encoder's last accuracy (``top1_k_last``, ...) is summarized where there are several.
     """
     names = [name for name in (*FIGURES, *of_each_encoder(metrics[0]).values()) if name in metrics[0]]
-    figures = {name: [row[name] for row in metrics] for name in names}
     return {
         "trials": len(metrics),
         "wanted": wanted,
@@ -90,15 +84,13 @@ def summarize(metrics: Sequence[dict[str, Any]], seeds: Sequence[int], wanted: i
         "rule": RULE,
         "median_epochs": metrics[0].get("median_epochs"),
         "epochs": metrics[0]["epochs"],
-        **{
-            name: {
-                "mean": statistics.fmean(values),
-                "std": statistics.stdev(values) if len(values) > 1 else None,
-                "values": values,
-            }
-            for name, values in figures.items()
-        },
+        **{name: _spread([row[name] for row in metrics]) for name in names},
     }
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": std, "values": values}
 
 
 def message(summary: dict[str, Any]) -> str:

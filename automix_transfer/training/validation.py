@@ -35,10 +35,7 @@ def evaluate(
         for images, labels, _ in islice(loader, max_batches):
             if stop():
                 break
-            images, labels = (
-                images.to(world.device, non_blocking=True),
-                labels.to(world.device, non_blocking=True),
-            )
+            images, labels = (part.to(world.device, non_blocking=True) for part in (images, labels))
             logits_NK = encoder(images).float()
             ranked_N5 = logits_NK.topk(min(5, logits_NK.shape[1]), dim=1).indices
             hits_N5 = ranked_N5 == labels[:, None]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
@@ -74,10 +74,8 @@ def encoder_prefixes(method: Method) -> dict[str, str]:
 def split_state(method: Method) -> dict[str, Any]:
     """The method's state as ``model`` (tensors, for any reader of weights) and ``model_extra`` (the rest)."""
     state = method.state_dict()
-    return {
-        "model": {k: v for k, v in state.items() if isinstance(v, torch.Tensor)},
-        "model_extra": {k: v for k, v in state.items() if not isinstance(v, torch.Tensor)},
-    }
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    return {"model": tensors, "model_extra": {key: state[key] for key in state if key not in tensors}}
 
 
 def save(folder: Path, checkpoint: Checkpoint, names: Sequence[str] = (), trusted: bool = False) -> None:
@@ -95,9 +93,7 @@ def save(folder: Path, checkpoint: Checkpoint, names: Sequence[str] = (), truste
         save_torch(new, checkpoint.to_dict())
         read = load_torch(new)
         if read.get("step") != checkpoint.step or read.get("model", {}).keys() != checkpoint.model.keys():
-            raise UserError(
-                f"{new} does not read back as it was written; check the disk, {last} is untouched"
-            )
+            raise UserError(f"{new} does not read back as written; check the disk, {last} is untouched")
         if last.exists() and (trusted or loads(last)):
             _name(last, folder / PREVIOUS)
         os.replace(new, last)
@@ -163,9 +159,9 @@ def _name(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.part")
     temporary.unlink(missing_ok=True)
     try:
-        try:
+        with suppress(OSError):
             os.link(source, temporary)
-        except OSError:
+        if not temporary.exists():
             shutil.copyfile(source, temporary)
         os.replace(temporary, target)
     except OSError as error:

@@ -75,9 +75,8 @@ class Log:
             f"ETA {_clock((self.total - step) / max(rate, 1e-9))}",
         ]
         if self._progress is not None:
-            self._progress.update(
-                0, completed=step, description=f"epoch {epoch}/{epochs}  " + "  ".join(parts)
-            )
+            what = "  ".join([f"epoch {epoch}/{epochs}", *parts])
+            self._progress.update(0, completed=step, description=what)
         elif time.monotonic() - self._printed > 5:
             self._printed = time.monotonic()
             print(f"epoch {epoch}/{epochs}  step {step}/{self.total}  " + "  ".join(parts), flush=True)
@@ -89,11 +88,8 @@ class Log:
         self._append({"kind": "epoch", **row})
         write_text(self.folder / "log.csv", _csv(history))
         self._scalars("epoch", {k: v for k, v in row.items() if isinstance(v, float)}, row["step"])
-        metrics = "  ".join(
-            f"{key} {value:.2f}"
-            for key, value in row.items()
-            if key.startswith(("top1", "top5", "val_loss", "mask_"))
-        )
+        shown = [key for key in row if key.startswith(("top1", "top5", "val_loss", "mask_"))]
+        metrics = "  ".join(f"{key} {row[key]:.2f}" for key in shown)
         self.say(
             f"epoch {row['epoch']} done: loss {row['loss']:.3f}  {metrics}  "
             f"({row['images_per_s']:.0f} img/s, data {row['data_share']:.0%})"

@@ -35,16 +35,11 @@ def mixed_grid(
         partners = output.permutation[:count].to(images.device)
         rows.append(("image j", _pixels(images[partners], mean, std)))
     if output.mask is not None:
-        rows.append(
-            ("share of i", output.mask[:count].detach().float().cpu().expand(-1, 3, -1, -1).clamp(0, 1))
-        )
+        mask = output.mask[:count].detach().float().cpu()
+        rows.append(("share of i", mask.expand(-1, 3, -1, -1).clamp(0, 1)))
     if output.mixed is not None:
-        rows.append(
-            (
-                "mixed" if output.lam is None else f"mixed, lam = {output.lam:.2f}",
-                _pixels(output.mixed[:count], mean, std),
-            )
-        )
+        name = "mixed" if output.lam is None else f"mixed, lam = {output.lam:.2f}"
+        rows.append((name, _pixels(output.mixed[:count], mean, std)))
 
     scale = max(1, -(-CELL // images.shape[-1]))
     height, width = images.shape[-2] * scale, images.shape[-1] * scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -72,10 +73,8 @@ def final_metrics(run: Run) -> dict[str, Any]:
 
 def of_each_encoder(metrics: dict[str, Any]) -> dict[str, str]:
     """The final metrics' key of each encoder's accuracy, ``{"k": "top1_k_last", ...}``; {} of one."""
-    keys = (
-        key for key in metrics if key.startswith("top1_") and key.endswith("_last") and key != "top1_last"
-    )
-    return {key[len("top1_") : -len("_last")]: key for key in keys}
+    keys = (re.fullmatch("top1_(.+)_last", key) for key in metrics)
+    return {key[1]: key[0] for key in keys if key}
 
 
 def final_message(metrics: dict[str, Any]) -> str:
@@ -87,14 +86,10 @@ def final_message(metrics: dict[str, Any]) -> str:
         f"{metrics['top1_median']:.2f}, best {metrics['top1_best']:.2f} in epoch "
         f"{metrics['top1_best_epoch']}), {metrics['seconds']:.0f} s"
     )
-    ahead = {
-        name: metrics[key]
-        for name, key in of_each_encoder(metrics).items()
-        if metrics[key] > metrics["top1_last"] + AHEAD
-    }
-    for name, value in ahead.items():
-        text += (
-            f"\nencoder {name} is ahead of the one for inference: {value:.2f} against "
-            f"{metrics['top1_last']:.2f}; the moving average may still lag behind in a run this short"
-        )
+    for name, key in of_each_encoder(metrics).items():
+        if metrics[key] > metrics["top1_last"] + AHEAD:
+            text += (
+                f"\nencoder {name} is ahead of the one for inference: {metrics[key]:.2f} against "
+                f"{metrics['top1_last']:.2f}; the moving average may still lag behind in a run this short"
+            )
     return text
