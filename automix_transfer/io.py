@@ -133,20 +133,13 @@ def load_torch(path: str | Path) -> Any:
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
-            raise UserError(
-                f"{path} is a pickle that wants to run code when it is loaded, so it was refused; "
-                "save its state_dict as tensors only (torch.save(model.state_dict(), ...))"
-            ) from error
-        raise UserError(
-            f"{path} is damaged, or a pickle of something else than tensors, so it was refused; copy it "
-            "again from its source, or save its state_dict (torch.save(model.state_dict(), ...))"
-        ) from error
     # a damaged zip or pickle can raise nearly anything: EOFError, RuntimeError, KeyError, ...
     except Exception as error:
+        runs_code = isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error)
+        problem = "wants to run code when it is loaded" if runs_code else "is damaged or no file of tensors"
         raise UserError(
-            f"{path} is damaged, truncated or not a torch file; copy it again from its source"
+            f"{path} {problem}, so it was refused; copy it again from its source, or save its state_dict as "
+            "tensors only (torch.save(model.state_dict(), ...))"
         ) from error
 
 

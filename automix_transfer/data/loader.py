@@ -6,6 +6,7 @@ A batch is (images (N, 3, H, W) float32, labels (N,) int64, indices (N,) int64).
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -69,9 +70,7 @@ class ImageLoader(DataLoader):
         except UserError as error:
             raise UserError(_without_traceback(str(error))) from None
         except RuntimeError as error:
-            if "DataLoader worker" in str(error) and (
-                "killed" in str(error) or "exited unexpectedly" in str(error)
-            ):
+            if re.search("DataLoader worker.*(killed|exited unexpectedly)", str(error), re.DOTALL):
                 raise UserError(
                     "a data loader worker was killed, most often because memory or /dev/shm ran out; "
                     "lower data.workers or the batch size"

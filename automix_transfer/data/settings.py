@@ -16,17 +16,9 @@ CHOICES = (
     ("interpolation", INTERPOLATIONS),
     ("on_bad_image", ("fail", "skip")),
 )
-LEAST = (
-    ("classes", 0),
-    ("image_size", 1),
-    ("resize", 0),
-    ("pad", 0),
-    ("workers", 0),
-    ("limit_classes", 0),
-    ("limit_per_class", 0),
-    ("repeats", 1),
-    ("test_size", 0),
-)
+LEAST = dict.fromkeys(
+    ("classes", "resize", "pad", "workers", "limit_classes", "limit_per_class", "test_size"), 0
+) | {"image_size": 1, "repeats": 1}
 #: Fields of version 0.1 that changed nothing (both values gave equal pixels): passed over in old checkpoints.
 GONE = ("data.decoder",)
 
@@ -106,12 +98,13 @@ def validate(config: DataConfig) -> None:
     Raises:
         UserError: names the first field that is out of range and what it may be.
     """
+    size = config.image_size
     rules = [
         *(
-            (name, getattr(config, name) in allowed, f"one of {', '.join(allowed)}")
-            for name, allowed in CHOICES
+            (name, getattr(config, name) in choices, f"one of {', '.join(choices)}")
+            for name, choices in CHOICES
         ),
-        *((name, getattr(config, name) >= least, f"at least {least}") for name, least in LEAST),
+        *((name, getattr(config, name) >= least, f"at least {least}") for name, least in LEAST.items()),
         ("scale", _ascend(config.scale, 1), "two shares of the image's area, 0 < smallest <= largest <= 1"),
         ("ratio", _ascend(config.ratio, math.inf), "two aspect ratios, 0 < smallest <= largest"),
         ("mean", len(config.mean) == 3 and all(map(math.isfinite, config.mean)), "three finite numbers"),
@@ -120,8 +113,8 @@ def validate(config: DataConfig) -> None:
         ("erasing", 0 <= config.erasing <= 1, "a probability, from 0 to 1"),
         (
             "pad",
-            config.crop != "pad" or config.pad < config.image_size,
-            f"less than data.image_size={config.image_size}: reflection cannot pad further",
+            config.crop != "pad" or config.pad < size,
+            f"less than data.image_size={size}, to reflect it",
         ),
     ]
     for name, holds, wanted in rules:

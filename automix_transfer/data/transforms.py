@@ -48,10 +48,8 @@ class ToNormalized:
         return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).div_(self.std)
 
     def __repr__(self) -> str:
-        return (
-            f"ToNormalized(mean={(self.mean / 255).flatten().tolist()}, "
-            f"std={(self.std / 255).flatten().tolist()})"
-        )
+        mean, std = ((value / 255).flatten().tolist() for value in (self.mean, self.std))
+        return f"ToNormalized(mean={mean}, std={std})"
 
 
 class SkipIfSize:

@@ -146,9 +146,9 @@ def _read_checkpoint(path: Path, content: Mapping[str, Any], which: str | None) 
             f"{path} has format '{content['format'][:40]}', but this version reads {CHECKPOINT_FORMAT}; "
             "use the version of automix_transfer that wrote it"
         )
-    encoders = content.get("encoders")
-    pairs = encoders.items() if isinstance(encoders, Mapping) else ()
-    if not pairs or not all(isinstance(item, str) for pair in pairs for item in pair):
+    found = content.get("encoders")
+    encoders: Mapping[str, str] = found if isinstance(found, Mapping) else {}
+    if not encoders or not all(isinstance(item, str) for pair in encoders.items() for item in pair):
         raise UserError(f"{path}: field 'encoders' must map encoder names to key prefixes; {DAMAGED}")
     chosen = which if which is not None else next(iter(encoders))
     if chosen not in encoders:

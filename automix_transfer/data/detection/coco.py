@@ -91,7 +91,7 @@ def read_coco(
     problems = Problems(f"COCO data set {path}")
     categories = _read_categories(_items(content, "categories", problems))
     records = _read_images(_items(content, "images", problems), images_dir, check_images)
-    seen: set[int | None] = set()
+    seen: set[int] = set()
     for item in _items(content, "annotations", problems):
         _read_annotation(item, records, categories, seen)
     problems.raise_if_any(REMEDY)
@@ -173,10 +173,11 @@ def _read_images(items: list[Item], folder: Path, check_images: bool) -> dict[in
 
 
 def _read_annotation(
-    item: Item, records: dict[int, dict[str, Any]], categories: dict[int, str], seen: set[int | None]
+    item: Item, records: dict[int, dict[str, Any]], categories: dict[int, str], seen: set[int]
 ) -> None:
     number = item.identifier(seen)
-    seen.add(number)
+    if number is not None:
+        seen.add(number)
     image = item.reference("image_id", records, "image")
     category = item.reference("category_id", categories, "category")
     area, crowd = as_number(item["area"]), item["iscrowd"]

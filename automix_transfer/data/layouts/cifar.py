@@ -129,8 +129,7 @@ def _python_part(release: Release, file: Path) -> tuple[NDArray[np.uint8], NDArr
     """Pixels (n, 3072) and labels (n,) of one pickled batch."""
     content = dict(_mapping(file))
     data, labels = content.get("data"), content.get(release.label_key)
-    shape = data.shape[1:] if isinstance(data, np.ndarray) and data.dtype == np.uint8 else None
-    if shape != (PIXELS,):
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (PIXELS,):
         raise UserError(f"{file} has no 'data' of uint8 (images, {PIXELS}); {_RESTORE}")
     if (
         not isinstance(labels, Sequence)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +150,7 @@ def _load(files: Sequence[Path], what: str) -> _Index:
     texts = {
         key: "\0".join(getattr(index, key)).encode("utf-8", "surrogateescape") for key in ("names", "words")
     }
-    arrays = {key: np.frombuffer(text, np.uint8) for key, text in texts.items()}
+    arrays: dict[str, Any] = {key: np.frombuffer(text, np.uint8) for key, text in texts.items()}
     arrays |= {"spans": index.spans, "labels": index.labels}
     with suppress(UserError):  # a cache that cannot be written costs time only
         atomic_write(memory, lambda file: np.savez(file, **arrays))
