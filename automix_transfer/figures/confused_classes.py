@@ -18,7 +18,7 @@ from automix_transfer.figures.common import Asked
 from automix_transfer.figures.sheet import Cell, Picture, class_name, drawn, save_parts, sheet, write_figure
 from automix_transfer.figures.style import DPI, INK, colour, subplots
 from automix_transfer.io import read_json
-from automix_transfer.runs.collect import is_finite
+from automix_transfer.runs.folder import is_number
 
 SIDE = 104
 
@@ -134,7 +134,7 @@ def classes_plot(classes: Sequence[Mapping[str, Any]], top1: Any, mean: Any, nam
         drawstyle="steps-mid",
     )
     for value, text, sign in ((top1, "top-1", "-"), (mean, "mean over classes", "--")):
-        if is_finite(value):
+        if is_number(value):
             every.axhline(value, color=INK, linewidth=1, linestyle=sign, label=f"{text}: {value:.2f} %")
     every.set(
         title=f"Top-1 of {len(ranked)} classes, weakest first (%)",

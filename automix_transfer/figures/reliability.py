@@ -16,7 +16,7 @@ from automix_transfer.figures.common import Asked, labels_of
 from automix_transfer.figures.sheet import drawn, write_figure
 from automix_transfer.figures.style import DPI, INK, colour, draw_lines, label_title
 from automix_transfer.io import read_json
-from automix_transfer.runs.collect import is_finite
+from automix_transfer.runs.folder import is_number
 
 FIELDS = ("low", "high", "count", "confidence", "accuracy")
 KEYS = ("images", "top1", "ece10", "ece15", "adaptive_ece15", "brier", "nll")
@@ -63,14 +63,14 @@ def _read(file: Path, label: str) -> Reliability:
         not isinstance(bins, list)
         or not bins
         or not all(
-            isinstance(row, Mapping) and all(is_finite(row.get(key)) for key in FIELDS) for row in bins
+            isinstance(row, Mapping) and all(is_number(row.get(key)) for key in FIELDS) for row in bins
         )
     ):
         raise UserError(
             f"{file} holds no reliability bins; write it with automix-transfer evaluate --suite "
             "clean,calibration"
         )
-    values = {key: content[key] for key in KEYS if is_finite(content.get(key))}
+    values = {key: content[key] for key in KEYS if is_number(content.get(key))}
     return Reliability(
         label, file, [{key: float(row[key]) for key in FIELDS} for row in bins if row["count"] > 0], values
     )

@@ -17,7 +17,7 @@ from automix_transfer.figures.common import Asked, labels_of
 from automix_transfer.figures.sheet import drawn, write_figure
 from automix_transfer.figures.style import DPI, colour, draw_lines, marker, subplots
 from automix_transfer.io import read_json
-from automix_transfer.runs.collect import is_finite
+from automix_transfer.runs.folder import is_number
 
 KEYS = (
     "images",
@@ -92,7 +92,7 @@ def _read(file: Path, label: str) -> Robustness:
         not isinstance(found, Mapping)
         or not found
         or not all(
-            isinstance(values, list) and len(values) == len(SEVERITIES) and all(map(is_finite, values))
+            isinstance(values, list) and len(values) == len(SEVERITIES) and all(map(is_number, values))
             for values in found.values()
         )
     ):
@@ -100,7 +100,7 @@ def _read(file: Path, label: str) -> Robustness:
             f"{file} holds no accuracies under corruption; write it with automix-transfer evaluate --suite "
             "clean,corruption"
         )
-    values = {key: content[key] for key in KEYS if is_finite(content.get(key))}
+    values = {key: content[key] for key in KEYS if is_number(content.get(key))}
     return Robustness(
         label,
         file,

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 
 from automix_transfer.data.registry import SPLITS
-from automix_transfer.errors import UserError
 from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.paper import published as paper
 from automix_transfer.paper.catalogue import catalogue
 from automix_transfer.paper.references import Reference
-from automix_transfer.paper.trained import Match, Trained, equal, is_number, match, read_trained, short
+from automix_transfer.paper.trained import Match, Trained, equal, match, read_trained, short
 from automix_transfer.runs.collect import Found, collect
+from automix_transfer.runs.folder import is_number
 
 # test set, iterations, its images
 SCHEDULES = {"VOC": ("voc_2007_test", 24_000, 4_952), "COCO": ("coco_2017_val", 180_000, 5_000)}
@@ -69,13 +69,7 @@ def measure(folders: Sequence[Path], say: Callable[[str], None] = lambda line: N
     Raises:
         UserError: a folder does not exist.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} does not exist or is not a folder; give folders of runs, e.g. runs/")
-    try:
-        found = collect(folders)
-    except UserError:  # there is nothing in them, which is no mistake here
-        found = Found(list(folders))
+    found = collect(folders)
     offered = catalogue()
     result = Measured(runs=len(found.runs), problems=[*offered.problems, *found.problems])
     runs: dict[Path, tuple[Trained, Match]] = {}

@@ -20,7 +20,7 @@ import yaml
 from automix_transfer import __version__
 from automix_transfer.config import flatten
 from automix_transfer.paper.references import Reference, training_key, with_defaults
-from automix_transfer.runs.folder import commit_of, read_optional
+from automix_transfer.runs.folder import commit_of, is_number, read_optional
 from automix_transfer.training.settings import FREE_ON_RESUME
 
 PLANNED = "planned.json"  #: what `report run` writes beside a run: the cell that it is for, and its recipe
@@ -220,11 +220,6 @@ def equal(one: Any, other: Any) -> bool:
         return not isinstance(one, bool) and not isinstance(other, bool) and float(one) == float(other)
     except (TypeError, ValueError, OverflowError):
         return False
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether ``value`` is a number, and not NaN or infinite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def is_whole(value: Any) -> TypeGuard[int]:

@@ -12,8 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from automix_transfer.report.svg import line_plot
-from automix_transfer.runs.collect import is_finite
-from automix_transfer.runs.folder import RunFolder, points, read_metrics
+from automix_transfer.runs.folder import RunFolder, is_number, points, read_metrics
 
 #: quantity -> (what it is, in which group it is offered); the order in which they are offered, and dropped
 #: from the end
@@ -140,7 +139,7 @@ def thinned(x: Sequence[float], y: Sequence[float], count: int) -> tuple[list[fl
     places = (
         kept if len(x) <= count else sorted({round(k * (len(x) - 1) / (count - 1)) for k in range(count)})
     )
-    both = [(short(x[k]), short(y[k])) for k in places if is_finite(x[k]) and is_finite(y[k])]
+    both = [(short(x[k]), short(y[k])) for k in places if is_number(x[k]) and is_number(y[k])]
     return [a for a, _ in both], [b for _, b in both]
 
 

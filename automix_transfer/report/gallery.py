@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from automix_transfer.errors import UserError
+from automix_transfer.io import read_json
 from automix_transfer.report import slider
 from automix_transfer.report.embed import Embedder, Picture
-from automix_transfer.runs.collect import SLIDER, File, Found, is_finite
+from automix_transfer.runs.collect import SLIDER, File, Found
 from automix_transfer.runs.folder import read_optional
 
 #: figure of a demo -> its heading; in this order, wherever they exist
@@ -31,7 +33,6 @@ EXPECTED = ("methods", "cams", "detections")
 class Figure:
     """A picture of a ``figures`` folder with its heading and sentence."""
 
-    name: str
     heading: str
     caption: str
     picture: Picture
@@ -69,19 +70,15 @@ class Shots:
 def slider_views(found: Found, embedder: Embedder, runs: Sequence[Path]) -> list[SliderView]:
     """The sliders that are there; where there is none, those of ``runs``, drawn now from their checkpoints
     and data."""
-    views = [view for file in found.of("slider") if (view := _view(file, embedder))]
     if found.of("slider"):
-        return views
+        return found.read("slider", lambda file: slider_view(file, embedder))
+    views = []
     for run in runs:
         print(f"drawing mixed samples of {run} (--no-mixes leaves them out)", file=sys.stderr, flush=True)
         try:
             with tempfile.TemporaryDirectory() as folder:
-                path = draw_slider(run, Path(folder))
-                content = read_optional(path, found.problems)
-                if view := _view(
-                    File(path, found.name(run), content | {"source": found.name(run)}), embedder
-                ):
-                    views.append(view)
+                path, name = draw_slider(run, Path(folder)), found.name(run)
+                views.append(slider_view(File(path, name, read_json(path) | {"source": name}), embedder))
         except (UserError, OSError) as error:
             found.problems.append(f"{run} has no λ slider: {error}")
     return views
@@ -104,146 +101,86 @@ def draw_slider(run: Path, folder: Path, root: Path | None = None) -> Path:
     return slider.write(folder, strips, opened.about(), lams)
 
 
-def _view(file: File, embedder: Embedder) -> SliderView | None:
-    """A slider whose every strip can be shown; a sentence otherwise."""
-    content, folder = file.content, file.path.parent
-    try:
-        lams = [float(lam) for lam in content["lams"]]
-        height, width, pad = (int(content[key]) for key in ("height", "width", "pad"))
-        images = {
-            side: [embedder.embed(folder / str(name)) for name in content["images"][side]]
-            for side in ("i", "j")
-        }
-        headings = slider.rows()
-        rows = [
-            (
-                str(key),
-                *headings.get(key, (str(key), "")),
-                [embedder.embed(folder / str(name)) for name in names],
-            )
-            for key, names in content["rows"].items()
-        ]
-        classes = [(str(a), str(b)) for a, b in content["classes"]]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        embedder.problems.append(
-            f"{file.path} is not a slider of this version ({type(error).__name__}: {error}); draw it again"
+def slider_view(file: File, embedder: Embedder) -> SliderView:
+    """A slider of `slider.write`.
+
+    Raises:
+        ValueError, KeyError, ...: a strip that cannot be shown, or not all are of the same pairs and λ.
+    """
+    content = file.content
+
+    def pictures(names: Sequence[str]) -> list[Picture]:
+        found = [embedder.embed(file.path.parent / str(name)) for name in names]
+        shown = [picture for picture in found if picture]
+        if not shown or len(shown) < len(content["classes"]) or len(shown) < len(found):
+            raise ValueError("a strip is missing")
+        return shown
+
+    headings = slider.rows()
+    view = SliderView(
+        str(content.get("source") or content.get("folder") or file.name),
+        [float(lam) for lam in content["lams"]],
+        *(int(content[key]) for key in ("height", "width", "pad")),
+        *(pictures(content["images"][side]) for side in ("i", "j")),
+        [(str(a), str(b)) for a, b in content["classes"]],
+        [(key, *headings.get(key, (key, "")), pictures(names)) for key, names in content["rows"].items()],
+        {key: np.array(values, dtype=float).tolist() for key, values in content.get("seen", {}).items()},
+    )
+    strips = [strip for *_, several in view.rows for strip in several]
+    seen = (len(view.classes), len(view.lams), 2)
+    if (
+        not view.lams
+        or min(view.height, view.width) <= 0
+        or any(strip.height != len(view.lams) * (view.height + 2 * view.pad) for strip in strips)
+        or any(
+            len(several) != len(view.classes) for several in (view.images_i, *(row[3] for row in view.rows))
         )
-        return None
-    count = len(classes)
-    every = [*images.values(), *(strips for *_, strips in rows)]
-    if not (
-        lams
-        and rows
-        and count
-        and min(height, width) > 0
-        and all(is_finite(lam) for lam in lams)
-        and all(len(strips) == count and None not in strips for strips in every)
+        or any(np.shape(values) != seen or not np.isfinite(values).all() for values in view.seen.values())
     ):
-        embedder.problems.append(f"{file.path} is not whole, so its slider is left out; draw it again")
-        return None
-    high = len(lams) * (height + 2 * pad)
-    if any(strip.height != high for *_, strips in rows for strip in strips if strip):
-        embedder.problems.append(
-            f"{file.path}: its strips do not have {len(lams)} frames of {height} pixels; draw it again"
-        )
-        return None
-    seen = content.get("seen")
-    seen = seen if isinstance(seen, Mapping) else {}
-    whole = {key: values for key, values in seen.items() if _is_seen(values, count, len(lams))}
-    source = str(content.get("source") or content.get("folder") or file.name)
-    return SliderView(
-        source,
-        lams,
-        height,
-        width,
-        pad,
-        _sure(images["i"]),
-        _sure(images["j"]),
-        classes,
-        [(key, heading, words, _sure(strips)) for key, heading, words, strips in rows],
-        whole,
-    )
+        raise ValueError("its strips are not of the same pairs and λ")
+    return view
 
 
-def _is_seen(values: Any, pairs: int, lams: int) -> bool:
-    """Whether ``values`` are two probabilities for every pair and λ."""
-    return (
-        isinstance(values, list)
-        and len(values) == pairs
-        and all(
-            isinstance(pair, list)
-            and len(pair) == lams
-            and all(
-                isinstance(at, list) and len(at) == 2 and all(is_finite(p) and 0 <= p <= 1 for p in at)
-                for at in pair
-            )
-            for pair in values
-        )
-    )
+def shots_reader(embedder: Embedder) -> Callable[[File], Shots]:
+    """Reads the cards of a ``shots.json``; one without a picture that can be shown is left out."""
 
-
-def _sure(pictures: Sequence[Picture | None]) -> list[Picture]:
-    return [picture for picture in pictures if picture is not None]
-
-
-def groups_of_shots(found: Found, embedder: Embedder) -> list[Shots]:
-    """The cards of every ``shots.json``; a card none of whose pictures can be shown is left out."""
-    groups = []
-    for file in found.of("shots"):
-        cards = []
-        wanted = file.content.get("cards")
-        for card in wanted if isinstance(wanted, list) else []:
-            listed = card.get("pictures") if isinstance(card, Mapping) else None
+    def read(file: File) -> Shots:
+        content, cards = file.content, []
+        for card in content["cards"]:
             pictures = [
-                (str(one.get("word", "")), picture)
-                for one in (listed if isinstance(listed, list) else [])
-                if isinstance(one, Mapping)
-                and (picture := embedder.embed(file.path.parent / str(one.get("file", ""))))
+                (str(one["word"]), picture)
+                for one in card["pictures"]
+                if (picture := embedder.embed(file.path.parent / str(one["file"])))
             ]
             if pictures:
-                cards.append((pictures, str(card.get("text", ""))))
-        if cards:
-            heading = str(file.content.get("heading") or file.path.parent.name.replace("_", " ").capitalize())
-            groups.append(
-                Shots(
-                    file.path,
-                    heading,
-                    str(file.content.get("caption") or ""),
-                    str(file.content.get("source") or file.name),
-                    cards,
-                )
-            )
-        else:
-            found.problems.append(f"{file.path} has no card that can be shown")
-    return groups
+                cards.append((pictures, str(card["text"])))
+        if not cards:
+            raise ValueError("no card can be shown")
+        heading = content.get("heading") or file.path.parent.name.replace("_", " ").capitalize()
+        source = content.get("source") or file.name
+        return Shots(file.path, str(heading), str(content.get("caption") or ""), str(source), cards)
+
+    return read
 
 
 def gallery(found: Found, embedder: Embedder, replaced: set[str], expected: bool) -> list[Figure]:
-    """The PNGs of all ``figures`` folders, without what the page shows in a better way (``replaced``)."""
-    figures = []
+    """The PNGs of all ``figures`` folders, without what the page shows in a better way (``replaced``);
+    ``expected``: whether those of a demo should be there."""
+    figures, there = [], set(replaced)
     for folder in found.figures:
-        captions = (
-            read_optional(folder / "captions.json", found.problems)
-            if (folder / "captions.json").exists()
-            else {}
-        )
+        captions = folder / "captions.json"
+        words = read_optional(captions, found.problems) if captions.exists() else {}
         files = {path.stem: path for path in sorted(folder.glob("*.png"))}
-        for name in [
-            *(name for name in HEADINGS if name in files),
-            *(name for name in files if name not in HEADINGS),
-        ]:
-            if name not in replaced and (picture := embedder.embed(files[name])):
+        there |= {*files}
+        for name in sorted({*files} - replaced, key=lambda name: ([*HEADINGS, name].index(name), name)):
+            if picture := embedder.embed(files[name]):
                 heading = HEADINGS.get(name, name.replace("_", " ").capitalize())
-                figures.append(
-                    Figure(name, heading, str(captions.get(name, "")), picture, found.name(files[name]))
-                )
+                source = found.name(files[name])
+                figures.append(Figure(heading, str(words.get(name, "")), picture, source))
     if expected:
-        there = {path.stem for folder in found.figures for path in folder.glob("*.png")} | replaced
         found.problems += [f"figures/{name}.png does not exist" for name in EXPECTED if name not in there]
         if not found.of("slider"):
-            found.problems.append(
-                f"there is no {SLIDER} among the figures: it is drawn when the demo has finished"
-            )
+            found.problems.append(f"there is no {SLIDER} among the figures: a finished demo has drawn it")
     return figures
 
 
@@ -253,8 +190,7 @@ def plots_beside(files: Sequence[File], embedder: Embedder) -> list[tuple[str, P
     return [(name, picture) for name, path in plots if path.is_file() and (picture := embedder.embed(path))]
 
 
-def run_pictures(paths: Sequence[Path], embedder: Embedder, count: int = 3) -> list[tuple[str, Picture]]:
+def run_pictures(run: Path, embedder: Embedder, count: int = 3) -> list[tuple[str, Picture]]:
     """The last pictures of a run: hundreds would fill the page."""
-    return [
-        (path.stem.replace("_", " "), picture) for path in paths[-count:] if (picture := embedder.embed(path))
-    ]
+    paths = sorted((run / "pictures").glob("*.png"))[-count:]
+    return [(path.stem.replace("_", " "), picture) for path in paths if (picture := embedder.embed(path))]

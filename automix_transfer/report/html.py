@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from automix_transfer.figures.sheet import class_name
+from automix_transfer.runs.folder import number
 from automix_transfer.transfer import chain
 
 
@@ -38,7 +40,7 @@ def environment() -> Environment:
 
 def clock(seconds: Any) -> str:
     """Seconds for people."""
-    value = chain.number(seconds)
+    value = number(seconds)
     if value is None:
         return "–"
     minutes, rest = divmod(round(value), 60)
@@ -53,15 +55,8 @@ def clock(seconds: Any) -> str:
 
 def tiny(value: Any) -> str:
     """A small number in two digits."""
-    found = chain.number(value)
+    found = number(value)
     return "–" if found is None else f"{found:.2g}"
-
-
-def class_name(name: Any) -> str:
-    """A class for people: ``001.Black_footed_Albatross`` without number and underscores."""
-    text = str(name)
-    number, point, rest = text.partition(".")
-    return (rest if point and number.isdigit() and rest else text).replace("_", " ")
 
 
 def anchor(name: Any) -> str:

@@ -3,6 +3,7 @@ is said."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer import __version__
+from automix_transfer.errors import UserError
 from automix_transfer.io import write_text
 from automix_transfer.report import sections
 from automix_transfer.report.curves import curve_data, first_plot, gather_curves
 from automix_transfer.report.embed import Embedder
-from automix_transfer.report.gallery import gallery, groups_of_shots, plots_beside, run_pictures, slider_views
+from automix_transfer.report.gallery import gallery, plots_beside, run_pictures, shots_reader, slider_views
 from automix_transfer.report.html import environment
 from automix_transfer.runs.collect import File, Found, collect
-from automix_transfer.runs.folder import RunFolder, commit_of, differences, read_run
+from automix_transfer.runs.folder import RunFolder, commit_of, differences, is_number, read_run
 from automix_transfer.transfer import chain
 
 #: runs whose config, command and pictures are folded out; of further ones the table says what they differ in
@@ -33,8 +35,6 @@ class Row:
     name: str
     run: RunFolder
     method: str
-    encoder: str
-    data: str
     differs: list[str]
     speed: float | None
     pictures: list[Any] = field(default_factory=list)
@@ -44,14 +44,15 @@ class Row:
 class Chain:
     """A ``summary.json`` with its tables; ``prefix`` leads from the page's folder to the chain's."""
 
-    file: File
     prefix: str
     pretrained: list[chain.Pretrained]
     comparisons: list[chain.Comparison]
     notes: list[str]
     seconds: dict[str, float]
     settings: dict[str, Any]
+    versions: dict[str, Any]
     commit: str
+    missing: list[str]
 
     @property
     def own(self) -> chain.Pretrained | None:
@@ -83,8 +84,13 @@ def build(
 def gather(folders: Sequence[Path], render: bool = True) -> dict[str, Any]:
     """Everything that the template shows, section by section."""
     found = collect(folders)
+    if found.empty and not found.problems:
+        raise UserError(
+            f"{', '.join(map(str, folders))} holds no run, result or figure of ours, so there is nothing to "
+            "report; give the folder of a demo or of a run"
+        )
     rows = run_rows(found)
-    chains = [_chain(file, found) for file in found.of("summary")]
+    chains = found.read("summary", lambda file: _chain(file, found))
     embedder = Embedder(found.problems)
     content = {"rows": rows, "details": rows[:DETAILS], "long": LONG, "chains": chains}
     content |= _head(found, rows, chains)
@@ -93,8 +99,8 @@ def gather(folders: Sequence[Path], render: bool = True) -> dict[str, Any]:
     content |= _curves(found, rows)
     content |= _pictures(found, embedder, rows, expected=bool(chains))
     content |= _files(found, rows)
-    for row in rows:
-        found.problems += row.run.problems
+    found.problems += [problem for one in chains for problem in one.missing]
+    found.problems += [problem for row in rows for problem in row.run.problems]
     content |= _provenance(content, found)
     return content | {"missing": list(dict.fromkeys(_short(text, found) for text in found.problems))}
 
@@ -103,7 +109,6 @@ def _head(found: Found, rows: Sequence[Row], chains: Sequence[Chain]) -> dict[st
     """What the page is of, and what made it."""
     start = next((row.run.start for row in reversed(rows) if row.run.start), {})
     commits = {row.run.commit for row in rows} | {one.commit for one in chains}
-    versions = (one.file.content.get("versions") for one in chains)
     one_folder = len(found.folders) == 1
     return {
         "folders": [str(folder) for folder in found.folders],
@@ -112,20 +117,22 @@ def _head(found: Found, rows: Sequence[Row], chains: Sequence[Chain]) -> dict[st
         "title": found.folders[0].resolve().name if one_folder else f"{len(found.folders)} folders",
         "commits": sorted(commits - {""}),
         "device": str(start.get("device") or ""),
-        "versions": next((v for v in versions if isinstance(v, dict)), _dict(start.get("packages"))),
+        "versions": next((one.versions for one in chains if one.versions), _dict(start.get("packages"))),
     }
 
 
 def _evaluations(found: Found, embedder: Embedder) -> dict[str, Any]:
     """Robustness and calibration, and the classes that are confused."""
-    evaluated = sections.evaluations(found.of("evaluation"))
+    labels = sections.labels([file.name for file in found.of("evaluation")])
+    evaluated = found.read("evaluation", lambda file: sections.evaluation(file, labels[file.name]))
+    evaluated = [one for one in evaluated if one.values]
     return {
         "evaluated": evaluated,
         "measures": sections.measures_of(evaluated),
         "reliability": sections.reliability_plot(evaluated),
         "severity": sections.severity_plot(evaluated),
-        "corruptions": sections.corruption_rows([e for e in evaluated if e.corruption]),
-        "confused": [(one, _examples(one, embedder)) for one in sections.confusions(found.of("confusion"))],
+        "corruptions": sections.corruption_rows([one for one in evaluated if one.corruption]),
+        "confused": found.read("confusion", sections.confusion_reader(embedder)),
     }
 
 
@@ -134,7 +141,7 @@ def _mixes(found: Found, embedder: Embedder, rows: Sequence[Row], render: bool) 
     automix = [row.run.path for row in rows if row.method == "automix"][:RENDERED] if render else []
     return {
         "sliders": slider_views(found, embedder, automix),
-        "mixed": [(file, sections.mixed_plots(file.content)) for file in found.of("mixed")],
+        "mixed": found.read("mixed", lambda file: (file, sections.mixed_plots(file))),
     }
 
 
@@ -148,11 +155,11 @@ def _curves(found: Found, rows: Sequence[Row]) -> dict[str, Any]:
 
 def _pictures(found: Found, embedder: Embedder, rows: Sequence[Row], expected: bool) -> dict[str, Any]:
     """Cards, figures, plots beside results, and the pictures of runs."""
-    shots = groups_of_shots(found, embedder)
+    shots = found.read("shots", shots_reader(embedder))
     figures = gallery(found, embedder, {group.path.parent.name for group in shots}, expected)
     thresholds = plots_beside(found.of("localization"), embedder)
     for row in rows[:DETAILS]:
-        row.pictures = run_pictures(row.run.pictures, embedder)
+        row.pictures = run_pictures(row.run.path, embedder)
     return {"shots": shots, "figures": figures, "thresholds": thresholds}
 
 
@@ -161,14 +168,15 @@ def _files(found: Found, rows: Sequence[Row]) -> dict[str, Any]:
     proofs = found.of("proof")
     ranked = sorted(proofs, key=lambda file: file.content.get("kind") != "detectron2")
     return {
-        "steps": [(file, sections.step_rows(file)) for file in found.of("steps")],
+        "steps": found.read("steps", lambda file: (file, sections.step_rows(file))),
         "speeds": [row for row in rows if row.speed is not None],
-        "compared": [(file, sections.comparison_rows(file)) for file in found.of("comparison")],
+        "compared": found.read("comparison", lambda file: (file, sections.comparison_rows(file))),
         "detections": found.of("detection"),
         "localizations": found.of("localization"),
         "proofs": proofs,
         "proof": ranked[0].content if ranked else None,
-        "common": _common(rows),
+        # what the table's differences refer to, where not all runs are folded out
+        "common": next((row.run.config for row in rows if row.run.config), "") if len(rows) > DETAILS else "",
     }
 
 
@@ -177,48 +185,36 @@ def run_rows(found: Found) -> list[Row]:
     runs = [read_run(path) for path in found.runs]
     rows = []
     for run, differs in zip(runs, differences([run.config for run in runs]), strict=True):
-        values = run.settings
-        speeds = sorted(row["images_per_s"] for row in run.history if "images_per_s" in row)
+        speeds = [row["images_per_s"] for row in run.history if "images_per_s" in row]
         shown = [f"{key} {value}" for key, value in differs.items()]
-        rows.append(
-            Row(
-                found.name(run.path),
-                run,
-                values.get("method.name", ""),
-                values.get("encoder.name", ""),
-                values.get("data.dataset", ""),
-                shown,
-                speeds[len(speeds) // 2] if speeds else None,
-            )
-        )
+        speed = statistics.median_high(speeds) if speeds else None
+        rows.append(Row(found.name(run.path), run, run.settings.get("method.name", ""), shown, speed))
     return rows
 
 
 def _chain(file: File, found: Found) -> Chain:
     content = file.content
-    folder = found.name(file.path.parent)
     inside = file.path.parent not in found.folders or len(found.folders) > 1
-    prefix = f"{folder}/" if inside else ""
-    found.problems += [f"{prefix}{text}" for text in (chain.missing(content) if content else [])]
-    notes, seconds = content.get("notes"), _dict(content.get("seconds"))
+    prefix = f"{found.name(file.path.parent)}/" if inside else ""
+    seconds = content.get("seconds", {}).items()
     return Chain(
-        file,
         prefix,
         chain.pretrained(content),
         chain.comparisons(content),
-        [str(note) for note in notes] if isinstance(notes, list) else [],
-        {key: value for key, value in seconds.items() if chain.number(value) is not None},
-        _dict(content.get("settings")),
+        [str(note) for note in content.get("notes", [])],
+        {key: value for key, value in seconds if is_number(value)},
+        dict(content.get("settings", {})),
+        dict(content.get("versions", {})),
         str(content.get("commit") or "")[:10],
+        [f"{prefix}{text}" for text in chain.missing(content)],
     )
 
 
 def _provenance(content: dict[str, Any], found: Found) -> dict[str, Any]:
     """Where a number comes from: names that have a place on the page, and the commit of each."""
     commits = {row.name: row.run.commit for row in content["rows"]}
-    anchors = {row.name for row in content["details"]} | {
-        file.name for kind in ("localization", "evaluation") for file in found.of(kind)
-    }
+    anchors = {row.name for row in content["details"]} | {one.file.name for one in content["evaluated"]}
+    anchors |= {file.name for file in found.of("localization")}
     anchors |= {found.name(file.path.parent) for file in found.of("detection")}
     for one in content["chains"]:
         if not one.commit:  # what has no commit of its own has that of its chain's runs, where they agree
@@ -227,16 +223,10 @@ def _provenance(content: dict[str, Any], found: Found) -> dict[str, Any]:
         if not one.commit:
             silent = [*found.of("detection"), *found.of("localization")]
             found.problems += [f"{file.path} names no commit of its own" for file in silent]
-    commits |= {
-        file.name: commit_of(_dict(file.content.get("about")))
-        for kind in ("evaluation", "confusion")
-        for file in found.of(kind)
-    }
-    run_of = {
-        file.name: _run_of(file, content["rows"])
-        for kind in ("evaluation", "localization", "confusion")
-        for file in found.of(kind)
-    }
+    measured = [*found.of("evaluation"), *found.of("confusion")]
+    commits |= {file.name: commit_of(_dict(file.content.get("about"))) for file in measured}
+    measured += found.of("localization")
+    run_of = {file.name: _run_of(file, content["rows"]) for file in measured}
     return {"commit_of": commits, "anchors": anchors, "run_of": run_of}
 
 
@@ -252,26 +242,6 @@ def _run_of(file: File, rows: Sequence[Row]) -> str:
         if inside and (weights or row.run.path == file.path.parent):
             return row.name
     return ""
-
-
-def _examples(
-    one: sections.Confusion, embedder: Embedder, pairs: int = 8, each: int = 3
-) -> list[dict[str, Any]]:
-    """The first cards of confused pairs with their pictures."""
-    folder = one.file.path.parent
-    return [
-        card
-        | {
-            side: [picture for name in card[side][:each] if (picture := embedder.embed(folder / name))]
-            for side in ("examples", "taken_for")
-        }
-        for card in one.cards[:pairs]
-    ]
-
-
-def _common(rows: Sequence[Row]) -> str:
-    """A config in full, where not all runs are folded out: what the table's differences refer to."""
-    return next((row.run.config for row in rows if row.run.config), "") if len(rows) > DETAILS else ""
 
 
 def _dict(value: Any) -> dict[str, Any]:

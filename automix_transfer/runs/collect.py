@@ -7,77 +7,25 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
 from automix_transfer.runs.folder import tame
 
-RUN_FILES = ("run.json", "metrics.json", "log.csv")
+T = TypeVar("T")
+RUN_FILES = {"run.json", "metrics.json", "log.csv"}
 # of a run of Detectron2, whose metrics.json is a JSON object a line
-DETECTOR_FILES = ("last_checkpoint", "model_final.pth")
+DETECTOR_FILES = {"last_checkpoint", "model_final.pth"}
 PRUNED = {"tensorboard", "maps", "logs", "pictures", "checkpoints", "__pycache__", "node_modules"}
-SILENT = {
-    "metrics.json",
-    "run.json",
-    "categories.json",
-    "best.json",
-    "demo.json",
-    "captions.json",
-    "slider.json",
-    "shots.json",
-}
+SILENT = {"metrics.json", "run.json", "categories.json", "best.json", "demo.json", "captions.json"}
 DEPTH, FOLDERS, JSON_BYTES = 7, 20_000, 8_000_000
-SUMMARY, SLIDER, SHOTS = "summary.json", "slider.json", "shots.json"
-
-
-@dataclass
-class File:
-    """A JSON file that a section of the page shows: ``name`` is what the page calls it, ``content`` an
-    object."""
-
-    path: Path
-    name: str
-    content: dict[str, Any]
-
-
-@dataclass
-class Found:
-    """Everything of some folders, in the order in which the page shows it; ``problems``: a sentence for
-    everything damaged."""
-
-    folders: list[Path]
-    runs: list[Path] = field(default_factory=list)
-    detectors: list[Path] = field(default_factory=list)
-    files: dict[str, list[File]] = field(default_factory=dict)  # kind of `KINDS` -> files
-    figures: list[Path] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    def of(self, kind: str) -> list[File]:
-        """The files of a kind."""
-        return self.files.get(kind, [])
-
-    def name(self, path: Path) -> str:
-        """What the page calls ``path``: from the folder that was given, with that folder's name where there
-        are several."""
-        for folder in sorted(self.folders, key=lambda f: len(f.parts)):
-            if path == folder or folder in path.parents:
-                inner = path.relative_to(folder)
-                if len(self.folders) == 1:
-                    return str(inner) if inner.parts else path.resolve().name
-                same = [other for other in self.folders if other.resolve().name == folder.resolve().name]
-                return str(Path(folder.resolve().name if len(same) == 1 else str(folder)) / inner)
-        return str(path)
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to show."""
-        return not (self.runs or self.detectors or self.figures or any(self.files.values()))
-
-
-def is_finite(value: Any) -> bool:
-    """Whether ``value`` is a number, and not NaN or infinite."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+SLIDER, SHOTS = "slider.json", "shots.json"
+#: file -> its kind, whatever it holds
+BY_NAME = {SLIDER: "slider", SHOTS: "shots", "confusion.json": "confusion"}
+#: the steps of a chain and its starts, in the order in which the page shows them
+ORDER = ("pretrain", "detection", "finegrained", "wsol", "vanilla", "random_init", "scratch", "mixup")
+ORDER += ("cutmix", "automix")
 
 
 def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -94,14 +42,72 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "confusion": lambda c: isinstance(c.get("pairs") or c.get("most_confused"), list),
     "mixed": lambda c: isinstance(c.get("accuracy"), dict) and "images" in c,
     "evaluation": lambda c: isinstance(c.get("about"), dict) and "images" in c,
+    "summary": lambda c: any(
+        isinstance(c.get(key), dict) for key in ("pretrain", "detection", "finegrained")
+    ),
 }
+
+
+@dataclass
+class File:
+    """A JSON file of a section of the page: ``name`` is what the page calls it, ``content`` an object."""
+
+    path: Path
+    name: str
+    content: dict[str, Any]
+
+
+@dataclass
+class Found:
+    """All that some folders hold, in the page's order; ``problems``: a sentence for everything damaged."""
+
+    folders: list[Path]
+    runs: list[Path] = field(default_factory=list)
+    detectors: list[Path] = field(default_factory=list)
+    files: dict[str, list[File]] = field(default_factory=dict)  # kind of `KINDS` -> files
+    figures: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[File]:
+        """The files of a kind."""
+        return self.files.get(kind, [])
+
+    def read(self, kind: str, reader: Callable[[File], T]) -> list[T]:
+        """What ``reader`` makes of each file of a kind; a sentence for one that was edited or is of another
+        version, so that readers may trust what they are given."""
+        results = []
+        for file in self.of(kind):
+            try:
+                results.append(reader(file))
+            except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+                self.problems.append(
+                    f"{file.path} is not as this version writes it ({type(error).__name__}: {error})"
+                )
+        return results
+
+    def name(self, path: Path) -> str:
+        """What the page calls ``path``: from the folder that was given, with that folder's name where there
+        are several."""
+        for folder in sorted(self.folders, key=lambda f: len(f.parts)):
+            if path == folder or folder in path.parents:
+                inner = path.relative_to(folder)
+                if len(self.folders) == 1:
+                    return str(inner) if inner.parts else path.resolve().name
+                same = [other for other in self.folders if other.resolve().name == folder.resolve().name]
+                return str(Path(folder.resolve().name if len(same) == 1 else str(folder)) / inner)
+        return str(path)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show."""
+        return not (self.runs or self.detectors or self.figures or self.files)
 
 
 def collect(folders: Sequence[Path]) -> Found:
     """Look through ``folders``.
 
     Raises:
-        UserError: one of them does not exist, or there is nothing to show in any.
+        UserError: one of them does not exist.
     """
     found = Found(list(dict.fromkeys(folders)))
     for folder in found.folders:
@@ -112,25 +118,19 @@ def collect(folders: Sequence[Path]) -> Found:
     seen: set[Path] = set()
     for folder in found.folders:
         _walk(folder, found, seen)
-    if found.empty and not found.problems:
-        names = ", ".join(map(str, found.folders))
-        raise UserError(
-            f"{names} holds no run, result or figure of ours, so there is nothing to report; "
-            "give the folder of a demo or of a run"
-        )
-    found.runs.sort(key=lambda path: _place(found.name(path)))
-    for files in (found.detectors, found.figures):
-        files.sort(key=lambda path: _place(found.name(path)))
-    for several in found.files.values():
-        several.sort(key=lambda file: _place(file.name))
+    for paths in (found.runs, found.detectors, found.figures):
+        paths.sort(key=lambda path: _place(found.name(path)))
+    for files in found.files.values():
+        files.sort(key=lambda file: _place(file.name))
     return found
 
 
 def _walk(folder: Path, found: Found, seen: set[Path]) -> None:
-    for here, inner, names in os.walk(
-        folder, onerror=lambda error: found.problems.append(f"{error.filename} could not be read")
-    ):
-        path = Path(here)
+    def unreadable(error: OSError) -> None:
+        found.problems.append(f"{error.filename} could not be read")
+
+    for here, inner, names in os.walk(folder, onerror=unreadable):
+        path, files = Path(here), set(names)
         inner[:] = sorted(name for name in inner if name not in PRUNED and not name.startswith("."))
         if len(path.relative_to(folder).parts) >= DEPTH:
             inner.clear()
@@ -138,62 +138,32 @@ def _walk(folder: Path, found: Found, seen: set[Path]) -> None:
             continue
         if len(seen) >= FOLDERS:
             found.problems.append(
-                f"{folder} has more than {FOLDERS:,} folders; what lies behind {path} was not looked at"
+                f"{folder} has more than {FOLDERS:,} folders; those after {path} are left out"
             )
             return
         seen.add(path.resolve())
-        files = set(names)
-        if files & set(DETECTOR_FILES):
+        if files & DETECTOR_FILES:
             found.detectors.append(path)
-        elif files & set(RUN_FILES):
+        elif files & RUN_FILES:
             found.runs.append(path)
         if path.name == "figures" and any(name.endswith(".png") for name in files):
             found.figures.append(path)
-        for name in sorted(files):
-            if name.endswith(".json"):
-                _file(path / name, found, at_top=path == folder)
+        for name in sorted(name for name in files - SILENT if name.endswith(".json")):
+            _file(path / name, found)
 
 
-def _file(path: Path, found: Found, at_top: bool) -> None:
-    special = {SLIDER: "slider", SHOTS: "shots", SUMMARY: "summary", "confusion.json": "confusion"}.get(
-        path.name
-    )
-    if special is None and path.name in SILENT:
-        return
+def _file(path: Path, found: Found) -> None:
     try:
         if path.stat().st_size > JSON_BYTES:
             raise UserError(f"{path} is larger than {JSON_BYTES // 1_000_000} MB, so it was not read")
         content = tame(read_json(path))
-    except (UserError, OSError, RecursionError) as error:
+    except (UserError, OSError) as error:
         found.problems.append(str(error))
         return
-    if not isinstance(content, dict):
-        if special:
-            found.problems.append(f"{path} is not a JSON object")
-        return
-    kind = special or next((kind for kind, fits in KINDS.items() if fits(content)), None)
-    if (
-        kind == "summary"
-        and not at_top
-        and not any(isinstance(content.get(key), dict) for key in ("pretrain", "detection", "finegrained"))
-    ):
-        kind = None  # another program's
-    if kind:
-        found.files.setdefault(kind, []).append(File(path, found.name(path), content))
-
-
-ORDER = (
-    "pretrain",
-    "detection",
-    "finegrained",
-    "wsol",
-    "vanilla",
-    "random_init",
-    "scratch",
-    "mixup",
-    "cutmix",
-    "automix",
-)
+    if isinstance(content, dict):
+        kind = BY_NAME.get(path.name) or next((kind for kind, fits in KINDS.items() if fits(content)), None)
+        if kind:
+            found.files.setdefault(kind, []).append(File(path, found.name(path), content))
 
 
 def _place(name: str) -> tuple[Any, ...]:
@@ -201,14 +171,8 @@ def _place(name: str) -> tuple[Any, ...]:
     parts = []
     for part in Path(name).parts:
         stem = part.removesuffix(".json")
-        start = next((known for known in ORDER if stem == known or stem.endswith(f"_{known}")), None)
-        digits = "".join(c for c in stem if c.isdigit())[:9]
-        parts.append(
-            (
-                stem.removesuffix(f"_{start}") if start and stem != start else "",
-                ORDER.index(start) if start else len(ORDER),
-                int(digits) if digits else 0,
-                part,
-            )
-        )
+        start = next((known for known in ORDER if stem == known or stem.endswith(f"_{known}")), "")
+        before = stem.removesuffix(start).removesuffix("_") if start else ""
+        digits = "".join(c for c in stem if c.isdecimal())[:9]
+        parts.append((before, ORDER.index(start) if start else len(ORDER), int(digits or 0), part))
     return tuple(parts)

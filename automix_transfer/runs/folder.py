@@ -8,9 +8,10 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
@@ -29,7 +30,7 @@ class RunFolder:
     config: str = ""
     start: dict[str, Any] = field(default_factory=dict)  # the last entry of run.json's starts
     seed: int | None = None
-    pictures: list[Path] = field(default_factory=list)
+    recipe: str = ""  # its bare name
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -43,6 +44,18 @@ class RunFolder:
         return commit_of(self.start)
 
 
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether ``value`` is a number, and not NaN or infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def number(values: Any, *keys: str) -> float | None:
+    """``values[a][b]...`` if it is a finite number, else None."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return float(values) if is_number(values) else None
+
+
 def commit_of(about: Mapping[str, Any]) -> str:
     """The git commit of what was run, short, with + where the tree was changed; empty if unknown."""
     commit = about.get("commit")
@@ -52,46 +65,37 @@ def commit_of(about: Mapping[str, Any]) -> str:
 def read_run(path: Path) -> RunFolder:
     """Everything of a run folder that can be read."""
     run = RunFolder(path)
-    if not path.is_dir():
-        run.problems.append(f"{path} does not exist")
-        return run
-    run.metrics = _mapping(path / "metrics.json", run.problems, "the run has not finished")
-    about = _mapping(path / "run.json", run.problems)
-    starts = about.get("starts")
+    run.metrics = read_optional(path / "metrics.json", run.problems, "the run has not finished")
+    about = read_optional(path / "run.json", run.problems)
+    starts, recipe = about.get("starts"), about.get("recipe")
     run.start = starts[-1] if isinstance(starts, list) and starts and isinstance(starts[-1], dict) else {}
     run.seed = about.get("seed") if isinstance(about.get("seed"), int) else None
-    run.history = read_history(path, run.problems)
-    config = path / "config.yaml"
+    run.recipe = str(recipe.get("name") or "") if isinstance(recipe, dict) else ""
+    run.history = read_history(path)
+    if not run.history:
+        run.problems.append(f"{path / 'log.csv'} is missing or has no rows, so there is no learning curve")
     try:
-        run.config = config.read_text(encoding="utf-8")
+        run.config = (path / "config.yaml").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        run.problems.append(f"{config} is missing or cannot be read")
-    run.pictures = sorted((path / "pictures").glob("*.png"))
+        run.problems.append(f"{path / 'config.yaml'} is missing or cannot be read")
     return run
 
 
-def read_history(path: Path, problems: list[str] | None = None) -> list[dict[str, float]]:
-    """The rows by epoch of ``path/log.csv``; empty cells are left out. A missing or damaged file gives what
-    is readable of it."""
-    rows: list[dict[str, float]] = []
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The rows by epoch of ``path/log.csv``, without empty cells: what is readable of them."""
+    rows = []
+    with suppress(OSError, UnicodeDecodeError, csv.Error):
+        for row in csv.DictReader((path / "log.csv").read_text(encoding="utf-8").splitlines()):
+            cells = {key: _number_in(value) for key, value in row.items() if key}
+            rows.append({key: value for key, value in cells.items() if value is not None})
+    return [row for row in rows if "epoch" in row]
+
+
+def _number_in(text: Any) -> float | None:
     try:
-        with (path / "log.csv").open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                numbers = {}
-                for key, value in row.items():
-                    try:
-                        number = float(value)
-                    except (TypeError, ValueError):
-                        continue
-                    if key and math.isfinite(number):
-                        numbers[key] = number
-                if "epoch" in numbers:
-                    rows.append(numbers)
-    except (OSError, UnicodeDecodeError, csv.Error):
-        pass
-    if not rows and problems is not None:
-        problems.append(f"{path / 'log.csv'} is missing or has no rows, so there is no learning curve")
-    return rows
+        return value if math.isfinite(value := float(text)) else None
+    except (TypeError, ValueError):
+        return None
 
 
 def read_metrics(run: Path, problems: list[str]) -> list[dict[str, Any]]:
@@ -118,17 +122,8 @@ def points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
     """Iterations (from 1) and values of the rows that have a finite ``key``."""
     # Detectron2 files the evaluation after the last iteration, which trained, under the next
     last = max((row["iteration"] for row in rows if "total_loss" in row), default=math.inf)
-    found = [
-        (min(row["iteration"], last) + 1.0, float(row[key]))
-        for row in rows
-        if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])
-    ]
-    return [x for x, _ in found], [y for _, y in found]
-
-
-def read_optional(path: Path, problems: list[str]) -> dict[str, Any]:
-    """A JSON object, or an empty one and a sentence in ``problems``."""
-    return _mapping(path, problems)
+    found = [row for row in rows if is_number(row.get(key))]
+    return [min(row["iteration"], last) + 1.0 for row in found], [float(row[key]) for row in found]
 
 
 def settings(config: str) -> dict[str, str]:
@@ -169,16 +164,17 @@ def differences(configs: Sequence[str], own: Sequence[str] = ("output",)) -> lis
     ]
 
 
-def _mapping(path: Path, problems: list[str], reason: str = "") -> dict[str, Any]:
+def read_optional(path: Path, problems: list[str], reason: str = "") -> dict[str, Any]:
+    """A JSON object, or an empty one and a sentence in ``problems``; ``reason``: why it may be missing."""
     try:
-        found = read_json(path)
+        found = tame(read_json(path))
     except UserError as error:
         problems.append(str(error) + (f": {reason}" if reason and not path.exists() else ""))
         return {}
     if not isinstance(found, dict):
         problems.append(f"{path} is not a JSON object")
         return {}
-    return tame(found)
+    return found
 
 
 def tame(value: Any, depth: int = 0) -> Any:

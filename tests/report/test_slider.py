@@ -17,7 +17,7 @@ from automix_transfer.report import slider
 from automix_transfer.report.cards import Shot, write_shots
 from automix_transfer.report.curves import Line, curve_data, thinned
 from automix_transfer.report.embed import Embedder
-from automix_transfer.report.gallery import groups_of_shots, slider_views
+from automix_transfer.report.gallery import shots_reader, slider_views
 from automix_transfer.report.svg import line_plot
 from automix_transfer.runs.collect import collect
 from automix_transfer.runs.folder import differences, settings
@@ -82,7 +82,8 @@ def test_files_are_strips_of_padded_frames(strips, tmp_path):
     (view,) = slider_views(collect([tmp_path]), Embedder(problems), [])
     assert view.source == "runs/x" and len(view.rows) == 8 and problems == []
     (tmp_path / "slider" / "fmix_1.webp").write_bytes(b"RIFF")
-    assert slider_views(collect([tmp_path]), Embedder(problems), []) == [] and "not whole" in problems[-1]
+    found = collect([tmp_path])
+    assert slider_views(found, Embedder(problems), []) == [] and str(about) in found.problems[-1]
 
 
 def test_a_run_without_checkpoint_gets_no_slider_and_a_sentence(tmp_path):
@@ -101,7 +102,7 @@ def test_cards_come_back(tmp_path):
     picture = np.full((20, 30, 3), 200, np.uint8)
     about = {"heading": "H", "caption": "C", "source": "S"}
     write_shots(tmp_path / "figures" / "cams", [Shot([("a", picture), ("b", picture)], "text")], about)
-    (group,) = groups_of_shots(collect([tmp_path]), Embedder([]))
+    (group,) = collect([tmp_path]).read("shots", shots_reader(Embedder([])))
     ((pictures, text),) = group.cards
     assert (group.heading, group.source, text) == ("H", "S", "text") and [
         (word, p.width) for word, p in pictures

@@ -46,7 +46,6 @@ def test_all_sorts_of_summaries():
         {"pretrain": None},
         {"pretrain": {"vanilla": 3}},
         {"detection": {"automix": {"AP": float("nan")}}},
-        {"notes": 5},
     ):
         assert isinstance(chain_table(summary), str)
     full = copy.deepcopy(SUMMARY)

@@ -26,9 +26,8 @@ from automix_transfer.paper.plans.scale import Scale
 from automix_transfer.paper.published import Cell, PaperTable
 from automix_transfer.paper.references import Reference
 from automix_transfer.paper.tables import name_of
-from automix_transfer.paper.trained import is_number
 from automix_transfer.recipes.find import RECIPES
-from automix_transfer.runs.folder import read_optional
+from automix_transfer.runs.folder import is_number, read_optional
 
 UNKNOWN_WEIGHTS = "WEIGHTS_"  # begins the name that stands for a file that --weights did not give
 DETECTORS = {"VOC": "voc_R50_C4_24k", "COCO": "coco_R50_C4_2x"}

@@ -19,8 +19,7 @@ from automix_transfer.io import write_json
 from automix_transfer.mixing import METHODS
 from automix_transfer.paper.measured import method_of
 from automix_transfer.paper.references import Reference
-from automix_transfer.paper.trained import is_number
-from automix_transfer.runs.folder import read_optional
+from automix_transfer.runs.folder import is_number, read_optional
 from automix_transfer.training.validation import autocast
 
 CPU_BATCH = 8  # images; on a CPU the time of a step grows with its images, so a small batch tells
