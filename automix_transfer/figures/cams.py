@@ -17,7 +17,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixers import Mixer
 from automix_transfer.evaluation.opened import Run
 from automix_transfer.figures.common import OWN, Asked, mixers_of, open_shown, title_of
-from automix_transfer.figures.sheet import RIGHT, WIDTH, WRONG, Cell, Picture, class_name, sheet, write_figure
+from automix_transfer.figures.sheet import RIGHT, WIDTH, WRONG, Cell, Picture, class_name, sheet
 from automix_transfer.localization.maps.cam import ClassActivation
 from automix_transfer.localization.maps.score_maps import score_map
 from automix_transfer.models.eval_mode import eval_mode
@@ -79,12 +79,11 @@ def fig3(asked: Asked) -> Path:
     )
     caption = (
         f"Class activation maps of the two top classes on mixed samples at λ = {asked.lam:g} (Fig. 3), each "
-        f"network on {kind}; the "
-        "same pairs for all. ✓: the class is one of the pair's two. Bright: where the evidence for the class "
-        "lies."
+        f"network on {kind}; the same pairs for all. ✓: the class is one of the pair's two. Bright: where "
+        "the evidence for the class lies."
     )
     content = {"seed": asked.seed, "mixed_by": asked.mixed_by, "by_pair": numbers}
-    return write_figure(asked.output, "fig3", caption, {**found.about(), "numbers": content}, [part])
+    return found.write("fig3", caption, content, [part])
 
 
 @torch.no_grad()
@@ -111,26 +110,20 @@ def fine_maps(encoder: nn.Module, size: int) -> tuple[ClassActivation, dict[str,
 
     The predictions are always the network's own; strides change only where a map is read.
     """
-    problem: UserError | None = None
-    coarse: ClassActivation | None = None
+    problem, coarse = UserError("the network has no maps"), None
     for method in ("cam", "gradcam"):
         for stride in (None, 16, 8):
             try:
-                found = ClassActivation(encoder, size, stride, method)
+                coarse = ClassActivation(encoder, size, stride, method)
             except UserError as error:
                 problem = error
                 continue
-            coarse = found
-            if min(found.map_shape) >= CELLS:
+            if min(coarse.map_shape) >= CELLS:
                 break
         if coarse is not None:
-            return coarse, {
-                "map": method,
-                "layer": coarse.layer,
-                "cells": list(coarse.map_shape),
-                "stride": coarse.stride,
-            }
-    raise problem or UserError("the network has no maps")
+            cells = list(coarse.map_shape)
+            return coarse, {"map": method, "layer": coarse.layer, "cells": cells, "stride": coarse.stride}
+    raise problem
 
 
 def heated(image: Picture, heat: NDArray[np.float64]) -> Picture:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,19 +106,10 @@ def draw_figure(args: argparse.Namespace) -> None:
     for lam in (args.lam, *args.lams):
         if not 0 <= lam <= 1:
             raise UserError(f"λ = {lam:g} is not the share of an image; give numbers from 0 to 1")
-    seed = args.seed if args.seed is not None else int(args.name == "fig13")
-    asked = Asked(
-        args.runs,
-        args.output,
-        args.data,
-        args.labels,
-        seed,
-        args.pairs,
-        args.samples,
-        args.lam,
-        sorted(args.lams),
-        args.mixed_by,
-    )
+    if args.seed is None:
+        args.seed = int(args.name == "fig13")
+    args.lams.sort()
+    asked = Asked(**{option.name: getattr(args, option.name) for option in fields(Asked)})
     print(f"written: {drawer(args.name)(asked)}")
 
 

@@ -4,22 +4,27 @@ images shown to all."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import Tensor
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
+from automix_transfer.evaluation.mixed_samples import shuffled_batches
 from automix_transfer.evaluation.mixers import MIXERS, Mixer, own_mixer
 from automix_transfer.evaluation.opened import Run, common_data, open_runs
 from automix_transfer.evaluation.output import EVALUATION
 from automix_transfer.figures.samples import Pairs, choose_pairs, pairs_of
-from automix_transfer.figures.sheet import class_name
+from automix_transfer.figures.sheet import Picture, class_name, write_figure
 from automix_transfer.figures.style import label_title
+from automix_transfer.io import read_json
 from automix_transfer.mixing import AutoMix
 from automix_transfer.progress import Progress, to_stderr
 
+T = TypeVar("T")
 OWN = "own"
 
 
@@ -48,31 +53,35 @@ class Shown:
         chosen: (i, j) of each pair, places in ``dataset``.
     """
 
+    asked: Asked
     runs: list[Run]
     dataset: ClassificationDataset
     pairs: Pairs
     chosen: list[tuple[int, int]]
 
-    def names(self, pair: int) -> tuple[str, str]:
+    def names(self, pair: int) -> list[str]:
         """Classes of images i and j of a pair, for people."""
-        i, j = (
-            class_name(self.dataset.classes[int(self.dataset.labels[index])]) for index in self.chosen[pair]
-        )
-        return i, j
+        return [class_name(self._class(index)) for index in self.chosen[pair]]
 
-    def about(self) -> dict[str, Any]:
-        """Where the figure comes from, for its numbers."""
+    def _class(self, index: int) -> str:
+        return self.dataset.classes[int(self.dataset.labels[index])]
+
+    def batches(self, most: int | None = None) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Shuffled validation images to measure on: ``asked.samples`` of them, ``most`` at most."""
+        count = min(self.asked.samples, most or self.asked.samples, len(self.dataset))
+        return list(shuffled_batches(self.dataset, 64, self.asked.seed, count))
+
+    def write(self, figure: str, caption: str, numbers: Any, parts: Sequence[Picture]) -> Path:
+        """Write the figure, and its numbers with the runs and images that they are of."""
         sides = [
             {
-                side: {
-                    "file": str(self.dataset.path(index)),
-                    "class": self.dataset.classes[int(self.dataset.labels[index])],
-                }
+                side: {"file": str(self.dataset.path(index)), "class": self._class(index)}
                 for side, index in zip("ij", pair, strict=True)
             }
             for pair in self.chosen
         ]
-        return {"runs": [run.about() for run in self.runs], "shown": sides}
+        about = {"runs": [run.about() for run in self.runs], "shown": sides}
+        return write_figure(self.asked.output, figure, caption, {**about, "numbers": numbers}, parts)
 
 
 def open_shown(asked: Asked, pairs: int) -> Shown:
@@ -81,7 +90,22 @@ def open_shown(asked: Asked, pairs: int) -> Shown:
     runs = open_runs(asked.runs, asked.labels)
     dataset = common_data(runs, asked.data)
     chosen = choose_pairs(dataset, asked.pairs or pairs, asked.seed)
-    return Shown(runs, dataset, pairs_of(dataset, runs[0].info, chosen), chosen)
+    return Shown(asked, runs, dataset, pairs_of(dataset, runs[0].info, chosen), chosen)
+
+
+def read_output(file: Path, read: Callable[[Any], T], what: str, suite: str) -> T:
+    """What ``read`` makes of an output of the evaluation.
+
+    Raises:
+        UserError: it holds no ``what``, which ``suite`` writes.
+    """
+    content = read_json(file)
+    try:
+        return read(content)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"{file} holds no {what}; write it with automix-transfer evaluate --suite clean,{suite}"
+        ) from error
 
 
 def title_of(run: Run) -> str:
@@ -154,14 +178,19 @@ def mixers_of(runs: Sequence[Run], mixed_by: str) -> tuple[list[Run], dict[str, 
     if others:
         to_stderr(
             f"note: {', '.join(others)} have no mixed samples of their own at a given λ and are left out; "
-            "--mixed-by mixup asks all "
-            "about the same samples"
+            "--mixed-by mixup asks all about the same samples"
         )
     return [run for run in runs if run.label in found], found
 
 
-def counted(batches: Iterable[Any], progress: Progress, before: int, total: int, note: str) -> Iterator[Any]:
-    """``batches``, with a line of progress now and then: ``before`` were done before the first of them."""
-    for number, batch in enumerate(batches, start=1):
-        yield batch
-        progress(before + number, total, note)
+def each_with(runs: Sequence[Run], batches: Sequence[Any], what: str) -> Iterator[tuple[Run, Iterator[Any]]]:
+    """Each run with ``batches`` for it, which say now and then how much of all is done."""
+    progress, total = Progress(what, "batches"), len(runs) * len(batches)
+
+    def counted(before: int, label: str) -> Iterator[Any]:
+        for number, batch in enumerate(batches, start=before + 1):
+            yield batch
+            progress(number, total, label)
+
+    for number, run in enumerate(runs):
+        yield run, counted(number * len(batches), run.label)

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.confusion import FILE
 from automix_transfer.evaluation.evaluate_run import evaluation_of
-from automix_transfer.figures.common import Asked
+from automix_transfer.figures.common import Asked, read_output
 from automix_transfer.figures.sheet import Cell, Picture, class_name, drawn, save_parts, sheet, write_figure
 from automix_transfer.figures.style import DPI, INK, colour, subplots
-from automix_transfer.io import read_json
 from automix_transfer.runs.folder import is_number
 
 SIDE = 104
@@ -33,10 +32,9 @@ def confusion(asked: Asked) -> Path:
     if len(asked.runs) != 1:
         raise UserError(f"figure confusion shows one run, but --runs names {len(asked.runs)}; give one")
     file = evaluation_of(asked.runs[0], asked.data, "clean,calibration,confusion", FILE)
-    pairs, classes, content = read_confusion(file)
-    shown = pairs[: asked.pairs or 8]
+    pairs, classes, content = read_output(file, read_confusion, "confused pairs of classes", "confusion")
     name = asked.labels[0] if asked.labels else file.resolve().parent.name
-    parts = [pairs_sheet(file.parent, shown, name)] if shown else []
+    parts = [pairs_sheet(file.parent, pairs[: asked.pairs or 8], name)] if pairs else []
     parts.append(classes_plot(classes, content.get("top1"), content.get("mean_class_top1")))
     if asked.output.with_suffix(".json").name == FILE:  # the run's own file has the numbers
         return save_parts(asked.output, parts)
@@ -48,53 +46,36 @@ def confusion(asked: Asked) -> Path:
     return write_figure(asked.output, "confusion", caption, numbers, parts)
 
 
-def read_confusion(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
-    """Pairs, classes with images, and everything of a ``confusion.json``.
-
-    Raises:
-        UserError: a file that is no such JSON.
-    """
-    content = read_json(file)
-    try:
-        pairs = [{**pair, "share": pair["count"] / pair["of"]} for pair in content["pairs"]]
-        classes = [{**row, "top1": float(row["top1"])} for row in content["per_class"] if row["n"] > 0]
-        names = [pair["true"] + pair["predicted"] for pair in pairs] + [row["name"] for row in classes]
-        sound = bool(classes) and all(isinstance(name, str) for name in names)
-        sound = sound and all(isinstance(pair["examples"], list) for pair in pairs)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        pairs, classes, sound = [], [], False
-    if not sound:
-        raise UserError(
-            f"{file} does not hold confused pairs and accuracies of classes; write it with "
-            "automix-transfer evaluate --suite clean,confusion"
-        )
-    return pairs, classes, dict(content)
+def read_confusion(content: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    """Pairs with their labels, classes with images, and everything of a ``confusion.json``."""
+    classes = [{**row, "top1": float(row["top1"])} for row in content["per_class"] if row["n"] > 0]
+    if not classes:
+        raise ValueError("no classes")
+    return [{**pair, "label": label_of(pair)} for pair in content["pairs"]], classes, content
 
 
-def pairs_sheet(folder: Path, pairs: Sequence[Mapping[str, Any]], name: str) -> Picture:
+def label_of(pair: Mapping[str, Any]) -> str:
+    """The two classes of a pair, and how often the one was taken for the other."""
+    true, predicted = (broken(class_name(pair[key])) for key in ("true", "predicted"))
+    share = f"{pair['count']} of {pair['of']} ({100 * pair['count'] / pair['of']:.0f} %)"
+    return f"{true}\ntaken for\n{predicted}\n{share}"
+
+
+def pairs_sheet(folder: Path, pairs: Sequence[Mapping[str, Any]], name: str, most: int = 4) -> Picture:
     """A pair in a row: examples that were confused, and of the class that they were taken for."""
-    most = (
-        max(max(len(pair["examples"]), 1) for pair in pairs),
-        max(len(pair.get("predicted_examples", [])) for pair in pairs),
-    )
-    most = min(most[0], 4), min(most[1], 4)
+    left = min(most, max(len(pair["examples"]) for pair in pairs)) or 1
     rows: list[tuple[str, list[Cell | None]]] = []
     for pair in pairs:
-        wrong = [example(folder, file) for file in pair["examples"][: most[0]]]
-        right = [example(folder, file) for file in pair.get("predicted_examples", [])[: most[1]]]
-        cells = [*wrong, *[None] * (most[0] - len(wrong)), *right, *[None] * (most[1] - len(right))]
-        label = (
-            f"{broken(class_name(pair['true']))}\ntaken for\n{broken(class_name(pair['predicted']))}\n"
-            f"{pair['count']} of {pair['of']} ({100 * pair['share']:.0f} %)"
-        )
-        rows.append((label, cells))
+        wrong = [example(folder, file) for file in pair["examples"][:left]]
+        right = [example(folder, file) for file in pair.get("predicted_examples", [])[:most]]
+        rows.append((pair["label"], [*wrong, *[None] * (left - len(wrong)), *right]))
     return sheet(
         rows,
         title=f"Most confused pairs of classes, {name}",
         note="left: images that were confused; right: images of the class "
         "that they were taken for, which were recognised",
         side=SIDE,
-        column_breaks=(most[0],),
+        column_breaks=(left,),
     )
 
 
@@ -103,18 +84,13 @@ def broken(text: str, width: int = 24) -> str:
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
-def example(folder: Path, file: Any) -> Cell:
+def example(folder: Path, file: str) -> Cell:
     """A small picture as a square; grey where it is not there any more."""
     try:
-        with Image.open(folder / str(file)) as image:
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            square = (
-                image.convert("RGB")
-                .crop((left, top, left + side, top + side))
-                .resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        with Image.open(folder / file) as image:
+            return Cell(
+                np.asarray(ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC))
             )
-            return Cell(np.asarray(square))
     # PIL raises SyntaxError for broken PNGs
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return Cell(np.full((SIDE, SIDE, 3), 225, dtype=np.uint8))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,18 @@ from matplotlib.ticker import MaxNLocator
 
 from automix_transfer.config import load_config
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.mixed_samples import MaskStatistics, mask_statistics, shuffled_batches
-from automix_transfer.evaluation.mixers import MIXERS, Mixer, automix_mixer
+from automix_transfer.evaluation.mixed_samples import mask_statistics
+from automix_transfer.evaluation.mixers import MIXERS, automix_mixer
 from automix_transfer.evaluation.opened import Run, open_run
-from automix_transfer.figures.common import Asked, Shown, automix_runs, counted, open_shown, title_of
-from automix_transfer.figures.samples import shares
-from automix_transfer.figures.sheet import WIDTH, Cell, Picture, drawn, sheet, write_figure
+from automix_transfer.figures.common import Asked, Shown, automix_runs, each_with, open_shown, title_of
+from automix_transfer.figures.samples import LAMS, LEGEND, cells_of, lam_sheet, mask_cells
+from automix_transfer.figures.sheet import WIDTH, Cell, Picture, drawn, sheet
 from automix_transfer.figures.style import DPI, INK, SPARE, colour, shown, subplots
 from automix_transfer.mixing import AutoMix
-from automix_transfer.progress import Progress
 from automix_transfer.rng import reseed_globals
 from automix_transfer.training.settings import Experiment
 from automix_transfer.training.setup import build_model
 
-LAMS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-LEGEND = "masks: orange keeps image i, purple image j, white mixes half and half"
 FLAT = 0.05  #: spatial standard deviation at λ = 0.5 below which a mask is called flat: as good as MixUp
 
 
@@ -44,49 +42,21 @@ def fig12(asked: Asked) -> Path:
     numbers: dict[str, Any] = {}
     for run, method in automix_runs(found.runs):
         name = title_of(run)
-        masks, mixed = (
-            found.pairs.masks(method, asked.lam, asked.seed),
-            found.pairs.mixed(automix_mixer(method), asked.lam, asked.seed),
-        )
-        parts.append(
-            sheet(
-                [*originals(found), ("mask", mask_cells(masks)), ("mixed", [Cell(image) for image in mixed])],
-                title=f"{name}'s samples at λ = {asked.lam:g}",
-                note=LEGEND,
-            )
-        )
-        some = found.pairs.first(3)
-        by_lam = [
-            (some.masks(method, lam, asked.seed), some.mixed(automix_mixer(method), lam, asked.seed))
-            for lam in lams
-        ]
-        rows: list[tuple[str, list[Cell | None]]] = []
-        for pair in range(len(some)):
-            ends = Cell(some.pixels(some.images_j)[pair]), Cell(some.pixels(some.images_i)[pair])
-            rows += [
-                ("mask", [None, *(mask_cells(masks)[pair] for masks, _ in by_lam), None]),
-                ("mixed", [ends[0], *(Cell(mixed[pair]) for _, mixed in by_lam), ends[1]]),
-            ]
-        parts.append(
-            sheet(
-                rows,
-                ["image j", *(f"λ = {lam:g}" for lam in lams), "image i"],
-                f"{name} from image j to image i",
-                side=102,
-                breaks=range(2, len(rows), 2),
-            )
-        )
+        masks, mask, mixed = masks_of(found, method)
+        rows = [*originals(found), ("mask", mask), ("mixed", mixed)]
+        parts.append(sheet(rows, title=f"{name}'s samples at λ = {asked.lam:g}", note=LEGEND))
+        title = f"{name} from image j to image i"
+        part, by_lam = lam_sheet(found.pairs.first(3), method, lams, asked.seed, title)
+        parts.append(part)
         numbers[run.label] = {
             "at_lam": {"lam": asked.lam, "masks": of_masks(masks)},
-            "by_lam": [
-                {"lam": lam, "masks": of_masks(masks)} for lam, (masks, _) in zip(lams, by_lam, strict=True)
-            ],
+            "by_lam": [{"lam": lam, "masks": of_masks(one)} for lam, one in zip(lams, by_lam, strict=True)],
         }
     caption = (
         f"AutoMix's mixed samples and masks at λ = {asked.lam:g}, and as λ goes from 0 (image j) to 1 "
         f"(image i): {LEGEND}."
     )
-    return write_figure(asked.output, "fig12", caption, {**found.about(), "numbers": numbers}, parts)
+    return found.write("fig12", caption, numbers, parts)
 
 
 def fig6(asked: Asked) -> Path:
@@ -97,29 +67,22 @@ def fig6(asked: Asked) -> Path:
         UserError: as the readers of runs and data; no run with a Mix Block.
     """
     found = open_shown(asked, pairs=8)
-    blocks = automix_runs(found.runs)
+    methods = {run.label: method for run, method in automix_runs(found.runs)}
     flat = np.full((len(found.pairs), *found.pairs.images_i.shape[2:]), asked.lam)
-    rows = originals(found)
-
-    def add(name: str, masks: np.ndarray, std: str, mixer: Mixer) -> None:
-        mixed = found.pairs.mixed(mixer, asked.lam, asked.seed)
-        rows.append((f"{name}:\nmask", mask_cells(masks)))
-        rows.append((f"mixed,\nstd {std}", [Cell(image) for image in mixed]))
-
-    add("MixUp", flat, "0", MIXERS["mixup"])
-    batches = list(shuffled_batches(found.dataset, 64, asked.seed, min(asked.samples, len(found.dataset))))
-    progress, numbers = Progress("masks", "batches"), []
-    for number, (run, method) in enumerate(blocks):
-        some = counted(batches, progress, number * len(batches), len(blocks) * len(batches), run.label)
+    mixup = cells_of(found.pairs.mixed(MIXERS["mixup"], asked.lam, asked.seed))
+    rows = [*originals(found), ("MixUp:\nmask", mask_cells(flat)), ("mixed,\nstd 0", mixup)]
+    batches, numbers = found.batches(), []
+    for run, some in each_with([run for run in found.runs if run.label in methods], batches, "masks"):
+        method = methods[run.label]
         health = mask_statistics(method, some, [asked.lam], asked.seed)[0]
-        masks = found.pairs.masks(method, asked.lam, asked.seed)
-        add(wrapped(title_of(run)), masks, f"{health.spatial_std:.2f}", automix_mixer(method))
-        accuracies = [row["top1"] for row in run.history if isinstance(row.get("top1"), (int, float))]
+        masks, mask, mixed = masks_of(found, method)
+        name = textwrap.fill(title_of(run).replace("_", " "), 14)
+        rows += [(f"{name}:\nmask", mask), (f"mixed,\nstd {health.spatial_std:.2f}", mixed)]
         numbers.append(
             {
                 "label": run.label,
                 "pipeline": method.options.pipeline,
-                "top1_last": accuracies[-1] if accuracies else None,
+                "top1_last": next((row["top1"] for row in reversed(run.history) if "top1" in row), None),
                 "masks": health.to_dict(),
                 "shown": of_masks(masks),
             }
@@ -128,18 +91,10 @@ def fig6(asked: Asked) -> Path:
         f"Trivial and learned masks at λ = {asked.lam:g} on the same pairs (Fig. 6): a flat mask is MixUp. "
         "std: mean standard deviation within a mask."
     )
-    parts = [
-        sheet(
-            rows,
-            title=f"Trivial (MixUp) and learned masks at λ = {asked.lam:g}",
-            note=LEGEND,
-            side=104,
-            breaks=range(2, len(rows), 2),
-        ),
-        health_plot(numbers),
-    ]
+    title = f"Trivial (MixUp) and learned masks at λ = {asked.lam:g}"
+    part = sheet(rows, title=title, note=LEGEND, side=104, breaks=range(2, len(rows), 2))
     content = {"lam": asked.lam, "samples": sum(len(b[0]) for b in batches), "by_run": numbers}
-    return write_figure(asked.output, "fig6", caption, {**found.about(), "numbers": content}, parts)
+    return found.write("fig6", caption, content, [part, health_plot(numbers)])
 
 
 def fig7(asked: Asked) -> Path:
@@ -151,48 +106,40 @@ def fig7(asked: Asked) -> Path:
     """
     found = open_shown(asked, pairs=4)
     run, _ = automix_runs(found.runs)[0]
+    kept = automix_runs(kept_checkpoints(asked.runs))
     stages = [
         ("start", initial(run), 0),
-        *(
-            (f"epoch {one.epoch}", method, one.epoch)
-            for one, method in automix_runs(kept_checkpoints(asked.runs))
-        ),
+        *((f"epoch {one.epoch}", method, one.epoch) for one, method in kept),
     ]
-    batches = list(
-        shuffled_batches(found.dataset, 64, asked.seed, min(asked.samples, 128, len(found.dataset)))
-    )
-    rows: list[tuple[str, list[Cell | None]]] = []
-    drawn_stages, numbers = [], []
+    batches = found.batches(most=128)
+    columns, numbers = [], []
     for name, method, epoch in stages:
-        health: MaskStatistics = mask_statistics(method, batches, [asked.lam], asked.seed)[0]
-        masks = found.pairs.masks(method, asked.lam, asked.seed)
-        drawn_stages.append(
-            (mask_cells(masks), found.pairs.mixed(automix_mixer(method), asked.lam, asked.seed))
-        )
+        health = mask_statistics(method, batches, [asked.lam], asked.seed)[0]
+        masks, *cells = masks_of(found, method)
+        columns.append(cells)
         numbers.append({"stage": name, "epoch": epoch, "masks": health.to_dict(), "shown": of_masks(masks)})
-    for pair in range(len(found.pairs)):
-        i, j = (Cell(found.pairs.pixels(side)[pair]) for side in (found.pairs.images_i, found.pairs.images_j))
-        rows += [
-            ("image i,\nmask", [i, *(masks[pair] for masks, _ in drawn_stages)]),
-            ("image j,\nmixed", [j, *(Cell(mixed[pair]) for _, mixed in drawn_stages)]),
-        ]
-    side = min(124, (WIDTH - 110) // (len(stages) + 1) - 6)
-    pictures = sheet(
+    rows: list[tuple[str, list[Cell | None]]] = []
+    images_i, images_j = (
+        cells_of(found.pairs.pixels(side)) for side in (found.pairs.images_i, found.pairs.images_j)
+    )
+    for pair, (i, j) in enumerate(zip(images_i, images_j, strict=True)):
+        rows.append(("image i,\nmask", [i, *(mask[pair] for mask, _ in columns)]))
+        rows.append(("image j,\nmixed", [j, *(mixed[pair] for _, mixed in columns)]))
+    part = sheet(
         rows,
         ["images", *(name for name, _, _ in stages)],
         f"{title_of(run)} at λ = {asked.lam:g} through the training",
-        side,
-        LEGEND,
-        range(2, len(rows), 2),
-        (1,),
+        side=min(124, (WIDTH - 110) // (len(stages) + 1) - 6),
+        note=LEGEND,
+        breaks=range(2, len(rows), 2),
+        column_breaks=(1,),
     )
     caption = (
         f"Mixed samples and masks of the same pairs at λ = {asked.lam:g} through the training (Fig. 7). "
         f"Checkpoints are those that the run's folder keeps; the start is built again from the seed."
     )
-    content = {**found.about(), "numbers": {"lam": asked.lam, "stages": numbers}}
-    parts = [pictures, training_plot(numbers, asked.lam)]
-    return write_figure(asked.output, "fig7", caption, content, parts)
+    content = {"lam": asked.lam, "stages": numbers}
+    return found.write("fig7", caption, content, [part, training_plot(numbers, asked.lam)])
 
 
 def initial(run: Run) -> AutoMix:
@@ -223,29 +170,21 @@ def originals(found: Shown) -> list[tuple[str, list[Cell | None]]]:
     """The two rows of images i and j, with their classes."""
     rows: list[tuple[str, list[Cell | None]]] = []
     for name, images, side in (("image i", found.pairs.images_i, 0), ("image j", found.pairs.images_j, 1)):
-        cells = found.pairs.pixels(images)
-        rows.append((name, [Cell(cell, found.names(pair)[side]) for pair, cell in enumerate(cells)]))
+        pictures = enumerate(found.pairs.pixels(images))
+        rows.append((name, [Cell(picture, found.names(pair)[side]) for pair, picture in pictures]))
     return rows
 
 
-def mask_cells(masks: np.ndarray) -> list[Cell | None]:
-    """Masks (n, H, W) in colours, pixel for pixel."""
-    return [Cell(mask, exact=True) for mask in shares(masks)]
+def masks_of(found: Shown, method: AutoMix) -> tuple[np.ndarray, list[Cell | None], list[Cell | None]]:
+    """Masks (n, H, W) of the pairs at the figure's λ, and the cells of masks and of mixed images."""
+    lam, seed = found.asked.lam, found.asked.seed
+    masks = found.pairs.masks(method, lam, seed)
+    return masks, mask_cells(masks), cells_of(found.pairs.mixed(automix_mixer(method), lam, seed))
 
 
 def of_masks(masks: np.ndarray) -> list[dict[str, float]]:
     """Mean and standard deviation of each mask (n, H, W)."""
     return [{"mean": float(mask.mean()), "std": float(mask.std())} for mask in masks]
-
-
-def wrapped(text: str, width: int = 14) -> str:
-    """``text`` in lines of about ``width`` letters."""
-    lines = [""]
-    for word in text.replace("_", " ").split():
-        if lines[-1] and len(lines[-1]) + len(word) >= width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines)
 
 
 @drawn

@@ -10,16 +10,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.mixed_samples import mixed_accuracy, shuffled_batches
+from automix_transfer.evaluation.mixed_samples import mixed_accuracy
 from automix_transfer.evaluation.mixers import Mixer
-from automix_transfer.figures.common import OWN, Asked, Shown, counted, mixers_of, open_shown, title_of
-from automix_transfer.figures.sheet import Cell, Picture, drawn, sheet, write_figure
+from automix_transfer.figures.common import OWN, Asked, Shown, each_with, mixers_of, open_shown, title_of
+from automix_transfer.figures.sheet import Cell, Picture, drawn, sheet
 from automix_transfer.figures.style import DPI, draw_lines, shown, subplots
-from automix_transfer.progress import Progress
 
 LAMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 STRIP = (0.0, 0.3, 0.7, 1.0)  #: λ of the pictures, as in the paper
-BATCH = 64
 
 
 def fig4(asked: Asked) -> Path:
@@ -32,45 +30,35 @@ def fig4(asked: Asked) -> Path:
     found = open_shown(asked, pairs=2)
     lams = asked.lams or list(LAMS)
     runs, mixers = mixers_of(found.runs, asked.mixed_by)
-    batches = list(shuffled_batches(found.dataset, BATCH, asked.seed, min(asked.samples, len(found.dataset))))
+    batches = found.batches()
     if not batches:
         raise UserError(
-            f"{len(found.dataset)} validation images give no pairs; accuracy on mixed samples needs at least "
-            "two"
+            f"{len(found.dataset)} validation images give no pairs; mixed samples need at least two"
         )
-    progress, accuracy = Progress("accuracy on mixed samples", "batches"), {}
-    for number, run in enumerate(runs):
-        some = counted(batches, progress, number * len(batches), len(runs) * len(batches), run.label)
-        accuracy[run.label] = [
-            row.to_dict() for row in mixed_accuracy(run.encoder, some, mixers[run.label], lams, asked.seed)
-        ]
-    own = asked.mixed_by == OWN
+    accuracy = {}
+    for run, some in each_with(runs, batches, "accuracy on mixed samples"):
+        rows = mixed_accuracy(run.encoder, some, mixers[run.label], lams, asked.seed)
+        accuracy[run.label] = [row.to_dict() for row in rows]
+    if asked.mixed_by == OWN:
+        whose = "Each network on mixed samples of the kind it was trained on"
+        kinds = {title_of(run): mixers[run.label] for run in runs}
+    else:
+        whose = f"All networks on the samples of {asked.mixed_by}"
+        kinds = {shown(asked.mixed_by): mixers[runs[0].label]}
     caption = (
-        "Do networks recognise both images of a mixed sample (Fig. 4)? "
-        + (
-            "Each network on mixed samples of the kind it was trained on"
-            if own
-            else f"All networks on the samples of {asked.mixed_by}"
-        )
-        + "; the same pairs and λ for all, pairs of one class are left out."
+        f"Do networks recognise both images of a mixed sample (Fig. 4)? {whose}; the same pairs and λ for "
+        "all, pairs of one class are left out."
     )
-    kinds = (
-        {title_of(run): mixers[run.label] for run in runs}
-        if own
-        else {shown(asked.mixed_by): mixers[runs[0].label]}
-    )
-    strips = strip_sheet(found, kinds, asked.seed)
     samples = sum(len(batch[0]) for batch in batches)
     content = {"samples": samples, "seed": asked.seed, "mixed_by": asked.mixed_by, "by_run": accuracy}
-    parts = [strips, accuracy_plot(accuracy)]
-    return write_figure(asked.output, "fig4", caption, {**found.about(), "numbers": content}, parts)
+    return found.write("fig4", caption, content, [strip_sheet(found, kinds), accuracy_plot(accuracy)])
 
 
-def strip_sheet(found: Shown, kinds: Mapping[str, Mixer], seed: int) -> Picture:
+def strip_sheet(found: Shown, kinds: Mapping[str, Mixer]) -> Picture:
     """A kind of mixing in a row: every pair from image j (λ = 0) to image i (λ = 1)."""
     rows = []
     for name, mixer in kinds.items():
-        mixed = [found.pairs.mixed(mixer, lam, seed) for lam in STRIP]
+        mixed = [found.pairs.mixed(mixer, lam, found.asked.seed) for lam in STRIP]
         rows.append(
             (name, [Cell(mixed[at][pair]) for pair in range(len(found.pairs)) for at in range(len(STRIP))])
         )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from automix_transfer.evaluation.mixers import mix_pairs, picture_method
-from automix_transfer.figures.samples import Cells, Pairs, pixel_sheet, shares
-from automix_transfer.figures.style import save
+from automix_transfer.figures.samples import Pairs, cells_of, mask_cells
+from automix_transfer.figures.sheet import Cell, save_parts, sheet
 from automix_transfer.mixing import METHODS, AutoMix
 from automix_transfer.models.classifier import find_classifier
 from automix_transfer.models.encoders import EncoderInfo
@@ -27,16 +26,13 @@ def mixups_picture(path: Path, pairs: Pairs, automix: AutoMix, seed: int = 0) ->
         automix: its Mix Block draws AutoMix's masks; its encoder is the network that saliency, attention and
             SuperMix ask.
     """
-    rows = [("images", beside(pairs.pixels(pairs.images_i), pairs.pixels(pairs.images_j)))]
+    both = zip(pairs.pixels(pairs.images_i), pairs.pixels(pairs.images_j), strict=True)
+    rows = [("images", [Cell(image) for pair in both for image in pair])]
     for name, (mixed, mask) in mixed_by_all(pairs, automix, seed).items():
-        cells = beside(pairs.pixels(mixed), shares(mask[:, 0].double().numpy()))
-        rows.append((METHODS[name].title, cells))
-    return save(pixel_sheet(rows, "λ = 0.5", ["i, mixed", "j, mask"] * len(pairs), cell=88), path)
-
-
-def beside(left: Cells, right: Cells) -> Cells:
-    """The cells of two rows in turn."""
-    return np.stack([left, right], axis=1).reshape(-1, *left.shape[1:])
+        beside = zip(cells_of(pairs.pixels(mixed)), mask_cells(mask[:, 0].double().numpy()), strict=True)
+        rows.append((METHODS[name].title, [cell for cells in beside for cell in cells]))
+    columns = ["i, mixed", "j, mask"] * len(pairs)
+    return save_parts(path, [sheet(rows, columns, "λ = 0.5", side=88)])
 
 
 def mixed_by_all(pairs: Pairs, automix: AutoMix, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:

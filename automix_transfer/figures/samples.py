@@ -1,8 +1,5 @@
-"""Pictures of mixed samples: the same pairs under every method, and under every λ.
-
-Orange is image i and purple image j everywhere: in the labels, and in the masks, whose colour says whose
-pixel it is.
-"""
+"""Pictures of mixed samples: the same pairs under every method, and under every λ. In every mask orange is
+image i and purple image j."""
 
 from __future__ import annotations
 
@@ -13,22 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixers import MIXERS, Mixer, automix_mask, automix_mixer, mix_block_of
-from automix_transfer.figures.style import DPI, INK, save
+from automix_transfer.figures.sheet import Cell, Picture, save_parts, sheet
 from automix_transfer.mixing import AutoMix, Method
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.rng import derive_generator
 
 SHARES = colormaps["PuOr_r"]  # 0: purple, 1: orange, white between; told apart by colour-blind eyes
-COLOUR_I, COLOUR_J = "#b35806", "#542788"  # its two ends, dark enough for text
-GAP = 4
+LEGEND = "masks: orange keeps image i, purple image j, white mixes half and half"
+LAMS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 Cells = NDArray[np.uint8]  # (n, H, W, 3)
 
 
@@ -71,9 +66,8 @@ class Pairs:
 
     def pixels(self, images: Tensor) -> Cells:
         """Normalised images as (n, H, W, 3) uint8."""
-        plain = images.float().cpu() * torch.tensor(self.std).view(3, 1, 1) + torch.tensor(self.mean).view(
-            3, 1, 1
-        )
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        plain = images.float().cpu() * std + mean
         return (plain.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
@@ -98,9 +92,8 @@ def choose_pairs(dataset: ClassificationDataset, count: int, seed: int) -> list[
             chosen.append((first, order.pop(other)))
     if len(chosen) < count:
         raise UserError(
-            f"the data set of {len(dataset)} images has {len(chosen)} pairs of two classes, but {count} are "
-            "to be drawn; "
-            "ask for fewer"
+            f"the data set of {len(dataset)} images has {len(chosen)} pairs of two classes, not {count}; ask "
+            "for fewer"
         )
     return chosen
 
@@ -111,105 +104,58 @@ def pairs_of(dataset: ClassificationDataset, info: EncoderInfo, chosen: Sequence
     return Pairs(images[0], images[1], info.mean, info.std)
 
 
-def methods_figure(path: Path, pairs: Pairs, automix: Method, lam: float = 0.5) -> Path:
-    """The product's picture: a pair in a column; image i, image j, MixUp, CutMix, AutoMix's mask and its mix
-    at one λ."""
-    return save(pixel_sheet(_methods(pairs, mix_block_of(automix), lam), f"λ = {lam:g}"), path)
-
-
-def lam_figure(
-    path: Path,
-    pairs: Pairs,
-    automix: Method,
-    lams: Sequence[float] = (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1),
-    count: int = 3,
-) -> Path:
-    """AutoMix by λ (Figs. 4, 12): a λ in a column, for the first ``count`` pairs mask and mix; between image
-    j and image i."""
-    block = mix_block_of(automix)
-    some = pairs.first(count)
-    masks = np.stack([shares(some.masks(block, lam)) for lam in lams], axis=1)
-    mixes = np.stack([some.mixed(automix_mixer(block), lam) for lam in lams], axis=1)
-    ends = some.pixels(some.images_j)[:, None], some.pixels(some.images_i)[:, None]
-    blank = np.full_like(ends[0], 255)
-    rows = []
-    for mask, mix, left, right, nothing in zip(masks, mixes, *ends, blank, strict=True):
-        rows += [
-            ("mask", np.concatenate([nothing, mask, nothing])),
-            ("mixed", np.concatenate([left, mix, right])),
-        ]
-    return save(
-        pixel_sheet(rows, "", ["image j", *(f"λ = {lam:g}" for lam in lams), "image i"], cell=96), path
-    )
-
-
 def shares(masks: NDArray[np.float64]) -> Cells:
     """Masks (n, H, W) in colours: orange where the pixel is image i's, purple where it is j's, white where
     half and half."""
     return (SHARES(np.clip(masks, 0, 1))[..., :3] * 255).round().astype(np.uint8)
 
 
-def _methods(pairs: Pairs, block: AutoMix, lam: float) -> list[tuple[str, Cells]]:
-    return [
-        ("image i", pairs.pixels(pairs.images_i)),
-        ("image j", pairs.pixels(pairs.images_j)),
-        ("MixUp", pairs.mixed(MIXERS["mixup"], lam)),
-        ("CutMix", pairs.mixed(MIXERS["cutmix"], lam)),
-        ("AutoMix\nmask", shares(pairs.masks(block, lam))),
-        ("AutoMix", pairs.mixed(automix_mixer(block), lam)),
+def cells_of(images: Cells) -> list[Cell | None]:
+    """Pictures as cells of a sheet."""
+    return [Cell(image) for image in images]
+
+
+def mask_cells(masks: NDArray[np.float64]) -> list[Cell | None]:
+    """Masks (n, H, W) in colours, pixel for pixel."""
+    return [Cell(mask, exact=True) for mask in shares(masks)]
+
+
+def methods_figure(path: Path, pairs: Pairs, automix: Method, lam: float = 0.5) -> Path:
+    """The product's picture: a pair in a column; image i, image j, MixUp, CutMix, AutoMix's mask and its mix
+    at one λ."""
+    block = mix_block_of(automix)
+    rows = [
+        ("image i", cells_of(pairs.pixels(pairs.images_i))),
+        ("image j", cells_of(pairs.pixels(pairs.images_j))),
+        ("MixUp", cells_of(pairs.mixed(MIXERS["mixup"], lam))),
+        ("CutMix", cells_of(pairs.mixed(MIXERS["cutmix"], lam))),
+        ("AutoMix\nmask", mask_cells(pairs.masks(block, lam))),
+        ("AutoMix", cells_of(pairs.mixed(automix_mixer(block), lam))),
     ]
+    return save_parts(path, [sheet(rows, title=f"λ = {lam:g}; orange: image i, purple: image j", side=128)])
 
 
-def pixel_sheet(
-    rows: Sequence[tuple[str, Cells]], corner: str, columns: Sequence[str] = (), cell: int = 128
-) -> Figure:
-    """Rows of cells with their names at the left, ``columns`` above them, pixel for pixel."""
-    count, height, width = rows[0][1].shape[:3]
-    high, wide = (cell, max(1, round(cell * width / height)))
-    picture = np.full((len(rows) * (high + GAP) - GAP, count * (wide + GAP) - GAP, 3), 255, dtype=np.uint8)
-    for r, (name, cells) in enumerate(rows):
-        # a mask's cells are what the network decided
-        smooth = Image.Resampling.NEAREST if "mask" in name else Image.Resampling.BICUBIC
-        for c, image in enumerate(cells):
-            scaled = np.asarray(Image.fromarray(image).resize((wide, high), smooth))
-            picture[
-                r * (high + GAP) : r * (high + GAP) + high, c * (wide + GAP) : c * (wide + GAP) + wide
-            ] = scaled
-    left, top, margin = 92, 30 if columns or corner else 10, 10
-    full = (picture.shape[1] + left + margin, picture.shape[0] + top + margin)
-    figure = Figure(figsize=(full[0] / DPI, full[1] / DPI), dpi=DPI, facecolor="white")
-    axes = figure.add_axes(
-        (left / full[0], margin / full[1], picture.shape[1] / full[0], picture.shape[0] / full[1])
-    )
-    axes.imshow(picture, interpolation="nearest", aspect="auto")
-    axes.axis("off")
-    for r, (name, _) in enumerate(rows):
-        axes.text(
-            -10,
-            r * (high + GAP) + high / 2,
-            name,
-            ha="right",
-            va="center",
-            fontsize=7.5,
-            color=_ink(name),
-            fontweight="bold" if name.startswith(("image", "AutoMix")) else "normal",
-        )
-    for c, name in enumerate(columns):
-        axes.text(
-            c * (wide + GAP) + wide / 2, -8, name, ha="center", va="bottom", fontsize=7, color=_ink(name)
-        )
-    if corner:
-        axes.text(-10, -9, corner, ha="right", va="bottom", fontsize=8, fontweight="bold", color=INK)
-    if any("mask" in name for name, _ in rows) and not columns:
-        end = picture.shape[1]
-        for offset, text, ink in (
-            (0, "orange: image i", COLOUR_I),
-            (130, "purple: image j", COLOUR_J),
-            (262, "mask", INK),
-        ):
-            axes.text(end - offset, -9, text, ha="right", va="bottom", fontsize=7, color=ink)
-    return figure
+def lam_figure(
+    path: Path, pairs: Pairs, automix: Method, lams: Sequence[float] = LAMS, count: int = 3
+) -> Path:
+    """AutoMix by λ (Figs. 4, 12), for the first ``count`` pairs."""
+    return save_parts(path, [lam_sheet(pairs.first(count), mix_block_of(automix), lams)[0]])
 
 
-def _ink(name: str) -> str:
-    return {"image i": COLOUR_I, "image j": COLOUR_J}.get(name, INK)
+def lam_sheet(
+    pairs: Pairs, block: AutoMix, lams: Sequence[float], seed: int = 0, title: str = ""
+) -> tuple[Picture, list[NDArray[np.float64]]]:
+    """Mask and mix of every pair in two rows, a λ in a column, between image j and image i; and the masks by
+    λ, (n, H, W) each."""
+    masks = [pairs.masks(block, lam, seed) for lam in lams]
+    inner = [
+        (mask_cells(some), cells_of(pairs.mixed(automix_mixer(block), lam, seed)))
+        for some, lam in zip(masks, lams, strict=True)
+    ]
+    left, right = (cells_of(pairs.pixels(images)) for images in (pairs.images_j, pairs.images_i))
+    rows: list[tuple[str, list[Cell | None]]] = []
+    for pair in range(len(pairs)):
+        rows.append(("mask", [None, *(mask[pair] for mask, _ in inner), None]))
+        rows.append(("mixed", [left[pair], *(mixed[pair] for _, mixed in inner), right[pair]]))
+    columns = ["image j", *(f"λ = {lam:g}" for lam in lams), "image i"]
+    return sheet(rows, columns, title, side=102, breaks=range(2, len(rows), 2)), masks

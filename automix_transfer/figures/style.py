@@ -3,21 +3,14 @@ tell apart, direct labels."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from pathlib import Path
-from typing import Any, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from automix_transfer.io import atomic_write
 from automix_transfer.mixing import METHODS
 
-P = ParamSpec("P")
 Points = tuple[Sequence[float], Sequence[float]]  #: x and y of a line
 INK, FAINT = "#1f2933", "#c9d1d9"
 #: Okabe and Ito's palette; a method has the same colour and marker in every figure
@@ -83,27 +76,7 @@ def draw_lines(
         )
 
 
-def subplots(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of ``width`` × ``height`` inches with axes side by side, to be drawn on under `styled`."""
+def subplots(width: float, height: float, columns: int = 1, lines: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of ``width`` × ``height`` inches, and its axes line by line."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
-
-
-def styled(draw: Callable[P, Path]) -> Callable[P, Path]:
-    """A decorator: all that ``draw`` does has the house style, whatever the user's matplotlibrc says."""
-
-    @wraps(draw)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> Path:
-        with rc_context(STYLE):  # type: ignore[arg-type]  # its keys are literals
-            return draw(*args, **kwargs)
-
-    return inside
-
-
-def save(figure: Figure, path: str | Path) -> Path:
-    """Write ``figure`` as PNG, atomically, and return the path."""
-    path, buffer = Path(path), io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", facecolor="white")
-    atomic_write(path, lambda file: file.write(buffer.getvalue()))
-    return path
+    return figure, list(figure.subplots(lines, columns, squeeze=False).flat)

@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from automix_transfer import __version__
-from automix_transfer.figures.style import INK, SPARE, colour, marker, save, styled, subplots
-from automix_transfer.io import atomic_write, write_json, write_text
-from automix_transfer.localization.overlays import grid, to_png
+from automix_transfer.figures.sheet import Picture, drawn, save_parts
+from automix_transfer.figures.style import INK, SPARE, colour, marker, subplots
+from automix_transfer.io import write_json, write_text
+from automix_transfer.localization.overlays import grid
 from automix_transfer.report.embed import Embedder
 from automix_transfer.report.html import environment
 from automix_transfer.runs.folder import Points, commit_of, points, read_metrics
@@ -45,18 +48,17 @@ def build(
         name: {seed: read_metrics(run, problems) for seed, run in runs_of(folder, comparison, name).items()}
         for name in names
     }
-    figures = {
-        "scores": scores_figure(folder / "figures" / "scores.png", comparison["rows"]),
-        "curves": curves_figure(folder / "figures" / "curves.png", histories),
-    }
+    figures = {"scores": scores_figure(comparison["rows"]), "curves": curves_figure(histories)}
     if count:
         first = {name: next(iter(runs_of(folder, comparison, name).values())) for name in names}
-        figures["detections"] = detections_figure(
-            folder / "figures" / "detections.png", first, data_root, class_names, count
-        )
+        figures["detections"] = detections_figure(first, data_root, class_names, count)
+    captions = {name: caption(name, comparison) for name in figures}
+    write_json(folder / "figures" / "captions.json", captions)
     embedder = Embedder(problems)
-    pictures = {name: embedder.embed(path) for name, path in figures.items()}
-    write_json(folder / "figures" / "captions.json", {name: caption(name, comparison) for name in figures})
+    pictures = {
+        name: embedder.embed(save_parts(folder / "figures" / f"{name}.png", [figure]))
+        for name, figure in figures.items()
+    }
     content = {
         "title": folder.resolve().name,
         "folder": str(folder),
@@ -67,7 +69,7 @@ def build(
         "rows": comparison["rows"],
         "headline": HEADLINE,
         "pictures": {name: found for name, found in pictures.items() if found},
-        "captions": {name: caption(name, comparison) for name in figures},
+        "captions": captions,
         "problems": problems,
         "colours": colours_of(names),
         "extra": extra_figures(comparison["rows"]),
@@ -98,79 +100,60 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
     return {name: found if (found := colour(name.lower())) not in SPARE else next(spare) for name in names}
 
 
-@styled
-def scores_figure(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+@drawn
+def scores_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """AP, AP50 and AP75 of every run as a point, and each row's mean as a line."""
     names = [row["name"] for row in rows]
     ink = colours_of(names)
     figure, axes = subplots(9, max(2.0, 0.9 + 0.42 * len(rows)), 3)
     for axis, key in zip(axes, HEADLINE, strict=True):
-        for position, row in enumerate(rows):
+        for place, row in enumerate(rows):
             values = [run[key] for run in row["runs"].values() if run[key] is not None]
-            lift = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0] * len(values)
-            axis.scatter(
-                values,
-                [position + up for up in lift],
-                s=30,
-                color=ink[row["name"]],
-                alpha=0.75,
-                marker=marker(row["name"].lower(), position),
-                zorder=3,
+            heights = (
+                np.linspace(place - 0.12, place + 0.12, len(values))
+                if len(values) > 1
+                else [place] * len(values)
             )
+            sign = marker(row["name"].lower(), place)
+            axis.scatter(values, heights, s=30, color=ink[row["name"]], alpha=0.75, marker=sign, zorder=3)
             if row[key]:
-                axis.plot(
-                    [row[key]["mean"]] * 2, [position - 0.3, position + 0.3], color=INK, linewidth=2, zorder=2
-                )
+                axis.vlines(row[key]["mean"], place - 0.3, place + 0.3, color=INK, linewidth=2, zorder=2)
         axis.set_yticks(range(len(rows)), names if axis is axes[0] else [""] * len(rows))
-        axis.set_ylim(len(rows) - 0.5, -0.5)
-        axis.set(title=f"{key} (%)")
+        axis.set(title=f"{key} (%)", ylim=(len(rows) - 0.5, -0.5))
         axis.margins(x=0.12)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(axis="y", visible=False)
-    return save(figure, path)
+    return figure
 
 
-@styled
-def curves_figure(path: Path, histories: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Path:
+@drawn
+def curves_figure(histories: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Figure:
     """Training loss by iteration, and AP50 where it was measured on the way: a thin line a seed, a thick one
     their mean.
 
     ``histories``: row -> seed -> rows of `read_metrics`. The loss is Detectron2's, the median of the 20
     iterations before.
     """
-    panels = [("total_loss", "Training loss"), ("bbox/AP50", "AP50 on the test split (%)")]
-    curves = {
-        key: {name: [points(rows, key) for rows in seeds.values()] for name, seeds in histories.items()}
-        for key, _ in panels
-    }
-    panels = [
-        (key, title)
-        for key, title in panels
-        if key == "total_loss" or any(len(x) > 1 for of in curves[key].values() for x, _ in of)
-    ]
+    panels = {}
+    for key, title in (("total_loss", "Training loss"), ("bbox/AP50", "AP50 on the test split (%)")):
+        lines = {name: [points(rows, key) for rows in seeds.values()] for name, seeds in histories.items()}
+        if key == "total_loss" or any(len(x) > 1 for several in lines.values() for x, _ in several):
+            panels[title] = lines
     figure, axes = subplots(4.4 * len(panels) + 0.6, 3.4, len(panels))
     ink = colours_of(list(histories))
-    for axis, (key, title) in zip(axes, panels, strict=True):
-        for position, (name, lines) in enumerate(curves[key].items()):
+    for axis, (title, curves) in zip(axes, panels.items(), strict=True):
+        for position, (name, lines) in enumerate(curves.items()):
             for x, y in lines:
                 axis.plot(x, y, color=ink[name], linewidth=0.9, alpha=0.4 if len(lines) > 1 else 1)
             x, y = mean_curve(lines)
             if x:
-                axis.plot(
-                    x,
-                    y,
-                    color=ink[name],
-                    linewidth=2,
-                    label=name,
-                    marker=marker(name.lower(), position),
-                    markersize=4,
-                    markevery=max(1, len(x) // 8),
-                )
+                signs = {"marker": marker(name.lower(), position), "markevery": max(1, len(x) // 8)}
+                axis.plot(x, y, color=ink[name], linewidth=2, label=name, markersize=4, **signs)
         axis.set(title=title, xlabel="iteration")
         axis.set_ylim(bottom=0)
         if axis.lines:
             axis.legend(fontsize=8)
-    return save(figure, path)
+    return figure
 
 
 def mean_curve(lines: Sequence[Points]) -> Points:
@@ -181,47 +164,28 @@ def mean_curve(lines: Sequence[Points]) -> Points:
 
 
 def detections_figure(
-    path: Path, runs: Mapping[str, Path], data_root: Path | None, class_names: Path | None, count: int
-) -> Path:
+    runs: Mapping[str, Path], data_root: Path | None, class_names: Path | None, count: int
+) -> Picture:
     """A row of the true boxes, then one for each run: what it finds on the same test images with a score of
     `THRESHOLD` or more."""
     from automix_transfer.detection.showing.examples import detect_examples
     from automix_transfer.detection.showing.rectangles import TRUE, class_colour, draw_boxes, fit
 
-    strips: list[np.ndarray] = []
+    strips: dict[str, list[Picture]] = {"true boxes": [], **{name: [] for name in runs}}
     for name, run in runs.items():
-        examples = detect_examples(run, data_root, count, THRESHOLD, class_names)
-        # scaled before drawing: lines and letters are as thick on every image
-        images = [fit(found.image, SIDE) for found in examples]
-        if not strips:
-            true = [place(found.true_boxes, found.image, SIDE) for found in examples]
-            strips += _strip(
-                "true boxes",
-                [
-                    draw_boxes(image, boxes, [""] * len(boxes), [TRUE] * len(boxes))
-                    for image, boxes in zip(images, true, strict=True)
-                ],
+        for found in detect_examples(run, data_root, count, THRESHOLD, class_names):
+            image = fit(
+                found.image, SIDE
+            )  # scaled before drawing: lines and letters are as thick on every image
+            true, boxes = (place(some, found.image, SIDE) for some in (found.true_boxes, found.boxes))
+            if name == next(iter(runs)):
+                strips["true boxes"].append(draw_boxes(image, true, [""] * len(true), [TRUE] * len(true)))
+            words = [f"{label} {score:.2f}" for label, score in zip(found.names, found.scores, strict=True)]
+            strips[name].append(
+                draw_boxes(image, boxes, words, [class_colour(label) for label in found.labels])
             )
-        strips += _strip(
-            name,
-            [
-                draw_boxes(
-                    image,
-                    place(found.boxes, found.image, SIDE),
-                    [f"{label} {score:.2f}" for label, score in zip(found.names, found.scores, strict=True)],
-                    [class_colour(label) for label in found.labels],
-                )
-                for image, found in zip(images, examples, strict=True)
-            ],
-        )
-    atomic_write(path, lambda file: file.write(to_png(np.concatenate(strips))))
-    return path
-
-
-def _strip(name: str, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """A title and the pictures under it, of one width."""
-    row = grid(pictures, columns=len(pictures))
-    return [title(name, row.shape[1]), row]
+    rows = [(grid(pictures, columns=len(pictures)), name) for name, pictures in strips.items()]
+    return np.concatenate([part for row, name in rows for part in (title(name, row.shape[1]), row)])
 
 
 def place(boxes: np.ndarray, image: np.ndarray, side: int) -> np.ndarray:
@@ -234,22 +198,9 @@ def place(boxes: np.ndarray, image: np.ndarray, side: int) -> np.ndarray:
 
 def title(text: str, width: int) -> np.ndarray:
     """A line of text above a row of pictures; (30, width, 3) uint8."""
-    import cv2
-
-    line = np.full((30, width, 3), 255, dtype=np.uint8)
-    return np.asarray(
-        cv2.putText(
-            line,
-            text.encode("ascii", "replace").decode(),
-            (6, 21),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.7,
-            (31, 41, 51),
-            1,
-            cv2.LINE_AA,
-        ),
-        dtype=np.uint8,
-    )
+    line, plain = np.full((30, width, 3), 255, dtype=np.uint8), text.encode("ascii", "replace").decode()
+    cv2.putText(line, plain, (6, 21), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (31, 41, 51), 1, cv2.LINE_AA)
+    return line
 
 
 def caption(name: str, comparison: Mapping[str, Any]) -> str:
@@ -262,6 +213,5 @@ def caption(name: str, comparison: Mapping[str, Any]) -> str:
         "curves": "Thin: a seed; thick: their mean. The loss is Detectron2's, the median over the 20 "
         "iterations before.",
         "detections": f"The same images of {about['data']} for every row (seed {seed}): true boxes first, "
-        "then what is found with "
-        f"a score of at least {THRESHOLD}.",
+        f"then what is found with a score of at least {THRESHOLD}.",
     }[name]

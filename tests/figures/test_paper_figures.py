@@ -231,7 +231,7 @@ def test_robustness_of_several_outputs(tmp_path: Path) -> None:
         (["fig4", "--runs", "mixup", "--lam", "2"], "not the share"),
         (["fig4", "--runs", "mixup", "--mixed-by", "vanilla"], "mixes nothing"),
         (["fig8", "--runs", "text.json"], "holds no reliability bins"),
-        (["confusion", "--runs", "text.json"], "does not hold confused pairs"),
+        (["confusion", "--runs", "text.json"], "holds no confused pairs"),
         (["confusion", "--runs", "mixup", "cutmix"], "shows one run"),
     ],
 )

@@ -44,7 +44,7 @@ def size(path: Path) -> tuple[int, int]:
 def test_pictures_of_methods(tmp_path, pairs, automix):
     three = size(methods_figure(tmp_path / "methods.png", pairs, automix))
     two = size(methods_figure(tmp_path / "methods.png", pairs.first(2), automix))
-    assert three[1] == two[1] and three[0] - two[0] == 132  # a column more is a cell and a gap
+    assert three[1] == two[1] and three[0] - two[0] == 134  # a column more is a cell and a gap
     assert list(tmp_path.iterdir()) == [tmp_path / "methods.png"]
 
 
@@ -61,8 +61,8 @@ def test_cells_are_drawn_pixel_for_pixel(tmp_path, pairs, automix):
     cell = np.asarray(
         Image.fromarray(pairs.pixels(pairs.images_i)[0]).resize((128, 128), Image.Resampling.BICUBIC)
     )
-    np.testing.assert_array_equal(picture[30:158, 92:220], cell)
-    np.testing.assert_array_equal(picture[30 + 2 * 132 : 158 + 2 * 132, 92:220], cell)  # MixUp at λ = 1
+    np.testing.assert_array_equal(picture[41:169, 89:217], cell)
+    np.testing.assert_array_equal(picture[41 + 2 * 134 : 169 + 2 * 134, 89:217], cell)  # MixUp at λ = 1
 
 
 def test_a_mask_has_the_colour_of_the_image_it_keeps():
