@@ -66,7 +66,7 @@ class Shown:
     def _class(self, index: int) -> str:
         return self.dataset.classes[int(self.dataset.labels[index])]
 
-    def batches(self, most: int | None = None) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def batches(self, most: int | None = None) -> list[tuple[Tensor, Tensor]]:
         """Shuffled validation images to measure on: ``asked.samples`` of them, ``most`` at most."""
         count = min(self.asked.samples, most or self.asked.samples, len(self.dataset))
         return list(shuffled_batches(self.dataset, 64, self.asked.seed, count))

@@ -27,6 +27,7 @@ def mixups_picture(path: Path, pairs: Pairs, automix: AutoMix, seed: int = 0) ->
             SuperMix ask.
     """
     both = zip(pairs.pixels(pairs.images_i), pairs.pixels(pairs.images_j), strict=True)
+    rows: list[tuple[str, list[Cell | None]]]
     rows = [("images", [Cell(image) for pair in both for image in pair])]
     for name, (mixed, mask) in mixed_by_all(pairs, automix, seed).items():
         beside = zip(cells_of(pairs.pixels(mixed)), mask_cells(mask[:, 0].double().numpy()), strict=True)

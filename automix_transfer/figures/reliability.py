@@ -67,7 +67,10 @@ def reliability_plot(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axis.set_xticks(range(0, 101, 20))
         axis.set_yticks(range(0, 101, 20))
     if together:
-        curves = {row["label"]: (_percent(row, "confidence"), _percent(row, "accuracy")) for row in rows}
+        curves = {
+            row["label"]: (_percent(row, "confidence").tolist(), _percent(row, "accuracy").tolist())
+            for row in rows
+        }
         draw_lines(axes[0], curves, markersize=4, linewidth=1.6)
         axes[0].set_title("All together")
         axes[0].legend(fontsize=7.5, loc="upper left")
@@ -88,7 +91,7 @@ def _bars(axis: Axes, row: Mapping[str, Any], ink: str) -> None:
     axis.bar(
         lows, accuracy, highs - lows, align="edge", color=ink, alpha=0.7, edgecolor="white", linewidth=0.6
     )
-    gap = {"facecolor": "none", "edgecolor": IDEAL, "hatch": "////", "linewidth": 0.5}
+    gap: dict[str, Any] = {"facecolor": "none", "edgecolor": IDEAL, "hatch": "////", "linewidth": 0.5}
     axis.bar(lows, confidence - accuracy, highs - lows, bottom=accuracy, align="edge", **gap)
     axis.set_title(label_title(row["label"]))
     words = [f"{word} {row[key]:.2f} %" for key, word in (("ece15", "ECE"), ("top1", "top-1")) if key in row]

@@ -102,7 +102,10 @@ def corruption_plot(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
     figure, (axis,) = subplots(1130 / DPI, 3.3)
     for position, row in enumerate(rows):
         means = [float(np.mean(row["corruption"][name])) for name in names]
-        look = {"color": colour(row["label"], position), "marker": marker(row["label"], position)}
+        look: dict[str, Any] = {
+            "color": colour(row["label"], position),
+            "marker": marker(row["label"], position),
+        }
         axis.plot(range(len(names)), means, linewidth=0.8, linestyle=":", markersize=6, **look)
     axis.set(title="Top-1 by corruption, mean of five severities (%)", ylim=(0, 100))
     words = [name.replace("_", " ") for name in names]

@@ -136,9 +136,9 @@ def curves_figure(histories: Mapping[str, Mapping[str, Sequence[Mapping[str, Any
     """
     panels = {}
     for key, title in (("total_loss", "Training loss"), ("bbox/AP50", "AP50 on the test split (%)")):
-        lines = {name: [points(rows, key) for rows in seeds.values()] for name, seeds in histories.items()}
-        if key == "total_loss" or any(len(x) > 1 for several in lines.values() for x, _ in several):
-            panels[title] = lines
+        found = {name: [points(rows, key) for rows in seeds.values()] for name, seeds in histories.items()}
+        if key == "total_loss" or any(len(x) > 1 for lines in found.values() for x, _ in lines):
+            panels[title] = found
     figure, axes = subplots(4.4 * len(panels) + 0.6, 3.4, len(panels))
     ink = colours_of(list(histories))
     for axis, (title, curves) in zip(axes, panels.items(), strict=True):
@@ -147,7 +147,10 @@ def curves_figure(histories: Mapping[str, Mapping[str, Sequence[Mapping[str, Any
                 axis.plot(x, y, color=ink[name], linewidth=0.9, alpha=0.4 if len(lines) > 1 else 1)
             x, y = mean_curve(lines)
             if x:
-                signs = {"marker": marker(name.lower(), position), "markevery": max(1, len(x) // 8)}
+                signs: dict[str, Any] = {
+                    "marker": marker(name.lower(), position),
+                    "markevery": max(1, len(x) // 8),
+                }
                 axis.plot(x, y, color=ink[name], linewidth=2, label=name, markersize=4, **signs)
         axis.set(title=title, xlabel="iteration")
         axis.set_ylim(bottom=0)

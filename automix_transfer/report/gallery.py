@@ -117,11 +117,15 @@ def slider_view(file: File, embedder: Embedder) -> SliderView:
         return shown
 
     headings = slider.rows()
+    height, width, pad = (int(content[key]) for key in ("height", "width", "pad"))
     view = SliderView(
         str(content.get("source") or content.get("folder") or file.name),
         [float(lam) for lam in content["lams"]],
-        *(int(content[key]) for key in ("height", "width", "pad")),
-        *(pictures(content["images"][side]) for side in ("i", "j")),
+        height,
+        width,
+        pad,
+        pictures(content["images"]["i"]),
+        pictures(content["images"]["j"]),
         [(str(a), str(b)) for a, b in content["classes"]],
         [(key, *headings.get(key, (key, "")), pictures(names)) for key, names in content["rows"].items()],
         {key: np.array(values, dtype=float).tolist() for key, values in content.get("seen", {}).items()},
@@ -130,8 +134,8 @@ def slider_view(file: File, embedder: Embedder) -> SliderView:
     seen = (len(view.classes), len(view.lams), 2)
     if (
         not view.lams
-        or min(view.height, view.width) <= 0
-        or any(strip.height != len(view.lams) * (view.height + 2 * view.pad) for strip in strips)
+        or min(height, width) <= 0
+        or any(strip.height != len(view.lams) * (height + 2 * pad) for strip in strips)
         or any(
             len(several) != len(view.classes) for several in (view.images_i, *(row[3] for row in view.rows))
         )

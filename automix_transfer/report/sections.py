@@ -181,8 +181,9 @@ def confusion_reader(embedder: Embedder, pairs: int = 8, each: int = 3) -> Calla
         classes = [
             (str(row["name"]), number(row, "n"), number(row, "top1")) for row in content.get("per_class", [])
         ]
-        numbers = (number(content, key) for key in ("top1", "images", "mean_class_top1"))
-        return Confusion(file, file.name.rpartition("/")[0] or file.name, *numbers, cards, classes)
+        top1, images, mean = (number(content, key) for key in ("top1", "images", "mean_class_top1"))
+        name = file.name.rpartition("/")[0] or file.name
+        return Confusion(file, name, top1, images, mean, cards, classes)
 
     return read
 

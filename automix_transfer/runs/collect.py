@@ -24,8 +24,8 @@ SLIDER, SHOTS = "slider.json", "shots.json"
 #: file -> its kind, whatever it holds
 BY_NAME = {SLIDER: "slider", SHOTS: "shots", "confusion.json": "confusion"}
 #: the steps of a chain and its starts, in the order in which the page shows them
-ORDER = ("pretrain", "detection", "finegrained", "wsol", "vanilla", "random_init", "scratch", "mixup")
-ORDER += ("cutmix", "automix")
+STEPS = ("pretrain", "detection", "finegrained", "wsol")
+ORDER = (*STEPS, "vanilla", "random_init", "scratch", "mixup", "cutmix", "automix")
 
 
 def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:

@@ -64,6 +64,7 @@ def comparisons(summary: Mapping[str, Any]) -> list[Comparison]:
     """What the pretrained backbone is worth downstream; rows without any number are left out."""
     detection = ("Detection, VOC layout", "random start", "detection/random_init", "detection/automix")
     wsol = ("Localization, CUB layout", "centre box", "wsol/automix.json", "wsol/automix.json")
+    wanted: list[tuple[str, tuple[str, ...], tuple[str, ...]]]
     wanted = [(key, detection, ("detection", "random_init")) for key in ("AP", "AP50", "AP75")]
     wanted += [(key, wsol, ("wsol", "center_box")) for key in ("MaxBoxAcc", "MaxBoxAccV2")]
     for name in summary.get("finegrained") or {}:
@@ -76,10 +77,10 @@ def comparisons(summary: Mapping[str, Any]) -> list[Comparison]:
         )
         wanted.append(("top-1", words, ("finegrained", name, "scratch")))
     rows = []
-    for metric, (task, baseline, *files), keys in wanted:
+    for metric, (task, baseline, before, after), keys in wanted:
         key = metric.replace("-", "")
         values = (number(summary, *path, key) for path in (keys, (*keys[:-1], "automix")))
-        rows.append(Comparison(task, metric, baseline, *files, *values))
+        rows.append(Comparison(task, metric, baseline, before, after, *values))
     return [row for row in rows if row.value is not None or row.baseline is not None]
 
 
