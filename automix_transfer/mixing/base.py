@@ -124,8 +124,8 @@ class Method(nn.Module):
 
     def parameter_groups(self) -> Iterable[dict]:
         """Optimizer groups: dicts of ``params`` (list of (name, parameter)), ``lr_scale`` (times the run's
-        rate), ``lr_end`` (the rate at the end as a share of the group's peak; None: as the run's schedule)
-        and ``weight_decay`` (None: the run's)."""
+        rate), ``lr_end`` (the rate at the end as a share of the group's peak; None: as the run's schedule),
+        ``weight_decay`` and SGD's ``momentum`` (None: the run's)."""
         yield {
             "params": [(n, p) for n, p in self.named_parameters() if p.requires_grad],
             "lr_scale": 1.0,

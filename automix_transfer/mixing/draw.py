@@ -43,10 +43,16 @@ class PairDraw(Draw):
         return replace(self, permutation=self.permutation.to(device, non_blocking=True))
 
 
-def draw_pairs(count: int, alpha: float, rng: Rng, lam: float | None = None) -> PairDraw:
-    """One λ ~ Beta(α, α), replaced by ``lam`` where it is given, and one permutation of ``count`` images."""
+def draw_pairs(
+    count: int, alpha: float, rng: Rng, lam: float | None = None, derangement: bool = False
+) -> PairDraw:
+    """One λ ~ Beta(α, α), replaced by ``lam`` where it is given, and one permutation of ``count`` images;
+    ``derangement``: one without fixed points, which takes e tries on average."""
     drawn = draw_beta(alpha, rng)
-    return PairDraw(drawn if lam is None else lam, torch.randperm(count, generator=rng))
+    permutation = torch.randperm(count, generator=rng)
+    while derangement and count > 1 and bool((permutation == torch.arange(count)).any()):
+        permutation = torch.randperm(count, generator=rng)
+    return PairDraw(drawn if lam is None else lam, permutation)
 
 
 def draw_beta(alpha: float, rng: Rng) -> float:

@@ -15,6 +15,15 @@ def copy_head(encoder: nn.Module) -> nn.Linear:
     return copy.deepcopy(find_classifier(encoder, "use method.heads=shared"))
 
 
+def draw_heads(std: float, *heads: nn.Linear | None) -> None:
+    """Draw the weights of each head from N(0, std²), one after the other, and set its bias to 0."""
+    for head in heads:
+        if head is not None:
+            nn.init.normal_(head.weight, std=std)
+            if head.bias is not None:
+                nn.init.zeros_(head.bias)
+
+
 def classify_with(encoder: nn.Module, head: nn.Linear | None, images: Tensor) -> Tensor:
     """Logits (N, K) of ``images`` by ``head`` in place of the encoder's own classifier; ``head`` None: by its
     own."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.checks import between, one_of
+from automix_transfer.mixing.precision import at_least_float32
 
 
 @dataclass
@@ -86,9 +88,10 @@ def target_loss(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
     """The mean over samples and classes, of targets (N, K) that became 0 or 1 where there is a threshold."""
+    logits = at_least_float32(logits)
     if options.bce_threshold >= 0:
-        targets = (targets > options.bce_threshold).float()
-    return functional.binary_cross_entropy_with_logits(logits.float(), targets)
+        targets = targets > options.bce_threshold
+    return functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
 
 
 def pair_targets(
@@ -113,6 +116,26 @@ def lam_loss(mask: Tensor, lam: float, weight: float, margin: float = 0.1, over:
     """
     means = mask.mean(dim=(1, 2, 3)) if over == "mask" else mask.mean()
     return weight * torch.clamp((means - lam).abs() - margin, min=0).mean()
+
+
+def gamma_at(progress: float, steps: int, schedule: str) -> float:
+    """What is left of γ when ``steps`` steps are done, which are the share ``progress`` of T: 1 at the start.
+
+    ``linear`` and ``cosine`` fall to 0 at the end, ``constant`` stays. ``compounding`` is Π_t (1+cos πt/T)/2
+    over t from 1 to ``steps``: the published code anneals the value of the step before.
+    """
+    if schedule == "compounding":
+        return compounded(progress, steps)
+    falling = {"linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2, "constant": 1.0}
+    return falling[schedule]
+
+
+def compounded(progress: float, steps: int) -> float:
+    """Π_t (1+cos πt/T)/2 over t from 1 to ``steps``, T = steps/progress; 0 where it is less than 1e-30."""
+    if steps == 0 or steps * (math.pi * progress) ** 2 / 12 > 70:  # its logarithm, by cos x ≤ 1 - x²/2 + ...
+        return float(steps == 0)
+    angles = torch.arange(1, steps + 1, dtype=torch.float64) * (math.pi * progress / steps)
+    return float(((1 + torch.cos(angles)) / 2).prod())
 
 
 def flat_mask_loss(mask: Tensor, lam: float, floor: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 
 def full_precision(device_type: str) -> AbstractContextManager:
@@ -24,3 +25,8 @@ def in_float16(device_type: str) -> bool:
         and torch.is_autocast_enabled(device_type)
         and torch.get_autocast_dtype(device_type) == torch.float16
     )
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """In float32 where ``values`` are half as wide; float64 stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

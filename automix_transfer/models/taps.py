@@ -26,13 +26,14 @@ class _Stop(Exception):
     """Raised by the hook to leave the forward pass once the tapped layer has run."""
 
 
-def features(encoder: nn.Module, images: Tensor, layer: str) -> Tensor:
-    """The feature map (N, C, h, w) of ``encoder`` at submodule ``layer``; the layers behind it do not run.
+def features(encoder: nn.Module, images: Tensor, layer: str, whole: bool = False) -> Tensor:
+    """The feature map (N, C, h, w) of ``encoder`` at submodule ``layer``; the layers behind it run only where
+    the ``whole`` pass is wanted, for what they note of it.
 
     Raises:
         UserError: ``layer`` does not exist, or its output is no feature map; see `as_map`.
     """
-    with tapped(encoder, layer, stop=True) as found:
+    with tapped(encoder, layer, stop=not whole) as found:
         # Not compiled, even where the encoder is: each new hook would compile it again.
         encoder.forward(images)
     return found[0]

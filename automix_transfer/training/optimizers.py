@@ -29,6 +29,8 @@ def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
     for group in method.parameter_groups():
         decay = config.weight_decay if group.get("weight_decay") is None else group["weight_decay"]
         rates = {"lr_scale": float(group.get("lr_scale", 1.0)), "lr_end": group.get("lr_end")}
+        if config.name == "sgd" and group.get("momentum") is not None:
+            rates["momentum"] = group["momentum"]
         parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for _, parameter in group["params"]:
             parts[decay_all or (parameter.ndim > 1 and id(parameter) not in exempt)].append(parameter)

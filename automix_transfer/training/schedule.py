@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fvcore.common.param_scheduler import (
     CompositeParamScheduler,
     ConstantParamScheduler,
@@ -38,7 +40,9 @@ class LearningRates:
     """
 
     def __init__(self, optimizer: Optimizer, config: ScheduleConfig, epochs: int, lr: float) -> None:
-        self.optimizer = optimizer
+        self.optimizer, self.epochs = optimizer, epochs
+        # until where rates change with every step
+        self.by_step = 1.0 if config.by == "step" else config.warmup_epochs / epochs
         self.schedules = []
         for group in optimizer.param_groups:
             scale, end = group["lr_scale"], group["lr_end"]
@@ -47,6 +51,8 @@ class LearningRates:
 
     def set(self, progress: float) -> float:
         """Set the rates for the step that starts at ``progress`` in [0, 1); returns the first group's."""
+        if progress >= self.by_step:
+            progress = math.floor(progress * self.epochs + 1e-9) / self.epochs  # where its epoch began
         for group, schedule in zip(self.optimizer.param_groups, self.schedules, strict=True):
             group["lr"] = schedule(progress)
         return self.optimizer.param_groups[0]["lr"]

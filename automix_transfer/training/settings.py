@@ -61,9 +61,10 @@ class OptimizerConfig:
 
 @dataclass
 class ScheduleConfig:
-    """The learning rate over the run, step by step."""
+    """The learning rate over the run."""
 
     name: str = one_of("cosine", "cosine", "constant")  # cosine | constant
+    by: str = one_of("step", "step", "epoch")  # epoch: constant within each, but for the warm-up
     warmup_epochs: float = between(0.0)  # linear from warmup_lr to optimizer.lr
     warmup_lr: float = between(1e-6)
     final_lr: float = between(0.0)  # rate at the end of the cosine
@@ -201,12 +202,10 @@ def check_method(experiment: Experiment, method: Method) -> None:
 
 def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A saved experiment, flat; a setting that is newer has its default, with which it was trained."""
-    flat = as_read(saved)
-    method = [
-        f"method.{key}={flat[f'method.{key}']}" for key in ("name", "preset") if f"method.{key}" in flat
-    ]
+    flat = as_read(saved)  # without its preset, which may set what is newer
+    name = flat.get("method.name", "vanilla")
     try:
-        return flatten(asdict(load_experiment(overrides=["data.root=.", *method]))) | flat
+        return flatten(asdict(load_experiment(overrides=["data.root=.", f"method.name={name}"]))) | flat
     except UserError:  # a method that is no longer there
         return flat
 

@@ -78,6 +78,7 @@ CANDIDATES: dict[str, tuple[dict[str, Any], Callable[[float], tuple[float, float
     "features at half size": ({"features_scale": 0.5}, lambda z: (1, 1, z / 4, 2)),
     "mixed on half": ({"mixed_share": 0.5}, lambda z: (0.5, 1, z, 2)),
     "fast": ({"preset": "fast"}, lambda z: (0.5, 0.5, z, 0.5)),
+    "openmixup": ({"preset": "openmixup"}, lambda z: (1, 1, 1, 2)),
 }
 
 

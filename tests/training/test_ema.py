@@ -76,12 +76,15 @@ def test_a_checkpoint_from_before_a_setting_existed_had_its_default(experiment: 
     before = {
         key: dict(value) if isinstance(value, dict) else value for key, value in now.items() if key != "ema"
     }
-    del before["method"]["heads"], before["data"]["classes"]
+    del before["method"]["bce_threshold"], before["data"]["classes"]
     refuse_changes("it", before, now)
-    assert with_defaults(before)["method.heads"] == "separate"  # the preset's
+    assert with_defaults(before)["method.bce_threshold"] == 0.2
     changed = {**now, "ema": {**now["ema"], "decay": 0.9}}
     with pytest.raises(UserError, match="ema.decay=0.0.*ema.decay=0.9"):
         refuse_changes("it", before, changed)
+    del before["method"]["momentum_curve"]  # which the preset sets now and did not then
+    with pytest.raises(UserError, match="method.momentum_curve=after_hold, but now .*=whole"):
+        refuse_changes("it", before, now)
 
 
 def test_the_method_of_a_run_with_an_average_is_the_method(experiment: Make, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
+from automix_transfer.mixing import AutoMix
 from automix_transfer.mixing.average import Averaged
 from automix_transfer.mixing.base import Method
 from automix_transfer.mixing.methods.vanilla import Vanilla
@@ -64,6 +65,28 @@ def test_groups_have_their_own_rates() -> None:
     rates.set(1.0)
     # CUB's rates in the published code
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0, 5e-4])
+
+
+def test_a_rate_by_epoch_is_constant_within_each() -> None:
+    """As mmcv's cosine; the warm-up rises with every step there too."""
+    optimizer = build_optimizer(OptimizerConfig(lr=0.1), TwoParts())
+    by_step = LearningRates(optimizer, ScheduleConfig(), epochs=100, lr=0.1)
+    begins = [by_step.set(epoch / 100) for epoch in range(100)]
+    rates = LearningRates(optimizer, ScheduleConfig(by="epoch"), epochs=100, lr=0.1)
+    assert [rates.set(step / 700) for step in range(700)] == [lr for lr in begins for _ in range(7)]
+    warm = ScheduleConfig(by="epoch", warmup_epochs=2, warmup_lr=0.0)
+    rates = LearningRates(optimizer, warm, epochs=10, lr=0.1)
+    assert [rates.set(step / 20) for step in range(4)] == pytest.approx([0.0, 0.025, 0.05, 0.075])
+    assert rates.set(0.2) == rates.set(0.25) == pytest.approx(0.1)
+
+
+def test_a_group_has_its_own_momentum() -> None:
+    method = AutoMix(create_encoder("resnet10_32", 3), mix_block_momentum=0.0)
+    optimizer = build_optimizer(OptimizerConfig(), method)
+    block = {id(p) for p in method.mix_block.parameters()}
+    for group in optimizer.param_groups:
+        assert group["momentum"] == (0.0 if id(group["params"][0]) in block else 0.9)
+    assert all("momentum" not in g for g in build_optimizer(OptimizerConfig("adamw"), method).param_groups)
 
 
 @pytest.mark.parametrize(

@@ -31,12 +31,10 @@ class JointAutoMix(AutoMix):
         projected = self.mix_block.project(z)
         mask = self.mask_for_q(projected, draw, (images.shape[2], images.shape[3]))
         mixed = blend(*both(images, draw), mask)
-        loss = mce = self.mixed_loss(mixed, labels, draw)
-        metrics = {"loss_mce": mce.detach()}
-        if self.options.cross_entropy:
-            ce = self.clean_loss(images, labels)
-            loss, metrics["loss_ce"] = loss + ce, ce.detach()
-        elif self.head_q is not None:
+        loss, metrics = images.new_zeros(()), {}
+        for name, term in self.classification(images, mixed, labels, draw):
+            loss, metrics[name] = loss + term, term.detach()
+        if not self.options.cross_entropy and self.head_q is not None:
             loss = loss + unused(find_classifier(self.encoder_q))
         loss = loss + self.mask_loss(mask, draw.lam)
         metrics |= {"mask_error": mask_error(mask, draw.lam), "mask_std": self.mask_std(projected, draw, z)}

@@ -16,12 +16,12 @@ from torch.nn import functional
 
 from automix_transfer.mixing.automix.options import AutoMixOptions
 from automix_transfer.mixing.checks import check
-from automix_transfer.mixing.precision import full_precision
+from automix_transfer.mixing.precision import at_least_float32, full_precision
 
 
 @dataclass(frozen=True)
 class Projected:
-    """Feature maps before λ is known: W_P z (N, D, h, w) and W_Z z (N, 1, h, w), float32.
+    """Feature maps before λ is known: W_P z (N, D, h, w) and W_Z z (N, 1, h, w), float32 or float64.
 
     λ and the biases only shift them, so one projection of a batch serves both sides of all pairs, for any λ.
     """
@@ -72,12 +72,13 @@ class MixBlock(nn.Module):
         """W_P z and W_Z z of feature maps z (N, C, h, w).
 
         W_P, nearly all of the block's work, runs in autocast's precision where there is one. All that follows
-        is in float32: the softmax has up to thousands of positions and exponents of sqrt(D).
+        is in float32, or float64 where z is: the softmax has up to thousands of positions and exponents of
+        sqrt(D).
         """
         with full_precision(z.device.type):
-            z = self.normalized(z.float())
+            z = self.normalized(at_least_float32(z))
             value = functional.conv2d(z, self.columns(self.w_z)[0])
-        return Projected(functional.conv2d(z, self.columns(self.w_p)[0]).float(), value)
+        return Projected(at_least_float32(functional.conv2d(z, self.columns(self.w_p)[0])), value)
 
     def pair_mask(self, i: Projected, j: Projected, lam: float, size: tuple[int, int]) -> Tensor:
         """Eq. 5, s_i (N, 1, H, W) from projected features: U(σ(P · W_Z z)); arguments as of `forward`."""

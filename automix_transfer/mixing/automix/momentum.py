@@ -42,10 +42,16 @@ def warmed_up(m: float, steps: int) -> float:
     return min(m, steps / (steps + 9))
 
 
-def momentum_at(progress: float, start: float, end: float, hold: float = 0.0) -> float:
+def momentum_at(
+    progress: float, start: float, end: float, hold: float = 0.0, curve: str = "after_hold"
+) -> float:
     """m of Eq. 12 at ``progress`` in [0, 1]: ``start`` until ``hold``, then a half cosine to ``end``.
 
-    The paper's schedule is start 0.999, end 1, hold 0 (section 4.1).
+    The paper's schedule is start 0.999, end 1, hold 0 (section 4.1). The cosine begins where the hold ends,
+    or with ``curve="whole"`` (the published code) at step 0: when the hold ends, m jumps onto it.
     """
-    share = min(max((progress - hold) / (1 - hold), 0.0), 1.0) if hold < 1 else 0.0
+    if curve == "whole":
+        share = progress if progress >= hold else 0.0
+    else:
+        share = min(max((progress - hold) / (1 - hold), 0.0), 1.0) if hold < 1 else 0.0
     return end - (end - start) * (math.cos(math.pi * share) + 1) / 2

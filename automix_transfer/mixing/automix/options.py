@@ -32,6 +32,9 @@ class AutoMixOptions(LossOptions):
 
     preset: str = "paper"  # values to start from: paper, openmixup or fast (the files in presets/)
     alpha: float = positive(2.0)  # λ ~ Beta(α, α), section 4.1
+    # x_j of a batch: any permutation of it, or one without fixed points (the published code for CUB, Aircraft
+    # and Cars), so that no image is its own partner
+    partners: str = one_of("permutation", "permutation", "derangement")
     # l of Eq. 4: 1 to 4 (the last four stages, Table 11), a submodule's name, or auto: 3, see feature_layer
     feature_layer: str = "auto"
 
@@ -65,32 +68,51 @@ class AutoMixOptions(LossOptions):
     cross_entropy: bool = True  # q's CE on clean images (Table 10: + CE)
     lam_loss_weight: float = between(0.1)  # γ of Eq. 7 at the start (Table 9: + ℓ_λ; 0 switches it off)
     lam_loss_margin: float = between(0.1, 0, 1)  # ε of Eq. 7
-    lam_loss_schedule: str = one_of("linear", "linear", "cosine", "constant")  # how γ falls to 0, or does not
-    lam_loss_over: str = one_of("mask", "mask", "batch")  # the mean of Eq. 7 is over one mask or the batch
+    # how γ falls to 0, or does not; compounding: each step multiplies it by the cosine's share, so that it is
+    # half after 1.2 % of 500,400 steps (the published code but for CIFAR and Tiny-ImageNet, see gamma_at)
+    lam_loss_schedule: str = one_of("linear", "linear", "cosine", "constant", "compounding")
+    # the mean of Eq. 7, and the variance below, are over one mask or the batch
+    lam_loss_over: str = one_of("mask", "mask", "batch")
     # penalise masks whose spatial standard deviation at λ = 0.5 would be below it; 0: no penalty
     mask_std_floor: float = between(0.2, 0, 1)
     # adds -weight · Var(mask); the published code has 2 for RX-50 on CUB and Aircraft
     mask_variance_weight: float = between(0.0)
+    # gamma: the weight is times γ and falls with it (the published code)
+    mask_variance_schedule: str = one_of("constant", "constant", "gamma")
     # share of steps without the generation loss (the published code: 0.2 for ViTs)
     skip_generator: float = between(0.0, 0, 1)
+    skip_lam_loss: bool = True  # these steps are without ℓ_λ too (the published code: only without the MCE)
     heads: str = one_of("shared", "shared", "separate")  # one classifier for clean and mixed images, or two
+    # standard deviation of the classifiers' first weights, drawn for each, with biases of 0 (the published
+    # code: 0.01); None: the encoder's own, and a copy of it
+    head_std: float | None = between(None)
+    # which of q's passes comes first, and is forgotten first by BatchNorm's running statistics;
+    # clean_mixed: Algorithm 1 and the published code
+    q_order: str = one_of("mixed_clean", "mixed_clean", "clean_mixed")
 
     # The momentum pipeline (Eqs. 10 to 12)
     pipeline: str = one_of("momentum", "momentum", "joint")  # joint: Table 10's first row, see JointAutoMix
     momentum: float = between(0.999, 0, 1)  # m at the start
     # m at the end of a half cosine; momentum = momentum_end = 0 is Table 10's m = 0
     momentum_end: float = between(1.0, 0, 1)
-    momentum_hold: float = between(0.0, 0, 1)  # share of the training before the cosine starts
+    momentum_hold: float = between(0.0, 0, 1)  # share of the training in which m stays at its start
+    # the cosine spans what is left after the hold, or the whole training (the published code, which reads it
+    # where a step begins and not where it ends)
+    momentum_curve: str = one_of("after_hold", "after_hold", "whole")
     momentum_warmup: bool = True  # m ← min(m, t/(t + 9)) after t steps, see warmed_up
     k_buffers: str = one_of("ema", *BUFFERS)  # BatchNorm statistics of k, see momentum_update
     # k's BatchNorm uses its running statistics, or in train (the published code, with own) the batch's
     k_mode: str = one_of("eval", "train", "eval")
+    # k on clean images stops at layer l, or runs to its end (the published code: 9 passes a step instead of
+    # 8.8), which in train mode shows clean images to BatchNorm behind layer l too
+    k_clean_pass: str = one_of("to_layer", "to_layer", "whole")
 
     # The Mix Block's optimizer
     mix_block_lr_scale: float = between(1.0)  # times the run's learning rate
     # times mix_block_lr_scale · the run's rate at the end; None: as the run's schedule
     mix_block_lr_end: float | None = between(None)
     mix_block_weight_decay: float | None = 0.0  # None: the run's; decay pulls W_P to flat masks
+    mix_block_momentum: float | None = between(None, 0, 1)  # of SGD; None: the run's
 
     # an AutoMix checkpoint whose Mix Block and encoder make the masks, frozen; see TrainedMixBlock
     mix_block_weights: str = ""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,8 @@ from automix_transfer.mixing.automix.offline import TrainedMixBlock
 from automix_transfer.mixing.automix.options import AutoMixOptions, check_options
 from automix_transfer.mixing.base import Method, Mixed, StepOutput
 from automix_transfer.mixing.draw import PairDraw, Rng, Size, draw_pairs
-from automix_transfer.mixing.heads import classify_with, copy_head, find_classifier
-from automix_transfer.mixing.losses import flat_mask_loss, label_loss, lam_loss, pair_loss
+from automix_transfer.mixing.heads import classify_with, copy_head, draw_heads, find_classifier
+from automix_transfer.mixing.losses import flat_mask_loss, gamma_at, label_loss, lam_loss, pair_loss
 from automix_transfer.mixing.pairs import blend
 from automix_transfer.mixing.parts.freed import FreedLoss
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
@@ -91,6 +90,8 @@ class AutoMix(Method):
         self.layer = feature_layer(encoder, options.feature_layer)
         self.encoder_q = encoder
         self.head_q = copy_head(encoder) if options.heads == "separate" else None
+        if options.head_std is not None:
+            draw_heads(options.head_std, find_classifier(encoder, "leave method.head_std=null"), self.head_q)
         self.encoder_k = copy.deepcopy(encoder).requires_grad_(False)
         self.encoder_k.train(options.k_mode == "train")
         self.head_k = copy.deepcopy(self.head_q).requires_grad_(False) if self.head_q is not None else None
@@ -103,8 +104,9 @@ class AutoMix(Method):
         self.info = info
 
     def draw(self, count: int, size: Size, rng: Rng = None, lam: float | None = None) -> AutoMixDraw:
-        q = draw_pairs(count, self.options.alpha, rng, lam)
-        k = draw_pairs(count, self.options.alpha, rng)
+        alpha, derangement = self.options.alpha, self.options.partners == "derangement"
+        q = draw_pairs(count, alpha, rng, lam, derangement)
+        k = draw_pairs(count, alpha, rng, derangement=derangement)
         skip = float(torch.rand((), generator=rng)) < self.options.skip_generator
         seed = int(torch.randint(2**62, (), generator=rng))
         return AutoMixDraw(q.lam, q.permutation, k, skip, seed)
@@ -120,16 +122,17 @@ class AutoMix(Method):
             mask_std = self.mask_std(projected, draw, z)  # for the log
 
         loss = FreedLoss(self.parameters())  # Eq. 8; the graph of a term is freed before the next is built
-        metrics = {"loss_mce": loss.add(self.mixed_loss(x_q, labels, draw))}  # classification: trains q
-        if self.options.cross_entropy:
-            metrics["loss_ce"] = loss.add(self.clean_loss(images, labels))
-        elif self.head_q is not None:
+        classification = self.classification(images, x_q, labels, draw)  # trains q
+        metrics = {name: loss.add(term) for name, term in classification}
+        if not self.options.cross_entropy and self.head_q is not None:
             loss.add_idle(find_classifier(self.encoder_q))
-        if self.learns and not draw.skip_generator:  # generation: trains M, through k
+        if self.learns and not (draw.skip_generator and self.options.skip_lam_loss):
             mask_k = self.mask(projected, draw.k, size, draw.seed)
-            logits = classify_with(self.encoder_k, self.head_k, blend(*both(images, draw.k), mask_k))
-            mce_k = pair_loss(logits, *both(labels, draw.k), draw.k.lam, self.options)
-            metrics["loss_gen"] = loss.add(mce_k, self.mask_loss(mask_k, draw.k.lam))
+            generation = [self.mask_loss(mask_k, draw.k.lam)]  # trains M, through k
+            if not draw.skip_generator:
+                generation.insert(0, self.generation_loss(images, mask_k, labels, draw.k))
+                metrics["loss_gen"] = generation[0].detach()
+            loss.add(*generation)
             metrics["mask_error"] = mask_error(mask_k, draw.k.lam)
         else:
             loss.add_idle(self.mix_block)
@@ -148,7 +151,7 @@ class AutoMix(Method):
         """The feature maps (N, C, h, w) that masks are made from: k's at layer l, or the Mix Block's own."""
         if hasattr(self.mix_block, "features"):
             return self.mix_block.features(images, self.info)
-        return features(self.encoder_k, images, self.layer)
+        return features(self.encoder_k, images, self.layer, whole=self.options.k_clean_pass == "whole")
 
     def mask(self, projected: Any, pairs: PairDraw, size: tuple[int, int], seed: int) -> Tensor:
         """s_i (n, 1, H, W) of n pairs of the batch; what a Mix Block draws on the CPU comes from ``seed``."""
@@ -162,6 +165,16 @@ class AutoMix(Method):
         small = min(draw.lam, 1 - draw.lam) <= self.options.small_lam
         return torch.full_like(mask, draw.lam) if small else mask
 
+    def classification(
+        self, images: Tensor, mixed: Tensor, labels: Tensor, pairs: PairDraw
+    ) -> Iterator[tuple[str, Tensor]]:
+        """q's terms of Eq. 8 by their names in the log, in the order of q's passes, one at a time."""
+        for kind in self.options.q_order.split("_"):
+            if kind == "mixed":
+                yield "loss_mce", self.mixed_loss(mixed, labels, pairs)
+            elif self.options.cross_entropy:
+                yield "loss_ce", self.clean_loss(images, labels)
+
     def mixed_loss(self, mixed: Tensor, labels: Tensor, pairs: PairDraw) -> Tensor:
         """MCE of q (Eq. 2) on mixed images (N, 3, H, W)."""
         logits = classify_with(self.encoder_q, self.head_q, mixed)
@@ -171,16 +184,23 @@ class AutoMix(Method):
         """CE of q (Eq. 1) on images (N, 3, H, W)."""
         return label_loss(self.encoder_q(images), labels, self.options)
 
+    def generation_loss(self, images: Tensor, mask: Tensor, labels: Tensor, pairs: PairDraw) -> Tensor:
+        """MCE of k (Eq. 2) on images (N, 3, H, W) mixed by masks (n, 1, H, W)."""
+        logits = classify_with(self.encoder_k, self.head_k, blend(*both(images, pairs), mask))
+        return pair_loss(logits, *both(labels, pairs), pairs.lam, self.options)
+
     def mask_loss(self, mask: Tensor, lam: float) -> Tensor:
         """ℓ_λ (Eq. 7) with γ as of now, the penalty for flat masks, and the reward for variance."""
-        options, left = self.options, 1 - self.progress
-        falling = {"linear": left, "cosine": (1 + math.cos(math.pi * self.progress)) / 2, "constant": 1.0}
-        weight = options.lam_loss_weight * falling[options.lam_loss_schedule]
-        loss = lam_loss(mask, lam, weight, options.lam_loss_margin, options.lam_loss_over)
+        options = self.options
+        gamma = options.lam_loss_weight * gamma_at(self.progress, self.steps, options.lam_loss_schedule)
+        loss = lam_loss(mask, lam, gamma, options.lam_loss_margin, options.lam_loss_over)
         if options.mask_std_floor:
             loss = loss + flat_mask_loss(mask, lam, options.mask_std_floor)
         if options.mask_variance_weight:
-            loss = loss - options.mask_variance_weight * mask.var(dim=(1, 2, 3), unbiased=False).mean()
+            scale = gamma if options.mask_variance_schedule == "gamma" else 1.0
+            over = (1, 2, 3) if options.lam_loss_over == "mask" else (0, 1, 2, 3)
+            variance = mask.var(dim=over, unbiased=False).mean()
+            loss = loss - options.mask_variance_weight * scale * variance
         return loss
 
     @torch.no_grad()
@@ -200,9 +220,12 @@ class AutoMix(Method):
 
     def after_step(self, progress: float) -> None:
         """Eq. 12 with the m of now, and how far the schedules of m and γ are."""
-        self.progress, self.steps = progress, self.steps + 1
         options = self.options
-        m = momentum_at(progress, options.momentum, options.momentum_end, options.momentum_hold)
+        at = self.progress if options.momentum_curve == "whole" else progress  # the step's start, or its end
+        m = momentum_at(
+            at, options.momentum, options.momentum_end, options.momentum_hold, options.momentum_curve
+        )
+        self.progress, self.steps = progress, self.steps + 1
         if options.momentum_warmup:
             m = warmed_up(m, self.steps)
         momentum_update(self.encoder_k, self.encoder_q, m, options.k_buffers)
@@ -216,13 +239,14 @@ class AutoMix(Method):
         named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         classifier = [(n, p) for n, p in named if not n.startswith("mix_block.")]
         generator = [(n, p) for n, p in named if n.startswith("mix_block.")]
-        yield {"params": classifier, "lr_scale": 1.0, "lr_end": None, "weight_decay": None}
+        yield {"params": classifier, "lr_scale": 1.0, "lr_end": None, "weight_decay": None, "momentum": None}
         if generator:
             yield {
                 "params": generator,
                 "lr_scale": self.options.mix_block_lr_scale,
                 "lr_end": self.options.mix_block_lr_end,
                 "weight_decay": self.options.mix_block_weight_decay,
+                "momentum": self.options.mix_block_momentum,
             }
 
     def train(self, mode: bool = True) -> Self:
