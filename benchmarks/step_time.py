@@ -50,7 +50,7 @@ FLOORS = {
     "puzzlemix": 5.0,
     "comixup": 6.0,
     "augmix": 9.0,
-    "automix_openmixup": 8.8,
+    "automix_openmixup": 9.0,
     "automix_fast": 4.3,
 }
 #: AutoMix by other presets

@@ -233,7 +233,7 @@ def build_model(
         report = load_file(encoder, config.weights, config.name, config.stem, *choice, classes)
         say(f"weights from {config.weights}: {report}")
     options = {key: value for key, value in experiment.method.items() if key != "name"}
-    kept = copy.deepcopy(encoder.state_dict()) if config.classifier == "keep" else None
+    kept = copy.deepcopy(encoder.state_dict()) if config.classifier == "keep" else {}
     method = build_method(experiment.method["name"], encoder, options)
     for network in method.encoders().values() if kept else ():  # a method may have drawn its classifiers anew
         network.load_state_dict(kept)

@@ -108,6 +108,17 @@ def test_fine_tuning_starts_from_weights(experiment, tmp_path: Path) -> None:
         train(replace(settings, encoder=replace(settings.encoder, name="resnet18")))
 
 
+def test_a_kept_classifier_is_not_drawn_anew(experiment, tmp_path: Path) -> None:
+    """preset=openmixup draws its heads; where the classifier comes with the weights, only that of the mixes."""
+    train(experiment())
+    last = tmp_path / "run" / "last.pt"
+    source = load_torch(last)["model"]["encoder.fc.weight"]
+    keep = ["method.name=automix", "method.preset=openmixup", f"encoder.weights={last}"]
+    method, _ = setup.build_model(experiment(*keep, "encoder.classifier=keep"), ["a", "b", "c"])
+    for name in ("encoder_q.fc", "encoder_k.fc", "head_q"):
+        assert torch.equal(method.state_dict()[f"{name}.weight"], source) == (name != "head_q")
+
+
 def weights_after(settings, steps: int = 3) -> dict[str, torch.Tensor]:
     train(settings)
     content = load_torch(Path(settings.output) / "last.pt")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automix_transfer.mixing import AutoMix, build_method
+from automix_transfer.mixing import PRESETS, AutoMix, build_method, load_options
 from automix_transfer.mixing.automix.momentum import momentum_at
 from automix_transfer.mixing.automix.step import AutoMixDraw
 from automix_transfer.mixing.draw import PairDraw, draw_pairs
@@ -126,3 +126,16 @@ def test_everything_runs_in_double() -> None:
         output.loss.backward()
         assert output.loss.dtype == output.mask.dtype == torch.float64
         assert automix.mix_block.project(torch.randn(1, 128, 2, 2).double()).similarity.dtype == torch.float64
+
+
+@pytest.mark.parametrize("preset", sorted(file.stem for file in PRESETS.glob("*.yaml")))
+def test_every_preset_trains(preset: str) -> None:
+    automix = method(preset=preset)
+    step(automix)
+    automix.after_step(0.5)
+    assert automix.options.preset == preset
+
+
+def test_variants_stand_on_openmixup() -> None:
+    base, vit = (load_options("automix", {"preset": name}) for name in ("openmixup", "openmixup_vit"))
+    assert vit.order == base.order and vit.lam_loss_schedule == "compounding" and vit.momentum_hold == 0.25
