@@ -121,7 +121,9 @@ def _parse(text: str) -> tuple[Mapping[str, Any], str]:
     given = flatten(content)
     free = FREE - {START[0]} if given.get(START[0]) else FREE.union(START)
     relevant = sorted((key, value) for key, value in given.items() if key not in free)
-    return with_defaults(given), hashlib.sha256(json.dumps(relevant, default=str).encode()).hexdigest()[:16]
+    plain = {key: value for key, value in given.items() if key != "method.preset"}  # it may set what is newer
+    identity = hashlib.sha256(json.dumps(relevant, default=str).encode()).hexdigest()[:16]
+    return with_defaults(plain) | given, identity
 
 
 def _read_metrics(run: Trained) -> None:

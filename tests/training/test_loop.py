@@ -109,12 +109,14 @@ def test_fine_tuning_starts_from_weights(experiment, tmp_path: Path) -> None:
 
 
 def test_a_kept_classifier_is_not_drawn_anew(experiment, tmp_path: Path) -> None:
-    """preset=openmixup draws its heads; where the classifier comes with the weights, only that of the mixes."""
+    """preset=openmixup draws its heads; if the classifier comes with the weights, only that of the mixes."""
     train(experiment())
     last = tmp_path / "run" / "last.pt"
     source = load_torch(last)["model"]["encoder.fc.weight"]
     keep = ["method.name=automix", "method.preset=openmixup", f"encoder.weights={last}"]
-    method, _ = setup.build_model(experiment(*keep, "encoder.classifier=keep"), ["a", "b", "c"])
+    method, _ = setup.build_model(
+        experiment(*keep, "encoder.classifier=keep"), ["class_0", "class_1", "class_2"]
+    )
     for name in ("encoder_q.fc", "encoder_k.fc", "head_q"):
         assert torch.equal(method.state_dict()[f"{name}.weight"], source) == (name != "head_q")
 
