@@ -128,11 +128,11 @@ class AutoMix(Method):
             loss.add_idle(find_classifier(self.encoder_q))
         if self.learns and not (draw.skip_generator and self.options.skip_lam_loss):
             mask_k = self.mask(projected, draw.k, size, draw.seed)
-            generation = [self.mask_loss(mask_k, draw.k.lam)]  # trains M, through k
+            generation = []  # trains M, through k
             if not draw.skip_generator:
-                generation.insert(0, self.generation_loss(images, mask_k, labels, draw.k))
+                generation.append(self.generation_loss(images, mask_k, labels, draw.k))
                 metrics["loss_gen"] = generation[0].detach()
-            loss.add(*generation)
+            loss.add(*generation, self.mask_loss(mask_k, draw.k.lam))
             metrics["mask_error"] = mask_error(mask_k, draw.k.lam)
         else:
             loss.add_idle(self.mix_block)
