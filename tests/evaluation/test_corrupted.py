@@ -169,7 +169,7 @@ def test_options_that_do_not_fit(files: Path, tmp_path: Path) -> None:
             "of 32 x 32 pixels.*network is given 16",
         ),
         (["--corrupted", str(files / "cifar"), "--limit", "4"], "--limit 4 .* leave one"),
-        (["--baseline", str(tmp_path / "none.json")], "none.json does not exist"),
+        (["--baseline", str(tmp_path / "none.json")], r"none\.json"),
     ):
         with pytest.raises(UserError, match=words):
             run(files, tmp_path / "out.json", *more)
