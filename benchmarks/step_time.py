@@ -172,7 +172,8 @@ def time_steps(options: argparse.Namespace, device: torch.device) -> dict[str, d
         }
         share = f"{own[name]:.0%}" if own[name] is not None else ""
         print(
-            f"{name:<20}{row['passes']:>8.2f}{row['floor']:>7.1f}{row['seconds']:>9.3f}{to_vanilla:>11.2f}{to_mixup:>9.2f}"
+            f"{name:<20}{row['passes']:>8.2f}{row['floor']:>7.1f}{row['seconds']:>9.3f}"
+            f"{to_vanilla:>11.2f}{to_mixup:>9.2f}"
             f"{row['floor'] / 3:>7.2f}{memory[name] / 1e6:>8.0f}{row['bytes_to_vanilla']:>11.2f}{share:>17}"
         )
     return rows

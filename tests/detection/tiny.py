@@ -55,13 +55,15 @@ def write_voc(root: Path) -> Path:
     (root / "ImageSets" / "Main").mkdir(parents=True)
     for name, items in zip(names, objects, strict=True):
         xml = "".join(
-            f"<object><name>{label}</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>"
+            f"<object><name>{label}</name><pose>Unspecified</pose>"
+            "<truncated>0</truncated><difficult>0</difficult>"
             f"<bndbox><xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox>"
             "</object>"
             for label, (x0, y0, x1, y1) in items
         )
         (root / "Annotations" / f"{name}.xml").write_text(
-            f"<annotation><filename>{name}.jpg</filename><size><width>80</width><height>64</height><depth>3</depth></size>{xml}</annotation>"
+            f"<annotation><filename>{name}.jpg</filename>"
+            f"<size><width>80</width><height>64</height><depth>3</depth></size>{xml}</annotation>"
         )
     (root / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names[:4]) + "\n")
     (root / "ImageSets" / "Main" / "test.txt").write_text("\n".join(names[4:]) + "\n")
