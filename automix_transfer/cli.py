@@ -5,13 +5,12 @@ A command is a function of this process, whose module is imported when it is ask
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
 
 from automix_transfer import __version__
-from automix_transfer.errors import UserError, run_script
+from automix_transfer.errors import UserError, did_you_mean, run_script
 
 #: command -> (module with ``main(arguments)``, what it does); an empty module has subcommands only
 COMMANDS = {
@@ -85,8 +84,7 @@ def command_of(given: Sequence[str]) -> tuple[str, list[str]]:
 
 def check_known(what: str, name: str, known: Mapping[str, object]) -> None:
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}"
+        hint = did_you_mean(name, known, f"choose one of {', '.join(known)}")
         raise UserError(f"there is no {what} '{name}'; {hint}")
 
 

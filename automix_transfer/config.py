@@ -7,7 +7,6 @@ bases, file, overrides.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from automix_transfer.errors import UserError, first_line
+from automix_transfer.errors import UserError, did_you_mean, first_line
 from automix_transfer.recipes.find import find_recipe
 
 __all__ = ["MISSING", "flatten", "load_config", "read_layers", "read_yaml", "to_yaml"]
@@ -142,8 +141,7 @@ def _merge(config: Any, layer: Mapping[str, Any], source: str) -> Any:
             config = OmegaConf.unsafe_merge(config, OmegaConf.create({key: value}))
         except (ConfigKeyError, ConfigAttributeError) as error:
             known = [str(key) for key in error.parent_node or ()]
-            close = difflib.get_close_matches(str(error.key), known, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known)}"
+            hint = did_you_mean(str(error.key), known, f"known keys here: {', '.join(known)}", quote="'")
             raise UserError(f"{source}: unknown config key '{error.full_key}'; {hint}") from error
         except OmegaConfBaseException as error:
             raise UserError(f"{source}: config key '{error.full_key or key}': {first_line(error)}") from error

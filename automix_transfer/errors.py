@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -26,6 +27,14 @@ def few(names: Iterable[str]) -> str:
     """The first three of ``names``, as a part of a sentence."""
     shown = [name[:80] for name in names]
     return ", ".join(shown[:3]) + (", ..." if len(shown) > 3 else "")
+
+
+def did_you_mean(
+    name: str, known: Iterable[str], otherwise: str, most: int = 1, cutoff: float = 0.6, quote: str = ""
+) -> str:
+    """``did you mean NAME?`` with at most ``most`` of ``known``, the closest ones, or ``otherwise``."""
+    close = difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
+    return f"did you mean {', '.join(f'{quote}{other}{quote}' for other in close)}?" if close else otherwise
 
 
 def run_script(main: Callable[[], int | None]) -> None:

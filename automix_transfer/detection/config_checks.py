@@ -3,7 +3,6 @@ that train something else than they say."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from operator import attrgetter
@@ -16,7 +15,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS
 from automix_transfer.detection.loader import SAMPLERS
 from automix_transfer.detection.networks.backbone import BASIC_BLOCKS
 from automix_transfer.detection.networks.timm_backbone import encoder_name
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, did_you_mean
 
 MAX_SEED = 2**31 - 1  # NumPy takes 32 bits, and every process adds its rank
 #: key -> lowest and highest value; MAX_ITER 0 is for an evaluation alone, and `trainer` refuses the rest
@@ -123,8 +122,8 @@ def check_names(cfg: CfgNode) -> None:
     for key, registry in REGISTRIES.items():
         name = attrgetter(key)(cfg)
         if name not in registry:
-            close = difflib.get_close_matches(name, [known for known, _ in registry], n=3)
-            hint = f"did you mean {', '.join(close)}?" if close else "leave it out for that of the recipe"
+            parts = [part for part, _ in registry]
+            hint = did_you_mean(name, parts, "leave it out for that of the recipe", most=3)
             raise UserError(f"{key} {name} is unknown; {hint}")
     for key in NORM_KEYS:
         name = attrgetter(key)(cfg)

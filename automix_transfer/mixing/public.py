@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from automix_transfer.config import load_config
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, did_you_mean
 from automix_transfer.mixing.automix.mix_block import MixBlock
 from automix_transfer.mixing.automix.options import PRESETS, AutoMixOptions, is_removed
 from automix_transfer.mixing.automix.step import AutoMix
@@ -43,8 +42,7 @@ def load_options(name: str, values: Mapping[str, Any] | None = None) -> Any:
         UserError: an unknown method, option, preset or a value of the wrong type.
     """
     if name not in METHODS:
-        close = difflib.get_close_matches(str(name), METHODS, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(METHODS)}"
+        hint = did_you_mean(str(name), METHODS, f"choose one of {', '.join(METHODS)}", quote="'")
         raise UserError(f"method.name '{name}' is unknown; {hint}")
     schema, values = METHODS[name].options_class(), dict(values or {})
     files = []

@@ -17,7 +17,7 @@ import torchvision
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
-from automix_transfer.errors import UserError, first_line
+from automix_transfer.errors import UserError, did_you_mean, first_line
 from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from automix_transfer.models.cifar_resnet import cifar_resnet
 from automix_transfer.models.eval_mode import eval_mode
@@ -108,8 +108,7 @@ def create_encoder(
             options["pretrained_cfg_overlay"] = {"input_size": (3, image_size, image_size)}
         encoder = timm.create_model(name, pretrained=False, num_classes=num_classes, **size, **options)
     else:
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "give a timm model name, e.g. resnet50"
+        hint = did_you_mean(name, timm.list_models(), "give a timm model name, e.g. resnet50", most=3)
         raise UserError(f"encoder '{name}' is unknown; {hint}")
     if stem == "cifar":
         _use_cifar_stem(encoder, name)

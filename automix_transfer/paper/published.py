@@ -6,7 +6,6 @@ tables about one experiment.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.config import read_yaml
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, did_you_mean
 
 FILE = Path(__file__).with_name("paper.yaml")
 ABLATIONS = Path(__file__).with_name("ablations.yaml")
@@ -113,11 +112,8 @@ def table(name: str) -> PaperTable:
             "Table 12 of the paper holds settings and no results; they are in the recipes "
             "(automix-transfer pretrain --list)"
         )
-    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    raise UserError(
-        f"there is no table or ablation '{_shown(name)}' of results in the paper; "
-        + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}")
-    )
+    hint = did_you_mean(wanted, known, f"there are {', '.join(known)}", cutoff=0.5)
+    raise UserError(f"there is no table or ablation '{_shown(name)}' of results in the paper; {hint}")
 
 
 def cell(table_name: str, *tokens: str | int) -> Cell:

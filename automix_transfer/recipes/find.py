@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, did_you_mean
 
 #: the folder of all recipes, one folder a kind of training
 RECIPES = Path(__file__).parent
@@ -33,6 +32,5 @@ def find_recipe(name: str | Path, *folders: str, beside: Path = Path()) -> Path:
     stem = str(name).removesuffix(".yaml")
     if stem in known:
         return known[stem]
-    close = difflib.get_close_matches(stem, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"{len(known)} recipes lie in {RECIPES}"
+    hint = did_you_mean(stem, known, f"{len(known)} recipes lie in {RECIPES}")
     raise UserError(f"config file {path} does not exist, and no recipe has this name; {hint}")

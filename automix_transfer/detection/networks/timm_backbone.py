@@ -13,7 +13,6 @@ Swin's authors do for detection, each gets a new LayerNorm.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +24,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from timm.layers import LayerNorm2d, convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, did_you_mean
 from automix_transfer.models.encoders import create_encoder
 
 PLAIN, PYRAMID = "timm/", "timm_fpn/"
@@ -118,10 +117,8 @@ def check_name(backbone: str) -> None:
     """A `UserError` with the closest names where timm has no such network."""
     name = (encoder_name(backbone) or "").split(".")[0]
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = (
-            f"did you mean {', '.join(close)}?" if close else "give timm_fpn/NAME, as timm_fpn/convnext_tiny"
-        )
+        otherwise = "give timm_fpn/NAME, as timm_fpn/convnext_tiny"
+        hint = did_you_mean(name, timm.list_models(), otherwise, most=3)
         raise UserError(f"MODEL.BACKBONE.NAME {backbone}: timm has no network '{name}'; {hint}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import shlex
 import subprocess
@@ -17,7 +16,7 @@ from automix_transfer import __version__, recipes
 from automix_transfer.command_line import this_command
 from automix_transfer.config import to_yaml
 from automix_transfer.errors import UserError
-from automix_transfer.io import read_json, write_json, write_text
+from automix_transfer.io import read_json, sha256_of, write_json, write_text
 from automix_transfer.training.distributed import World
 from automix_transfer.training.record import checkpoint
 from automix_transfer.training.settings import Experiment
@@ -70,7 +69,7 @@ def recipe_of(file: Path) -> dict[str, str] | None:
     """
     if not file.resolve().is_relative_to(RECIPES):
         return None
-    return {"name": file.stem, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    return {"name": file.stem, "sha256": sha256_of(file)}
 
 
 def refuse_overwriting(folder: Path) -> None:
