@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from automix_transfer.errors import UserError, did_you_mean
+from automix_transfer.progress import to_stderr
 
 #: the folder of all recipes, one folder a kind of training
 RECIPES = Path(__file__).parent
@@ -23,8 +24,10 @@ def find_recipe(name: str | Path, *folders: str, beside: Path = Path()) -> Path:
         UserError: a bare name of no file and no recipe; the closest recipe is suggested.
     """
     path = beside / name
-    if path.is_file() or len(Path(name).parts) != 1:
+    if path.is_file():
         return path
+    if len(Path(name).parts) != 1:
+        return _moved(path) or path
     known: dict[str, Path] = {}
     for folder in folders or FOLDERS:
         for file in sorted((RECIPES / folder).glob("*.yaml")):
@@ -34,3 +37,13 @@ def find_recipe(name: str | Path, *folders: str, beside: Path = Path()) -> Path:
         return known[stem]
     hint = did_you_mean(stem, known, f"{len(known)} recipes lie in {RECIPES}")
     raise UserError(f"config file {path} does not exist, and no recipe has this name; {hint}")
+
+
+def _moved(path: Path) -> Path | None:
+    """The recipe that lay at ``path`` before 0.2 (``detection/configs/NAME.yaml``), with a warning."""
+    folder, configs, name = ("", "", *path.parts)[-3:]
+    recipe = RECIPES / folder / f"{name.removesuffix('.yaml')}.yaml"
+    if configs != "configs" or folder not in FOLDERS or not recipe.is_file():
+        return None
+    to_stderr(f"warning: {path} is now the recipe {recipe.stem}; name it so, without a folder")
+    return recipe

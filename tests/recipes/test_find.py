@@ -51,3 +51,13 @@ def test_a_file_of_ones_own_builds_on_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("base: cub_r18_automix\ntrain: {epochs: 3}\n")
     experiment = load_experiment([tmp_path / "mine.yaml"], ["data.root=x"])
     assert (experiment.train.epochs, experiment.data.dataset) == (3, "cub")
+
+
+def test_where_recipes_lay_before_still_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        find_recipe("detection/configs/embedded_R10_FPN.yaml")
+        == RECIPES / "detection" / "embedded_R10_FPN.yaml"
+    )
+    assert find_recipe(tmp_path / "pretrain" / "configs" / "cifar10_r18_vanilla.yaml").is_file()
+    assert capsys.readouterr().err.count("name it so") == 2
+    assert not find_recipe("other/configs/cifar10_r18_vanilla.yaml").exists()
