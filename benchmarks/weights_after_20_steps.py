@@ -52,7 +52,7 @@ from automix_transfer.training.settings import OptimizerConfig, ScheduleConfig
 
 STEPS, BATCH, SIZE, SEED = 20, 16, 64, 7
 SCALE, CLASSES = 0.1, 16  # of the embedded data: 16 images a class, so 20 steps see a second epoch
-PRESETS = ("paper", "fast", "openmixup")  # of AutoMix
+PRESETS = ("robust", "fast", "openmixup")  # of AutoMix
 ENCODER: tuple[str, dict[str, Any]] = ("resnet10_32", {})
 #: for methods that need a class token: 16 patches, two blocks
 TRANSFORMER: tuple[str, dict[str, Any]] = (

@@ -34,7 +34,6 @@ FREE = FREE_ON_RESUME | {
     "train.sync_batchnorm",
     "data.on_bad_image",
     "data.classes",
-    "method.preset",
     "method.teacher_weights",
 }
 #: what a training starts from: nothing without a file, but with one it is another experiment

@@ -18,6 +18,7 @@ from automix_transfer.mixing import METHODS, Method, load_options
 from automix_transfer.mixing.automix.options import is_removed
 from automix_transfer.mixing.checks import between, one_of
 from automix_transfer.mixing.checks import check as check_fields
+from automix_transfer.progress import to_stderr
 
 
 @dataclass
@@ -120,6 +121,7 @@ class Experiment:
 FREE_ON_RESUME = {
     "output",
     "encoder.weights",
+    "method.preset",  # where the options came from, and they are compared
     "data.root",
     "data.workers",
     "train.device",
@@ -151,6 +153,9 @@ def complete(experiment: Experiment) -> Experiment:
     given = dict(experiment.method)
     name = str(given.pop("name", "vanilla"))
     experiment = replace(experiment, method={"name": name, **asdict(load_options(name, given))})
+    preset = experiment.method.get("preset")
+    if preset != given.get("preset", preset):
+        to_stderr(f"warning: method.preset={given['preset']} is now called {preset}; name it so")
     check(experiment)
     return experiment
 

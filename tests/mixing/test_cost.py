@@ -71,7 +71,7 @@ def test_a_step_costs_at_most(encoder: str, stem: str, size: int, most: float) -
 #: options -> passes in place of 8.8: q mixed + q clean + k clean to the layer + generator, each in forward
 #: passes of the encoder
 CANDIDATES: dict[str, tuple[dict[str, Any], Callable[[float], tuple[float, float, float, float]]]] = {
-    "paper": ({}, lambda z: (1, 1, z, 2)),
+    "robust": ({}, lambda z: (1, 1, z, 2)),
     "without clean": ({"clean_share": 0.0}, lambda z: (1, 0, z, 2)),
     "clean on a quarter": ({"clean_share": 0.25}, lambda z: (1, 0.25, z, 2)),
     "generator on a quarter": ({"generator_share": 0.25}, lambda z: (1, 1, z, 0.5)),

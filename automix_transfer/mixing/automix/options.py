@@ -1,4 +1,4 @@
-"""Every choice that AutoMix leaves open, with its range; the defaults are the paper's."""
+"""Every choice that AutoMix leaves open, with its range; the defaults are the preset `robust`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from automix_transfer.mixing.checks import between, check, one_of, positive
 from automix_transfer.mixing.losses import LossOptions
 
 PRESETS = Path(__file__).parent / "presets"
+
+#: presets of version 0.1 -> their names since
+RENAMED_PRESETS = {"paper": "robust"}
 
 #: the options of `FastAutoMix`; each is 1 in the paper
 APPROXIMATIONS = ("mixed_share", "clean_share", "generator_share", "features_scale")
@@ -30,7 +33,7 @@ REMOVED: dict[str, tuple[Any, ...]] = {
 class AutoMixOptions(LossOptions):
     """Options of `AutoMix`, besides those of the loss; ``method.*`` in a recipe."""
 
-    preset: str = "paper"  # values to start from: paper, openmixup or fast (the files in presets/)
+    preset: str = "robust"  # values to start from: a file in presets/, see docs/automix.md
     alpha: float = positive(2.0)  # λ ~ Beta(α, α), section 4.1
     # x_j of a batch: any permutation of it, or one without fixed points (the published code for CUB, Aircraft
     # and Cars), so that no image is its own partner

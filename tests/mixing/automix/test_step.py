@@ -236,7 +236,7 @@ def test_wrong_options_are_one_sentence(values, words):
 
 
 def test_presets():
-    assert load_options("automix") == AutoMixOptions()
+    assert load_options("automix") == AutoMixOptions() == load_options("automix", {"preset": "paper"})
     published = load_options("automix", {"preset": "openmixup", "small_lam": 0.0})
     assert published.heads == "separate" and published.small_lam == 0.0
 
