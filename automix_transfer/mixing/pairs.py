@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automix_transfer.mixing.base import Mixed, SingleEncoderMethod, StepOutput
 from automix_transfer.mixing.checks import between, positive
 from automix_transfer.mixing.draw import PairDraw, Rng, Size, draw_pairs
-from automix_transfer.mixing.losses import LossOptions, pair_loss
+from automix_transfer.mixing.losses import LossOptions, label_loss, pair_loss
 from automix_transfer.mixing.parts.boxes import Box
 
 
@@ -29,6 +29,14 @@ class PairOptions(CoinOptions):
     """Options of the methods with one λ. ``alpha``: λ ~ Beta(α, α)."""
 
     alpha: float = positive(1.0)
+
+
+@dataclass
+class BesideCleanOptions(PairOptions):
+    """``clean_weight``: of the loss on the clean images beside that on the mixed ones, as AutoMix's q has it
+    (Table 10: + CE); 0 is without that pass."""
+
+    clean_weight: float = between(0.0)
 
 
 @dataclass(frozen=True)
@@ -84,4 +92,23 @@ class PairMethod(SingleEncoderMethod):
         output.lam = draw.lam if isinstance(share, Tensor) else share
         if mixed is not None:
             output.mixed, output.mask = mixed.images, mixed.mask
+        return output
+
+
+class BesideClean(PairMethod):
+    """Eq. 2 on mixed images, beside Eq. 1 on the clean ones where ``options.clean_weight`` is not 0."""
+
+    options_class: ClassVar[type] = BesideCleanOptions
+
+    def __init__(self, encoder: nn.Module, options: Any = None) -> None:
+        super().__init__(encoder, options)
+        if self.options.clean_weight and self.options.probability < 1:
+            self.uneven_passes = {"probability": 1}
+
+    def step(self, images: Tensor, labels: Tensor, draw: Any) -> StepOutput:
+        output = super().step(images, labels, draw)
+        if self.options.clean_weight:
+            clean = label_loss(self.encoder(images), labels, self.options)
+            output.loss = output.loss + self.options.clean_weight * clean
+            output.metrics["loss_ce"] = clean.detach()
         return output

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from automix_transfer.mixing.base import Mixed
 from automix_transfer.mixing.draw import Rng, Size
-from automix_transfer.mixing.pairs import BoxDraw, PairMethod, partners_of, paste
+from automix_transfer.mixing.pairs import BesideClean, BoxDraw, partners_of, paste
 from automix_transfer.mixing.parts.boxes import box_masks, box_share, cut_sides, random_box
 
 
@@ -17,7 +17,7 @@ def cut_and_paste(images: Tensor, draw: BoxDraw) -> Mixed:
     return Mixed(paste(images, partners_of(images, draw), mask), mask, draw.lam)
 
 
-class CutMix(PairMethod):
+class CutMix(BesideClean):
     """Eq. 2 on cut-and-paste images; one box a batch. Its authors' code mixes with a ``probability`` of 0.5
     on CIFAR and of 1 on ImageNet."""
 

@@ -48,3 +48,16 @@ def test_cutmix_probability_zero_is_vanilla():
 def test_wrong_options(name, values, words):
     with pytest.raises(UserError, match=words):
         build_method(name, create_encoder("resnet10_32", 5), values)
+
+
+def test_cutmix_beside_clean_images_adds_their_loss():
+    encoder = create_encoder("resnet10_32", 5).eval()
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+    losses = [
+        build_method("cutmix", encoder, {"clean_weight": weight})
+        .eval()(images, labels, torch.Generator().manual_seed(1))
+        .loss
+        for weight in (0.0, 0.5)
+    ]
+    clean = torch.nn.functional.cross_entropy(encoder(images), labels)
+    assert torch.isclose(losses[1] - losses[0], 0.5 * clean)

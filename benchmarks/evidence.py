@@ -1,0 +1,204 @@
+"""Does AutoMix train a better network than vanilla training and CutMix, on real images, at a CPU's length?
+
+python benchmarks/evidence.py --data tiny-imagenet-40 --output runs/evidence --blocks A A100  # what is left
+
+`tiny-imagenet-40` is Tiny-ImageNet as released, or every fifth class of it. The first 100 training images
+of each class are trained on. The 400 others, which no run has seen, are measured on, once, when every run of
+a block is done; the official validation images are for the learning curves, and for choices, with seeds from
+100 up. The last epoch counts.
+
+Every run is a command of one thread, which goes on where it stopped; give the same line again. `--keep DIR`
+holds what a table needs of each run that is done (metrics.json, log.csv, held.json), so that a lost machine
+costs one run at most. Block B asks what is left of a gain at equal passes and at equal compute; block C is
+about other methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from automix_transfer.command_line import command
+from automix_transfer.data.registry import load_listing
+from automix_transfer.data.settings import DataConfig
+from automix_transfer.errors import run_script
+from automix_transfer.io import read_json, write_json
+from automix_transfer.jobs import Job, run_jobs
+
+#: written before the first run: AutoMix's network and the other method's, at 30 and at 100 epochs, paired by
+#: seed; the mean difference of top-1 with its 95 % interval by t. k is what the paper evaluates
+CONTRASTS = (("automix k", "vanilla"), ("automix k", "cutmix"))
+#: said beside them: q, and the moving averages of the others, for k is one
+BESIDE = (
+    ("automix q", "vanilla"),
+    ("automix q", "cutmix"),
+    ("automix k", "vanilla ema"),
+    ("automix k", "cutmix ema"),
+    ("automix k", "cutmix_clean"),
+    ("automix k", "cutmix_0.2"),
+    ("automix k", "vanilla_84"),
+    ("automix k", "cutmix_84"),
+    ("automix k", "mixup"),
+    ("automix k", "puzzlemix"),
+    ("automix k", "openmixup q"),
+)
+PER_CLASS = 100  #: training images of a class
+EMA = ("ema.decay=0.999", "ema.warmup=true", "ema.inference=false")
+#: name -> (the recipe's method, what is said besides, minutes of an epoch on a core). α is 1 in every method,
+#: so that all draw λ alike, but for cutmix_0.2: appendix A.1's for ResNet-18 on Tiny-ImageNet
+METHODS: dict[str, tuple[str, tuple[str, ...], float]] = {
+    "vanilla": ("vanilla", EMA, 0.35),
+    "cutmix": ("cutmix", ("method.alpha=1", *EMA), 0.35),
+    "automix": ("automix", ("method.preset=robust", "method.alpha=1", "method.feature_layer=2"), 0.9),
+    "cutmix_clean": ("cutmix", ("method.alpha=1", "method.clean_weight=1"), 0.65),
+    "cutmix_0.2": ("cutmix", ("method.alpha=0.2",), 0.35),
+    "mixup": ("mixup", ("method.alpha=1",), 0.35),
+    "puzzlemix": ("puzzlemix", (), 0.9),
+    "openmixup": (
+        "automix",
+        ("method.preset=openmixup_tiny", "method.alpha=1", "method.feature_layer=2"),
+        0.9,
+    ),
+    "printed": ("automix", ("method.preset=printed", "method.alpha=1", "method.feature_layer=2"), 0.9),
+}
+#: block -> (method, epochs, seeds). 84 epochs cost vanilla and CutMix what 30 cost AutoMix, whose step takes
+#: 2.8 times as long
+BLOCKS: dict[str, tuple[tuple[str, int, int], ...]] = {
+    "A": (("automix", 30, 5), ("vanilla", 30, 5), ("cutmix", 30, 5)),
+    "A100": (("automix", 100, 3), ("vanilla", 100, 3), ("cutmix", 100, 3)),
+    "B": (("cutmix_clean", 30, 5), ("cutmix_0.2", 30, 5), ("vanilla", 84, 3), ("cutmix", 84, 3)),
+    "C": (("mixup", 30, 5), ("openmixup", 30, 3), ("puzzlemix", 30, 3), ("printed", 30, 1)),
+}
+HELD = "held_{}.json"  #: a run's evaluation on the images that nobody trained on, of one of its networks
+HELD_KEYS = ("images", "top1", "top5", "ece15", "nll", "fgsm_error")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a block."""
+
+    method: str
+    epochs: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}_{self.epochs}_{self.seed}"
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The encoders to evaluate, by the names of ``evaluate --which``."""
+        recipe, said, _ = METHODS[self.method]
+        return ("k", "q") if recipe == "automix" else ("encoder", "ema") if EMA[0] in said else ("encoder",)
+
+
+def main() -> None:
+    """Train and measure what is missing of the blocks."""
+    options = arguments().parse_args()
+    held = held_out(Path(options.data), options.output / "held")
+    for block in options.blocks:
+        runs = [Run(method, epochs, seed) for method, epochs, seeds in BLOCKS[block] for seed in range(seeds)]
+        jobs = [training(run, options) for run in runs]
+        run_jobs(jobs, options.output / "logs", options.parallel)
+        keep(options, runs)
+        jobs += [job for run in runs for job in measuring(run, held, options)]
+        run_jobs(jobs, options.output / "logs", options.parallel)
+        keep(options, runs)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="Tiny-ImageNet, or a part of its classes, as released"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the runs")
+    parser.add_argument("--blocks", nargs="+", choices=list(BLOCKS), default=["A", "A100"])
+    parser.add_argument("--parallel", type=int, default=2, help="runs at a time, of one thread each")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the small files of finished runs here")
+    return parser
+
+
+def training(run: Run, options: argparse.Namespace) -> Job:
+    """The command that trains ``run``."""
+    recipe, said, minutes = METHODS[run.method]
+    folder = options.output / run.name
+    words = [
+        f"data.root={options.data}",
+        "data.classes=0",
+        f"data.limit_per_class={PER_CLASS}",
+        "data.workers=0",
+        "data.scale=[0.35,1.0]",
+        "data.test_crop_ratio=1.0",
+        "encoder.name=resnet10_32",
+        "encoder.stem=imagenet",
+        "optimizer.lr=0.1",
+        "schedule.by=step",
+        "schedule.final_lr=0",
+        "train.batch_size=100",
+        f"train.epochs={run.epochs}",
+        "train.channels_last=true",
+        "train.eval_batch_size=250",
+        "train.eval_every_epochs=5",
+        "train.picture_epochs=[]",
+        "train.device=cpu",
+        "train.save_every_steps=200",
+        f"seed={run.seed}",
+        *said,
+        f"output={folder}",
+    ]
+    line = command("pretrain", "--config-file", f"tiny_imagenet_r18_{recipe}", "--resume", *words)
+    return Job(run.name, line, folder / "metrics.json", (), minutes * run.epochs, lambda text: "top1" in text)
+
+
+def measuring(run: Run, held: Path, options: argparse.Namespace) -> Iterator[Job]:
+    """The commands that measure each network of ``run`` on the images that nobody trained on: accuracy,
+    calibration, and under FGSM."""
+    folder = options.output / run.name
+    for which in run.networks:
+        words = ["--weights", str(folder / "last.pt"), "--which", which, "--data", str(held)]
+        words += ["--test-crop-ratio", "1", "--batch-size", "250", "--device", "cpu"]
+        suite = "clean,calibration,fgsm" if which == run.networks[0] else "clean"
+        output = folder / HELD.format(which)
+        line = command("evaluate", *words, "--suite", suite, "--output", str(output))
+        yield Job(f"{run.name} {which}", line, output, (run.name,), 2, lambda text: "top-1" in text)
+
+
+def held_out(data: Path, folder: Path) -> Path:
+    """A folder of class folders with the training images that no run trains on: all but the first `PER_CLASS`
+    of a class, in the order in which ``data.limit_per_class`` takes them."""
+    config = DataConfig(dataset="tiny_imagenet", root=str(data))
+    every = load_listing(config, config.train_split)
+    trained = set(load_listing(replace(config, limit_per_class=PER_CLASS), config.train_split).paths)
+    for path, label in zip(every.paths, every.labels, strict=True):
+        copy = folder / every.classes[int(label)] / path.name
+        if path not in trained and not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    return folder
+
+
+def keep(options: argparse.Namespace, runs: list[Run]) -> None:
+    """Copy what the tables need of ``runs``, without the paths of this machine."""
+    for run in runs if options.keep else ():
+        folder, kept = options.output / run.name, options.keep / run.name
+        if not (folder / "metrics.json").is_file():
+            continue
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in ("metrics.json", "log.csv"):
+            shutil.copyfile(folder / name, kept / name)
+        start = read_json(folder / "run.json")["starts"][-1]
+        held = {key: start[key] for key in ("commit", "changed", "device", "packages")}
+        for which in run.networks:
+            if (file := folder / HELD.format(which)).is_file():
+                held[which] = {key: value for key, value in read_json(file).items() if key in HELD_KEYS}
+        write_json(kept / "held.json", held)
+
+
+if __name__ == "__main__":
+    run_script(main)
