@@ -1,6 +1,7 @@
 """Does AutoMix train a better network than vanilla training and CutMix, on real images, at a CPU's length?
 
 python benchmarks/evidence.py --data tiny-imagenet-40 --output runs/evidence --blocks A A100  # what is left
+python benchmarks/evidence.py --keep benchmarks/evidence --table --docs docs    # the tables, from small files
 
 `tiny-imagenet-40` is Tiny-ImageNet as released, or every fifth class of it. The first 100 training images
 of each class are trained on. The 400 others, which no run has seen, are measured on, once, when every run of
@@ -8,7 +9,7 @@ a block is done; the official validation images are for the learning curves, and
 100 up. The last epoch counts.
 
 Every run is a command of one thread, which goes on where it stopped; give the same line again. `--keep DIR`
-holds what a table needs of each run that is done (metrics.json, log.csv, held.json), so that a lost machine
+holds what the tables need of each run that is done (metrics.json, log.csv, held.json), so that a lost machine
 costs one run at most. Block B asks what is left of a gain at equal passes and at equal compute; block C is
 about other methods.
 """
@@ -21,10 +22,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evidence_table import write_tables
+
 from automix_transfer.command_line import command
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.errors import run_script
+from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import read_json, write_json
 from automix_transfer.jobs import Job, run_jobs
 
@@ -39,8 +42,8 @@ BESIDE = (
     ("automix k", "cutmix ema"),
     ("automix k", "cutmix_clean"),
     ("automix k", "cutmix_0.2"),
-    ("automix k", "vanilla_84"),
-    ("automix k", "cutmix_84"),
+    ("automix k", "vanilla@84"),
+    ("automix k", "cutmix@84"),
     ("automix k", "mixup"),
     ("automix k", "puzzlemix"),
     ("automix k", "openmixup q"),
@@ -96,11 +99,17 @@ class Run:
 
 
 def main() -> None:
-    """Train and measure what is missing of the blocks."""
+    """Train and measure what is missing of the blocks, or print the table."""
     options = arguments().parse_args()
+    if options.table:
+        if options.output:
+            keep(options, [run for block in BLOCKS for run in runs_of(block)])
+        return write_tables(options.keep, CONTRASTS, BESIDE, options.docs)
+    if not (options.data and options.output):
+        raise UserError("--data and --output are needed to train; or give --keep DIR --table")
     held = held_out(Path(options.data), options.output / "held")
     for block in options.blocks:
-        runs = [Run(method, epochs, seed) for method, epochs, seeds in BLOCKS[block] for seed in range(seeds)]
+        runs = runs_of(block)
         jobs = [training(run, options) for run in runs]
         run_jobs(jobs, options.output / "logs", options.parallel)
         keep(options, runs)
@@ -109,18 +118,27 @@ def main() -> None:
         keep(options, runs)
 
 
+def runs_of(block: str) -> list[Run]:
+    """The trainings of a block."""
+    return [Run(method, epochs, seed) for method, epochs, seeds in BLOCKS[block] for seed in range(seeds)]
+
+
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data", required=True, metavar="DIR", help="Tiny-ImageNet, or a part of its classes, as released"
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the runs")
+    parser.add_argument("--data", metavar="DIR", help="Tiny-ImageNet, or a part of its classes, as released")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the runs")
     parser.add_argument("--blocks", nargs="+", choices=list(BLOCKS), default=["A", "A100"])
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time, of one thread each")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the small files of finished runs here")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder of the small files of finished runs")
+    parser.add_argument(
+        "--table", action="store_true", help="train nothing; print the tables of what is in --keep"
+    )
+    parser.add_argument(
+        "--docs", type=Path, metavar="DIR", help="with --table: write evidence.md and .png here"
+    )
     return parser
 
 

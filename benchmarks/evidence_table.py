@@ -1,0 +1,190 @@
+"""The tables and the picture of `evidence.py`, from the small files that it keeps of each run."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student
+from tabulate import tabulate
+
+from automix_transfer.errors import UserError
+from automix_transfer.io import read_json, write_json, write_text
+
+COLUMNS = ("top1", "top5", "ece15", "nll", "fgsm_error")
+
+
+@dataclass
+class Series:
+    """One network of one setting over its seeds.
+
+    Attributes:
+        held: seed -> what was measured on the images that nobody trained on.
+        curves: seed -> the rows of its log.csv.
+    """
+
+    method: str
+    epochs: int
+    network: str
+    held: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    curves: dict[int, list[dict[str, str]]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.method if self.network == "encoder" else f"{self.method} {self.network}"
+
+    def column(self, key: str) -> list[float]:
+        """A measure over the seeds that have it."""
+        return [row[key] for _, row in sorted(self.held.items()) if key in row]
+
+
+def write_tables(
+    kept: Path | None,
+    contrasts: Iterable[tuple[str, str]],
+    beside: Iterable[tuple[str, str]],
+    docs: Path | None = None,
+) -> None:
+    """Print the tables of the runs in ``kept`` and write them there (tables.md, tables.json); the picture
+    goes to ``docs``.
+
+    Args:
+        contrasts, beside: pairs (AutoMix's network, another method's), the first are the question that was
+            asked before the first run.
+
+    Raises:
+        UserError: no run that is measured.
+    """
+    series = read(kept) if kept else {}
+    if not any(one.held for one in series.values()):
+        raise UserError(f"--keep {kept} holds no run that was measured; train with --keep {kept} first")
+    rows = [row(one) for _, one in sorted(series.items(), key=lambda pair: order(pair[1])) if one.held]
+    asked, more = (differences(series, pairs) for pairs in (contrasts, beside))
+    text = "\n\n".join(
+        [
+            markdown(rows, ("network", "epochs", "seeds", "top-1", "top-5", "ECE", "NLL", "FGSM error")),
+            "Asked before the first run, paired by seed:",
+            markdown(asked, ("difference in top-1", "epochs", "seeds", "mean", "95 % interval", "verdict")),
+            "Beside it:",
+            markdown(more, ("difference in top-1", "epochs", "seeds", "mean", "95 % interval", "verdict")),
+        ]
+    )
+    print(text)
+    write_text(kept / "tables.md", text + "\n")  # type: ignore[operator]
+    values = {f"{one.name}, {one.epochs} epochs": one.held for one in series.values() if one.held}
+    write_json(kept / "tables.json", {"held": values, "asked": asked, "beside": more})  # type: ignore[operator]
+    if docs:
+        draw(series, docs / "evidence.png")
+
+
+def read(kept: Path) -> dict[tuple[str, int, str], Series]:
+    """Every run of ``kept``, by method, epochs and network."""
+    series: dict[tuple[str, int, str], Series] = {}
+    for file in sorted(kept.glob("*/held.json")):
+        method, epochs, seed = file.parent.name.rsplit("_", 2)
+        held = read_json(file)
+        with (file.parent / "log.csv").open(encoding="utf-8") as log:
+            curve = list(csv.DictReader(log))
+        networks = {key.removeprefix("top1_") for key in curve[-1] if key.startswith("top1_")} or {"encoder"}
+        for network in networks:
+            one = series.setdefault((method, int(epochs), network), Series(method, int(epochs), network))
+            one.curves[int(seed)] = curve
+            if network in held:
+                one.held[int(seed)] = held[network]
+    return series
+
+
+def order(one: Series) -> tuple[int, bool, float]:
+    """Where a series stands in the table: by length, AutoMix first, the best first."""
+    top1 = one.column("top1")
+    return one.epochs, one.method != "automix", -statistics.mean(top1) if top1 else 0.0
+
+
+def row(one: Series) -> list[Any]:
+    """A series in the first table: means, with the standard deviation over seeds."""
+    shown: list[Any] = [one.name, one.epochs, len(one.held)]
+    for key in COLUMNS:
+        values = one.column(key)
+        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 and key == "top1" else ""
+        shown.append(f"{statistics.mean(values):.2f}{spread}" if values else "")
+    return shown
+
+
+def differences(
+    series: Mapping[tuple[str, int, str], Series], pairs: Iterable[tuple[str, str]]
+) -> list[list[Any]]:
+    """Each pair at each length where both are measured on two seeds or more: the mean difference of top-1
+    over the seeds that both have, and its interval, ± t(0.975, n-1)·s/√n."""
+    found = []
+    for ours, other in pairs:
+        for epochs in sorted({key[1] for key in series}):
+            one, two = known(series, ours, epochs), known(series, other, epochs)
+            seeds = sorted(one.held.keys() & two.held.keys()) if one and two else []
+            if one is None or two is None or len(seeds) < 2:
+                continue
+            values = [one.held[seed]["top1"] - two.held[seed]["top1"] for seed in seeds]
+            mean = statistics.mean(values)
+            half = (
+                float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+            )
+            verdict = "not to be told apart" if abs(mean) <= half else "ahead" if mean > 0 else "behind"
+            label, interval = f"{ours} - {other}", f"[{mean - half:+.2f}, {mean + half:+.2f}]"
+            found.append([label, epochs, len(seeds), f"{mean:+.2f}", interval, verdict])
+    return found
+
+
+def known(series: Mapping[tuple[str, int, str], Series], name: str, epochs: int) -> Series | None:
+    """The series that a contrast names: ``method``, ``method network``, or ``method@epochs``."""
+    method, _, network = name.partition(" ")
+    method, _, other = method.partition("@")
+    return series.get((method, int(other) if other else epochs, network or "encoder"))
+
+
+def markdown(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
+    """A table; numbers as they are written."""
+    return tabulate(rows, head, "github", disable_numparse=True) if rows else "(not measured yet)"
+
+
+def draw(series: Mapping[tuple[str, int, str], Series], file: Path) -> None:
+    """Learning curves on the validation images, and how alive AutoMix's masks are: means over the seeds."""
+    from matplotlib.figure import Figure
+
+    lengths = sorted({key[1] for key, one in series.items() if key[0] == "automix"})
+    figure = Figure(figsize=(4.2 * len(lengths) + 3.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(lengths) + 1)
+    for place, epochs in zip(axes, lengths, strict=False):
+        for name, style in (
+            ("automix k", "C0-"),
+            ("automix q", "C0:"),
+            ("vanilla", "C7-"),
+            ("cutmix", "C1-"),
+        ):
+            if (one := known(series, name, epochs)) is not None:
+                place.plot(*mean_curve(one.curves.values(), f"top1_{one.network}"), style, label=name)
+        place.set(title=f"{epochs} epochs", xlabel="epoch", ylabel="validation top-1 (%)")
+        place.legend(frameon=False)
+    for epochs in lengths:
+        curves = series["automix", epochs, "k"].curves.values()
+        axes[-1].plot(*mean_curve(curves, "mask_std"), label=f"{epochs} epochs")
+    axes[-1].set(
+        title="AutoMix's masks", xlabel="epoch", ylabel="standard deviation in a mask", ylim=(0, None)
+    )
+    axes[-1].legend(frameon=False)
+    for place in axes:
+        place.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=150)
+
+
+def mean_curve(curves: Iterable[Iterable[Mapping[str, str]]], key: str) -> tuple[list[int], list[float]]:
+    """Epochs, and the mean over the runs of a column of their logs, where it was measured."""
+    values: defaultdict[int, list[float]] = defaultdict(list)
+    for curve in curves:
+        for line in curve:
+            if line.get(key):
+                values[int(line["epoch"])].append(float(line[key]))
+    return sorted(values), [statistics.mean(values[epoch]) for epoch in sorted(values)]
