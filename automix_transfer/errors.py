@@ -20,7 +20,7 @@ class UserError(Exception):
 
 def first_line(error: BaseException) -> str:
     """What an error says, as a part of one sentence: its first line, or its name where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
 
 
 def few(names: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ import numpy
 import torch
 
 from automix_transfer.errors import UserError
+from automix_transfer.text_files import read_bytes
 
 
 def expand_home(path: str | Path) -> Path:
@@ -93,13 +94,11 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing or is not JSON; the message names the line.
+        UserError: see `read_bytes`; it is not JSON; the message names the line.
     """
-    path = Path(path)
+    content = read_bytes(path)
     try:
-        return json.loads(path.read_bytes())  # in any encoding that JSON may have
-    except OSError as error:
-        raise UserError(f"{path} could not be read ({_reason(error)})") from error
+        return json.loads(content)  # in any encoding that JSON may have, a byte order mark before it or not
     # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits
     except (ValueError, RecursionError) as error:
         where = f" line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""

@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "progress",
         "rng",
         "recipes",
+        "text_files",
     ),
     ("synthetic", "data", "models"),
     ("mixing",),

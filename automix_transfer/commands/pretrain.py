@@ -21,6 +21,7 @@ from automix_transfer.recipes.recipe import list_recipes
 EPILOG = """
 overrides are key=value pairs over the config file, for example
   data.root=/data/imagenet  output=runs/r50  train.batch_size=128  method.name=automix  method.alpha=2.0
+Text is taken as it is typed (data.root='/data/birds #2'), everything else is YAML; null is no value.
 A config file may begin with "base: other.yaml"; what is set later wins. Unknown keys are refused.
 
 on several GPUs:  torchrun --nproc-per-node 8 --no-python automix-transfer {name} --config-file ...

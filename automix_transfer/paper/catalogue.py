@@ -170,7 +170,5 @@ def _alphas() -> list[dict[str, Any]]:
 
 
 def _scalar(value: Any) -> str:
-    """A value as an override has it: ``false``, ``0.5``, ``[2, 4]``, and text that reads as a number in
-    quotes."""
-    numeric = isinstance(value, str) and value.replace(".", "").isdecimal()
-    return f"'{value}'" if numeric else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+    """A value as an override has it: ``false``, ``0.5``, ``[2, 4]``, and text as it is."""
+    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]

@@ -11,15 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from automix_transfer.config import HEAD_KEYS, flatten, read_yaml
+from automix_transfer.config import HEAD_KEYS, flatten, read_overrides, read_yaml
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import load_options
 from automix_transfer.paper import published as paper
 from automix_transfer.recipes.find import RECIPES
 from automix_transfer.recipes.recipe import read_recipe
-from automix_transfer.training.settings import Experiment
+from automix_transfer.training.settings import SECTIONS, Experiment
 
 FOLDERS = (RECIPES / "pretrain", RECIPES / "finegrained")
 
@@ -101,9 +99,8 @@ def plain_config(recipe: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         UserError: a file that cannot be read.
     """
     given = dict(_flat(recipe.resolve()))
-    for override in overrides:
-        key, _, text = override.partition("=")
-        given[key] = yaml.safe_load(text)
+    found = {"method": {"name": given.get("method.name")}}
+    given |= {key: value for _, key, value in read_overrides(Experiment, overrides, found, SECTIONS)}
     return with_defaults(given)
 
 

@@ -141,7 +141,16 @@ def load_experiment(files: Sequence[str | Path] = (), overrides: Sequence[str] =
     Raises:
         UserError: see `load_config`; an unknown method or method option; a value out of range.
     """
-    return complete(load_config(Experiment, files, overrides))
+    return complete(load_config(Experiment, files, overrides, sections=SECTIONS))
+
+
+def _method_options(given: Mapping[str, Any]) -> type | None:
+    name = str(given.get("name"))
+    return METHODS[name].options_class() if name in METHODS else None
+
+
+#: The sections of `Experiment` that another one's value gives its schema.
+SECTIONS = {"method": _method_options}
 
 
 def complete(experiment: Experiment) -> Experiment:
