@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from automix_transfer.data.images import read_header
 
 
 def shown(value: object, limit: int = 60) -> str:
@@ -46,7 +46,8 @@ def is_plain_name(name: str) -> bool:
 def image_problem(path: Path, size: tuple[int, int] | None, read: bool = True) -> str | None:
     """What is wrong with an image file: missing, unreadable, or of another (width, height) than annotated.
 
-    Only its header is read; without ``read`` not even that, and only a missing file is a problem.
+    Only its header is read, and its rotation flag is applied. Without ``read`` not even that, and only a
+    missing file is a problem.
     """
     if not read:
         try:
@@ -54,8 +55,7 @@ def image_problem(path: Path, size: tuple[int, int] | None, read: bool = True) -
         except (OSError, ValueError):  # a name that no file can have
             return "is missing"
     try:
-        with Image.open(path) as image:
-            actual = image.size
+        actual, _ = read_header(path, upright=True)  # as Detectron2 reads it
     except FileNotFoundError:
         return "is missing"
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from automix_transfer.command_line import command_parser
 from automix_transfer.data.cache import cache_file
-from automix_transfer.data.images import ImageFacts, cut_bottom, decode_image
+from automix_transfer.data.images import FLAG_NOTE, ImageFacts, cut_bottom, decode_image
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.problems import ListError, Problems
 from automix_transfer.data.registry import LAYOUTS, load_listing
@@ -64,7 +64,7 @@ class SplitReport:
             modes = Counter(f.mode for f in good).most_common()
             lines.append("  modes: " + ", ".join(f"{mode} {count:,}" for mode, count in modes))
             turned = sum(f.turned for f in good)
-            lines += [f"  turned upright by their rotation flag: {turned:,}"] if turned else []
+            lines += [f"  with a camera's rotation flag: {turned:,} ({FLAG_NOTE})"] if turned else []
         if self.listing.boxes is not None:
             lines.append(f"  boxes: {sum(map(len, self.listing.boxes)):,}")
         if self.listing.crop_bottom:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-from automix_transfer.data.images import cut_bottom, read_image
+from automix_transfer.data.images import FLAG_NOTE, cut_bottom, read_image, rotation_flag
 from automix_transfer.data.listing import Listing, Paths
 from automix_transfer.data.transforms import split_at_tensor
+from automix_transfer.progress import to_stderr
 from automix_transfer.rng import derive_seed
 
 
@@ -50,9 +51,9 @@ class ClassificationDataset(Dataset):
         if self.listing.pixels is not None:
             return Image.fromarray(self.listing.pixels[index])
         path, packed = self.path(index), self.listing.packed
-        return cut_bottom(
-            read_image(path, packed.read(index) if packed else None), self.listing.crop_bottom, path
-        )
+        image = read_image(path, packed.read(index) if packed else None)
+        _tell_of_rotation(image, path)
+        return cut_bottom(image, self.listing.crop_bottom, path)
 
     def add_views(self, count: int, make: Callable[[Image.Image], Any] | None) -> None:
         """From now on an item's image holds ``count`` views: itself, then ``make`` of its crop, as channels.
@@ -84,6 +85,17 @@ class ClassificationDataset(Dataset):
             torch.default_generator.set_state(states[0])
             np.random.set_state(states[1])
             random.setstate(states[2])
+
+
+_told: list[Path] = []  # the first image with a rotation flag in this process
+
+
+def _tell_of_rotation(image: Image.Image, path: Path) -> None:
+    """Say once that a rotation flag is left alone; of a loader's workers the first one does."""
+    worker = get_worker_info()
+    if not _told and (worker is None or worker.id == 0) and rotation_flag(image):
+        _told.append(path)
+        to_stderr(f"note: image {path} has a camera's rotation flag; such flags are {FLAG_NOTE}")
 
 
 def _seed_cpu_generators(value: int) -> None:

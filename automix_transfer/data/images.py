@@ -1,17 +1,24 @@
-"""Read any image file as 8-bit RGB, upright, or say in one sentence what is wrong with it.
+"""Read any image file as 8-bit RGB, or say in one sentence what is wrong with it.
 
 An ordinary 8-bit RGB file decodes bit-equal to torchvision's default loader, so figures stay comparable.
-Where that loader is wrong (rotation flags, 16-bit gray, CMYK without Adobe's marker), this one is right.
-Transparency is dropped as it is there.
+Where that loader is wrong (16-bit gray, CMYK without Adobe's marker), this one is right. Transparency is
+dropped and the camera's rotation flag is left alone, as they are there and in the WSOL reference; Detectron2
+turns images upright, so ``upright=True`` is for its pictures.
+
+`open_image` is the only door to Pillow: whatever opens an image of somebody else's goes through it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -22,7 +29,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".
 # Decoders of pixels only: Pillow would also open EPS, which runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG2000")
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a decompression bomb
-_ORIENTATION_TAG, _TURNED = 0x0112, range(2, 9)
+MAX_BYTES = 1 << 29  # of a file; what is larger is no image of so many pixels
+FLAG_NOTE = "not applied, as torchvision's ImageFolder and the WSOL reference do not"
+_ORIENTATION_TAG = 0x0112
 
 
 def is_image_name(name: str) -> bool:
@@ -35,9 +44,9 @@ class ImageFacts:
     """What a check reports of an image.
 
     Attributes:
-        width, height: pixels once upright.
+        width, height: pixels as stored.
         mode: as stored: RGB, L, CMYK, ...
-        turned: whether its rotation flag turned it.
+        turned: whether it has a rotation flag, which is left alone.
         digest: of the file's bytes.
     """
 
@@ -48,24 +57,80 @@ class ImageFacts:
     digest: bytes
 
 
-def read_image(path: str | Path, content: bytes | None = None) -> Image.Image:
-    """The image in ``path`` as an upright PIL image of mode RGB; of an animation, the first frame.
+def require_file(path: str | Path) -> None:
+    """Raise an `OSError` unless ``path`` is, or links to, a regular file of at most `MAX_BYTES`.
+
+    A named pipe would never end to be opened, a device never to be read.
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is a device or a pipe, no file", str(path))
+    if found.st_size > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MAX_BYTES:,} bytes", str(path))
+
+
+def open_image(source: str | Path | IO[bytes]) -> Image.Image:
+    """``PIL.Image.open`` for the formats of `FORMATS`, of regular files and of at most `MAX_PIXELS` pixels.
+
+    Raises:
+        OSError: no image of these formats, or no regular file.
+        Image.DecompressionBombError: too many pixels.
+    """
+    if isinstance(source, str | Path):
+        require_file(source)
+    image = Image.open(source, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+    return image
+
+
+def rotation_flag(image: Image.Image) -> int:
+    """The camera's rotation flag, 2 to 8; 0 where the pixels are upright.
+
+    A TIFF has none: Pillow swaps its sides when it reads the header, and turns the pixels.
+    """
+    try:
+        flag = 0 if image.format == "TIFF" else image.getexif().get(_ORIENTATION_TAG)
+        return flag if flag in range(2, 9) else 0
+    except Exception:  # damaged metadata is no reason to reject good pixels
+        return 0
+
+
+def read_header(path: str | Path, upright: bool = False) -> tuple[tuple[int, int], bool]:
+    """((width, height) as `read_image` gives them, whether there is a rotation flag), from the header alone.
+
+    Raises:
+        Exception: nearly any, as Pillow's readers do on damaged files.
+    """
+    with open_image(path) as image:
+        flag = rotation_flag(image)
+        return (image.size[::-1] if upright and flag > 4 else image.size), flag > 0
+
+
+def read_image(path: str | Path, content: bytes | None = None, *, upright: bool = False) -> Image.Image:
+    """The image in ``path`` as a PIL image of mode RGB; of an animation, the first frame.
 
     Args:
         content: its bytes, where they do not lie in a file of their own; ``path`` is then what messages call
             it.
+        upright: apply the camera's rotation flag, as Detectron2 does and torchvision does not.
 
     Raises:
         UserError: the file is missing, empty, truncated, damaged, no image, too large to be one, or of 32
             bits a channel.
     """
-    return _decode(path, path if content is None else BytesIO(content))[0]
+    return _decode(path, path if content is None else BytesIO(content), upright)[0]
 
 
 def decode_image(path: str | Path, content: bytes | None = None) -> tuple[Image.Image, ImageFacts]:
     """`read_image` and what there is to say about the file."""
     try:
-        content = Path(path).read_bytes() if content is None else content
+        if content is None:
+            require_file(path)
+            content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(
             f"image {path} could not be read ({error.strerror}); restore it or remove it from the lists"
@@ -91,20 +156,25 @@ def cut_bottom(image: Image.Image, rows: int, path: Path) -> Image.Image:
     return image.crop((0, 0, image.width, image.height - rows))
 
 
-def _decode(path: str | Path, source: str | Path | BytesIO) -> tuple[Image.Image, str, bool]:
-    """The upright RGB image, its mode as stored, and whether it was turned."""
+def _decode(
+    path: str | Path, source: str | Path | BytesIO, upright: bool = False
+) -> tuple[Image.Image, str, bool]:
+    """The RGB image, its mode as stored, and whether it has a rotation flag."""
     try:
-        with Image.open(source, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
+        with open_image(source) as image:
             image.load()
-            turned = _turn_upright(image)
-            return _to_rgb(image, path), image.mode, turned
+            flag = rotation_flag(image)
+            if flag and upright:
+                with suppress(Exception):  # of damaged metadata
+                    ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image, path), image.mode, flag > 0
     except UserError:
         raise
     except FileNotFoundError as error:
         raise UserError(f"image {path} does not exist; restore it or remove it from the lists") from error
-    except (IsADirectoryError, PermissionError) as error:
+    except OSError as error:
+        if error.errno is None:  # of the decoder
+            raise UserError(_damaged(path, source, error)) from error
         raise UserError(
             f"image {path} could not be read ({error.strerror}); check the path and its permissions"
         ) from error
@@ -117,10 +187,12 @@ def _decode(path: str | Path, source: str | Path | BytesIO) -> tuple[Image.Image
         raise UserError(f"image {path} does not fit into memory; shrink or remove it") from error
     # decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, ValueError, ...
     except Exception as error:
-        raise UserError(
-            f"image {path} {_complaint(path, source, error)}; restore it from its source, remove it, "
-            "or set data.on_bad_image=skip"
-        ) from error
+        raise UserError(_damaged(path, source, error)) from error
+
+
+def _damaged(path: str | Path, source: str | Path | BytesIO, error: Exception) -> str:
+    remedy = "restore it from its source, remove it, or set data.on_bad_image=skip"
+    return f"image {path} {_complaint(path, source, error)}; {remedy}"
 
 
 def _complaint(path: str | Path, source: str | Path | BytesIO, error: Exception) -> str:
@@ -169,18 +241,3 @@ def _from_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
             "convert it to 8 or 16 bits a channel"
         )
     return Image.fromarray(((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
-
-
-def _turn_upright(image: Image.Image) -> bool:
-    """Undo the camera's rotation flag in place; whether there was one.
-
-    Called after decoding: a TIFF is turned by Pillow itself, which then removes the flag.
-    """
-    turned = False
-    try:
-        turned = image.getexif().get(_ORIENTATION_TAG) in _TURNED
-        if turned:
-            ImageOps.exif_transpose(image, in_place=True)
-    except Exception:  # damaged metadata is no reason to reject good pixels
-        pass
-    return turned

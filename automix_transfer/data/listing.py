@@ -92,8 +92,8 @@ class Listing:
         paths: image files.
         labels: class number of each image, 0 <= label < len(classes).
         classes: class names in label order; the same for every split of a data set.
-        boxes: for each image its boxes (x0, y0, x1, y1) in pixels of the upright image; None where the layout
-            has none.
+        boxes: for each image its boxes (x0, y0, x1, y1) in pixels of the image as stored; None where the
+            layout has none.
         crop_bottom: rows to cut off the bottom of each image when it is read (the banner of Aircraft).
         pixels: (N, H, W, 3) uint8, where the images lie in a few files together; ``paths`` then say where:
             FILE/NUMBER.

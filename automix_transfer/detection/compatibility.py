@@ -34,6 +34,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from automix_transfer.data.images import open_image, require_file
 from automix_transfer.errors import UserError
 
 INSTALL = "automix-transfer install-detectron2"
@@ -88,6 +89,36 @@ def apply() -> None:
     if "detectron2.model_zoo" not in sys.modules:
         with _pkg_resources():
             import detectron2.model_zoo  # noqa: F401
+    _read_our_formats_only()
+
+
+def _read_our_formats_only() -> None:
+    """Detectron2's reader of images opens regular files of `images.FORMATS`, and nothing else.
+
+    Pillow alone would also open EPS, which starts Ghostscript, and wait for ever at a named pipe.
+    """
+    from detectron2.data import detection_utils as reader
+
+    if isinstance(reader.Image, _OurFormats):
+        return
+    reader.Image, theirs = _OurFormats("PIL.Image"), reader.read_image
+
+    def read_image(file_name: str, format: str | None = None) -> Any:
+        require_file(file_name)
+        return theirs(file_name, format)
+
+    reader.read_image = read_image
+
+
+class _OurFormats(ModuleType):
+    """``PIL.Image`` with `open_image` in place of its ``open``."""
+
+    open = staticmethod(open_image)
+
+    def __getattr__(self, name: str) -> Any:
+        import PIL.Image
+
+        return getattr(PIL.Image, name)
 
 
 class _MissingExtension(ModuleType):

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
+from automix_transfer.data.images import open_image
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.confusion import FILE
 from automix_transfer.evaluation.evaluate_run import evaluation_of
@@ -87,7 +88,7 @@ def broken(text: str, width: int = 24) -> str:
 def example(folder: Path, file: str) -> Cell:
     """A small picture as a square; grey where it is not there any more."""
     try:
-        with Image.open(folder / file) as image:
+        with open_image(folder / file) as image:
             return Cell(
                 np.asarray(ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC))
             )

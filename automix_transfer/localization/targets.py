@@ -9,14 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from automix_transfer.data.images import FORMATS
+from automix_transfer.data.images import FLAG_NOTE, read_header
 from automix_transfer.data.listing import Box, Listing, Problems
 from automix_transfer.errors import UserError
-
-# the camera's rotation flag, and those values that swap width and height
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -87,9 +83,9 @@ def targets_of(listing: Listing, name: str) -> TargetSet:
         )
     top = os.path.commonpath([path.parent.parent for path in listing.paths])
     problems = Problems(f"the images of split {name}")
-    targets, clipped = [], 0
+    targets, clipped, flagged = [], 0, list[Path]()
     for path, label, boxes in zip(listing.paths, listing.labels, listing.boxes, strict=True):
-        size = image_size(path, problems, listing.crop_bottom) if boxes else None
+        size = image_size(path, problems, listing.crop_bottom, flagged) if boxes else None
         if size is not None:
             inside = [
                 (max(x0, 0.0), max(y0, 0.0), min(x1, float(size[0])), min(y1, float(size[1])))
@@ -105,9 +101,8 @@ def targets_of(listing: Listing, name: str) -> TargetSet:
             )
     problems.raise_if_any("restore the images and boxes from their source")
     note = f"{clipped} boxes of split {name} stick out of their images and were clipped"
-    return TargetSet(
-        name, targets, list(listing.classes), True, listing.crop_bottom, (note,) if clipped else ()
-    )
+    notes = (*((note,) if clipped else ()), *_flag_notes(flagged))
+    return TargetSet(name, targets, list(listing.classes), True, listing.crop_bottom, notes)
 
 
 def with_images(target_set: TargetSet, folder: Path) -> TargetSet:
@@ -122,10 +117,10 @@ def with_images(target_set: TargetSet, folder: Path) -> TargetSet:
             "in (--images)"
         )
     problems = Problems(f"the images in {folder}")
-    targets = []
+    targets, flagged = [], list[Path]()
     for target in target_set.targets:
         path = folder / target.image_id
-        size = image_size(path, problems)
+        size = image_size(path, problems, flagged=flagged)
         if size is not None and target.size is not None and size != target.size:
             problems.add(
                 path,
@@ -133,22 +128,32 @@ def with_images(target_set: TargetSet, folder: Path) -> TargetSet:
             )
         targets.append(replace(target, path=path, size=size))
     problems.raise_if_any("give the images that the metadata was made for (--images)")
-    return replace(target_set, targets=targets)
+    return replace(target_set, targets=targets, notes=(*target_set.notes, *_flag_notes(flagged)))
 
 
-def image_size(path: Path, problems: Problems, crop_bottom: int = 0) -> tuple[int, int] | None:
-    """Width and height of an upright image from its header; None and a note in ``problems`` without one."""
+def _flag_notes(flagged: list[Path]) -> tuple[str, ...]:
+    example = f"e.g. {flagged[0]}; it is {FLAG_NOTE}" if flagged else ""
+    return (f"{len(flagged):,} images have a camera's rotation flag, {example}",) if flagged else ()
+
+
+def image_size(
+    path: Path, problems: Problems, crop_bottom: int = 0, flagged: list[Path] | None = None
+) -> tuple[int, int] | None:
+    """Width and height of an image from its header; None and a note in ``problems`` without one.
+
+    Args:
+        flagged: gets ``path`` where the image has a rotation flag.
+    """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if image.getexif().get(_ORIENTATION, 1) in _TURNED:
-                width, height = height, width
+        (width, height), turned = read_header(path)
     except FileNotFoundError:
         problems.add(path, "the image is missing")
         return None
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         problems.add(path, f"the image cannot be read ({type(error).__name__})")
         return None
+    if turned and flagged is not None:
+        flagged.append(path)
     return width, height - crop_bottom
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from automix_transfer.data.images import open_image, require_file
+
 BUDGET = 11_000_000  #: bytes of pictures before base64, which adds a third: below 15 MB a page
 LARGE = 120_000  #: PNGs above this are photographs, which WebP stores in a fifth
 
@@ -32,8 +34,9 @@ class Embedder:
     def embed(self, path: Path) -> Picture | None:
         """The picture in ``path``, or None if it cannot be read or the page is full."""
         try:
+            require_file(path)
             data = path.read_bytes()
-            with Image.open(io.BytesIO(data)) as image:
+            with open_image(io.BytesIO(data)) as image:
                 image.load()
                 size, kind = image.size, (image.format or "png").lower()
                 if len(data) > LARGE:

@@ -39,7 +39,7 @@ def test_counts_sizes_modes_and_turned_images(tmp_path):
     report = str(check_root(DataConfig(root=str(root))))
     assert "train: 14 images of 3 classes (a class: min 4, median 4, max 6)" in report
     assert (
-        "12 to 16 wide, 12 to 20 high" in report and "RGB 13, L 1" in report and "rotation flag: 1" in report
+        "16 to 20 wide, 12 to 12 high" in report and "RGB 13, L 1" in report and "rotation flag: 1" in report
     )
 
 

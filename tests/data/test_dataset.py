@@ -128,3 +128,14 @@ def test_a_damaged_cache_is_ignored(tmp_path, monkeypatch):
     for content in ("", "[]", '{"bad": 3}', '{"bad": {"x": 1}}'):
         verdict.write_text(content)
         assert len(train_dataset(config(root, on_bad_image="skip"))) == 11
+
+
+def test_a_rotation_flag_is_left_alone_and_said_once(dataset, monkeypatch, capfd):
+    monkeypatch.setattr("automix_transfer.data.dataset._told", [])
+    exif = trees.Image.Exif()
+    exif[0x0112] = 6
+    for index in (4, 5):
+        trees.save_image(dataset.path(index), (20, 12), exif=exif)
+        assert dataset.read(index).size == (20, 12)
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and str(dataset.path(4)) in said

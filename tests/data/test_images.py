@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets.folder import default_loader
 
-from automix_transfer.data.images import decode_image, is_image_name, read_image
+from automix_transfer.data.images import decode_image, is_image_name, read_header, read_image
 from automix_transfer.errors import UserError
 from tests.data import trees
 
@@ -145,7 +145,7 @@ TURNS = {
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.webp", "x.tiff"])
 @pytest.mark.parametrize("orientation", [*TURNS, 0, 9])
-def test_rotation_flags_are_honoured(name, orientation, tmp_path):
+def test_rotation_flags_are_left_alone_or_applied_as_asked(name, orientation, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {
@@ -155,10 +155,34 @@ def test_rotation_flags_are_honoured(name, orientation, tmp_path):
         "x.webp": {"lossless": True},
     }[name]
     Image.fromarray(SMOOTH).save(tmp_path / name, exif=exif, **options)
-    expected = TURNS.get(orientation, TURNS[1])(SMOOTH)
-    image, facts = decode_image(tmp_path / name)
-    assert np.asarray(image).shape == expected.shape == (facts.height, facts.width, 3)
-    assert np.abs(np.asarray(image).astype(int) - expected).max() <= (4 if name == "x.jpg" else 0)
+    expected, turned = TURNS.get(orientation, TURNS[1])(SMOOTH), orientation in range(2, 9)
+    image = np.asarray(read_image(tmp_path / name, upright=True))
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(int) - expected).max() <= (4 if name == "x.jpg" else 0)
+    stored, facts = decode_image(tmp_path / name)
+    assert np.array_equal(np.asarray(stored), np.asarray(default_loader(str(tmp_path / name))))
+    # a TIFF is turned by Pillow, whoever opens it
+    assert facts.turned == (turned and name != "x.tiff")
+    for upright, pixels in ((False, np.asarray(stored)), (True, image)):
+        size, flag = read_header(tmp_path / name, upright)
+        assert (size, flag) == (pixels.shape[1::-1], facts.turned)
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero", "/etc/passwd"])
+def test_a_link_or_pipe_that_is_no_image_is_refused_by_name(target, tmp_path):
+    path = tmp_path / "x.jpg"
+    os.mkfifo(path) if target == "pipe" else path.symlink_to(target)
+    refused(path)
+    with pytest.raises(OSError):
+        read_header(path)
+
+
+def test_a_link_to_an_image_is_that_image(tmp_path):
+    trees.save_image(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    assert np.array_equal(
+        np.asarray(read_image(tmp_path / "b.png")), np.asarray(read_image(tmp_path / "a.png"))
+    )
 
 
 def test_damaged_metadata_does_not_spoil_good_pixels(tmp_path):

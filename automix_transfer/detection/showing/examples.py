@@ -54,7 +54,7 @@ def detect_examples(
     found = []
     for index in spread(len(records), count):
         record = records[index]
-        image = np.asarray(read_image(record["file_name"]))
+        image = np.asarray(read_image(record["file_name"], upright=True))
         instances = detector.detect(image)
         instances = instances[instances.scores >= threshold]
         labels = instances.pred_classes.tolist()

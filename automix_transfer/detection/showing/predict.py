@@ -94,7 +94,7 @@ def predict(
     progress = Progress(write=say)
     for number, (file, name) in enumerate(images, 1):
         try:
-            pixels = np.asarray(read_image(file))
+            pixels = np.asarray(read_image(file, upright=True))
         except UserError as error:
             sentence = str(error).replace("remove it, or set data.on_bad_image=skip", "or remove it")
             result.problems.append(sentence)

@@ -187,7 +187,7 @@ class FolderMaps:
 
 
 def read_target(target: Target, crop_bottom: int = 0) -> Image.Image:
-    """An image of a target set, upright RGB."""
+    """An image of a target set, RGB; its rotation flag is left alone, as the reference does."""
     assert target.path is not None
     image = read_image(target.path)
     return image.crop((0, 0, image.width, image.height - crop_bottom)) if crop_bottom else image
