@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from automix_transfer import __version__
+from automix_transfer.console import show
 from automix_transfer.errors import run_script
 from automix_transfer.io import expand_home, write_json
 from automix_transfer.training.record.run_folder import git_commit, version
@@ -129,10 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the report as JSON, too")
     options = parser.parse_args(arguments)
     report = examine(options.data_root)
-    print(text(report))
     if options.output is not None:
         write_json(options.output, report)
         print(f"written: {options.output}", file=sys.stderr)
+    show(text(report))
     return 0
 
 

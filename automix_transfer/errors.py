@@ -7,15 +7,22 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
+from automix_transfer.console import open_outputs
+from automix_transfer.shown import clean
+
 EXIT_USER_ERROR = 2
 
 
 class UserError(Exception):
     """A mistake in a file, a field or an argument.
 
-    The message is one sentence a user can act on: which file, which field, what was expected, what to do.
-    Scripts print it without a traceback and exit with code 2.
+    The message is one sentence a user can act on: which file, which field, what was expected, what to do;
+    further arguments are further lines. Names in them cannot steer a terminal. Scripts print it without a
+    traceback and exit with code 2.
     """
+
+    def __str__(self) -> str:
+        return "\n".join(map(clean, self.args))
 
 
 def first_line(error: BaseException) -> str:
@@ -43,6 +50,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     So is an `OSError` that names a file: a name that is too long or a folder that may not be entered shows at
     any first look at a path. One without a file says too little, and keeps its traceback.
     """
+    open_outputs()
     try:
         code = main()
     except UserError as error:
@@ -50,7 +58,7 @@ def run_script(main: Callable[[], int | None]) -> None:
         code = EXIT_USER_ERROR
     except OSError as error:
         files = [error.filename, error.filename2]
-        names = [os.fsdecode(name) for name in files if isinstance(name, str | bytes | os.PathLike)]
+        names = [clean(os.fsdecode(name)) for name in files if isinstance(name, str | bytes | os.PathLike)]
         if not names or not error.strerror:  # an HTTPError's file is its address, and it has no `strerror`
             raise
         remedy = "correct the path or its permissions, or choose another one"

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -169,7 +169,7 @@ def _standing(jobs: Sequence[Job], done: set[str], seconds: Mapping[str, float],
 
 
 def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "COLUMNS": "120"}
     if threads is not None:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     process = subprocess.Popen(
@@ -178,7 +178,7 @@ def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> sub
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         env=environment,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         start_new_session=True,  # Ctrl-C comes to us; we stop the jobs
     )
@@ -187,13 +187,17 @@ def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> sub
 
 
 def _pump(job: Job, process: subprocess.Popen, logs: Path, lines: queue.Queue) -> None:
-    with open(_log(logs, job), "a", encoding="utf-8") as log:
-        log.write(f"$ {job.line}\n")
-        for line in process.stdout or ():
-            log.write(line)
-            log.flush()
-            if line.strip():
-                lines.put((job, line.rstrip()))
+    """Into the log, and to us; where the log cannot be written, to us alone, so that the job goes on."""
+
+    def log(text: str) -> None:
+        with suppress(OSError), open(_log(logs, job), "a", encoding="utf-8") as file:
+            file.write(text)
+
+    log(f"$ {job.line}\n")
+    for line in process.stdout or ():
+        log(line)
+        if line.strip():
+            lines.put((job, line.rstrip()))
     lines.put((job, None))
 
 
@@ -211,8 +215,11 @@ def _log(logs: Path, job: Job) -> Path:
 
 
 def _last_line(logs: Path, job: Job) -> str:
-    lines = [line for line in _log(logs, job).read_text(encoding="utf-8").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "no output"
+    try:
+        text = _log(logs, job).read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    return ([line.strip() for line in text.splitlines() if line.strip()] or ["no output"])[-1]
 
 
 def _say(job: Job, line: str) -> None:

@@ -29,6 +29,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from automix_transfer.console import open_outputs
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
 from automix_transfer.recipes.find import find_recipe
@@ -64,6 +65,7 @@ def work(arguments: argparse.Namespace) -> None:
     from automix_transfer.detection.trainer import prepare, train
     from automix_transfer.training.signals import Interrupted
 
+    open_outputs()  # of a process that was started for its GPU
     try:
         train(prepare(arguments), arguments)
     except Interrupted as stopped:
@@ -85,7 +87,6 @@ def work(arguments: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # progress shows when piped, too
     compatibility.require()
     from detectron2.engine import launch
     from torch.multiprocessing import ProcessExitedException

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from automix_transfer import console
 from automix_transfer.command_line import command_parser
 from automix_transfer.data.registry import DATASETS
 from automix_transfer.device import choose_device
@@ -228,15 +229,15 @@ def measure(args: argparse.Namespace, partial: Path | None) -> tuple[Results, So
 
 
 def show(results: Results, source: Source, args: argparse.Namespace) -> None:
-    """Print the table and, with ``--output``, write files and page."""
-    print(table(results))
-    for note in results.summary["notes"]:
-        print(f"note: {note}")
-    if args.output is not None:
-        files = write_results(results, args.output)
-        if args.examples and (args.dataset or args.images):
-            files.append(write_page(results, source, args.output.with_suffix(".html"), args.examples))
-        print("written:", ", ".join(str(file) for file in files))
+    """Write files and page, with ``--output``, and print the table."""
+    lines = [table(results), *(f"note: {note}" for note in results.summary["notes"])]
+    if args.output is None:
+        console.show("\n".join(lines))
+        return
+    files = write_results(results, args.output)
+    if args.examples and (args.dataset or args.images):
+        files.append(write_page(results, source, args.output.with_suffix(".html"), args.examples))
+    print(*lines, f"written: {', '.join(map(str, files))}", sep="\n")
 
 
 def targets(args: argparse.Namespace):

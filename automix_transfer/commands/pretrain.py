@@ -8,12 +8,12 @@ number to expect, the hardware and the command.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.command_line import command_parser
+from automix_transfer.console import show
 from automix_transfer.errors import UserError
 from automix_transfer.recipes.find import RECIPES, find_recipe
 from automix_transfer.recipes.recipe import list_recipes
@@ -51,10 +51,7 @@ def run(options: argparse.Namespace, folder: str, *defaults: Path) -> int:
         defaults: files that are read before the user's config file.
     """
     if options.list:
-        try:
-            print(list_recipes(RECIPES / folder, options.overrides), flush=True)
-        except BrokenPipeError:  # "| head" has seen enough; the interpreter must not flush again at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        show(list_recipes(RECIPES / folder, options.overrides))
         return 0
     if options.trials is not None and options.eval_only:
         raise UserError(

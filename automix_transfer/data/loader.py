@@ -68,7 +68,7 @@ class ImageLoader(DataLoader):
         try:
             yield from super().__iter__()
         except UserError as error:
-            raise UserError(_without_traceback(str(error))) from None
+            raise UserError(_without_traceback(str(error.args[0]))) from None
         except RuntimeError as error:
             if re.search("DataLoader worker.*(killed|exited unexpectedly)", str(error), re.DOTALL):
                 raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from automix_transfer.errors import UserError
+from automix_transfer.shown import clean
 
 SHOWN = 20
 
@@ -12,9 +13,9 @@ SHOWN = 20
 class ListError(UserError):
     """A `UserError` that also holds every problem that was found, of which its message shows the first."""
 
-    def __init__(self, message: str, found: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.found = tuple(found)
+    def __init__(self, *lines: str, found: Sequence[str] = ()) -> None:
+        super().__init__(*lines)
+        self.found = tuple(map(clean, found))
 
 
 class Problems:
@@ -40,12 +41,12 @@ class Problems:
             return
         ending = f"; {remedy}" if remedy else ""
         if len(self.found) == 1:
-            raise ListError(f"{self.subject}: {self.found[0]}{ending}", self.found)
+            raise ListError(f"{self.subject}: {self.found[0]}{ending}", found=self.found)
         rest = len(self.found) - SHOWN
         lines = [
             f"{self.subject}: {len(self.found):,} problems{ending}",
             *(f"  {text}" for text in self.found[:SHOWN]),
         ]
-        raise ListError(
-            "\n".join(lines + ([f"  ... and {rest:,} more{more}"] if rest > 0 else [])), self.found
-        )
+        if rest > 0:
+            lines.append(f"  ... and {rest:,} more{more}")
+        raise ListError(*lines, found=self.found)

@@ -156,9 +156,9 @@ def _all(readers: Sequence[Callable[[], Any]]) -> list[Any]:
         try:
             found.append(reader())
         except UserError as error:
-            problems.append(str(error))
+            problems += str(error).split("\n")
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError(*problems)
     return found
 
 

@@ -32,6 +32,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from automix_transfer.console import show
 from automix_transfer.data.loader import eval_loader
 from automix_transfer.device import choose_device
 from automix_transfer.evaluation.arguments import parse
@@ -98,13 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     confusion = figures.pop("confusion", None)
     if confusion is not None:
         figures["mean_class_top1"] = confusion["mean_class_top1"]
-    print(table({**figures, "about": source}))
-    if confusion is not None and output is not None:
+    text = table({**figures, "about": source})
+    if output is None:
+        show(text)
+        return 0
+    about_all = source | ({"kept": kept.pop("kept")} if kept else {})
+    write_json(output, {**kept, **figures, "about": about_all})
+    if confusion is not None:
         written = write_confusion(output.parent, confusion, dataset, source)
-        print(confusion_table(read_json(written)))
-        print(f"written: {written}")
-    if output is not None:
-        source |= {"kept": kept.pop("kept")} if kept else {}
-        write_json(output, {**kept, **figures, "about": source})
-        print(f"written: {output}")
+        text += f"\n{confusion_table(read_json(written))}\nwritten: {written}"
+    print(f"{text}\nwritten: {output}")
     return 0

@@ -29,6 +29,7 @@ from PIL import Image
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.io import atomic_write, write_json, write_text
+from automix_transfer.shown import csv_cell
 
 PAIRS = 20  #: most confused pairs that are listed
 EXAMPLES = 4  #: pictures of a pair
@@ -112,9 +113,9 @@ def write_confusion(
         for pair in figures["pairs"]
     ]
     per_class = [{**row, "name": names[row["name"]]} for row in figures["per_class"]]
-    table = io.StringIO()
+    table, cells = io.StringIO(), [csv_cell(name) for name in names]
     csv.writer(table, lineterminator="\n").writerows(
-        [("true", "predicted", "count"), *((names[t], names[p], n) for t, p, n in figures["counts"])]
+        [("true", "predicted", "count"), *((cells[t], cells[p], n) for t, p, n in figures["counts"])]
     )
     write_text(folder / TABLE, table.getvalue())
     content = {key: value for key, value in figures.items() if key not in ("pairs", "per_class", "counts")}

@@ -15,6 +15,7 @@ from automix_transfer.evaluation.corruptions import SEVERITIES
 from automix_transfer.evaluation.inputs import Inputs
 from automix_transfer.evaluation.suite import SuiteOptions
 from automix_transfer.io import read_json, sha256_of
+from automix_transfer.shown import clean
 from automix_transfer.training.record.run_folder import git_commit
 
 EVALUATION = "evaluation.json"  #: the output in a run's folder
@@ -105,9 +106,9 @@ def table(result: dict[str, Any]) -> str:
 
 def confusion_table(content: dict[str, Any], count: int = 5) -> str:
     """The most confused pairs and the weakest classes, a line each."""
-    pairs = [(p["true"], p["predicted"], p["count"], p["of"]) for p in content["pairs"][:count]]
+    pairs = [(clean(p["true"]), clean(p["predicted"]), p["count"], p["of"]) for p in content["pairs"][:count]]
     weakest = sorted((row for row in content["per_class"] if row["n"]), key=lambda row: row["top1"])[:count]
-    classes = [(row["name"], row["top1"], row["n"]) for row in weakest]
+    classes = [(clean(row["name"]), row["top1"], row["n"]) for row in weakest]
     return "\n\n".join(
         [
             tabulate(pairs, ("most confused", "taken for", "images", "of"), "simple", disable_numparse=[0, 1])

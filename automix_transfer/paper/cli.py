@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.console import show
+from automix_transfer.progress import to_stderr
+
 FORMATS = ("text", "markdown", "latex", "csv", "json")
 TABLES = """
 Prints the paper's tables that the runs are about, in the paper's own form,
@@ -69,7 +72,7 @@ def print_tables(args: argparse.Namespace) -> int:
     from automix_transfer.paper.tables import fill, with_runs
 
     wanted = [paper.table(name) for name in args.table]
-    measured = measure(args.folders, lambda line: print(line, file=sys.stderr, flush=True))
+    measured = measure(args.folders, to_stderr)
     filled = [fill(table, measured) for table in wanted] if wanted else with_runs(measured)
     if args.format == "json":
         text = render.to_json(filled)
@@ -87,7 +90,7 @@ def print_tables(args: argparse.Namespace) -> int:
         write_text(args.output, text)
         print(f"written: {args.output}", file=sys.stderr)
     elif text:
-        print(text, end="", flush=True)
+        show(text, end="")
     for line in remarks(measured, bool(filled), args.folders):
         print(line, file=sys.stderr)
     return 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from automix_transfer.console import show
 from automix_transfer.errors import UserError
 from automix_transfer.figures.cli import add_figures
 from automix_transfer.paper.cli import add_tables
@@ -87,4 +88,4 @@ def print_summary(args: argparse.Namespace) -> None:
         raise UserError(
             f"{args.folder / 'summary.json'} is not a JSON object; run the demo again to write it"
         )
-    print(chain_table(summary))
+    show(chain_table(summary))

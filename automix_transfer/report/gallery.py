@@ -3,7 +3,6 @@ made from."""
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
+from automix_transfer.progress import to_stderr
 from automix_transfer.report import slider
 from automix_transfer.report.embed import Embedder, Picture
 from automix_transfer.runs.collect import SLIDER, File, Found
@@ -74,7 +74,7 @@ def slider_views(found: Found, embedder: Embedder, runs: Sequence[Path]) -> list
         return found.read("slider", lambda file: slider_view(file, embedder))
     views = []
     for run in runs:
-        print(f"drawing mixed samples of {run} (--no-mixes leaves them out)", file=sys.stderr, flush=True)
+        to_stderr(f"drawing mixed samples of {run} (--no-mixes leaves them out)")
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path, name = draw_slider(run, Path(folder)), found.name(run)

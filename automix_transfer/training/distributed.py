@@ -19,6 +19,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from automix_transfer.console import say
 from automix_transfer.errors import UserError
 from automix_transfer.training.settings import TrainConfig
 
@@ -40,8 +41,8 @@ class World:
 
     def say(self, text: str) -> None:
         """Print ``text``, once for all processes; nothing where it is empty."""
-        if self.main and text:
-            print(text, flush=True)
+        if self.main:
+            say(text)
 
 
 def start(device: str = "auto") -> World:

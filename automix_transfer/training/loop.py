@@ -113,8 +113,7 @@ def fit(run: Run, max_steps: int | None = None, max_eval_batches: int | None = N
                     method, run.eval_batches, world, train.precision, max_eval_batches, stop
                 )
             record.stop_if_asked()  # the epoch does not count yet: a resumed run evaluates it again
-            names = record.epoch_done(metrics, speed)
-            record.save(*names)
+            record.epoch_done(metrics, speed)
     return record.finish()
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.console import show
 from automix_transfer.errors import UserError
+from automix_transfer.progress import to_stderr
 
 
 def data_roots(given: Sequence[str]) -> dict[str, str]:
@@ -142,8 +143,8 @@ def plan(args: argparse.Namespace) -> int:
     from automix_transfer.paper.plans.run_plan import make_plan, plan_text
 
     settings = plan_settings(args)
-    found, times = make_plan(args, settings, lambda line: print(line, file=sys.stderr, flush=True))
-    print(plan_text(found, times, settings.scale))
+    found, times = make_plan(args, settings, to_stderr)
+    show(plan_text(found, times, settings.scale))
     return 0
 
 
@@ -153,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
 
     args.measure = args.measure and not args.print
     settings = plan_settings(args)
-    found, times = make_plan(args, settings, lambda line: print(line, file=sys.stderr, flush=True))
+    found, times = make_plan(args, settings, to_stderr)
     if args.print:
         return print_commands(found, settings, args.tables, args.print, args.file)
     print("\n".join(summary(found, times, settings.scale)), flush=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer import __version__
+from automix_transfer.console import show
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_json, write_text
 from automix_transfer.jobs import Job, run_jobs
@@ -244,7 +245,7 @@ def print_commands(
         write_text(output, text)
         print(f"written: {output} ({len(commands)} runs)", file=sys.stderr)
     else:
-        print(text, end="")
+        show(text, end="")
     return 0
 
 

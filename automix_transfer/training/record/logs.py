@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.console import say, terminal
 from automix_transfer.io import write_text
+from automix_transfer.shown import clean_lines
 
 
 class Log:
@@ -53,9 +55,9 @@ class Log:
         if not self.main or not text:
             return
         if self._progress is not None:
-            self._progress.console.print(text, markup=False, highlight=False)
+            self._progress.console.print(clean_lines(text), markup=False, highlight=False)
         else:
-            print(text, flush=True)
+            say(text)
 
     def train(self, step: int, epoch: int, epochs: int, values: dict[str, float]) -> None:
         """Log where an epoch stands.
@@ -81,16 +83,16 @@ class Log:
             self._printed = time.monotonic()
             print(f"epoch {epoch}/{epochs}  step {step}/{self.total}  " + "  ".join(parts), flush=True)
 
-    def epoch(self, row: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Log a finished epoch: ``row`` is the last of ``history``."""
+    def epoch(self, row: dict[str, Any], history: list[dict[str, Any]]) -> str:
+        """Log a finished epoch, ``row``, the last of ``history``; returns what there is to say of it."""
         if not self.main:
-            return
+            return ""
         self._append({"kind": "epoch", **row})
         write_text(self.folder / "log.csv", _csv(history))
         self._scalars("epoch", {k: v for k, v in row.items() if isinstance(v, float)}, row["step"])
         shown = [key for key in row if key.startswith(("top1", "top5", "val_loss", "mask_"))]
         metrics = "  ".join(f"{key} {row[key]:.2f}" for key in shown)
-        self.say(
+        return (
             f"epoch {row['epoch']} done: loss {row['loss']:.3f}  {metrics}  "
             f"({row['images_per_s']:.0f} img/s, data {row['data_share']:.0%})"
         )
@@ -140,9 +142,11 @@ def _csv(history: list[dict[str, Any]]) -> str:
 
 
 def _bar(step: int, total: int) -> Any:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    progress = Progress(TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn()
+    progress = Progress(*columns, console=Console(file=terminal()))
     progress.add_task("starting", total=total, completed=step)
     progress.start()
     return progress

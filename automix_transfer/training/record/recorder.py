@@ -83,19 +83,20 @@ class Recorder:
                 f"go on with: {command_line(resume=True)}",
             )
 
-    def save(self, *names: str) -> None:
+    def save(self, *names: str, then: str = "") -> None:
         """Write a checkpoint while the training goes on, if every loss so far is finite.
 
-        ``names`` are those that it gets besides ``last.pt``.
+        ``names`` are those that it gets besides ``last.pt``; ``then`` is said when it is on the disk.
         """
         self.watch.check()
         self.at.seconds += self.timer.lap()
         self.at.averages.flush()
         if self.world.main:
-            self.saver.save(self.run.checkpoint(), names, self.watch.approval())
+            approve, content = self.watch.approval(), self.run.checkpoint()
+            self.saver.save(content, names, approve, lambda: self.log.say(then))
 
-    def epoch_done(self, metrics: dict[str, float], speed: dict[str, float]) -> list[str]:
-        """Count an epoch, in log and history; returns the names that its checkpoint gets besides ``last.pt``.
+    def epoch_done(self, metrics: dict[str, float], speed: dict[str, float]) -> None:
+        """Count an epoch, in log and history, and write its checkpoint.
 
         ``metrics`` are those of its evaluation, empty where there was none.
         """
@@ -113,9 +114,9 @@ class Recorder:
         best = metrics.get("top1", -1.0) > at.best.get("top1", -1.0)
         at.best = row if best else at.best
         at.averages.reset()
-        self.log.epoch(row, at.history)
+        said = self.log.epoch(row, at.history)
         kept = at.epoch in self.config.keep_epochs
-        return ([BEST] if best else []) + ([f"epoch_{at.epoch:04d}.pt"] if kept else [])
+        self.save(*([BEST] if best else []), *([f"epoch_{at.epoch:04d}.pt"] if kept else []), then=said)
 
     def picture(self) -> None:
         """Draw the last pass as mixed samples and masks, after the epochs of ``train.picture_epochs``."""
@@ -128,6 +129,7 @@ class Recorder:
 
     def finish(self) -> dict[str, Any]:
         """Write ``metrics.json``, say how it ended, and return the final metrics."""
+        self.saver.wait()  # who reads metrics.json finds the checkpoint complete
         metrics = final_metrics(self.run)
         if self.world.main:
             write_json(self.run.folder / "metrics.json", metrics)

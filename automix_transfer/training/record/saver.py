@@ -37,12 +37,14 @@ class Saver:
         content: Checkpoint,
         names: Sequence[str] = (),
         approve: Callable[[Checkpoint], None] = lambda copy: None,
+        written: Callable[[], None] = lambda: None,
     ) -> None:
         """Copy ``content`` and begin to write it; waits for the one before, should that still be under way.
 
         Args:
             names: as of `checkpoint.save`.
             approve: called with the copy before it is written; raises to refuse it.
+            written: called when the file is complete.
 
         Raises:
             UserError: the checkpoint before could not be written.
@@ -51,9 +53,8 @@ class Saver:
         self._copy = _copied(content.to_dict(), self._copy)
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # the copies from the GPU
-        self._thread = threading.Thread(
-            target=self._write, args=(Checkpoint.from_dict(self._copy), names, approve), name="checkpoint"
-        )
+        work = Checkpoint.from_dict(self._copy), names, approve, written
+        self._thread = threading.Thread(target=self._write, args=work, name="checkpoint")
         self._thread.start()
 
     def look(self) -> None:
@@ -74,11 +75,18 @@ class Saver:
             self._thread.join()
             self._thread = None
 
-    def _write(self, copy: Checkpoint, names: Sequence[str], approve: Callable[[Checkpoint], None]) -> None:
+    def _write(
+        self,
+        copy: Checkpoint,
+        names: Sequence[str],
+        approve: Callable[[Checkpoint], None],
+        written: Callable[[], None],
+    ) -> None:
         try:
             approve(copy)
             checkpoint.save(self.folder, copy, names, self._trusted)
             self._trusted = True
+            written()
         except BaseException as error:  # raised in the loop
             self._failure = error
 

@@ -1,0 +1,48 @@
+"""How foreign text is shown: names of files, classes and keys, values of configurations.
+
+Whoever made a file chose them, and a terminal, a spreadsheet and Matplotlib would obey some.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+#: colours of a terminal, which say nothing
+COLOURS = re.compile(r"\x1b\[[\d;:]*m")
+#: control characters (a terminal's ESC, CSI and OSC among them), and those that reorder or split a line
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def clean(text: object) -> str:
+    """``text`` as one line that steers no terminal and keeps its order; controls look like ``\\x07``."""
+    return CONTROL.sub(_visible, COLOURS.sub("", str(text)))
+
+
+def clean_lines(text: str) -> str:
+    """`clean` for a text of several lines, whose ends and tabulators stay."""
+    return CONTROL.sub(_visible_inside, COLOURS.sub("", text.replace("\r\n", "\n")))
+
+
+def csv_cell(value: Any) -> Any:
+    """``value`` for a table: a text that a spreadsheet would compute as a formula gets a ``'`` in front."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("=", "+", "-", "@")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value  # a number
+
+
+def plain_math(text: object) -> str:
+    """``text`` for Matplotlib, whose formulas stand between ``$``."""
+    return clean(text).replace("$", r"\$")
+
+
+def _visible(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
+
+
+def _visible_inside(found: re.Match[str]) -> str:
+    return found[0] if found[0] in "\n\t" else _visible(found)

@@ -1,0 +1,101 @@
+"""Outputs that fail do not end the work, and foreign text does not steer them."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from automix_transfer import console
+from automix_transfer.command_line import command
+from automix_transfer.console import Device, Output, show
+from automix_transfer.errors import UserError, run_script
+from automix_transfer.shown import clean, clean_lines, csv_cell
+
+HOSTILE = "cat\x1b[31m\x1b]0;owned\x07\x9b2J\u202egnp.exe\r\n"
+
+
+def output(path: str, encoding: str = "utf-8") -> Output:
+    return Output(Device(os.open(path, os.O_WRONLY)), encoding)
+
+
+def closed_pipe() -> Output:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return Output(Device(writing), "utf-8")
+
+
+def gone_terminal() -> Output:
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    return Output(Device(theirs), "utf-8")
+
+
+@pytest.mark.parametrize("opened", [closed_pipe, gone_terminal, lambda: output("/dev/full")])
+def test_a_broken_output_takes_everything(opened) -> None:
+    broken = opened()
+    for _ in range(3):
+        print("é" * 100_000, file=broken, flush=True)
+    assert broken.device.failure is not None and not broken.isatty()
+
+
+def test_a_result_that_stands_nowhere_else_must_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", closed_pipe())
+    show("table")  # `| head` has seen enough
+    monkeypatch.setattr(sys, "stdout", output("/dev/full"))
+    with pytest.raises(OSError, match="standard output"):
+        show("table")
+
+
+def test_letters_that_an_encoding_lacks_are_replaced(tmp_path) -> None:
+    (tmp_path / "out").touch()
+    print("données λ \udce9", file=output(str(tmp_path / "out"), "ascii"))
+    assert (tmp_path / "out").read_bytes() == rb"donn\xe9es \u03bb \udce9" + b"\n"
+
+
+def test_a_pipe_that_does_not_block_gets_everything() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    reader = subprocess.Popen([sys.executable, "-c", "print(len(input()))"], stdin=reading, stdout=-1)
+    print("x" * 500_000, file=Output(Device(writing), "utf-8"))
+    assert reader.communicate()[0] == b"500000\n"
+
+
+def test_foreign_text_steers_no_terminal(tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "out").touch()
+    print(f"a\tb\n{HOSTILE}", file=output(str(tmp_path / "out")))
+    said = (tmp_path / "out").read_text()
+    assert said == "a\tb\n" + clean_lines(HOSTILE) + "\n" and not set("\x1b\x07\x9b\u202e\r") & set(said)
+    assert clean(HOSTILE) == r"cat\x1b]0;owned\x07\x9b2J\u202egnp.exe\r\n"
+
+    def main() -> None:
+        raise UserError(f"{HOSTILE} does not exist", "  second line")
+
+    with pytest.raises(SystemExit, match="2"):
+        run_script(main)
+    assert capsys.readouterr().err == f"error: {clean(HOSTILE)} does not exist\n  second line\n"
+
+
+@pytest.mark.parametrize("formula", ["=1+1", "+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3", "\t=1"])
+def test_no_name_is_a_formula_of_a_spreadsheet(formula: str) -> None:
+    assert csv_cell(formula) == "'" + formula
+    for kept in ("-1.5", "1e-3", "cat", "", -1.5, None):
+        assert csv_cell(kept) is kept
+
+
+def test_streams_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    console.open_outputs()
+    assert sys.stdout is stream
+
+
+@pytest.mark.parametrize("redirected", [">&-", ">/dev/full", "| true", "2>&-", "2>/dev/full >&-", "<&-"])
+def test_help_needs_no_output(redirected: str) -> None:
+    line = f"set -o pipefail; {' '.join(command('--help'))} {redirected}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
