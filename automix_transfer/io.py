@@ -1,28 +1,27 @@
 """Files that are never half-written, and files that cannot run code.
 
 `atomic_write` writes beside the target, syncs and renames, so a reader sees the old file or the new one and
-nothing else. `load_torch` and `load_arrays` refuse pickles that want more than tensors or arrays and plain
-containers.
+nothing else. `load_torch`, `load_arrays` and `load_npy` read what others wrote: see `pickles`.
 """
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
+import math
 import os
-import pickle
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy
 import torch
 
 from automix_transfer.errors import UserError
+from automix_transfer.pickles.machine import CodeWanted, Inert
+from automix_transfer.pickles.torch_files import OtherFile, read_pickled
 from automix_transfer.text_files import read_bytes
 
 
@@ -119,31 +118,32 @@ def save_torch(path: str | Path, value: Any) -> None:
     atomic_write(path, lambda file: torch.save(value, file))
 
 
+def regular_file(path: str | Path, remedy: str) -> Path:
+    """``path``, if it is an ordinary file: a device or a pipe can give bytes without an end.
+
+    Raises:
+        UserError: there is none, or it is something else, e.g. a folder.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is not a file; {remedy}")
+    return path
+
+
 def load_torch(path: str | Path) -> Any:
-    """Load a file of ``torch.save`` onto the CPU, tensors and plain containers only.
+    """Load a file of ``torch.save``, or a pickle of arrays, onto the CPU: tensors, arrays, text, numbers and
+    plain containers. Other objects in it are `Inert` in their places.
 
     Raises:
         UserError: the file is missing, truncated, not a torch file, or a pickle that would run code.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"{path} does not exist or is not a file; give the path of a weights file or checkpoint"
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    # a damaged zip or pickle can raise nearly anything: EOFError, RuntimeError, KeyError, ...
-    except Exception as error:
-        runs_code = isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error)
-        problem = "wants to run code when it is loaded" if runs_code else "is damaged or no file of tensors"
-        raise UserError(
-            f"{path} {problem}, so it was refused; copy it again from its source, or save its state_dict as "
-            "tensors only (torch.save(model.state_dict(), ...))"
-        ) from error
+    path = regular_file(path, "give the path of a weights file or checkpoint")
+    again = "copy it again from its source, or save its state_dict as tensors only (torch.save("
+    return _load_pickled(path, f"{again}model.state_dict(), ...))")
 
 
 def load_arrays(path: str | Path, source: str) -> Any:
-    """Load a pickle of NumPy arrays, text, numbers and plain containers, and nothing else.
+    """Load a pickle of NumPy arrays, text, numbers and plain containers; other objects as in `load_torch`.
 
     Args:
         source: where a sound file comes from, for the messages, e.g. ``export the weights again``.
@@ -151,99 +151,54 @@ def load_arrays(path: str | Path, source: str) -> Any:
     Raises:
         UserError: the file is missing, damaged, no pickle, or a pickle that would run code.
     """
-    path = Path(path)
+    return _load_pickled(regular_file(path, source), source)
+
+
+def _load_pickled(path: Path, remedy: str) -> Any:
     try:
-        with path.open("rb") as stream:
-            # arrays that Python 2 pickled are text in this encoding
-            return _resolved(_ArrayUnpickler(stream, encoding="latin1").load())
-    except _Forbidden as error:
+        return read_pickled(path)
+    except CodeWanted as error:
         raise UserError(
-            f"{path} is a pickle that wants to run code when it is loaded ({error}), so it was refused; "
-            f"{source}"
+            f"{path} wants to run code when it is loaded (it calls {Inert(str(error))}), so it was refused; "
+            f"{remedy}"
         ) from error
-    except OSError as error:
+    except OtherFile as error:
+        raise UserError(f"{path} {error}, so it was refused; {remedy}") from error
+    except PermissionError as error:
         raise UserError(f"{path} could not be read ({error.strerror})") from error
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise UserError(f"{path} is damaged, truncated or not a pickle; {source}") from error
+    except Exception as error:  # a damaged zip or pickle can raise nearly anything
+        raise UserError(f"{path} is damaged or no file of tensors, so it was refused; {remedy}") from error
 
 
-class _Forbidden(Exception):
-    pass
+def load_npy(path: str | Path, source: str, lazy: bool = False) -> numpy.ndarray:
+    """One array of an ``.npy`` file, whose bytes are as many as its shape says.
 
+    Args:
+        source: where a sound file comes from, for the messages.
+        lazy: leave the values on the disk until they are used.
 
-# Python's own unpickler: a file does not decide the size of its memo.
-class _ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
-    """Rebuilds arrays from their type, shape and bytes. NumPy does not check these, so a damaged file can end
-    the interpreter."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.removeprefix("numpy.").startswith(("core.", "_core.")):
-            module = "numpy"
-        if (module, name) in _ARRAY_GLOBALS:
-            return _ARRAY_GLOBALS[module, name]
-        if module == "numpy.dtypes" and name.endswith("DType"):
-            return lambda *_: _Type(name.removesuffix("DType").lower())
-        raise _Forbidden(f"{module}.{name}")
-
-
-class _Type:
-    """A pickled dtype: a plain number or text of one size."""
-
-    def __init__(self, name: str, *_: object) -> None:
-        self.dtype = numpy.dtype(name)
-        if self.dtype.kind not in "biufcSU" or self.dtype.subdtype is not None:
-            raise ValueError(f"arrays of {name}")
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if state[1] in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-    """A pickled array, until `_resolved` puts the real one in its place."""
-
-    def __init__(self, *_: object) -> None:
-        self.value: numpy.ndarray | None = None
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, fortran, content = state
-        self.value = _from_bytes(content, kind, shape, "F" if fortran else "C")
-
-
-def _from_bytes(
-    content: Any, kind: _Type, shape: tuple[int, ...], order: Literal["C", "F"] = "C"
-) -> numpy.ndarray:
-    content = content.encode("latin1") if isinstance(content, str) else bytes(content)
-    return numpy.frombuffer(content, kind.dtype).reshape(shape, order=order).copy(order=order)
-
-
-def _scalar(kind: _Type, content: Any) -> Any:
-    return _from_bytes(content, kind, (1,))[0]
-
-
-def _no_bytes() -> bytes:
-    return b""
-
-
-def _resolved(value: Any) -> Any:
-    if isinstance(value, _Array):
-        if value.value is None:
-            raise ValueError("an array without content")
-        return value.value
-    if isinstance(value, dict):
-        return type(value)((_resolved(key), _resolved(item)) for key, item in value.items())
-    return type(value)(_resolved(item) for item in value) if type(value) in (list, tuple) else value
-
-
-#: What a pickle of arrays names, in any version of NumPy, and what stands in for it.
-_ARRAY_GLOBALS: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "_reconstruct"): _Array,
-    ("numpy", "_frombuffer"): _from_bytes,
-    ("numpy", "scalar"): _scalar,
-    ("numpy", "dtype"): _Type,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): codecs.encode,
-    ("__builtin__", "bytes"): _no_bytes,  # of an empty array
-    ("builtins", "bytes"): _no_bytes,
-}
+    Raises:
+        UserError: the file is missing, damaged, no such file, or holds objects, which could run code.
+    """
+    path = regular_file(path, source)
+    try:
+        with path.open("rb") as file:
+            major, _ = numpy.lib.format.read_magic(file)
+            header = (
+                numpy.lib.format.read_array_header_1_0
+                if major == 1
+                else numpy.lib.format.read_array_header_2_0
+            )
+            shape, _, kind = header(file)
+            room = path.stat().st_size - file.tell()
+        if kind.hasobject:
+            raise UserError(
+                f"{path} holds pickled objects, which could run code, so it was refused; {source}"
+            )
+        if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize > room:
+            raise ValueError("a shape that the file has no bytes for")
+        return numpy.load(path, allow_pickle=False, mmap_mode="r" if lazy else None)
+    except UserError:
+        raise
+    except Exception as error:  # NumPy raises nearly anything on a damaged header
+        raise UserError(f"{path} is damaged or not an .npy file; {source}") from error

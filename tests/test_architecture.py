@@ -14,7 +14,7 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 
 #: Rooms from the ground up. A file imports rooms of lower floors, its own room, and nothing else.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    # The ground floor: single modules that anybody may import, and the recipes, which are files.
+    # The ground floor: single modules that anybody may import, the recipes, which are files, and pickles.
     (
         "__init__",
         "command_line",
@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "imagenet",
         "io",
         "jobs",
+        "pickles",
         "progress",
         "rng",
         "shown",

@@ -15,9 +15,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.io import load_torch
 from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.pickles.machine import Inert
 
 CHECKPOINT_FORMAT = "automix_transfer/1"
 #: Of our safetensors files: JSON with format, encoder, which, step, source_sha256.
@@ -174,6 +175,12 @@ def _refuse_other(path: Path, which: str | None, held: str | None) -> None:
 
 def _tensors(path: Path, value: Any, where: str) -> dict[str, Tensor]:
     pairs = value.items() if isinstance(value, Mapping) else ()
+    odd = [str(key) for key, item in pairs if isinstance(item, Inert) and item.name.startswith("torch.")]
+    if odd:
+        raise UserError(
+            f"{path}: {len(odd)} tensors are of a type that no weight has ({few(odd)}); save the plain float "
+            "state_dict"
+        )
     wrong = [str(key) for key, item in pairs if not isinstance(key, str) or not isinstance(item, Tensor)]
     if wrong or not pairs:
         example = f", e.g. '{wrong[0][:60]}'" if wrong else ""

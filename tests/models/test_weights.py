@@ -295,14 +295,13 @@ def test_a_name_that_is_no_encoder_is_blamed_on_the_file(checkpoint, tmp_path: P
 
 @FAST
 @given(st.data())
-def test_flipped_bytes_give_a_user_error_or_load(checkpoint, tmp_path: Path, data: st.DataObject) -> None:
+def test_flipped_bytes_are_refused_or_change_no_bit(checkpoint, tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(checkpoint[0].read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     (tmp_path / "x.pt").write_bytes(content)
-    try:  # torch checks no sums, so a number may be another; nothing else
-        found, whole = (e.state_dict() for e in (load_encoder(tmp_path / "x.pt")[0], checkpoint[1]["k"]))
-        assert {key: value.shape for key, value in found.items()} == {k: v.shape for k, v in whole.items()}
+    try:  # a byte between the records of the zip
+        assert_same(load_encoder(tmp_path / "x.pt")[0], checkpoint[1]["k"])
     except UserError as error:
         assert str(tmp_path / "x.pt") in str(error)
 
