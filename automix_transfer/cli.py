@@ -24,7 +24,7 @@ COMMANDS = {
     "supermix": ("commands.write_supermix", "mix a training split offline, to pretrain on it"),
     "data": ("", "data check, data pack (into shards), data synthetic"),
     "demo": ("demo", "the whole chain on embedded data, in minutes"),
-    "doctor": ("doctor", "versions, devices, data, disk: for issue reports"),
+    "doctor": ("commands.doctor", "versions, devices, data, disk: for issue reports"),
     "install-detectron2": ("commands.install_detectron2", "Detectron2 itself, without compiling"),
 }
 SUBCOMMANDS = {
@@ -47,8 +47,9 @@ on several GPUs:
   torchrun --nproc-per-node 8 --no-python automix-transfer pretrain ...
   automix-transfer detect --num-gpus 8 --config-file ...
 
-exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and
-143 SIGTERM (a checkpoint was written; --resume goes on)."""
+exit codes: 0 finished, 2 bad input (one line says what); 130 Ctrl-C,
+143 SIGTERM, 129 SIGHUP, 138 SIGUSR1 (what is done is kept, and the last line
+says how to go on)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
@@ -88,6 +89,6 @@ def check_known(what: str, name: str, known: Mapping[str, object]) -> None:
         raise UserError(f"there is no {what} '{name}'; {hint}")
 
 
-def console() -> None:
-    """The entry point of the console script."""
-    run_script(main)
+def console(*words: str) -> None:
+    """The entry point of the console script, and of a script that stands for the command ``words``."""
+    run_script(lambda: main([*words, *sys.argv[1:]]))

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
+from automix_transfer import signals
 from automix_transfer.console import open_outputs
 from automix_transfer.shown import clean
 
@@ -48,11 +49,17 @@ def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and exit with its code; a `UserError` is printed as one line and exits with 2.
 
     So is an `OSError` that names a file: a name that is too long or a folder that may not be entered shows at
-    any first look at a path. One without a file says too little, and keeps its traceback.
+    any first look at a path. One without a file says too little, and keeps its traceback. A signal ends it
+    with one line, see `signals`.
     """
     open_outputs()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        signals.end_with_parent()  # torchrun that is killed takes its processes along, which save first
     try:
-        code = main()
+        with signals.listening():
+            code = main()
+    except KeyboardInterrupt as stopped:
+        code = signals.say_last(stopped)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_USER_ERROR

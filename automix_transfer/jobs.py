@@ -11,19 +11,17 @@ import os
 import queue
 import re
 import shlex
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from tabulate import tabulate
 
+from automix_transfer import signals
 from automix_transfer.command_line import typed
 from automix_transfer.errors import UserError
 from automix_transfer.progress import duration
@@ -95,8 +93,8 @@ def plan_table(jobs: Sequence[Job]) -> str:
 def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None = 1) -> dict[str, float]:
     """Run ``jobs``, at most ``parallel`` at a time, and return the seconds of each that was not done before.
 
-    ``threads``: of each job; None leaves it to the job. SIGTERM and Ctrl-C end the jobs too: training saves
-    itself, the same command goes on, and the exit code is 143 or 130.
+    ``threads``: of each job; None leaves it to the job. A signal ends the jobs too, and so does the death of
+    this process: training saves itself, and the same command goes on.
 
     Raises:
         UserError: a job failed; the others are stopped, and the message names its log and its last line.
@@ -136,24 +134,14 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
 @contextmanager
 def _ended_with_us(running: Mapping[str, tuple[subprocess.Popen, float]]) -> Iterator[None]:
     """However we end, the jobs end too: they have sessions of their own and would go on."""
-    main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
-    before = [(number, signal.signal(number, _leave)) for number in (signal.SIGTERM, signal.SIGINT) if main]
     try:
-        yield
-    except SystemExit:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        raise
+        with signals.listening(), signals.kept("interrupted; the same command goes on"):
+            yield
     finally:
         for process, _ in running.values():
             process.terminate()  # training jobs write a checkpoint on SIGTERM
         for process, _ in running.values():
             process.wait()
-        for number, handler in before:
-            signal.signal(number, handler)
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def _standing(jobs: Sequence[Job], done: set[str], seconds: Mapping[str, float], parallel: int) -> str:
@@ -173,7 +161,7 @@ def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> sub
     if threads is not None:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     process = subprocess.Popen(
-        job.command,
+        signals.tied(list(job.command)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,

@@ -1,7 +1,6 @@
 """Compare backbones by what they detect: automix-transfer detect compare."""
 
-from automix_transfer.commands.detect_compare import main
-from automix_transfer.errors import run_script
+from automix_transfer.cli import console
 
 if __name__ == "__main__":
-    run_script(main)
+    console("detect", "compare")

@@ -1,7 +1,6 @@
 """Train and evaluate a detector: automix-transfer detect."""
 
-from automix_transfer.commands.detect import main
-from automix_transfer.errors import run_script
+from automix_transfer.cli import console
 
 if __name__ == "__main__":
-    run_script(main)
+    console("detect", "train")

@@ -1,7 +1,6 @@
 """Fine-tune an encoder: automix-transfer finetune."""
 
-from automix_transfer.commands.finetune import main
-from automix_transfer.errors import run_script
+from automix_transfer.cli import console
 
 if __name__ == "__main__":
-    run_script(main)
+    console("finetune")

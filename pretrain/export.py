@@ -1,7 +1,6 @@
 """Export a backbone: automix-transfer export."""
 
-from automix_transfer.commands.export import main
-from automix_transfer.errors import run_script
+from automix_transfer.cli import console
 
 if __name__ == "__main__":
-    run_script(main)
+    console("export")

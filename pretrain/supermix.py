@@ -1,7 +1,6 @@
 """Mix a training split offline by SuperMix: automix-transfer supermix."""
 
-from automix_transfer.commands.write_supermix import main
-from automix_transfer.errors import run_script
+from automix_transfer.cli import console
 
 if __name__ == "__main__":
-    run_script(main)
+    console("supermix")

@@ -1,7 +1,6 @@
 """Pretrain an encoder: automix-transfer pretrain."""
 
-from automix_transfer.commands.pretrain import main
-from automix_transfer.errors import run_script
+from automix_transfer.cli import console
 
 if __name__ == "__main__":
-    run_script(main)
+    console("pretrain")

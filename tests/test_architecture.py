@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "progress",
         "rng",
         "shown",
+        "signals",
         "recipes",
         "text_files",
     ),
@@ -39,7 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runs", "transfer", "paper", "figures"),
     ("report",),
     # What people start.
-    ("commands", "cli", "demo", "doctor", "__main__"),
+    ("commands", "cli", "demo", "__main__"),
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 #: Arrows between rooms of one floor. None runs in a circle: `test_no_circles` checks every file.

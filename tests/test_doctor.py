@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from automix_transfer import doctor
+from automix_transfer.commands import doctor
 
 
 def test_the_report(

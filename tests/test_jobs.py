@@ -1,12 +1,15 @@
 """Jobs side by side: order, what is done stays done, and a failure names its log."""
 
 import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
 from automix_transfer.errors import UserError
 from automix_transfer.jobs import Job, plan_table, run_jobs, side_by_side
+from automix_transfer.signals import Interrupted
 
 
 def job(tmp_path, name, needs=(), code=""):
@@ -55,7 +58,7 @@ def test_a_failed_job_stops_the_chain_and_names_its_log(tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_ends_the_jobs_too(tmp_path, capsys):
+def test_sigterm_ends_the_jobs_too(tmp_path):
     """Jobs are sessions of their own, so they would go on, and the same command would start them a second
     time."""
     seen = tmp_path / "seen"
@@ -65,10 +68,37 @@ def test_sigterm_ends_the_jobs_too(tmp_path, capsys):
         "os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)"
     )
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(Interrupted, match="the same command goes on") as ended:
         run_jobs([job(tmp_path, "long", code=wait)], tmp_path / "logs", parallel=1)
     assert ended.value.code == 143 and seen.exists() and signal.getsignal(signal.SIGTERM) == before
-    assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for it")
+def test_a_launcher_that_is_killed_takes_its_jobs_along_and_they_save_first(tmp_path):
+    seen, ready = tmp_path / "saved", tmp_path / "ready"
+    wait = (
+        "import pathlib, signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(seen)!r}).touch(), sys.exit(0)))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\ntime.sleep(60)"
+    )
+    launcher = (
+        "import sys\nfrom pathlib import Path\nfrom automix_transfer.jobs import Job, run_jobs\n"
+        f"command = [sys.executable, '-c', {wait!r}]\n"
+        f"run_jobs([Job('long', command, Path({str(tmp_path / 'x')!r}))], Path({str(tmp_path)!r}), 1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.DEVNULL)
+    appears(ready)
+    process.kill()
+    process.wait()
+    assert appears(seen)
+
+
+def appears(file):
+    deadline = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return file.exists()
 
 
 def test_plans_say_what_is_done_and_how_long_the_rest_takes(tmp_path, capsys):

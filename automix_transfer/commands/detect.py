@@ -19,16 +19,21 @@ Detectron2 has them, model_best.pth where TEST.EVAL_PERIOD is set, and results.j
 AP50 and AP75; --eval-only writes them as results_eval.json and results_eval.csv, since results.json says that
 a run was trained to its end.
 
-Exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIGTERM (a checkpoint was
-written; --resume goes on).
+Exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 138 SIGUSR1 (a
+checkpoint was written; --resume goes on).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from multiprocessing import active_children
+from typing import Any
 
+from automix_transfer import signals
 from automix_transfer.console import open_outputs
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
@@ -63,27 +68,41 @@ def work(arguments: argparse.Namespace) -> None:
     from detectron2.utils import comm
 
     from automix_transfer.detection.trainer import prepare, train
-    from automix_transfer.training.signals import Interrupted
 
-    open_outputs()  # of a process that was started for its GPU
+    if comm.get_world_size() == 1:
+        train(prepare(arguments), arguments)  # `run_script` says what goes wrong
+        return
+    open_outputs()
     try:
-        train(prepare(arguments), arguments)
-    except Interrupted as stopped:
+        with signals.listening():
+            signals.release()
+            train(prepare(arguments), arguments)
+    except KeyboardInterrupt as stopped:
         if comm.is_main_process():
             print(stopped, file=sys.stderr)
-        if comm.get_world_size() > 1:  # all have stopped after the same step
-            comm.synchronize()  # or the first to go would make the others abort
-            torch.distributed.destroy_process_group()
-        sys.exit(stopped.code)
-    except KeyboardInterrupt:
-        if comm.is_main_process():
-            print("interrupted; the last checkpoint is untouched, --resume goes on from it", file=sys.stderr)
-        sys.exit(130)
+        torch.distributed.destroy_process_group()
+        sys.exit(getattr(stopped, "code", 130))
     except UserError as error:
-        if comm.get_world_size() == 1:
-            raise  # `run_script` says it
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+
+
+def in_processes(launch: Callable[..., None], *arguments: Any) -> None:
+    """Start the processes of several GPUs, and pass on to each every signal that comes here.
+
+    They are started by a thread that holds signals back, which they inherit; so none dies while it imports.
+    """
+    with signals.StopRequest(impatient=False) as stop, ThreadPoolExecutor(1) as pool:
+        with signals.held():
+            running = pool.submit(launch, *arguments)
+        told: set[int | None] = set()
+        while not running.done():
+            wait([running], timeout=0.2)
+            for process in active_children() if stop.asked() else ():
+                if process.pid and process.pid not in told:
+                    os.kill(process.pid, stop.number)
+                told.add(process.pid)
+        running.result()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -105,8 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.num_gpus * options.num_machines > 1:
         check_weights(prepare(options), options)
         options.data_checked = True
-    place = options.num_machines, options.machine_rank, options.dist_url
+    place = options.num_machines, options.machine_rank, options.dist_url, (options,)
     try:
-        launch(work, options.num_gpus, *place, args=(options,))
+        if options.num_gpus * options.num_machines > 1:
+            in_processes(launch, work, options.num_gpus, *place)
+        else:
+            work(options)
     except ProcessExitedException as error:  # a process that ended with a code of ours has said why
         sys.exit(error.exit_code if error.exit_code > 0 else 1)

@@ -21,7 +21,6 @@ was interrupted goes on when the same command is given again.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from automix_transfer.localization.writing import Results, table, write_results
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.progress import Progress
 from automix_transfer.report.localization_page import write_page
+from automix_transfer.signals import kept
 
 SPLITS = {"cub": "test", "tiny_imagenet": "val"}  # data sets with boxes, and the split that is reported
 #: Of options that not every run has: filled in after `check`, which notices one that was given in vain.
@@ -146,7 +146,7 @@ def refusals(args: argparse.Namespace) -> list[tuple[Any, str]]:
     """Whether to refuse, and the sentence, in this order."""
     maps, named = args.scoremaps is not None, args.metadata is not None
     threshold, other = args.threshold, args.threshold_split or args.threshold_metadata
-    kept = args.save_maps and args.save_maps.resolve()
+    saved = args.save_maps and args.save_maps.resolve()
     images = "--dataset NAME and --root DIR, or --metadata DIR (not both)"
     return [
         (not 1e-5 <= args.interval <= 1, f"--interval {args.interval} must lie in [0.00001, 1]"),
@@ -156,8 +156,9 @@ def refusals(args: argparse.Namespace) -> list[tuple[Any, str]]:
         ((args.checkpoint is None) != maps, "give either --checkpoint FILE or --scoremaps DIR"),
         ((args.dataset is None) != named, f"name the images by one of {images}"),
         (
-            kept
-            and kept in [folder.resolve() for folder in (args.scoremaps, args.threshold_scoremaps) if folder],
+            saved
+            and saved
+            in [folder.resolve() for folder in (args.scoremaps, args.threshold_scoremaps) if folder],
             f"the maps in --save-maps {args.save_maps} would be overwritten; give another folder",
         ),
         (args.dataset and args.root is None, "--dataset needs --root DIR, the folder of the data set"),
@@ -183,13 +184,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(args, name) is None:
             setattr(args, name, value)
     partial = None if args.output is None else args.output.with_suffix(".partial")
-    try:
+    goes_on = f"; what was evaluated is kept in {partial}: the same command goes on from there"
+    with kept("interrupted" + (goes_on if partial else "")):
         results, source = measure(args, partial)
-    except KeyboardInterrupt:
-        kept = f"; what was evaluated is kept in {partial}: the same command goes on from there"
-        print("interrupted" + (kept if partial else ""), file=sys.stderr)
-        return 130
-    show(results, source, args)
+        show(results, source, args)
     results.close()
     return 0
 

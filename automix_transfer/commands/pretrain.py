@@ -8,7 +8,6 @@ number to expect, the hardware and the command.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,8 +32,8 @@ writes trials.json there: mean and standard deviation of the trials' median top-
 a run's folder (output=...) holds last.pt, previous.pt and best.pt, config.yaml and run.json (how it was run),
 log.csv (an epoch a row), log.jsonl (everything), tensorboard/, pictures/ and metrics.json.
 
-exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C and 143 SIGTERM (a checkpoint was
-written; --resume goes on).
+exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 138 SIGUSR1 (a
+checkpoint was written; --resume goes on).
 """
 
 
@@ -61,7 +60,6 @@ def run(options: argparse.Namespace, folder: str, *defaults: Path) -> int:
     from automix_transfer.training.loop import evaluate_only, train
     from automix_transfer.training.record.run_folder import recipe_of
     from automix_transfer.training.settings import load_experiment
-    from automix_transfer.training.signals import Interrupted
     from automix_transfer.training.trials import run_trials
 
     files, recipe = list(defaults), None
@@ -69,19 +67,12 @@ def run(options: argparse.Namespace, folder: str, *defaults: Path) -> int:
         file = find_recipe(options.config_file, folder, "pretrain", "finegrained")
         files, recipe = [*files, file], recipe_of(file)
     experiment = load_experiment(files, options.overrides)
-    try:
-        if options.eval_only:
-            evaluate_only(experiment)
-        elif options.trials is not None:
-            run_trials(experiment, options.trials, options.resume, options.dry_run, recipe)
-        else:
-            train(experiment, options.resume, options.dry_run, recipe=recipe)
-    except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
-        return interrupted.code
-    except KeyboardInterrupt:
-        print("interrupted; what was saved before is untouched", file=sys.stderr)
-        return 130
+    if options.eval_only:
+        evaluate_only(experiment)
+    elif options.trials is not None:
+        run_trials(experiment, options.trials, options.resume, options.dry_run, recipe)
+    else:
+        train(experiment, options.resume, options.dry_run, recipe=recipe)
     return 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from automix_transfer.command_line import command_parser
 from automix_transfer.errors import UserError
 from automix_transfer.recipes.find import find_recipe
+from automix_transfer.signals import kept
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,5 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         [find_recipe(options.config_file, "pretrain", "finegrained")], options.overrides
     )
     experiment.data.mixed = ""  # what is written here is not mixed again
-    write_supermix(experiment, options.teacher, Path(options.output), options.count, options.teacher_name)
+    with kept(f"interrupted; the images in {options.output} are kept: the same command goes on"):
+        write_supermix(experiment, options.teacher, Path(options.output), options.count, options.teacher_name)
     return 0

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from automix_transfer import signals
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
 from automix_transfer.rng import derive_generator
@@ -66,7 +67,9 @@ class ImageLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
-            yield from super().__iter__()
+            with signals.held():
+                batches = super().__iter__()
+            yield from batches
         except UserError as error:
             raise UserError(_without_traceback(str(error.args[0]))) from None
         except RuntimeError as error:
@@ -150,14 +153,14 @@ def loader_options(workers: int, seed: int) -> dict[str, Any]:
 def _start_worker(_: int) -> None:
     """Let a worker end only when its training process says so, or within seconds of that process's death.
 
-    Ctrl-C and a scheduler's SIGTERM reach workers, too, but the training process must be able to finish its
-    step and save. Its own SIGTERM must be obeyed, else the interpreter would wait for workers at its end for
-    ever.
+    Ctrl-C, a hang-up and a scheduler's signals reach workers, too, but the training process must be able to
+    finish its step and save. Its own SIGTERM must be obeyed, else the interpreter would wait for workers at
+    its end for ever.
     """
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    waits = hasattr(signal, "sigwaitinfo")  # not on macOS
+    signals.leave_to_parent(hear_term=not waits)
+    if waits:
         threading.Thread(target=_obey_parent, daemon=True).start()
 
 

@@ -8,6 +8,7 @@ interruption. Any reader of WebDataset's layout reads the result.
 
 from __future__ import annotations
 
+import argparse
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from automix_transfer import signals
 from automix_transfer.command_line import command_parser
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.registry import LAYOUTS, load_listing
@@ -136,6 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.megabytes < 1:
         raise UserError(f"--megabytes {options.megabytes} must be at least 1")
+    with signals.kept(f"interrupted; the shards in {options.output} are kept: the same command goes on"):
+        return _pack_splits(options)
+
+
+def _pack_splits(options: argparse.Namespace) -> int:
     for split in dict.fromkeys(options.split or LAYOUTS[options.dataset].splits):
         listing = load_listing(DataConfig(dataset=options.dataset, root=options.root), split)
         try:

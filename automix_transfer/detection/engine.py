@@ -43,7 +43,7 @@ from automix_transfer.detection.scores.evaluation import build_evaluator
 from automix_transfer.detection.weights.weights_check import LoadReport, load_weights
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_text
-from automix_transfer.training.signals import Interrupted, StopRequest
+from automix_transfer.signals import Interrupted, StopRequest
 
 BEST_METRIC = "bbox/AP"
 
@@ -178,6 +178,7 @@ class Trainer(DefaultTrainer):
         name = f"model_{self.iter:07d}" if self.iter + 1 < self.max_iter else "model_final"
         if name != "model_final":
             self.checkpointer.save(name, iteration=self.iter)
+        comm.synchronize()  # or the first to go would make the others abort
         raise Interrupted(
             number,
             f"stopped after iteration {self.iter + 1}; {self.cfg.OUTPUT_DIR}/{name}.pth is written; "

@@ -1,7 +1,13 @@
 """``automix-transfer report``."""
 
 from automix_transfer.errors import run_script
-from automix_transfer.report.cli import main
+
+
+def main() -> int | None:
+    from automix_transfer.report.cli import main  # takes seconds, in which a signal may come
+
+    return main()
+
 
 if __name__ == "__main__":
     run_script(main)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from automix_transfer import signals
 from automix_transfer.command_line import command_parser
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.progress import Progress, to_stderr
@@ -116,8 +117,14 @@ def _workers(processes: int) -> Iterator[Any]:
         yield lambda folder, jobs: (write_images(folder, chunk) for chunk in split(jobs))
         return
     # spawn: forking a process that holds threads (torch's, TensorBoard's) can hang the child.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield lambda folder, jobs: pool.map(write_images, [folder] * len(split(jobs)), split(jobs))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, signals.leave_to_parent) as pool:
+
+        def work(folder: Path, jobs: list[Job]) -> Iterator[Any]:
+            with signals.held():  # the first call starts the processes
+                return pool.map(write_images, [folder] * len(split(jobs)), split(jobs))
+
+        yield work
 
 
 # --- complete or not there
@@ -190,8 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--scale", type=float, default=1.0, help="multiplies the numbers of images (default: %(default)s)")
     add("--processes", type=int, default=None, help="worker processes (default: one a CPU)")
     options = parser.parse_args(arguments)
-    for folder in write_all(options.out, options.seed, options.scale, options.processes):
-        print(folder)
+    with signals.kept(f"interrupted; the data sets in {options.out} that are complete are kept"):
+        folders = write_all(options.out, options.seed, options.scale, options.processes)
+    print(*folders, sep="\n")
     return 0
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_json
+from automix_transfer.signals import Interrupted, StopRequest
 from automix_transfer.training import distributed
 from automix_transfer.training.loop import train
 from automix_transfer.training.record.results import of_each_encoder
 from automix_transfer.training.record.run_folder import command_line, refuse_overwriting
 from automix_transfer.training.settings import Experiment
-from automix_transfer.training.signals import Interrupted, StopRequest
 
 FIGURES = ("top1_median", "top1_last", "top1_best", "top5_last", "seconds")
 RULE = (

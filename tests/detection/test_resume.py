@@ -176,7 +176,7 @@ def test_samplers(name):
 
 def test_a_signal_writes_a_checkpoint_and_names_the_command(voc, tmp_path, monkeypatch):
     from automix_transfer.detection import engine, trainer
-    from automix_transfer.training.signals import Interrupted
+    from automix_transfer.signals import Interrupted
 
     step = engine.Trainer.run_step
 
@@ -199,7 +199,7 @@ def test_a_signal_writes_a_checkpoint_and_names_the_command(voc, tmp_path, monke
 def test_several_processes_stop_after_the_same_step(monkeypatch):
     """Only at every tenth step they ask each other; whoever got the signal stops all."""
     from automix_transfer.detection import engine
-    from automix_transfer.training.signals import StopRequest
+    from automix_transfer.signals import StopRequest
 
     asked = []
     monkeypatch.setattr(

@@ -37,7 +37,7 @@ from automix_transfer.training.loop import fit
 from automix_transfer.training.record.checkpoint import load_latest
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.training.setup import build_run
-from automix_transfer.training.signals import Interrupted
+from automix_transfer.signals import Interrupted
 
 whole = load_experiment(overrides=sys.argv[1:])
 stopped = replace(whole, output=whole.output + "_stopped")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from automix_transfer.io import write_json
 from automix_transfer.mixing.base import StepOutput
+from automix_transfer.signals import Interrupted, StopRequest
 from automix_transfer.training import distributed
 from automix_transfer.training.finite import LossWatch
 from automix_transfer.training.record.checkpoint import BEST, LAST
@@ -20,7 +21,6 @@ from automix_transfer.training.record.run_folder import command_line
 from automix_transfer.training.record.saver import Saver
 from automix_transfer.training.record.timing import Timer
 from automix_transfer.training.setup import Batch, Run
-from automix_transfer.training.signals import Interrupted, StopRequest
 
 
 class Recorder:

@@ -15,11 +15,11 @@ import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch
+from automix_transfer.signals import Interrupted
 from automix_transfer.training.loop import train
 from automix_transfer.training.record import checkpoint
 from automix_transfer.training.record.saver import Saver
 from automix_transfer.training.setup import Run
-from automix_transfer.training.signals import Interrupted
 from tests.training.processes import assert_same_run, at_each_update
 from tests.training.record.test_checkpoint import content
 

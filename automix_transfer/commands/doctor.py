@@ -50,7 +50,7 @@ def examine(roots: Sequence[Path] = ()) -> dict[str, Any]:
     changed = ", changed" if commit["changed"] else ""
     return {
         "automix_transfer": f"{__version__} (commit {commit['commit'] or 'unknown'}{changed})",
-        "folder": str(Path(__file__).parent),
+        "folder": str(Path(__file__).parents[1]),
         "python": f"{platform.python_version()} on {platform.platform()}",
         "packages": {name: version(name) or "not installed" for name in PACKAGES},
         "detectron2": detectron2(),
