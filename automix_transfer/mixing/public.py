@@ -10,7 +10,7 @@ from torch import nn
 from automix_transfer.config import load_config
 from automix_transfer.errors import UserError, did_you_mean
 from automix_transfer.mixing.automix.mix_block import MixBlock
-from automix_transfer.mixing.automix.options import PRESETS, RENAMED_PRESETS, AutoMixOptions, is_removed
+from automix_transfer.mixing.automix.options import PRESETS, AutoMixOptions, read_options
 from automix_transfer.mixing.automix.step import AutoMix
 from automix_transfer.mixing.base import Method, StepOutput
 from automix_transfer.mixing.methods.cutmix import CutMix
@@ -44,17 +44,10 @@ def load_options(name: str, values: Mapping[str, Any] | None = None) -> Any:
     if name not in METHODS:
         hint = did_you_mean(str(name), METHODS, f"choose one of {', '.join(METHODS)}", quote="'")
         raise UserError(f"method.name '{name}' is unknown; {hint}")
-    schema, values = METHODS[name].options_class(), dict(values or {})
-    files = []
+    schema = METHODS[name].options_class()
     if schema is AutoMixOptions:
-        values = {key: value for key, value in values.items() if not is_removed(key, value)}
-        preset = str(values.get("preset", AutoMixOptions.preset))
-        preset = values["preset"] = RENAMED_PRESETS.get(preset, preset)
-        files = [PRESETS / f"{preset}.yaml"]
-        if "/" in preset or not files[0].is_file():
-            known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
-            raise UserError(f"method.preset '{preset}' is unknown; choose one of {known}")
-    return load_config(schema, files, values=values, section="method")
+        return read_options(values or {})
+    return load_config(schema, values=values, section="method")
 
 
 def build_method(

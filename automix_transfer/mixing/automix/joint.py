@@ -8,9 +8,7 @@ from torch import Tensor, nn
 
 from automix_transfer.mixing.automix.step import AutoMix, AutoMixDraw, both, mask_error
 from automix_transfer.mixing.base import StepOutput
-from automix_transfer.mixing.heads import find_classifier
 from automix_transfer.mixing.pairs import blend
-from automix_transfer.mixing.parts.freed import unused
 from automix_transfer.models.taps import features
 
 if TYPE_CHECKING:
@@ -34,8 +32,6 @@ class JointAutoMix(AutoMix):
         loss, metrics = images.new_zeros(()), {}
         for name, term in self.classification(images, mixed, labels, draw):
             loss, metrics[name] = loss + term, term.detach()
-        if not self.options.cross_entropy and self.head_q is not None:
-            loss = loss + unused(find_classifier(self.encoder_q))
         loss = loss + self.mask_loss(mask, draw.lam)
         metrics |= {"mask_error": mask_error(mask, draw.lam), "mask_std": self.mask_std(projected, draw, z)}
         return StepOutput(loss, metrics, mixed.detach(), mask.detach(), partners, draw.lam)

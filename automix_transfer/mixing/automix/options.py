@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.config import load_config
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.automix.momentum import BUFFERS
 from automix_transfer.mixing.checks import between, check, one_of, positive
@@ -33,7 +35,9 @@ REMOVED: dict[str, tuple[Any, ...]] = {
 class AutoMixOptions(LossOptions):
     """Options of `AutoMix`, besides those of the loss; ``method.*`` in a recipe."""
 
-    preset: str = "robust"  # values to start from: a file in presets/, see docs/automix.md
+    preset: str = (
+        "robust"  # the file in presets/ that the values came from (`read_options`), see docs/automix.md
+    )
     alpha: float = positive(2.0)  # λ ~ Beta(α, α), section 4.1
     # x_j of a batch: any permutation of it, or one without fixed points (the published code for CUB, Aircraft
     # and Cars), so that no image is its own partner
@@ -139,9 +143,39 @@ class AutoMixOptions(LossOptions):
         return [key for key in APPROXIMATIONS if getattr(self, key) != 1]
 
 
+def read_options(values: Mapping[str, Any]) -> AutoMixOptions:
+    """The options of ``values["preset"]``, with ``values`` over them.
+
+    Raises:
+        UserError: an unknown preset or option, or a value of the wrong type.
+    """
+    values = {key: value for key, value in values.items() if not is_removed(key, value)}
+    preset = str(values.get("preset", AutoMixOptions.preset))
+    preset = values["preset"] = RENAMED_PRESETS.get(preset, preset)
+    file = PRESETS / f"{preset}.yaml"
+    if "/" in preset or not file.is_file():
+        known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
+        raise UserError(f"method.preset '{preset}' is unknown; choose one of {known}")
+    return load_config(AutoMixOptions, [file], values=values, section="method")
+
+
 def check_options(options: AutoMixOptions) -> None:
     """Refuse values out of range and options that exclude each other; a `UserError` names the keys."""
     check(options)
+    if options == AutoMixOptions(preset=options.preset) and options.preset not in (
+        "robust",
+        *RENAMED_PRESETS,
+    ):
+        raise UserError(
+            f"method.preset={options.preset} is only named, its values are not read; use AutoMix(encoder, "
+            f"preset='{options.preset}') or load_options"
+        )
+    if options.heads == "separate" and not (options.cross_entropy and options.clean_share):
+        without = "clean_share=0" if options.cross_entropy else "cross_entropy=false"
+        raise UserError(
+            f"method.{without} with method.heads=separate leaves the classifier for clean images, which is "
+            "evaluated, untrained; set method.heads=shared"
+        )
     if options.pipeline == "momentum" and (options.k_buffers, options.k_mode) == ("own", "eval"):
         raise UserError(
             "method.k_buffers=own and method.k_mode=eval leave k's BatchNorm statistics as they began; set "

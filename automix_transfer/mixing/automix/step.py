@@ -20,7 +20,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.mixing.automix.mix_block import MixBlock, RandomGrids
 from automix_transfer.mixing.automix.momentum import momentum_at, momentum_update, warmed_up
 from automix_transfer.mixing.automix.offline import TrainedMixBlock
-from automix_transfer.mixing.automix.options import AutoMixOptions, check_options
+from automix_transfer.mixing.automix.options import AutoMixOptions, check_options, read_options
 from automix_transfer.mixing.base import Method, Mixed, StepOutput
 from automix_transfer.mixing.draw import PairDraw, Rng, Size, draw_pairs
 from automix_transfer.mixing.heads import classify_with, copy_head, draw_heads, find_classifier
@@ -63,7 +63,8 @@ class AutoMix(Method):
             by images, and ``pair_mask(z_i, z_j, lam, size)``, from that of both images of n pairs to the
             share s_i (n, 1, H, W) of image i. If it has ``features(images, info)`` too, masks are made from
             these. None: the Mix Block that the options describe.
-        options: single ones may be given by name instead, e.g. ``AutoMix(encoder, feature_layer="layer3")``.
+        options: single ones may be given by name instead, e.g. ``AutoMix(encoder, feature_layer="layer3")``;
+            ``preset`` by name brings the preset's values, which the other names win over.
 
     Raises:
         UserError: a value out of range, an option of a subclass, or a feature layer that does not exist or
@@ -78,6 +79,8 @@ class AutoMix(Method):
         **overrides: Any,
     ) -> None:
         super().__init__()
+        if options is None and "preset" in overrides:
+            options, overrides = read_options(overrides), {}
         self.options = options = dataclasses.replace(options or AutoMixOptions(), **overrides)
         check_options(options)
         wanted, key = options.asks_for()
@@ -124,8 +127,6 @@ class AutoMix(Method):
         loss = FreedLoss(self.parameters())  # Eq. 8; the graph of a term is freed before the next is built
         classification = self.classification(images, x_q, labels, draw)  # trains q
         metrics = {name: loss.add(term) for name, term in classification}
-        if not self.options.cross_entropy and self.head_q is not None:
-            loss.add_idle(find_classifier(self.encoder_q))
         if self.learns and not (draw.skip_generator and self.options.skip_lam_loss):
             mask_k = self.mask(projected, draw.k, size, draw.seed)
             generation = []  # trains M, through k

@@ -182,10 +182,12 @@ def test_every_ablation_takes_two_steps(options):
 
 
 def test_separate_heads_learn_apart_and_inference_uses_the_clean_one():
-    method = AutoMix(small_encoder(), heads="separate", cross_entropy=False)
-    method.step(*batch(), fixed_draw()).loss.backward()
-    assert gradients(method.head_q)
-    assert method.encoder_q.fc.weight.grad is None or method.encoder_q.fc.weight.grad.abs().sum() == 0
+    method = AutoMix(small_encoder(), heads="separate")
+    method.mixed_loss(*batch(), fixed_draw()).backward()
+    assert gradients(method.head_q) and method.encoder_q.fc.weight.grad is None
+    method.zero_grad()
+    method.clean_loss(*batch()).backward()
+    assert not gradients(method.head_q) and method.encoder_q.fc.weight.grad.abs().sum() > 0
 
 
 def test_same_generator_same_step():
@@ -228,6 +230,9 @@ def test_mix_block_has_its_own_optimizer_group():
         ({"feature_layer": "layer9"}, "layer9"),
         ({"feature_layer": "7"}, "feature layer 7"),
         ({"feature_layer": "fc"}, "not a feature map"),
+        # the classifier that is evaluated would learn nothing
+        ({"preset": "openmixup", "cross_entropy": False}, "method.cross_entropy=false.*method.heads"),
+        ({"heads": "separate", "clean_share": 0.0}, "method.clean_share=0.*method.heads"),
     ],
 )
 def test_wrong_options_are_one_sentence(values, words):
@@ -239,6 +244,22 @@ def test_presets():
     assert load_options("automix") == AutoMixOptions() == load_options("automix", {"preset": "paper"})
     published = load_options("automix", {"preset": "openmixup", "small_lam": 0.0})
     assert published.heads == "separate" and published.small_lam == 0.0
+
+
+def test_a_preset_by_name_brings_its_values():
+    method = AutoMix(small_encoder(), preset="openmixup_wrn", small_lam=0.0)
+    assert method.options == load_options("automix", {"preset": "openmixup_wrn", "small_lam": 0.0})
+    assert AutoMix(small_encoder(), preset="paper").options == AutoMixOptions()
+    for wrong, words in (
+        ({"preset": "nature"}, "method.preset"),
+        ({"preset": "openmixup", "lam_los_weight": 1}, "lam_loss_weight"),
+        ({"preset": "fast"}, "FastAutoMix"),
+        # its name alone changes nothing
+        ({"options": AutoMixOptions(preset="openmixup")}, "method.preset=openmixup"),
+        ({"options": AutoMixOptions(), "preset": "openmixup"}, "method.preset=openmixup"),
+    ):
+        with pytest.raises(UserError, match=words):
+            AutoMix(small_encoder(), **wrong)
 
 
 class Normed(MixBlock):
