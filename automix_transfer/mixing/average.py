@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from automix_transfer.mixing.automix.momentum import momentum_update, warmed_up
+from automix_transfer.mixing.automix.momentum import momentum_at, momentum_update, warmed_up
 from automix_transfer.mixing.base import Method, StepOutput
 from automix_transfer.mixing.draw import Rng
 from automix_transfer.models.encoders import EncoderInfo
@@ -24,14 +24,23 @@ class Averaged(Method):
     Args:
         method: its first encoder with gradients is what is averaged (AutoMix: q).
         decay: m, in [0, 1).
+        decay_end: m at the end of a half cosine from ``decay``, Eq. 12's schedule; None: m stays.
         inference: the average is the encoder for inference; otherwise it comes last.
         warmup: m ← min(m, t / (t + 9)) after t steps, so that the average is never older than a tenth of the
             training.
     """
 
-    def __init__(self, method: Method, decay: float, inference: bool = True, warmup: bool = False) -> None:
+    def __init__(
+        self,
+        method: Method,
+        decay: float,
+        inference: bool = True,
+        warmup: bool = False,
+        decay_end: float | None = None,
+    ) -> None:
         super().__init__()
         self.method, self.decay, self.inference, self.warmup, self.steps = method, decay, inference, warmup, 0
+        self.decay_end = decay if decay_end is None else decay_end
         self.average = copy.deepcopy(self.trained).requires_grad_(False)
 
     @property
@@ -53,7 +62,9 @@ class Averaged(Method):
     def after_step(self, progress: float) -> None:
         self.method.after_step(progress)
         self.steps += 1
-        m = warmed_up(self.decay, self.steps) if self.warmup else self.decay
+        m = momentum_at(progress, self.decay, self.decay_end)
+        if self.warmup:
+            m = warmed_up(m, self.steps)
         momentum_update(self.average, self.trained, m, buffers="ema")
 
     def encoders(self) -> dict[str, nn.Module]:

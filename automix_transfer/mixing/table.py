@@ -61,9 +61,22 @@ def _named(where: str) -> Any:
 
 METHODS: dict[str, Entry] = {
     "vanilla": Entry(".methods.vanilla:Vanilla", "Vanilla", label="its own", at_lam=False),
-    "mixup": Entry(".methods.mixup:MixUp", "MixUp", "Zhang et al. 2018", picture={}, slider="blends"),
+    "mixup": Entry(
+        ".methods.mixup:MixUp",
+        "MixUp",
+        "Zhang et al. 2018",
+        "3, or 6 with `clean_weight`",
+        picture={},
+        slider="blends",
+    ),
     "cutmix": Entry(
-        ".methods.cutmix:CutMix", "CutMix", "Yun et al. 2019", label="area", picture={}, slider="pastes a box"
+        ".methods.cutmix:CutMix",
+        "CutMix",
+        "Yun et al. 2019",
+        "3, or 6 with `clean_weight`",
+        label="area",
+        picture={},
+        slider="pastes a box",
     ),
     "mixup_cutmix": Entry(
         ".methods.mixup_cutmix:MixUpCutMix",
@@ -177,9 +190,9 @@ METHODS: dict[str, Entry] = {
         ".automix.choose:automix",
         "AutoMix",
         "Liu et al. 2022",
-        "8.8",
+        "8.8, or 9 as published",
         "feature map, momentum encoder",
-        differences="many: `method.preset=openmixup`, see `mixing/automix/options.py`",
+        differences="many: `method.preset=openmixup`, see [automix.md](automix.md)",
         picture={},
         slider="has learned what to show of each",
         options=".automix.options:AutoMixOptions",

@@ -41,6 +41,8 @@ class EmaConfig:
     """A moving average of the weights beside those that are trained (EMA in Table 12), see `Averaged`."""
 
     decay: float = 0.0  # m of a step, e.g. 0.99996 (DeiT's, for 375,000 steps); 0: no average
+    # m at the end of a half cosine from decay, as AutoMix's k has it (Eq. 12); null: m stays
+    decay_end: float | None = between(None, 0, 1)
     inference: bool = True  # the average is the encoder for inference: evaluated first, exported
     warmup: bool = False  # m = min(decay, t / (t + 9)) after t steps, for short runs
 
@@ -172,7 +174,7 @@ def complete(experiment: Experiment) -> Experiment:
 def check(experiment: Experiment) -> None:
     """Values that their type alone does not rule out; raises `UserError` naming the key."""
     train, optimizer, schedule = experiment.train, experiment.optimizer, experiment.schedule
-    for section in ("encoder", "optimizer", "schedule", "train"):
+    for section in ("encoder", "ema", "optimizer", "schedule", "train"):
         check_fields(getattr(experiment, section), f"{section}.")
     decay, warmup = experiment.ema.decay, schedule.warmup_epochs
     refusals = {

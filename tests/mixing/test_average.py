@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -31,9 +32,9 @@ def steps(method, count: int = 3) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("warmup", [False, True])
-def test_the_average_is_the_sum_by_hand(warmup: bool) -> None:
-    method = Averaged(tiny_method("vanilla"), 0.9, warmup=warmup)
+@pytest.mark.parametrize(("warmup", "end"), [(False, None), (True, None), (False, 1.0)])
+def test_the_average_is_the_sum_by_hand(warmup: bool, end: float | None) -> None:
+    method = Averaged(tiny_method("vanilla"), 0.9, warmup=warmup, decay_end=end)
     encoder, (images, labels) = method.encoders()["encoder"], batch(method)
     expected = {key: value.clone() for key, value in encoder.state_dict().items()}
     optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
@@ -42,6 +43,9 @@ def test_the_average_is_the_sum_by_hand(warmup: bool) -> None:
         optimizer.step()
         method.after_step(step / 4)
         m = min(0.9, step / (step + 9)) if warmup else 0.9
+        m = (
+            m if end is None else end - (end - m) * (math.cos(math.pi * step / 4) + 1) / 2
+        )  # Eq. 12's schedule
         now = encoder.state_dict()
         expected = {
             k: m * v + (1 - m) * now[k] if v.is_floating_point() else now[k].clone()

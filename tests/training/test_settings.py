@@ -16,6 +16,7 @@ def test_method_options_are_those_of_the_method() -> None:
     assert load_experiment(overrides=[*root, "method.name=mixup", "method.alpha=0.2"]).method == {
         "name": "mixup",
         "alpha": 0.2,
+        "clean_weight": 0.0,
         "probability": 1.0,
         "loss": "ce",
         "smoothing": 0.0,

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
-from automix_transfer.mixing.base import StepOutput
+from automix_transfer.mixing.base import Mixed, StepOutput
 from automix_transfer.mixing.checks import between, positive
 from automix_transfer.mixing.draw import PairDraw, Rng, Size
-from automix_transfer.mixing.methods.mixup import MixUp
-from automix_transfer.mixing.pairs import PairOptions, partners_of
+from automix_transfer.mixing.methods.mixup import combined
+from automix_transfer.mixing.pairs import PairMethod, PairOptions, partners_of
 from automix_transfer.mixing.parts.hooks import replaced_output
 from automix_transfer.mixing.parts.sinkhorn import sinkhorn
 from automix_transfer.models.encoders import feature_layer
@@ -65,7 +65,7 @@ def mix_aligned(features: Tensor, draw: AlignMixDraw, options: AlignMixOptions) 
     return torch.lerp(other, own, draw.lam).view_as(features)
 
 
-class AlignMix(MixUp):
+class AlignMix(PairMethod):
     """Eq. 2 on aligned feature maps, or on MixUp of the input, by a coin; one λ a batch. `mix` mixes the
     input, which is what can be looked at; features are mixed on the way, by `step`."""
 
@@ -89,6 +89,9 @@ class AlignMix(MixUp):
         return AlignMixDraw(
             **vars(pairs), align=align < self.options.align_probability, move_partner=move < 0.5
         )
+
+    def mix(self, images: Tensor, labels: Tensor, draw: PairDraw) -> Mixed:
+        return combined(images, draw)
 
     def step(self, images: Tensor, labels: Tensor, draw: AlignMixDraw) -> StepOutput:
         if not draw.align:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
-from automix_transfer.mixing.base import StepOutput
+from automix_transfer.mixing.base import Mixed, StepOutput
 from automix_transfer.mixing.checks import checked, positive
 from automix_transfer.mixing.draw import PairDraw, Rng, Size
-from automix_transfer.mixing.methods.mixup import MixUp, combine
-from automix_transfer.mixing.pairs import PairOptions
+from automix_transfer.mixing.methods.mixup import combine, combined
+from automix_transfer.mixing.pairs import PairMethod, PairOptions
 from automix_transfer.mixing.parts.hooks import replaced_output
 from automix_transfer.models.encoders import feature_layer
 
@@ -39,7 +39,7 @@ class ManifoldMixDraw(PairDraw):
     layer: int
 
 
-class ManifoldMix(MixUp):
+class ManifoldMix(PairMethod):
     """Eq. 2 on features mixed at a random layer; one λ a batch. `mix` mixes the input, which is what can be
     looked at; deeper layers are mixed on the way, by `step`."""
 
@@ -61,6 +61,9 @@ class ManifoldMix(MixUp):
         return ManifoldMixDraw(
             **vars(pairs), layer=layers[int(torch.randint(len(layers), (), generator=rng))]
         )
+
+    def mix(self, images: Tensor, labels: Tensor, draw: PairDraw) -> Mixed:
+        return combined(images, draw)
 
     def step(self, images: Tensor, labels: Tensor, draw: ManifoldMixDraw) -> StepOutput:
         if draw.layer == 0:

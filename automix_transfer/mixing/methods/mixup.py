@@ -7,7 +7,7 @@ from torch import Tensor
 
 from automix_transfer.mixing.base import Mixed
 from automix_transfer.mixing.draw import PairDraw
-from automix_transfer.mixing.pairs import PairMethod, partners_of
+from automix_transfer.mixing.pairs import BesideClean, partners_of
 
 
 def combine(values: Tensor, draw: PairDraw) -> Tensor:
@@ -21,7 +21,7 @@ def combined(images: Tensor, draw: PairDraw) -> Mixed:
     return Mixed(combine(images, draw), mask, draw.lam)
 
 
-class MixUp(PairMethod):
+class MixUp(BesideClean):
     """Eq. 2 on linear combinations; one λ a batch. Appendix A.1: ``alpha`` 1 for CIFAR and large
     encoders, 0.2 for ResNet-18 on Tiny-ImageNet and ImageNet."""
 

@@ -50,11 +50,12 @@ def test_wrong_options(name, values, words):
         build_method(name, create_encoder("resnet10_32", 5), values)
 
 
-def test_cutmix_beside_clean_images_adds_their_loss():
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_beside_clean_images_their_loss_is_added(name):
     encoder = create_encoder("resnet10_32", 5).eval()
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
     losses = [
-        build_method("cutmix", encoder, {"clean_weight": weight})
+        build_method(name, encoder, {"clean_weight": weight})
         .eval()(images, labels, torch.Generator().manual_seed(1))
         .loss
         for weight in (0.0, 0.5)
