@@ -122,7 +122,9 @@ def jobs_of(
         known = (RECIPES / "pretrain" / f"{recipe}.yaml").exists()
         config = ["--config-file", recipe if known else "tiny_imagenet_r18_vanilla"]
         folder = options.output / f"{name}_{seed}"
-        said = [f"method.name={method}", *common, *extra]
+        # AutoMix's recipe has another preset and another last rate than the others' have
+        start = ["method.preset=robust", "schedule.by=step", "schedule.final_lr=0"]
+        said = [f"method.name={method}", *(start if method == "automix" else []), *common, *extra]
         needs = [
             f"{other} {seed}"
             for other in methods

@@ -92,13 +92,9 @@ def test_the_ablations_of_tables_9_to_11_are_all_there() -> None:
 def test_every_cell_has_a_recipe_but_those_that_the_library_does_not_offer() -> None:
     """Adapted recipes have appendix A.1's α as the shipped ones have, options that their methods know, and a
     folder of their own."""
-    tables = [paper.table(str(number)) for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14)]
+    tables = [paper.table(str(number)) for number in (*range(1, 12), 13, 14)]
     found = planned([*tables, *paper.figures().values()], Settings(trials=1))
     assert found.without == ["Table 4, Swin-T, TransMix†"]
-    without = planned([paper.table("10")], Settings(trials=1)).without
-    assert len(without) == 6 and all(
-        cell.endswith("+MP+CE") and ("MixUp" in cell or "CutMix" in cell) for cell in without
-    )
     assert len({run.folder for run in found.runs}) == len(found.runs)
     checked = set()
     for reference in catalogue().references.values():

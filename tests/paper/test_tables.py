@@ -317,7 +317,8 @@ def test_table_11_counts_parameters_and_hours(tmp_path: Path) -> None:
         == paper.cell("11", "mixup", "R-18", "params").value
     )
     assert shown(filled, "mixup", "R-18", "hours").mean == 2.0 and shown(filled, "l2", "R-18").mean == 67.0
-    assert 11.27 < shown(filled, "l2", "R-18", "params").mean < 11.30  # the Mix Block besides
+    # a classifier for mixed images and the Mix Block besides; the paper: 11.39
+    assert round(shown(filled, "l2", "R-18", "params").mean, 2) == 11.38
 
 
 @pytest.fixture(scope="module")

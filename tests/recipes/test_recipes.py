@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 from torchvision.transforms import RandomHorizontalFlip, RandomResizedCrop
 
 from automix_transfer.data.transforms import ToNormalized, train_transform
-from automix_transfer.mixing import METHODS
+from automix_transfer.mixing import METHODS, load_options
 from automix_transfer.models import create_encoder
 from automix_transfer.paper import published as paper
 from automix_transfer.recipes.find import RECIPES as FOLDER
@@ -179,6 +180,47 @@ def test_alpha_is_that_of_appendix_a1() -> None:
     for recipe in CLAIMING:
         if (value := alpha(recipe)) is not None:
             assert plain(recipe.file).method["alpha"] == value, recipe.file.name
+
+
+def preset(recipe: Recipe) -> tuple[str, dict[str, object]]:
+    """AutoMix's preset for a recipe's cell, and the options in which the published run differs from it."""
+    cell, method = recipe.cell, {}
+    if "fine-tuning" in cell:
+        name, method = "openmixup_finegrained", {"mask_variance_weight": 2.0} if "RX-50" in cell else {}
+    elif "DeiT" in cell:
+        name, method = "openmixup_vit", {"momentum_end": 0.99996} if "ConvNeXt-T" in cell else {}
+    elif cell[0].startswith(("ImageNet", "iNat", "Places")):
+        name, method = "openmixup_imagenet", {"mix_block_lr_end": 0.001} if cell[0].startswith("iNat") else {}
+        if cell == ("ImageNet-1k", "R-50", "PyTorch", "100 epochs"):
+            method = {"mix_block_momentum": 0.0}
+    else:
+        name = "openmixup_tiny" if cell[0] == "Tiny-ImageNet" else "openmixup"
+        name = "openmixup_wrn" if "WRN-28-8" in cell else name
+    return name, method
+
+
+def test_automix_is_the_published_codes_for_its_cell() -> None:
+    recipes = [recipe for recipe in CLAIMING if recipe.method == "automix"]
+    assert len(recipes) > 40
+    for recipe in recipes:
+        experiment, (name, changed) = plain(recipe.file), preset(recipe)
+        wanted = {**asdict(load_options("automix", {"preset": name})), **changed}
+        found = {key: value for key, value in experiment.method.items() if key in wanted}
+        for key in ("feature_layer", "loss", "smoothing", "bce_threshold"):  # l = 3, and Table 12's losses
+            assert key != "feature_layer" or found[key] in ("auto", "layer3")
+            found.pop(key), wanted.pop(key)
+        assert found == wanted, recipe.file.name
+        small = {"openmixup": 0.05, "openmixup_tiny": 0.05, "openmixup_wrn": 0.001}
+        last = small.get(name, 1e-5 if "DeiT" in recipe.cell else 0.0)
+        by = "step" if "DeiT" in recipe.cell else "epoch"
+        assert (experiment.schedule.final_lr, experiment.schedule.by) == (last, by), recipe.file.name
+        assert experiment.ema.decay == 0
+
+
+def test_short_runs_have_the_preset_for_them() -> None:
+    for recipe in ALL:
+        if not recipe.table and plain(recipe.file).method["name"] == "automix":
+            assert plain(recipe.file).method["preset"] == "robust", recipe.file.name
 
 
 def test_small_procedures_are_those_of_sections_4_1_and_4_2() -> None:

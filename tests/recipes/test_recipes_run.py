@@ -34,7 +34,7 @@ FIRST = [recipes[0] for recipes in KINDS.values()]
 WHOLE = {
     kind[1]: recipes[0]
     for kind, recipes in reversed(KINDS.items())
-    if "methods/automix" in kind and kind[1] not in HEAVY
+    if any(part.startswith("methods/automix") for part in kind) and kind[1] not in HEAVY
 }
 
 
