@@ -93,7 +93,11 @@ def rotation_flag(image: Image.Image) -> int:
     A TIFF has none: Pillow swaps its sides when it reads the header, and turns the pixels.
     """
     try:
-        flag = 0 if image.format == "TIFF" else image.getexif().get(_ORIENTATION_TAG)
+        if image.format == "TIFF":
+            return 0
+        # a PNG's own method would decode its pixels in search of the flag
+        exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
+        flag = exif.get(_ORIENTATION_TAG)
         return flag if flag in range(2, 9) else 0
     except Exception:  # damaged metadata is no reason to reject good pixels
         return 0

@@ -2,16 +2,18 @@
 `automix_transfer.data`.
 
 VOC layout: ``Annotations/ JPEGImages/ ImageSets/Main/`` in the folder, or in ``VOC2007``, ``VOC2012`` below
-it; training on trainval (or train) of all of them, testing on test of the first that has it; where none has,
-training on train and testing on val.
+it or below its ``VOCdevkit``; training on trainval (or train) of all of them, testing on test of the first
+that has it; where none has, training on train and testing on val.
 COCO layout: ``annotations/instances_{train,val}*.json`` with the images in the folder of the same split's
-name. Built-in names (``voc_2007_trainval``, ``coco_2017_train``, ...) are Detectron2's, at
+name or all in ``images/``; or, as Roboflow exports it, ``{train,valid}/_annotations.coco.json`` beside the
+images. Built-in names (``voc_2007_trainval``, ``coco_2017_train``, ...) are Detectron2's, at
 ``DETECTRON2_DATASETS``.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,29 +25,34 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_codec
 
-from automix_transfer.data.detection.coco import categories_of_coco, read_coco
+from automix_transfer.data.detection.coco import categories_of_coco, check_regions, load_coco, read_coco
+from automix_transfer.data.detection.find_splits import (
+    LAYOUTS,
+    CocoSplit,
+    coco_splits,
+    near_miss,
+    voc_folders,
+    voc_lists,
+    voc_splits,
+)
+from automix_transfer.data.detection.findings import Findings
+from automix_transfer.data.detection.leak import refuse_leak
 from automix_transfer.data.detection.voc import read_voc
 from automix_transfer.errors import UserError, few
-from automix_transfer.io import read_json
 
-LAYOUTS = (
-    "VOC (Annotations/, JPEGImages/, ImageSets/Main/) or COCO (annotations/instances_train*.json, "
-    "instances_val*.json)"
-)
-VOC_TRAIN, VOC_TEST = ("trainval", "train"), ("test", "val")
-Split = tuple[Path, str]  # a VOC folder and one of its lists
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class DetectionData:
     """Registered splits: ``train`` and ``test`` are names in Detectron2's catalog, ``layout`` is ``voc`` or
-    ``coco``."""
+    ``coco``, and ``notes`` say what was read generously."""
 
     layout: str
     train: tuple[str, ...]
     test: tuple[str, ...]
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def register_folder(root: str | Path, class_names: str | Path | None = None) -> DetectionData:
@@ -62,12 +69,11 @@ def register_folder(root: str | Path, class_names: str | Path | None = None) -> 
     if not root.is_dir():
         raise UserError(f"--data-root {root} does not exist or is not a folder; give one in {LAYOUTS} layout")
     wanted = read_class_names(class_names) if class_names else None
-    voc = [folder for folder in (root, *sorted(root.glob("VOC*"))) if _lists(folder).is_dir()]
-    if voc:
+    if voc := voc_folders(root):
         return _register_voc(voc, wanted)
-    if (root / "annotations").is_dir():
-        return _register_coco(root, wanted)
-    raise UserError(f"--data-root {root} is in none of the known layouts: {LAYOUTS}")
+    if coco := coco_splits(root):
+        return _register_coco(root, coco, wanted)
+    raise UserError(f"--data-root {root} is in none of the known layouts, {LAYOUTS}; {near_miss(root)}")
 
 
 def read_class_names(file: str | Path) -> list[str]:
@@ -93,15 +99,16 @@ def class_names_of(name: str) -> list[str]:
     return list(MetadataCatalog.get(name).get("thing_classes", ()))
 
 
-def _lists(folder: Path) -> Path:
-    return folder / "ImageSets" / "Main"
-
-
 def _register_voc(folders: Sequence[Path], wanted: list[str] | None) -> DetectionData:
-    train, test = _voc_splits(folders)
+    (train, test), notes = voc_splits(folders), list[str]()
     splits = [*train, test]
-    read = dict(zip(splits, _all([partial(read_voc, *split, wanted) for split in splits]), strict=True))
-    _refuse_leak(read, test)
+    readers = [partial(read_voc, *split, wanted, notes=notes) for split in splits]
+    read = dict(zip(splits, _all(readers), strict=True))
+    refuse_leak(
+        (record for split in train for record in read[split]),
+        read[test],
+        " and ".join(str(voc_lists(folder) / f"{name}.txt") for folder, name in read),
+    )
     objects = (item for records in read.values() for record in records for item in record["objects"])
     classes = wanted or sorted({item["class"] for item in objects})
     names = []
@@ -118,35 +125,19 @@ def _register_voc(folders: Sequence[Path], wanted: list[str] | None) -> Detectio
             year=2007 if "2007" in folder.name else 2012,
             checked=True,
         )
-    return DetectionData("voc", tuple(names[:-1]), (names[-1],), tuple(classes))
+    return DetectionData(
+        "voc", tuple(names[:-1]), (names[-1],), tuple(classes), _with_classes(notes, classes)
+    )
 
 
-def _voc_splits(folders: Sequence[Path]) -> tuple[list[Split], Split]:
-    """The splits to train on, at most one a folder, and the one to test on."""
-
-    def found(folder: Path, names: Sequence[str]) -> list[Split]:
-        return [(folder, name) for name in names if (_lists(folder) / f"{name}.txt").is_file()][:1]
-
-    test = next((split for name in VOC_TEST for folder in folders for split in found(folder, [name])), None)
-    lists = ("train",) if test and test[1] == "val" else VOC_TRAIN  # trainval contains val
-    train = [split for folder in folders for split in found(folder, lists)]
-    if train and test:
-        return train, test
-    part, names = ("test", VOC_TEST) if train else ("train", lists)
-    files = " or ".join(f"{name}.txt" for name in names)
-    raise UserError(f"{_lists(folders[0])} has no {files}; the {part} split is missing")
-
-
-def _refuse_leak(read: dict[Split, list[Record]], test: Split) -> None:
-    """An image in both splits would make the test a test of memory."""
-    tested = {record["file_name"] for record in read[test]}
-    trained = {record["file_name"] for split in read if split != test for record in read[split]}
-    if both := sorted(tested & trained):
-        lists = " and ".join(str(_lists(folder) / f"{name}.txt") for folder, name in read)
-        raise UserError(
-            f"{len(both)} images are in both the training and the test split ({Path(both[0]).stem}, ...); "
-            f"take them out of one of {lists}"
-        )
+def _with_classes(notes: list[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """The notes, with one on classes that differ in upper and lower case alone."""
+    same = Counter(name.casefold() for name in classes)
+    twice = [name for name in classes if same[name.casefold()] > 1]
+    said = (
+        f"classes {', '.join(twice[:6])} differ in upper and lower case alone, and are classes of their own"
+    )
+    return (*notes, said) if twice else tuple(notes)
 
 
 def _all(readers: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -162,22 +153,13 @@ def _all(readers: Sequence[Callable[[], Any]]) -> list[Any]:
     return found
 
 
-def _register_coco(root: Path, wanted: list[str] | None) -> DetectionData:
-    def one(pattern: str) -> Path:
-        files = sorted((root / "annotations").glob(pattern))
-        if len(files) != 1:
-            raise UserError(f"{root / 'annotations'} must hold exactly one {pattern}, but holds {len(files)}")
-        return files[0]
-
-    def images_of(file: Path) -> Path:
-        split = file.stem.removeprefix("instances_")
-        places = root / split, root / "images" / split
-        return next((folder for folder in places if folder.is_dir()), places[0])
-
-    files = _all([partial(one, pattern) for pattern in ("instances_train*.json", "instances_val*.json")])
-    splits = _all([partial(read_coco, images_of(file), file) for file in files])
+def _register_coco(root: Path, splits: Sequence[CocoSplit], wanted: list[str] | None) -> DetectionData:
+    notes: list[str] = []
+    readers = [partial(read_coco, split.folders, split.file, notes=notes) for split in splits]
+    read, files = _all(readers), [split.file for split in splits]
+    refuse_leak(*read, " and ".join(map(str, files)))
     classes, names = wanted or list(categories_of_coco(files[0]).values()), []
-    for file, records in zip(files, splits, strict=True):
+    for split, file, records in zip(splits, files, read, strict=True):
         categories = {name: number for number, name in categories_of_coco(file).items()}
         if unknown := [name for name in classes if name not in categories]:
             raise UserError(f"{file} has no category '{unknown[0]}'; its categories are {few(categories)}")
@@ -192,7 +174,7 @@ def _register_coco(root: Path, wanted: list[str] | None) -> DetectionData:
                 f"{file} has objects of {len(others)} categories that are not among the classes "
                 f"({few(others)}); {remedy}"
             )
-        names.append(f"{root.resolve()}:{file.stem.removeprefix('instances_')}")
+        names.append(f"{root.resolve()}:{split.name}")
         _register(
             names[-1],
             _records(records, classes),
@@ -200,10 +182,10 @@ def _register_coco(root: Path, wanted: list[str] | None) -> DetectionData:
             evaluator_type="coco",
             thing_classes=classes,
             json_file=str(file),
-            image_root=str(images_of(file)),
+            image_root=str(split.folders[0]),
             thing_dataset_id_to_contiguous_id={categories[name]: label for label, name in enumerate(classes)},
         )
-    return DetectionData("coco", (names[0],), (names[1],), tuple(classes))
+    return DetectionData("coco", (names[0],), (names[1],), tuple(classes), _with_classes(notes, classes))
 
 
 def _records(records: Sequence[Record], classes: Sequence[str]) -> list[Record]:
@@ -260,18 +242,20 @@ def check_masks(cfg: CfgNode) -> None:
 def _released_coco(name: str, folder: Path, file: Path) -> list[Any]:
     """The images of a COCO file as released, all of them there; a few of its annotations are known to be
     empty, and stay."""
-    content = read_json(file)
-    images = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(images, list) or not folder.is_dir():
-        raise UserError(f"data set '{name}': {file} is no COCO file, or {folder} is no folder; restore them")
+    findings = Findings(f"data set '{name}', {file}")
+    content = load_coco(file, findings)
+    check_regions(content, {image["id"]: image for image in content.images}, findings)
+    findings.raise_if_any("restore the file")
+    if not folder.is_dir():
+        raise UserError(f"data set '{name}': {folder} is no folder; restore the images")
     present = set(os.listdir(folder))
-    missing = [item["file_name"] for item in images if item["file_name"] not in present]
+    missing = [image["file_name"] for image in content.images if image["file_name"] not in present]
     if missing:
         raise UserError(
-            f"data set '{name}': {len(missing)} of {len(images)} images are missing in {folder} "
+            f"data set '{name}': {len(missing)} of {len(content.images)} images are missing in {folder} "
             f"({few(missing)}); unpack the archive again"
         )
-    return images
+    return content.images
 
 
 def check_builtin(name: str) -> None:

@@ -104,7 +104,8 @@ def prepare(arguments: Namespace) -> CfgNode:
             arguments.resume,
         )
     _check_task(cfg, arguments)
-    _set_data(cfg, arguments)
+    with _collected_notes(arguments.notes):
+        _set_data(cfg, arguments)
     if not getattr(arguments, "data_checked", False):  # by the process that starts the others
         for name in sorted({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}):
             check_builtin(name)
@@ -147,6 +148,8 @@ def _set_data(cfg: CfgNode, arguments: Namespace) -> None:
     """Register --data-root, and see to it that the data sets are there and have the model's classes."""
     if arguments.data_root is not None:
         data = register_folder(arguments.data_root, arguments.class_names)
+        for note in data.notes:
+            logger.info(note)
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = data.train, data.test
         if "MODEL.ROI_HEADS.NUM_CLASSES" not in arguments.opts:
             cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.classes)

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from automix_transfer.data.detection.coco import load_coco
 from automix_transfer.errors import UserError
-from automix_transfer.io import read_json, write_text
+from automix_transfer.io import write_text
 
 ENGINES = ("pycocotools", "hotcoco")
 HOTCOCO = "hotcoco>=1.3"
@@ -67,7 +68,7 @@ class COCOEvaluator(DatasetEvaluator):
         engine: str = ENGINES[0],
     ):
         metadata = MetadataCatalog.get(dataset_name)
-        self.truth = read_json(PathManager.get_local_path(metadata.json_file))
+        self.truth = truth_of(PathManager.get_local_path(metadata.json_file), dataset_name)
         labels = metadata.thing_dataset_id_to_contiguous_id
         self.category = {label: number for number, label in labels.items()}
         self.classes: list[str] = list(metadata.thing_classes)
@@ -91,19 +92,50 @@ class COCOEvaluator(DatasetEvaluator):
         if self.output is not None:
             write_text(Path(self.output) / "coco_instances_results.json", json.dumps(detections))
         # the test sets whose annotations are secret: the file above is what their server wants
-        if "annotations" not in self.truth:
+        if self.truth is None:
             return {}
         names = {self.category[label]: name for label, name in enumerate(self.classes)}
         results: dict[str, dict[str, float]] = OrderedDict()
         for task in self.tasks:
-            arrays = match(self.truth, detections, sorted(names), task, self.engine)
+            numbers = sorted(names, key=by_kind)
+            arrays = match(self.truth, detections, numbers, task, self.engine)
             results[task] = figures(arrays)
-            for position, number in enumerate(sorted(names)):
+            for position, number in enumerate(numbers):
                 of_class = figures(arrays, position)
                 results[task] |= {
                     f"{key}-{names[number]}": of_class[key] for key in CLASS_FIGURES if key in of_class
                 }
         return results
+
+
+def truth_of(file: str | Path, dataset_name: str) -> dict[str, Any] | None:
+    """The ground truth of a registered data set in COCO's instances format, from its file: every box as it is
+    there, and what other tools leave out filled in. None where the annotations are secret."""
+    content = load_coco(file)
+    if content.secret:
+        return None
+    sizes: dict[Any, tuple[int, int]] = {}
+    if any(None in (image["height"], image["width"]) for image in content.images):
+        records = DatasetCatalog.get(dataset_name)
+        sizes = {record["image_id"]: (record["height"], record["width"]) for record in records}
+    images = []
+    for image in content.images:
+        height, width = sizes.get(image["id"], (image["height"], image["width"]))
+        images.append({**image, "height": height, "width": width})
+    categories = [{"id": number, "name": name} for number, name in content.categories.items()]
+    return {"images": images, "categories": categories, "annotations": content.annotations}
+
+
+def by_kind(identifier: int | str) -> tuple[bool, int | str]:
+    """Sorts ids: numbers, then text."""
+    return isinstance(identifier, str), identifier
+
+
+def _numbered(identifiers: Sequence[int | str]) -> dict[int | str, int]:
+    """A number for each id, in their order, which decides between equal scores; numbers stay."""
+    if not any(isinstance(identifier, str) for identifier in identifiers):
+        return {identifier: int(identifier) for identifier in identifiers}
+    return {identifier: number for number, identifier in enumerate(sorted(identifiers, key=by_kind), 1)}
 
 
 @dataclass(frozen=True)
@@ -132,24 +164,35 @@ def check_engine(engine: str) -> None:
 def match(
     truth: Mapping[str, Any],
     detections: Sequence[Mapping[str, Any]],
-    categories: Sequence[int],
+    categories: Sequence[int | str],
     task: str = "bbox",
     engine: str = ENGINES[0],
 ) -> Arrays:
     """Match ``detections`` (COCO's result format) with ``truth`` (COCO's instances format) in each of
     ``categories`` (ids, ascending).
+    Ids are numbers or text.
 
     Args:
         task: ``bbox`` or ``segm``.
     """
-    # Copies: pycocotools writes into both. Ids from 1, since it takes a match with annotation 0 for none.
-    annotations = [{**item, "id": number} for number, item in enumerate(truth["annotations"], 1)]
-    rest = {key: truth[key] for key in ("images", "categories")}
-    numbered = {"info": {}, **rest, "annotations": annotations}
-    found = [dict(item) for item in detections]
+    image = _numbered([item["id"] for item in truth["images"]])
+    category = _numbered([item["id"] for item in truth["categories"]])
+
+    def copied(item: Mapping[str, Any]) -> dict[str, Any]:  # since pycocotools writes into both
+        return {**item, "image_id": image[item["image_id"]], "category_id": category[item["category_id"]]}
+
+    # ids from 1, since pycocotools takes a match with annotation 0 for none
+    annotations = [{**copied(item), "id": number} for number, item in enumerate(truth["annotations"], 1)]
+    numbered = {
+        "info": {},
+        "images": [{**item, "id": image[item["id"]]} for item in truth["images"]],
+        "categories": [{**item, "id": category[item["id"]]} for item in truth["categories"]],
+        "annotations": annotations,
+    }
+    found = [copied(item) for item in detections]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         evaluation = {"pycocotools": _pycocotools, "hotcoco": _hotcoco}[engine](numbered, found, task)
-        evaluation.params.catIds = list(categories)
+        evaluation.params.catIds = [category[number] for number in categories]
         evaluation.evaluate()
         evaluation.accumulate()
     return Arrays(np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"]))

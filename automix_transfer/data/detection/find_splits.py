@@ -1,0 +1,168 @@
+"""Where a folder has its training and its test split: VOC's and COCO's layouts, and those of exporters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from automix_transfer.errors import UserError, few
+
+LAYOUTS = (
+    "VOC (Annotations/, JPEGImages/, ImageSets/Main/) or COCO (annotations/instances_train*.json, "
+    "instances_val*.json; or train/_annotations.coco.json, valid/_annotations.coco.json)"
+)
+ROBOFLOW = "_annotations.coco.json"
+VOC_TRAIN, VOC_TEST = ("trainval", "train"), ("test", "val")
+COCO_TRAIN, COCO_TEST = ("train",), ("val", "valid", "validation", "test")
+SPLIT = re.compile(f"({'|'.join(COCO_TRAIN + COCO_TEST)})[0-9]*")
+OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
+VocSplit = tuple[Path, str]  # a VOC folder and one of its lists
+
+
+@dataclass(frozen=True)
+class CocoSplit:
+    """One annotation file, the folders that its images may lie in, and what the split is called."""
+
+    name: str
+    file: Path
+    folders: tuple[Path, ...]
+
+
+def voc_lists(folder: Path) -> Path:
+    """Where a VOC folder has its lists of images."""
+    return folder / "ImageSets" / "Main"
+
+
+def voc_folders(root: Path) -> list[Path]:
+    """The VOC folders in ``root``: itself, or VOC* below it, below VOCdevkit/, or below a folder around that,
+    as the archives unpack."""
+    for pattern in ("VOC*", "*/VOC*", "*/*/VOC*"):
+        places = (root, *sorted(root.glob(pattern)))
+        found = [folder for folder in places if voc_lists(folder).is_dir()]
+        if found:
+            return found
+    return []
+
+
+def voc_splits(folders: Sequence[Path]) -> tuple[list[VocSplit], VocSplit]:
+    """The splits to train on, at most one a folder, and the one to test on.
+
+    Raises:
+        UserError: there is none to train or none to test on.
+    """
+
+    def found(folder: Path, names: Sequence[str]) -> list[VocSplit]:
+        return [(folder, name) for name in names if (voc_lists(folder) / f"{name}.txt").is_file()][:1]
+
+    test = next((split for name in VOC_TEST for folder in folders for split in found(folder, [name])), None)
+    lists = ("train",) if test and test[1] == "val" else VOC_TRAIN  # trainval contains val
+    train = [split for folder in folders for split in found(folder, lists)]
+    if train and test:
+        return train, test
+    part, names = ("test", VOC_TEST) if train else ("train", lists)
+    files = " or ".join(f"{name}.txt" for name in names)
+    there = few(sorted(file.name for file in voc_lists(folders[0]).glob("*.txt"))) or "no list"
+    raise UserError(
+        f"{voc_lists(folders[0])} has no {files}, only {there}; the {part} split is missing, so write one: "
+        "an image name a line"
+    )
+
+
+def coco_splits(root: Path) -> tuple[CocoSplit, CocoSplit] | None:
+    """The split to train on and the one to test on; None where ``root`` has no annotation file of COCO's.
+
+    Raises:
+        UserError: there is one and not the other, or several to choose from.
+    """
+    tops = [root, *(folder for folder in _folders(root) if (folder / "annotations").is_dir())]
+    for top in tops:
+        for folder, begin in ((top / "annotations", "instances_"), (top / "annotations", ""), (top, "")):
+            train, test = (_named(folder, begin, names) for names in (COCO_TRAIN, COCO_TEST))
+            if train or (test and begin):
+                return _only(train, folder, begin, "train", top), _only(test, folder, begin, "val", top)
+    return _beside_images(root)
+
+
+def _named(folder: Path, begin: str, names: Sequence[str]) -> list[Path]:
+    """Files of ``folder`` that are called after the first of ``names`` of which there are any."""
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    for name in names:
+        found = [file for file in files if _split_of(file, begin).startswith(name)]
+        if found:
+            return found
+    return []
+
+
+def _split_of(file: Path, begin: str) -> str:
+    """The split's name in that of an annotation file: ``lvis_v1_train.json``, ``instances_val2017.json``."""
+    if begin:
+        return file.stem.removeprefix(begin).lower() if file.stem.startswith(begin) else ""
+    parts = () if file.stem.startswith(OTHER_TASKS) else re.split("[_.-]", file.stem.lower())
+    return next((part for part in parts if SPLIT.fullmatch(part)), "")
+
+
+def _only(files: list[Path], folder: Path, begin: str, name: str, top: Path) -> CocoSplit:
+    if len(files) != 1:
+        there = few(sorted(file.name for file in folder.glob("*.json")))
+        raise UserError(
+            f"{folder} must hold exactly one {begin}{name}*.json, but holds {len(files)} (there is {there}); "
+            "leave the others out, or add the split that is missing"
+        )
+    split = files[0].stem.removeprefix("instances_")
+    name = _split_of(files[0], begin)
+    names = dict.fromkeys([split, name, name.rstrip("0123456789")])
+    folders = [top / part / place for place in names for part in ("", "images")] + [top / "images", top]
+    return CocoSplit(split, files[0], tuple(place for place in folders if place.is_dir()))
+
+
+def _beside_images(root: Path) -> tuple[CocoSplit, CocoSplit] | None:
+    """Roboflow's layout: a folder a split, its annotations beside its images."""
+    found = {
+        folder.name: CocoSplit(folder.name, folder / ROBOFLOW, (folder, folder / "images"))
+        for folder in _folders(root)
+        if (folder / ROBOFLOW).is_file()
+    }
+    if not found:
+        return None
+    train = next((found[name] for name in COCO_TRAIN if name in found), None)
+    test = next((found[name] for name in COCO_TEST if name in found), None)
+    if train is None or test is None:
+        missing = f"train/{ROBOFLOW}" if train is None else f"valid/{ROBOFLOW} or test/{ROBOFLOW}"
+        raise UserError(f"{root} has {few(f'{name}/{ROBOFLOW}' for name in found)}, but no {missing}; add it")
+    return train, test
+
+
+def near_miss(root: Path) -> str:
+    """What ``root`` seems to be, and what to do about it, as a part of a sentence."""
+    names = {path.name for path in _entries(root)}
+    if {"JPEGImages", "Annotations"} <= names:
+        return "it has JPEGImages and Annotations, so add the lists ImageSets/Main/trainval.txt and test.txt"
+    if root.name in ("JPEGImages", "Annotations", "annotations", "ImageSets", "images"):
+        return f"it is a part of a data set, so give {root.parent}"
+    places = [root, *(root / name for name in sorted(names) if (root / name).is_dir())]
+    for place in places[:20]:
+        ends = {path.suffix.lower() for path in _entries(place)}
+        if ".xml" in ends:
+            return f"{place} has .xml files without VOC's lists, so lay them out as VOC, or export as COCO"
+        if ".json" in ends:
+            file = next(path.name for path in sorted(_entries(place)) if path.suffix.lower() == ".json")
+            return (
+                f"{place} has {file}, so name the annotations of the two splits "
+                "annotations/instances_train.json and annotations/instances_val.json"
+            )
+    if "labels" in names or {"data.yaml", "dataset.yaml"} & names:
+        return "it looks like YOLO's layout, so export it as COCO"
+    return f"it holds {few(sorted(names)) or 'nothing'}"
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    try:
+        yield from sorted(folder.iterdir())[:1000]
+    except OSError:
+        return
+
+
+def _folders(root: Path) -> list[Path]:
+    return [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
