@@ -105,8 +105,9 @@ METHODS: dict[str, Entry] = {
         "SaliencyMix",
         "Uddin et al. 2021",
         label="area",
-        differences="the released detector is fed normalised floats and points at noise "
-        "(`detector=as_published`); it finds one box and uses it for the whole batch (`box=batch`)",
+        differences="the released detector is fed normalised floats and points at noise, and takes RGB for "
+        "BGR, so that red has the weight of blue (`detector=as_published` does both; `uint8` weighs red as "
+        "red); it finds one box and uses it for the whole batch (`box=batch`)",
         picture={},
         slider="pastes around j's salient point",
     ),
@@ -159,7 +160,9 @@ METHODS: dict[str, Entry] = {
         "teacher, offline",
         "target of the mix",
         "all of a batch get all their steps, where the released code stops when 30 % have succeeded "
-        "(`enough=0.3`)",
+        "(`enough=0.3`); images of one class succeed where it comes first, while the released code waits for "
+        "an arbitrary second class, too; the Gaussian has an odd number of cells, so that it is centred (for "
+        "σ 2 the released code takes 10, half a cell aside)",
         at_lam=False,
         picture={},
         offline=True,

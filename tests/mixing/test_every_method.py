@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +63,53 @@ def test_a_batch_of_two_of_one_class_under_autocast(name: str) -> None:
     assert torch.isfinite(output.loss)
     # half precision is for the network, not for the images
     assert output.mixed is None or output.mixed.dtype == images.dtype
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_autocast_reaches_the_network_and_nothing_else(name: str) -> None:
+    """A step under bfloat16, of networks whose layers stay in float32 all the same, is that of float32 bit
+    for bit: losses, gradients, and all that any layer sees. In AutoMix W_P is one of the layers that autocast
+    is for, so its masks differ by what that rounds."""
+    for seed in range(3):  # both sides of every coin
+        plain, half = (traced_step(name, seed, autocast) for autocast in (False, True))
+        assert len(plain) == len(half)
+        for a, b in zip(plain, half, strict=True):
+            tolerance = 0.02 if name == "automix" else 0.0
+            torch.testing.assert_close(b, a, rtol=0, atol=tolerance * float(a.abs().max()))
+
+
+def traced_step(name: str, seed: int, autocast: bool) -> list[torch.Tensor]:
+    """What each layer's inputs were in a step (SuperMix: and in its mixing), the loss and the gradients."""
+    lively = {
+        "alignmix": {"feature_layer": "2", "align_probability": 1.0},  # 4×4 places
+        "automix": {"similarity_std": 0.3, "init_std": 1.0},
+    }
+    method = tiny_method(name, **lively.get(name, {}))
+    networks = [*method.encoders().values()]
+    if hasattr(method, "teacher"):
+        networks.append(method.teacher.network)
+    seen: list[torch.Tensor] = []
+    for layer in (layer for network in networks for layer in network.modules()):
+        if not list(layer.children()) or hasattr(layer, "num_heads"):
+            layer.forward = in_float32(layer.forward)  # and the hooks on it outside
+        layer.register_forward_pre_hook(
+            lambda _layer, inputs: seen.extend(part.detach() for part in inputs if torch.is_tensor(part))
+        )
+    images, labels = batch(method)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        output = method(images, labels, rng(seed))
+        if METHODS[name].offline:
+            method.mix(images, labels, method.draw(6, (SIZE, SIZE), rng(seed)))
+    output.loss.backward()
+    return [*seen, output.loss.detach(), *(p.grad for p in method.parameters() if p.grad is not None)]
+
+
+def in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def without_autocast(*arguments: Any, **named: Any) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return forward(*arguments, **named)
+
+    return without_autocast
 
 
 @pytest.mark.parametrize("name", PAIRED)

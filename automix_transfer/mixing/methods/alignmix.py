@@ -16,6 +16,7 @@ from automix_transfer.mixing.methods.mixup import combined
 from automix_transfer.mixing.pairs import PairMethod, PairOptions, partners_of
 from automix_transfer.mixing.parts.hooks import replaced_output
 from automix_transfer.mixing.parts.sinkhorn import sinkhorn
+from automix_transfer.mixing.precision import full_precision
 from automix_transfer.models.encoders import feature_layer
 from automix_transfer.models.taps import channel_axis, feature_channels
 
@@ -58,10 +59,11 @@ def mix_aligned(features: Tensor, draw: AlignMixDraw, options: AlignMixOptions) 
         options.tolerance,
     )
     plan = (plan * own.shape[2]).to(own.dtype)
-    if draw.move_partner:
-        other = (other @ plan.transpose(1, 2)).to(own.dtype)  # autocast may have made it half
-    else:
-        own = (own @ plan).to(other.dtype)
+    with full_precision(features.device.type):
+        if draw.move_partner:
+            other = other @ plan.transpose(1, 2)
+        else:
+            own = own @ plan
     return torch.lerp(other, own, draw.lam).view_as(features)
 
 

@@ -22,6 +22,7 @@ from automix_transfer.mixing.checks import between, checked, positive
 from automix_transfer.mixing.draw import Draw, Rng, Size
 from automix_transfer.mixing.losses import LossOptions, label_loss
 from automix_transfer.mixing.parts.augmix_view import AugMixView
+from automix_transfer.mixing.precision import full_precision
 
 VIEWS = 3
 
@@ -59,7 +60,7 @@ class AugMixDraw(Draw):
 def jensen_shannon(logits: list[Tensor]) -> Tensor:
     """mean over views and samples of KL(p_k ‖ M), M the mean of the views' distributions, clamped to [1e-7,
     1]; at most log(views)."""
-    with torch.autocast(logits[0].device.type, enabled=False):
+    with full_precision(logits[0].device.type):
         shares = [functional.softmax(view.float(), dim=1) for view in logits]
         log_mean = torch.stack(shares).mean(dim=0).clamp(1e-7, 1).log()
         return torch.stack([functional.kl_div(log_mean, p, reduction="batchmean") for p in shares]).mean()

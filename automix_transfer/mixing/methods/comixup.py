@@ -19,6 +19,7 @@ from automix_transfer.mixing.pairs import PairOptions
 from automix_transfer.mixing.parts.comixup_solver import label_outputs
 from automix_transfer.mixing.parts.mincut import in_threads
 from automix_transfer.mixing.parts.saliency import SalientMethod, block_shares, enlarge
+from automix_transfer.mixing.precision import full_precision
 from automix_transfer.models.classifier import find_classifier
 from automix_transfer.models.encoders import EncoderInfo
 
@@ -143,10 +144,10 @@ class CoMixup(SalientMethod):
         parts = partitions(len(images), self.options.partition)
         for (begin, end), shares in zip(parts, solve_shares(saliency, draw, self.options), strict=True):
             shares = shares.to(images.device)
-            with torch.autocast(images.device.type, enabled=False):  # it would round the images
+            with full_precision(images.device.type):  # autocast would round images and labels
                 part = torch.einsum("myxn,ncyhxw->mcyhxw", shares.to(images.dtype), pieces[begin:end])
+                targets.append(shares.mean(dim=(1, 2)) @ one_hot[begin:end])
             mixed.append(part.reshape(end - begin, -1, *size))
-            targets.append(shares.mean(dim=(1, 2)) @ one_hot[begin:end])
             own.append(shares.diagonal(dim1=0, dim2=3).permute(2, 0, 1))
         mask = enlarge(torch.cat(own), size).to(images.dtype)
         return Mixed(torch.cat(mixed), mask, targets=torch.cat(targets))

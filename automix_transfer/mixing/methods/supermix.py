@@ -19,6 +19,7 @@ from automix_transfer.mixing.base import Mixed, SingleEncoderMethod, StepOutput
 from automix_transfer.mixing.checks import between, positive
 from automix_transfer.mixing.draw import Draw, Rng, Size, draw_gamma
 from automix_transfer.mixing.losses import LossOptions, label_loss, target_loss
+from automix_transfer.mixing.precision import full_precision
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -150,9 +151,12 @@ class SuperMix(SingleEncoderMethod):
             shares = functional.log_softmax(encoder(mixes).float(), dim=1)
             loss = functional.kl_div(shares, targets, reduction="none").sum(dim=1)
             loss = loss + options.sparsity * (masks * (1 - masks)).mean(dim=(1, 2, 3))
-            (gradient,) = torch.autograd.grad(loss[~success].sum(), parameters)
+            with full_precision(
+                images.device.type
+            ):  # a backward operation takes that of its forward operation
+                (gradient,) = torch.autograd.grad(loss[~success].sum(), parameters)
+                step = descent(gradient.nan_to_num(), loss.detach(), kernel)
             with torch.no_grad():
-                step = descent(gradient.nan_to_num(), loss, kernel)
                 parameters = torch.where(success.view(-1, 1, 1, 1), parameters, parameters - step).detach()
                 seen = encoder(mixed()[0]).float()
                 lowest = seen.masked_fill(~wanted, torch.inf).amin(dim=1)

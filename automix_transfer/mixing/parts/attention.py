@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.parts.hooks import not_seen
+from automix_transfer.mixing.precision import full_precision
 
 
 def attention_block(encoder: nn.Module) -> nn.Module:
@@ -43,11 +44,11 @@ def class_attention(encoder: nn.Module) -> Iterator[list[Tensor]]:
     found: list[Tensor] = []
 
     def read(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
+        with torch.no_grad(), full_precision(output.device.type):
             count, tokens, _ = output.shape
-            queries_keys_values = output.detach().reshape(count, tokens, 3, attention.num_heads, -1)
+            queries_keys_values = output.detach().float().reshape(count, tokens, 3, attention.num_heads, -1)
             query, key, _ = queries_keys_values.permute(2, 0, 3, 1, 4)
-            query, key = attention.q_norm(query[:, :, :1]).float(), attention.k_norm(key).float()
+            query, key = attention.q_norm(query[:, :, :1]), attention.k_norm(key)
             scores = (query @ key.transpose(2, 3)).squeeze(2) * attention.scale
             found.append(scores.softmax(dim=-1).mean(dim=1)[:, prefix:])
 

@@ -14,7 +14,7 @@ from automix_transfer.mixing.base import Mixed, StepOutput
 from automix_transfer.mixing.draw import Size
 from automix_transfer.mixing.losses import PLAIN, LossOptions, summed_loss
 from automix_transfer.mixing.pairs import PairMethod
-from automix_transfer.mixing.precision import in_float16
+from automix_transfer.mixing.precision import full_precision, in_float16
 from automix_transfer.models.eval_mode import eval_mode
 
 
@@ -28,7 +28,10 @@ def input_saliency(encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor
     with eval_mode(encoder), torch.enable_grad():
         inputs = images.detach().requires_grad_(True)
         loss = functional.cross_entropy(encoder(inputs).float(), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, inputs)
+        with full_precision(
+            images.device.type
+        ):  # a backward operation takes its forward operation's precision
+            (gradient,) = torch.autograd.grad(loss, inputs)
     return channel_norm(gradient)
 
 
@@ -46,14 +49,18 @@ def saliency_with_loss(
     with torch.enable_grad():
         inputs = images.detach().requires_grad_(True)
         loss = summed_loss(encoder(inputs).float(), labels, options)
-        if in_float16(images.device.type):
-            (gradient,) = torch.autograd.grad(loss, inputs, retain_graph=True)
-            mean = loss / len(images)
-        else:
-            gradient, *found = torch.autograd.grad(loss, [inputs, *weights], allow_unused=True)
-            reached = [(p.float(), g.float()) for p, g in zip(weights, found, strict=True) if g is not None]
-            linear = torch.stack([(p * (g / len(images))).sum() for p, g in reached]).sum()
-            mean = loss.detach() / len(images) + linear - linear.detach()
+        half = in_float16(images.device.type)
+        with full_precision(images.device.type):
+            if half:
+                (gradient,) = torch.autograd.grad(loss, inputs, retain_graph=True)
+                mean = loss / len(images)
+            else:
+                gradient, *found = torch.autograd.grad(loss, [inputs, *weights], allow_unused=True)
+                reached = [
+                    (p.float(), g.float()) for p, g in zip(weights, found, strict=True) if g is not None
+                ]
+                linear = torch.stack([(p * (g / len(images))).sum() for p, g in reached]).sum()
+                mean = loss.detach() / len(images) + linear - linear.detach()
     return channel_norm(gradient), mean
 
 

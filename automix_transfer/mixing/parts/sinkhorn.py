@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from automix_transfer.mixing.precision import full_precision
+
 
 @torch.no_grad()
 def sinkhorn(
@@ -17,11 +19,13 @@ def sinkhorn(
     column sums are exact.
 
     Stops after ``iterations``, or when the potentials of the rows move by less than ``tolerance`` in sum, on
-    average over the samples. In float32 whatever the features are; vectors that are not finite give the
-    uniform plan.
+    average over the samples. In float32 whatever the features are, under autocast too; vectors that are not
+    finite give the uniform plan.
     """
     x, y = x.float(), y.float()
-    cost = x.square().sum(2, keepdim=True) + y.square().sum(2).unsqueeze(1) - 2 * x @ y.transpose(1, 2)
+    with full_precision(x.device.type):
+        products = 2 * x @ y.transpose(1, 2)
+    cost = x.square().sum(2, keepdim=True) + y.square().sum(2).unsqueeze(1) - products
     cost = cost.clamp(min=0).nan_to_num(nan=0.0, posinf=0.0)
     places = cost.shape[1]
     marginal = -math.log(places)

@@ -105,6 +105,14 @@ def test_sinkhorn_is_a_linear_program_where_epsilon_is_small() -> None:
     assert np.allclose(plan.numpy()[rows, columns], 1, atol=0.05)
 
 
+def test_sinkhorn_is_in_float32_under_autocast() -> None:
+    """Its products in bfloat16 would move the plan by .1 and more of a place's mass."""
+    x, y = torch.randn(2, 16, 8, generator=rng(4)).bfloat16(), torch.randn(2, 16, 8, generator=rng(5))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plan = sinkhorn(x, y)
+    assert torch.equal(plan, sinkhorn(x, y))
+
+
 def test_sinkhorn_survives_what_is_not_finite() -> None:
     x = torch.full((1, 4, 2), torch.inf)
     assert torch.allclose(sinkhorn(x, x), torch.full((1, 4, 4), 1 / 16))

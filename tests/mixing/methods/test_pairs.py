@@ -3,6 +3,8 @@ does otherwise."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ SIZES = st.tuples(st.integers(1, 24), st.integers(1, 24))
 SEEDS = st.integers(0, 10_000)
 LAMS = st.floats(0, 1)
 INFO = EncoderInfo("none", 4, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "opencv_saliency.npz"
 NETWORK, LABELS = torch.nn.Identity(), torch.zeros(4, dtype=torch.int64)  # these methods ask neither
 
 
@@ -149,21 +152,38 @@ def test_detector_smooths_and_weighs_as_opencv_does() -> None:
     )
 
 
-def test_detector_is_its_formula_pixel_by_pixel() -> None:
-    gray = torch.randint(0, 256, (1, 9, 14), generator=rng(1))
-    values, (height, width) = gray[0].double().numpy(), (9, 14)
-    on, off = np.zeros((height, width)), np.zeros((height, width))
+def test_detector_is_opencvs_bit_for_bit() -> None:
+    """Maps that StaticSaliencyFineGrained of opencv-contrib 5.0 gave for colour bytes, and for floats of mean
+    .5 and deviation .25 in the channel order that the released code hands it."""
+    with np.load(FIXTURE) as found:
+        for number in range(3):
+            rgb = torch.from_numpy(found[f"rgb{number}"]).permute(2, 0, 1).unsqueeze(0)
+            maps = saliency_uint8(rgb.float()), saliency_as_published((rgb.float() / 255 - 0.5) / 0.25)
+            for saliency, name in zip(maps, ("uint8", "floats"), strict=True):
+                assert np.array_equal(saliency[0].numpy(), found[f"{name}_{number}"]), (name, number)
+
+
+@pytest.mark.parametrize("size", [(9, 14), (31, 5), (1, 20)])
+@pytest.mark.parametrize("floats", [False, True])
+def test_detector_is_its_formula_pixel_by_pixel(size: tuple[int, int], floats: bool) -> None:
+    """Each window is cut out of the image, so that no table and no clamped index is shared with the code; the
+    floats are eighths, whose sums do not depend on their order."""
+    height, width = size
+    values = torch.randint(0, 256, size, generator=rng(1)).double()
+    gray = (values - 128) / 32 if floats else values
+    centre = values.numpy()  # what the windows' means are compared with
+    on, off = np.zeros(size), np.zeros(size)
     for half in NEIGHBOURHOODS:
-        for y in range(height):
-            for x in range(width):
-                top, bottom = (min(max(v, 0), height - 1) for v in (y - half + 1, y + half + 1))
-                left, right = (min(max(v, 0), width - 1) for v in (x - half + 1, x + half + 1))
-                window = values[top:bottom, left:right]
-                mean = (window.sum() - values[y, x]) / (window.size - 1)
-                on[y, x] += int(max(values[y, x] - mean, 0))
-                off[y, x] += int(max(mean - values[y, x], 0))
-    total = np.floor(255 * on / on.max()) + np.floor(255 * off / off.max())
-    assert np.array_equal(fine_grained(gray)[0].numpy(), total % 256)
+        for y, x in np.ndindex(size):
+            rows = [row for row in range(y - half + 1, y + half + 1) if 0 <= row < height]
+            columns = [column for column in range(x - half + 1, x + half + 1) if 0 <= column < width]
+            window = np.float32(gray[rows][:, columns].sum().item())
+            mean = (window - np.float32(centre[y, x])) / np.float32(len(rows) * len(columns) - 1)
+            on[y, x] += int(max(centre[y, x] - mean, 0)) % 256
+            off[y, x] += int(max(mean - centre[y, x], 0)) % 256
+    total = sum(np.floor(255.0 * (part.astype("f4") / np.float32(max(part.max(), 1)))) for part in (on, off))
+    found = fine_grained(gray.float()[None], values[None]) if floats else fine_grained(values.long()[None])
+    assert np.array_equal(found[0].numpy(), total % 256)
 
 
 def test_detector_finds_an_object_and_the_published_one_does_not() -> None:
