@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
+from automix_transfer.text_files import read_text
 
 Box = tuple[float, float, float, float]
 Table = dict[str, tuple[int, Any]]
@@ -141,13 +142,12 @@ def read_lines(
             included.
         form: what a line looks like, for the message, e.g. ``<image id> <path>``.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    if not path.exists():
         return problems.add(path, "the file is missing")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "other bytes"
-        return problems.add(path, f"cannot be read as UTF-8 text ({reason})")
+    try:
+        lines = read_text(path).splitlines()
+    except UserError as error:
+        return problems.found.append(str(error))
     filled = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not filled:
         problems.add(path, "the file is empty")

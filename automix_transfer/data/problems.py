@@ -32,6 +32,21 @@ class Problems:
         """
         self.found.append(f"{where}:{line}: {what}" if line else f"{where}: {what}")
 
+    def add_many(self, where: object, what: str, names: Sequence[str], total: int = 0) -> None:
+        """Note in one sentence what is wrong with all of ``names``, of ``total``."""
+        if names:
+            count = f"{len(names):,} of {total:,}" if total else f"{len(names):,}"
+            self.add(where, f"{count} {what}, e.g. {names[0]}")
+
+    def add_missing(self, missing: Sequence[tuple[object, str, int | None]], total: int, of: object) -> None:
+        """Note each (where, what, line). More than 20 are one sentence: another folder was meant."""
+        if len(missing) > SHOWN:
+            where, what, line = missing[0]
+            example = f"{where}:{line}: {what}" if line else f"{where}: {what}"
+            return self.add(of, f"{len(missing):,} of {total:,} entries are not there, e.g. {example}")
+        for where, what, line in missing:
+            self.add(where, what, line)
+
     def raise_if_any(self, remedy: str, more: str = "") -> None:
         """Raise one `ListError`: a single problem with ``remedy``, or the first 20 and the number of all.
 

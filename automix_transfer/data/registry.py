@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from automix_transfer.data.layouts.cars import CARS_LAYOUT, cars
+from automix_transfer.data.layouts.cars import CARS_LAYOUT, cars, is_cars
 from automix_transfer.data.layouts.cifar import CIFAR10, CIFAR100, cifar10, cifar100
-from automix_transfer.data.layouts.folders import FOLDER_LAYOUT, TINY_LAYOUT, imagefolder, tiny_imagenet
+from automix_transfer.data.layouts.folders import FOLDER_LAYOUT, has_splits, imagefolder
 from automix_transfer.data.layouts.large_scale import (
     INAT_LAYOUT,
     PLACES_LAYOUT,
     inaturalist2017,
     inaturalist2018,
+    is_places205,
     places205,
 )
-from automix_transfer.data.layouts.lists import AIRCRAFT_LAYOUT, CUB_LAYOUT, aircraft, cub
+from automix_transfer.data.layouts.lists import (
+    AIRCRAFT_LAYOUT,
+    CUB_LAYOUT,
+    aircraft,
+    cub,
+    is_aircraft,
+    is_cub,
+)
+from automix_transfer.data.layouts.tiny_imagenet import TINY_LAYOUT, is_tiny_imagenet, tiny_imagenet
+from automix_transfer.data.layouts.walking import find_below
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.shards.index import SHARD_LAYOUT, shards
@@ -30,7 +40,7 @@ from automix_transfer.io import expand_home
 class Layout(NamedTuple):
     """How a data set lies on disk: its reader, the splits that are usual, and which files lie where."""
 
-    read: Callable[[Path, str], Listing]
+    read: Callable[..., Listing]
     splits: tuple[str, ...]
     files: str
 
@@ -52,10 +62,31 @@ DATASETS = {name: layout.read for name, layout in LAYOUTS.items()}
 SPLITS = {name: layout.splits for name, layout in LAYOUTS.items()}
 
 
-def load_listing(config: DataConfig, split: str) -> Listing:
+#: How a data set is known by what lies in its folder; the first that fits is named where another fails.
+KNOWN_BY: dict[str, Callable[[Path], bool]] = {
+    "cub": is_cub,
+    "aircraft": is_aircraft,
+    "cars": is_cars,
+    "tiny_imagenet": is_tiny_imagenet,
+    "places205": is_places205,
+    "inaturalist2017": lambda folder: (folder / "train2017.json").is_file(),
+    "inaturalist2018": lambda folder: (folder / "train2018.json").is_file(),
+    "cifar10": lambda folder: (folder / CIFAR10.test[0]).is_file(),
+    "cifar100": lambda folder: (folder / CIFAR100.test[0]).is_file(),
+    "shards": lambda folder: any(folder.glob("train*.tar")),
+    "imagefolder": lambda folder: has_splits(folder, "train", "val"),
+}
+#: Whose classes may be folders, so that their order can be chosen.
+_ORDERED = ("imagefolder", "shards", "cifar10", "cifar100")
+
+
+def load_listing(config: DataConfig, split: str, known: Sequence[str] = ()) -> Listing:
     """The images of one split, with the limits of ``config``.
 
     List files are validated line by line; no image is read.
+
+    Args:
+        known: the classes of a network in its order, which class folders then have.
 
     Raises:
         UserError: unknown data set, missing or empty root, missing split, a class without images, errors in
@@ -71,11 +102,15 @@ def load_listing(config: DataConfig, split: str) -> Listing:
     if not config.root:
         raise UserError("data.root is empty; set it to the folder that holds the data set")
     root = expand_home(config.root)
-    if config.dataset in ("imagefolder", "shards"):
-        reader = imagefolder if config.dataset == "imagefolder" else shards
-        listing = reader(root, split, reference=config.train_split)
-    else:
-        listing = DATASETS[config.dataset](root, split)
+    options: dict[str, Any] = {}
+    if config.dataset in _ORDERED:
+        options = {"order": config.class_order, "known": known, "reference": config.train_split}
+    try:
+        listing = DATASETS[config.dataset](root, split, **options)
+    except UserError as error:
+        if hint := _other_layout(root, config.dataset):
+            error.args = (f"{error}; {hint}", *error.args[1:])
+        raise
     found = len(listing.classes)
     if config.classes and not config.limit_classes and found != config.classes:
         raise UserError(
@@ -85,6 +120,19 @@ def load_listing(config: DataConfig, split: str) -> Listing:
     if not config.crop_banner:
         listing = replace(listing, crop_bottom=0)
     return limit(listing, config.limit_classes, config.limit_per_class if split == config.train_split else 0)
+
+
+def _other_layout(root: Path, dataset: str) -> str:
+    """What else lies at ``root``, or an empty text: a near miss names the option that reads it."""
+    if dataset != "imagefolder" and find_below(root, KNOWN_BY[dataset], depth=2):
+        return ""  # it is the right one, with a mistake in it
+    for name, holds in KNOWN_BY.items():
+        if name != dataset and (found := find_below(root, holds, depth=2)):
+            there = "" if found[0] == root else f" data.root={found[0]}"
+            return (
+                f"{found[0]} is laid out as {name}, which data.dataset={name}{there} (--dataset {name}) reads"
+            )
+    return ""
 
 
 def limit(listing: Listing, classes: int = 0, per_class: int = 0) -> Listing:

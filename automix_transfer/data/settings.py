@@ -15,6 +15,7 @@ CHOICES = (
     ("test_crop", ("center", "squash")),
     ("interpolation", INTERPOLATIONS),
     ("on_bad_image", ("fail", "skip")),
+    ("class_order", ("auto", "number", "text")),
 )
 LEAST = dict.fromkeys(
     ("classes", "resize", "pad", "workers", "limit_classes", "limit_per_class", "test_size"), 0
@@ -43,6 +44,9 @@ class DataConfig:
         flip: training: mirror half of the images.
         randaugment: training: timm's string, e.g. ``rand-m9-mstd0.5-inc1``; empty: off.
         erasing: training: probability of random erasing (timm's, with random pixels).
+        class_order: of class folders whose names are all numbers, as labels: ``number`` (0, 1, 2, 10) or
+            ``text`` (0, 1, 10, 2, as torchvision's ImageFolder). ``auto`` is number, but asks where a
+            classifier is kept whose classes have no names. A run that goes on keeps the order that it has.
         test_crop_ratio: testing: the shorter side becomes image_size / test_crop_ratio, of which the centre
             is cut out.
         test_crop: ``center``, or ``squash``: all of the image, resized to a square (how localization is
@@ -84,6 +88,7 @@ class DataConfig:
     mean: list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))
     std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
     crop_banner: bool = True
+    class_order: str = "auto"
     workers: int = 2
     on_bad_image: str = "fail"
     limit_classes: int = 0

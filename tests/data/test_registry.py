@@ -209,7 +209,7 @@ def test_cub_lists_that_are_short_empty_missing_or_no_text(file, tmp_path):
     trees.edit_line(path, 2, None)
     assert file.split(".")[0] in message("cub", tmp_path / "d") or file in ("images.txt", "classes.txt")
     path.write_bytes(b"\xff\xfe\x00")
-    assert f"{file}: cannot be read as UTF-8 text" in message("cub", tmp_path / "d")
+    assert f"{file} is no text" in message("cub", tmp_path / "d")
     path.write_text("\n\n")
     assert file in message("cub", tmp_path / "d")
     path.unlink()
@@ -230,14 +230,23 @@ def test_all_mistakes_come_at_once(tmp_path):
     assert str(info.value).startswith(f"CUB at {root}: 4 problems")
 
 
-def test_the_message_stays_short(tmp_path):
+def test_a_folder_without_the_images_is_one_sentence(tmp_path):
     root = trees.cub(tmp_path / "d", classes=10, images=6)
     shutil.rmtree(root / "images")
+    with pytest.raises(ListError, match=r"60 of 60 .*images\.txt:1") as info:
+        load("cub", root, "train")
+    assert len(info.value.found) == 1
+
+
+def test_the_message_stays_short(tmp_path):
+    root = trees.cub(tmp_path / "d", classes=10, images=6)
+    path = root / "image_class_labels.txt"
+    path.write_text(path.read_text().replace("\n", " 1\n"))
     with pytest.raises(ListError) as info:
         load("cub", root, "train")
     assert (
-        len(info.value.found) == 60
-        and "and 40 more" in str(info.value)
+        len(info.value.found) == 61
+        and "and 41 more" in str(info.value)
         and len(str(info.value).splitlines()) == 22
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automix_transfer.data.layouts.folders import FOLDER_LAYOUT, imagefolder, require_folder, require_split
+from automix_transfer.data.layouts.walking import find_root
 from automix_transfer.data.listing import Listing
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_arrays
@@ -72,41 +73,47 @@ CIFAR100 = Release(
 )
 
 
-def cifar10(root: Path, split: str) -> Listing:
-    """CIFAR-10; splits ``train`` and ``test``; ``val`` means test, unless there are folders with a val/."""
-    return _read(CIFAR10, root, split)
+def cifar10(root: Path, split: str, **options: Any) -> Listing:
+    """CIFAR-10; splits ``train`` and ``test``; ``val`` means test, unless there are folders with a val/.
+
+    Args:
+        options: of `imagefolder`.
+    """
+    return _read(CIFAR10, root, split, **options)
 
 
-def cifar100(root: Path, split: str) -> Listing:
+def cifar100(root: Path, split: str, **options: Any) -> Listing:
     """CIFAR-100 with its 100 fine classes; splits as `cifar10`."""
-    return _read(CIFAR100, root, split)
+    return _read(CIFAR100, root, split, **options)
 
 
-def _read(release: Release, root: Path, split: str) -> Listing:
+def _read(release: Release, root: Path, split: str, **options: Any) -> Listing:
     require_folder(root, release.layout)
-    here = _find(release, root)
-    if here is None:
-        return imagefolder(root, "test" if split == "val" and not (root / "val").is_dir() else split)
+    usual = (release.python, release.binary)
+    place, notes = find_root(root, lambda folder: _batches(release, folder) is not None, usual)
+    binary = _batches(release, place)
+    if binary is None:
+        chosen = "test" if split == "val" and not (root / "val").is_dir() else split
+        return imagefolder(root, chosen, **options)
     require_split("CIFAR", split, ("train", "test", "val"), " (val means test)")
-    folder, binary = here
     names = release.train if split == "train" else release.test
-    classes = _class_names(release, folder, binary)
-    files = [folder / f"{name}.bin" if binary else folder / name for name in names]
+    classes = _class_names(release, place, binary)
+    files = [place / f"{name}.bin" if binary else place / name for name in names]
     parts = [(_binary_part if binary else _python_part)(release, file) for file in files]
     labels = np.concatenate([part[1] for part in parts])
     paths = [
         file / str(number) for file, part in zip(files, parts, strict=True) for number in range(len(part[1]))
     ]
     images = np.concatenate([part[0] for part in parts]).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-    return Listing(paths, labels.tolist(), classes, pixels=np.ascontiguousarray(images))
+    pixels = np.ascontiguousarray(images)
+    return Listing(paths, labels.tolist(), classes, pixels=pixels, notes=tuple(notes))
 
 
-def _find(release: Release, root: Path) -> tuple[Path, bool] | None:
-    """The folder that holds the batches, and whether they are the binary ones; None where there are none."""
-    for folder in (root / release.python, root / release.binary, root):
-        for end in ("", ".bin"):
-            if any((folder / f"{name}{end}").is_file() for name in (release.test[0], release.train[0])):
-                return folder, bool(end)
+def _batches(release: Release, folder: Path) -> bool | None:
+    """Whether the batches in ``folder`` are the binary ones; None where there are none."""
+    for end in ("", ".bin"):
+        if any((folder / f"{name}{end}").is_file() for name in (release.test[0], release.train[0])):
+            return bool(end)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Layouts of one folder a class: ImageNet, any ImageFolder, CIFAR as folders, Tiny-ImageNet as released."""
+"""One folder a split and one folder a class: ImageNet, any ImageFolder, CIFAR as folders."""
 
 from __future__ import annotations
 
@@ -7,119 +7,129 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.data.images import is_image_name
-from automix_transfer.data.listing import Box, Listing, Paths, parse_box, read_lines, read_table
+from automix_transfer.data.layouts.class_order import by_plain_name, in_order, order_note, plain_name
+from automix_transfer.data.layouts.flat_imagenet import flat_images
+from automix_transfer.data.layouts.walking import Aside, class_folders, find_root, images_below, subfolders
+from automix_transfer.data.listing import Listing, Paths
 from automix_transfer.data.problems import Problems
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 
 FOLDER_LAYOUT = "ROOT/SPLIT/CLASS/image.jpg, e.g. /data/imagenet/train/n01440764/n01440764_10026.JPEG"
-TINY_LAYOUT = (
-    "ROOT/wnids.txt, ROOT/train/<wnid>/images/*.JPEG, ROOT/val/images/*.JPEG and "
-    "ROOT/val/val_annotations.txt, as cs231n.stanford.edu/tiny-imagenet-200.zip unpacks"
-)
+#: What else a split is called, in the order in which it is looked for; capitals do not matter.
+OTHER_NAMES = {
+    "train": ("train", "training", "train_mini"),
+    "val": ("val", "valid", "validation", "test", "testing"),
+}
 
 
-def imagefolder(root: Path, split: str, reference: str = "train") -> Listing:
+def imagefolder(
+    root: Path, split: str, reference: str = "train", order: str = "auto", known: Sequence[str] = ()
+) -> Listing:
     """One folder a split, one folder a class; images come in torchvision's order.
 
-    Classes are the sorted folder names of the ``reference`` split, so a split that lacks a class keeps the
-    numbering.
+    Classes are the folder names of the ``reference`` split, so a split that lacks a class keeps the
+    numbering. A split of ImageNet without class folders is read with the labels of Kaggle or of the devkit.
+
+    Args:
+        order, known: of the classes, see `in_order`.
     """
-    folder = split_folder(root, split, FOLDER_LAYOUT)
-    names = class_names(root / reference if (root / reference).is_dir() else folder, FOLDER_LAYOUT)
-    here = class_names(folder, FOLDER_LAYOUT)
-    unknown = sorted(set(here) - set(names))
-    if unknown:
+    require_folder(root, FOLDER_LAYOUT)
+    root, notes = find_root(root, lambda folder: has_splits(folder, reference, split))
+    folder, said = split_folder(root, split)
+    notes += said
+    aside, unread = Aside(), Aside()
+    base, of_classes = folder, split_folder(root, reference)[0] if is_split(root, reference) else folder
+    of_classes = _nested(of_classes)
+    names = in_order(class_names(of_classes, unread, FOLDER_LAYOUT), order, known)
+    places = by_plain_name(names, of_classes)
+    folder = of_classes if base == of_classes else _nested(base, places)
+    if folder != base:
+        notes.append(f"the class folders of {base} were found below it, in {folder}")
+    if folder != of_classes and not class_folders(folder, unread):
+        return flat_images(folder, names, FOLDER_LAYOUT, (*notes, *order_note(names)))
+    here = by_plain_name(class_names(folder, aside, FOLDER_LAYOUT), folder)
+    if unknown := sorted(here.keys() - places.keys()):
         raise UserError(
-            f"{folder} has {len(unknown)} class folder(s) that {root / reference} has not, e.g. "
-            f"'{unknown[0]}'; both splits must use the same class names"
+            f"{folder} has {len(unknown)} class folder(s) that {of_classes} has not, e.g. '{unknown[0]}'; "
+            "both splits must use the same class names"
         )
     paths: list[str] = []
     labels: list[int] = []
-    problems, aside = Problems(str(folder)), 0
-    for label, name in enumerate(names):
+    problems = Problems(str(folder))
+    for label, name in enumerate(map(plain_name, names)):
         if name not in here:
             continue
-        images, others = images_below(folder / name)
-        aside += others
+        others = aside.others
+        images = images_below(folder / here[name], aside)
         if not images:
-            problems.add(folder / name, f"the class folder holds no image, and {others} other files")
+            other = aside.others - others
+            problems.add(folder / here[name], f"the class folder holds no image, and {other} other files")
         paths += images
         labels += [label] * len(images)
     problems.raise_if_any("fill or remove the folder")
-    notes = [f"{aside} files in {folder} are no images by their names and were left aside"] if aside else []
+    notes += aside.notes(folder)
     if len(here) < len(names):
         notes.append(f"{folder} has images of {len(here)} of the {len(names)} classes")
-    return Listing(Paths(paths), labels, names, notes=tuple(notes))
+    return Listing(Paths(paths), labels, names, notes=(*notes, *order_note(names)))
 
 
-def tiny_imagenet(root: Path, split: str) -> Listing:
-    """Tiny-ImageNet as released; classes are the sorted wnids. Boxes are the file's numbers (x0 y0 x1 y1)."""
-    require_split("Tiny-ImageNet", split, ("train", "val"), " (its test labels were never released)")
-    require_folder(root, TINY_LAYOUT)
-    problems = Problems(f"Tiny-ImageNet at {root}")
-    classes = sorted(read_table(root / "wnids.txt", problems, "<wnid>"))
-    problems.raise_if_any(f"the layout is {TINY_LAYOUT}")
-    listing = _tiny_train(root, classes, problems) if split == "train" else _tiny_val(root, classes, problems)
-    problems.raise_if_any("restore the files from tiny-imagenet-200.zip")
-    return listing
+def _find_split(root: Path, split: str) -> Path | None:
+    """``root/split``, or a folder of another name for it, which must have class folders."""
+    if split and (root / split).is_dir():
+        return root / split
+    if split not in OTHER_NAMES or not root.is_dir():
+        return None
+    present = {folder.name.lower(): folder for folder in subfolders(root)}
+    names = (name for name in OTHER_NAMES[split] if name in present)
+    return next((present[name] for name in names if subfolders(present[name])), None)
 
 
-def _tiny_train(root: Path, classes: list[str], problems: Problems) -> Listing:
-    paths: list[Path] = []
-    labels: list[int] = []
-    boxes: list[list[Box]] = []
-    for label, wnid in enumerate(classes):
-        folder = root / "train" / wnid / "images"
-        if not folder.is_dir():
-            problems.add(folder, f"the folder of class '{wnid}' in wnids.txt is missing")
-            continue
-        images = [Path(name) for name in images_below(folder)[0]]
-        if not images:
-            problems.add(folder, "the class folder holds no image")
-        paths += images
-        labels += [label] * len(images)
-        box_file = folder.parent / f"{wnid}_boxes.txt"
-        names = {path.name for path in images}
-        form = "<image> <x0> <y0> <x1> <y1>"
-        found = (
-            read_table(box_file, problems, form, names, folder, box=_tiny_box) if box_file.exists() else {}
+def is_split(root: Path, split: str) -> bool:
+    """Whether ``root`` has a folder for ``split``."""
+    return _find_split(root, split) is not None
+
+
+def has_splits(folder: Path, *splits: str) -> bool:
+    """Whether ``folder`` holds one of ``splits``."""
+    return any(is_split(folder, split) for split in splits)
+
+
+def split_folder(root: Path, split: str) -> tuple[Path, list[str]]:
+    """The folder of ``split``, and what there is to say of its name."""
+    folder = _find_split(root, split)
+    if folder is None:
+        has = ", ".join(f.name for f in subfolders(root)[:8])
+        higher = root.absolute().parent
+        remedy = "name another with data.train_split or data.val_split"
+        if is_split(higher, split):
+            remedy = f"{higher} has one: set data.root={higher}"
+        raise UserError(
+            f"data root {root} has no split folder '{split}' (it has: {has}); expected {FOLDER_LAYOUT}; "
+            f"{remedy}"
         )
-        boxes += [[found[path.name][1]] if path.name in found else [] for path in images]
-    return Listing(paths, labels, classes, boxes if any(boxes) else None)
+    other = folder.name != split
+    return folder, [f"there is no '{split}' in {root}; {folder} is read for it"] if other else []
 
 
-def _tiny_val(root: Path, classes: list[str], problems: Problems) -> Listing:
-    table, folder = root / "val" / "val_annotations.txt", root / "val" / "images"
-    label_of = {wnid: label for label, wnid in enumerate(classes)}
-    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
-    if not present:
-        problems.add(folder, "the folder is missing or empty")
-    labels: dict[str, int] = {}
-    boxes: dict[str, Box] = {}
-    form = "<image> <wnid> <x0> <y0> <x1> <y1>"
-    for line, (name, wnid, *numbers) in read_lines(table, 6, problems, form=form):
-        corners = parse_box(numbers)
-        box = corners and _tiny_box(*corners)
-        if wnid not in label_of:
-            problems.add(table, f"class '{wnid}' is not in wnids.txt", line)
-        elif name in labels:
-            problems.add(table, f"image '{name}' is listed twice", line)
-        elif name not in present:
-            problems.add(table, f"image '{name}' is not in {folder}", line)
-        elif box is None:
-            problems.add(table, f"'{' '.join(numbers)}' is not a box x0 y0 x1 y1 inside an image", line)
-        else:
-            labels[name], boxes[name] = label_of[wnid], box
-    unlisted = sorted(name for name in present - set(labels) if is_image_name(name))
-    if unlisted and not problems.found:
-        problems.add(table, f"{len(unlisted)} images of {folder} are not listed, e.g. '{unlisted[0]}'")
-    return Listing(
-        [folder / name for name in labels], list(labels.values()), classes, [[boxes[name]] for name in labels]
-    )
+def _nested(folder: Path, known: Sequence[str] | dict[str, str] = ()) -> Path:
+    """``folder``, or what an archive that was unpacked into it put between it and its class folders.
+
+    Such a folder is the only one, holds no image, and is called as the split, or holds several folders.
+    """
+    for _ in range(2):
+        inside = subfolders(folder)
+        if len(inside) != 1 or plain_name(inside[0].name) in known:
+            break
+        only, below = inside[0], subfolders(inside[0])
+        same = only.name.lower() == folder.name.lower()
+        if not below or not (same or len(below) > 1) or _holds_image(only) or _holds_image(folder):
+            break
+        folder = only
+    return folder
 
 
-def _tiny_box(x0: float, y0: float, x1: float, y1: float) -> Box | None:
-    return (x0, y0, x1, y1) if x0 <= x1 and y0 <= y1 else None
+def _holds_image(folder: Path) -> bool:
+    return any(is_image_name(entry.name) for entry in os.scandir(folder))
 
 
 def require_folder(root: Path, layout: str) -> None:
@@ -145,35 +155,11 @@ def require_split(name: str, split: str, allowed: Sequence[str], note: str = "")
         raise UserError(f"{name} has no split '{split}'; choose one of {', '.join(allowed)}{note}")
 
 
-def split_folder(root: Path, split: str, layout: str) -> Path:
-    """``root/split``, which must be a folder."""
-    require_folder(root, layout)
-    folder = root / split
-    if not split or not folder.is_dir():
-        folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[:8]
-        raise UserError(
-            f"data root {root} has no split folder '{split}' (it has: {', '.join(folders)}); "
-            f"expected {layout}; name another with data.train_split or data.val_split"
-        )
-    return folder
-
-
-def class_names(folder: Path, layout: str) -> list[str]:
-    """The sorted names of the class folders in ``folder``."""
-    entries = list(os.scandir(folder))
-    names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+def class_names(folder: Path, aside: Aside, layout: str) -> list[str]:
+    """The names of the class folders in ``folder``, unsorted."""
+    names = class_folders(folder, aside)
     if not names:
-        loose = sum(is_image_name(entry.name) for entry in entries)
-        raise UserError(f"{folder} holds {loose:,} images but no class folders; expected {layout}")
+        loose = sum(is_image_name(entry.name) for entry in os.scandir(folder))
+        circles = f" but links to itself ({few(aside.circles)})" if aside.circles else ""
+        raise UserError(f"{folder} holds {loose:,} images but no class folders{circles}; expected {layout}")
     return names
-
-
-def images_below(folder: Path) -> tuple[list[str], int]:
-    """The image files in and below ``folder`` in torchvision's order, and how many visible others."""
-    images: list[str] = []
-    others = 0
-    for place, _, names in sorted(os.walk(folder, followlinks=True)):
-        chosen = [name for name in sorted(names) if is_image_name(name)]
-        others += sum(not name.startswith(".") for name in names) - len(chosen)
-        images += [f"{place}{os.sep}{name}" for name in chosen]
-    return images, others

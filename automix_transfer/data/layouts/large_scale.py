@@ -9,6 +9,7 @@ from typing import Any
 
 from automix_transfer.data.annotation_checks import as_whole, is_plain_name, shown
 from automix_transfer.data.layouts.folders import require_folder, require_split
+from automix_transfer.data.layouts.walking import find_root
 from automix_transfer.data.listing import Listing, read_lines
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
@@ -40,6 +41,7 @@ def inaturalist2018(root: Path, split: str) -> Listing:
 def _inaturalist(root: Path, split: str, year: int) -> Listing:
     require_split(f"iNaturalist {year}", split, ("train", "val"), _UNLABELLED)
     require_folder(root, INAT_LAYOUT)
+    root, notes = find_root(root, lambda folder: (folder / f"{split}{year}.json").is_file())
     file = root / f"{split}{year}.json"
     if not file.is_file():
         raise UserError(f"{root} has no {file.name}; expected {INAT_LAYOUT}")
@@ -67,7 +69,10 @@ def _inaturalist(root: Path, split: str, year: int) -> Listing:
     paths = _below(root, [of_image[image] for image in chosen], problems)
     problems.raise_if_any(_RESTORE)
     return Listing(
-        paths, [labels[image] for image in chosen], [str(names[category]) for category in label_of]
+        paths,
+        [labels[image] for image in chosen],
+        [str(names[category]) for category in label_of],
+        notes=tuple(notes),
     )
 
 
@@ -97,6 +102,7 @@ def places205(root: Path, split: str) -> Listing:
     """Places205; splits train and val. A class is called by the folder of its images, e.g. ``a/abbey``."""
     require_split("Places205", split, ("train", "val"), _UNLABELLED)
     require_folder(root, PLACES_LAYOUT)
+    root, notes = find_root(root, is_places205)
     problems = Problems(f"Places205 at {root}")
     names: dict[int, str] = {}
     # both, so that both have the same classes
@@ -112,7 +118,14 @@ def places205(root: Path, split: str) -> Listing:
     )
     paths = _below(here, [name for name, _ in rows[split]], problems)
     problems.raise_if_any(_RESTORE)
-    return Listing(paths, [label for _, label in rows[split]], [names[label] for label in sorted(names)])
+    labels, classes = [label for _, label in rows[split]], [names[label] for label in sorted(names)]
+    return Listing(paths, labels, classes, notes=tuple(notes))
+
+
+def is_places205(folder: Path) -> bool:
+    """Whether the data set lies in ``folder``."""
+    name = "train_places205.csv"
+    return (folder / name).is_file() or (folder / "trainvalsplit_places205" / name).is_file()
 
 
 def _places_list(root: Path, split: str, names: dict[int, str], problems: Problems) -> list[tuple[str, int]]:
@@ -143,7 +156,8 @@ def _below(root: Path, names: Iterable[str], problems: Problems) -> list[Path]:
     Every folder is listed once, since asking for each of a million files takes minutes.
     """
     present: dict[str, set[str]] = {}
-    paths = []
+    paths: list[Path] = []
+    missing: list[tuple[object, str, int | None]] = []
     for name in names:
         folder, _, file = name.rpartition("/")
         if not is_plain_name(name):
@@ -155,6 +169,7 @@ def _below(root: Path, names: Iterable[str], problems: Problems) -> list[Path]:
             except OSError:
                 present[folder] = set()
         if file not in present[folder]:
-            problems.add(root / name, "the image is missing")
+            missing.append((root / name, "the image is missing", None))
         paths.append(root / name)
+    problems.add_missing(missing, len(paths), root)
     return paths

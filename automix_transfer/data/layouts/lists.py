@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from automix_transfer.data.layouts.folders import require_folder, require_split
+from automix_transfer.data.layouts.walking import find_root
 from automix_transfer.data.listing import Box, Listing, Table, read_table
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
@@ -29,9 +30,8 @@ def cub(root: Path, split: str) -> Listing:
     """
     require_split("CUB", split, ("train", "test", "val"), " (val means test)")
     require_folder(root, CUB_LAYOUT)
-    if not (root / "images.txt").exists() and (root / "CUB_200_2011" / "images.txt").exists():
-        # the archive unpacks attributes.txt beside the folder, so its parent is often given
-        root = root / "CUB_200_2011"
+    # the archive unpacks attributes.txt beside the folder, so its parent is often given
+    root, notes = find_root(root, is_cub, ("CUB_200_2011",))
     if not (root / "images.txt").exists():
         raise UserError(f"{root} has no images.txt; expected {CUB_LAYOUT}")
     problems = Problems(f"CUB at {root}")
@@ -67,19 +67,32 @@ def cub(root: Path, split: str) -> Listing:
         [label_of[class_of[i][1]] for i in chosen],
         [classes[c][1] for c in label_of],
         [[boxes[i][1]] for i in chosen] if boxes else None,
+        notes=tuple(notes),
     )
+
+
+def is_cub(folder: Path) -> bool:
+    """Whether the data set lies in ``folder``."""
+    return (folder / "images.txt").is_file() and (folder / "image_class_labels.txt").is_file()
+
+
+def is_aircraft(folder: Path) -> bool:
+    """Whether the data set, its folder ``data``, is ``folder``."""
+    return (folder / "variants.txt").is_file()
 
 
 def _check_cub_files(root: Path, files: Table, problems: Problems) -> None:
     where, seen = root / "images.txt", set()
+    missing: list[tuple[object, str, int | None]] = []
     for line, name in files.values():
         if name in seen:
             problems.add(where, f"'{name}' is listed twice", line)
         elif ".." in PurePosixPath(name).parts or name.startswith("/"):
             problems.add(where, f"'{name}' leads out of images/", line)
         elif not (root / "images" / name).is_file():
-            problems.add(where, f"image images/{name} is missing", line)
+            missing.append((where, f"image images/{name} is missing", line))
         seen.add(name)
+    problems.add_missing(missing, len(files), where)
 
 
 def aircraft(root: Path, split: str) -> Listing:
@@ -90,21 +103,21 @@ def aircraft(root: Path, split: str) -> Listing:
     """
     require_split("Aircraft", split, ("train", "val", "trainval", "test"))
     require_folder(root, AIRCRAFT_LAYOUT)
-    tried = [root, root / "data", root / "fgvc-aircraft-2013b" / "data"]
-    found = [folder for folder in tried if (folder / "variants.txt").exists()]
-    if not found:
+    root, notes = find_root(root, is_aircraft, ("data", "fgvc-aircraft-2013b/data"))
+    if not is_aircraft(root):
         raise UserError(f"{root} has no data/variants.txt; expected {AIRCRAFT_LAYOUT}")
-    root = found[0]
     problems = Problems(f"Aircraft at {root}")
     variants = read_table(root / "variants.txt", problems, "<variant>", rest=True)
     label_of = {name: label for label, name in enumerate(variants)}
     table, box_file = root / f"images_variant_{split}.txt", root / "images_box.txt"
     rows = read_table(table, problems, "<image id> <variant>", rest=True)
+    missing: list[tuple[object, str, int | None]] = []
     for image_id, (line, name) in rows.items():
         if name not in label_of:
             problems.add(table, f"variant '{name}' is not in variants.txt", line)
         if "/" in image_id or not (root / "images" / f"{image_id}.jpg").is_file():
-            problems.add(table, f"image images/{image_id}.jpg is missing", line)
+            missing.append((table, f"image images/{image_id}.jpg is missing", line))
+    problems.add_missing(missing, len(rows), table)
     boxes = {}
     if box_file.exists():
         boxes = read_table(box_file, problems, "<image id> <xmin> <ymin> <xmax> <ymax>", box=_aircraft_box)
@@ -118,6 +131,7 @@ def aircraft(root: Path, split: str) -> Listing:
         list(label_of),
         [[boxes[i][1]] for i in rows] if boxes else None,
         crop_bottom=AIRCRAFT_BANNER,
+        notes=tuple(notes),
     )
 
 

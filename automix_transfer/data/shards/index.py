@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from automix_transfer.data.cache import cache_file
 from automix_transfer.data.images import is_image_name
+from automix_transfer.data.layouts.class_order import in_order, order_note, plain_name
 from automix_transfer.data.layouts.folders import require_folder
 from automix_transfer.data.listing import Listing, Packed, Paths, read_table
 from automix_transfer.data.problems import Problems
@@ -55,11 +56,16 @@ class _Index:
     words: list[str]
 
 
-def shards(root: Path, split: str, reference: str = "train") -> Listing:
+def shards(
+    root: Path, split: str, reference: str = "train", order: str = "auto", known: Sequence[str] = ()
+) -> Listing:
     """The images of one split, in the order of shards and members.
 
     Classes are those of ``classes.txt``; where there is none, those of the ``reference`` split (its class
     folders, or 0 to its largest label).
+
+    Args:
+        order, known: of class folders, see `in_order`.
 
     Raises:
         UserError: no shards, a damaged one, an image without a label.
@@ -68,27 +74,30 @@ def shards(root: Path, split: str, reference: str = "train") -> Listing:
     files = shard_files(root, split)
     index = _load(files, f"shards of {split} at {root}")
     listed: Path | str = root / CLASSES
+    notes: tuple[str, ...] = ()
     if (root / CLASSES).is_file():
         words = _class_names(root / CLASSES)
     else:
-        listed, known = reference, index
+        listed, of_classes = reference, index
         if split != reference and (others := _find(root, reference)):
-            known = _load(others, f"shards of {reference} at {root}")
-        if bool(known.words) != bool(index.words):
+            of_classes = _load(others, f"shards of {reference} at {root}")
+        if bool(of_classes.words) != bool(index.words):
             raise UserError(
                 f"the shards of {split} and {reference} at {root} label their images in different ways "
                 "(.cls files or folders); pack both in one way"
             )
-        words = known.words or [str(number) for number in range(int(known.labels.max()) + 1)]
+        words = in_order(of_classes.words, order, known) if of_classes.words else []
+        notes = order_note(words)
+        words = words or [str(number) for number in range(int(of_classes.labels.max()) + 1)]
     labels = index.labels
-    place = {word: position for position, word in enumerate(words)}
-    if unknown := sorted(set(index.words) - place.keys()):
+    place = {plain_name(word): position for position, word in enumerate(words)}
+    if unknown := sorted({plain_name(word) for word in index.words} - place.keys()):
         raise UserError(
             f"the shards of {split} at {root} have {len(unknown)} class folder(s) that are not among the "
             f"classes of {listed}, e.g. '{unknown[0]}'; both must use the same names"
         )
     if index.words:
-        labels = np.asarray([place[word] for word in index.words], dtype=np.int64)[labels]
+        labels = np.asarray([place[plain_name(word)] for word in index.words], dtype=np.int64)[labels]
     elif labels.max() >= len(words):
         raise UserError(
             f"the shards of {split} at {root} have label {labels.max()}, but there are {len(words)} classes "
@@ -98,7 +107,8 @@ def shards(root: Path, split: str, reference: str = "train") -> Listing:
         f"{files[number]}/{name}"
         for number, name in zip(index.spans[:, 0].tolist(), index.names, strict=True)
     )
-    return Listing(Paths(paths), labels.tolist(), words, packed=Packed(tuple(files), index.spans))
+    packed = Packed(tuple(files), index.spans)
+    return Listing(Paths(paths), labels.tolist(), words, packed=packed, notes=notes)
 
 
 def shard_files(root: Path, split: str) -> list[Path]:
