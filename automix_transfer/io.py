@@ -93,15 +93,33 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: see `read_bytes`; it is not JSON; the message names the line.
+        UserError: see `read_bytes`; it is not JSON; the message names the line. Or an object names a key
+            twice, of which other readers would take the last in silence.
     """
     content = read_bytes(path)
     try:
-        return json.loads(content)  # in any encoding that JSON may have, a byte order mark before it or not
+        # in any encoding that JSON may have, a byte order mark before it or not
+        return json.loads(content, object_pairs_hook=_unique)
+    except _KeyTwiceError as error:
+        raise UserError(
+            f"{path} names the key {error} twice in one object; leave one of the two out"
+        ) from error
     # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits
     except (ValueError, RecursionError) as error:
         where = f" line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(f"{path}{where} is not valid JSON; restore the file from its source") from error
+
+
+class _KeyTwiceError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _KeyTwiceError(ascii(next(key for key in keys if keys.count(key) > 1)[:60]))
+    return found
 
 
 def sha256_of(path: str | Path) -> str:

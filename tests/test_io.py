@@ -71,6 +71,12 @@ def test_wrong_json_is_one_sentence(tmp_path, text):
         read_json(tmp_path / "x.json")
 
 
+def test_a_key_that_stands_twice_is_named(tmp_path):
+    (tmp_path / "x.json").write_text('[{"images": [1], "info": 0, "images": [2]}]')
+    with pytest.raises(UserError, match=r"x\.json.*'images'"):
+        read_json(tmp_path / "x.json")
+
+
 def test_scripts_exit_with_2_and_one_line(capsys):
     def fails():
         raise UserError("field x of y.yaml is wrong; set it to z")

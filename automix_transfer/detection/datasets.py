@@ -12,6 +12,7 @@ images. Built-in names (``voc_2007_trainval``, ``coco_2017_train``, ...) are Det
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -39,8 +41,10 @@ from automix_transfer.data.detection.findings import Findings
 from automix_transfer.data.detection.leak import refuse_leak
 from automix_transfer.data.detection.voc import read_voc
 from automix_transfer.errors import UserError, few
+from automix_transfer.text_files import read_text
 
 Record = dict[str, Any]
+logger = logging.getLogger("detectron2.automix_transfer")
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ def register_folder(root: str | Path, class_names: str | Path | None = None) -> 
 def read_class_names(file: str | Path) -> list[str]:
     """Class names in label order, one a line."""
     try:
-        names = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        names = [normalize("NFC", line.strip()) for line in read_text(file).splitlines() if line.strip()]
+    except UserError as error:
         raise UserError(f"--class-names {file} is no UTF-8 text file; give one class name a line") from error
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
@@ -219,18 +223,24 @@ def _mask(value: Any) -> Any:
     return value
 
 
-def check_masks(cfg: CfgNode) -> None:
-    """A `UserError` where ``MODEL.MASK_ON`` meets objects without a segmentation, or encodings that
-    ``INPUT.MASK_FORMAT`` cannot take."""
-    for name in {*cfg.DATASETS.TRAIN}:
+def check_masks(cfg: CfgNode, training: bool = True) -> None:
+    """A `UserError` where ``MODEL.MASK_ON`` meets objects without a segmentation, to train on or to measure
+    against, or encodings that ``INPUT.MASK_FORMAT`` cannot take."""
+    trained = list(cfg.DATASETS.TRAIN) if training else []
+    measured = [
+        name for name in cfg.DATASETS.TEST if MetadataCatalog.get(name).get("evaluator_type") == "coco"
+    ]
+    for name in dict.fromkeys([*trained, *measured]):
         items = [item for record in DatasetCatalog.get(name) for item in record["annotations"]]
-        objects = [item for item in items if not item.get("iscrowd", 0)]
+        objects = [item for item in items if name in measured or not item.get("iscrowd", 0)]
         without = sum("segmentation" not in item for item in objects)
         if without:
             raise UserError(
                 f"MODEL.MASK_ON True needs segmentations, but {without} of {len(objects)} objects of "
                 f"'{Path(name).name}' have none; use a COCO json with segmentations, or MODEL.MASK_ON False"
             )
+        if name not in trained:
+            continue
         encoded = sum(isinstance(item["segmentation"], dict) for item in objects)
         if encoded and cfg.INPUT.MASK_FORMAT == "polygon":
             raise UserError(
@@ -305,8 +315,10 @@ def complete_builtin_voc(name: str) -> None:
     metadata = MetadataCatalog.get(name)
     if metadata.get("checked", False):
         return
-    classes = list(metadata.thing_classes)
-    records = _records(read_voc(Path(metadata.dirname), metadata.split, classes), classes)
+    classes, notes = list(metadata.thing_classes), list[str]()
+    records = _records(read_voc(Path(metadata.dirname), metadata.split, classes, notes=notes), classes)
+    for note in notes:
+        logger.info(note)
     DatasetCatalog.remove(name)
     DatasetCatalog.register(name, lambda: records)
     metadata.set(checked=True)

@@ -107,10 +107,11 @@ def prepare(arguments: Namespace) -> CfgNode:
     with _collected_notes(arguments.notes):
         _set_data(cfg, arguments)
     if not getattr(arguments, "data_checked", False):  # by the process that starts the others
-        for name in sorted({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}):
-            check_builtin(name)
-        if cfg.MODEL.MASK_ON and not arguments.eval_only:
-            check_masks(cfg)
+        with _collected_notes(arguments.notes):
+            for name in sorted({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}):
+                check_builtin(name)
+        if cfg.MODEL.MASK_ON:
+            check_masks(cfg, training=not arguments.eval_only)
     metric = getattr(arguments, "best_metric", BEST_METRIC)
     if metric != BEST_METRIC and not arguments.eval_only:  # of several test sets, the default is only missed
         check_metric(cfg, metric)

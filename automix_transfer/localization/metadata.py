@@ -36,7 +36,7 @@ def read_metadata(folder: Path, masks: Path | None = None) -> TargetSet:
     labels = _one_per_image(
         folder / "class_labels.txt", ids, problems, 1, "<image id>,<class number from 0>", 0, MAX_LABEL
     )
-    where = folder / "localization.txt"
+    where, notes = folder / "localization.txt", ()
     if _has_masks(where):
         if masks is None:
             raise UserError(
@@ -47,15 +47,17 @@ def read_metadata(folder: Path, masks: Path | None = None) -> TargetSet:
         targets = [Target(i, labels[i][0], masks=tuple(found[i][0]), ignore=found[i][1]) for i in ids]
     else:
         sizes = _one_per_image(folder / "image_sizes.txt", ids, problems, 2, "<image id>,<width>,<height>", 1)
-        boxes = _boxes(where, ids, sizes, problems)
+        boxes, beyond = _boxes(where, ids, sizes, problems)
         problems.raise_if_any(_RESTORE)
         if masks is not None:
             raise UserError(
                 f"{where} has boxes and no mask files, so --masks {masks} would not be used; leave it out"
             )
         targets = [Target(i, labels[i][0], tuple(boxes[i]), (sizes[i][0], sizes[i][1])) for i in ids]
+        if beyond:
+            notes = (f"{beyond} boxes of {where} reach beyond their images; the reference takes them so",)
     classes = [str(label) for label in range(max(target.label for target in targets) + 1)]
-    return TargetSet(folder.name, targets, classes, known_classes=False)
+    return TargetSet(folder.name, targets, classes, known_classes=False, notes=notes)
 
 
 def leads_out(name: str) -> bool:
@@ -115,8 +117,10 @@ def _one_per_image(
 
 def _boxes(
     path: Path, ids: dict[str, None], sizes: dict[str, list[int]], problems: Problems
-) -> dict[str, list[Box]]:
+) -> tuple[dict[str, list[Box]], int]:
+    """Boxes of each image, and how many reach beyond it, which the reference measures as they are."""
     found: dict[str, list[Box]] = {}
+    beyond = 0
     for line, (image_id, *fields) in read_lines(
         path, 5, problems, separator=",", form="<image id>,<x0>,<y0>,<x1>,<y1>"
     ):
@@ -128,14 +132,15 @@ def _boxes(
             problems.add(
                 path, f"'{','.join(fields)[:60]}' is not a box x0,y0,x1,y1 with x0 <= x1 and y0 <= y1", line
             )
-        elif min(box) < 0 or box[2] > width or box[3] > height:
+        elif min(box) < 0 or box[0] > width or box[1] > height or box[2] > 16 * width or box[3] > 16 * height:
             problems.add(
                 path, f"box {','.join(fields)[:60]} lies outside its image of {width}x{height}", line
             )
         else:
+            beyond += box[2] > width or box[3] > height
             found.setdefault(image_id, []).append(box)
     _complain_about_absent(path, ids, found, problems)
-    return found
+    return found, beyond
 
 
 def _masks(

@@ -389,7 +389,8 @@ def test_raw_maps_of_any_size(cub, tmp_path, monkeypatch):
         ("image_sizes.txt", "001.Bird0/Bird_1.png,40", "is not of the form"),
         ("image_sizes.txt", "001.Bird0/Bird_1.png,0,30", "at least 1"),
         ("localization.txt", "001.Bird0/Bird_1.png,9,9,3,20", "x0 <= x1"),
-        ("localization.txt", "001.Bird0/Bird_1.png,1,1,90,20", "lies outside"),
+        ("localization.txt", "001.Bird0/Bird_1.png,50,1,90,20", "lies outside"),
+        ("localization.txt", "001.Bird0/Bird_1.png,1,1,9000,20", "lies outside"),
         ("localization.txt", "001.Bird0/Bird_1.png,1,1,x,20", "is not a box"),
     ],
 )

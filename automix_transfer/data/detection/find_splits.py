@@ -112,7 +112,9 @@ def _only(files: list[Path], folder: Path, begin: str, name: str, top: Path) -> 
         )
     split = files[0].stem.removeprefix("instances_")
     name = _split_of(files[0], begin)
-    names = dict.fromkeys([split, name, name.rstrip("0123456789")])
+    plain = name.rstrip("0123456789")
+    years = sorted(folder.name for folder in top.glob(f"{plain}2*"))
+    names = dict.fromkeys([split, name, plain, *years])
     folders = [top / part / place for place in names for part in ("", "images")] + [top / "images", top]
     return CocoSplit(split, files[0], tuple(place for place in folders if place.is_dir()))
 

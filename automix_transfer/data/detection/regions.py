@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from automix_transfer.data.annotation_checks import as_number, shown
+from automix_transfer.data.annotation_checks import shown
 from automix_transfer.data.detection.findings import Findings
 
 MOST_SIDES = 16  # a coordinate further from the image than so many of its sides is a mistake, not a habit
 CLIPPED = "boxes stick out of their image; training clips them, an evaluation takes them as they are"
 OUTSIDE = "boxes lie wholly outside of their image; training leaves them out, an evaluation counts them"
 EMPTY = "boxes have no width or no height; training leaves them out, an evaluation counts them"
+NUMBERS = {int, float}
 _ROUNDING = 1.0  # pixels that annotations exceed their image by without being worth a word
 _LAST_BITS = 7  # groups of 5 bits of a compressed run: 2**35 pixels
 
@@ -44,8 +45,8 @@ def note_box(box: tuple[float, ...], size: tuple[int, int], where: str, findings
 
 
 def too_far(values: tuple[float, ...] | list[float], side: int) -> bool:
-    """Whether one of ``values`` lies beyond ``MOST_SIDES`` sides, or is no finite number."""
-    return not all(abs(value) <= MOST_SIDES * side for value in values)
+    """Whether one of ``values``, which are finite, lies beyond ``MOST_SIDES`` sides."""
+    return max(values) > MOST_SIDES * side or min(values) < -MOST_SIDES * side
 
 
 def polygons_of(value: list[Any]) -> list[list[float]] | None:
@@ -54,12 +55,20 @@ def polygons_of(value: list[Any]) -> list[list[float]] | None:
     polygons = []
     for polygon in value:
         given = polygon if isinstance(polygon, list) else [polygon]
-        numbers = [as_number(entry) for entry in given]
-        if any(n is None and type(e) in (int, float) for n, e in zip(numbers, given, strict=True)):
+        numbers = [entry for entry in given if type(entry) in NUMBERS]
+        if not _finite(numbers):
             return None
-        if len(numbers) >= 6 and len(numbers) % 2 == 0 and None not in numbers:
+        if len(numbers) == len(given) >= 6 and len(given) % 2 == 0:
             polygons.append(given)
     return polygons
+
+
+def _finite(numbers: list[float]) -> bool:
+    """Whether all are finite; their sum says so in most cases, and quickly."""
+    try:
+        return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def mask_problem(value: Any, size: tuple[int, int]) -> str | None:
