@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 
 from automix_transfer.config import MISSING
@@ -20,6 +21,7 @@ CHOICES = (
 LEAST = dict.fromkeys(
     ("classes", "resize", "pad", "workers", "limit_classes", "limit_per_class", "test_size"), 0
 ) | {"image_size": 1, "repeats": 1}
+MOST = {"image_size": 4096, "resize": 8192, "test_size": 4096, "repeats": 64}
 #: Fields of version 0.1 that changed nothing (both values gave equal pixels): passed over in old checkpoints.
 GONE = ("data.decoder",)
 
@@ -97,6 +99,11 @@ class DataConfig:
     mixed: str = ""
 
 
+def most_workers() -> int:
+    """How many loader processes this machine can be asked for."""
+    return max(64, 4 * (os.cpu_count() or 1))
+
+
 def validate(config: DataConfig) -> None:
     """Check every field's range.
 
@@ -110,11 +117,12 @@ def validate(config: DataConfig) -> None:
             for name, choices in CHOICES
         ),
         *((name, getattr(config, name) >= least, f"at least {least}") for name, least in LEAST.items()),
+        *((name, getattr(config, name) <= most, f"at most {most:,}") for name, most in MOST.items()),
         ("scale", _ascend(config.scale, 1), "two shares of the image's area, 0 < smallest <= largest <= 1"),
-        ("ratio", _ascend(config.ratio, math.inf), "two aspect ratios, 0 < smallest <= largest"),
+        ("ratio", _ascend(config.ratio, 1000), "two aspect ratios, 0 < smallest <= largest <= 1000"),
         ("mean", len(config.mean) == 3 and all(map(math.isfinite, config.mean)), "three finite numbers"),
         ("std", len(config.std) == 3 and all(0 < v < math.inf for v in config.std), "three positive numbers"),
-        ("test_crop_ratio", 0 < config.test_crop_ratio <= 1, "more than 0 and at most 1"),
+        ("test_crop_ratio", 0.1 <= config.test_crop_ratio <= 1, "from 0.1 to 1"),
         ("erasing", 0 <= config.erasing <= 1, "a probability, from 0 to 1"),
         (
             "pad",

@@ -6,7 +6,14 @@ automix_transfer.detection``. Where Detectron2 is not installed the import does 
 `compatibility.require` says what to do.
 """
 
+import os
+
 from automix_transfer.detection import compatibility
+from automix_transfer.io import expand_home
+
+# Detectron2 reads it when it is imported, and takes ~ for the name of a folder.
+if "DETECTRON2_DATASETS" in os.environ:
+    os.environ["DETECTRON2_DATASETS"] = str(expand_home(os.environ["DETECTRON2_DATASETS"]))
 
 if compatibility.available():
     compatibility.apply()

@@ -19,7 +19,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
-from automix_transfer.detection.config import logger
+from automix_transfer.detection.config_files import logger
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import load_torch, read_json, save_torch, write_json, write_text
 

@@ -4,14 +4,20 @@ that train something else than they say."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from types import SimpleNamespace
+from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import get_norm
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, build_model
 
+from automix_transfer.config import flatten
+from automix_transfer.detection.config_files import show
 from automix_transfer.detection.loader import SAMPLERS
 from automix_transfer.detection.networks.backbone import BASIC_BLOCKS
 from automix_transfer.detection.networks.timm_backbone import encoder_name
@@ -20,16 +26,25 @@ from automix_transfer.errors import UserError, did_you_mean
 MAX_SEED = 2**31 - 1  # NumPy takes 32 bits, and every process adds its rank
 #: key -> lowest and highest value; MAX_ITER 0 is for an evaluation alone, and `trainer` refuses the rest
 RANGES: dict[str, tuple[int, float]] = {
-    "SOLVER.IMS_PER_BATCH": (1, math.inf),
+    "SOLVER.IMS_PER_BATCH": (1, 2**16),
     "SOLVER.MAX_ITER": (0, math.inf),
     "SOLVER.CHECKPOINT_PERIOD": (1, math.inf),
     "SOLVER.WARMUP_ITERS": (0, math.inf),
     "SOLVER.BASE_LR": (0, math.inf),
-    "SOLVER.MOMENTUM": (0, math.inf),
+    "SOLVER.MOMENTUM": (0, 1),
     "SOLVER.WEIGHT_DECAY": (0, math.inf),
     "DATALOADER.NUM_WORKERS": (0, math.inf),
+    "MODEL.ROI_HEADS.NUM_CLASSES": (1, math.inf),
     "SEED": (0, MAX_SEED),  # -1 draws a seed that no resumed run could know
 }
+#: The largest integers of keys by a pattern, the first that is met; of all others 2^31 - 1.
+LARGEST = {
+    r"^INPUT\..*SIZE": 8192,  # pixels
+    r"\.NUM_(CONV|FC|STACKED_CONVS)$|CONVS_DIM|\.NUM_CONVS$": 1024,
+    r"\.NUM_CLASSES$|_DIM$|_DIMS$|CHANNELS$|\.NUM_GROUPS$|\.WIDTH_PER_GROUP$|RESOLUTION$": 10**5,
+}
+MOST_LISTED = 256  # values of a key of MODEL
+MOST_PARAMETERS = 2 * 10**9
 CHOICES = {
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
@@ -98,6 +113,69 @@ CONTRADICTIONS: tuple[tuple[Callable[[SimpleNamespace], bool], str], ...] = (
         "set it to SyncBN or BN",
     ),
 )
+
+
+def check_danger(cfg: CfgNode, resumed: bool) -> None:
+    """Refuse what would run code, fetch something, or take more memory than any detector.
+
+    Args:
+        resumed: MODEL.WEIGHTS is not read, since there is a checkpoint.
+    """
+    if cfg.MODEL.LOAD_PROPOSALS or cfg.DATASETS.PROPOSAL_FILES_TRAIN or cfg.DATASETS.PROPOSAL_FILES_TEST:
+        raise UserError(
+            "MODEL.LOAD_PROPOSALS and DATASETS.PROPOSAL_FILES_* read pickles, which may run "
+            "code; leave them out"
+        )
+    for key, value in flatten(cfg).items():
+        leaves = list(_leaves(value))
+        if any("://" in str(leaf) for leaf in leaves) and not (resumed and key == "MODEL.WEIGHTS"):
+            raise UserError(
+                f"{key} {value!s:.200} is an address, and nothing is downloaded here; download the file and "
+                "give its path"
+            )
+        if key.startswith("MODEL.") and len(leaves) > MOST_LISTED:
+            raise UserError(f"{key} has {len(leaves)} values; give at most {MOST_LISTED}")
+        most = next((most for pattern, most in LARGEST.items() if re.search(pattern, key)), 2**31 - 1)
+        if any(type(leaf) is int and abs(leaf) > most for leaf in leaves):
+            raise UserError(f"{key} is {show(value)}; give integers of at most {most:,}")
+        infinite = any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in leaves)
+        if infinite and not key.endswith("NORM_TYPE"):
+            raise UserError(f"{key} is {show(value)}; give finite numbers")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+@contextmanager
+def model_errors() -> Iterator[None]:
+    """Say what Detectron2 raises while it builds a model of settings that do not fit as one `UserError`."""
+    try:
+        yield
+    except (LookupError, AssertionError, ValueError) as error:
+        reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split())[:200])))
+        raise UserError(
+            f"Detectron2 cannot build the model of this config ({reason}); let the keys IN_FEATURES, "
+            "OUT_FEATURES and NAME of MODEL fit each other, or leave them out"
+        ) from error
+
+
+def check_size(cfg: CfgNode) -> None:
+    """Refuse a network of more than `MOST_PARAMETERS`, before anything of it is allocated."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"), model_errors():
+        count = sum(part.numel() for part in build_model(cfg).parameters())
+    if count > MOST_PARAMETERS:
+        raise UserError(
+            f"the network of this config has {count:,} parameters, more than {MOST_PARAMETERS:,}; give "
+            "smaller numbers of channels, classes or layers in MODEL"
+        )
 
 
 def check_values(cfg: CfgNode) -> None:

@@ -35,7 +35,8 @@ from automix_transfer.detection.checkpoints import (
     latest,
     restore,
 )
-from automix_transfer.detection.config import logger, model_errors
+from automix_transfer.detection.config_checks import model_errors
+from automix_transfer.detection.config_files import logger
 from automix_transfer.detection.loader import TrainLoader
 from automix_transfer.detection.networks.timm_backbone import encoder_name, is_layer_normed
 from automix_transfer.detection.scores.coco_evaluation import ENGINES

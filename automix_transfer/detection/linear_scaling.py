@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
 
+from automix_transfer.detection.config_files import same, set_value
 from automix_transfer.errors import UserError
 
 FREE_ON_RESUME = (
@@ -87,10 +87,10 @@ def take_saved(cfg: CfgNode, saved: Mapping[str, Any], typed: set[str]) -> list[
         node: Any = cfg
         *above, name = key.split(".")
         for part in above:
-            node = node.get(part, {})
+            node = node.get(part, {}) if isinstance(node, CfgNode) else {}
         if key in typed or key == "MODEL.DEVICE" or name not in node or _trains_the_same(node[name], value):
             continue
-        node[name] = tuple(value) if isinstance(value, list) and isinstance(node[name], tuple) else value
+        set_value(cfg, key, value, f"{cfg.OUTPUT_DIR}/config.yaml")
         changed.append(key)
     return changed
 
@@ -108,12 +108,3 @@ def refuse_changes(saved: Mapping[str, Any], now: Mapping[str, Any], file: str) 
 
 def _trains_the_same(a: Any, b: Any) -> bool:
     return same(a, b) or (a in BATCH_NORMS and b in BATCH_NORMS)
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal as configuration values; numbers to 4 digits, lists and tuples alike."""
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    if {type(a), type(b)} <= {int, float}:
-        return math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-10)
-    return a == b

@@ -22,8 +22,10 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from automix_transfer.config import flatten
+from automix_transfer.data.settings import most_workers
 from automix_transfer.detection.checkpoints import latest, restore
-from automix_transfer.detection.config import load_config, logger, model_errors, saved_config
+from automix_transfer.detection.config import load_config, logger, saved_config
+from automix_transfer.detection.config_checks import check_size, model_errors
 from automix_transfer.detection.datasets import check_builtin, check_masks, class_names_of, register_folder
 from automix_transfer.detection.engine import BEST_METRIC, Trainer
 from automix_transfer.detection.linear_scaling import refuse_changes
@@ -117,6 +119,7 @@ def prepare(arguments: Namespace) -> CfgNode:
         check_metric(cfg, metric)
     _check_writable(cfg.OUTPUT_DIR)
     _check_run_folder(cfg, arguments)
+    check_size(cfg)
     cfg.freeze()
     return cfg
 
@@ -134,13 +137,12 @@ def _check_task(cfg: CfgNode, arguments: Namespace) -> None:
         raise UserError(
             f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, which trains nothing; give 1 or more, or --eval-only"
         )
+    elif cfg.SOLVER.BASE_LR == 0:
+        raise UserError("SOLVER.BASE_LR is 0, which trains nothing; give a rate above 0, or --eval-only")
+    if (workers := cfg.DATALOADER.NUM_WORKERS) > most_workers():
+        raise UserError(f"DATALOADER.NUM_WORKERS is {workers}; this machine takes {most_workers()} at most")
     if not weights or (arguments.resume and saved_config(cfg.OUTPUT_DIR) is not None):
         return
-    if "://" in weights:
-        raise UserError(
-            f"MODEL.WEIGHTS {weights} is an address, and nothing is downloaded here; download the file and "
-            "give its path"
-        )
     if not os.path.isfile(weights):
         raise UserError(f"MODEL.WEIGHTS {weights} does not exist or is not a file")
 

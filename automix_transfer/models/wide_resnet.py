@@ -73,9 +73,10 @@ def wide_resnet(name: str, num_classes: int) -> WideResNet:
     """
     match = re.fullmatch(r"wrn_(\d{1,3})_(\d{1,2})", name)
     depth, width = (int(match[1]), int(match[2])) if match else (0, 0)
-    if depth < 10 or depth % 6 != 4 or width < 1:
+    if not (10 <= depth <= 160 and depth % 6 == 4 and 1 <= width <= 20):
         raise UserError(
-            f"encoder '{name}' is unknown; wide ResNets have depth 6n + 4 and a width, as wrn_28_8"
+            f"encoder '{name}' is unknown; wide ResNets have depth 6n + 4, at most 160, and a width of at "
+            "most 20, as wrn_28_8"
         )
     return WideResNet((depth - 4) // 6, width, num_classes)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.config import flatten, load_config
-from automix_transfer.data.settings import GONE, DataConfig
+from automix_transfer.data.settings import GONE, DataConfig, most_workers
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import METHODS, Method, load_options
 from automix_transfer.mixing.automix.options import is_removed
-from automix_transfer.mixing.checks import between, one_of
+from automix_transfer.mixing.checks import between, checked, one_of, positive
 from automix_transfer.mixing.checks import check as check_fields
 from automix_transfer.progress import to_stderr
 
@@ -27,7 +27,7 @@ class EncoderConfig:
 
     name: str = "resnet18"  # resnet10_32 or any timm model
     stem: str = "imagenet"  # imagenet | cifar (3x3 stem without max-pool, appendix A.1)
-    drop_path: float = 0.0  # stochastic depth, for networks of timm that have it
+    drop_path: float = between(0.0, 0, 1)  # stochastic depth, for networks of timm that have it
     # file to start from: our checkpoint or export, or a torchvision/timm state dict; empty: random
     weights: str = ""
     which: str = ""  # encoder inside our checkpoint (k or q); empty: the one for inference
@@ -47,17 +47,21 @@ class EmaConfig:
     warmup: bool = False  # m = min(decay, t / (t + 9)) after t steps, for short runs
 
 
+def _betas_problem(betas: tuple[float, float]) -> str:
+    return "" if all(0 <= beta < 1 for beta in betas) else "give two numbers of at least 0 and less than 1"
+
+
 @dataclass
 class OptimizerConfig:
     """The optimizer; ``lr`` is the peak rate for ``train.batch_size`` images a step."""
 
     name: str = one_of("sgd", "sgd", "adamw", "lamb")  # sgd | adamw | lamb (timm's, without its own clipping)
-    lr: float = between(0.1)  # rate after warm-up
+    lr: float = positive(0.1)  # rate after warm-up
     weight_decay: float = between(1e-4)
-    momentum: float = 0.9  # sgd
+    momentum: float = between(0.9, 0, 1)  # sgd
     nesterov: bool = False  # sgd
-    betas: tuple[float, float] = (0.9, 0.999)  # adamw, lamb
-    eps: float = 1e-8  # adamw; lamb uses max(eps, 1e-6)
+    betas: tuple[float, float] = checked((0.9, 0.999), _betas_problem)  # adamw, lamb
+    eps: float = positive(1e-8)  # adamw; lamb uses max(eps, 1e-6)
     # yes | no | auto: weight decay on one-dimensional parameters with sgd, none with adamw and lamb
     decay_norm_and_bias: str = one_of("auto", "auto", "yes", "no")
 
@@ -77,10 +81,10 @@ class ScheduleConfig:
 class TrainConfig:
     """The loop. A step is one update of the weights."""
 
-    epochs: int = between(100, 1)
-    batch_size: int = between(256, 1)  # images a step, over all processes and passes
+    epochs: int = between(100, 1, 10**6)
+    batch_size: int = between(256, 1, 2**20)  # images a step, over all processes and passes
     # passes a step: each process sees batch_size / (processes * accumulate) images at a time
-    accumulate: int = between(1, 1)
+    accumulate: int = between(1, 1, 2**20)
     clip_norm: float = between(0.0)  # largest norm of the gradient of a step; 0: no clipping
     precision: str = one_of("fp32", "fp32", "bf16", "fp16")  # fp16: with loss scaling
     channels_last: bool = False  # memory layout NHWC, faster for convolutions on recent GPUs
@@ -93,10 +97,10 @@ class TrainConfig:
     save_every_steps: int = between(1000)
     # the last epochs that the median is taken over (10, at most half of the run) are always evaluated
     eval_every_epochs: int = between(1, 1)
-    eval_batch_size: int = between(0)  # images a pass of evaluation and process; 0: as in training
+    eval_batch_size: int = between(0, 0, 2**20)  # images a pass of evaluation and process; 0: as in training
     # after these epochs (from 1), pictures of mixed samples and masks
     picture_epochs: list[int] = field(default_factory=list)
-    picture_count: int = between(8, 1)  # samples in a picture
+    picture_count: int = between(8, 1, 1024)  # samples in a picture
     # after these epochs (from 1), the checkpoint also stays as epoch_NNNN.pt
     keep_epochs: list[int] = field(default_factory=list)
     # train and evaluate on this many batches only, without augmentation: the loss must go to 0
@@ -177,7 +181,9 @@ def check(experiment: Experiment) -> None:
     for section in ("encoder", "ema", "optimizer", "schedule", "train"):
         check_fields(getattr(experiment, section), f"{section}.")
     decay, warmup = experiment.ema.decay, schedule.warmup_epochs
+    workers, most = experiment.data.workers, most_workers()
     refusals = {
+        f"data.workers={workers} is more than this machine takes; give {most} at most": workers > most,
         f"config key 'ema.decay' is {decay}; it must be at least 0 and less than 1": not 0 <= decay < 1,
         "train.overfit_batches takes real images only; leave data.mixed empty and choose method.name=vanilla "
         "for it": train.overfit_batches and experiment.data.mixed,

@@ -23,7 +23,7 @@ FPN = CONFIGS / "embedded_R10_FPN.yaml"
         (["SOLVER.AMP.ENABLED", "True"], "needs a GPU"),
         (["MODEL.RESNETS.DEPTH", "50"], "is for depths 10"),
         (["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"], "has no depth 10"),
-        (["SOLVER.IMS_PER_BATCH", "0"], "SOLVER.IMS_PER_BATCH is 0; give a number of 1 or more"),
+        (["SOLVER.IMS_PER_BATCH", "0"], "SOLVER.IMS_PER_BATCH is 0; give a number from 1"),
         (["SOLVER.MAX_ITER", "-5"], "SOLVER.MAX_ITER is -5"),
         (["SOLVER.CHECKPOINT_PERIOD", "0"], "SOLVER.CHECKPOINT_PERIOD is 0"),
         (["SOLVER.WARMUP_ITERS", "-1"], "SOLVER.WARMUP_ITERS is -1"),
@@ -111,8 +111,8 @@ def test_more_gpus_than_there_are():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("MODEL: [", "not a valid Detectron2 config"),
-        ("- 1\n- 2\n", "not a valid Detectron2 config"),
+        ("MODEL: [", "x.yaml is not valid YAML at line 1"),
+        ("- 1\n- 2\n", "x.yaml must be a mapping"),
         ("_BASE_: nowhere.yaml\n", "does not exist"),
         pytest.param(
             "SOLVER: {IMS_PER_BATCH: 2}\nSEED: 1\nSOLVER: {MAX_ITER: 5}\n",
@@ -120,10 +120,23 @@ def test_more_gpus_than_there_are():
             id="SOLVER: {IMS_PER_BATCH: 2}\nSEED: 1\nSOLVER: {MAX_ITER: 5}\n"
             "-has the key 'SOLVER' twice in one mapping, at lines 1 and 3",
         ),
-        ("_BASE_: .\n", "x.yaml: .* could not be read .*directory"),
+        ("_BASE_: .\n", "could not be read .*directory"),
         ("MODEL:\n", "MODEL must be of type CfgNode, not NoneType"),
         ("MODEL:\n  RESNETS:\n    DEPHT: 50\n", "did you mean MODEL.RESNETS.DEPTH"),
-        ("MODEL: !!python/object/apply:os.system ['echo hostile']\n", "not a valid Detectron2 config"),
+        ("MODEL: !!python/object/apply:os.system ['echo hostile']\n", "x.yaml .*at line 1"),
+        ("_BASE_: https://example.org/x.yaml\n", "x.yaml: _BASE_ is https"),
+        ("_BASE_: detectron2://x.yaml\n", "x.yaml: _BASE_ is detectron2"),
+        ("_BASE_: x.yaml\n", "x.yaml is based on itself"),
+        ("_BASE_: [3]\n", "x.yaml: _BASE_ must be"),
+        ("MODEL: {LOAD_PROPOSALS: true}\n", "MODEL.LOAD_PROPOSALS"),
+        ("DATASETS: {PROPOSAL_FILES_TRAIN: [x.pkl]}\n", "DATASETS.PROPOSAL_FILES"),
+        ("DATASETS: {PROPOSAL_FILES_TEST: ['https://example.org/x.pkl']}\n", "DATASETS.PROPOSAL_FILES"),
+        ("OUTPUT_DIR: s3://x/y\n", "OUTPUT_DIR s3://x/y"),
+        ("SOLVER: {BASE_LR: .inf}\n", "SOLVER.BASE_LR"),
+        ("SOLVER: {GAMMA: .nan}\n", "SOLVER.GAMMA"),
+        ("INPUT: {MIN_SIZE_TRAIN: [1000000]}\n", "INPUT.MIN_SIZE_TRAIN"),
+        ("MODEL: {ROI_BOX_HEAD: {NUM_CONV: 100000000}}\n", "MODEL.ROI_BOX_HEAD.NUM_CONV"),
+        (f"MODEL: {{ANCHOR_GENERATOR: {{SIZES: [{[1] * 1000}]}}}}\n", "MODEL.ANCHOR_GENERATOR.SIZES"),
     ],
 )
 def test_bad_files(tmp_path, text, message):
@@ -132,6 +145,64 @@ def test_bad_files(tmp_path, text, message):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         load_config(tmp_path / "x.yaml", ["MODEL.WEIGHTS", ""], num_gpus=0)
+
+
+def test_text_is_taken_as_typed():
+    from automix_transfer.detection.config import load_config
+
+    for text in ("2024_01", "010", "a: b", "x #2", "'q'", "[1]"):
+        cfg, _ = load_config(FPN, ["MODEL.WEIGHTS", "", "OUTPUT_DIR", text], num_gpus=0)
+        assert text == cfg.OUTPUT_DIR
+    cfg, _ = load_config(FPN, ["MODEL.WEIGHTS", "", "SOLVER.STEPS", "(1,2)", "DATASETS.TEST", "('x',)"], 0)
+    assert (cfg.SOLVER.STEPS, cfg.DATASETS.TEST) == ((1, 2), ("x",))
+
+
+def test_an_address_that_the_command_line_replaces_is_no_address(tmp_path):
+    from automix_transfer.detection.config import load_config
+
+    (tmp_path / "zoo.yaml").write_text(f"_BASE_: {FPN}\nMODEL: {{WEIGHTS: 'detectron2://R-50.pkl'}}\n")
+    cfg, _ = load_config(tmp_path / "zoo.yaml", ["MODEL.WEIGHTS", ""], num_gpus=0)
+    assert cfg.MODEL.WEIGHTS == ""
+    with pytest.raises(UserError, match="MODEL.WEIGHTS detectron2://"):
+        load_config(tmp_path / "zoo.yaml", [], num_gpus=0)
+
+
+def test_values_of_thousands_of_digits_are_refused():
+    from automix_transfer.detection.config import load_config
+
+    for value in ("9" * 5000, "9" * 900, "(" * 900, "+" * 900 + "1"):
+        with pytest.raises(UserError, match="SOLVER.MAX_ITER") as caught:
+            load_config(FPN, ["MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", value], num_gpus=0)
+        assert len(str(caught.value)) < 500
+
+
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_built():
+    from automix_transfer.detection.config import load_config
+    from automix_transfer.detection.config_checks import check_size
+
+    cfg, _ = load_config(FPN, ["MODEL.WEIGHTS", "", "MODEL.ROI_BOX_HEAD.FC_DIM", "90000"], num_gpus=0)
+    with pytest.raises(UserError, match="MODEL"):
+        check_size(cfg)
+    check_size(load_config(FPN, ["MODEL.WEIGHTS", ""], num_gpus=0)[0])
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ("MODEL: {LOAD_PROPOSALS: true}", "MODEL.LOAD_PROPOSALS"),
+        ("DATASETS: {PROPOSAL_FILES_TRAIN: [x.pkl]}", "DATASETS.PROPOSAL_FILES"),
+        ("MODEL: {RESNETS: 3}", "MODEL.RESNETS"),
+        ("SOLVER: {STEPS: x}", "SOLVER.STEPS"),
+        ("SOLVER: {BASE_LR: .nan}", "SOLVER.BASE_LR"),
+    ],
+)
+def test_a_run_to_be_resumed_is_checked_as_a_config_is(tmp_path, saved, message):
+    from automix_transfer.detection.config import load_config
+
+    (tmp_path / "config.yaml").write_text(saved)
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    with pytest.raises(UserError, match=message):
+        load_config(FPN, ["OUTPUT_DIR", str(tmp_path)], num_gpus=0, resume=True)
 
 
 def test_a_batch_of_none_in_the_file(tmp_path):

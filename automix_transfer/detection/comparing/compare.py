@@ -21,8 +21,8 @@ from typing import Any
 
 from automix_transfer import command_line
 from automix_transfer.config import flatten
-from automix_transfer.detection.config import find_overlay
 from automix_transfer.detection.config_checks import MAX_SEED
+from automix_transfer.detection.config_files import find_overlay
 from automix_transfer.detection.trainer import check_weights, prepare
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json

@@ -18,7 +18,8 @@ from detectron2.structures import Instances
 from numpy.typing import NDArray
 from torch import nn
 
-from automix_transfer.detection.config import load_config, model_errors
+from automix_transfer.detection.config import load_config
+from automix_transfer.detection.config_checks import check_size, model_errors
 from automix_transfer.detection.weights.weights_check import load_weights
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import read_json
@@ -80,6 +81,7 @@ def load_run(folder: str | Path, checkpoint: str | None = None, device: str = "c
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
     categories = _categories(folder, cfg)
+    check_size(cfg)
     with model_errors():
         model = build_model(cfg).eval()
     load_weights(model, str(file))

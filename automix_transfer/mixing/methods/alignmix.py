@@ -29,7 +29,7 @@ class AlignMixOptions(PairOptions):
     alpha: float = positive(2.0)
     feature_layer: str = "4"
     epsilon: float = between(0.1, 1e-6)
-    iterations: int = between(100, 1)
+    iterations: int = between(100, 1, 10**4)
     tolerance: float = between(0.1)
     align_probability: float = between(0.5, 0, 1)
 

@@ -36,7 +36,7 @@ class AttentiveMixOptions(PairOptions):
     teacher_weights: str = ""
     teacher: str = ""
     teacher_layer: str = "4"
-    teacher_size: int = between(224, 1)
+    teacher_size: int = between(224, 1, 4096)
     cells: int = between(6)
     attention: str = one_of("mean", "mean", "released")
 

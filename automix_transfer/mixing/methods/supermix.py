@@ -43,8 +43,8 @@ class SuperMixOptions(LossOptions):
     alpha: float = positive(3.0)
     images: int = between(2, 2, 64)
     sparsity: float = between(25.0)
-    iterations: int = between(50, 1)
-    mask_size: int = between(8, 2)
+    iterations: int = between(50, 1, 10**5)
+    mask_size: int = between(8, 2, 4096)
     sigma: float = between(1.0, 0, 100)
     enough: float = between(1.0, 0, 1)
 

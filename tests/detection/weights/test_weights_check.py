@@ -192,6 +192,32 @@ def test_caffe2_weights_bring_their_own_input(r50_arrays, tmp_path, wrapped):
             load_weights(model, str(file))
 
 
+@pytest.mark.parametrize(
+    "text, key",
+    [
+        ("MODEL: {LOAD_PROPOSALS: true}", "MODEL.LOAD_PROPOSALS"),
+        ("DATASETS: {PROPOSAL_FILES_TRAIN: [x.pkl]}", "DATASETS.PROPOSAL_FILES_TRAIN"),
+        ("OUTPUT_DIR: /tmp", "OUTPUT_DIR"),
+        ("SOLVER: {BASE_LR: 9.0}", "SOLVER.BASE_LR"),
+        ("_BASE_: https://example.org/x.yaml", "_BASE_"),
+        ("MODEL: {RESNETS: {DEPTH: 1000000000}}", "MODEL.RESNETS.DEPTH"),
+        ("MODEL: {RESNETS: {DEPTH: true}}", "MODEL.RESNETS.DEPTH"),
+        ("MODEL: {PIXEL_STD: [1, 0, 1]}", "MODEL.PIXEL_STD"),
+        ("MODEL: {PIXEL_MEAN: [1, .nan, 1]}", "MODEL.PIXEL_MEAN"),
+        ("MODEL: {PIXEL_MEAN: [1]}", "MODEL.PIXEL_MEAN"),
+        ("INPUT: {FORMAT: L}", "INPUT.FORMAT"),
+        ("MODEL: !!python/object/apply:os.system ['echo hostile']", "line 1"),
+    ],
+)
+def test_an_overlay_holds_what_an_export_writes_and_nothing_else(tmp_path, text, key):
+    from automix_transfer.detection.config import load_config
+
+    (tmp_path / "x.pkl").write_bytes(b"")
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"x\.yaml.*{key}"):
+        load_config(CONFIGS / "embedded_R10_FPN.yaml", ["MODEL.WEIGHTS", str(tmp_path / "x.pkl")], 0)
+
+
 def test_export_without_its_overlay(r10, tmp_path):
     from automix_transfer.detection.weights.weights_check import read_backbone
 
