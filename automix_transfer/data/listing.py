@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -113,6 +114,14 @@ class Listing:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def fingerprint(self, root: str | Path) -> str:
+        """How many images, and a hash of their names below ``root`` and their labels, in order."""
+        paths = self.paths
+        names = map(paths.name, range(len(paths))) if isinstance(paths, Paths) else map(str, paths)
+        text = "\0".join(names).replace(f"{root}/", "").encode("utf-8", errors="surrogateescape")
+        digest = hashlib.sha256(text + np.asarray(self.labels, dtype=np.int64).tobytes())
+        return f"{len(self):,} images ({digest.hexdigest()[:12]})"
 
     def select(self, indices: Sequence[int]) -> Listing:
         """The images at ``indices``, in that order, with the same classes."""

@@ -9,7 +9,6 @@ the ranks because it is computed from parameters that are.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -43,41 +42,6 @@ class World:
         """Print ``text``, once for all processes; nothing where it is empty."""
         if self.main:
             say(text)
-
-
-def start(device: str = "auto") -> World:
-    """Join the processes of torchrun, or be the only one; ``device`` is auto, cpu, cuda or cuda:N.
-
-    Raises:
-        UserError: the device does not exist.
-    """
-    places = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0}
-    size, rank, local = (int(os.environ.get(key, default)) for key, default in places.items())
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"config key 'train.device' is '{device}'; give auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda":
-        count = torch.cuda.device_count()
-        number = local if chosen.index is None else chosen.index
-        if number >= count:
-            raise UserError(
-                f"config key 'train.device' asks for GPU {number}, but {count} are visible; "
-                "use train.device=cpu or fewer processes"
-            )
-        chosen = torch.device("cuda", number)
-        torch.cuda.set_device(chosen)
-    if size > 1 and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
-    return World(rank, size, chosen)
-
-
-def stop(world: World) -> None:
-    """Leave the group of processes."""
-    if world.size > 1 and dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def wrap(method: nn.Module, world: World, sync_batchnorm: bool = False) -> nn.Module:

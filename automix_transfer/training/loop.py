@@ -17,7 +17,8 @@ import torch
 from automix_transfer.data.check import check_data
 from automix_transfer.errors import UserError
 from automix_transfer.rng import derive_generator, reseed_globals
-from automix_transfer.training import distributed
+from automix_transfer.training import joining
+from automix_transfer.training.distributed import World
 from automix_transfer.training.record.checkpoint import load_latest
 from automix_transfer.training.record.recorder import Recorder
 from automix_transfer.training.record.results import evaluate_encoders, is_evaluated
@@ -32,7 +33,7 @@ def train(
     experiment: Experiment,
     resume: bool = False,
     dry_run: bool = False,
-    world: distributed.World | None = None,
+    world: World | None = None,
     recipe: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Train as ``experiment`` says; returns the final metrics, which are also in its ``metrics.json``.
@@ -52,21 +53,21 @@ def train(
     experiment = complete(experiment)
     folder = Path(experiment.output)
     joined = world is None
-    world = world or distributed.start(experiment.train.device)
+    world = world or joining.start(experiment.train.device, experiment.train.wait_minutes)
     try:
         with remedies(experiment, world):
             if not resume:
-                refuse_overwriting(folder)
+                joining.together(world, lambda: refuse_overwriting(folder))
             if dry_run:
                 return rehearse(experiment, world)
-            found = load_latest(folder, world.say) if resume else None
+            found = joining.together(world, lambda: load_latest(folder, world.say) if resume else None)
             run = build_run(experiment, world, found)
             if world.main:
                 prepare(folder, experiment, world, found.step if found else None, recipe)
             return fit(run)
     finally:
         if joined:
-            distributed.stop(world)
+            joining.stop(world)
 
 
 def fit(run: Run, max_steps: int | None = None, max_eval_batches: int | None = None) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def fit(run: Run, max_steps: int | None = None, max_eval_batches: int | None = N
     return record.finish()
 
 
-def rehearse(experiment: Experiment, world: distributed.World) -> dict[str, Any]:
+def rehearse(experiment: Experiment, world: World) -> dict[str, Any]:
     """``--dry-run``: the data checked, then everything once, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory(prefix="automix_transfer_", ignore_cleanup_errors=True) as folder:
         short = replace(
@@ -143,7 +144,7 @@ def evaluate_only(experiment: Experiment) -> dict[str, float]:
     With ``encoder.weights`` that of this one encoder.
     """
     experiment = complete(experiment)
-    world = distributed.start(experiment.train.device)
+    world = joining.start(experiment.train.device, experiment.train.wait_minutes)
     try:
         weights, found = experiment.encoder.weights, None
         if weights:
@@ -158,4 +159,4 @@ def evaluate_only(experiment: Experiment) -> dict[str, float]:
         world.say("\n".join(f"{name} {value:.3f}" for name, value in metrics.items()))
         return metrics
     finally:
-        distributed.stop(world)
+        joining.stop(world)

@@ -92,6 +92,7 @@ class TrainConfig:
     deterministic: bool = False  # only deterministic GPU kernels (slower); a CPU is deterministic anyway
     sync_batchnorm: bool = False  # BatchNorm statistics over all processes
     device: str = "auto"  # auto (a GPU if there is one) | cpu | cuda | cuda:1
+    wait_minutes: float = between(10.0)  # for the other processes, when a run on several starts
     log_every: int = between(50, 1)  # steps between two lines of the log
     # steps between two checkpoints, besides those at the end of each epoch; 0: only those
     save_every_steps: int = between(1000)
@@ -131,6 +132,7 @@ FREE_ON_RESUME = {
     "data.root",
     "data.workers",
     "train.device",
+    "train.wait_minutes",
     "train.log_every",
     "train.save_every_steps",
     "train.eval_every_epochs",

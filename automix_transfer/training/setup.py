@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -27,12 +28,13 @@ from automix_transfer.models.encoders import EncoderInfo, check_size
 from automix_transfer.models.weights import load_file
 from automix_transfer.rng import derive_generator, reseed_globals
 from automix_transfer.training.distributed import World, check_world, wrap
+from automix_transfer.training.joining import refuse_differences, together
 from automix_transfer.training.optimizers import build_optimizer
 from automix_transfer.training.record.averages import Averages
 from automix_transfer.training.record.checkpoint import Checkpoint, encoder_prefixes, split_state
 from automix_transfer.training.record.resume_checks import refuse_another_run, refuse_other_data, restore
 from automix_transfer.training.schedule import LearningRates
-from automix_transfer.training.settings import Experiment, check_method
+from automix_transfer.training.settings import Experiment, check_method, flatten
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W), labels (N,), sample indices (N,)
 
@@ -139,13 +141,38 @@ class Run:
 
 
 def build_run(experiment: Experiment, world: World, checkpoint: Checkpoint | None = None) -> Run:
-    """Build a run at its beginning, or where ``checkpoint`` left it.
+    """Build a run at its beginning, or where ``checkpoint`` left it; all processes hold the same one.
 
     Raises:
-        UserError: a setting that cannot be met, or a checkpoint of another run.
+        UserError: a setting that cannot be met, a checkpoint of another run, or processes that differ.
     """
+    check_world(experiment.train, world)
+    run = together(world, lambda: _build(experiment, world, checkpoint))
+    if world.size > 1:
+        refuse_differences(world, facts(run, checkpoint))
+    run.model = wrap(run.method, world, experiment.train.sync_batchnorm)
+    return run
+
+
+def facts(run: Run, checkpoint: Checkpoint | None) -> dict[str, str]:
+    """What must be equal in all processes: settings, data and checkpoint."""
+    settings = {f"config key '{key}'": str(value) for key, value in flatten(asdict(run.experiment)).items()}
+    for key in ("data.root", "data.workers", "encoder.weights"):  # a machine may have them elsewhere
+        del settings[f"config key '{key}'"]
+    root = run.experiment.data.root
+    digest = hashlib.sha256()
+    for name, value in sorted(checkpoint.model.items() if checkpoint else ()):
+        digest.update(name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    validation: ClassificationDataset = run.eval_batches.dataset  # type: ignore[assignment]
+    return settings | {
+        "training images": run.train_set.listing.fingerprint(root),
+        "validation images": validation.listing.fingerprint(root),
+        "a checkpoint": f"of step {checkpoint.step}, {digest.hexdigest()[:12]}" if checkpoint else "nowhere",
+    }
+
+
+def _build(experiment: Experiment, world: World, checkpoint: Checkpoint | None) -> Run:
     train, data, seed = experiment.train, experiment.data, experiment.seed
-    check_world(train, world)
     if checkpoint is not None:
         refuse_another_run(checkpoint, experiment, world)
 
@@ -179,9 +206,8 @@ def build_run(experiment: Experiment, world: World, checkpoint: Checkpoint | Non
         restore(experiment, *states)
         at = Position.of(checkpoint, world)
     rates = LearningRates(optimizer, experiment.schedule, train.epochs, experiment.optimizer.lr)
-    model = wrap(method, world, train.sync_batchnorm)
     return Run(
-        experiment, world, info, method, model, optimizer, rates, scaler, train_batches, eval_batches, at
+        experiment, world, info, method, method, optimizer, rates, scaler, train_batches, eval_batches, at
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_json
 from automix_transfer.signals import Interrupted, StopRequest
-from automix_transfer.training import distributed
+from automix_transfer.training import distributed, joining
 from automix_transfer.training.loop import train
 from automix_transfer.training.record.results import of_each_encoder
 from automix_transfer.training.record.run_folder import command_line, refuse_overwriting
@@ -49,7 +49,7 @@ def run_trials(
         if not resume:
             refuse_overwriting(folder)
         trials.append(replace(experiment, seed=experiment.seed + number, output=str(folder)))
-    world = distributed.start(experiment.train.device)
+    world = joining.start(experiment.train.device, experiment.train.wait_minutes)
     try:
         if dry_run:
             return train(trials[0], resume, True, world)
@@ -68,7 +68,7 @@ def run_trials(
         world.say(message(summary))
         return summary
     finally:
-        distributed.stop(world)
+        joining.stop(world)
 
 
 def summarize(metrics: Sequence[dict[str, Any]], seeds: Sequence[int], wanted: int) -> dict[str, Any]:

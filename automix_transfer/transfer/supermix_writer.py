@@ -30,7 +30,7 @@ from automix_transfer.mixing.losses import PLAIN
 from automix_transfer.mixing.methods.supermix import SuperMix
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.rng import derive_generator
-from automix_transfer.training.distributed import start, stop
+from automix_transfer.training.joining import start, stop
 from automix_transfer.training.record.mixed_grid import save_png
 from automix_transfer.training.settings import Experiment
 
@@ -77,7 +77,7 @@ def write_supermix(
     if (folder / ABOUT).exists():
         print(f"{folder} is finished: {len(read_json(folder / ABOUT)['files'])} mixed images", flush=True)
         return folder
-    world = start(experiment.train.device)
+    world = start(experiment.train.device, experiment.train.wait_minutes)
     try:
         method = SuperMix(teacher.requires_grad_(False).to(world.device), options)
         statistics = (

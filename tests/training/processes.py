@@ -51,6 +51,13 @@ def at_each_update(monkeypatch: pytest.MonkeyPatch, action: Callable[[Run], None
     monkeypatch.setattr(loop, "build_run", build_watched)
 
 
+def free_port() -> str:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 def start_ranks(
     experiment: Experiment,
     size: int = 2,
@@ -58,10 +65,7 @@ def start_ranks(
     work: Callable[[Experiment, bool], object] = train,
 ) -> list[BaseProcess]:
     """As torchrun would: ``work(experiment, resume)`` on each of ``size`` ranks."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = []
+    port, processes = free_port(), []
     for rank in range(size):
         environment = {
             "RANK": str(rank),

@@ -32,7 +32,7 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from automix_transfer.training import distributed
+from automix_transfer.training import joining
 from automix_transfer.training.loop import fit
 from automix_transfer.training.record.checkpoint import load_latest
 from automix_transfer.training.settings import load_experiment
@@ -41,7 +41,7 @@ from automix_transfer.signals import Interrupted
 
 whole = load_experiment(overrides=sys.argv[1:])
 stopped = replace(whole, output=whole.output + "_stopped")
-world = distributed.start("cpu")
+world = joining.start("cpu")
 run = build_run(whole, world)
 fit(run)
 torch.save(run.method.state_dict(), Path(whole.output) / f"rank{world.rank}.pt")
@@ -60,7 +60,7 @@ except Interrupted as interrupted:
     assert interrupted.code == 143 and run.at.step == 4
 torch.distributed.barrier()
 fit(build_run(stopped, world, load_latest(Path(stopped.output))))
-distributed.stop(world)
+joining.stop(world)
 """
 
 

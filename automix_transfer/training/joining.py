@@ -1,0 +1,214 @@
+"""How processes meet, and make sure that they are about to train the same thing.
+
+Rank 0 says for whom it waits and how long; then all compare what they are: versions, settings, checkpoint and
+data. What differs is one sentence from rank 0, and every process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TypeVar
+
+import timm
+import torch
+import torch.distributed as dist
+
+from automix_transfer.errors import EXIT_USER_ERROR, UserError
+from automix_transfer.progress import duration, to_stderr
+from automix_transfer.training.distributed import World, gather
+
+T = TypeVar("T")
+
+#: what a launcher (torchrun, or a line of srun) sets in each process
+LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+FIRST_WORD, NEXT_WORD, LOOK = (
+    10.0,
+    60.0,
+    0.2,
+)  #: seconds until rank 0 says whom it waits for; between two looks
+_joined = 0  # how often this process has joined a group, so that each has keys of its own in the store
+
+
+def start(device: str = "auto", wait_minutes: float = 10.0) -> World:
+    """Join the processes of torchrun, or be the only one.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+        wait_minutes: for the other processes.
+
+    Raises:
+        UserError: the device does not exist, or the others did not come.
+    """
+    rank, size, local = launched()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"config key 'train.device' is '{device}'; give auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count()
+        number = local if chosen.index is None else chosen.index
+        if number >= count:
+            raise UserError(
+                f"config key 'train.device' asks for GPU {number}, but {count} are visible; "
+                "use train.device=cpu or fewer processes"
+            )
+        chosen = torch.device("cuda", number)
+        torch.cuda.set_device(chosen)
+    if size > 1 and not dist.is_initialized():
+        join(rank, size, "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", wait_minutes)
+    return World(rank, size, chosen)
+
+
+def stop(world: World) -> None:
+    """Leave the group of processes."""
+    if world.size > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def launched() -> tuple[int, int, int]:
+    """(rank, number of processes, rank on this machine), as a launcher says; (0, 1, 0) without one.
+
+    Raises:
+        UserError: numbers that cannot be.
+    """
+    given = {key: os.environ[key] for key in LAUNCHER if os.environ.get(key)}
+    if missing := [key for key in LAUNCHER if key not in given]:
+        if given.get("WORLD_SIZE", "1") != "1":
+            to_stderr(
+                f"note: WORLD_SIZE={given['WORLD_SIZE']} is set but {', '.join(missing)} not, so no launcher "
+                "did it, and this is the only process"
+            )
+        return 0, 1, 0
+    try:
+        rank, size, local = (int(given[key]) for key in LAUNCHER[:3])
+        if not (0 <= rank < size and 0 <= local and 0 < int(given["MASTER_PORT"]) < 1 << 16):
+            raise ValueError
+    except ValueError as error:
+        said = " ".join(f"{key}={value}" for key, value in given.items())
+        raise UserError(f"{said} is no place among processes; start them by torchrun") from error
+    return rank, size, local
+
+
+def join(rank: int, size: int, backend: str, minutes: float) -> None:
+    """Wait for all processes, at most ``minutes``, and make them a group.
+
+    Raises:
+        UserError: rank 0 cannot be reached, or some did not come, or believe in another number of processes.
+    """
+    global _joined
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun holds the store
+    patience = timedelta(minutes=minutes)
+    try:
+        held = dist.TCPStore(
+            address, int(port), size, rank == 0 and not agent, patience, False, multi_tenant=True
+        )
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"automix_transfer/{attempt}/{_joined}", held)
+        _joined += 1
+    except dist.DistError as error:
+        raise UserError(
+            f"rank {rank} on {socket.gethostname()} cannot reach rank 0 at {address}:{port} "
+            "(MASTER_ADDR, MASTER_PORT); start all processes together, and see that this port is open"
+        ) from error
+    _meet(store, rank, size, minutes)
+    dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=size)
+
+
+def _meet(store: dist.Store, rank: int, size: int, minutes: float) -> None:
+    """Every rank says that it is there; rank 0 says when all are."""
+    store.set(f"here/{rank}", f"{size} {socket.gethostname()}")
+    begin = time.monotonic()
+    if rank:
+        while not store.check(["met"]) and time.monotonic() < begin + 60 * minutes:
+            time.sleep(LOOK)
+        if not store.check(["met"]) or store.get("met").decode() != str(size):
+            raise SystemExit(EXIT_USER_ERROR)  # rank 0 says why
+        return
+    missing, word = list(range(size)), begin + FIRST_WORD
+    while missing := [other for other in missing if not store.check([f"here/{other}"])]:
+        names = f"{len(missing)} of {size} processes (ranks {', '.join(map(str, missing))})"
+        now = time.monotonic()
+        if now >= begin + 60 * minutes:
+            _part(store)
+            raise UserError(
+                f"{names} did not come within {duration(60 * minutes)}; start them, or wait longer with "
+                "train.wait_minutes"
+            )
+        if now >= word:
+            to_stderr(f"waiting for {names}, at most {duration(begin + 60 * minutes - now)} more")
+            word = now + NEXT_WORD
+        time.sleep(LOOK)
+    for other in range(size):
+        theirs, host = store.get(f"here/{other}").decode().split(" ", 1)
+        if int(theirs) != size:
+            _part(store)
+            raise UserError(
+                f"rank {other} on {host} was started as one of {theirs} processes, but rank 0 as one of "
+                f"{size}; give all the same WORLD_SIZE"
+            )
+    store.set("met", str(size))
+
+
+def _part(store: dist.Store) -> None:
+    """Send the others away, and hold the store until they have looked."""
+    store.set("met", "no")
+    time.sleep(5 * LOOK)
+
+
+def together(world: World, work: Callable[[], T]) -> T:
+    """``work()`` in all processes; if it fails in one, rank 0 says which and why, and all end.
+
+    ``work`` talks to no other process.
+
+    Raises:
+        UserError: in rank 0; the others leave with its exit code.
+    """
+    if world.size == 1:
+        return work()
+    problem, result = "", None
+    try:
+        result = work()
+    except UserError as error:
+        problem = str(error)
+    for rank, (host, theirs) in enumerate(gather((socket.gethostname(), problem), world)):
+        if theirs:
+            _end(world, theirs if rank == 0 else f"rank {rank} on {host}: {theirs}")
+    return result  # type: ignore[return-value]
+
+
+def refuse_differences(world: World, facts: Mapping[str, str]) -> None:
+    """All processes must hold the same ``facts`` (name -> value), and the same versions.
+
+    Raises:
+        UserError: in rank 0, with the first that differs; the others leave with its exit code.
+    """
+    mine = {
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "Python": platform.python_version(),
+        **facts,
+    }
+    found = gather((socket.gethostname(), mine), world)
+    for rank, (host, theirs) in enumerate(found):
+        for name in dict.fromkeys([*mine, *theirs]):
+            ours, other = found[0][1].get(name, "nothing"), theirs.get(name, "nothing")
+            if ours != other:
+                _end(
+                    world,
+                    f"rank {rank} on {host} has {name} {other}, but rank 0 on {found[0][0]} has {ours}; give "
+                    "all processes the same",
+                )
+
+
+def _end(world: World, sentence: str) -> None:
+    if world.main:
+        raise UserError(sentence)
+    raise SystemExit(EXIT_USER_ERROR)

@@ -1,0 +1,105 @@
+"""Processes that meet, or do not: who is waited for, and what must be equal."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from automix_transfer.errors import UserError
+from automix_transfer.training import joining
+from automix_transfer.training.joining import LAUNCHER, launched, refuse_differences, together
+from tests.training.processes import free_port
+
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in LAUNCHER:
+        monkeypatch.delenv(key, raising=False)
+
+
+def test_what_no_launcher_set_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launched() == (0, 1, 0)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("RANK", "3")
+    assert launched() == (0, 1, 0) and "LOCAL_RANK, MASTER_ADDR, MASTER_PORT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key, value", [("RANK", "2"), ("WORLD_SIZE", "two"), ("MASTER_PORT", "99999")])
+def test_a_place_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, key: str, value: str) -> None:
+    for name, given in zip(LAUNCHER, ("1", "2", "0", "127.0.0.1", "29500"), strict=True):
+        monkeypatch.setenv(name, value if name == key else given)
+    with pytest.raises(UserError, match=f"{key}={value}"):
+        launched()
+
+
+def _on_rank(environment: dict[str, str], work: Callable[[Path], object], folder: Path) -> None:
+    os.environ.update(environment)
+    try:
+        work(folder)
+    except UserError as error:
+        (folder / f"rank{environment['RANK']}.txt").write_text(str(error))
+        raise SystemExit(2) from error
+
+
+def on_ranks(sizes: list[int], work: Callable[[Path], object], folder: Path) -> list[int | None]:
+    """Exit codes of ``work(folder)`` on one rank for each size, which is the WORLD_SIZE it is told; what a
+    rank says of a mistake lies in the folder."""
+    port, processes = free_port(), []
+    for rank, size in enumerate(sizes):
+        values = (str(rank), str(size), str(rank), "127.0.0.1", port)
+        given = dict(zip(LAUNCHER, values, strict=True))
+        processes.append(CONTEXT.Process(target=_on_rank, args=(given, work, folder)))
+        processes[-1].start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+def _join(folder: Path) -> joining.World:
+    joining.FIRST_WORD = 0.5
+    return joining.start("cpu", wait_minutes=1.5 / 60)
+
+
+def _differ(folder: Path) -> None:
+    world = _join(folder)
+    refuse_differences(world, {"training images": f"{100 + world.rank // 2} images"})
+
+
+def _fail(folder: Path) -> None:
+    world = _join(folder)
+
+    def work() -> None:
+        if world.rank == 1:
+            raise UserError("data.root is not there")
+
+    together(world, work)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sizes, work, said",
+    [
+        ([3], _join, "ranks 1, 2"),
+        ([2, 3], _join, "one of 3 processes"),
+        ([3, 3, 3], _differ, "has training images 101 images, but rank 0"),
+        ([2, 2], _fail, "data.root is not there"),
+    ],
+    ids=["missing", "another size", "other data", "one fails"],
+)
+def test_rank_0_says_what_is_wrong_and_all_end(
+    tmp_path: Path, sizes: list[int], work: Callable[[Path], object], said: str
+) -> None:
+    begin = time.monotonic()
+    assert on_ranks(sizes, work, tmp_path) == [2] * len(sizes)
+    assert said in (tmp_path / "rank0.txt").read_text()
+    assert [file.name for file in tmp_path.iterdir()] == ["rank0.txt"]
+    assert time.monotonic() - begin < 100
