@@ -23,7 +23,7 @@ COMMANDS = {
     "report": ("report.cli", "page, figures, tables of runs; plans of the paper's"),
     "supermix": ("commands.write_supermix", "mix a training split offline, to pretrain on it"),
     "data": ("", "data check, data pack (into shards), data synthetic"),
-    "demo": ("demo", "the whole chain on embedded data, in minutes"),
+    "demo": ("commands.demo", "the whole chain on embedded data, in minutes"),
     "doctor": ("commands.doctor", "versions, devices, data, disk: for issue reports"),
     "install-detectron2": ("commands.install_detectron2", "Detectron2 itself, without compiling"),
 }

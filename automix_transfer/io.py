@@ -38,8 +38,7 @@ def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
         UserError: the folder cannot be written or the disk is full; ``path`` is left as it was.
     """
     path = Path(path)
-    # Not by tempfile, whose files only their owner can read.
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -59,6 +58,14 @@ def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def temporary_name(path: Path) -> Path:
+    """Another one at each call, beside ``path``; what is left of a killed process the next owner removes.
+
+    Not by tempfile, whose files only their owner can read.
+    """
+    return path.parent / f".{path.name[:200]}.{secrets.token_hex(4)}.part"
 
 
 def sync_folder(folder: Path) -> None:

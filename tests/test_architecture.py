@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "imagenet",
         "io",
         "jobs",
+        "owner",
         "pickles",
         "progress",
         "rng",
@@ -40,7 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runs", "transfer", "paper", "figures"),
     ("report",),
     # What people start.
-    ("commands", "cli", "demo", "__main__"),
+    ("commands", "cli", "__main__"),
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 #: Arrows between rooms of one floor. None runs in a circle: `test_no_circles` checks every file.

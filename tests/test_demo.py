@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from automix_transfer import demo
+from automix_transfer.commands import demo
 from automix_transfer.errors import UserError
 
 SCHEMA = {

@@ -25,6 +25,7 @@ from pathlib import Path
 from automix_transfer.command_line import command_parser
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import UserError
+from automix_transfer.owner import owned
 from automix_transfer.recipes.find import find_recipe
 
 
@@ -87,11 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(plan.rows)} rows x {len(plan.seeds)} seeds, checked:\n{plan_table(jobs)}", flush=True)
     if options.check_only:
         return 0
-    compare.write_inputs(inputs)
-    run_jobs(jobs, plan.output / "logs", parallel)
-    comparison = collect(plan, compare.differences(inputs))
-    comparison.write(plan.output)
-    data = {"data_root": plan.data_root, "class_names": plan.class_names}
-    page = build(plan.output, comparison.to_dict(), **data, count=options.images)
+    with owned(plan.output, "give another --output"):
+        compare.write_inputs(inputs)
+        run_jobs(jobs, plan.output / "logs", parallel)
+        comparison = collect(plan, compare.differences(inputs))
+        comparison.write(plan.output)
+        data = {"data_root": plan.data_root, "class_names": plan.class_names}
+        page = build(plan.output, comparison.to_dict(), **data, count=options.images)
     print(f"\n{comparison.text()}\n\ntable: {plan.output / 'comparison.md'}   page: {page}", flush=True)
     return 0

@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.command_line import command_parser
+from automix_transfer.console import say
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import UserError
+from automix_transfer.owner import owned
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,9 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     detector = load_run(options.run, options.checkpoint, device)
     output = options.output or options.run / "predictions"
     print(f"{detector.checkpoint}: {len(detector.names)} classes; {len(images)} images", flush=True)
-    found = predict(
-        detector, images, output, options.threshold, not options.no_draw, lambda line: print(line, flush=True)
-    )
+    with owned(output, "give another --output"):
+        found = predict(detector, images, output, options.threshold, not options.no_draw, say)
     count = f"{len(found.annotations)} detections with a score of at least {options.threshold}"
     drawn = "" if options.no_draw else f", {output / 'drawn'}"
     print(f"{count} in {len(found.images)} images: {output / 'predictions.json'}{drawn}")

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from automix_transfer.localization.scores.metrics import default_thresholds
 from automix_transfer.localization.targets import targets_of, with_images
 from automix_transfer.localization.writing import Results, table, write_results
 from automix_transfer.models.weights import load_encoder
+from automix_transfer.owner import owned, owned_file
 from automix_transfer.progress import Progress
 from automix_transfer.report.localization_page import write_page
 from automix_transfer.signals import kept
@@ -185,10 +187,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setattr(args, name, value)
     partial = None if args.output is None else args.output.with_suffix(".partial")
     goes_on = f"; what was evaluated is kept in {partial}: the same command goes on from there"
-    with kept("interrupted" + (goes_on if partial else "")):
-        results, source = measure(args, partial)
-        show(results, source, args)
-    results.close()
+    with ExitStack() as stack:
+        if args.output is not None:
+            stack.enter_context(owned_file(args.output))
+        if args.save_maps is not None:
+            stack.enter_context(owned(args.save_maps, "choose another --save-maps"))
+        with kept("interrupted" + (goes_on if partial else "")):
+            results, source = measure(args, partial)
+            show(results, source, args)
+        results.close()
     return 0
 
 

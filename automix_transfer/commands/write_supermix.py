@@ -13,6 +13,7 @@ from pathlib import Path
 
 from automix_transfer.command_line import command_parser
 from automix_transfer.errors import UserError
+from automix_transfer.owner import owned
 from automix_transfer.recipes.find import find_recipe
 from automix_transfer.signals import kept
 
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         [find_recipe(options.config_file, "pretrain", "finegrained")], options.overrides
     )
     experiment.data.mixed = ""  # what is written here is not mixed again
-    with kept(f"interrupted; the images in {options.output} are kept: the same command goes on"):
-        write_supermix(experiment, options.teacher, Path(options.output), options.count, options.teacher_name)
+    output = Path(options.output)
+    interrupted = f"interrupted; the images in {output} are kept: the same command goes on"
+    with owned(output, "give another --output"), kept(interrupted):
+        write_supermix(experiment, options.teacher, output, options.count, options.teacher_name)
     return 0

@@ -25,6 +25,7 @@ from automix_transfer.data.shards.index import CLASSES
 from automix_transfer.data.shards.tar import BLOCK
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import atomic_write, write_text
+from automix_transfer.owner import owned
 from automix_transfer.progress import Progress
 
 MEGABYTES = 512
@@ -146,7 +147,8 @@ def _pack_splits(options: argparse.Namespace) -> int:
     for split in dict.fromkeys(options.split or LAYOUTS[options.dataset].splits):
         listing = load_listing(DataConfig(dataset=options.dataset, root=options.root), split)
         try:
-            shards = pack(listing, Path(options.output), split, options.megabytes)
+            with owned(options.output, "choose another --output"):
+                shards = pack(listing, Path(options.output), split, options.megabytes)
         except UserError as error:
             raise UserError(f"{options.dataset} {split} at {options.root}: {error}") from error
         print(

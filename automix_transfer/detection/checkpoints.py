@@ -21,7 +21,7 @@ from torch import nn
 
 from automix_transfer.detection.config_files import logger
 from automix_transfer.errors import UserError, few
-from automix_transfer.io import load_torch, read_json, save_torch, write_json, write_text
+from automix_transfer.io import load_torch, read_json, save_torch, temporary_name, write_json, write_text
 
 BEST_FILE, BEST_RECORD, LAST = "model_best", "best.json", "last_checkpoint"
 
@@ -42,7 +42,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         parts = {key: item.state_dict() for key, item in self.checkpointables.items()}
         content = {"model": self.model.state_dict(), "processes": comm.get_world_size(), **parts, **extra}
         file = Path(self.save_dir) / f"{name}.pth"
-        new = file.with_name(f".{file.name}.new")
+        new = temporary_name(file)
         try:
             save_torch(new, content)
             read = load_torch(new)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from automix_transfer.detection.scores.results import (
 from automix_transfer.detection.weights.weights_check import load_weights
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import write_text
+from automix_transfer.owner import owned
 
 # what `run` prints: ours, and a line every 20 iterations with losses and ETA
 QUIET_LOGGERS = (logger.name, "detectron2.utils.events")
@@ -178,7 +179,17 @@ def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
 
     That is ``results.json`` of a run that was trained to its end, and ``results_eval.json`` of an evaluation
     alone, which must not make an unfinished run look done.
+
+    Raises:
+        UserError: another process writes into the output folder, or has since `prepare`.
     """
+    with owned(cfg.OUTPUT_DIR, "choose another OUTPUT_DIR") if comm.is_main_process() else nullcontext():
+        if comm.is_main_process():
+            _check_run_folder(cfg, arguments)
+        return _train(cfg, arguments)
+
+
+def _train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
     file = Path(cfg.OUTPUT_DIR) / "config.yaml"
     before = file.read_text() if arguments.eval_only and file.is_file() else None
     default_setup(cfg, arguments)

@@ -27,9 +27,12 @@ automix-transfer report figure fig8 (calibration) or robustness.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from automix_transfer.console import show
@@ -48,18 +51,28 @@ from automix_transfer.evaluation.corrupted import (
 from automix_transfer.evaluation.inputs import open_inputs
 from automix_transfer.evaluation.kept import kept_parts
 from automix_transfer.evaluation.output import EVALUATION, about, confusion_table, read_baseline, table
-from automix_transfer.evaluation.suite import evaluate_suite
+from automix_transfer.evaluation.suite import SuiteOptions, evaluate_suite
 from automix_transfer.io import read_json, write_json
+from automix_transfer.owner import owned_file
 from automix_transfer.progress import Progress, to_stderr
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args, options = parse(__doc__ or "", arguments)
+    output = args.output
+    if output is None and args.run is not None:
+        output = (args.run if args.run.is_dir() else args.run.parent) / EVALUATION
+    with owned_file(output) if output is not None else nullcontext():
+        evaluate(args, options, output)
+    return 0
+
+
+def evaluate(args: argparse.Namespace, options: SuiteOptions, output: Path | None) -> None:
+    """Measure what `parse` has read, write ``output`` and print it."""
     baseline = read_baseline(args.baseline, options.parts) if args.baseline is not None else None
     device = choose_device(args.device)
     inputs = open_inputs(args)
     config, dataset = inputs.config, inputs.dataset
-    output = args.output or (inputs.weights.parent / EVALUATION if args.run is not None else None)
     source = about(args, inputs, options, device)
     kept = kept_parts(output, options.parts, source) if output is not None else {}
 
@@ -102,11 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = table({**figures, "about": source})
     if output is None:
         show(text)
-        return 0
+        return
     about_all = source | ({"kept": kept.pop("kept")} if kept else {})
     write_json(output, {**kept, **figures, "about": about_all})
     if confusion is not None:
         written = write_confusion(output.parent, confusion, dataset, source)
         text += f"\n{confusion_table(read_json(written))}\nwritten: {written}"
     print(f"{text}\nwritten: {output}")
-    return 0

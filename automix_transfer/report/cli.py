@@ -15,6 +15,7 @@ from pathlib import Path
 from automix_transfer.console import show
 from automix_transfer.errors import UserError
 from automix_transfer.figures.cli import add_figures
+from automix_transfer.owner import owned_file
 from automix_transfer.paper.cli import add_tables
 from automix_transfer.paper.plans.cli import add_plan
 
@@ -68,7 +69,9 @@ def add_page(commands: argparse._SubParsersAction) -> None:
 def write_page(args: argparse.Namespace) -> None:
     from automix_transfer.report.page import build
 
-    print(f"written: {build(args.folders, args.output, not args.no_mixes)}")
+    output = args.output or args.folders[0] / "report.html"
+    with owned_file(output):
+        print(f"written: {build(args.folders, output, not args.no_mixes)}")
 
 
 def add_table(commands: argparse._SubParsersAction) -> None:

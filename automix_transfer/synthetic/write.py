@@ -21,6 +21,7 @@ from typing import Any
 from automix_transfer import signals
 from automix_transfer.command_line import command_parser
 from automix_transfer.errors import UserError, run_script
+from automix_transfer.owner import owned
 from automix_transfer.progress import Progress, to_stderr
 from automix_transfer.synthetic.released import LAYOUTS, Layout
 from automix_transfer.synthetic.rendering import Job, Record, write_images
@@ -55,8 +56,7 @@ def write_all(
         )
     out = Path(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with _locked(out):
+        with owned(out, wait=True):  # and then everything is there
             todo = [layout for layout in LAYOUTS if not _is_complete(out / layout.folder, seed, scale)]
             for layout in todo:
                 _refuse_foreign(out / layout.folder)
@@ -175,16 +175,6 @@ def _swap_in(part: Path, folder: Path) -> None:
         os.replace(folder, old)
     os.replace(part, folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """One writer at a time; a second one waits and then finds everything there."""
-    import fcntl
-
-    with (out / ".synthetic.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

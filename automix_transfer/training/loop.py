@@ -8,6 +8,7 @@ stopped (on one kind of device).
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from automix_transfer.training.distributed import World
 from automix_transfer.training.record.checkpoint import load_latest
 from automix_transfer.training.record.recorder import Recorder
 from automix_transfer.training.record.results import evaluate_encoders, is_evaluated
-from automix_transfer.training.record.run_folder import prepare, refuse_overwriting
+from automix_transfer.training.record.run_folder import owning, prepare, refuse_overwriting
 from automix_transfer.training.remedies import remedies
 from automix_transfer.training.settings import Experiment, complete
 from automix_transfer.training.setup import Run, build_evaluation, build_run
@@ -55,7 +56,10 @@ def train(
     joined = world is None
     world = world or joining.start(experiment.train.device, experiment.train.wait_minutes)
     try:
-        with remedies(experiment, world):
+        with ExitStack() as stack:
+            stack.enter_context(remedies(experiment, world))
+            if not dry_run:
+                stack.enter_context(owning(folder, world))
             if not resume:
                 joining.together(world, lambda: refuse_overwriting(folder))
             if dry_run:

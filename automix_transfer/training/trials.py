@@ -14,7 +14,7 @@ from automix_transfer.signals import Interrupted, StopRequest
 from automix_transfer.training import distributed, joining
 from automix_transfer.training.loop import train
 from automix_transfer.training.record.results import of_each_encoder
-from automix_transfer.training.record.run_folder import command_line, refuse_overwriting
+from automix_transfer.training.record.run_folder import command_line, owning, refuse_overwriting
 from automix_transfer.training.settings import Experiment
 
 FIGURES = ("top1_median", "top1_last", "top1_best", "top5_last", "seconds")
@@ -54,7 +54,7 @@ def run_trials(
         if dry_run:
             return train(trials[0], resume, True, world)
         found: list[dict[str, Any]] = []
-        with StopRequest(impatient=world.size == 1) as stop:
+        with owning(Path(experiment.output), world), StopRequest(impatient=world.size == 1) as stop:
             for number, trial in enumerate(trials):
                 # while the trial before was writing its last file
                 if asked := distributed.agree(stop.number, world):

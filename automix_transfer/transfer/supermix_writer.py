@@ -29,6 +29,7 @@ from automix_transfer.mixing import load_options
 from automix_transfer.mixing.losses import PLAIN
 from automix_transfer.mixing.methods.supermix import SuperMix
 from automix_transfer.models.weights import load_encoder
+from automix_transfer.owner import LOCK
 from automix_transfer.rng import derive_generator
 from automix_transfer.training.joining import start, stop
 from automix_transfer.training.record.mixed_grid import save_png
@@ -217,7 +218,7 @@ def prepare(folder: Path, plan: dict[str, Any]) -> None:
                 "--output"
             )
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(entry.name != LOCK for entry in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no mixed data set; choose another --output")
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     (folder / "parts").mkdir(exist_ok=True)

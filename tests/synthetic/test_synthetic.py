@@ -97,7 +97,7 @@ def test_lost_files_and_another_seed_are_rendered_anew_and_an_interrupted_set_is
     with pytest.raises(KeyboardInterrupt):
         write_all(tmp_path, seed=1, scale=0.01, progress=False)
     assert digest(tmp_path / "CUB_200_2011") == complete
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".synthetic.lock", "CUB_200_2011"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["CUB_200_2011"]
     monkeypatch.setattr(synthetic, "write_images", write_images)
     write_all(tmp_path, seed=1, scale=0.01, progress=False)
     assert (
@@ -111,7 +111,7 @@ def test_real_data_is_never_touched(tmp_path):
     (tmp_path / "VOC2007" / "mine.txt").write_text("real")
     with pytest.raises(UserError, match="VOC2007 exists"):
         write_all(tmp_path, scale=0.01, progress=False)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [".synthetic.lock", "VOC2007", "mine.txt"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["VOC2007", "mine.txt"]
 
 
 def test_a_full_disk_is_one_clear_sentence_and_leaves_no_half_set(tmp_path, monkeypatch):
@@ -121,7 +121,7 @@ def test_a_full_disk_is_one_clear_sentence_and_leaves_no_half_set(tmp_path, monk
     monkeypatch.setattr(synthetic, "write_images", full)
     with pytest.raises(UserError, match="No space left"):
         write_all(tmp_path, scale=0.01, progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == [".synthetic.lock"]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

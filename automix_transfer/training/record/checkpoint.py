@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
-from automix_transfer.io import load_torch, save_torch, sync_folder
+from automix_transfer.io import load_torch, save_torch, sync_folder, temporary_name
 from automix_transfer.mixing.base import Method
 
 FORMAT = "automix_transfer/1"
@@ -156,8 +156,7 @@ def loads(path: Path) -> bool:
 
 def _name(source: Path, target: Path) -> None:
     """Give ``source`` the name ``target`` too, over what had it; a copy where there are no hard links."""
-    temporary = target.with_name(f".{target.name}.part")
-    temporary.unlink(missing_ok=True)
+    temporary = temporary_name(target)
     try:
         with suppress(OSError):
             os.link(source, temporary)

@@ -19,6 +19,7 @@ from automix_transfer.command_line import command
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import read_json, write_json, write_text
 from automix_transfer.jobs import Job, is_progress, plan_table, run_jobs, side_by_side
+from automix_transfer.owner import LOCK, owned
 from automix_transfer.progress import duration
 
 METHODS = ("vanilla", "mixup", "cutmix", "automix")
@@ -69,21 +70,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="remove --output first")
     args = parser.parse_args(arguments)
     parallel, begun = side_by_side(args.jobs), time.monotonic()
-    prepare(args.output, {"smoke": args.smoke}, args.fresh)
-    jobs = chain(args.output, args.data, args.smoke)
-    print(plan_table(jobs), flush=True)
-    seconds = run_jobs(jobs, args.output / "logs", parallel)
-    settings = {"smoke": args.smoke, "jobs": parallel, "commands": {job.name: job.line for job in jobs}}
-    finish(args.output, args.data, settings, seconds, time.monotonic() - begun)
+    with owned(args.output, "give another --output"):
+        prepare(args.output, {"smoke": args.smoke}, args.fresh)
+        jobs = chain(args.output, args.data, args.smoke)
+        print(plan_table(jobs), flush=True)
+        seconds = run_jobs(jobs, args.output / "logs", parallel)
+        settings = {"smoke": args.smoke, "jobs": parallel, "commands": {job.name: job.line for job in jobs}}
+        finish(args.output, args.data, settings, seconds, time.monotonic() - begun)
     return 0
 
 
 def prepare(output: Path, settings: dict[str, Any], fresh: bool) -> None:
     """An empty folder, or that of an earlier demo with the same settings."""
     marker = output / "demo.json"
-    if fresh and marker.is_file():
-        shutil.rmtree(output)
-    if output.exists() and any(output.iterdir()):
+    for entry in others(output) if fresh and marker.is_file() else ():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if others(output):
         if not marker.is_file():
             raise UserError(f"--output {output} holds something that is no demo; choose another folder")
         if read_json(marker) != settings:
@@ -92,6 +94,11 @@ def prepare(output: Path, settings: dict[str, Any], fresh: bool) -> None:
                 "another folder"
             )
     write_json(marker, settings)
+
+
+def others(folder: Path) -> list[Path]:
+    """What is in ``folder`` besides its owner's lock; its marker comes last."""
+    return sorted((path for path in folder.iterdir() if path.name != LOCK), key=lambda path: path.is_file())
 
 
 def chain(output: Path, data: Path, smoke: bool) -> list[Job]:

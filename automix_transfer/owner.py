@@ -1,0 +1,188 @@
+"""One owner a folder: who writes into it holds a lock that dies with the process.
+
+The lock is POSIX's, on a file in the folder: a killed process and a copied folder do not keep it, and loader
+workers do not inherit it. Where the file system has no locks, the file's content is the lock: its owner
+changes it every few seconds, and whoever finds one looks whether it changes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from automix_transfer.errors import UserError
+
+LOCK = ".owner.lock"
+#: `io.atomic_write`'s files; what a killed owner has left of them is removed by the next
+PARTS = f".*.{8 * '[0-9a-f]'}.part"
+RUN_FILES = ("run.json", "last_checkpoint")  #: in a folder of pretraining or fine-tuning, of detection
+BEAT, WATCH = 2.0, 7.0  #: seconds: between two beats, and that a beat of somebody else is waited for
+HELD: set[Path] = set()  #: the locks of this process
+
+
+@contextmanager
+def owned(folder: str | Path, remedy: str = "choose another folder", wait: bool = False) -> Iterator[None]:
+    """Own ``folder``, which is made if need be, while this is entered; inside another one it does nothing.
+
+    Args:
+        remedy: besides waiting for the owner; the end of the sentence that refuses.
+        wait: for the owner, instead of refusing.
+
+    Raises:
+        UserError: another process owns it; the message names its host and its number.
+        OSError: the folder cannot be written.
+    """
+    folder = Path(os.path.realpath(folder))
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(folder / LOCK, f"{folder} is being written by {{}}; wait for it, or {remedy}", wait):
+            for part in folder.glob(PARTS):
+                part.unlink(missing_ok=True)
+            yield
+    finally:
+        with suppress(OSError):  # it holds something
+            for path in made:
+                path.rmdir()
+
+
+@contextmanager
+def owned_file(file: str | Path) -> Iterator[None]:
+    """Own ``file``, an output that a command writes: with its folder where that is a run's or has an owner.
+
+    Raises:
+        UserError, OSError: as `owned`.
+    """
+    file = Path(os.path.realpath(file))
+    remedy = "write to a file elsewhere"
+    lock: AbstractContextManager[None]
+    if not file.parent.is_dir():  # so nobody writes there
+        lock = nullcontext()
+    elif any((file.parent / name).exists() for name in (*RUN_FILES, LOCK)):
+        lock = owned(file.parent, remedy)
+    else:
+        refusal = f"{file} is being written by {{}}; wait for it, or {remedy}"
+        lock = _locked(file.with_name(f".{file.name}.lock"), refusal)
+    with lock:
+        yield
+
+
+@contextmanager
+def _locked(path: Path, refusal: str, wait: bool = False) -> Iterator[None]:
+    if path in HELD:
+        yield
+        return
+    with ExitStack() as stack:
+        stack.enter_context(_taken(path, refusal, wait))
+        HELD.add(path)
+        stack.callback(HELD.discard, path)
+        yield
+
+
+@contextmanager
+def _taken(path: Path, refusal: str, wait: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            descriptor = _open_locked(path, wait)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN) and error.filename is None:
+                raise UserError(refusal.format(_named(path))) from None
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            stack.enter_context(_beating(path, refusal, wait))
+        else:
+            stack.callback(os.close, descriptor)
+            with suppress(OSError):  # a full disk; the lock holds all the same
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, json.dumps(_about()).encode())
+        stack.callback(path.unlink, missing_ok=True)
+        yield
+
+
+def _open_locked(path: Path, wait: bool) -> int:
+    """The lock file's descriptor. This process must not open it again: to close that would unlock it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            with suppress(FileNotFoundError):  # the owner before removed it after we had opened it
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+@contextmanager
+def _beating(path: Path, refusal: str, wait: bool) -> Iterator[None]:
+    """Own ``path`` by changing it."""
+    mine, ended = {**_about(), "owner": secrets.token_hex(8)}, threading.Event()
+    while True:
+        while _beats(path):
+            if not wait:
+                raise UserError(refusal.format(_named(path)))
+        path.write_text(json.dumps(mine))
+        time.sleep(BEAT / 2)  # of two that take it at the same time, the later
+        if _read(path).get("owner") == mine["owner"]:
+            break
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            with suppress(OSError):
+                path.write_text(json.dumps({**mine, "beat": time.time()}))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _beats(path: Path) -> bool:
+    """Whether somebody changes the file; no clock of another host is asked."""
+    before, until = _text(path), time.monotonic() + WATCH
+    while before and time.monotonic() < until:
+        time.sleep(BEAT / 10)
+        if _text(path) != before:
+            return True
+    return False
+
+
+def _about() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+def _named(path: Path) -> str:
+    for _ in range(20):
+        if {"host", "pid"} <= (found := _read(path)).keys():
+            return f"process {found['pid']} on {found['host']}"
+        time.sleep(0.05)  # it has just taken the lock
+    return "another process"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_text(path))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

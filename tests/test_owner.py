@@ -1,0 +1,129 @@
+"""One owner a folder: its lock dies with its process, and a second writer is refused at once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from automix_transfer import owner
+from automix_transfer.errors import UserError
+from automix_transfer.io import temporary_name
+from automix_transfer.owner import LOCK, owned, owned_file
+
+HOLD = """
+import sys
+from automix_transfer import owner
+if sys.argv[3] == "without locks":
+    from tests.test_owner import without_locks
+    without_locks(owner)
+with getattr(owner, sys.argv[1])(sys.argv[2]):
+    print("mine", flush=True)
+    input()
+"""
+
+
+def without_locks(module=owner) -> None:
+    """A file system that has none."""
+    module.BEAT, module.WATCH = 0.2, 1.0
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    module.fcntl.lockf = refuse
+
+
+@pytest.fixture(params=["locks", "without locks"])
+def locks(request, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "without locks":
+        for name in ("BEAT", "WATCH"):
+            monkeypatch.setattr(owner, name, getattr(owner, name))
+        monkeypatch.setattr(owner.fcntl, "lockf", owner.fcntl.lockf)
+        without_locks()
+    return request.param
+
+
+@contextmanager
+def another(output: Path, locks: str, kind: str = "owned") -> Iterator[subprocess.Popen]:
+    arguments = [sys.executable, "-c", HOLD, kind, str(output), locks]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"mine\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path: Path, locks: str) -> None:
+    folder = tmp_path / "v1.5"
+    with another(folder, locks) as process:
+        for _ in range(2):
+            with (
+                pytest.raises(UserError, match=f"v1.5 .*{process.pid}.*{os.uname().nodename}"),
+                owned(folder),
+            ):
+                pass
+        process.kill()
+        process.wait()
+        assert (folder / LOCK).exists()
+        with owned(folder), owned(folder):  # a process may enter it again
+            assert json.loads((folder / LOCK).read_text())["pid"] == os.getpid()
+    assert not list(folder.iterdir())
+
+
+def test_a_lock_that_was_copied_with_its_folder_holds_nothing(tmp_path: Path, locks: str) -> None:
+    (tmp_path / LOCK).write_text(json.dumps({"host": "elsewhere", "pid": 1, "beat": 1.0}))
+    with owned(tmp_path):
+        pass
+
+
+def test_one_output_has_one_writer_and_a_run_has_one_for_all(tmp_path: Path, locks: str) -> None:
+    with another(tmp_path / "out.json", locks, "owned_file"):
+        with owned_file(tmp_path / "other.json"):
+            pass
+        with pytest.raises(UserError, match="out.json"), owned_file(tmp_path / "out.json"):
+            pass
+    (tmp_path / "run.json").touch()
+    with (
+        another(tmp_path, locks),
+        pytest.raises(UserError, match=str(tmp_path)),
+        owned_file(tmp_path / "evaluation.json"),
+    ):
+        pass
+
+
+def test_children_do_not_keep_the_lock(tmp_path: Path) -> None:
+    """As loader workers do not that outlive a process which was killed."""
+    with owned(tmp_path):
+        child = os.fork()
+        if not child:
+            os.execvp("sleep", ["sleep", "60"])
+    try:
+        with another(tmp_path, "locks"):
+            pass
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_what_a_killed_owner_left_half_written_is_removed(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in ("last.pt", ".hidden", "x.part")]
+    for file in (*kept, temporary_name(tmp_path / "last.pt")):
+        file.touch()
+    with owned(tmp_path):
+        pass
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
+    with pytest.raises(UserError), owned(tmp_path / "a" / "b"):
+        raise UserError("bad input")
+    assert not list(tmp_path.iterdir())
