@@ -65,7 +65,7 @@ def temporary_name(path: Path) -> Path:
 
     Not by tempfile, whose files only their owner can read.
     """
-    return path.parent / f".{path.name[:200]}.{secrets.token_hex(4)}.part"
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
 
 
 def sync_folder(folder: Path) -> None:
