@@ -13,6 +13,8 @@ import functools
 import os
 import stat
 import typing
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,16 @@ def read_text(path: str | Path, most: int | None = None) -> str:
             f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}); save it so"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def plain_name(name: str) -> str:
+    """A name as it is compared: composed (NFC), which macOS decomposes, and without blanks at its ends."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def same_names(ours: Iterable[str], theirs: Iterable[str]) -> bool:
+    """Whether two lists of names are the same, in the same order."""
+    return [*map(plain_name, ours)] == [*map(plain_name, theirs)]
 
 
 def _encoding_of(content: bytes) -> str:

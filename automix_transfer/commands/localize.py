@@ -28,7 +28,8 @@ from typing import Any
 
 from automix_transfer import console
 from automix_transfer.command_line import command_parser
-from automix_transfer.data.registry import DATASETS
+from automix_transfer.data.registry import load_listing
+from automix_transfer.data.settings import DataConfig
 from automix_transfer.device import choose_device
 from automix_transfer.errors import UserError
 from automix_transfer.io import sha256_of
@@ -249,7 +250,8 @@ def targets(args: argparse.Namespace):
     """The images to report, and those to choose the threshold on (None)."""
 
     def from_dataset(split: str | None):
-        return targets_of(DATASETS[args.dataset](args.root, split), split) if split else None
+        data = DataConfig(dataset=args.dataset, root=str(args.root))
+        return targets_of(load_listing(data, split), split) if split else None
 
     def from_metadata(folder: Path | None):
         if folder is None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
-from automix_transfer.text_files import read_text
+from automix_transfer.text_files import read_bytes, read_text
 
 Box = tuple[float, float, float, float]
 Table = dict[str, tuple[int, Any]]
@@ -40,6 +40,10 @@ class Paths(Sequence[Path]):
         index = range(len(self))[index]
         start = self._ends[index - 1] + 1 if index else 0
         return self._text[start : self._ends[index]].tobytes().decode("utf-8", errors="surrogateescape")
+
+    def names(self) -> list[str]:
+        """All files as text."""
+        return self._text.tobytes().decode("utf-8", errors="surrogateescape").split("\0")[:-1]
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -122,6 +126,22 @@ class Listing:
         text = "\0".join(names).replace(f"{root}/", "").encode("utf-8", errors="surrogateescape")
         digest = hashlib.sha256(text + np.asarray(self.labels, dtype=np.int64).tobytes())
         return f"{len(self):,} images ({digest.hexdigest()[:12]})"
+
+    def size(self, index: int) -> int:
+        """Bytes of image ``index`` as it is stored; -1 where it is not there."""
+        if self.packed is not None:
+            return int(self.packed.spans[index, 2])
+        try:
+            return self.paths[index].stat().st_size
+        except OSError:
+            return -1
+
+    def content(self, index: int) -> bytes:
+        """The bytes of image ``index`` as it is stored; none where it cannot be read."""
+        try:
+            return self.packed.read(index) if self.packed is not None else read_bytes(self.paths[index])
+        except UserError:
+            return b""
 
     def select(self, indices: Sequence[int]) -> Listing:
         """The images at ``indices``, in that order, with the same classes."""

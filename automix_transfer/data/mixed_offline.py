@@ -22,6 +22,7 @@ from automix_transfer.data.images import read_image
 from automix_transfer.data.listing import Listing
 from automix_transfer.errors import UserError
 from automix_transfer.io import expand_home, read_json
+from automix_transfer.text_files import same_names
 
 FORMAT = "automix_transfer/mixed/1"
 ABOUT, SOFT_LABELS, IMAGES = "mixed.json", "soft_labels.npy", "images"
@@ -41,7 +42,8 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
     names = about.get("files") if isinstance(about, dict) and about.get("format") == FORMAT else None
     if not isinstance(names, list):
         raise UserError(f"{folder / ABOUT} is not of format {FORMAT}; {again}")
-    if about.get("classes") != list(classes):
+    mixed = about.get("classes")
+    if not isinstance(mixed, list) or not same_names(map(str, mixed), classes):
         raise UserError(
             f"{folder} was mixed from other classes than the {len(classes)} of this data set; give the "
             "folder that was written from it"

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from automix_transfer.config import MISSING
+from automix_transfer.data.layouts.class_order import ORDERS
 from automix_transfer.errors import UserError
 from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
@@ -16,7 +17,7 @@ CHOICES = (
     ("test_crop", ("center", "squash")),
     ("interpolation", INTERPOLATIONS),
     ("on_bad_image", ("fail", "skip")),
-    ("class_order", ("auto", "number", "text")),
+    ("class_order", ORDERS),
 )
 LEAST = dict.fromkeys(
     ("classes", "resize", "pad", "workers", "limit_classes", "limit_per_class", "test_size"), 0

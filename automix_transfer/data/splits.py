@@ -2,33 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from automix_transfer.data.check import drop_bad_images
 from automix_transfer.data.dataset import ClassificationDataset
-from automix_transfer.data.listing import Listing
+from automix_transfer.data.listing import Listing, Paths
 from automix_transfer.data.mixed_offline import WithMixed
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.transforms import eval_transform, train_transform
 
+COMPARED = 500  # images of one class and name
 
-def train_dataset(config: DataConfig, seed: int = 0) -> ClassificationDataset:
+
+def train_dataset(config: DataConfig, seed: int = 0, known: Sequence[str] = ()) -> ClassificationDataset:
     """The training split with the training transform; bad images are treated as ``config.on_bad_image`` says.
+
+    Args:
+        known: the classes of a network in its order, which class folders then have.
 
     With ``config.mixed`` images that were mixed offline come with it, and labels are soft; see `WithMixed`.
     """
-    listing, transform = _usable(config, config.train_split), train_transform(config)
+    listing, transform = _usable(config, config.train_split, known), train_transform(config)
     if config.mixed:
         return WithMixed(listing, transform, config.mixed, seed)
     return ClassificationDataset(listing, transform, seed)
 
 
-def eval_dataset(config: DataConfig, split: str | None = None) -> ClassificationDataset:
-    """A split (default: ``config.val_split``) with the testing transform."""
-    return ClassificationDataset(_usable(config, split or config.val_split), eval_transform(config))
+def eval_dataset(
+    config: DataConfig, split: str | None = None, known: Sequence[str] = ()
+) -> ClassificationDataset:
+    """A split (default: ``config.val_split``) with the testing transform; ``known`` as in `train_dataset`."""
+    return ClassificationDataset(_usable(config, split or config.val_split, known), eval_transform(config))
 
 
-def _usable(config: DataConfig, split: str) -> Listing:
-    listing = load_listing(config, split)
+def shared_images(train: Listing, val: Listing) -> str:
+    """A sentence on the images of ``val`` that ``train`` has by class, name and content, or an empty text.
+
+    Of `COMPARED` images the content is read; `check` compares all of them, whatever their names.
+    """
+    if train.pixels is not None or val.pixels is not None:
+        return ""
+    places = {(label, val.paths[index].name): index for index, label in enumerate(val.labels)}
+    names = train.paths.names() if isinstance(train.paths, Paths) else map(str, train.paths)
+    found, compared = [], 0
+    for number, (label, name) in enumerate(zip(train.labels, names, strict=True)):
+        index = places.get((label, name.rpartition("/")[2]))
+        if index is None or train.size(number) != val.size(index):
+            continue
+        compared += 1
+        if train.content(number) == val.content(index):
+            found.append(val.paths[index])
+        if compared == COMPARED:
+            break
+    some = f"at least {len(found):,}" if compared == COMPARED else f"{len(found):,}"
+    return (
+        f"{some} images of the validation split are in the training split too, e.g. {found[0]}: figures "
+        "measured on them are not figures on unseen images; automix-transfer data check finds copies under "
+        "other names too"
+        if found
+        else ""
+    )
+
+
+def _usable(config: DataConfig, split: str, known: Sequence[str]) -> Listing:
+    listing = load_listing(config, split, known)
     # not all are read here: for ImageNet that takes an hour; `check` and --dry-run do it on demand
     if config.on_bad_image == "fail":
         return listing

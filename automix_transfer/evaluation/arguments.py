@@ -59,6 +59,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--dataset", choices=list(DATASETS), help=words)
     words = "with --dataset: the split (default: its test or validation split, or the run's)"
     data.add_argument("--split", help=words)
+    words = "of class folders that are numbers, for weights that do not name their classes"
+    data.add_argument("--class-order", choices=("number", "text"), help=words)
     words = "only N images, spread evenly over the set (0: all); not with --corrupted"
     data.add_argument("--limit", type=int, default=0, metavar="N", help=words)
     how = parser.add_argument_group("input (defaults are the run's or the encoder's)")

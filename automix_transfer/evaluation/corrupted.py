@@ -21,6 +21,7 @@ from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES, STANDARD, corrupt
+from automix_transfer.text_files import same_names
 
 LABELS = "labels.npy"  #: the file by which a set is CIFAR-C
 Accuracies = dict[str, list[float]]  #: name -> top-1 in percent at severities 1 to 5
@@ -239,8 +240,8 @@ def _imagenet_c(
                 val_split=str(severity),
                 test_crop_ratio=1.0,  # its images are cut already
             )
-            dataset = eval_dataset(where)
-            if list(dataset.classes) != list(classes):
+            dataset = eval_dataset(where, known=classes)
+            if not same_names(dataset.classes, classes):
                 raise UserError(
                     f"{folder / name / str(severity)} has other classes ({len(dataset.classes)}) than the "
                     f"clean images ({len(classes)}); restore it from the released archive"

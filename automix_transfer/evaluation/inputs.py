@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import timm
 from torch import nn
 
 from automix_transfer.data.dataset import ClassificationDataset
+from automix_transfer.data.layouts.class_order import require_known_order
 from automix_transfer.data.registry import SPLITS
 from automix_transfer.data.settings import INTERPOLATIONS, DataConfig
 from automix_transfer.data.splits import eval_dataset
@@ -17,6 +19,8 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation.opened import open_run
 from automix_transfer.models.encoders import EncoderInfo, check_size
 from automix_transfer.models.weights import load_encoder
+from automix_transfer.progress import to_stderr
+from automix_transfer.text_files import same_names
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,12 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
         config = data_config(args, info)
     if not Path(config.root).exists():
         raise UserError(f"the data of {weights}, {config.root}, are not there; give their folder with --data")
-    dataset = open_data(config, args.limit)
+    dataset = open_data(config, args.limit, info.class_names)
+    for note in dataset.listing.notes:
+        to_stderr(f"note: {note}")
     check_classes(info, dataset, weights, config.root)
+    if not info.class_names and config.class_order == "auto":
+        require_known_order(weights, dataset.classes, "--class-order number or --class-order text")
     check_size(encoder, info.name, config.test_size or config.image_size, "--image-size")
     return Inputs(encoder, info, weights, config, dataset)
 
@@ -64,6 +72,7 @@ def run_config(args: argparse.Namespace, data: DataConfig) -> DataConfig:
         "test_size": args.image_size,
         "test_crop_ratio": args.test_crop_ratio,
         "interpolation": args.interpolation,
+        "class_order": args.class_order,
         "mean": args.mean,
         "std": args.std,
     }
@@ -95,6 +104,7 @@ def data_config(args: argparse.Namespace, info: EncoderInfo) -> DataConfig:
         image_size=size,
         test_crop_ratio=ratio,
         interpolation=interpolation,
+        class_order=args.class_order or "auto",
         mean=list(args.mean or info.mean),
         std=list(args.std or info.std),
         workers=args.workers,
@@ -113,9 +123,13 @@ def class_folders(folder: Path, split: str | None) -> tuple[Path, str]:
     return folder.absolute().parent, folder.absolute().name
 
 
-def open_data(config: DataConfig, limit: int) -> ClassificationDataset:
-    """The images, or ``limit`` of them at even distances, so that every class keeps its share."""
-    dataset = eval_dataset(config)
+def open_data(config: DataConfig, limit: int, known: Sequence[str] = ()) -> ClassificationDataset:
+    """The images, or ``limit`` of them at even distances, so that every class keeps its share.
+
+    Args:
+        known: the network's classes, in its order.
+    """
+    dataset = eval_dataset(config, known=known)
     if limit and limit < len(dataset):
         chosen = [index * len(dataset) // limit for index in range(limit)]
         return ClassificationDataset(dataset.listing.select(chosen), dataset.transform)
@@ -130,10 +144,9 @@ def check_classes(info: EncoderInfo, dataset: ClassificationDataset, weights: Pa
             f"{weights} has {info.num_classes} classes, but {root} has {len(names)} class folders "
             f"({', '.join(names[:3])}, ...); give the images of the network's own classes"
         )
-    if info.class_names and list(info.class_names) != list(names):
-        at = next(
-            i for i, (ours, theirs) in enumerate(zip(info.class_names, names, strict=True)) if ours != theirs
-        )
+    if info.class_names and not same_names(info.class_names, names):
+        pairs = enumerate(zip(info.class_names, names, strict=True))
+        at = next(i for i, (ours, theirs) in pairs if not same_names([ours], [theirs]))
         raise UserError(
             f"class {at} of {weights} is '{info.class_names[at]}', but the folder of {root} is "
             f"'{names[at]}'; name the class folders as in training"

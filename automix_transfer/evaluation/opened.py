@@ -18,6 +18,7 @@ from automix_transfer.errors import UserError, first_line
 from automix_transfer.evaluation.mixers import method_of
 from automix_transfer.mixing import Method
 from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.text_files import same_names
 from automix_transfer.training.record import checkpoint
 
 AVERAGE = "average."  #: where the moving average of `mixing.average` lies in a checkpoint
@@ -180,8 +181,8 @@ def common_data(runs: Sequence[Run], root: Path | None = None) -> Classification
         raise UserError(
             f"the data of {first.file}, {config.root}, are not there; give their folder with --data"
         )
-    dataset = eval_dataset(config)
-    if first.info.class_names and list(first.info.class_names) != list(dataset.classes):
+    dataset = eval_dataset(config, known=first.info.class_names)
+    if first.info.class_names and not same_names(first.info.class_names, dataset.classes):
         raise UserError(
             f"{config.root} has other classes ({len(dataset.classes)}) than {first.file} was trained on "
             f"({len(first.info.class_names)}); give the data set of the run with --data"

@@ -101,7 +101,7 @@ def targets_of(listing: Listing, name: str) -> TargetSet:
             )
     problems.raise_if_any("restore the images and boxes from their source")
     note = f"{clipped} boxes of split {name} stick out of their images and were clipped"
-    notes = (*((note,) if clipped else ()), *_flag_notes(flagged))
+    notes = (*listing.notes, *((note,) if clipped else ()), *_flag_notes(flagged))
     return TargetSet(name, targets, list(listing.classes), True, listing.crop_bottom, notes)
 
 

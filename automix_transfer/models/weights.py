@@ -8,7 +8,7 @@ shape, because a backbone that loads partly would train from scratch in silence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from automix_transfer.errors import UserError, few
 from automix_transfer.models.classifier import classifier_prefixes
 from automix_transfer.models.encoders import EncoderInfo, create_encoder, has_own_stem, plain_info
 from automix_transfer.models.weights_file import PREFIXES, Weights, read_weights
+from automix_transfer.text_files import same_names
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class LoadReport:
     matched: int
     total: int
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # of a classifier that was kept, where the file names them
 
     def __str__(self) -> str:
         return "; ".join([f"{self.matched} of {self.total} keys loaded", *self.notes])
@@ -106,14 +108,15 @@ def load_file(
         )
     report = load_into(encoder, weights, classifier, name)
     theirs = info.class_names if info is not None and classifier == "keep" else ()
-    if theirs and classes and tuple(theirs) != tuple(classes):
+    if theirs and classes and not same_names(theirs, classes):
         pairs = enumerate(zip_longest(theirs, classes, fillvalue="none"))
-        at, own, ours = next((at, own, ours) for at, (own, ours) in pairs if own != ours)
+        at, own, ours = next((at, own, ours) for at, (own, ours) in pairs if not same_names([own], [ours]))
         raise UserError(
             f"class {at} of {weights.source} is '{own}', but that of the data is '{ours}'; give data "
             "whose classes have the same names and order, or encoder.classifier=new"
+            + (" (data.class_order may make it so)" if set(theirs) == set(classes) else "")
         )
-    return report
+    return replace(report, classes=tuple(theirs))
 
 
 def load_encoder(

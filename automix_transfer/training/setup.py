@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -18,14 +18,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from automix_transfer.data.dataset import ClassificationDataset
+from automix_transfer.data.layouts.class_order import require_known_order
+from automix_transfer.data.listing import Listing
 from automix_transfer.data.loader import ImageLoader, TrainLoader, eval_loader, train_loader
-from automix_transfer.data.splits import eval_dataset, train_dataset
+from automix_transfer.data.splits import eval_dataset, shared_images, train_dataset
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import Method, build_method
 from automix_transfer.mixing.average import Averaged
 from automix_transfer.models.encoders import EncoderInfo, check_size
 from automix_transfer.models.weights import load_file
+from automix_transfer.progress import to_stderr
 from automix_transfer.rng import derive_generator, reseed_globals
 from automix_transfer.training.distributed import World, check_world, wrap
 from automix_transfer.training.joining import refuse_differences, together
@@ -176,7 +179,10 @@ def _build(experiment: Experiment, world: World, checkpoint: Checkpoint | None) 
     if checkpoint is not None:
         refuse_another_run(checkpoint, experiment, world)
 
-    train_set, eval_set = build_data(experiment)
+    known = checkpoint.encoder.get("class_names", ()) if checkpoint else ()
+    train_set, eval_set = build_data(experiment, known)
+    if world.main:
+        tell_of_data(train_set.listing, eval_set.listing)
     size = pass_size(train.batch_size, world.size, train.accumulate)
     rank, processes = world.rank, world.size
     train_batches = train_loader(
@@ -222,7 +228,9 @@ def build_evaluation(
     if checkpoint is not None:
         refuse_another_run(checkpoint, experiment)
     train = experiment.train
-    eval_set = build_data(experiment)[1] if train.overfit_batches else eval_dataset(experiment.data)
+    known = checkpoint.encoder.get("class_names", ()) if checkpoint else ()
+    data = experiment.data
+    eval_set = build_data(experiment, known)[1] if train.overfit_batches else eval_dataset(data, known=known)
     size = train.eval_batch_size or pass_size(train.batch_size, world.size, train.accumulate)
     loader = eval_loader(eval_set, size, world.rank, world.size, experiment.data.workers)
     choose_kernels(train.deterministic)
@@ -258,6 +266,8 @@ def build_model(
         choice = config.which or None, config.classifier
         report = load_file(encoder, config.weights, config.name, config.stem, *choice, classes)
         say(f"weights from {config.weights}: {report}")
+        if config.classifier == "keep" and not report.classes and data.class_order == "auto":
+            require_known_order(config.weights, classes, "data.class_order=number or data.class_order=text")
     options = {key: value for key, value in experiment.method.items() if key != "name"}
     kept = copy.deepcopy(encoder.state_dict()) if config.classifier == "keep" else {}
     method = build_method(experiment.method["name"], encoder, options)
@@ -283,20 +293,30 @@ def build_encoder(experiment: Experiment, info: EncoderInfo) -> nn.Module:
     return encoder
 
 
-def build_data(experiment: Experiment) -> tuple[ClassificationDataset, ClassificationDataset]:
-    """Training and validation sets.
+def tell_of_data(train: Listing, val: Listing) -> None:
+    """What the readers of both splits found worth saying, and images that both splits have."""
+    shared = () if val.paths is train.paths else (shared_images(train, val),)
+    for note in dict.fromkeys((*train.notes, *val.notes, *shared)):
+        if note:
+            to_stderr(f"note: {note}")
+
+
+def build_data(
+    experiment: Experiment, known: Sequence[str] = ()
+) -> tuple[ClassificationDataset, ClassificationDataset]:
+    """Training and validation sets; ``known`` are the classes of a run that goes on.
 
     With ``train.overfit_batches`` both are the same few batches, without augmentation.
     """
     data, train = experiment.data, experiment.train
-    train_set = train_dataset(data, experiment.seed)
+    train_set = train_dataset(data, experiment.seed, known)
     if train.overfit_batches:
         count = min(train.overfit_batches * train.batch_size, len(train_set))
         order = torch.randperm(len(train_set), generator=derive_generator(experiment.seed, "overfit"))
         chosen = train_set.listing.select(order[:count].tolist())
         train_set = ClassificationDataset(chosen, eval_transform(data), experiment.seed)
         return train_set, copy.copy(train_set)  # a method may ask for more views in training
-    eval_set = eval_dataset(data)
+    eval_set = eval_dataset(data, known=known)
     if list(eval_set.classes) != list(train_set.classes):
         differing = sorted(set(eval_set.classes) ^ set(train_set.classes))[:3]
         raise UserError(

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from automix_transfer.errors import UserError, few
+from automix_transfer.text_files import plain_name
 
 ORDERS = ("auto", "number", "text")
-
-
-def plain_name(name: str) -> str:
-    """A class name as it is compared: composed as macOS does not (NFC), blanks at its ends left out."""
-    return " ".join(unicodedata.normalize("NFC", name).split())
-
-
-def same_names(ours: Iterable[str], theirs: Iterable[str]) -> bool:
-    """Whether two lists of class names are the same, in the same order."""
-    return [*map(plain_name, ours)] == [*map(plain_name, theirs)]
 
 
 def orders_differ(names: Sequence[str]) -> bool:
     """Whether the names are all numbers, and their order as numbers is not that as text."""
     return all(map(_NUMBER, names)) and sorted(names) != sorted(names, key=_by_number)
+
+
+def require_known_order(weights: object, names: Sequence[str], told_by: str) -> None:
+    """Raise a `UserError` where the classes of ``weights`` have no names, and their order can be meant twice.
+
+    Args:
+        names: of the class folders.
+        told_by: the options that say it.
+    """
+    if orders_differ(names):
+        numbers, text = few(sorted(names, key=_by_number)), few(sorted(names))
+        raise UserError(
+            f"{weights} does not name its classes, and the class folders are numbers, so their order can be "
+            f"that of numbers ({numbers}) or of text ({text}, torchvision's ImageFolder); give {told_by}"
+        )
 
 
 def in_order(names: Sequence[str], order: str = "auto", known: Sequence[str] = ()) -> list[str]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from automix_transfer.data.annotation_checks import as_whole
 from automix_transfer.data.images import is_image_name
-from automix_transfer.data.layouts.class_order import plain_name
 from automix_transfer.data.layouts.matlab import read_matlab
 from automix_transfer.data.layouts.walking import is_hidden
 from automix_transfer.data.listing import Listing, Paths, read_lines
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError
+from automix_transfer.text_files import plain_name
 
 KAGGLE = "LOC_{split}_solution.csv"
 DEVKIT, SYNSETS = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.data.images import is_image_name
-from automix_transfer.data.layouts.class_order import by_plain_name, in_order, order_note, plain_name
+from automix_transfer.data.layouts.class_order import by_plain_name, in_order, order_note
 from automix_transfer.data.layouts.flat_imagenet import flat_images
 from automix_transfer.data.layouts.walking import Aside, class_folders, find_root, images_below, subfolders
 from automix_transfer.data.listing import Listing, Paths
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError, few
+from automix_transfer.text_files import plain_name
 
 FOLDER_LAYOUT = "ROOT/SPLIT/CLASS/image.jpg, e.g. /data/imagenet/train/n01440764/n01440764_10026.JPEG"
 #: What else a split is called, in the order in which it is looked for; capitals do not matter.

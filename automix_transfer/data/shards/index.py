@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from automix_transfer.data.cache import cache_file
 from automix_transfer.data.images import is_image_name
-from automix_transfer.data.layouts.class_order import in_order, order_note, plain_name
+from automix_transfer.data.layouts.class_order import in_order, order_note
 from automix_transfer.data.layouts.folders import require_folder
 from automix_transfer.data.listing import Listing, Packed, Paths, read_table
 from automix_transfer.data.problems import Problems
@@ -29,6 +29,7 @@ from automix_transfer.data.shards.tar import TarError, members
 from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write
 from automix_transfer.progress import Progress
+from automix_transfer.text_files import plain_name
 
 CLASSES = "classes.txt"
 SHARD_LAYOUT = (

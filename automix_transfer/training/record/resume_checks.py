@@ -8,6 +8,7 @@ from typing import Any
 
 from automix_transfer.errors import UserError, first_line
 from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.text_files import same_names
 from automix_transfer.training.distributed import World
 from automix_transfer.training.record.checkpoint import Checkpoint
 from automix_transfer.training.settings import FREE_ON_RESUME, Experiment, as_read, flatten, with_defaults
@@ -57,7 +58,9 @@ def refuse_other_data(
     Raises:
         UserError: it is of others.
     """
-    if checkpoint.encoder != info.to_dict() or checkpoint.samples[-len(samples) :] != samples:
+    names = checkpoint.encoder.get("class_names", ())
+    same = {**info.to_dict(), "class_names": names} == checkpoint.encoder
+    if not (same and same_names(names, info.class_names)) or checkpoint.samples[-len(samples) :] != samples:
         raise UserError(
             f"the checkpoint in {experiment.output} was trained on other data (training and validation "
             f"images {checkpoint.samples}, {checkpoint.encoder.get('num_classes')} classes) than "
