@@ -15,9 +15,9 @@ help:  ## show these lines
 setup: $(STAMP)  ## make .venv and install everything into it, Detectron2 included
 
 $(STAMP):
-	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.10 or newer is needed, %s is %s; make PYTHON=python3.11" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, %s is %s; make PYTHON=python3.11" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-# torch and torchvision in one command: two builds that do not match fail at import. Python 3.10 cannot take every pinned version.
+# torch and torchvision in one command: two builds that do not match fail at import.
 	$(BIN)/python -m pip install --disable-pip-version-check torch torchvision -e '.[dev,detection]' \
 	  $$($(BIN)/python -c 'import sys; print("-c constraints.txt" if sys.version_info >= (3, 11) else "")')
 	$(BIN)/automix-transfer install-detectron2

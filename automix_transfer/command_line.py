@@ -10,11 +10,35 @@ from pathlib import Path
 
 PROGRAM = "automix-transfer"
 _MODULE = "automix_transfer"
+PYTHON = (sys.executable, "-P")  #: this interpreter, which does not import from the current folder
+_COMMAND = [*PYTHON, "-m", _MODULE]
+
+
+def leave_current_folder() -> None:
+    """Import nothing from the current folder, where anybody's ``yaml.py`` may lie, and let no process that we
+    start do so.
+
+    ``python -m`` puts it before the installed packages, and so does an empty entry of ``PYTHONPATH``. The
+    folder that holds this package stays.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        here = os.path.realpath(os.getcwd())
+    except OSError:  # it was removed
+        return
+    given = [entry for entry in os.environ.pop("PYTHONPATH", "").split(os.pathsep) if entry not in ("", ".")]
+    home = os.path.realpath(Path(__file__).parents[1])
+    if here == home:
+        given = [home, *(entry for entry in given if os.path.realpath(entry) != home)]
+    elif here not in map(os.path.realpath, given):
+        sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != here]
+    if given:
+        os.environ["PYTHONPATH"] = os.pathsep.join(given)
 
 
 def command(name: str, *arguments: str) -> list[str]:
     """What starts ``automix-transfer NAME ARGUMENTS`` as a process of this interpreter."""
-    return [sys.executable, "-m", _MODULE, *name.split(), *arguments]
+    return [*_COMMAND, *name.split(), *arguments]
 
 
 def command_parser(name: str, description: str | None, epilog: str = "") -> argparse.ArgumentParser:
@@ -28,9 +52,9 @@ def command_parser(name: str, description: str | None, epilog: str = "") -> argp
 def typed(command: Sequence[str]) -> list[str]:
     """A command of `command`, perhaps behind a launcher, as a person types it; others as they are."""
     words = list(command)
-    for place in range(len(words) - 2):
-        if words[place : place + 3] == [sys.executable, "-m", _MODULE]:
-            return [*words[:place], PROGRAM, *words[place + 3 :]]
+    for place in range(len(words)):
+        if words[place : place + len(_COMMAND)] == _COMMAND:
+            return [*words[:place], PROGRAM, *words[place + len(_COMMAND) :]]
     return words
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from automix_transfer import signals
+from automix_transfer.command_line import leave_current_folder
 from automix_transfer.console import open_outputs
 from automix_transfer.shown import clean
 
@@ -52,6 +53,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     any first look at a path. One without a file says too little, and keeps its traceback. A signal ends it
     with one line, see `signals`.
     """
+    leave_current_folder()
     open_outputs()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         signals.end_with_parent()  # torchrun that is killed takes its processes along, which save first

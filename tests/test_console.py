@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from automix_transfer import __version__, cli
-from automix_transfer.command_line import command, this_command, typed
+from automix_transfer.command_line import command, leave_current_folder, this_command, typed
 from automix_transfer.errors import UserError
 from tests.data.trees import folders
 
@@ -131,6 +131,42 @@ def test_help_and_list_do_without_torch(arguments: list[str]) -> None:
     )
     done = run("-c", code + "assert not {'torch', 'timm'} & {*sys.modules}", program=[sys.executable])
     assert done.returncode == 0 and len(done.stdout) > 500, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "program, path",
+    [
+        ([sys.executable, "-m", "automix_transfer"], str(ROOT)),
+        ([sys.executable, "-m", "automix_transfer"], f"{os.pathsep}{ROOT}"),
+        (command(""), f"{ROOT}{os.pathsep}"),
+        ([sys.executable, str(ROOT / "detection" / "train_net.py")], f"{os.pathsep}{ROOT}{os.pathsep}."),
+        ([sys.executable, "-m", "automix_transfer.report"], f"{ROOT}{os.pathsep}"),
+    ],
+)
+def test_nothing_is_imported_from_the_current_folder(program: list[str], path: str, tmp_path: Path) -> None:
+    names = ("yaml", "scipy", "torch", "numpy", "omegaconf", "rich", "detectron2", "PIL", "matplotlib")
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w').close()")
+    environment = {**os.environ, "PYTHONPATH": path}
+    words = ["pretrain", "--list"] if program[-1].endswith("automix_transfer") else ["--help"]
+    done = run(*words, program=[word for word in program if word], cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "executed").exists()
+
+
+def test_children_do_not_import_from_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(ROOT), *sys.path])
+    for given, left in ((f":{ROOT}:.", str(ROOT)), (":", None), (f"{tmp_path}:", str(tmp_path))):
+        monkeypatch.setenv("PYTHONPATH", given)
+        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+        leave_current_folder()
+        assert os.environ["PYTHONSAFEPATH"] == "1" and os.environ.get("PYTHONPATH") == left
+        assert str(tmp_path) not in sys.path
+    assert command("doctor")[1] == "-P"
 
 
 @pytest.mark.slow

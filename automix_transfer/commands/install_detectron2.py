@@ -80,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 again = ["--force-reinstall", "--no-deps"] if options.force else []
                 pip("install", *again, *constraints(), str(wheel))
         shows = "import detectron2; print('detectron2', detectron2.__version__, 'is installed')"
-        subprocess.run([sys.executable, "-c", shows], check=True)
+        subprocess.run([sys.executable, "-P", "-c", shows], check=True)
     except subprocess.CalledProcessError as error:
-        step = " ".join(map(str, error.cmd[2:5]))
+        step = " ".join(map(str, error.cmd[3:6]))
         print(f"error: installing Detectron2 failed at `{step}`; the lines above say why", file=sys.stderr)
         return 2
     return 0
@@ -90,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def pip(*arguments: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "pip", arguments[0], "--disable-pip-version-check", *arguments[1:]], check=True
+        [sys.executable, "-P", "-m", "pip", arguments[0], "--disable-pip-version-check", *arguments[1:]],
+        check=True,
     )
 
 

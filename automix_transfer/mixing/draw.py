@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 Size = tuple[int, ...]  #: (H, W) in pixels, as ``images.shape[2:]``

@@ -50,7 +50,7 @@ PASSED = {
     "dataclass": Options(),
     "enum": Colour.RED,
     "path": Path("x/y"),
-    "time": datetime.datetime(2020, 1, 2, tzinfo=datetime.timezone.utc),
+    "time": datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC),
     "delta": datetime.timedelta(seconds=3),
     "partial": functools.partial(torch.nn.functional.relu, inplace=True),
     "class": torch.nn.Linear,

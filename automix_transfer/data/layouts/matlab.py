@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.command_line import PYTHON
 from automix_transfer.errors import UserError
 
 SECONDS = 300  # the largest file that is read here has 16,000 rows and takes one
@@ -27,7 +28,7 @@ def read_matlab(file: Path, variable: str, remedy: str) -> list[Any]:
     """
     if not file.is_file():
         raise UserError(f"{file} is missing; {remedy}")
-    command = [sys.executable, "-m", "automix_transfer.data.layouts.matlab", str(file.absolute()), variable]
+    command = [*PYTHON, "-m", "automix_transfer.data.layouts.matlab", str(file.absolute()), variable]
     try:
         result = subprocess.run(command, capture_output=True, timeout=SECONDS)
         content = json.loads(result.stdout) if result.returncode == 0 else None

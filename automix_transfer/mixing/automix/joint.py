@@ -12,7 +12,7 @@ from automix_transfer.mixing.pairs import blend
 from automix_transfer.models.taps import features
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class JointAutoMix(AutoMix):

@@ -31,7 +31,7 @@ from automix_transfer.models.encoders import EncoderInfo, feature_layer
 from automix_transfer.models.taps import feature_channels, features
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 LIVELINESS_PAIRS = 16  #: pairs a step whose mask at λ = 0.5 is looked at for the log
 

@@ -22,7 +22,7 @@ from automix_transfer.mixing.losses import LossOptions, label_loss, target_loss
 from automix_transfer.mixing.precision import full_precision
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 @dataclass
