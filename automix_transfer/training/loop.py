@@ -25,6 +25,7 @@ from automix_transfer.training.record.recorder import Recorder
 from automix_transfer.training.record.results import evaluate_encoders, is_evaluated
 from automix_transfer.training.record.run_folder import owning, prepare, refuse_overwriting
 from automix_transfer.training.remedies import remedies
+from automix_transfer.training.room import check_room
 from automix_transfer.training.settings import Experiment, complete
 from automix_transfer.training.setup import Run, build_evaluation, build_run
 from automix_transfer.training.validation import autocast
@@ -66,6 +67,7 @@ def train(
                 return rehearse(experiment, world)
             found = joining.together(world, lambda: load_latest(folder, world.say) if resume else None)
             run = build_run(experiment, world, found)
+            joining.together(world, lambda: check_room(run, folder))
             if world.main:
                 prepare(folder, experiment, world, found.step if found else None, recipe)
             return fit(run)
@@ -134,6 +136,7 @@ def rehearse(experiment: Experiment, world: World) -> dict[str, Any]:
         if world.main:
             print(check_data(experiment.data, workers=experiment.data.workers), flush=True)
         run = build_run(short, world)
+        joining.together(world, lambda: check_room(run, Path(experiment.output)))
         if world.main:
             prepare(Path(folder), short, world)
         metrics = fit(run, max_steps=1, max_eval_batches=1)
