@@ -161,7 +161,7 @@ def _register_coco(root: Path, splits: Sequence[CocoSplit], wanted: list[str] | 
     notes: list[str] = []
     readers = [partial(read_coco, split.folders, split.file, notes=notes) for split in splits]
     read, files = _all(readers), [split.file for split in splits]
-    refuse_leak(*read, " and ".join(map(str, files)))
+    refuse_leak(read[0], read[1], " and ".join(map(str, files)))
     classes, names = wanted or list(categories_of_coco(files[0]).values()), []
     for split, file, records in zip(splits, files, read, strict=True):
         categories = {name: number for number, name in categories_of_coco(file).items()}

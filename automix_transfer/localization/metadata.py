@@ -36,7 +36,8 @@ def read_metadata(folder: Path, masks: Path | None = None) -> TargetSet:
     labels = _one_per_image(
         folder / "class_labels.txt", ids, problems, 1, "<image id>,<class number from 0>", 0, MAX_LABEL
     )
-    where, notes = folder / "localization.txt", ()
+    where = folder / "localization.txt"
+    notes: tuple[str, ...] = ()
     if _has_masks(where):
         if masks is None:
             raise UserError(

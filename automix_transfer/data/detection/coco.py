@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from automix_transfer.data.annotation_checks import shown
+from automix_transfer.data.annotation_checks import as_whole, shown
 from automix_transfer.data.detection.coco_items import Id, Item
 from automix_transfer.data.detection.findings import EACH, Findings
 from automix_transfer.data.detection.image_files import ImageFolders, upright_size
 from automix_transfer.data.detection.regions import (
+    CLIPPED,
     box_problem,
     is_fraction,
     mask_problem,
@@ -37,6 +38,7 @@ SAME_FILE = "files are listed under several ids; each is an image of its own, as
 ROOT = "categories have the name of another one and no objects; they are left out"
 FOUND = "file names are not paths as the images lie here; the files are found by the end of the path"
 ADDRESS = "images have an address and no file_name; their files are found by the end of the address"
+CORNERS = "boxes look like corners (x0, y0, x1, y1), and some stick out; COCO has x, y, width, height"
 LVIS = "images say which classes were not looked for (LVIS); the AP here is COCO's, which does not use that"
 
 
@@ -86,10 +88,14 @@ def read_coco(
     findings.raise_if_any(REMEDY)
     for item in content.annotations:
         x, y, width, height = item["bbox"]
-        about = {key: item[key] for key in ("category_id", "id", "area", "segmentation") if key in item}
-        about |= {"bbox": [x, y, x + width, y + height], "class": content.categories[item["category_id"]]}
-        about |= {"iscrowd": bool(item["iscrowd"]), "difficult": False}
-        records[item["image_id"]]["objects"].append(about)
+        found: dict[str, Any] = {
+            key: item[key] for key in ("id", "category_id", "area", "segmentation") if key in item
+        }
+        found["bbox"] = [x, y, x + width, y + height]
+        found["class"] = content.categories[item["category_id"]]
+        records[item["image_id"]]["objects"].append(
+            found | {"iscrowd": bool(item["iscrowd"]), "difficult": False}
+        )
     if notes is not None:
         notes += findings.notes()
     return list(records.values())
@@ -162,11 +168,12 @@ def _read_categories(content: dict[str, Any], findings: Findings) -> dict[Id, st
     for item in _items(content, "categories", findings):
         number, name = item.identifier(), item["name"]
         good = isinstance(name, str) and bool(name.strip()) and name.isprintable()
-        if not item.expect("name", "a name", good) or number is None:
+        item.expect("name", "a name", good)
+        if number is None:
             continue
         if number in categories or number in twice:
             item.refuse("id", f"{shown(number)} is used twice", "twice")
-        elif (name := normalize("NFC", name)) in categories.values():
+        elif (name := _name_of(item)) in categories.values() and good:
             twice[number] = item
         else:
             categories[number] = name
@@ -174,12 +181,16 @@ def _read_categories(content: dict[str, Any], findings: Findings) -> dict[Id, st
     return categories
 
 
+def _name_of(item: Item) -> str:
+    return normalize("NFC", str(item["name"])).strip()
+
+
 def _choose_used(categories: dict[Id, str], twice: dict[Id, Item], objects: Any) -> None:
     """Put the category that has objects in the place of one that has none, for names that occur twice."""
     known = objects if twice and isinstance(objects, list) else []
     used = {str(item.get("category_id")) for item in known if isinstance(item, dict)}
     for number, item in twice.items():
-        name = normalize("NFC", item["name"])
+        name = _name_of(item)
         other = next(key for key, known in categories.items() if known == name)
         if str(number) in used and str(other) in used:
             item.refuse("name", f"{shown(name)} is used twice, and both have objects", "twice")
@@ -254,7 +265,8 @@ def _read_mask(item: Item) -> Any:
     """Polygons of three points or more, or an encoding; None where there is neither."""
     value = item["segmentation"]
     if isinstance(value, dict) and value:
-        return value
+        size = value.get("size")
+        return value | {"size": [as_whole(side) for side in size]} if isinstance(size, list) else value
     if isinstance(value, list) and value:
         polygons = polygons_of(value)
         if polygons is None:
@@ -315,7 +327,7 @@ def check_regions(content: CocoFile, images: Mapping[Id, Mapping[str, Any]], fin
     Args:
         images: height and width in pixels of each image by its id; 0 where they are not known.
     """
-    boxes = []
+    boxes: list[tuple[float, ...]] = []
     for item in content.annotations:
         record, where = images[item["image_id"]], item["where"]
         size = record["width"] or 0, record["height"] or 0
@@ -330,6 +342,8 @@ def check_regions(content: CocoFile, images: Mapping[Id, Mapping[str, Any]], fin
             note_box(box, size, where, findings)
         if "segmentation" in item and (wrong := mask_problem(item["segmentation"], size)):
             findings.refuse(f"{where}.segmentation", wrong, "mask")
+    if boxes and all(0 <= x0 < x1 - x0 and 0 <= y0 < y1 - y0 for x0, y0, x1, y1 in boxes):
+        findings.note_if(CLIPPED, CORNERS, len(boxes))
     if is_fraction(boxes):
         findings.refuse(
             "annotations", "all boxes lie between 0 and 1; they are fractions, where COCO has pixels"

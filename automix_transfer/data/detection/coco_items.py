@@ -9,8 +9,8 @@ from automix_transfer.data.annotation_checks import as_number, as_whole, shown
 from automix_transfer.data.detection.findings import Findings
 
 Id = int | str
-AS_TEXT = "{field}s are text; they are read as numbers"
-OTHER_FORM = "{field}s are text where the ids are numbers, or the other way round; they are matched by value"
+AS_TEXT = "numbers in {field} are text; they are read as numbers"
+OTHER_FORM = "values of {field} are text where ids are numbers, or the other way round; they are matched"
 FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 

@@ -27,6 +27,11 @@ class Findings:
         """Note a habit; ``what`` is the rest of a sentence that begins with a number: ``boxes stick out``."""
         self.habits.setdefault(what, []).append(str(where))
 
+    def note_if(self, known: str, what: str, number: int) -> None:
+        """Note ``what`` of ``number`` things where the habit ``known`` was met."""
+        if known in self.habits:
+            self.habits[what] = self.habits[known][:1] * number
+
     @property
     def count(self) -> int:
         """How many problems there are."""

@@ -9,6 +9,7 @@ fill in is filled in, and told once (`Findings.note`).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from automix_transfer.errors import UserError, did_you_mean
 HOLDS = "it holds JPEGImages, Annotations and ImageSets"
 REMEDY = "correct these files or take the images out of the split"
 MOST_BYTES = 16 << 20  # of one image's annotation
+MULTI_BYTE = ("gb2312", "gbk", "gb18030", "big5", "shift_jis", "euc-jp", "euc-kr")
 FLAGS = {"": False, "0": False, "1": True, "false": False, "true": True, "unspecified": False}
 TWICE = "lines name an image again; it is taken once"
 WITH_ENDING = "lines name image files; their names without ending are those of the annotations"
@@ -136,7 +138,7 @@ def _parse(path: Path, findings: Findings) -> Element | None:
         if path.stat().st_size > MOST_BYTES:
             findings.refuse(path, f"has more than {MOST_BYTES:,} bytes; an annotation has a few thousand")
             return None
-        tree = ElementTree.parse(path, forbid_dtd=True).getroot()
+        tree = ElementTree.fromstring(_as_utf8(path.read_bytes()), forbid_dtd=True)
     except FileNotFoundError:
         findings.refuse(path, "is missing", "no annotation")
     except OSError as error:
@@ -152,6 +154,14 @@ def _parse(path: Path, findings: Findings) -> Element | None:
             return tree
         findings.refuse(path, "has no <annotation> element at its top")
     return None
+
+
+def _as_utf8(content: bytes) -> bytes:
+    """XML in UTF-8 where it says that it is in one of the encodings that the parser does not know."""
+    said = re.match(rb"""\s*<\?xml[^>]{0,80}encoding=["']([\w-]+)["'][^>]{0,80}\?>""", content)
+    if said is None or said[1].decode().lower() not in MULTI_BYTE:
+        return content
+    return content[said.end() :].decode(said[1].decode()).encode()
 
 
 def _read_image(identifier: str, folder: Folder) -> dict[str, Any] | None:

@@ -148,13 +148,21 @@ def test_images_of_other_endings_are_found(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [("my photo 1", "my photo 1"), ("my photo 1", "my photo 1 -1"), ("a", "a.jpg")]
+    ("name", "line"),
+    [("my photo 1", "my photo 1"), ("my photo 1", "my photo 1 -1"), ("a", "a.jpg"), ("a", "\ufeffa")],
 )
 def test_names_in_lists(tmp_path, name, line):
     root = make(tmp_path, ids=f"{line}\r\n")
     for folder, end in (("JPEGImages", "jpg"), ("Annotations", "xml")):
         (root / folder / f"a.{end}").rename(root / folder / f"{name}.{end}")
     assert [record["image_id"] for record in read_voc(root, "train")] == [name]
+
+
+def test_annotations_in_an_encoding_of_chinese_tools(tmp_path):
+    xml = '<?xml version="1.0" encoding="GB2312"?>\n' + XML.replace("cat", "\u732b")
+    (record,) = read_voc(make(tmp_path, xml.encode("gb2312")), "train")
+    assert record["objects"][0]["class"] == "\u732b"
+    assert "a.xml" in problem(make(tmp_path, xml.encode("utf-16-be")))
 
 
 def test_an_annotation_of_megabytes_or_a_pipe_is_not_read(tmp_path):
