@@ -5,7 +5,10 @@ Whoever made a file chose them, and a terminal, a spreadsheet and Matplotlib wou
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+from collections.abc import Iterable
 from typing import Any
 
 #: colours of a terminal, which say nothing
@@ -24,20 +27,26 @@ def clean_lines(text: str) -> str:
     return CONTROL.sub(_visible_inside, COLOURS.sub("", text.replace("\r\n", "\n")))
 
 
-def csv_cell(value: Any) -> Any:
-    """``value`` for a table: a text that a spreadsheet would compute as a formula gets a ``'`` in front."""
-    if not isinstance(value, str) or not value.lstrip().startswith(("=", "+", "-", "@")):
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """``rows`` as CSV, in which no text is a formula of a spreadsheet: it gets a ``'`` in front."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def from_csv(cell: str) -> str:
+    """The text that `csv_text` has written as ``cell``."""
+    return cell.removeprefix("'")
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str) or not value.lstrip().startswith(("=", "+", "-", "@", "'")):
         return value
     try:
         float(value)
     except ValueError:
         return f"'{value}"
     return value  # a number
-
-
-def plain_math(text: object) -> str:
-    """``text`` for Matplotlib, whose formulas stand between ``$``."""
-    return clean(text).replace("$", r"\$")
 
 
 def _visible(found: re.Match[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import pty
@@ -14,7 +15,7 @@ from automix_transfer import console
 from automix_transfer.command_line import command
 from automix_transfer.console import Device, Output, show
 from automix_transfer.errors import UserError, run_script
-from automix_transfer.shown import clean, clean_lines, csv_cell
+from automix_transfer.shown import clean, clean_lines, csv_text, from_csv
 
 HOSTILE = "cat\x1b[31m\x1b]0;owned\x07\x9b2J\u202egnp.exe\r\n"
 
@@ -80,11 +81,12 @@ def test_foreign_text_steers_no_terminal(tmp_path, monkeypatch, capsys) -> None:
     assert capsys.readouterr().err == f"error: {clean(HOSTILE)} does not exist\n  second line\n"
 
 
-@pytest.mark.parametrize("formula", ["=1+1", "+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3", "\t=1"])
-def test_no_name_is_a_formula_of_a_spreadsheet(formula: str) -> None:
-    assert csv_cell(formula) == "'" + formula
-    for kept in ("-1.5", "1e-3", "cat", "", -1.5, None):
-        assert csv_cell(kept) is kept
+def test_no_name_is_a_formula_of_a_spreadsheet() -> None:
+    formulas = ["=1+1", "+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3", "\t=1", "'quoted"]
+    kept = ["-1.5", "+0.32", "1e-3", "cat", "", "a=b"]
+    [written, others] = csv.reader(io.StringIO(csv_text([formulas, [*kept, -1.5, None]])))
+    assert written == ["'" + formula for formula in formulas] and list(map(from_csv, written)) == formulas
+    assert others == [*kept, "-1.5", ""]
 
 
 def test_streams_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

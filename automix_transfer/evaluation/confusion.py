@@ -17,8 +17,6 @@ recognised; both are PNGs, relative to the file's folder. ``sources`` are the im
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from PIL import Image
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.io import atomic_write, write_json, write_text
-from automix_transfer.shown import csv_cell
+from automix_transfer.shown import csv_text
 
 PAIRS = 20  #: most confused pairs that are listed
 EXAMPLES = 4  #: pictures of a pair
@@ -113,11 +111,8 @@ def write_confusion(
         for pair in figures["pairs"]
     ]
     per_class = [{**row, "name": names[row["name"]]} for row in figures["per_class"]]
-    table, cells = io.StringIO(), [csv_cell(name) for name in names]
-    csv.writer(table, lineterminator="\n").writerows(
-        [("true", "predicted", "count"), *((cells[t], cells[p], n) for t, p, n in figures["counts"])]
-    )
-    write_text(folder / TABLE, table.getvalue())
+    counts = ((names[t], names[p], n) for t, p, n in figures["counts"])
+    write_text(folder / TABLE, csv_text([("true", "predicted", "count"), *counts]))
     content = {key: value for key, value in figures.items() if key not in ("pairs", "per_class", "counts")}
     write_json(folder / FILE, {**content, "pairs": pairs, "per_class": per_class, "about": about})
     return folder / FILE

@@ -76,8 +76,8 @@ def accuracy_plot(accuracy: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
     """Top-1 and top-2 against λ."""
     figure, axes = subplots(1100 / DPI, 3.5, 2)
     heads = (
-        ("top1", "Top-1: the first guess is $y_i$ or $y_j$ (%)"),
-        ("top2", "Top-2: the first two are $y_i$ and $y_j$ (%)"),
+        ("top1", "Top-1: the first guess is yᵢ or yⱼ (%)"),
+        ("top2", "Top-2: the first two are yᵢ and yⱼ (%)"),
     )
     for axis, (key, head) in zip(axes, heads, strict=True):
         draw_lines(

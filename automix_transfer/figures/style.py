@@ -3,6 +3,7 @@ tell apart, direct labels."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from automix_transfer.mixing import METHODS
+from automix_transfer.shown import clean
 
 Points = tuple[Sequence[float], Sequence[float]]  #: x and y of a line
 INK, FAINT = "#1f2933", "#c9d1d9"
@@ -23,6 +25,7 @@ STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
+    "text.parse_math": False,  # a name with two $ is no formula
     "axes.labelcolor": INK,
     "axes.edgecolor": "#8b96a1",
     "xtick.color": INK,
@@ -56,8 +59,8 @@ def shown(name: str) -> str:
 
 
 def label_title(label: str) -> str:
-    """A label for people: a method's own spelling."""
-    return shown(label) if label in NAMES else label
+    """A label for people: a method's own spelling. Matplotlib leaves out of a legend what begins with _."""
+    return shown(label) if label in NAMES else re.sub("^_", " _", clean(label))
 
 
 def draw_lines(

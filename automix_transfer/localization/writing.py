@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tabulate import tabulate
 from automix_transfer.io import atomic_write, write_json, write_text
 from automix_transfer.localization.scores.box_results import V1, BoxResults
 from automix_transfer.localization.scores.mask_results import MaskResults
+from automix_transfer.shown import csv_text
 
 Results = BoxResults | MaskResults
 
@@ -22,11 +22,7 @@ def write_results(results: Results, output: Path) -> list[Path]:
     """Write the CSV of images, the PNG of the curve, and last ``output``, the JSON; returns the files."""
     files = [output, output.with_suffix(".csv"), output.with_suffix(".png")]
     rows = [image.row() for image in results.images()]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(files[1], text.getvalue())
+    write_text(files[1], csv_text([rows[0], *(row.values() for row in rows)]))
     atomic_write(files[2], lambda file: file.write(plot(results)))
     write_json(files[0], results.summary)
     return files

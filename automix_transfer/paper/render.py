@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +12,7 @@ from tabulate import SEPARATING_LINE, tabulate
 
 from automix_transfer.paper.published import LOWER_IS_BETTER
 from automix_transfer.paper.tables import Filled, Ours, where
+from automix_transfer.shown import csv_text
 
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LATEX = {
@@ -150,11 +149,10 @@ def to_latex(filled: Filled) -> str:
 
 def to_csv(filled: Filled) -> str:
     """A line a row; of every column our mean, deviation, trials and marks, and the paper's figure."""
-    table, text = filled.table, io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    table = filled.table
     parts = ("ours", "std", "trials", "paper", "marks")
     columns = range(len(table.digits))
-    writer.writerow(["", *(f"{_head(filled, c)} {part}" for c in columns for part in parts)])
+    lines: list[list[object]] = [["", *(f"{_head(filled, c)} {part}" for c in columns for part in parts)]]
     for name, cells, ours in zip(table.row_names, table.cells, filled.ours, strict=True):
         row: list[object] = [name]
         for cell, found, digits in zip(cells, ours, table.digits, strict=True):
@@ -164,13 +162,13 @@ def to_csv(filled: Filled) -> str:
             else:
                 std = "" if found.std is None else f"{found.std:.4f}"
                 row += [f"{found.mean:.4f}", std, len(found.trials), printed, "; ".join(found.marks)]
-        writer.writerow(row)
+        lines.append(row)
     if table.gain:
         row = ["Gain"]
         for gain, theirs in zip(filled.gain, filled.paper_gain, strict=True):
             row += [_signed(gain, 4), "", "", _signed(theirs, 2), ""]
-        writer.writerow(row)
-    return text.getvalue()
+        lines.append(row)
+    return csv_text(lines)
 
 
 def to_json(tables: Sequence[Filled]) -> str:

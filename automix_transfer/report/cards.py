@@ -26,6 +26,7 @@ from automix_transfer.io import atomic_write, read_json, write_json
 from automix_transfer.localization.maps.score_maps import read_map
 from automix_transfer.localization.overlays import overlay
 from automix_transfer.runs.collect import SHOTS
+from automix_transfer.shown import from_csv
 
 SIDE = 200  #: pixels of a picture's side
 THRESHOLD = 0.3  #: score of a detection that is drawn
@@ -76,7 +77,7 @@ def cam_shots(results: Path, maps: Path, root: Path | None = None, count: int = 
     about = read_json(results)
     try:
         with open(results.with_suffix(".csv"), newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            rows = [row | {"image_id": from_csv(row["image_id"])} for row in csv.DictReader(file)]
         listing = DATASETS[about["dataset"]](root or Path(about["root"]), about["split"])
         true = {str(path): boxes for path, boxes in zip(listing.paths, listing.boxes or [], strict=True)}
         shots = []

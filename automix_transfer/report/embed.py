@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,15 @@ class Embedder:
     def __init__(self, problems: list[str], budget: int = BUDGET) -> None:
         self.problems, self.left = problems, budget
 
-    def embed(self, path: Path) -> Picture | None:
-        """The picture in ``path``, or None if it cannot be read or the page is full."""
+    def embed(self, path: Path, folder: Path | None = None) -> Picture | None:
+        """The picture in ``path``, or None if it cannot be read or the page is full.
+
+        ``folder`` (default: that of ``path``) is where it may lie: a page that people send must not hold what
+        a file of a run names or links to elsewhere.
+        """
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder or path.parent)):
+            self.problems.append(f"{path} is left out, because it lies outside of its folder")
+            return None
         try:
             require_file(path)
             data = path.read_bytes()

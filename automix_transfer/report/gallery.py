@@ -110,7 +110,7 @@ def slider_view(file: File, embedder: Embedder) -> SliderView:
     content = file.content
 
     def pictures(names: Sequence[str]) -> list[Picture]:
-        found = [embedder.embed(file.path.parent / str(name)) for name in names]
+        found = [embedder.embed(file.path.parent / str(name), file.path.parent) for name in names]
         shown = [picture for picture in found if picture]
         if not shown or len(shown) < len(content["classes"]) or len(shown) < len(found):
             raise ValueError("a strip is missing")
@@ -154,7 +154,7 @@ def shots_reader(embedder: Embedder) -> Callable[[File], Shots]:
             pictures = [
                 (str(one["word"]), picture)
                 for one in card["pictures"]
-                if (picture := embedder.embed(file.path.parent / str(one["file"])))
+                if (picture := embedder.embed(file.path.parent / str(one["file"]), file.path.parent))
             ]
             if pictures:
                 cards.append((pictures, str(card["text"])))

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from automix_transfer.figures.sheet import class_name
 from automix_transfer.runs.folder import number
+from automix_transfer.shown import CONTROL, clean_lines
 from automix_transfer.transfer import chain
 
 
@@ -23,6 +24,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: clean_lines(value) if type(value) is str else value,
     )
     found.filters |= {
         "percent": chain.percent,
@@ -74,4 +76,5 @@ def compact(value: Any) -> str:
 def script(value: Any) -> Markup:
     """JSON that can stand in a script element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+    text = CONTROL.sub(lambda found: ascii(ascii(found[0])[1:-1])[1:-1], text)
+    return Markup(text.replace("<", "\\u003c"))

@@ -164,7 +164,7 @@ def confusion_reader(embedder: Embedder, pairs: int = 8, each: int = 3) -> Calla
         content = file.content
 
         def pictures(names: Sequence[str]) -> list[Picture]:
-            found = (embedder.embed(file.path.parent / str(name)) for name in names[:each])
+            found = (embedder.embed(file.path.parent / str(name), file.path.parent) for name in names[:each])
             return [picture for picture in found if picture]
 
         cards = [

@@ -11,10 +11,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from automix_transfer.errors import UserError
+from automix_transfer.figures.sheet import drawn
+from automix_transfer.figures.style import draw_lines, subplots
 from automix_transfer.report.cli import main
 from automix_transfer.report.embed import Embedder
+from automix_transfer.report.html import environment
 from automix_transfer.report.page import DETAILS, build
 from automix_transfer.runs.collect import collect
 from tests.report.small import COMMIT, picture, write_demo, write_run
@@ -320,3 +325,35 @@ def test_a_detectors_run_folder_is_not_taken_for_one_of_training(tmp_path):
     assert found.runs == [tmp_path / "pretrain" / "vanilla"] and found.detectors == [detector]
     raw = build(tmp_path).read_text()
     assert "metrics.json is not valid" not in raw and '"total_loss":[[20,40],[1,0.5]]' in raw
+
+
+def test_a_picture_outside_of_its_folder_is_not_embedded(tmp_path: Path) -> None:
+    """Neither by its path nor by a link: whoever gets the page must not get other files with it."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for file in (tmp_path / "secret.png", run / "own.png"):
+        Image.new("RGB", (4, 4)).save(file)
+    (run / "link.png").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "moved").symlink_to(run)
+    problems: list[str] = []
+    embedder = Embedder(problems)
+    for name in ("own.png", "../run/own.png"):
+        assert embedder.embed(tmp_path / "moved" / name, tmp_path / "moved")
+    for name in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
+        assert embedder.embed(run / name, run) is None and Path(name).name in problems.pop()
+    assert embedder.embed(run / "link.png") is None
+
+
+def test_no_name_reorders_the_page_or_is_a_formula_in_a_figure() -> None:
+    template = environment().from_string("{{ name }} {{ {name: 1} | script }}")
+    assert template.render(name="a\u202eb<") == r'a\u202eb&lt; {"a\\u202eb\u003c":1}'
+
+    @drawn
+    def figure() -> Figure:
+        made, [axis] = subplots(2, 2)
+        draw_lines(axis, {"_$a$": ([0, 1], [0, 1])})
+        [text] = axis.legend().get_texts()
+        assert text.get_text() == " _$a$" and not text.get_parse_math()
+        return made
+
+    figure()

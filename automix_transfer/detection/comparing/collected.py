@@ -3,8 +3,6 @@ over the first row."""
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +12,7 @@ from typing import Any
 from automix_transfer.detection.comparing.compare import Plan
 from automix_transfer.detection.scores.results import HEADLINE, RULES, aligned, csv_cell
 from automix_transfer.io import read_json, write_json, write_text
+from automix_transfer.shown import csv_text
 
 
 @dataclass(frozen=True)
@@ -114,14 +113,14 @@ class Comparison:
             spreads = [spread for key in HEADLINE for spread in (row.means[key], row.gains[key])]
             values = [value for s in spreads for value in ((s.mean, s.std) if s else (None, None))]
             rows.append([row.name, row.weights or "random", len(row.runs), *map(csv_cell, values)])
-        _write_csv(folder / "comparison.csv", rows)
+        write_text(folder / "comparison.csv", csv_text(rows))
         keys = dict.fromkeys(key for row in self.rows for figures in row.runs.values() for key in figures)
         runs = [
             [row.name, seed, *(csv_cell(figures.get(key)) for key in keys)]
             for row in self.rows
             for seed, figures in row.runs.items()
         ]
-        _write_csv(folder / "runs.csv", [["method", "seed", *keys], *runs])
+        write_text(folder / "runs.csv", csv_text([["method", "seed", *keys], *runs]))
         write_json(folder / "comparison.json", self.to_dict())
 
 
@@ -189,9 +188,3 @@ def _text(spread: Spread | None, sign: str = "") -> str:
 
 def _spread(spread: Spread | None) -> dict[str, Any] | None:
     return None if spread is None else asdict(spread)
-
-
-def _write_csv(file: Path, rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(file, text.getvalue())

@@ -5,8 +5,6 @@ The latter says that a run is done, so an evaluation alone writes ``results_eval
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from tabulate import tabulate
 
 from automix_transfer.detection.datasets import class_names_of
 from automix_transfer.io import write_json, write_text
+from automix_transfer.shown import csv_text
 
 HEADLINE = ("AP", "AP50", "AP75")
 RULES = {"bbox": "", "segm": "masks, COCO rule", "bbox_area": "area rule", "bbox_11point": "11-point rule"}
@@ -93,10 +92,8 @@ def objects_of(name: str) -> dict[str, int]:
 
 def write_results(folder: str | Path, results: Mapping[str, Any], stem: str = TRAINED) -> None:
     """Write ``<stem>.csv`` and then ``<stem>.json``; ``results.json`` says that the run is done."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     keys = list(dict.fromkeys(key for tasks in results["metrics"].values() for key in _columns(tasks)))
-    writer.writerow(["data", "rule", "class", "objects", *keys])
+    lines: list[list[Any]] = [["data", "rule", "class", "objects", *keys]]
     for data, tasks in results["metrics"].items():
         objects = results["objects"].get(data, {})
         for task, figures in tasks.items():
@@ -106,8 +103,8 @@ def write_results(folder: str | Path, results: Mapping[str, Any], stem: str = TR
             }
             for name, (count, found) in rows.items():
                 rule = RULES.get(task, task) or rule_of(tasks)
-                writer.writerow([data, rule, name, count, *(csv_cell(found.get(key)) for key in keys)])
-    write_text(Path(folder) / f"{stem}.csv", text.getvalue())
+                lines.append([data, rule, name, count, *(csv_cell(found.get(key)) for key in keys)])
+    write_text(Path(folder) / f"{stem}.csv", csv_text(lines))
     write_json(Path(folder) / f"{stem}.json", results)
 
 

@@ -5,8 +5,6 @@ A resumed run drops the rows behind the step it resumes from, so that no step is
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 import time
@@ -16,7 +14,7 @@ from typing import Any
 
 from automix_transfer.console import say, terminal
 from automix_transfer.io import write_text
-from automix_transfer.shown import clean_lines
+from automix_transfer.shown import clean_lines, csv_text
 
 
 class Log:
@@ -134,11 +132,7 @@ class Log:
 
 def _csv(history: list[dict[str, Any]]) -> str:
     columns = list(dict.fromkeys(key for row in history for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()
+    return csv_text([columns, *([row.get(key, "") for key in columns] for row in history)])
 
 
 def _bar(step: int, total: int) -> Any:
