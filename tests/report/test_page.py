@@ -144,7 +144,7 @@ def test_what_is_missing_is_said(page):
     text = Checker(page).text
     for sentence in (
         "summary.json has no number for detection.random_init.AP75",
-        "finegrained/cub_automix/metrics.json could not be read",
+        "finegrained/cub_automix/metrics.json does not exist",
         "figures/detections.png does not exist",
         "figures/mixed_accuracy.png is not a picture that can be shown",
         "figures/cams/gone.png is not a picture",
@@ -288,7 +288,7 @@ def test_thousands_of_runs(tmp_path):
     page = build(tmp_path / "runs")
     text = sound(page)
     assert all(f"r{k:04d}" in text for k in range(300)) and "method.name mixup" in text
-    assert "r0299/metrics.json could not be read" in text
+    assert "r0299/metrics.json does not exist" in text
     raw = page.read_text()
     assert raw.count("<details id=") == DETAILS and "data-paged" in raw and page.stat().st_size < 600_000
 
