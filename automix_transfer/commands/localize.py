@@ -43,7 +43,7 @@ from automix_transfer.localization.targets import targets_of, with_images
 from automix_transfer.localization.writing import Results, table, write_results
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.owner import owned, owned_file
-from automix_transfer.progress import Progress
+from automix_transfer.progress import Progress, to_stderr
 from automix_transfer.report.localization_page import write_page
 from automix_transfer.signals import kept
 
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     weights = "checkpoint of a training run, export, or torchvision/timm weights"
     add("--checkpoint", type=Path, metavar="FILE", help=weights)
     add("--encoder", metavar="NAME", help="timm name of the encoder, where the file does not say it")
-    add("--which", help="encoder of a checkpoint that holds several: k (default) or q")
+    add("--which", help="encoder of a file that holds several: k, q, ema, teacher, ...")
     maps = "score maps instead of a checkpoint: (S, S) float arrays in [0, 1]"
     add("--scoremaps", **folder, help=maps)
     raw = "--scoremaps of any size and range: resize and normalise them first"
@@ -215,7 +215,7 @@ def measure(args: argparse.Namespace, partial: Path | None) -> tuple[Results, So
         source = FolderMaps(args.scoremaps, args.map_size, args.raw_maps)
         other_source = FolderMaps(args.threshold_scoremaps or args.scoremaps, args.map_size, args.raw_maps)
     else:
-        source = other_source = encoder_maps(args)
+        source = other_source = encoder_maps(args, about)
         digest = sha256_of(args.checkpoint)
         about |= {"checkpoint": str(args.checkpoint), "which": args.which, "weights_sha256": digest}
     results = evaluate(
@@ -264,10 +264,13 @@ def targets(args: argparse.Namespace):
     return from_dataset(args.split or SPLITS[args.dataset]), from_dataset(args.threshold_split)
 
 
-def encoder_maps(args: argparse.Namespace):
-    """Class maps of the checkpoint's encoder."""
+def encoder_maps(args: argparse.Namespace, about: dict[str, object]):
+    """Class maps of the checkpoint's encoder; ``about`` gets what was loaded."""
     device = choose_device(args.device)
-    encoder, info = load_encoder(args.checkpoint, args.encoder, args.which)
+    said: list[str] = []
+    encoder, info = load_encoder(args.checkpoint, args.encoder, args.which, say=said.append)
+    about["loaded"] = said[0]
+    to_stderr(said[0])
     names = ("image_size", "map_size", "output_stride", "cam_class", "method", "batch_size")
     options = {name: getattr(args, name) for name in names}
     return EncoderMaps(encoder, info, layer=args.map_layer, device=device, **options)

@@ -48,7 +48,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--weights", type=Path, metavar="FILE", help=words)
     words = "the network's name, where the file does not say it (timm's, or cifar_resnet20)"
     what.add_argument("--encoder", metavar="NAME", help=words)
-    what.add_argument("--which", help="encoder of a checkpoint that holds several: k (default) or q")
+    what.add_argument("--which", help="encoder of a file that holds several: k, q, ema, teacher, ...")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

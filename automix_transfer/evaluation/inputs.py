@@ -25,13 +25,15 @@ from automix_transfer.text_files import same_names
 
 @dataclass(frozen=True)
 class Inputs:
-    """An encoder, the file it came from, and its images."""
+    """An encoder, the file it came from, and its images; ``loaded`` says in words what was taken of the
+    file."""
 
     encoder: nn.Module
     info: EncoderInfo
     weights: Path
     config: DataConfig
     dataset: ClassificationDataset
+    loaded: str = ""
 
 
 def open_inputs(args: argparse.Namespace) -> Inputs:
@@ -40,6 +42,7 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
     Raises:
         UserError: as the readers of runs, weights and data; classes that are not the network's.
     """
+    said: list[str] = []
     if args.run is not None:
         run = open_run(args.run)
         if args.which is not None and args.which not in run.encoders:
@@ -49,7 +52,8 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
         encoder, info, weights = run.encoders[args.which] if args.which else run.encoder, run.info, run.file
         config = run_config(args, run.data)
     else:
-        (encoder, info), weights = load_encoder(args.weights, args.encoder, args.which), args.weights
+        chosen = args.weights, args.encoder, args.which
+        (encoder, info), weights = load_encoder(*chosen, say=said.append), args.weights
         config = data_config(args, info)
     if not Path(config.root).exists():
         raise UserError(f"the data of {weights}, {config.root}, are not there; give their folder with --data")
@@ -60,7 +64,7 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
     if not info.class_names and config.class_order == "auto":
         require_known_order(weights, dataset.classes, "--class-order number or --class-order text")
     check_size(encoder, info.name, config.test_size or config.image_size, "--image-size")
-    return Inputs(encoder, info, weights, config, dataset)
+    return Inputs(encoder, info, weights, config, dataset, " ".join(said))
 
 
 def run_config(args: argparse.Namespace, data: DataConfig) -> DataConfig:

@@ -59,6 +59,7 @@ def about(
         "weights_sha256": sha256_of(inputs.weights),
         "run": args.run and str(args.run),
         "which": args.which,
+        "loaded": inputs.loaded,
         "data": str(args.data or config.root),
         "dataset": config.dataset,
         "split": config.val_split,
@@ -91,7 +92,7 @@ def table(result: dict[str, Any]) -> str:
         for key, name in SHOWN.items()
         if key in result
     ]
-    parts = [head]
+    parts = [head, *([source["loaded"]] if source.get("loaded") else [])]
     if rows:
         parts.append(tabulate(rows, (), "simple", colalign=("left", "right"), disable_numparse=True))
     if "corruption" in result:

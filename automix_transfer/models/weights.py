@@ -7,7 +7,7 @@ shape, because a backbone that loads partly would train from scratch in silence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError, few
 from automix_transfer.models.classifier import classifier_prefixes
 from automix_transfer.models.encoders import EncoderInfo, create_encoder, has_own_stem, plain_info
-from automix_transfer.models.weights_file import PREFIXES, Weights, read_weights
+from automix_transfer.models.weights_choice import PREFIXES, fit
+from automix_transfer.models.weights_file import Weights, read_weights
 from automix_transfer.text_files import same_names
 
 
@@ -47,13 +48,30 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep", na
         UserError: a key is missing, unexpected, of another shape or type, or not finite; with counts and the
             first names.
     """
+    source, target, total, notes = _paired(encoder, weights, classifier, name)
+    _check_values(weights, source, target)
+    others = {source[key].dtype for key, value in target.items() if value.dtype != source[key].dtype}
+    if others:
+        names = sorted(str(dtype).removeprefix("torch.") for dtype in others)
+        notes.append(f"converted from {', '.join(names)} to the encoder's precision")
+    with torch.no_grad():
+        for key, value in target.items():
+            value.copy_(source[key])
+    return LoadReport(len(target), total, tuple(notes))
+
+
+def _paired(
+    encoder: nn.Module, weights: Weights, classifier: str, name: str = ""
+) -> tuple[dict[str, Tensor], dict[str, Tensor], int, list[str]]:
+    """The file's tensors and the encoder's under the same keys and with the same shapes, the number of the
+    encoder's with those that are left as they are, and notes."""
     if classifier not in ("keep", "new"):
         raise UserError(
             f"classifier='{classifier}' is unknown; choose keep (load the file's) or new (leave it random)"
         )
-    heads = classifier_prefixes(encoder)
-    source, target = dict(weights.state_dict), encoder.state_dict()
-    total, notes = len(target), list(weights.notes)
+    heads, target = classifier_prefixes(encoder), encoder.state_dict()
+    source, found = fit(weights.state_dict, target, heads)
+    total, notes = len(target), [*weights.notes, *found]
     if classifier == "new":
         left = [key for key in target if key.startswith(heads)]
         source = {key: value for key, value in source.items() if not key.startswith(heads)}
@@ -67,15 +85,8 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep", na
         total -= len(counters)
         notes.append(f"{len(counters)} BN step counters (num_batches_tracked) are not in the file")
     name = name or (weights.info.name if weights.info else type(encoder).__name__)
-    _check(name, weights, source, target, heads)
-    others = {source[key].dtype for key, value in target.items() if value.dtype != source[key].dtype}
-    if others:
-        names = sorted(str(dtype).removeprefix("torch.") for dtype in others)
-        notes.append(f"converted from {', '.join(names)} to the encoder's precision")
-    with torch.no_grad():
-        for key, value in target.items():
-            value.copy_(source[key])
-    return LoadReport(len(target), total, tuple(notes))
+    _check_shapes(name, weights, source, target, heads)
+    return source, target, total, notes
 
 
 def load_file(
@@ -120,7 +131,11 @@ def load_file(
 
 
 def load_encoder(
-    path: str | Path, name: str | None = None, which: str | None = None, num_classes: int | None = None
+    path: str | Path,
+    name: str | None = None,
+    which: str | None = None,
+    num_classes: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[nn.Module, EncoderInfo]:
     """Build the encoder that a file holds, classifier included, in eval mode on the CPU.
 
@@ -128,11 +143,13 @@ def load_encoder(
         name: encoder name; needed for files that do not say it, and checked against those that do.
         which: as in `read_weights`.
         num_classes: checked against the file's classifier where given.
+        say: is told what was loaded, and what of the file was not.
 
     Raises:
         UserError: as `read_weights` and `load_into`; an unknown or contradicting name or number of classes.
     """
-    encoder, info, _ = rebuild(read_weights(path, which), name, num_classes)
+    encoder, info, report = rebuild(read_weights(path, which), name, num_classes)
+    say(f"weights from {path}: {report}")
     return encoder, info
 
 
@@ -158,20 +175,24 @@ def rebuild(
             f"{weights.source} has {held}, not {num_classes}; correct the number of classes or leave it out"
         )
     try:
+        with torch.device("meta"):  # a file may name a network that is larger than itself
+            shapes = info.build()
+        _paired(shapes, weights, "keep", info.name)
         encoder = info.build().eval()
     except UserError as error:
-        raise UserError(f"{weights.source}: {error}") from None
-    return encoder, info, load_into(encoder, weights)
+        text = str(error)
+        raise UserError(text if text.startswith(weights.source) else f"{weights.source}: {text}") from None
+    return encoder, info, load_into(encoder, weights, name=info.name)
 
 
-def _check(
+def _check_shapes(
     name: str,
     weights: Weights,
     source: Mapping[str, Tensor],
     target: Mapping[str, Tensor],
     heads: tuple[str, ...],
 ) -> None:
-    """Raise one `UserError` unless keys, shapes and types of ``source`` and ``target`` are the same."""
+    """Raise one `UserError` unless keys and shapes of ``source`` and ``target`` are the same."""
     missing = [key for key in target if key not in source]
     unexpected = [key for key in source if key not in target]
     shared = [key for key in target if key in source]
@@ -182,10 +203,14 @@ def _check(
         counts = ", ".join(f"{len(keys)} {kind} ({few(keys)})" for kind, keys in kinds.items() if keys)
         raise UserError(
             f"{weights.source} does not fit encoder '{name}': {len(shared) - len(shapes)} of {len(target)} "
-            f"keys match, {counts}; {_remedy(missing, unexpected, shapes, source, heads)}"
+            f"keys match, {counts}; {_remedy(missing, unexpected, shapes, source, heads, bool(shared))}"
         )
+
+
+def _check_values(weights: Weights, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Raise one `UserError` unless all values are finite and of the kind of the encoder's."""
     wrong, broken = [], []
-    for key in shared:
+    for key in target:
         value = source[key]
         odd = value.is_complex() or value.layout != torch.strided or value.is_meta
         if odd or value.is_floating_point() != target[key].is_floating_point():
@@ -210,6 +235,7 @@ def _remedy(
     shapes: list[str],
     source: Mapping[str, Tensor],
     heads: tuple[str, ...],
+    related: bool,
 ) -> str:
     """What to do about keys that do not fit, by what they have in common."""
     body = [key for key in (*missing, *unexpected, *shapes) if not key.startswith(heads)]
@@ -227,18 +253,34 @@ def _remedy(
     if wrapped:
         count = f"{sum(key.startswith(wrapped) for key in source)} of its {len(source)} keys"
         return f"{count} start with '{wrapped}', so it was kept: save the network's own state_dict"
-    return "it is of another architecture: name its own (--encoder NAME, or encoder.name)"
+    if not unexpected and not shapes:
+        return (
+            "the file has only a part of it: take the whole file; if it is whole, it is of another "
+            "architecture: name its own (--encoder NAME, or encoder.name)"
+        )
+    if any(key.startswith(("stem.conv1.", "res2.", "conv1_w")) for key in source):
+        return "its names are Detectron2's or Caffe2's: it is for a detector (MODEL.WEIGHTS)"
+    if related:
+        return "it is of another architecture: name its own (--encoder NAME, or encoder.name)"
+    starts = few(dict.fromkeys(f"'{key.split('.', 1)[0]}.'" for key in source))
+    return (
+        f"its names start with {starts} and none is one of the encoder's: give its own encoder (--encoder "
+        "NAME, or encoder.name), or the network's own state_dict"
+    )
 
 
 def _guess_head_and_stem(weights: Weights, name: str) -> tuple[int, str]:
     """Classes (0 without a classifier) and stem of a plain state dict, from the shapes in it."""
-    encoder = create_encoder(name, 1000)
+    with torch.device("meta"):
+        encoder = create_encoder(name, 1000)
     heads = classifier_prefixes(encoder)
+    own = encoder.state_dict()
+    state, _ = fit(weights.state_dict, own, heads)
     matrices = [
         value
-        for key, value in weights.state_dict.items()
-        if key.startswith(heads) and key.endswith(".weight") and value.ndim >= 2
+        for key, value in state.items()
+        if key.startswith(heads) and key.endswith(".weight") and value.ndim >= 2 and key in own
     ]
-    stems = (state.get("conv1.weight") for state in (weights.state_dict, encoder.state_dict()))
+    stems = (found.get("conv1.weight") for found in (state, own))
     small = [tuple(stem.shape[2:]) for stem in stems if stem is not None] == [(3, 3), (7, 7)]
     return (matrices[-1].shape[0] if matrices else 0), "cifar" if small else "imagenet"

@@ -7,26 +7,27 @@ Whatever is not taken exactly as it lies there (a prefix that a wrapper left) is
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from automix_transfer.errors import UserError, few
-from automix_transfer.io import load_torch
+from automix_transfer.io import load_torch, regular_file
 from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.weights_choice import PREFIXES, choose_container, choose_part, refuse_choice
 from automix_transfer.pickles.machine import Inert
 
 CHECKPOINT_FORMAT = "automix_transfer/1"
 #: Of our safetensors files: JSON with format, encoder, which, step, source_sha256.
 METADATA_KEY = "automix_transfer"
-#: What DDP, torch.compile and other people's wrappers put before keys.
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
-WRAPPERS = ("state_dict", "model")
 STATE_DICT_WANTED = "give a checkpoint or the file of a torch.save(model.state_dict())"
+MOST_PIXELS = 2048  # side of images that a file may ask for
 DAMAGED = "the file is damaged, take another one"
 
 
@@ -58,29 +59,24 @@ def read_weights(path: str | Path, which: str | None = None) -> Weights:
     """Read one encoder from a checkpoint of ours, a safetensors file, or a torch file with a state dict.
 
     Args:
-        which: the encoder of a checkpoint that holds several, ``k`` or ``q``; ``None`` takes the one that
-            inference uses.
+        which: the encoder of a file that holds several: ``k`` or ``q`` of a checkpoint, or a name that others
+            use, whole or in part (``ema``, ``student``, ``encoder_k``); ``None`` takes the one that inference
+            uses.
 
     Raises:
         UserError: a missing, truncated or foreign file, a pickle that would run code, or an encoder that the
             file does not hold.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"{path} does not exist or is not a file; give the path of a weights file or checkpoint"
-        )
+    path = regular_file(path, "give the path of a weights file or checkpoint")
     if _is_safetensors(path):
         return _read_safetensors(path, which)
     content = load_torch(path)
     if isinstance(content, Mapping) and isinstance(content.get("format"), str):
         return _read_checkpoint(path, content, which)
-    where = "its top level"
-    for wrapper in WRAPPERS if isinstance(content, Mapping) else ():
-        if isinstance(content.get(wrapper), Mapping):
-            content, where = content[wrapper], f"'{wrapper}'"
-            break
-    return _plain(path, _tensors(path, content, where), which, "state_dict")
+    where, notes = "its top level", []
+    if isinstance(content, Mapping):
+        content, where, which, notes = choose_container(content, which)
+    return _plain(path, _tensors(path, content, where), which, "state_dict", notes)
 
 
 def read_method_part(path: str | Path, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -137,7 +133,8 @@ def _read_safetensors(path: Path, which: str | None) -> Weights:
             "the checkpoint again"
         )
     held = about.get("which") if isinstance(about.get("which"), str) else None
-    _refuse_other(path, which, held)
+    if which is not None and which != held:
+        raise refuse_choice(path, which, held)
     return Weights(state, _info(path, about.get("encoder")), str(path), held, "safetensors", _step(about))
 
 
@@ -165,40 +162,60 @@ def _read_checkpoint(path: Path, content: Mapping[str, Any], which: str | None) 
     return Weights(state, info, str(path), chosen, "checkpoint", _step(content), notes)
 
 
-def _refuse_other(path: Path, which: str | None, held: str | None) -> None:
-    """A file with one encoder cannot give another one."""
-    if which is not None and which != held:
-        holds = f"encoder '{held}'" if held else "one unnamed encoder"
-        remedy = "leave the choice out, or give the training checkpoint"
-        raise UserError(f"{path} holds {holds}, not a choice with '{which}'; {remedy}")
-
-
 def _tensors(path: Path, value: Any, where: str) -> dict[str, Tensor]:
+    """A state dict; arrays in it become tensors."""
+    if isinstance(value, Inert):
+        raise UserError(
+            f"{path}: {where} is a whole object ({value.name}), which only its own code can rebuild; save "
+            "its state_dict: torch.save(model.state_dict(), ...)"
+        )
     pairs = value.items() if isinstance(value, Mapping) else ()
-    odd = [str(key) for key, item in pairs if isinstance(item, Inert) and item.name.startswith("torch.")]
-    if odd:
+    state = {key: _as_tensor(item) for key, item in pairs if not str(key).endswith("_extra_state")}
+    odd = [str(key) for key, item in state.items() if isinstance(item, Inert)]
+    if odd and len(odd) < len(state):
         raise UserError(
             f"{path}: {len(odd)} tensors are of a type that no weight has ({few(odd)}); save the plain float "
             "state_dict"
         )
-    wrong = [str(key) for key, item in pairs if not isinstance(key, str) or not isinstance(item, Tensor)]
-    if wrong or not pairs:
+    wrong = [
+        str(key) for key, item in state.items() if not isinstance(key, str) or not isinstance(item, Tensor)
+    ]
+    if wrong or not state:
         example = f", e.g. '{wrong[0][:60]}'" if wrong else ""
         raise UserError(
             f"{path}: {where} is not a state dict (names to tensors){example}; {STATE_DICT_WANTED}"
         )
-    return dict(value)
+    return state
 
 
-def _plain(path: Path, state: dict[str, Tensor], which: str | None, kind: str) -> Weights:
-    """Weights of others, without a prefix that all keys have."""
-    _refuse_other(path, which, None)
+def _as_tensor(value: Any) -> Any:
+    if not isinstance(value, numpy.ndarray) or value.dtype.kind not in "biuf":
+        return value
+    return torch.from_numpy(numpy.array(value, value.dtype.newbyteorder("=")))
+
+
+def _plain(
+    path: Path, state: dict[str, Tensor], which: str | None, kind: str, notes: Sequence[str] = ()
+) -> Weights:
+    """Weights of others, without a prefix that all keys have; of several networks in them, one."""
+    state, stripped = _without_prefix(state)
+    state, left, chosen = choose_part(state, which)
+    if left is not None:
+        raise refuse_choice(path, left, notes=(*notes, *chosen))
+    if chosen:
+        state, more = _without_prefix(state)
+        stripped += more
+    said = (f"prefix '{stripped}' stripped from all {len(state)} keys",) if stripped else ()
+    taken = which if chosen or notes else None
+    return Weights(state, None, str(path), taken, kind, notes=(*notes, *chosen, *said))
+
+
+def _without_prefix(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     stripped = ""
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) and key != p for key in state)), ""):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
         stripped += prefix
-    notes = (f"prefix '{stripped}' stripped from all {len(state)} keys",) if stripped else ()
-    return Weights(state, None, str(path), None, kind, notes=notes)
+    return state, stripped
 
 
 def _info(path: Path, value: Any) -> EncoderInfo:
@@ -213,7 +230,7 @@ def _info(path: Path, value: Any) -> EncoderInfo:
             and all(isinstance(item, int) for item in (info.num_classes, info.image_size))
             and (len(info.mean), len(info.std)) == (3, 3)
             and 0 <= info.num_classes < 10_000_000
-            and info.image_size > 0
+            and 0 < info.image_size <= MOST_PIXELS
         )
     except (AttributeError, TypeError):  # no mapping, or a field that is unknown or missing
         good = False

@@ -69,7 +69,7 @@ def train(
             run = build_run(experiment, world, found)
             joining.together(world, lambda: check_room(run, folder))
             if world.main:
-                prepare(folder, experiment, world, found.step if found else None, recipe)
+                prepare(folder, experiment, world, found.step if found else None, recipe, run.weights)
             return fit(run)
     finally:
         if joined:

@@ -30,7 +30,8 @@ class EncoderConfig:
     drop_path: float = between(0.0, 0, 1)  # stochastic depth, for networks of timm that have it
     # file to start from: our checkpoint or export, or a torchvision/timm state dict; empty: random
     weights: str = ""
-    which: str = ""  # encoder inside our checkpoint (k or q); empty: the one for inference
+    # which encoder of a file with several (k, q, ema, teacher, ...); empty: the one for inference
+    which: str = ""
     classifier: str = one_of(
         "new", "new", "keep"
     )  # new: the classifier starts at random; keep: it is loaded too

@@ -64,7 +64,8 @@ class Position:
 class Run:
     """Everything that the loop works on.
 
-    ``model`` is ``method``, behind DistributedDataParallel where there are several processes.
+    ``model`` is ``method``, behind DistributedDataParallel where there are several processes. ``weights``
+    says which weights it starts from.
     """
 
     experiment: Experiment
@@ -78,6 +79,7 @@ class Run:
     train_batches: TrainLoader
     eval_batches: ImageLoader
     at: Position
+    weights: str = ""
 
     @property
     def folder(self) -> Path:
@@ -195,7 +197,10 @@ def _build(experiment: Experiment, world: World, checkpoint: Checkpoint | None) 
 
     choose_kernels(train.deterministic)
     reseed_globals(seed, "initial weights")
-    method, info = build_model(experiment, train_set.classes, checkpoint is None, world.say)
+    said: list[str] = []
+    method, info = build_model(experiment, train_set.classes, checkpoint is None, said.append)
+    for text in said:
+        world.say(text)
     place(method, world, train.channels_last)
     if views := method.view_transforms():
         train_set.add_views(1 + len(views), views[0])
@@ -213,7 +218,18 @@ def _build(experiment: Experiment, world: World, checkpoint: Checkpoint | None) 
         at = Position.of(checkpoint, world)
     rates = LearningRates(optimizer, experiment.schedule, train.epochs, experiment.optimizer.lr)
     return Run(
-        experiment, world, info, method, method, optimizer, rates, scaler, train_batches, eval_batches, at
+        experiment,
+        world,
+        info,
+        method,
+        method,
+        optimizer,
+        rates,
+        scaler,
+        train_batches,
+        eval_batches,
+        at,
+        " ".join(said),
     )
 
 

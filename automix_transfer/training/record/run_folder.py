@@ -53,10 +53,14 @@ def prepare(
     world: World,
     resumed_step: int | None = None,
     recipe: dict[str, str] | None = None,
+    weights: str = "",
 ) -> None:
     """Write ``config.yaml`` and ``run.json``; a resumed run adds itself to the list of starts.
 
-    The recipe of a resumed run is the one that it was begun with.
+    The recipe and the weights of a resumed run are those that it was begun with.
+
+    Args:
+        weights: which weights of which file the encoder starts from, in words.
     """
     file = folder / "run.json"
     before = read_json(file) if resumed_step is not None and file.exists() else {}
@@ -78,6 +82,7 @@ def prepare(
     about = {
         "recipe": before.get("recipe", recipe),
         "seed": experiment.seed,
+        "weights": before.get("weights", weights),
         "starts": [*before.get("starts", []), start],
     }
     write_text(folder / "config.yaml", to_yaml(experiment))

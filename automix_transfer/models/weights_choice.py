@@ -1,0 +1,183 @@
+"""Which of the networks in a file of others is the encoder, and which of its tensors.
+
+`choose_container` picks among state dicts side by side (timm's ``state_dict`` and ``state_dict_ema``),
+`choose_part` among networks in one state dict (MoCo's ``encoder_q`` and ``encoder_k``): the one that the tool
+which wrote the file takes, unless ``which`` names another. `fit` then finds the encoder's keys behind any
+prefix. What was taken, what else was there and what was passed over is said in notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from numpy import ndarray
+from torch import Tensor
+
+from automix_transfer.errors import UserError, few
+from automix_transfer.pickles.machine import Inert
+
+#: What DDP, torch.compile and other people's wrappers put before keys.
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
+#: Fields that hold state dicts, the one that inference uses first: a moving average (as timm loads it),
+#: DINO's teacher, then the trained network, then the slow copies that only guide a training.
+CONTAINERS = (
+    *("state_dict_ema", "ema_state_dict", "model_ema", "module_ema", "ema_model", "ema", "params_ema"),
+    *("teacher", "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module"),
+    *("params", "weights", "encoder_q", "base_encoder", "online_network", "online_encoder", "online"),
+    *("student", "encoder", "backbone", "encoder_k", "momentum_encoder", "target_network", "target_encoder"),
+    *("target",),
+)
+#: Networks that lie side by side in one state dict, the one that inference uses first.
+FAMILIES = (
+    ("backbone_k", "backbone_q", "backbone"),  # OpenMixup
+    ("encoder_q", "encoder_k"),  # MoCo
+    ("base_encoder", "momentum_encoder"),  # MoCo v3
+    ("teacher", "student"),
+    *((f"online{end}", f"target{end}") for end in ("", "_network", "_encoder", "_net", "_backbone")),
+    *(("ema_model", "model"), ("model_ema", "model"), ("ema", "model")),
+    *((name, f"momentum_{name}") for name in ("backbone", "encoder")),
+)
+#: Where a classifier lies beside the backbone: of mmpretrain, of others, of OpenMixup (the one-hot head).
+HEADS = ("head.fc.", "head.layers.head.", "fc.", "linear.", "classifier.", "head.", "cls_head.fc_cls.")
+#: Parts that only a pretraining has.
+OF_TRAINING = {
+    *(
+        "queue",
+        "queue_ptr",
+        "projector",
+        "projection_head",
+        "projection",
+        "prototypes",
+        "predictor",
+        "criterion",
+    ),
+    *("decoder", "decoder_embed", "decoder_blocks", "decoder_norm", "decoder_pred", "decoder_pos_embed"),
+    *("mask_token", "n_averaged", "neck", "mix_block", "_metadata", "logit_scale", "loss", "ema_decay"),
+}
+CHOICE = "encoder.which, on other command lines --which, chooses"
+
+
+def names(which: str, name: str) -> bool:
+    """Does the choice ``which`` mean ``name``? ``q`` means ``encoder_q``, ``ema`` ``state_dict_ema``."""
+    return which == name or which in name.split("_")
+
+
+def choose_container(content: Mapping[Any, Any], which: str | None) -> tuple[Any, str, str | None, list[str]]:
+    """The state dict in a file's outermost mapping.
+
+    Returns:
+        The state dict (or what stands in its place), where it lies for messages, what is left of ``which``,
+        and notes.
+    """
+    known = {name: inner for name in CONTAINERS if (inner := _inner(content.get(name))) is not None}
+    if not known or any(isinstance(value, Tensor | ndarray) for value in content.values()):
+        return content, "its top level", which, []
+    meant = [name for name in known if which is not None and names(which, name)]
+    taken = next(iter(meant or known))
+    others = [name for name in known if name != taken]
+    notes = [_taken(taken, others)] if others else []
+    return known[taken], f"'{taken}'", None if meant else which, notes
+
+
+def choose_part(
+    state: Mapping[str, Tensor], which: str | None
+) -> tuple[dict[str, Tensor], str | None, list[str]]:
+    """One network of a state dict that holds several, its keys without the prefix; one that holds one network
+    is given back as it is. Returns it, what is left of ``which``, and notes."""
+    first = {key.split(".", 1)[0] for key in state if "." in key}
+    family = next((f for f in FAMILIES if f[0] in first and len(first.intersection(f)) > 1), ())
+    held = [name for name in family if name in first]
+    if not held:
+        return dict(state), which, []
+    meant = [name for name in held if which is not None and names(which, name)]
+    taken = next(iter(meant or held))
+    found = {k.removeprefix(f"{taken}."): v for k, v in state.items() if k.startswith(f"{taken}.")}
+    copy = taken.rpartition("_")[2]
+    for head in (f"head_one_{copy}.", f"head_mix_{copy}.", "head."):
+        beside = {f"head.{k.removeprefix(head)}": v for k, v in state.items() if k.startswith(head)}
+        if family == FAMILIES[0] and beside:
+            return {**found, **beside}, None if meant else which, [_taken(taken, held)]
+    return found, None if meant else which, [_taken(taken, held)]
+
+
+def fit(
+    state: Mapping[str, Tensor], target: Collection[str], heads: Sequence[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """``state`` with the keys of an encoder as far as they can be found in it, and notes.
+
+    Args:
+        target: the encoder's keys; those that start with one of ``heads`` are its classifier.
+    """
+    body = [key for key in target if not key.startswith(tuple(heads)) and "num_batches_tracked" not in key]
+    if not body:
+        return dict(state), []
+    ends = [key.removesuffix(body[0]) for key in state if key.endswith(body[0])]
+    prefix = next((start for start in ends if all(start + key in state for key in body)), None)
+    if prefix is None:
+        return dict(state), []
+    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
+    if prefix == "":
+        beside = {key: found.pop(key) for key in list(found) if _of_training(key, target)}
+    notes = [f"prefix '{prefix}' stripped from {len(found)} keys"] if prefix else []
+    wanted = [key for key in target if key.startswith(tuple(heads))]
+    if not wanted:  # an encoder without a classifier: the file's, or a projection in its place, is left out
+        beside |= {key: found.pop(key) for key in list(found) if key.startswith(tuple(heads))}
+    outer = prefix.removesuffix(f"{prefix.split('.')[-2]}.") if prefix else ""
+    moved = _classifier(found, beside, wanted, outer)
+    for key, old in moved.items():
+        found[key] = found.pop(old) if old in found else beside.pop(old)
+    if moved:
+        notes.append(f"{', '.join(moved.values())} are the classifier")
+    if beside:
+        notes.append(f"{len(beside)} other tensors passed over ({few(beside)})")
+    return found, notes
+
+
+def _of_training(key: str, target: Collection[str]) -> bool:
+    return key not in target and key.split(".", 1)[0] in OF_TRAINING
+
+
+def _classifier(
+    found: Mapping[str, Tensor], beside: Mapping[str, Tensor], wanted: list[str], outer: str
+) -> dict[str, str]:
+    """The classifier's keys -> keys of the file, where it lies elsewhere or under another name; ``outer``
+    is what stands before the names of backbone and classifier."""
+    ends = {key.rpartition(".")[2]: key for key in wanted}
+    if not wanted or set(ends) - {"weight", "bias"} or len(ends) != len(wanted) or wanted[0] in found:
+        return {}
+    state, own = {**found, **beside}, wanted[0].rpartition(".")[0]
+    for head in (f"{outer}{name}" for name in (f"{own}.", *HEADS)):
+        old = {ends[end]: f"{head}{end}" for end in ends}
+        if all(key in state for key in old.values()) and state[f"{head}weight"].ndim == 2:
+            return old
+    return {}
+
+
+def _inner(value: Any) -> Any:
+    """``value`` where it is a state dict or stands in place of one, or the state dict inside of it."""
+    if isinstance(value, Inert):
+        return value
+    if not isinstance(value, Mapping):
+        return None
+    if any(isinstance(item, Tensor | ndarray) for item in value.values()):
+        return value
+    inner = (value.get(name) for name in ("module", "state_dict", "model", "shadow"))
+    return next((item for item in inner if isinstance(item, Mapping) and item), None)
+
+
+def _taken(taken: str, held: Iterable[str]) -> str:
+    others = ", ".join(f"'{name}'" for name in held if name != taken)
+    return f"'{taken}' taken; {others} also there ({CHOICE})"
+
+
+def refuse_choice(source: Any, which: str, held: str | None = None, notes: Sequence[str] = ()) -> UserError:
+    """The error for a choice that the file does not have."""
+    holds = f"encoder '{held}'" if held else "one unnamed encoder"
+    if notes:
+        return UserError(f"{source} holds no encoder '{which}'; without a choice: {'; '.join(notes)}")
+    return UserError(
+        f"{source} holds {holds}, not a choice with '{which}'; leave the choice out, or give the training "
+        "checkpoint"
+    )
