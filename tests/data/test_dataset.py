@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import numpy as np
@@ -106,6 +107,17 @@ def test_skip_leaves_bad_images_out_and_names_them(tmp_path, monkeypatch, capfd)
     # restored: the old verdict no longer holds
     trees.save_image(root / "train" / "class_1" / "1_0.png", seed=3)
     assert len(train_dataset(config(root, on_bad_image="skip"))) == 11
+
+
+def test_a_verdict_does_not_outlive_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = trees.folders(tmp_path / "d")
+    path = root / "train" / "class_1" / "1_0.png"
+    good, when = path.read_bytes(), path.stat()
+    for content, count in ((b"x" * len(good), 11), (good, 12)):  # of the same size and date
+        path.write_bytes(content)
+        os.utime(path, ns=(when.st_atime_ns, when.st_mtime_ns))
+        assert len(train_dataset(config(root, on_bad_image="skip"))) == count
 
 
 def test_skip_without_any_cache_or_any_good_image(tmp_path, monkeypatch):

@@ -197,6 +197,45 @@ def test_packing_goes_on_and_refuses_what_it_cannot_pack(
     assert shards(output / "cub", "test").classes == ["001.Bird_0", "002.Bird_1", "003.Bird_2"]
 
 
+def test_a_shard_is_packed_again_when_a_label_or_an_image_changed(packed: tuple[Path, Path]) -> None:
+    root, output = packed
+    arguments = ["--dataset", "imagefolder", "--root", str(root), "--output", str(output), "--split", "train"]
+
+    def labels() -> list[int]:
+        pack.main(arguments)
+        return shards(output, "train").labels
+
+    first = load_listing(DataConfig(root=str(root)), "train").paths[0]
+    assert labels().count(0) == 7
+    first.rename(first.parent.with_name("class_2") / "moved.png")
+    assert labels().count(0) == 6
+    changed = load_listing(DataConfig(root=str(root)), "train").paths[0]
+    before, when = changed.read_bytes(), changed.stat()
+    trees.save_image(changed.with_suffix(".bmp"), (16, 12), 1)
+    shutil.move(changed.with_suffix(".bmp"), changed)  # another format under this name is still an image
+    labels()
+    changed.write_bytes(before)
+    os.utime(changed, ns=(when.st_atime_ns, when.st_mtime_ns))
+    labels()
+    packed_again = shards(output, "train").packed
+    assert packed_again is not None and packed_again.read(0) == before
+
+
+def test_what_is_packed_decodes_and_may_be_linked(tmp_path: Path) -> None:
+    root = trees.folders(tmp_path / "folders", ("train",))
+    folder = root / "train" / "class_0"
+    (folder / "link.png").symlink_to(folder / "0_0.png")
+    arguments = ["--dataset", "imagefolder", "--root", str(root), "--output", str(tmp_path / "shards")]
+    assert pack.main([*arguments, "--split", "train"]) == 0
+    (folder / "passwd.png").symlink_to("/etc/passwd")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "cut.png").write_bytes((folder / "0_1.png").read_bytes()[:60])
+    with pytest.raises(UserError) as error:
+        pack.main([*arguments, "--split", "train"])
+    assert all(f"{name}.png" in str(error.value) for name in ("passwd", "zero", "cut"))
+    assert shards(tmp_path / "shards", "train").labels.count(0) == 5  # what was there is untouched
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems refuse such names")
 def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
     root = trees.folders(tmp_path / "folders", classes=2, images=1)
