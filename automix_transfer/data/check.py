@@ -222,7 +222,7 @@ def _verdict_file(listing: Listing) -> Path:
     about, packed = f"1 {listing.crop_bottom}", listing.packed
     if packed is not None:
         about += f" {hashlib.sha256(packed.spans.tobytes()).hexdigest()}"
-    return cache_file("bad_images_*.json", about, packed.files if packed is not None else listing.paths)
+    return cache_file("bad_images_*.json", about, listing.files)
 
 
 def _warn(bad: dict[int, str], what: str, total: int) -> None:

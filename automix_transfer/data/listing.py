@@ -127,6 +127,13 @@ class Listing:
         digest = hashlib.sha256(text + np.asarray(self.labels, dtype=np.int64).tobytes())
         return f"{len(self):,} images ({digest.hexdigest()[:12]})"
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that hold the images."""
+        if self.packed is not None:
+            return self.packed.files
+        return self.paths if self.pixels is None else sorted({path.parent for path in self.paths})
+
     def size(self, index: int) -> int:
         """Bytes of image ``index`` as it is stored; -1 where it is not there."""
         if self.packed is not None:

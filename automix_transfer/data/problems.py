@@ -39,8 +39,8 @@ class Problems:
             self.add(where, f"{count} {what}, e.g. {names[0]}")
 
     def add_missing(self, missing: Sequence[tuple[object, str, int | None]], total: int, of: object) -> None:
-        """Note each (where, what, line). More than 20 are one sentence: another folder was meant."""
-        if len(missing) > SHOWN:
+        """Note each (where, what, line). More than 20, or all, are one sentence: another folder was meant."""
+        if len(missing) > SHOWN or len(missing) == total > 1:
             where, what, line = missing[0]
             example = f"{where}:{line}: {what}" if line else f"{where}: {what}"
             return self.add(of, f"{len(missing):,} of {total:,} entries are not there, e.g. {example}")

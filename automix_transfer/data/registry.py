@@ -31,6 +31,7 @@ from automix_transfer.data.layouts.lists import (
 from automix_transfer.data.layouts.tiny_imagenet import TINY_LAYOUT, is_tiny_imagenet, tiny_imagenet
 from automix_transfer.data.layouts.walking import find_below
 from automix_transfer.data.listing import Listing
+from automix_transfer.data.problems import ListError
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.shards.index import SHARD_LAYOUT, shards
 from automix_transfer.errors import UserError
@@ -109,7 +110,9 @@ def load_listing(config: DataConfig, split: str, known: Sequence[str] = ()) -> L
         listing = DATASETS[config.dataset](root, split, **options)
     except UserError as error:
         if hint := _other_layout(root, config.dataset):
-            error.args = (f"{error}; {hint}", *error.args[1:])
+            error.args = (f"{error}; {hint}",)
+            if isinstance(error, ListError):
+                error.found = (*error.found, hint)
         raise
     found = len(listing.classes)
     if config.classes and not config.limit_classes and found != config.classes:

@@ -16,6 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from automix_transfer.data.cache import stamp
 from automix_transfer.localization.maps import score_maps as maps
 from automix_transfer.localization.maps.sources import EncoderMaps, FolderMaps
 from automix_transfer.localization.records import Records
@@ -39,7 +40,13 @@ def open_records(
     """
     depends = source.check(target_set)
     targets = [
-        [t.image_id, t.label, t.boxes, t.size, [str(file) for file in (*t.masks, t.ignore) if file]]
+        [
+            t.image_id,
+            t.label,
+            t.boxes,
+            t.size,
+            [(str(f), stamp(f)) for f in (t.path, *t.masks, t.ignore) if f],
+        ]
         for t in target_set.targets
     ]
     return Records(

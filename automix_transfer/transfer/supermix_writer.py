@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from automix_transfer.data.cache import mark
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.mixed_offline import ABOUT, FORMAT, IMAGES, SOFT_LABELS
 from automix_transfer.data.splits import train_dataset
@@ -72,6 +73,7 @@ def write_supermix(
         "count": count,
         "batch_size": size,
         "images": len(dataset),
+        "files": mark(f"{dataset.listing.labels}", dataset.listing.files),
         "data": {key: value for key, value in data.items() if key not in ("workers", "mixed", "classes")},
     }
     prepare(folder, plan)
@@ -210,7 +212,7 @@ def prepare(folder: Path, plan: dict[str, Any]) -> None:
     """A new folder, or one that the same command began."""
     plan = json.loads(json.dumps(plan))
     if (folder / PLAN).exists():
-        before = read_json(folder / PLAN)
+        before = {"files": plan["files"], **read_json(folder / PLAN)}  # version 0.1 did not write it
         different = next((key for key in plan if before.get(key) != plan[key]), None)
         if different:
             raise UserError(

@@ -170,7 +170,7 @@ def test_folder_mistakes(tmp_path):
     assert "3 images but no class folders" in message("imagefolder", tmp_path / "flat", "val")
     (tmp_path / "pickled" / "cifar-10-batches-py").mkdir(parents=True)
     (tmp_path / "pickled" / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"x")
-    assert "batches.meta could not be read" in message("cifar10", tmp_path / "pickled")
+    assert "batches.meta" in message("cifar10", tmp_path / "pickled")
 
 
 CUB_MISTAKES = [

@@ -115,7 +115,7 @@ def split_folder(root: Path, split: str) -> tuple[Path, list[str]]:
 def _nested(folder: Path, known: Sequence[str] | dict[str, str] = ()) -> Path:
     """``folder``, or what an archive that was unpacked into it put between it and its class folders.
 
-    Such a folder is the only one, holds no image, and is called as the split, or holds several folders.
+    Such a folder is the only one, and is called as the split, or holds several folders and no image.
     """
     for _ in range(2):
         inside = subfolders(folder)
@@ -123,7 +123,7 @@ def _nested(folder: Path, known: Sequence[str] | dict[str, str] = ()) -> Path:
             break
         only, below = inside[0], subfolders(inside[0])
         same = only.name.lower() == folder.name.lower()
-        if not below or not (same or len(below) > 1) or _holds_image(only) or _holds_image(folder):
+        if not same and (len(below) < 2 or _holds_image(only) or _holds_image(folder)):
             break
         folder = only
     return folder

@@ -106,7 +106,7 @@ def places205(root: Path, split: str) -> Listing:
     problems = Problems(f"Places205 at {root}")
     names: dict[int, str] = {}
     # both, so that both have the same classes
-    rows = {name: _places_list(root, name, names, problems) for name in ("train", split)}
+    rows = {name: _places_list(root, name, names, problems) for name in dict.fromkeys(("train", split))}
     missing = sorted(set(range(max(names, default=-1) + 1)) - set(names))
     if missing:
         problems.add(root, f"no image has label {missing[0]}, so it has no name")

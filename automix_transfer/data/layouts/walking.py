@@ -68,29 +68,43 @@ def above(folder: Path) -> set[Identity]:
 
 
 def class_folders(folder: Path, aside: Aside) -> list[str]:
-    """The names of the folders in ``folder``, unsorted; links that lead to it or upwards are passed over."""
-    names, circle = [], above(folder)
+    """The names of the folders in ``folder``, unsorted.
+
+    Links that lead to it, upwards, or to another of its folders are passed over.
+    """
+    names, links = [], list[os.DirEntry]()
     for entry in os.scandir(folder):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             continue
         if is_hidden(entry.name):
             aside.hidden.append(entry.path)
-        elif entry.is_symlink() and identity(entry.path) in circle:
-            aside.circles.append(entry.path)
+        elif entry.is_symlink():
+            links.append(entry)
         else:
             names.append(entry.name)
+    met = above(folder) | {identity(folder / name) for name in names} if links else set()
+    for link in sorted(links, key=lambda entry: entry.name):
+        if (which := identity(link.path)) in met:
+            aside.circles.append(link.path)
+        else:
+            met.add(which)
+            names.append(link.name)
     return names
 
 
 def images_below(folder: Path, aside: Aside) -> list[str]:
     """The image files in and below ``folder`` in torchvision's order.
 
-    Every folder is met once, real folders before links to them, so a link that leads upwards ends.
+    Every folder is met once, real folders before links to them, so a link that leads upwards ends; one to
+    another class folder is passed over.
     """
     met: set[Identity] = above(folder) - {identity(folder)}
     found: list[tuple[str, list[str]]] = []
-    todo, links = [str(folder)], list[str]()
+    todo, links, beside = [str(folder)], list[str](), set[Identity]()
     while todo or links:
+        if not todo and not beside:
+            beside = {identity(other) for other in subfolders(folder.parent)}
+            met |= beside
         place = todo.pop() if todo else links.pop()
         if (which := identity(place)) in met:
             aside.circles.append(place)
@@ -100,7 +114,7 @@ def images_below(folder: Path, aside: Aside) -> list[str]:
         with os.scandir(place) as entries:
             for entry in entries:
                 name = entry.name
-                if entry.is_dir():
+                if _is_folder(entry):
                     kind = aside.hidden if is_hidden(name) else links if entry.is_symlink() else todo
                     kind.append(entry.path)
                 elif is_image_name(name):
@@ -114,10 +128,17 @@ def images_below(folder: Path, aside: Aside) -> list[str]:
     return [f"{place}{os.sep}{name}" for place, names in sorted(found) for name in sorted(names)]
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to what is not ours to see
+        return False
+
+
 def subfolders(folder: Path) -> list[Path]:
     """The visible folders in ``folder``, sorted."""
     try:
-        return sorted(Path(e.path) for e in os.scandir(folder) if e.is_dir() and not is_hidden(e.name))
+        return sorted(Path(e.path) for e in os.scandir(folder) if _is_folder(e) and not is_hidden(e.name))
     except OSError:  # not ours to enter
         return []
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from automix_transfer.data.cache import stamp
 from automix_transfer.data.images import read_image
 from automix_transfer.errors import UserError
 from automix_transfer.localization.maps import score_maps as maps
@@ -163,7 +164,7 @@ class FolderMaps:
             )
         for target in target_set.targets:
             maps.check_header(self.root, target.image_id, self.map_size, self.raw)
-        return {"files": [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths)]}
+        return {"files": [stamp(path) for path in paths]}
 
     def notes(self, target_set: TargetSet) -> list[str]:
         """How many maps of other images there are: another split's, or a sign of the wrong metadata."""

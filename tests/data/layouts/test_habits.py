@@ -261,3 +261,12 @@ def test_names_that_macos_decomposed_are_the_same_classes(tmp_path):
     trees.save_image(tmp_path / "train" / names[1] / "x.png")
     with pytest.raises(UserError, match="class folders of one name"):
         load("imagefolder", tmp_path)
+
+
+def test_a_link_to_another_class_gives_no_image_two_labels(tmp_path):
+    root = trees.folders(tmp_path)
+    expected = below(load("imagefolder", root), root)
+    for link in ("class_0/side", "class_2/side", "a_class"):
+        (root / "train" / link).symlink_to(root / "train" / "class_1")
+    listing = load("imagefolder", root)
+    assert below(listing, root) == expected and listing.notes[0].startswith("3 links")
