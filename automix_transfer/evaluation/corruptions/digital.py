@@ -49,7 +49,7 @@ def jpeg_compression(images: Floats, quality: int, rngs: Generators) -> Floats:
     def through(image: Image.Image) -> np.ndarray:
         buffer = BytesIO()
         image.save(buffer, "JPEG", quality=quality)
-        return np.asarray(Image.open(buffer))
+        return np.asarray(Image.open(buffer, formats=("JPEG",)))
 
     return np.stack([through(image) for image in _pil(images)]) / 255
 
