@@ -15,7 +15,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,41 @@ def owned(folder: str | Path, remedy: str = "choose another folder", wait: bool 
                 path.rmdir()
 
 
+def refuse_foreign(file: Path, ours: Callable[[Path], bool], what: str) -> None:
+    """Refuse an output that exists, is not empty, and is not what this command writes: ``ours`` says so, and
+    ``what`` is its name."""
+    try:
+        fits = not os.path.lexists(file) or (file.is_file() and (not file.stat().st_size or ours(file)))
+    except (UserError, OSError, ValueError):
+        fits = False
+    if not fits:
+        raise UserError(f"{file} exists and is no {what}, so it is not written over; choose another name")
+
+
+def refuse_top_folder(folder: str | Path, key: str) -> None:
+    """Refuse ``/``, what lies directly in it and holds other files, and the home folder as a run's folder."""
+    path = Path(os.path.realpath(folder))
+    top = path.parent == path or (path.parent.parent == path.parent and path.is_dir() and any(path.iterdir()))
+    if (top or path == Path(os.path.realpath(os.path.expanduser("~")))) and not any(
+        (path / name).exists() for name in RUN_FILES
+    ):
+        raise UserError(f"{key} is {folder}, which holds other things than a run; give a folder of its own")
+
+
 @contextmanager
-def owned_file(file: str | Path) -> Iterator[None]:
+def owned_file(
+    file: str | Path, ours: Callable[[Path], bool] | None = None, what: str = ""
+) -> Iterator[None]:
     """Own ``file``, an output that a command writes: with its folder where that is a run's or has an owner.
 
+    Args:
+        ours, what: see `refuse_foreign`; None: whatever is there is written over.
+
     Raises:
-        UserError, OSError: as `owned`.
+        UserError, OSError: as `owned` and `refuse_foreign`.
     """
+    if ours is not None:
+        refuse_foreign(Path(file), ours, what)
     file = Path(os.path.realpath(file))
     remedy = "write to a file elsewhere"
     lock: AbstractContextManager[None]

@@ -16,7 +16,8 @@ import pytest
 from automix_transfer import owner
 from automix_transfer.errors import UserError
 from automix_transfer.io import temporary_name
-from automix_transfer.owner import LOCK, owned, owned_file
+from automix_transfer.owner import LOCK, owned, owned_file, refuse_foreign, refuse_top_folder
+from automix_transfer.training.record.run_folder import refuse_overwriting
 
 HOLD = """
 import sys
@@ -127,3 +128,36 @@ def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
     with pytest.raises(UserError), owned(tmp_path / "a" / "b"):
         raise UserError("bad input")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_something_else_stays(tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    with owned_file(file, lambda path: False, "output"):
+        file.touch()
+    refuse_foreign(file, lambda path: False, "output")  # empty
+    file.write_text('{"about": 1}')
+    refuse_foreign(file, lambda path: "about" in path.read_text(), "output")
+    (tmp_path / "link").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (file, tmp_path, tmp_path / "link", tmp_path / "pipe"):
+        with pytest.raises(UserError, match=str(path)):
+            refuse_foreign(path, lambda path: False, "output")
+    assert file.read_text() == '{"about": 1}'
+
+
+@pytest.mark.parametrize("folder", ["/", "/usr", "~", "/usr/../"])
+def test_a_folder_of_other_things_is_no_runs_folder(folder: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="output"):
+        refuse_top_folder(os.path.expanduser(folder), "output")
+    refuse_top_folder(tmp_path, "output")
+    refuse_top_folder("/nowhere-at-all", "output")
+
+
+def test_a_run_does_not_write_over_files_of_no_run(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    refuse_overwriting(tmp_path)
+    (tmp_path / "config.yaml").write_text("a: 1")
+    with pytest.raises(UserError, match="config.yaml"):
+        refuse_overwriting(tmp_path)
+    (tmp_path / "run.json").write_text("{}")  # a run that ended before its first checkpoint
+    refuse_overwriting(tmp_path)

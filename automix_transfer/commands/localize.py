@@ -32,7 +32,7 @@ from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.device import choose_device
 from automix_transfer.errors import UserError
-from automix_transfer.io import sha256_of
+from automix_transfer.io import read_json, sha256_of
 from automix_transfer.localization.evaluate import Chosen, evaluate
 from automix_transfer.localization.maps.map_formulas import METHODS
 from automix_transfer.localization.maps.sources import EncoderMaps, FolderMaps
@@ -42,7 +42,7 @@ from automix_transfer.localization.scores.metrics import default_thresholds
 from automix_transfer.localization.targets import targets_of, with_images
 from automix_transfer.localization.writing import Results, table, write_results
 from automix_transfer.models.weights import load_encoder
-from automix_transfer.owner import owned, owned_file
+from automix_transfer.owner import owned, owned_file, refuse_foreign
 from automix_transfer.progress import Progress, to_stderr
 from automix_transfer.report.localization_page import write_page
 from automix_transfer.signals import kept
@@ -190,7 +190,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     goes_on = f"; what was evaluated is kept in {partial}: the same command goes on from there"
     with ExitStack() as stack:
         if args.output is not None:
-            stack.enter_context(owned_file(args.output))
+            beside = [args.output.with_suffix(end) for end in (".csv", ".png", ".html")]
+            for file in () if args.output.exists() or partial.exists() else beside:
+                refuse_foreign(file, lambda _: False, "file of this command")
+            stack.enter_context(owned_file(args.output, is_localization, "output of a localization"))
         if args.save_maps is not None:
             stack.enter_context(owned(args.save_maps, "choose another --save-maps"))
         with kept("interrupted" + (goes_on if partial else "")):
@@ -198,6 +201,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show(results, source, args)
         results.close()
     return 0
+
+
+def is_localization(path: Path) -> bool:
+    """Whether ``path`` is an output of this command."""
+    content = read_json(path)
+    return isinstance(content, dict) and "center_box" in content
 
 
 def measure(args: argparse.Namespace, partial: Path | None) -> tuple[Results, Source]:

@@ -44,7 +44,7 @@ from automix_transfer.detection.scores.results import (
 from automix_transfer.detection.weights.weights_check import load_weights
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import write_text
-from automix_transfer.owner import owned
+from automix_transfer.owner import owned, refuse_top_folder
 
 # what `run` prints: ours, and a line every 20 iterations with losses and ETA
 QUIET_LOGGERS = (logger.name, "detectron2.utils.events")
@@ -118,6 +118,7 @@ def prepare(arguments: Namespace) -> CfgNode:
     metric = getattr(arguments, "best_metric", BEST_METRIC)
     if metric != BEST_METRIC and not arguments.eval_only:  # of several test sets, the default is only missed
         check_metric(cfg, metric)
+    refuse_top_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     _check_writable(cfg.OUTPUT_DIR)
     _check_run_folder(cfg, arguments)
     check_size(cfg)

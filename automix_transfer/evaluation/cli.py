@@ -50,7 +50,14 @@ from automix_transfer.evaluation.corrupted import (
 )
 from automix_transfer.evaluation.inputs import open_inputs
 from automix_transfer.evaluation.kept import kept_parts
-from automix_transfer.evaluation.output import EVALUATION, about, confusion_table, read_baseline, table
+from automix_transfer.evaluation.output import (
+    EVALUATION,
+    about,
+    confusion_table,
+    is_evaluation,
+    read_baseline,
+    table,
+)
 from automix_transfer.evaluation.suite import SuiteOptions, evaluate_suite
 from automix_transfer.io import read_json, write_json
 from automix_transfer.owner import owned_file
@@ -62,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = args.output
     if output is None and args.run is not None:
         output = (args.run if args.run.is_dir() else args.run.parent) / EVALUATION
-    with owned_file(output) if output is not None else nullcontext():
+    with (
+        owned_file(output, is_evaluation, "output of an evaluation") if output is not None else nullcontext()
+    ):
         evaluate(args, options, output)
     return 0
 

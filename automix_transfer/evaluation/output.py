@@ -48,6 +48,13 @@ def read_baseline(path: Path, parts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def is_evaluation(path: Path) -> bool:
+    """Whether ``path`` is an output of this command."""
+    content = read_json(path)
+    source = content.get("about") if isinstance(content, dict) else None
+    return isinstance(source, dict) and "suite" in source
+
+
 def about(
     args: argparse.Namespace, inputs: Inputs, options: SuiteOptions, device: torch.device
 ) -> dict[str, Any]:

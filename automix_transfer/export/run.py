@@ -24,6 +24,7 @@ from automix_transfer.export.source import Source, open_source
 from automix_transfer.export.timm import export_timm
 from automix_transfer.export.torchvision import export_torchvision
 from automix_transfer.io import read_json, sha256_of, sync_folder, write_json
+from automix_transfer.owner import refuse_foreign
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,9 @@ def _check_request(checkpoint: Path, kind: str, exporter: Exporter, output: Path
     old, overwritten = _proof_file(output), None
     if overlay is not None and exporter.beside and overlay.exists() and not exporter.beside[1](overlay):
         overwritten = f"{overlay} is no overlay that an export wrote"
-    elif old.exists():
+    elif not old.exists():
+        refuse_foreign(output, lambda _: False, "export, for it has no proof")
+    else:
         about = read_json(old)
         other = about.get("file") if isinstance(about, dict) else None
         if not isinstance(other, str):

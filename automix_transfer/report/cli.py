@@ -66,11 +66,17 @@ def add_page(commands: argparse._SubParsersAction) -> None:
     page.set_defaults(call=write_page)
 
 
+def is_report(path: Path) -> bool:
+    """Whether ``path`` is a page of this command, by its title."""
+    with path.open("rb") as file:
+        return b"AutoMix transfer report</title>" in file.read(4096)
+
+
 def write_page(args: argparse.Namespace) -> None:
     from automix_transfer.report.page import build
 
     output = args.output or args.folders[0] / "report.html"
-    with owned_file(output):
+    with owned_file(output, is_report, "page of a report"):
         print(f"written: {build(args.folders, output, not args.no_mixes)}")
 
 

@@ -18,6 +18,7 @@ from automix_transfer.mixing import METHODS, Method, load_options
 from automix_transfer.mixing.automix.options import is_removed
 from automix_transfer.mixing.checks import between, checked, one_of, positive
 from automix_transfer.mixing.checks import check as check_fields
+from automix_transfer.owner import refuse_top_folder
 from automix_transfer.progress import to_stderr
 
 
@@ -183,6 +184,7 @@ def check(experiment: Experiment) -> None:
     train, optimizer, schedule = experiment.train, experiment.optimizer, experiment.schedule
     for section in ("encoder", "ema", "optimizer", "schedule", "train"):
         check_fields(getattr(experiment, section), f"{section}.")
+    refuse_top_folder(experiment.output, "output")
     decay, warmup = experiment.ema.decay, schedule.warmup_epochs
     workers, most = experiment.data.workers, most_workers()
     refusals = {

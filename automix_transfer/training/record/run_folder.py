@@ -19,7 +19,7 @@ from automix_transfer.command_line import this_command
 from automix_transfer.config import to_yaml
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
 from automix_transfer.io import read_json, sha256_of, write_json, write_text
-from automix_transfer.owner import owned
+from automix_transfer.owner import owned, refuse_foreign
 from automix_transfer.training.distributed import World, gather
 from automix_transfer.training.record import checkpoint
 from automix_transfer.training.settings import Experiment
@@ -85,8 +85,8 @@ def prepare(
         "weights": before.get("weights", weights),
         "starts": [*before.get("starts", []), start],
     }
+    write_json(file, about)  # first: it tells that the folder is a run's
     write_text(folder / "config.yaml", to_yaml(experiment))
-    write_json(file, about)
 
 
 def recipe_of(file: Path) -> dict[str, str] | None:
@@ -100,7 +100,10 @@ def recipe_of(file: Path) -> dict[str, str] | None:
 
 
 def refuse_overwriting(folder: Path) -> None:
-    """A fresh run must not write over another run's checkpoints."""
+    """A fresh run must not write over another run's checkpoints, nor over files that are no run's."""
+    if not (folder / "run.json").exists():
+        for name in ("config.yaml", "log.csv", "log.jsonl", "metrics.json"):
+            refuse_foreign(folder / name, lambda _: False, "file of a run, for it has no run.json")
     if (folder / checkpoint.LAST).exists() or (folder / checkpoint.PREVIOUS).exists():
         raise UserError(
             f"{folder} already holds the checkpoint of a run; go on with --resume, or choose another folder "
