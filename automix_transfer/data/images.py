@@ -97,7 +97,7 @@ def rotation_flag(image: Image.Image) -> int:
             return 0
         # a PNG's own method would decode its pixels in search of the flag
         exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
-        flag = exif.get(_ORIENTATION_TAG)
+        flag = exif.get(_ORIENTATION_TAG, 0)
         return int(flag) if flag in range(2, 9) else 0
     except Exception:  # damaged metadata is no reason to reject good pixels
         return 0
