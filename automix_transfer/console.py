@@ -23,6 +23,8 @@ PATIENCE = 10.0  #: seconds that an output which takes nothing now is waited for
 class Device(io.RawIOBase):
     """A file descriptor whose failures are kept in ``failure`` instead of raised; -1 takes and drops all."""
 
+    name = "<output>"
+
     def __init__(self, number: int) -> None:
         self.number = number
         self.failure: OSError | None = None
@@ -57,7 +59,7 @@ class Output(io.TextIOWrapper):
     """Text for a `Device`, line by line, cleaned of what would steer a terminal."""
 
     def __init__(self, device: Device, encoding: str, cleaned: bool = True) -> None:
-        super().__init__(device, encoding, "backslashreplace", line_buffering=True)  # type: ignore[type-var]
+        super().__init__(device, encoding, "backslashreplace", line_buffering=True)
         self.device, self.cleaned = device, cleaned
 
     def write(self, text: str) -> int:
