@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     partial = None if args.output is None else args.output.with_suffix(".partial")
     goes_on = f"; what was evaluated is kept in {partial}: the same command goes on from there"
     with ExitStack() as stack:
-        if args.output is not None:
+        if partial is not None:
             beside = [args.output.with_suffix(end) for end in (".csv", ".png", ".html")]
             for file in () if args.output.exists() or partial.exists() else beside:
                 refuse_foreign(file, lambda _: False, "file of this command")
