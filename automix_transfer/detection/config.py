@@ -3,8 +3,8 @@
 The weights decide how they want to be fed and built: pixel mean and std, channel order, stride placement,
 depth, groups and width. An export of ours says so in the YAML beside it (``x.pkl`` -> ``x.yaml``, the
 overlay). The overlay is applied by itself; a key that the config file or the command line sets to another
-value is an error that names both. Nothing is added to Detectron2's own keys, so the ``config.yaml`` of a run
-can be read by plain Detectron2.
+value is an error that names both. One key is added to Detectron2's own, ``DATALOADER.ON_BAD_IMAGE``, and
+written only where it is skip, so the ``config.yaml`` of a run can be read by plain Detectron2.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from automix_transfer.detection.config_files import (
 )
 from automix_transfer.detection.linear_scaling import scale_schedule, take_saved
 from automix_transfer.detection.networks.timm_backbone import check_name, encoder_name
+from automix_transfer.detection.resuming.began import has_checkpoint
 from automix_transfer.detection.weights.encoder_weights import input_settings, is_encoder_file
 from automix_transfer.detection.weights.weights_check import implied_settings
 from automix_transfer.errors import UserError
@@ -54,6 +55,7 @@ def default_config() -> CfgNode:
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
     cfg.MODEL.WEIGHTS = ""
     cfg.SEED = 0
+    cfg.DATALOADER.ON_BAD_IMAGE = "stop"
     return cfg
 
 
@@ -134,10 +136,19 @@ def _go_on_with(
         logger.info(f"resumed: {', '.join(kept)} as in {cfg.OUTPUT_DIR}/config.yaml, not as in {config_file}")
 
 
+def plain(cfg: CfgNode) -> str:
+    """A config as YAML that plain Detectron2 reads, unless it has a value of ours."""
+    written = cfg.clone()
+    written.defrost()
+    if written.DATALOADER.ON_BAD_IMAGE == "stop":
+        del written.DATALOADER["ON_BAD_IMAGE"]
+    return written.dump()
+
+
 def saved_config(output: str) -> dict[str, Any] | None:
     """The settings by dotted keys of the run in ``output``; None where it has no checkpoint to go on from."""
     folder = Path(output)
-    if not (folder / "last_checkpoint").is_file():
+    if not has_checkpoint(folder):
         return None
     if not (folder / "config.yaml").is_file():
         raise UserError(

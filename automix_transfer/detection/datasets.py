@@ -28,6 +28,7 @@ from detectron2.structures import BoxMode
 from pycocotools import mask as mask_codec
 
 from automix_transfer.data.detection.coco import categories_of_coco, check_regions, load_coco, read_coco
+from automix_transfer.data.detection.decoding import undecodable
 from automix_transfer.data.detection.find_splits import (
     LAYOUTS,
     CocoSplit,
@@ -40,7 +41,9 @@ from automix_transfer.data.detection.find_splits import (
 from automix_transfer.data.detection.findings import Findings
 from automix_transfer.data.detection.leak import refuse_leak
 from automix_transfer.data.detection.voc import read_voc
+from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError, few
+from automix_transfer.io import read_json
 from automix_transfer.text_files import read_text
 
 Record = dict[str, Any]
@@ -291,9 +294,47 @@ def check_builtin(name: str) -> None:
         records = DatasetCatalog.get(name)
     else:
         records = _released_coco(name, Path(metadata.image_root), place)
-        metadata.set(checked=True)
+        metadata.set(checked=True, images=[image["file_name"] for image in records])
     if not records:
         raise UserError(f"data set '{name}' ({place}) is empty")
+
+
+def is_released_coco(name: str) -> bool:
+    """Whether a data set is Detectron2's own COCO, whose file takes long to read; folders have a path."""
+    return MetadataCatalog.get(name).get("evaluator_type") == "coco" and ":" not in name
+
+
+def files_of(name: str) -> list[Path]:
+    """The image files of a data set, in its order."""
+    metadata = MetadataCatalog.get(name)
+    if not is_released_coco(name):
+        return [Path(record["file_name"]) for record in DatasetCatalog.get(name)]
+    names = metadata.get("images") or [item["file_name"] for item in read_json(metadata.json_file)["images"]]
+    return [Path(metadata.image_root) / file for file in names]
+
+
+def check_images(cfg: CfgNode) -> list[str]:
+    """Look at every image before a training: all pixels of those that are tested on, and whether those that
+    are trained on seem to be whole. Returns notes.
+
+    Raises:
+        UserError: an image that does not decode, unless it is one to train on and ``DATALOADER.ON_BAD_IMAGE``
+            is skip.
+    """
+    skip, notes = cfg.DATALOADER.ON_BAD_IMAGE == "skip", []
+    for part, remedy in (("TEST", ""), ("TRAIN", ", or set DATALOADER.ON_BAD_IMAGE skip")):
+        names = [name for name in cfg.DATASETS[part] if part == "TEST" or name not in cfg.DATASETS.TEST]
+        files = list(dict.fromkeys(file for name in names for file in files_of(name)))
+        bad = undecodable(files, f"the images to {part.lower()} on", whole=part == "TEST")
+        if skip and part == "TRAIN" and len(bad) < len(files):
+            shown = f" ({few(str(file) for file in bad)})"
+            notes += [f"{len(bad):,} training images do not decode and are skipped{shown}"] if bad else []
+        else:
+            found = [f"image {file} {wrong}" for file, wrong in bad.items()]
+            Problems(f"DATASETS.{part}", found).raise_if_any(
+                f"restore them, or take them out of the data set{remedy}"
+            )
+    return notes
 
 
 def _register(name: str, records: list[Record], folder: Path, **metadata: Any) -> None:

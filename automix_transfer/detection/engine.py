@@ -8,12 +8,11 @@ kill, a resume and N - k steps, bit for bit on one CPU process.
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,22 +27,29 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from automix_transfer.command_line import this_command
-from automix_transfer.detection.checkpoints import (
+from automix_transfer.detection.config_checks import model_errors
+from automix_transfer.detection.config_files import logger
+from automix_transfer.detection.loader import TestLoader, TrainLoader
+from automix_transfer.detection.networks.timm_backbone import encoder_name, is_layer_normed
+from automix_transfer.detection.resuming.began import write_began
+from automix_transfer.detection.resuming.checkpoints import (
     BEST_RECORD,
     BestCheckpoint,
     SafeCheckpointer,
     latest,
     restore,
 )
-from automix_transfer.detection.config_checks import model_errors
-from automix_transfer.detection.config_files import logger
-from automix_transfer.detection.loader import TrainLoader
-from automix_transfer.detection.networks.timm_backbone import encoder_name, is_layer_normed
+from automix_transfer.detection.resuming.unfinished import (
+    curves_of,
+    evaluation_is_due,
+    forget_metrics_after,
+    restore_curves,
+    write_on,
+)
 from automix_transfer.detection.scores.coco_evaluation import ENGINES
 from automix_transfer.detection.scores.evaluation import build_evaluator
 from automix_transfer.detection.weights.weights_check import LoadReport, load_weights
-from automix_transfer.errors import UserError
-from automix_transfer.io import write_text
+from automix_transfer.errors import UserError, first_line
 from automix_transfer.signals import Interrupted, StopRequest
 
 BEST_METRIC = "bbox/AP"
@@ -54,9 +60,13 @@ class Trainer(DefaultTrainer):
     or are refused."""
 
     loaded: LoadReport | None = None
+    #: of a resumed run: the values that its curves are smoothed over, and the lines of metrics.json
+    curves: Mapping[str, Any] = MappingProxyType({})
+    rows: Sequence[Mapping[str, Any]] = ()
     iter: int
     coco_evaluator = ENGINES[0]
     best_metric = BEST_METRIC
+    stop = StopRequest()  # of the training that is under way
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -70,6 +80,10 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         return TrainLoader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> TestLoader:
+        return TestLoader(cfg, dataset_name, cls.stop)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -112,7 +126,26 @@ class Trainer(DefaultTrainer):
         return found
 
     def _evaluate(self) -> Mapping[str, Any]:
-        self._last_eval_results = self.test(self.cfg, self.model)
+        """Evaluate, or stop where a signal has come.
+
+        Raises:
+            UserError: the evaluation failed; the checkpoint is written.
+        """
+        try:
+            self._last_eval_results = self.test(self.cfg, self.model)
+        except Interrupted as stopped:
+            self._save_and_stop(stopped.number)
+        except Exception as error:  # an image that was damaged since it was looked at, a full memory, ...
+            name = self._save()
+            again = resume_command("--eval-only")
+            known = isinstance(error, UserError)
+            reason = str(error) if known else f"{type(error).__name__}: {first_line(error)}"
+            raise UserError(
+                f"the evaluation failed ({reason}), but {self.cfg.OUTPUT_DIR}/{name}.pth is written; "
+                f"evaluate it again with: {again}"
+            ) from error
+        if number := stop_number(self.stop, 0, comm.get_world_size()):
+            self._save_and_stop(number)
         return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -125,6 +158,8 @@ class Trainer(DefaultTrainer):
             self.loaded = load_weights(
                 _unwrapped(self.model), self.cfg.MODEL.WEIGHTS, self.cfg.MODEL.BACKBONE.NAME
             )
+            if comm.is_main_process():
+                write_began(self.cfg, str(self.loaded))
             logger.info(("--resume: nothing to resume, starting; " if resume else "") + str(self.loaded))
             return
         file, content = found
@@ -132,8 +167,10 @@ class Trainer(DefaultTrainer):
         self.load_state_dict(content["trainer"])
         self.start_iter = self.iter + 1
         self._trainer.data_loader.start = self.start_iter
+        self.curves = content["trainer"].get("curves", {})
         if comm.is_main_process():
-            forget_metrics_after(Path(self.cfg.OUTPUT_DIR) / "metrics.json", self.start_iter)
+            file = Path(self.cfg.OUTPUT_DIR) / "metrics.json"
+            self.rows = forget_metrics_after(file, self.start_iter)
         if content.get("processes", comm.get_world_size()) != comm.get_world_size():
             logger.warning(
                 f"{file} was written by {content['processes']} processes, now there are "
@@ -151,10 +188,14 @@ class Trainer(DefaultTrainer):
         world = comm.get_world_size()
         # only now that weights and data are known to be good, and behind the hooks that measure
         writers = self.build_writers() if comm.is_main_process() else []
+        write_on(writers, self.rows)
         self.register_hooks([hooks.PeriodicWriter(writers, period=20)] if writers else [])
-        with StopRequest(impatient=world == 1) as stop, EventStorage(self.start_iter) as self.storage:
+        self.stop = stop = type(self).stop = StopRequest(impatient=world == 1)
+        with stop, EventStorage(self.start_iter) as self.storage:
             try:
+                restore_curves(self.storage, self.curves)
                 self.before_train()
+                self._make_up_for_an_evaluation()
                 for iteration in range(self.start_iter, self.max_iter):
                     self.iter = iteration
                     self.before_step()
@@ -172,23 +213,41 @@ class Trainer(DefaultTrainer):
                     "last checkpoint is untouched"
                 ) from error
             finally:
+                type(self).stop = StopRequest()
                 for writer in writers:
                     writer.close()
 
-    def _save_and_stop(self, number: int) -> None:
+    def _make_up_for_an_evaluation(self) -> None:
+        """Do what the hooks of the last iteration had not done when the process was killed."""
+        period, done = self.cfg.TEST.EVAL_PERIOD, self.start_iter
+        due = comm.all_gather(evaluation_is_due(period, done, self.max_iter, self.rows))[0]
+        if due:  # as the first process says, whose file it is
+            self.iter = self.storage.iter = done - 1
+            for hook in self._hooks:
+                if isinstance(hook, (hooks.EvalHook, BestCheckpoint, hooks.PeriodicWriter)):
+                    hook.after_step()
+
+    def _save(self) -> str:
+        """Write a checkpoint of the iterations done, unless it is there as model_final; returns its name."""
         name = f"model_{self.iter:07d}" if self.iter + 1 < self.max_iter else "model_final"
         if name != "model_final":
             self.checkpointer.save(name, iteration=self.iter)
+        return name
+
+    def _save_and_stop(self, number: int) -> None:
+        name = self._save()
         comm.synchronize()  # or the first to go would make the others abort
         raise Interrupted(
             number,
-            f"stopped after iteration {self.iter + 1}; {self.cfg.OUTPUT_DIR}/{name}.pth is written; "
-            f"go on with: {resume_command()}",
+            f"stopped after iteration {min(self.iter + 1, self.max_iter)}; {self.cfg.OUTPUT_DIR}/{name}.pth "
+            f"is written; go on with: {resume_command()}",
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """With the optimizer's state, which release 0.6 forgets: its resumed runs start without momentum."""
-        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+        """With the optimizer's state, which release 0.6 forgets: its resumed runs start without momentum; and
+        with what the curves are smoothed over."""
+        curves = {"curves": curves_of(self.storage)} if hasattr(self, "storage") else {}
+        return {**super().state_dict(), "_trainer": self._trainer.state_dict(), **curves}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -214,25 +273,13 @@ def stop_number(stop: StopRequest, done: int, world: int) -> int:
     return max(comm.all_gather(stop.number)) if done % 10 == 0 else 0
 
 
-def resume_command() -> str:
-    """This process's command with ``--resume``, which has to stand before the first KEY VALUE."""
-    words = [word for word in this_command() if word != "--resume"]
+def resume_command(*options: str) -> str:
+    """This process's command with ``--resume`` and ``options``, which have to stand before the first KEY
+    VALUE."""
+    given = (*options, "--resume")
+    words = [word for word in this_command() if word not in given]
     place = 3 if words[1:3] == ["detect", "train"] else 2  # behind the program and its command
-    return shlex.join([*words[:place], "--resume", *words[place:]])
-
-
-def forget_metrics_after(file: Path, iteration: int) -> None:
-    """Drop the lines of ``metrics.json`` that a killed run wrote after its last checkpoint."""
-    if file.is_file():
-        lines = [line for line in file.read_text().splitlines() if _iteration(line) < iteration]
-        write_text(file, "".join(f"{line}\n" for line in lines))
-
-
-def _iteration(line: str) -> float:
-    try:
-        return json.loads(line)["iteration"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # half a line
+    return shlex.join([*words[:place], *given, *words[place:]])
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -8,28 +8,41 @@ generators, from which region proposals are sampled, are reseeded from (seed, st
 of Detectron2's dicts. With aspect-ratio grouping landscape and portrait images go into batches of their own,
 as there; since the annotations say the sizes, batches are known before any image is read, and step k is found
 by counting.
+
+With ``DATALOADER.ON_BAD_IMAGE skip`` an image that does not decode is replaced by the next one of the order
+that does: again a function of (seed, position), whatever process meets it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, DatasetMapper, get_detection_dataset_dicts
-from detectron2.data.samplers import RepeatFactorTrainingSampler
+from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
 
+from automix_transfer.data.detection.decoding import problem
 from automix_transfer.data.loader import ImageLoader, loader_options
 from automix_transfer.errors import UserError
 from automix_transfer.rng import derive_generator, reseed_globals
+from automix_transfer.signals import Interrupted, StopRequest
 
+# a child of Detectron2's logger, as that of `config`
+logger = logging.getLogger("detectron2.automix_transfer")
 SAMPLERS = ("TrainingSampler", "RandomSubsetTrainingSampler", "RepeatFactorTrainingSampler")
 Record = dict[str, Any]
-Item = tuple[int, int]  # position in the stream, index in the data set
+Item = tuple[int, ...]  # position in the stream, index in the data set, and those that may replace it
+SPARES, REPLACES = (
+    16,
+    "replaces",
+)  # how many may replace a bad image; what the one that does has in its record
 Order = Callable[[int], Sequence[int]]  # epoch -> indices of all its samples
 
 
@@ -51,7 +64,9 @@ class TrainLoader:
         group = options.ASPECT_RATIO_GROUPING
         shapes = [not group or record.get("width", 1) > record.get("height", 0) for record in records]
         order = sample_order(cfg, records)
-        self.batches = Batches(shapes, cfg.SOLVER.IMS_PER_BATCH // world, order, rank, world)
+        spares = SPARES if options.ON_BAD_IMAGE == "skip" else 0
+        self.batches = Batches(shapes, cfg.SOLVER.IMS_PER_BATCH // world, order, rank, world, spares)
+        self.skipped: set[str] = set()
         self.samples = Samples(records, DatasetMapper(cfg, True), cfg.SEED, purpose)
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -61,17 +76,60 @@ class TrainLoader:
         options |= {"pin_memory": False, "persistent_workers": False}
         loader = ImageLoader(self.samples, batch_sampler=self.batches, collate_fn=list, **options)
         for step, batch in enumerate(loader, self.start):
+            for sample in batch:
+                self._count(sample.pop(REPLACES, ()))
             reseed_globals(self.seed, f"{self.purpose} step", step, self.rank)
+            yield batch
+
+    def _count(self, files: Iterable[str]) -> None:
+        """Say of each image once that it is left out."""
+        for file in sorted({*files} - self.skipped):
+            self.skipped.add(file)
+            logger.warning(
+                f"image {file} does not decode and is left out, the {len(self.skipped)}. one "
+                "(DATALOADER.ON_BAD_IMAGE skip)"
+            )
+
+
+class TestLoader(ImageLoader):
+    """This process's share of a test set, an image a batch, mapped as Detectron2 does.
+
+    A signal that came to ``stop`` ends it: by `Interrupted` in a single process, and early among several,
+    which have to agree before they end.
+    """
+
+    __test__ = False  # it is no test
+
+    def __init__(self, cfg: CfgNode, name: str, stop: StopRequest) -> None:
+        records = get_detection_dataset_dicts(name, filter_empty=False)
+        samples = Samples(records, DatasetMapper(cfg, False), cfg.SEED, "test")
+        options = loader_options(cfg.DATALOADER.NUM_WORKERS, cfg.SEED)
+        options |= {"pin_memory": False, "persistent_workers": False}
+        items: Any = [(index, index) for index in InferenceSampler(len(records))]
+        super().__init__(samples, batch_size=1, sampler=items, collate_fn=list, **options)
+        self.stop = stop
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if self.stop.asked() and comm.get_world_size() == 1:
+                raise Interrupted(self.stop.number)
+            if self.stop.asked():
+                break
             yield batch
 
 
 class Batches(Sampler[list[Item]]):
     """Batches of (position, index) of one rank, from batch number ``start`` on; rank r of W has the positions
-    r, r + W, r + 2W, ..."""
+    r, r + W, r + 2W, ...
 
-    def __init__(self, landscape: Sequence[bool], batch: int, order: Order, rank: int, world: int) -> None:
+    With ``spares`` the next indices of the epoch that are of the same form follow each index.
+    """
+
+    def __init__(
+        self, landscape: Sequence[bool], batch: int, order: Order, rank: int, world: int, spares: int = 0
+    ) -> None:
         self.landscape, self.batch, self.order = landscape, batch, order
-        self.rank, self.world, self.start = rank, world, 0
+        self.rank, self.world, self.start, self.spares = rank, world, 0, spares
 
     def __iter__(self) -> Iterator[list[Item]]:
         return islice(self._all(), self.start, None)
@@ -88,9 +146,17 @@ class Batches(Sampler[list[Item]]):
     def _stream(self) -> Iterator[Item]:
         position = 0
         for epoch in count():
-            for index in self.order(epoch):
-                yield position, index
+            indices = self.order(epoch)
+            for place, index in enumerate(indices):
+                yield position, index, *self._after(indices, place)
                 position += 1
+
+    def _after(self, indices: Sequence[int], place: int) -> Iterator[int]:
+        """At most ``spares`` indices that follow the one at ``place``, around the epoch's end."""
+        if self.spares:
+            form = self.landscape[indices[place]]
+            others = (indices[(place + step) % len(indices)] for step in range(1, len(indices)))
+            yield from islice((index for index in others if self.landscape[index] == form), self.spares)
 
 
 class Samples(Dataset):
@@ -103,15 +169,18 @@ class Samples(Dataset):
         self.mapper, self.seed, self.purpose = mapper, seed, purpose
 
     def __getitem__(self, item: Item) -> Any:
-        position, index = item
+        position, index, *spares = item
         reseed_globals(self.seed, f"{self.purpose} sample", position)
         record = self.records[index]
         try:
             return self.mapper(record)
         # a file that was damaged since it was checked: the readers raise nearly anything
         except Exception as error:
+            if spares and problem(Path(file := str(record["file_name"]))):
+                sample = self.__getitem__((position, *spares))
+                return {**sample, REPLACES: [file, *sample.get(REPLACES, ())]}
             raise UserError(
-                f"{record.get('file_name', 'a record')} could not be made into a training sample "
+                f"{record.get('file_name', 'a record')} could not be made into a sample "
                 f"({type(error).__name__}: {str(error)[:200]}); restore the file, or take it out of the data "
                 "set"
             ) from error

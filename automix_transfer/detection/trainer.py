@@ -23,12 +23,25 @@ from detectron2.utils.logger import setup_logger
 
 from automix_transfer.config import flatten
 from automix_transfer.data.settings import most_workers
-from automix_transfer.detection.checkpoints import latest, restore
-from automix_transfer.detection.config import load_config, logger, saved_config
+from automix_transfer.detection.config import load_config, logger, plain, saved_config
 from automix_transfer.detection.config_checks import check_size, model_errors
-from automix_transfer.detection.datasets import check_builtin, check_masks, class_names_of, register_folder
+from automix_transfer.detection.datasets import (
+    check_builtin,
+    check_images,
+    check_masks,
+    class_names_of,
+    register_folder,
+)
 from automix_transfer.detection.engine import BEST_METRIC, Trainer
 from automix_transfer.detection.linear_scaling import refuse_changes
+from automix_transfer.detection.resuming.began import (
+    read_began,
+    refuse_other_images,
+    refuse_other_weights,
+    refuse_shorter,
+    weights_hash,
+)
+from automix_transfer.detection.resuming.checkpoints import done, latest, restore
 from automix_transfer.detection.scores.coco_evaluation import ENGINES, check_engine
 from automix_transfer.detection.scores.evaluation import check_metric
 from automix_transfer.detection.scores.results import (
@@ -109,7 +122,8 @@ def prepare(arguments: Namespace) -> CfgNode:
     _check_task(cfg, arguments)
     with _collected_notes(arguments.notes):
         _set_data(cfg, arguments)
-    if not getattr(arguments, "data_checked", False):  # by the process that starts the others
+    checked = getattr(arguments, "data_checked", False)  # by the process that starts the others
+    if not checked:
         with _collected_notes(arguments.notes):
             for name in sorted({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}):
                 check_builtin(name)
@@ -120,8 +134,13 @@ def prepare(arguments: Namespace) -> CfgNode:
         check_metric(cfg, metric)
     refuse_top_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     _check_writable(cfg.OUTPUT_DIR)
+    if not checked:
+        with _collected_notes(arguments.notes):
+            _check_same_run(cfg, arguments)
     _check_run_folder(cfg, arguments)
     check_size(cfg)
+    if not checked and not arguments.eval_only:
+        arguments.notes += check_images(cfg)
     cfg.freeze()
     return cfg
 
@@ -194,8 +213,9 @@ def _train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
     file = Path(cfg.OUTPUT_DIR) / "config.yaml"
     before = file.read_text() if arguments.eval_only and file.is_file() else None
     default_setup(cfg, arguments)
-    if before is not None and comm.is_main_process():
-        write_text(file, before)  # an evaluation in a run's folder must not change what --resume goes on with
+    if comm.is_main_process():
+        # an evaluation in a run's folder must not change what --resume goes on with
+        write_text(file, before if before is not None else plain(cfg))
     for note in getattr(arguments, "notes", ()):
         logger.info(note)
     Trainer.coco_evaluator = getattr(arguments, "coco_evaluator", ENGINES[0])
@@ -209,7 +229,7 @@ def _train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
             found = latest(cfg.OUTPUT_DIR)
             assert found is not None  # `prepare` has seen it
             restore(model, found[1], found[0])
-            loaded, iterations = None, int(found[1]["trainer"]["iteration"]) + 1
+            loaded, iterations = None, done(found[1])
             logger.info(f"evaluating {found[0]}, of iteration {iterations}")
         else:
             loaded = load_weights(model, cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.NAME)
@@ -221,11 +241,12 @@ def _train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
         trainer.resume_or_load(resume=arguments.resume)
         trainer.train()
         loaded, measured = trainer.loaded, trainer.results()
-        # a resumed run may be past a smaller SOLVER.MAX_ITER already
-        iterations = max(trainer.start_iter, trainer.max_iter)
+        iterations = trainer.max_iter
     if not comm.is_main_process():
         return {}
-    results = summarize(cfg, measured, str(loaded) if loaded else None, iterations)
+    began = read_began(cfg.OUTPUT_DIR) if not arguments.eval_only or arguments.resume else {}
+    results = summarize(cfg, measured, str(loaded) if loaded else began.get("loaded"), iterations)
+    results["weights_sha256"] = began.get("weights_sha256", weights_hash(cfg.MODEL.WEIGHTS))
     name = EVALUATED if arguments.eval_only else TRAINED
     write_results(cfg.OUTPUT_DIR, results, name)
     logger.info(f"{name}.csv and {name}.json in {cfg.OUTPUT_DIR}\n\n{table(results)}\n")
@@ -245,6 +266,21 @@ def check_weights(cfg: CfgNode, arguments: Namespace) -> None:
         load_weights(model, cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.NAME)
 
 
+def _check_same_run(cfg: CfgNode, arguments: Namespace) -> None:
+    """A resumed run has the weights and the images that it was begun with, and something left to do."""
+    saved, typed = saved_config(cfg.OUTPUT_DIR), arguments.opts[::2]
+    if saved is None or not arguments.resume:
+        return
+    began = read_began(cfg.OUTPUT_DIR)
+    given = "MODEL.WEIGHTS" in typed
+    if note := refuse_other_weights(cfg, began, str(saved.get("MODEL.WEIGHTS", "")), given):
+        logger.warning(note)
+    if not arguments.eval_only:
+        refuse_other_images(cfg, began, ["train", *(["test"] if "DATASETS.TEST" not in typed else [])])
+        found = latest(cfg.OUTPUT_DIR)
+        refuse_shorter(cfg, done(found[1]) if found else 0)
+
+
 def _check_run_folder(cfg: CfgNode, arguments: Namespace) -> None:
     """A fresh run must not write over another one, and a resumed run must be the one that was begun."""
     saved, output = saved_config(cfg.OUTPUT_DIR), cfg.OUTPUT_DIR
@@ -254,7 +290,9 @@ def _check_run_folder(cfg: CfgNode, arguments: Namespace) -> None:
             "MODEL.WEIGHTS FILE.pth without --resume"
         )
     if saved is not None and arguments.resume:
-        refuse_changes(saved, flatten(yaml.safe_load(cfg.dump())), output)
+        # of data, `_check_same_run` has seen that the images are the same, wherever they lie now
+        moved = {"DATASETS.TRAIN": list(cfg.DATASETS.TRAIN)} if "train" in read_began(output) else {}
+        refuse_changes({**saved, **moved}, flatten(yaml.safe_load(cfg.dump())), output)
     elif saved is not None and not arguments.eval_only:
         raise UserError(
             f"OUTPUT_DIR {output} already holds a checkpoint; go on with --resume, or choose another folder"

@@ -52,9 +52,7 @@ def arguments(data, output, *options, resume=True, **others):
         class_names=None,
         num_gpus=0,
         num_machines=1,
-        resume=resume,
-        eval_only=False,
-        **others,
+        **{"resume": resume, "eval_only": False, **others},
     )
 
 
@@ -102,8 +100,11 @@ def test_killed_and_resumed_is_bit_equal(voc, whole, tmp_path):
     ]
     for one, other in zip(*momenta, strict=True):
         assert torch.equal(one["momentum_buffer"], other["momentum_buffer"])
-    lines = [json.loads(line)["iteration"] for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    assert lines == sorted(set(lines)), "an iteration is written once"
+    lines, lines_of_whole = (
+        [json.loads(line)["iteration"] for line in (folder / "metrics.json").read_text().splitlines()]
+        for folder in (tmp_path, whole)
+    )
+    assert lines == lines_of_whole and len(lines) == len(set(lines)), "an iteration is written once"
     assert (
         json.loads((tmp_path / "results.json").read_text())["metrics"]
         == json.loads((whole / "results.json").read_text())["metrics"]
@@ -174,6 +175,60 @@ def test_samplers(name):
         assert order(0).count(0) == 3 and order(0).count(5) == 1
 
 
+@pytest.mark.parametrize(
+    ("iteration", "file"), [(3, "model_0000003.pth"), (7, "model_final.pth")], ids=["first", "last"]
+)
+def test_an_evaluation_hears_signals_and_is_made_up_for(
+    iteration, file, voc, whole, tmp_path, monkeypatch, capsys
+):
+    """What was stopped is made up for, so the curves and the best are those of the whole run."""
+    from automix_transfer.detection import engine, trainer
+    from automix_transfer.signals import Interrupted
+
+    test = engine.Trainer.test
+
+    def stopped(cfg, model):
+        if iteration <= int(os.environ.get("AT", "0")):
+            os.kill(os.getpid(), signal.SIGINT)
+        return test(cfg, model)
+
+    def run_step(self, step=engine.Trainer.run_step):
+        monkeypatch.setenv("AT", str(self.iter))
+        step(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.Trainer, "test", staticmethod(stopped))
+        patched.setattr(engine.Trainer, "run_step", run_step)
+        with pytest.raises(Interrupted, match=f"{file} is written") as ended:
+            trainer.run(FPN, "", voc, tmp_path, OPTIONS, seed=3)
+    assert ended.value.code == 130 and (tmp_path / "last_checkpoint").read_text() == file
+    resume(voc, tmp_path, *OPTIONS, "SEED", "3")
+    times = {"time", "data_time", "eta_seconds", "rank_data_time"}
+    curves = [
+        [
+            {key: value for key, value in json.loads(line).items() if key not in times}
+            for line in (folder / "metrics.json").read_text().splitlines()
+        ]
+        for folder in (whole, tmp_path)
+    ]
+    assert curves[0] == curves[1] and sum("bbox/AP" in row for row in curves[0]) == 2
+    a, b = (json.loads((folder / "best.json").read_text()) for folder in (whole, tmp_path))
+    assert a == b
+
+
+def test_an_evaluation_that_fails_leaves_the_detector_and_a_command(voc, tmp_path, monkeypatch):
+    from automix_transfer.detection import engine, trainer
+
+    def fails(cfg, model):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(engine.Trainer, "test", staticmethod(fails))
+    monkeypatch.setattr(sys, "argv", ["detection/train_net.py", "--num-gpus", "0", "SOLVER.MAX_ITER", "2"])
+    with pytest.raises(UserError, match=r"no room.*model_final\.pth.*--eval-only --resume --num-gpus 0"):
+        trainer.run(FPN, "", voc, tmp_path, QUICK)
+    assert (tmp_path / "model_final.pth").is_file() and not (tmp_path / "results.json").exists()
+
+
 def test_a_signal_writes_a_checkpoint_and_names_the_command(voc, tmp_path, monkeypatch):
     from automix_transfer.detection import engine, trainer
     from automix_transfer.signals import Interrupted
@@ -218,7 +273,7 @@ def test_several_processes_stop_after_the_same_step(monkeypatch):
 
 
 def test_a_damaged_checkpoint_is_passed_over(whole, tmp_path):
-    from automix_transfer.detection.checkpoints import latest
+    from automix_transfer.detection.resuming.checkpoints import latest
 
     assert latest(tmp_path) is None
     (tmp_path / "last_checkpoint").write_text("model_0000005.pth")
@@ -234,7 +289,7 @@ def test_a_damaged_checkpoint_is_passed_over(whole, tmp_path):
 
 
 def test_a_checkpoint_replaces_the_old_one_only_when_it_reads_back(tmp_path, monkeypatch):
-    from automix_transfer.detection import checkpoints
+    from automix_transfer.detection.resuming import checkpoints
 
     model = torch.nn.Linear(2, 2)
     keeper = checkpoints.SafeCheckpointer(model, str(tmp_path))
@@ -297,5 +352,5 @@ def test_an_image_that_vanishes_is_named(voc, tmp_path):
     samples = Samples(
         [{"file_name": str(tmp_path / "gone.jpg")}], lambda record: open(record["file_name"]), 0, "x"
     )
-    with pytest.raises(UserError, match="gone.jpg could not be made into a training sample"):
+    with pytest.raises(UserError, match="gone.jpg"):
         samples[(0, 0)]

@@ -23,6 +23,7 @@ from automix_transfer import command_line
 from automix_transfer.config import flatten
 from automix_transfer.detection.config_checks import MAX_SEED
 from automix_transfer.detection.config_files import find_overlay
+from automix_transfer.detection.resuming.began import has_checkpoint
 from automix_transfer.detection.trainer import check_weights, prepare
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json
@@ -173,7 +174,7 @@ def command(plan: Plan, row: Row, seed: int) -> list[str]:
         ("--coco-evaluator", plan.coco_evaluator if plan.coco_evaluator != "pycocotools" else None),
     ]
     given = [str(part) for option, value in options if value is not None for part in (option, value)]
-    resume = ["--resume"] if (folder / "last_checkpoint").is_file() else []
+    resume = ["--resume"] if has_checkpoint(folder) else []
     return command_line.command(
         "detect", "--config-file", str(plan.config_file), *given, *resume, *_overrides(plan, row, seed)
     )
@@ -235,7 +236,7 @@ def _digest(weights: str) -> str | None:
 
 def _refuse_other_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
     """A run that was begun must be one of this comparison, of the same weights and settings."""
-    if not (folder / "results.json").exists() and not (folder / "last_checkpoint").exists():
+    if not (folder / "results.json").exists() and not has_checkpoint(folder):
         return  # not begun, or killed before its first checkpoint: it starts from the beginning
     file, remedy = folder / "inputs.json", "choose another --output, or remove that folder to run it again"
     if not file.is_file():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from detectron2.utils import comm
 from torch import nn
 
 from automix_transfer.detection.config_files import logger
+from automix_transfer.detection.resuming.began import has_checkpoint
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import load_torch, read_json, save_torch, temporary_name, write_json, write_text
 
-BEST_FILE, BEST_RECORD, LAST = "model_best", "best.json", "last_checkpoint"
+BEST_FILE, BEST_RECORD = "model_best", "best.json"
+LAST, FINAL = "last_checkpoint", "model_final.pth"
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -55,17 +58,38 @@ class SafeCheckpointer(DetectionCheckpointer):
 
 
 def latest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that ``last_checkpoint`` names, or the newest before it that is whole; None without any.
+    """The checkpoint that ``last_checkpoint`` names, or the newest that is whole; None without any.
 
     Raises:
         UserError: there are checkpoints, but none of them can be resumed.
     """
-    folder = Path(folder)
-    if not (folder / LAST).is_file():
+    folder, problems = Path(folder), list[str]()
+    if not has_checkpoint(folder):
         return None
-    named = folder / Path((folder / LAST).read_text().strip()).name
-    problems: list[str] = []
-    for file in dict.fromkeys([named, *sorted(folder.glob("model_[0-9]*.pth"), reverse=True)]):
+    if (folder / LAST).is_file():
+        named = [folder / Path((folder / LAST).read_text().strip()).name]
+    else:
+        named, problems = [], [f"{folder / LAST} is missing; the newest checkpoint that loads is taken"]
+    numbered = sorted(folder.glob("model_[0-9]*.pth"), key=lambda file: file.stem, reverse=True)
+    found = _first_whole(named, problems)
+    if found is None:  # a run that was extended has newer ones than its first end
+        ends = _first_whole([folder / FINAL], problems if (folder / FINAL).exists() else [])
+        newest = _first_whole([file for file in numbered if file not in named], problems)
+        found = max((each for each in (ends, newest) if each), key=lambda each: done(each[1]), default=None)
+    if found is None:
+        raise UserError(f"no checkpoint in {folder} can be resumed: {'; '.join(problems)}")
+    for problem in problems:
+        logger.warning(problem)
+    return found
+
+
+def done(content: dict[str, Any]) -> int:
+    """Iterations that a checkpoint has behind it."""
+    return int(content["trainer"]["iteration"]) + 1
+
+
+def _first_whole(files: Iterable[Path], problems: list[str]) -> tuple[Path, dict[str, Any]] | None:
+    for file in files:
         try:
             content = load_torch(file)
             trainer = content.get("trainer") if isinstance(content, dict) else None
@@ -74,13 +98,10 @@ def latest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
                     f"{file} has no state of the optimizer (plain Detectron2 0.6 writes none) to go on with; "
                     "evaluate it, or start afresh from it with MODEL.WEIGHTS"
                 )
+            return file, content
         except UserError as error:
-            problems.append(str(error))
-            continue
-        for problem in problems:
-            logger.warning(f"passed over: {problem}")
-        return file, content
-    raise UserError(f"no checkpoint in {folder} can be resumed: {'; '.join(problems)}")
+            problems.append(f"passed over: {error}")
+    return None
 
 
 def restore(model: nn.Module, content: dict[str, Any], file: Path) -> None:

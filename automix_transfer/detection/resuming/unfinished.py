@@ -1,0 +1,77 @@
+"""What a killed run leaves undone, made up for by the one that goes on: its curves' windows, and an
+evaluation that was due."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils.events import EventStorage, EventWriter
+
+from automix_transfer.io import write_text
+
+OF_THE_PROCESS = ("time", "data_time", "rank_data_time", "eta_seconds")  # curves that a new one begins anew
+WINDOW = 20  # iterations that Detectron2's writers smooth over
+
+
+def curves_of(storage: EventStorage) -> dict[str, Any]:
+    """The last values of every curve, for a checkpoint: {name: [whether it is smoothed, [[value, iteration],
+    ...]]}."""
+    smoothed = storage.smoothing_hints()
+    return {
+        name: [bool(smoothed[name]), [[float(value), int(at)] for value, at in history.values()[-WINDOW:]]]
+        for name, history in storage.histories().items()
+        if name not in OF_THE_PROCESS
+    }
+
+
+def restore_curves(storage: EventStorage, curves: Mapping[str, Any]) -> None:
+    """Put the values of `curves_of` back, so that what is smoothed over them goes on as it was."""
+    now = storage.iter
+    for name, (smoothed, values) in curves.items():
+        for value, iteration in values:
+            storage.iter = iteration
+            storage.put_scalar(name, value, smoothing_hint=smoothed)
+    storage.iter = now
+
+
+def forget_metrics_after(file: Path, iteration: int) -> list[dict[str, Any]]:
+    """Drop the lines of ``metrics.json`` that a killed run wrote after its last checkpoint; returns those
+    that are kept."""
+    if not file.is_file():
+        return []
+    kept = [row for line in file.read_text().splitlines() if _iteration(row := _row(line)) < iteration]
+    write_text(file, "".join(f"{json.dumps(row, sort_keys=True)}\n" for row in kept))
+    return kept
+
+
+def write_on(writers: Iterable[EventWriter], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Let Detectron2's writers write what comes after ``rows``, and nothing of them a second time."""
+    last = max((int(_iteration(row)) for row in rows), default=-1)
+    for writer in writers:
+        if isinstance(getattr(writer, "_last_write", None), int):
+            writer._last_write = last
+
+
+def evaluation_is_due(period: int, done: int, last: int, rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the run was killed before the evaluation after ``done`` iterations was written down.
+
+    The one after the ``last`` iteration is made anyway.
+    """
+    evaluated = any(row.get("iteration") == done - 1 and any("/AP" in key for key in row) for row in rows)
+    return period > 0 and 0 < done < last and done % period == 0 and not evaluated
+
+
+def _row(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:  # half a line
+        return None
+
+
+def _iteration(row: Any) -> float:
+    number = row.get("iteration") if isinstance(row, dict) else None
+    return number if isinstance(number, int) else math.inf
