@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.console import show
+from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.loader import eval_loader
 from automix_transfer.device import choose_device
 from automix_transfer.evaluation.arguments import parse
@@ -62,6 +63,7 @@ from automix_transfer.evaluation.suite import SuiteOptions, evaluate_suite
 from automix_transfer.io import read_json, write_json
 from automix_transfer.owner import owned_file
 from automix_transfer.progress import Progress, to_stderr
+from automix_transfer.signals import Interrupted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,16 +110,36 @@ def evaluate(args: argparse.Namespace, options: SuiteOptions, output: Path | Non
             replace(options, parts=made),
             lambda done: progress(done, len(dataset)),
         )
+    stopped: KeyboardInterrupt | None = None
     if args.corrupted is not None:
         network = OfPixels(encoder, config.mean, config.std).to(device).eval()
-        accuracies, images = released_accuracies(
-            network, args.corrupted, config, dataset.classes, args.batch_size, to_stderr
-        )
-        figures |= summarize(accuracies, str(args.corrupted), images)
-    if baseline is not None:
+        try:
+            accuracies, images = released_accuracies(
+                network, args.corrupted, config, dataset.classes, args.batch_size, to_stderr
+            )
+            figures |= summarize(accuracies, str(args.corrupted), images)
+        except KeyboardInterrupt as error:
+            if not made or output is None:
+                raise
+            stopped, source["suite"] = error, list(made)
+    if baseline is not None and stopped is None:
         figures["corruption_relative_error"] = relative_error(figures["corruption"], baseline)
 
     source["seconds"] = round(time.monotonic() - begin, 1)
+    _write(figures, kept, source, output, dataset)
+    if stopped is not None:
+        how = f"interrupted; {', '.join(made)} are in {output}, and --suite corruption adds the rest"
+        raise Interrupted(getattr(stopped, "number", 2), how)
+
+
+def _write(
+    figures: dict[str, Any],
+    kept: dict[str, Any],
+    source: dict[str, Any],
+    output: Path | None,
+    dataset: ClassificationDataset,
+) -> None:
+    """Write the figures, and print them."""
     confusion = figures.pop("confusion", None)
     if confusion is not None:
         figures["mean_class_top1"] = confusion["mean_class_top1"]

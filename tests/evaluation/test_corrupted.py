@@ -4,6 +4,7 @@ refused."""
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from automix_transfer.evaluation.cli import main
 from automix_transfer.evaluation.corrupted import relative_error, summarize
 from automix_transfer.evaluation.corruptions import NAMES, STANDARD, corrupt
 from automix_transfer.models import create_encoder, load_encoder
+from automix_transfer.signals import Interrupted
 
 MADE = ("contrast", "fog", "gaussian_noise")
 
@@ -82,6 +84,26 @@ def test_made_and_released_are_counted_the_same(
             (pixels - torch.tensor(info.mean).view(3, 1, 1)) / torch.tensor(info.std).view(3, 1, 1)
         )
     assert made["corruption"]["fog"][2] == 100 * float((logits.argmax(1) == labels).float().mean())
+
+
+def test_an_interruption_keeps_the_parts_that_are_measured(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same suite but for them adds the rest."""
+
+    def interrupted(*_: object) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    output = tmp_path / "out.json"
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "released_accuracies", interrupted)
+        with pytest.raises(Interrupted, match="out.json") as stopped:
+            run(files, output, "--suite", "clean,corruption", "--corrupted", str(files / "cifar"))
+    assert stopped.value.code == 143
+    found = json.loads(output.read_text())
+    assert "top1" in found and "corruption" not in found and found["about"]["suite"] == ["clean"]
+    whole = run(files, output, "--suite", "corruption", "--corrupted", str(files / "cifar"))
+    assert whole["top1"] == found["top1"] and "corruption" in whole
 
 
 def test_relative_to_a_baseline(files: Path, tmp_path: Path) -> None:
