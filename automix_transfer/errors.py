@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from automix_transfer import signals
 from automix_transfer.command_line import leave_current_folder
 from automix_transfer.console import open_outputs
+from automix_transfer.host.causes import cause_of
+from automix_transfer.host.writable import settle
 from automix_transfer.shown import clean
 
 EXIT_USER_ERROR = 2
@@ -25,6 +27,10 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(map(clean, self.args))
+
+
+class MachineError(UserError):
+    """A limit of the machine that no file is to blame for, and that leaving one out does not mend."""
 
 
 def first_line(error: BaseException) -> str:
@@ -50,14 +56,15 @@ def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and exit with its code; a `UserError` is printed as one line and exits with 2.
 
     So is an `OSError` that names a file: a name that is too long or a folder that may not be entered shows at
-    any first look at a path. One without a file says too little, and keeps its traceback. A signal ends it
-    with one line, see `signals`.
+    any first look at a path. One without a file says too little, and keeps its traceback, unless it is a
+    limit of the machine, as memory is. A signal ends it with one line, see `signals`.
     """
     leave_current_folder()
     open_outputs()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         signals.end_with_parent()  # torchrun that is killed takes its processes along, which save first
     try:
+        settle(sys.argv[1:])
         with signals.listening():
             code = main()
     except KeyboardInterrupt as stopped:
@@ -65,12 +72,20 @@ def run_script(main: Callable[[], int | None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_USER_ERROR
-    except OSError as error:
-        files = [error.filename, error.filename2]
-        names = [clean(os.fsdecode(name)) for name in files if isinstance(name, str | bytes | os.PathLike)]
-        if not names or not error.strerror:  # an HTTPError's file is its address, and it has no `strerror`
-            raise
-        remedy = "correct the path or its permissions, or choose another one"
-        print(f"error: {' -> '.join(names)} cannot be used ({error.strerror}); {remedy}", file=sys.stderr)
+    except (OSError, MemoryError, RuntimeError) as error:
+        print(f"error: {_sentence_of(error)}", file=sys.stderr)
         code = EXIT_USER_ERROR
     sys.exit(code or 0)
+
+
+def _sentence_of(error: Exception) -> str:
+    """What an error that nobody has caught means to a user; raised again where that is not known."""
+    if cause := cause_of(error):
+        return cause
+    files = [getattr(error, "filename", None), getattr(error, "filename2", None)]
+    names = [clean(os.fsdecode(name)) for name in files if isinstance(name, str | bytes | os.PathLike)]
+    reason = getattr(error, "strerror", None)  # an HTTPError's file is its address, and it has none
+    if not names or not reason:
+        raise error
+    remedy = "correct the path or its permissions, or choose another one"
+    return f"{' -> '.join(names)} cannot be used ({reason}); {remedy}"

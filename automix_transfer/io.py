@@ -39,20 +39,22 @@ def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
     """
     path = Path(path)
     temporary = temporary_name(path)
+    watched = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
-            write(file)
+            watched = _Watched(file)
+            write(watched)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    # torch reports a full disk as a RuntimeError of its own zip writer
     except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_write_failure(error):
+        reason = error if isinstance(error, OSError) else watched and watched.failure
+        if reason is None:
             raise
         raise UserError(
-            f"{path} could not be written ({_reason(error)}); free space or choose another folder. "
+            f"{path} could not be written ({_reason(reason)}); free space or choose another folder. "
             "What was there before is untouched"
         ) from error
     finally:
@@ -77,9 +79,23 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _is_write_failure(error: RuntimeError) -> bool:
-    text = str(error)
-    return "PytorchStreamWriter" in text or "unexpected pos" in text or "write" in text.lower()
+class _Watched:
+    """A file for writing that remembers why it could not be written: torch's zip writer raises a RuntimeError
+    of its own in place of the file's OSError."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _reason(error: BaseException) -> str:

@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "console",
         "device",
         "errors",
+        "host",
         "imagenet",
         "io",
         "jobs",

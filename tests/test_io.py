@@ -27,6 +27,22 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert load_torch(path) == {"a": 1} and os.listdir(tmp_path) == ["x.pt"]
 
 
+def test_a_full_disk_under_torch_save_is_known_by_its_number(tmp_path):
+    """torch raises an error of its own words in place of the file's."""
+
+    class Full:
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def save(file):
+        file._file = Full()
+        torch.save({"a": torch.zeros(9)}, file)
+
+    with pytest.raises(UserError, match=r"x\.pt .*No space left"):
+        atomic_write(tmp_path / "x.pt", save)
+    assert not os.listdir(tmp_path)
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.json"
     write_json(path, [1])

@@ -26,7 +26,7 @@ from automix_transfer.data.listing import Listing
 from automix_transfer.data.problems import ListError, Problems
 from automix_transfer.data.registry import LAYOUTS, load_listing
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.errors import UserError, run_script
+from automix_transfer.errors import MachineError, UserError, run_script
 from automix_transfer.io import write_json
 from automix_transfer.progress import Progress, to_stderr
 
@@ -188,6 +188,8 @@ def _read_one(listing: Listing, index: int) -> tuple[ImageFacts | None, str]:
         image, facts = decode_image(path, listing.packed.read(index) if listing.packed else None)
         cut_bottom(image, listing.crop_bottom, path)
         return facts, ""
+    except MachineError:
+        raise
     except UserError as error:
         return None, str(error)
 

@@ -23,7 +23,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps
 
-from automix_transfer.errors import UserError, first_line
+from automix_transfer.errors import MachineError, UserError, first_line
+from automix_transfer.host.causes import cause_of, image_ends_early
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 # Decoders of pixels only: Pillow would also open EPS, which runs Ghostscript.
@@ -136,6 +137,8 @@ def decode_image(path: str | Path, content: bytes | None = None) -> tuple[Image.
             require_file(path)
             content = Path(path).read_bytes()
     except OSError as error:
+        if cause := cause_of(error):
+            raise MachineError(cause) from error
         raise UserError(
             f"image {path} could not be read ({error.strerror}); restore it or remove it from the lists"
         ) from error
@@ -207,7 +210,7 @@ def _complaint(path: str | Path, source: str | Path | BytesIO, error: Exception)
         pass
     if isinstance(error, Image.UnidentifiedImageError):
         return "is not an image, or is damaged at its start"
-    if "truncated" in str(error).lower():
+    if image_ends_early(error):
         return "is truncated"
     return f"is damaged ({first_line(error)[:120]})"
 

@@ -6,7 +6,6 @@ A batch is (images (N, 3, H, W) float32, labels (N,) int64, indices (N,) int64).
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from automix_transfer import signals
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
+from automix_transfer.host.causes import cause_of
 from automix_transfer.rng import derive_generator
 
 Batch = list[tuple[int, ...]]
@@ -71,13 +71,10 @@ class ImageLoader(DataLoader):
                 batches = super().__iter__()
             yield from batches
         except UserError as error:
-            raise UserError(_without_traceback(str(error.args[0]))) from None
-        except RuntimeError as error:
-            if re.search("DataLoader worker.*(killed|exited unexpectedly)", str(error), re.DOTALL):
-                raise UserError(
-                    "a data loader worker was killed, most often because memory or /dev/shm ran out; "
-                    "lower data.workers or the batch size"
-                ) from error
+            raise UserError(_without_traceback(error)) from None
+        except (RuntimeError, OSError) as error:
+            if cause := cause_of(error):
+                raise UserError(cause) from error
             raise
 
 
@@ -170,7 +167,8 @@ def _obey_parent() -> None:
     os._exit(0)
 
 
-def _without_traceback(message: str) -> str:
-    """The message of the last `UserError` in a worker's traceback; other text as it is."""
-    head, found, tail = message.rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")
+def _without_traceback(error: UserError) -> str:
+    """What the last `UserError` in a worker's traceback says; other text as it is."""
+    message, kind = str(error.args[0]), type(error)
+    head, found, tail = message.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")
     return tail.rstrip() if found and "Traceback" in head else message

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from automix_transfer.errors import UserError
+from automix_transfer.host.causes import (
+    FULL,
+    cause_of,
+    gpu_memory_ran_out,
+    main_memory_ran_out,
+    norm_of_one_value,
+)
 from automix_transfer.training.distributed import World
 from automix_transfer.training.record.run_folder import command_line
 from automix_transfer.training.settings import Experiment
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 
 @contextmanager
 def remedies(experiment: Experiment, world: World) -> Iterator[None]:
-    """Turn a GPU without memory, a disk without room and a batch of one image into a `UserError`."""
+    """Turn a GPU or a machine without memory, a disk without room and a batch of one image into a
+    `UserError`."""
     train = experiment.train
     images = train.batch_size // (world.size * train.accumulate)
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the GPU has no memory for {images} images a pass; give train.accumulate="
-            f"{2 * train.accumulate}: a step stays {train.batch_size} images, dealt to twice as many passes; "
-            "in an evaluation lower train.eval_batch_size"
-        ) from error
+    except (RuntimeError, MemoryError) as error:
+        gpu = gpu_memory_ran_out(error)
+        if gpu or main_memory_ran_out(error):
+            raise UserError(
+                f"the {'GPU' if gpu else 'machine'} has no memory for {images} images a pass; give "
+                f"train.accumulate={2 * train.accumulate}: a step stays {train.batch_size} images "
+                "(train.batch_size), dealt to twice as many passes; or lower data.image_size; in an "
+                "evaluation lower train.eval_batch_size"
+            ) from error
+        if cause := cause_of(error):
+            raise UserError(cause) from error
+        raise
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -37,8 +46,7 @@ def remedies(experiment: Experiment, world: World) -> Iterator[None]:
             f"{command_line(resume=True)}"
         ) from error
     except ValueError as error:
-        # torch's BatchNorm has no type of its own for it
-        if "more than 1 value per channel" not in str(error):
+        if not norm_of_one_value(error):
             raise
         raise UserError(
             f"BatchNorm cannot work with {images} image a pass (train.batch_size={train.batch_size} over "

@@ -23,7 +23,7 @@ from automix_transfer.data.listing import Listing
 from automix_transfer.data.loader import ImageLoader, TrainLoader, eval_loader, train_loader
 from automix_transfer.data.splits import eval_dataset, shared_images, train_dataset
 from automix_transfer.data.transforms import eval_transform
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, first_line
 from automix_transfer.mixing import Method, build_method
 from automix_transfer.mixing.average import Averaged
 from automix_transfer.models.encoders import EncoderInfo, check_size
@@ -145,6 +145,21 @@ class Run:
         )
 
 
+def try_to_compile(device: torch.device) -> None:
+    """Compile one line, to know before anything is read whether this machine can.
+
+    Raises:
+        UserError: it has no compiler, or one that does not work.
+    """
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(64, device=device))
+    except Exception as error:  # of the compiler, of torch, of what torch imports for it
+        raise UserError(
+            f"train.compile=true: torch cannot compile here ({type(error).__name__}: {first_line(error)}); "
+            "install a C++ compiler (g++), which GPUs need too, or set train.compile=false"
+        ) from error
+
+
 def build_run(experiment: Experiment, world: World, checkpoint: Checkpoint | None = None) -> Run:
     """Build a run at its beginning, or where ``checkpoint`` left it; all processes hold the same one.
 
@@ -180,6 +195,8 @@ def _build(experiment: Experiment, world: World, checkpoint: Checkpoint | None) 
     train, data, seed = experiment.train, experiment.data, experiment.seed
     if checkpoint is not None:
         refuse_another_run(checkpoint, experiment, world)
+    if train.compile:
+        try_to_compile(world.device)
 
     known = checkpoint.encoder.get("class_names", ()) if checkpoint else ()
     train_set, eval_set = build_data(experiment, known)

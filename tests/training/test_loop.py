@@ -334,10 +334,27 @@ def test_message_says_when_another_encoder_is_ahead() -> None:
     assert "ahead" not in final_message(metrics | {"top1_q_last": 50.4})
 
 
-def test_too_little_memory_names_the_remedy(experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gpu", [True, False])
+def test_too_little_memory_names_the_remedy(experiment, monkeypatch: pytest.MonkeyPatch, gpu: bool) -> None:
     def full(*_: object) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        if gpu:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        torch.empty(2**50)
 
     monkeypatch.setattr("automix_transfer.mixing.methods.vanilla.Vanilla.forward", full)
-    with pytest.raises(UserError, match="train.accumulate=2"):
+    with pytest.raises(UserError, match=f"the {'GPU' if gpu else 'machine'} .*train.accumulate=2"):
         train(experiment())
+
+
+@pytest.mark.slow
+def test_compiling_without_a_compiler_is_refused(
+    experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {
+        "PATH": "",
+        "CXX": "/none",
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "kept"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"train\.compile"):
+        train(experiment("train.compile=true"))

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numba import njit
 from scipy.ndimage import gaussian_filter
 
 from automix_transfer.evaluation.corruptions.noise import Floats, Generators
+from automix_transfer.host.compiled import compiled
 
 
 def gaussian_blur(images: Floats, sigma: float, rngs: Generators) -> Floats:
@@ -34,7 +34,7 @@ def glass_blur(images: Floats, parameters: tuple[float, int, int], rngs: Generat
     return gaussian_blur(blurred / 255, sigma, rngs)
 
 
-@njit(cache=True)
+@compiled
 def _shuffle(image, offsets, reach):
     rounds, rows, columns, _ = offsets.shape
     for turn in range(rounds):

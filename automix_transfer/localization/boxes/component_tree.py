@@ -24,9 +24,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from automix_transfer.host.compiled import compiled
 from automix_transfer.localization.boxes.contours import pairwise_iou
 from automix_transfer.localization.boxes.flood import flood_levels
 from automix_transfer.localization.boxes.neighbours import bright_first, earlier_neighbours, neighbour_tables
@@ -65,7 +65,7 @@ def best_iou(grey: NDArray[np.uint8], true_boxes: NDArray[np.float64]) -> NDArra
     return result
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find(parent, p):
     while parent[p] != p:
         parent[p] = parent[parent[p]]
@@ -73,7 +73,7 @@ def _find(parent, p):
     return p
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _widen(boxes, root, other):
     """Make the box (x0, y0, x1, y1) of ``root`` hold that of ``other`` too."""
     boxes[root, 0], boxes[root, 1] = (
@@ -86,7 +86,7 @@ def _widen(boxes, root, other):
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _iou(box, grow, width, height, true_boxes):
     """Best inclusive IoU with (N, 4) true boxes of a component's box, as the reference writes it: its end one
     pixel further, but inside the map; ``grow`` is 1 for holes, whose contour runs around them. The same
@@ -105,7 +105,7 @@ def _iou(box, grow, width, height, true_boxes):
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _note(ranks, boxes_of, rank, box, first, last):
     """Note a candidate for slots first..last: two overlapping ranges whose length is a power of two;
     `_spread` brings them down."""
@@ -121,7 +121,7 @@ def _note(ranks, boxes_of, rank, box, first, last):
             )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spread(ranks, boxes_of):
     """From ranges to slots: afterwards row 0 has the best candidate of every slot."""
     for k in range(ranks.shape[0] - 1, 0, -1):
@@ -133,7 +133,7 @@ def _spread(ranks, boxes_of):
                     boxes_of[k - 1, t] = boxes_of[k, s]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _close(tree, root, value, candidates, true_boxes, shape):
     """A root is about to change at slot ``value``: note what it was above. Ranked by IoU, or without true
     boxes by polygon area.
@@ -150,7 +150,7 @@ def _close(tree, root, value, candidates, true_boxes, shape):
     since[root] = value
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _rank_components(grey, masks, order, true_boxes, representatives, gained):
     """Candidates (ranks and boxes by range of slots) of all 8-connected components of {grey >= slot}."""
     width, size = grey.shape[1], grey.size
@@ -203,7 +203,7 @@ def _rank_components(grey, masks, order, true_boxes, representatives, gained):
     return candidates
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _rank_holes(grey, levels, order, true_boxes, candidates):
     """Add the 4-connected components of {grey < slot} that do not reach the frame, from dark to bright."""
     height, width = grey.shape

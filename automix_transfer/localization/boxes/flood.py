@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from automix_transfer.host.compiled import compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def flood_levels(grey):
     """The lowest maximum of grey on any 4-path from each pixel to the outside, (H, W) uint8, and how many
     pixels lie below theirs.

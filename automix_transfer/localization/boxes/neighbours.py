@@ -8,8 +8,9 @@ polygon area that the pixel adds: a 2×2 block with three pixels on counts ½, w
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from automix_transfer.host.compiled import compiled
 
 # In the order of the mask's bits; the first four come before the pixel in raster order.
 OFFSETS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -40,7 +41,7 @@ def neighbour_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return representatives, gained
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def earlier_neighbours(grey):
     """(H · W,) bit masks of the neighbours that come before each pixel in the order (bright first, then
     raster) of `bright_first`."""
@@ -67,7 +68,7 @@ def earlier_neighbours(grey):
     return masks.ravel()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def bright_first(flat):
     """(H · W,) pixel numbers sorted by falling value, raster order among equals (a counting sort)."""
     starts = np.zeros(257, np.int64)

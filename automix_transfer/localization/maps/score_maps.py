@@ -93,10 +93,10 @@ def _load(path: Path, lazy: bool) -> NDArray:
             f"{path} does not exist; every image of the metadata needs its score map there"
         ) from error
     except (ValueError, OSError, EOFError) as error:
-        reason = "is damaged or not an .npy file"
-        if "object" in str(error).lower() or "pickle" in str(error).lower():
-            reason = "holds pickled objects, which could run code, so it was refused"
-        raise UserError(f"{path} {reason}; save the map again with np.save as a float array") from error
+        raise UserError(
+            f"{path} is damaged, no .npy file, or one of pickled objects, which could run code; save the map "
+            "again with np.save as a float array"
+        ) from error
     if not isinstance(values, np.ndarray):
         raise UserError(
             f"{path} is an archive of arrays; save the map with np.save as one float array (H, W)"

@@ -11,9 +11,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from automix_transfer.host.compiled import compiled
 from automix_transfer.mixing.parts.mincut import UNIT, Ints, adjacency, in_threads, max_flow
 
 Floats = NDArray[np.float64]
@@ -77,7 +77,7 @@ def _capacities(unary: Floats, down: Floats, right: Floats) -> Ints:
     return np.concatenate(parts, axis=1)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _solve(capacity: Ints, heads: Ints, start: Ints, arcs: Ints, labels: Ints) -> None:
     """Cut the grids of ``capacity`` (N, arcs), which becomes what is left of it; ``labels`` (N, cells)."""
     inner = (len(start) - 3) // labels.shape[1]

@@ -13,14 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
+
+from automix_transfer.host.compiled import compiled
 
 UNIT = 1e12  #: capacities are rounded to 1/UNIT of the largest
 Ints = NDArray[np.int64]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def adjacency(heads: Ints, nodes: int) -> tuple[Ints, Ints]:
     """Arcs by the node they leave, ``arcs[start[v]:start[v + 1]]``. heads[a] is where arc a ends; a ^ 1 is
     its reverse."""
@@ -37,7 +38,7 @@ def adjacency(heads: Ints, nodes: int) -> tuple[Ints, Ints]:
     return start, arcs
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def max_flow(
     start: Ints, arcs: Ints, heads: Ints, capacity: Ints, source: int, sink: int
 ) -> tuple[int, Ints]:

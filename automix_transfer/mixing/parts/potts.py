@@ -8,9 +8,9 @@ of a batch run in parallel.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from automix_transfer.host.compiled import compiled
 from automix_transfer.mixing.parts.mincut import UNIT, Ints, adjacency, max_flow
 
 Floats = NDArray[np.float64]
@@ -23,7 +23,7 @@ def neighbour_pairs(height: int, width: int) -> Ints:
     return np.unique(np.concatenate([np.stack(ends, axis=-1).reshape(-1, 2) for ends in sides]), axis=0)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def swap_graph(cells: int, pairs: Ints) -> tuple[Ints, Ints, Ints]:
     """The graph of `swap`: its arcs' heads, and the arcs by node. From each cell to the source and from the
     sink to it, then between neighbours; each arc is followed by its reverse."""
@@ -35,7 +35,7 @@ def swap_graph(cells: int, pairs: Ints) -> tuple[Ints, Ints, Ints]:
     return heads, start, arcs
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def labelling_energy(labels: Ints, unary: Floats, distance: Floats, pairs: Ints) -> float:
     """Σ unary[cell, label] + Σ distance[label, label'] over neighbours."""
     total = 0.0
@@ -46,7 +46,7 @@ def labelling_energy(labels: Ints, unary: Floats, distance: Floats, pairs: Ints)
     return total
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def swap(
     labels: Ints, unary: Floats, distance: Floats, pairs: Ints, graph: tuple[Ints, Ints, Ints], a: int, b: int
 ) -> None:
@@ -80,7 +80,7 @@ def swap(
                 labels[cell] = a if level[cell] >= 0 else b
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def improve(labels: Ints, unary: Floats, distance: Floats, pairs: Ints) -> float:
     """Swaps between all pairs of labels until none helps; the labels' energy, which never rises."""
     best, count = labelling_energy(labels, unary, distance, pairs), unary.shape[1]

@@ -1,0 +1,89 @@
+"""What errors of other libraries mean: told by type and number where they have one.
+
+Some have only a sentence. All those sentences stand here, each with a test against the installed library that
+notices when it is put in other words.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import sys
+from collections.abc import Iterator
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FILES = (errno.EMFILE, errno.ENFILE)
+
+#: torch: memory of the CPU, allocated by itself or by oneDNN, is a RuntimeError without a type of its own
+_MAIN_MEMORY = re.compile(r"DefaultCPUAllocator|bad_alloc|could not allocate memory", re.IGNORECASE)
+#: torch: a BatchNorm that trains on one value a channel, a ValueError
+_ONE_VALUE = "more than 1 value per channel"
+#: torch: a loader's worker that died, a RuntimeError
+_WORKER = re.compile("DataLoader worker.*(is killed|exited unexpectedly)", re.DOTALL)
+#: Python: a pipe that has no free number for the file that it is handed, a RuntimeError
+_NO_NUMBER = re.compile(r"received \d+ items of ancdata")
+#: Pillow: an image that ends before its last pixel, an OSError
+_TRUNCATED = "truncated"
+
+
+def main_memory_ran_out(error: BaseException) -> bool:
+    """Whether the machine's memory, not a GPU's, did not suffice."""
+    return any(
+        isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and _MAIN_MEMORY.search(str(e)))
+        for e in chain(error)
+        if not gpu_memory_ran_out(e)
+    )
+
+
+def gpu_memory_ran_out(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")  # whoever could raise it has imported it
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def too_many_files(error: BaseException) -> bool:
+    """Whether this process, or one that it started, had no number left for an open file."""
+    return any(
+        (isinstance(e, OSError) and e.errno in FILES)
+        or (isinstance(e, RuntimeError) and _NO_NUMBER.search(str(e)))
+        for e in chain(error)
+    )
+
+
+def worker_died(error: BaseException) -> bool:
+    """Whether a process that loads data ended without a word."""
+    return isinstance(error, RuntimeError) and bool(_WORKER.search(str(error)))
+
+
+def norm_of_one_value(error: BaseException) -> bool:
+    """Whether BatchNorm was to be trained by one value a channel."""
+    return isinstance(error, ValueError) and _ONE_VALUE in str(error)
+
+
+def image_ends_early(error: BaseException) -> bool:
+    return isinstance(error, OSError) and _TRUNCATED in str(error).lower()
+
+
+def cause_of(error: BaseException) -> str:
+    """One sentence for an error of the machine, with what may be lowered; "" for any other error."""
+    if gpu_memory_ran_out(error):
+        return "the GPU has no memory for this; lower the batch size or the images' size"
+    if too_many_files(error):
+        return (
+            "too many open files: each worker of a loader needs some; raise the limit (ulimit -n 4096), or "
+            "lower data.workers or --workers"
+        )
+    if main_memory_ran_out(error):
+        return "the machine's memory ran out; lower the batch size, the images' size or the number of workers"
+    if worker_died(error):
+        return (
+            "a data loader worker was killed, most often because memory or /dev/shm ran out; lower "
+            "data.workers or the batch size"
+        )
+    return ""
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,81 @@
+"""Errors of the installed libraries are recognised, so that an upgrade in other words is noticed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+from collections.abc import Callable
+from io import BytesIO
+from multiprocessing import reduction
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from automix_transfer.host import causes
+
+
+def raised_by(action: Callable[[], object]) -> BaseException:
+    with pytest.raises(Exception) as caught:
+        action()
+    return caught.value
+
+
+class Dying(torch.utils.data.Dataset):
+    """One image, whose reader ends the process."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self.end = end
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, _: int) -> None:
+        self.end()
+
+
+@pytest.mark.parametrize("take", [torch.empty, np.empty])
+def test_memory_of_the_machine(take: Callable[[int], object]) -> None:
+    error = raised_by(lambda: take(2**50))
+    assert causes.main_memory_ran_out(error) and "memory" in causes.cause_of(error)
+
+
+def test_memory_of_a_gpu_is_not_the_machines() -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    assert causes.gpu_memory_ran_out(error) and not causes.main_memory_ran_out(error)
+
+
+@pytest.mark.parametrize("end", [lambda: os._exit(3), lambda: os.kill(os.getpid(), signal.SIGKILL)])
+def test_a_worker_that_died(end: Callable[[], None]) -> None:
+    error = raised_by(lambda: list(DataLoader(Dying(end), num_workers=1)))
+    assert causes.worker_died(error) and "data.workers" in causes.cause_of(error)
+
+
+def test_no_number_for_another_file() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        here.send(b"x")
+        lost = raised_by(lambda: reduction.recvfds(there, 1))
+    wrapped = RuntimeError("what torch makes of it")
+    wrapped.__context__ = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    for error in (lost, wrapped, OSError(errno.ENFILE, "")):
+        assert causes.too_many_files(error) and "ulimit -n" in causes.cause_of(error)
+
+
+def test_batch_norm_of_one_value() -> None:
+    assert causes.norm_of_one_value(raised_by(lambda: torch.nn.BatchNorm1d(2)(torch.ones(1, 2))))
+
+
+def test_an_image_that_ends_early() -> None:
+    buffer = BytesIO()
+    Image.effect_noise((64, 64), 50).save(buffer, "JPEG")
+    assert causes.image_ends_early(raised_by(Image.open(BytesIO(buffer.getvalue()[:-200])).load))
+
+
+def test_other_errors_have_no_cause() -> None:
+    for error in (RuntimeError("shapes differ"), ValueError("x"), OSError(errno.ENOENT, "", "file")):
+        assert causes.cause_of(error) == ""
