@@ -95,6 +95,9 @@ def owned_file(
     remedy = "write to a file elsewhere"
     lock: AbstractContextManager[None]
     if not file.parent.is_dir():  # so nobody writes there
+        above = next(folder for folder in file.parents if os.path.lexists(folder))
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            raise UserError(f"{file} could not be written, for {above} takes no new folder; {remedy}")
         lock = nullcontext()
     elif any((file.parent / name).exists() for name in (*RUN_FILES, LOCK)):
         lock = owned(file.parent, remedy)

@@ -161,3 +161,16 @@ def test_a_run_does_not_write_over_files_of_no_run(tmp_path: Path) -> None:
         refuse_overwriting(tmp_path)
     (tmp_path / "run.json").write_text("{}")  # a run that ended before its first checkpoint
     refuse_overwriting(tmp_path)
+
+
+@pytest.mark.parametrize("above", ["a file", "closed"])
+def test_an_output_whose_folder_cannot_be_made_is_known_first(tmp_path: Path, above: str) -> None:
+    place = tmp_path / above
+    if above == "closed":
+        place.mkdir(mode=0o500)
+        if os.access(place, os.W_OK):
+            pytest.skip("this user may write everywhere")
+    else:
+        place.touch()
+    with pytest.raises(UserError, match=str(place)), owned_file(place / "new" / "out.json"):
+        pytest.fail("the work has begun")
