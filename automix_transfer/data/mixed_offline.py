@@ -21,7 +21,7 @@ from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.images import read_image
 from automix_transfer.data.listing import Listing
 from automix_transfer.errors import UserError
-from automix_transfer.io import expand_home, read_json
+from automix_transfer.io import expand_home, load_npy, read_json
 from automix_transfer.text_files import same_names
 
 FORMAT = "automix_transfer/mixed/1"
@@ -48,10 +48,7 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
             f"{folder} was mixed from other classes than the {len(classes)} of this data set; give the "
             "folder that was written from it"
         )
-    try:
-        labels = np.load(folder / SOFT_LABELS, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy raises nearly anything on a damaged header
-        raise UserError(f"{folder / SOFT_LABELS} could not be read as a NumPy array; {again}") from error
+    labels = load_npy(folder / SOFT_LABELS, again, lazy=True)
     files = [folder / IMAGES / str(name) for name in names]
     if labels.shape != (len(files), len(classes)) or labels.dtype != np.float32:
         raise UserError(

@@ -21,6 +21,7 @@ from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES, STANDARD, corrupt
+from automix_transfer.io import load_npy
 from automix_transfer.text_files import same_names
 
 LABELS = "labels.npy"  #: the file by which a set is CIFAR-C
@@ -201,12 +202,7 @@ def _slices(images: NDArray[Any], labels: NDArray[Any], start: int, end: int, ba
 
 
 def _array(file: Path, dimensions: int) -> NDArray[Any]:
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{file} could not be read as a NumPy array; restore it from the released archive"
-        ) from error
+    array = load_npy(file, "restore it from the released archive", lazy=True)
     if array.ndim != dimensions or array.dtype.kind not in "iu":
         raise UserError(
             f"{file} is {array.dtype} {array.shape}; expected whole numbers in {dimensions} dimension(s)"

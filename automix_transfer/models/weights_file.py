@@ -73,7 +73,8 @@ def read_weights(path: str | Path, which: str | None = None) -> Weights:
     content = load_torch(path)
     if isinstance(content, Mapping) and isinstance(content.get("format"), str):
         return _read_checkpoint(path, content, which)
-    where, notes = "its top level", []
+    where = "its top level"
+    notes: list[str] = []
     if isinstance(content, Mapping):
         content, where, which, notes = choose_container(content, which)
     return _plain(path, _tensors(path, content, where), which, "state_dict", notes)

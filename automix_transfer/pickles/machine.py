@@ -125,8 +125,11 @@ class _Counted:
 class Machine(pickle._Unpickler):  # type: ignore[name-defined]
     """Reads one pickle of ``length`` bytes or less from ``file``; Python 2's text is read as latin1."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: dict[int, Callable[[Any], None]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined,misc]
     stack: list[Any]
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    pop_mark: Callable[[], list[Any]]
 
     def __init__(self, file: IO[bytes], length: int) -> None:
         super().__init__(_Counted(file, length), encoding="latin1")
@@ -304,10 +307,10 @@ class _Settler:
         if not isinstance(value, list | tuple | dict):
             return _settled(value), 1
         if id(value) in self.seen:
-            found, size = self.seen[id(value)]
+            known, size = self.seen[id(value)]
             if size == 0:
                 raise Damaged("a container that holds itself")
-            return found, size
+            return known, size
         self.seen[id(value)] = value, 0
         items = [self._visit(item) for item in (value.values() if isinstance(value, dict) else value)]
         size = 1 + sum(size for _, size in items)

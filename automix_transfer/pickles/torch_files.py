@@ -134,7 +134,7 @@ def _tensor(
         raise Damaged("a tensor that is larger than its bytes")
     before, storage.used = storage.used, storage.used + count * dtype.itemsize
     machine.spend(storage.used - max(before, held))
-    offset += storage.content.storage_offset() // dtype.itemsize
+    offset += int(storage.content.storage_offset()) // dtype.itemsize
     return torch.empty(0, dtype=dtype).set_(storage.content.untyped_storage(), offset, size, stride)
 
 
@@ -200,7 +200,7 @@ def _bytes_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
     """The bytes (N,) of a record, as a tensor that torch itself has aligned."""
     content = torch.empty(info.file_size, dtype=torch.uint8)
-    view = memoryview(content.numpy())
+    view = memoryview(content.numpy().data)
     at = 0
     with archive.open(info) as stream:
         if info.CRC == 0:  # written without sums (torch.serialization.set_crc32_options)
@@ -255,7 +255,7 @@ def _read_stream(file: IO[bytes], size: int) -> Any:
         count = int.from_bytes(file.read(8), "little")
         if count * found.dtype.itemsize != found.content.numel():
             raise Damaged("a storage of another size than its tensors say")
-        room = memoryview(found.content.numpy())
+        room = memoryview(found.content.numpy().data)
         if file.readinto(room) != len(room):  # type: ignore[attr-defined]
             raise Damaged("a storage that is cut short")
         storages.pop(key)

@@ -7,6 +7,7 @@ or of structs as objects.
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from automix_transfer.command_line import PYTHON
 from automix_transfer.errors import UserError
 
+MOST_BYTES, MOST_SECONDS = 2**29, 15  # that the process may take: a small file can unpack to a large one
 SECONDS = 300  # the largest file that is read here has 16,000 rows and takes one
 
 
@@ -57,6 +59,9 @@ def plain(value: Any) -> Any:
 def main(file: str, variable: str) -> None:
     from scipy.io import loadmat
 
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MOST_BYTES, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, resource.RLIM_INFINITY))
     print(json.dumps(plain(loadmat(file, squeeze_me=True, variable_names=[variable])[variable])))
 
 

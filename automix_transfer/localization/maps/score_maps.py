@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from automix_transfer.errors import UserError
-from automix_transfer.io import atomic_write
+from automix_transfer.io import atomic_write, load_npy
 
 MAP_SIZE = 224
 # np.load parses its header with ast, which is not safe in several threads on Python 3.11
@@ -62,17 +62,18 @@ def write_map(root: Path, image_id: str, values: NDArray[np.float64]) -> None:
 
 def check_header(root: Path, image_id: str, size: int = MAP_SIZE, raw: bool = False) -> None:
     """Shape and type of a map, from the first bytes of its file; raises as `read_map` does."""
-    _check(_load(map_path(root, image_id), lazy=True), map_path(root, image_id), size, raw)
+    _check(_load(map_path(root, image_id), True, raw), map_path(root, image_id), size, raw)
 
 
 def read_map(root: Path, image_id: str, size: int = MAP_SIZE, raw: bool = False) -> NDArray:
-    """One score map (size, size) as it lies in the file, or, with ``raw``, any map made one by `score_map`.
+    """One score map (size, size) as it lies in the file, or, with ``raw``, any map of
+    numbers (h, w), or (1, h, w), made one by `score_map`.
 
     Raises:
         UserError: missing, a pickle, damaged, or of another shape, type or range.
     """
     path = map_path(root, image_id)
-    values = _load(path, lazy=False)
+    values = _load(path, False, raw)
     _check(values, path, size, raw)
     if raw:
         return score_map(values, size)
@@ -84,28 +85,18 @@ def read_map(root: Path, image_id: str, size: int = MAP_SIZE, raw: bool = False)
     return values
 
 
-def _load(path: Path, lazy: bool) -> NDArray:
-    try:
-        with _ONE_AT_A_TIME:
-            values = np.load(path, allow_pickle=False, mmap_mode="r" if lazy else None)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} does not exist; every image of the metadata needs its score map there"
-        ) from error
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(
-            f"{path} is damaged, no .npy file, or one of pickled objects, which could run code; save the map "
-            "again with np.save as a float array"
-        ) from error
-    if not isinstance(values, np.ndarray):
-        raise UserError(
-            f"{path} is an archive of arrays; save the map with np.save as one float array (H, W)"
-        )
+def _load(path: Path, lazy: bool, raw: bool) -> NDArray:
+    if not path.exists():
+        raise UserError(f"{path} does not exist; every image of the metadata needs its score map there")
+    with _ONE_AT_A_TIME:
+        values = load_npy(path, "save the map again with np.save as one float array (H, W)", lazy)
+    while raw and values.ndim > 2 and len(values) == 1:
+        values = values[0]
     return values
 
 
 def _check(values: NDArray, path: Path, size: int, raw: bool) -> None:
-    if values.dtype.kind != "f" or values.ndim != 2 or not values.size:
+    if values.dtype.kind not in ("biuf" if raw else "f") or values.ndim != 2 or not values.size:
         raise UserError(
             f"{path} holds an array of shape {values.shape} and type {values.dtype}; a score map is a float "
             "array (H, W)"
