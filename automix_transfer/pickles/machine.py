@@ -125,7 +125,7 @@ class _Counted:
 class Machine(pickle._Unpickler):  # type: ignore[name-defined]
     """Reads one pickle of ``length`` bytes or less from ``file``; Python 2's text is read as latin1."""
 
-    dispatch: dict[int, Callable[[Any], None]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined,misc]
+    dispatch: Any = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined,misc]
     stack: list[Any]
     append: Callable[[Any], None]
     read: Callable[[int], bytes]
