@@ -50,7 +50,7 @@ def atomic_write(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        reason = error if isinstance(error, OSError) else watched and watched.failure
+        reason = error if isinstance(error, OSError) else watched.failure if watched else None
         if reason is None:
             raise
         raise UserError(

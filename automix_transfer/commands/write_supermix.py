@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         [find_recipe(options.config_file, "pretrain", "finegrained")], options.overrides
     )
     experiment.data.mixed = ""  # what is written here is not mixed again
-    output = Path(options.output)
-    interrupted = f"interrupted; the images in {output} are kept: the same command goes on"
-    with owned(output, "give another --output"), kept(interrupted):
-        write_supermix(experiment, options.teacher, output, options.count, options.teacher_name)
+    folder = Path(options.output)
+    interrupted = f"interrupted; the images in {folder} are kept: the same command goes on"
+    with owned(folder, "give another --output"), kept(interrupted):
+        write_supermix(experiment, options.teacher, folder, options.count, options.teacher_name)
     return 0

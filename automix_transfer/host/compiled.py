@@ -17,7 +17,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     anew in each process.
     """
     try:
-        dispatcher = njit(nogil=True, cache=True)(function)
+        dispatcher: Any = njit(nogil=True, cache=True)(function)
     except RuntimeError:  # numba knows no place to keep it
         return njit(nogil=True)(function)
     kept = dispatcher._cache  # numba has no public name for it
