@@ -3,14 +3,18 @@ JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
+# "name>=1.2,<2" of the library and its extras as "name==1.2"
+DECLARED := import re, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  print(*(re.sub(">=([^,;]*).*", "==\\1", r) for e in (p["dependencies"], *map(p["optional-dependencies"].get, ("detection", "dev"))) for r in e), sep="\n")
 # A change of what is declared or of the installer gives another name, so `make` installs again; otherwise it installs nothing.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt automix_transfer/commands/install_detectron2.py | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slow test-lowest lint clean
 
 help:  ## show these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv and install everything into it, Detectron2 included
 
@@ -18,8 +22,7 @@ $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, %s is %s; make PYTHON=python3.11" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 # torch and torchvision in one command: two builds that do not match fail at import.
-	$(BIN)/python -m pip install --disable-pip-version-check torch torchvision -e '.[dev,detection]' \
-	  $$($(BIN)/python -c 'import sys; print("-c constraints.txt" if sys.version_info >= (3, 11) else "")')
+	$(BIN)/python -m pip install --disable-pip-version-check torch torchvision -e '.[dev,detection]' -c constraints.txt
 	$(BIN)/automix-transfer install-detectron2
 	@rm -f $(VENV)/.installed-*
 	@touch $@
@@ -33,11 +36,19 @@ test: $(STAMP)  ## run the quick tests, before every commit; ARGS=... is passed 
 test-slow: $(STAMP)  ## run the others: processes, every recipe, long trainings
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m slow --durations=15 $(ARGS)
 
+# Not part of CI, for it installs some 6 GB: run it when a bound of pyproject.toml changes, and date the result in docs/versions.md.
+test-lowest:  ## run the quick tests on the lowest versions that pyproject.toml declares, in .venv-lowest
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) -c '$(DECLARED)' > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -r $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m automix_transfer install-detectron2
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n $(JOBS) -m "not slow" $(ARGS)
+
 lint: $(STAMP)  ## ruff (rules and format) on everything, mypy on the library
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy automix_transfer
 
 clean:  ## remove .venv, runs, rendered data sets and caches
-	rm -rf $(VENV) runs datasets build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) runs datasets build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

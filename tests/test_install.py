@@ -142,7 +142,6 @@ def test_constraints_are_plain_versions() -> None:
     assert "://" not in text and "--hash" not in text and "file:" not in text and len(PINS) > 50
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="constraints.txt is for Python 3.11 and newer")
 @pytest.mark.parametrize("name", ["omegaconf", "iopath", "hydra-core"])
 def test_versions_that_detectron2_needs_are_installed(name: str) -> None:
     assert version(name) == PINS[canonicalize_name(name)]

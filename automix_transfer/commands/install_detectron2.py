@@ -98,7 +98,7 @@ def pip(*arguments: str) -> None:
 def constraints() -> list[str]:
     """The tested versions of a checkout, where they exist for this Python; a wheel has ranges only."""
     file = Path(__file__).resolve().parents[2] / "constraints.txt"
-    return ["-c", str(file)] if file.is_file() and sys.version_info >= (3, 11) else []
+    return ["-c", str(file)] if file.is_file() else []
 
 
 def download(folder: Path) -> Path:
