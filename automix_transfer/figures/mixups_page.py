@@ -70,6 +70,57 @@ automix-transfer pretrain --config-file cifar100_r18_supermix data.root=/data/ci
     data.mixed=datasets/cifar100_supermix output=runs/cifar100_supermix
 ```
 
+## In a loop of your own
+
+`transform` makes a function of a batch of any method whose mix does not depend on the training step: %(plain)s,
+and with a network as `encoder=` %(asking)s. It returns mixed images and soft targets (N, K). From equal draws
+the images are bit for bit those of the method's own step, and the cross-entropy of the targets is its loss.
+
+```python
+from automix_transfer.mixing import transform
+
+mix = transform("resizemix", num_classes=100, alpha=1.0)
+images, targets = mix(images, labels)
+loss = torch.nn.functional.cross_entropy(model(images), targets)
+```
+
+- **timm**: it stands where `timm.data.Mixup` does, with `timm.loss.SoftTargetCrossEntropy`;
+  `--mixup-off-epoch` works, too. [examples/timm_loop.py](../examples/timm_loop.py) is a whole loop.
+
+  ```python
+  mixup_fn = transform("saliencymix", num_classes=args.num_classes, alpha=0.2, smoothing=args.smoothing)
+  ```
+
+- **torchvision v2**, in a loader's `collate_fn`, behind the transforms of single images:
+
+  ```python
+  def collate(samples):
+      return mix(*torch.utils.data.default_collate(samples))
+  ```
+
+- **Lightning**, in a hook of the module or of the data module, on the device of the batch:
+
+  ```python
+  def on_after_batch_transfer(self, batch, dataloader_idx):
+      return self.mix(*batch) if self.trainer.training else batch
+  ```
+
+Draws come from `generator=`, a CPU generator, or from torch's own; in a loader's workers only from torch's
+own, which differs in each of them. Labels are integers (N,), or vectors (N, K) in [0, 1]: soft labels, or
+several classes of one image; vectors are mixed as labels are. `smoothing` smooths the targets, `probability`
+is that of mixing a batch. Options of the loss (`loss`, `clean_weight`) belong to your loop. Images are
+normalised with `mean=` and `std=`, ImageNet's where nothing is said: SaliencyMix and PuzzleMix look at colours.
+The `encoder` of PuzzleMix and Co-Mixup is the network that is being trained, which costs two more passes, and
+that of AttentiveMix a trained one; both run in eval mode and get no gradient.
+
+Refused, because a function of a batch cannot be what the method is:
+
+%(refused)s
+
+AutoMix has two calls of its own: [examples/automix_plain_loop.py](../examples/automix_plain_loop.py).
+
+## Cost
+
 What a step costs in seconds: `python benchmarks/step_time.py`; how the methods compare on small data:
 `python benchmarks/mixups.py`. Figures are in [benchmarks/RESULTS.md](../benchmarks/RESULTS.md).
 """
@@ -81,7 +132,15 @@ def page() -> str:
     for name, entry in METHODS.items():
         about = (entry.title, entry.paper, entry.needs, entry.passes, entry.label, entry.differences)
         rows.append((f"`{name}`", *about))
-    return TEXT % {"picture": PICTURE, "table": "\n".join(f"| {' | '.join(row)} |" for row in rows)}
+    transforms = {name: entry for name, entry in METHODS.items() if not entry.no_transform}
+    refused = [f"- `{name}`: {entry.no_transform}" for name, entry in METHODS.items() if entry.no_transform]
+    return TEXT % {
+        "picture": PICTURE,
+        "table": "\n".join(f"| {' | '.join(row)} |" for row in rows),
+        "plain": ", ".join(f"`{name}`" for name, entry in transforms.items() if not entry.needs),
+        "asking": ", ".join(f"`{name}`" for name, entry in transforms.items() if entry.needs),
+        "refused": "\n".join(refused),
+    }
 
 
 def write_picture(path: Path, checkpoint: Path, data: Path, seed: int = 0) -> Path:

@@ -98,10 +98,15 @@ def pair_targets(
     labels: Tensor, partner_labels: Tensor, lam: float | Tensor, classes: int, smoothing: float = 0.0
 ) -> Tensor:
     """Soft labels (N, K): λ of y_i and 1-λ of y_j, each smoothed by ε; every row sums to 1."""
+    one_i, one_j = (functional.one_hot(y, classes).float() for y in (labels, partner_labels))
+    return mixed_targets(one_i, one_j, lam, smoothing)
+
+
+def mixed_targets(own: Tensor, partner: Tensor, lam: float | Tensor, smoothing: float = 0.0) -> Tensor:
+    """λ of label vectors y_i (N, K) and 1-λ of y_j, smoothed by ε; ``lam`` a number or (N,)."""
     # a number stays on the CPU: a GPU would be waited for
     share = lam.float().reshape(-1, 1) if isinstance(lam, Tensor) else lam
-    one_i, one_j = (functional.one_hot(y, classes).float() for y in (labels, partner_labels))
-    return (1 - smoothing) * (share * one_i + (1 - share) * one_j) + smoothing / classes
+    return (1 - smoothing) * (share * own + (1 - share) * partner) + smoothing / own.shape[1]
 
 
 def lam_loss(mask: Tensor, lam: float, weight: float, margin: float = 0.1, over: str = "mask") -> Tensor:

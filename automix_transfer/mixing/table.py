@@ -29,6 +29,8 @@ class Entry:
         offline: whether it trains on images that were mixed before (``data.mixed``), with soft labels.
         retired: options that were accepted once and never read; old checkpoints name them still.
         options: ``module:Class`` of its options; empty: the ``options_class`` of its class.
+        no_transform: why it is no transform of a batch (`automix_transfer.mixing.transform`), and what to use
+            instead; empty: it is one, and takes a network where it ``needs`` something.
     """
 
     where: str
@@ -44,6 +46,7 @@ class Entry:
     offline: bool = False
     retired: tuple[str, ...] = ()
     options: str = ""
+    no_transform: str = ""
 
     def load(self) -> Any:
         """The class or function, which takes an encoder and options."""
@@ -87,7 +90,11 @@ METHODS: dict[str, Entry] = {
         retired=("alpha",),
     ),
     "manifoldmix": Entry(
-        ".methods.manifoldmix:ManifoldMix", "ManifoldMix", "Verma et al. 2019", needs="stages of the network"
+        ".methods.manifoldmix:ManifoldMix",
+        "ManifoldMix",
+        "Verma et al. 2019",
+        needs="stages of the network",
+        no_transform="it mixes features inside of the network; use mixup, or the method's own step",
     ),
     "attentivemix": Entry(
         ".methods.attentivemix:AttentiveMix",
@@ -166,6 +173,8 @@ METHODS: dict[str, Entry] = {
         at_lam=False,
         picture={},
         offline=True,
+        no_transform="its images are mixed before the training; load what automix-transfer supermix writes, "
+        "or use puzzlemix",
     ),
     "augmix": Entry(
         ".methods.augmix:AugMix",
@@ -177,9 +186,15 @@ METHODS: dict[str, Entry] = {
         "timm's version adds colour, contrast, brightness and sharpness, which the paper leaves out",
         at_lam=False,
         picture={},
+        no_transform="it compares three views of each image in its loss and keeps the labels; use the "
+        "method's own step",
     ),
     "alignmix": Entry(
-        ".methods.alignmix:AlignMix", "AlignMix", "Venkataramanan et al. 2022", needs="feature map"
+        ".methods.alignmix:AlignMix",
+        "AlignMix",
+        "Venkataramanan et al. 2022",
+        needs="feature map",
+        no_transform="it mixes features inside of the network; use mixup, or the method's own step",
     ),
     "transmix": Entry(
         ".methods.transmix:TransMix",
@@ -188,6 +203,8 @@ METHODS: dict[str, Entry] = {
         needs="attention of a class token",
         label="half area, half attention",
         retired=("alpha",),
+        no_transform="its labels come from the attention of the pass that is trained on; use cutmix, which "
+        "has its images, or the method's own step",
     ),
     "automix": Entry(
         ".automix.choose:automix",
@@ -199,5 +216,7 @@ METHODS: dict[str, Entry] = {
         picture={},
         slider="has learned what to show of each",
         options=".automix.options:AutoMixOptions",
+        no_transform="its masks are learned in its own step; make its two calls, AutoMix(encoder)(images, "
+        "labels).loss and after_step(progress), as examples/automix_plain_loop.py does",
     ),
 }

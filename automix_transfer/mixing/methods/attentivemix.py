@@ -70,7 +70,8 @@ class AttentiveMix(PairMethod):
         )
         self.layer = feature_layer(self.teacher.network, options.teacher_layer)
         self.info: EncoderInfo | None = None
-        blank = torch.zeros(1, 3, options.teacher_size, options.teacher_size)
+        weights = next(self.teacher.network.parameters())
+        blank = torch.zeros(1, 3, options.teacher_size, options.teacher_size, device=weights.device)
         grid = self.teacher.feature_maps(blank, self.layer).shape[2:]
         if options.cells > grid[0] * grid[1]:
             raise UserError(

@@ -134,19 +134,20 @@ class CoMixup(SalientMethod):
         return CoMixupDraw(weights, start, apply=self.toss(rng))
 
     def mix_salient(self, images: Tensor, labels: Tensor, draw: CoMixupDraw, saliency: Tensor) -> Mixed:
-        """Mix images (N, C, H, W) by their saliency (N, H, W); soft labels by area, masks of each output's
-        own input."""
-        self.classes = self.classes or find_classifier(self.encoder).out_features
+        """Mix images (N, C, H, W) by their saliency (N, H, W); soft labels by area (of labels (N,) or vectors
+        (N, K)), masks of each output's own input."""
+        if labels.ndim == 1:
+            self.classes = self.classes or find_classifier(self.encoder).out_features
         size, b = images.shape[2:], self.options.blocks
         pieces = images.unflatten(3, (b, -1)).unflatten(2, (b, -1))  # (N, C, b, h, b, w)
-        one_hot = functional.one_hot(labels, self.classes).float()
+        vectors = labels if labels.ndim == 2 else functional.one_hot(labels, self.classes).float()
         mixed, targets, own = [], [], []
         parts = partitions(len(images), self.options.partition)
         for (begin, end), shares in zip(parts, solve_shares(saliency, draw, self.options), strict=True):
             shares = shares.to(images.device)
             with full_precision(images.device.type):  # autocast would round images and labels
                 part = torch.einsum("myxn,ncyhxw->mcyhxw", shares.to(images.dtype), pieces[begin:end])
-                targets.append(shares.mean(dim=(1, 2)) @ one_hot[begin:end])
+                targets.append(shares.mean(dim=(1, 2)) @ vectors[begin:end])
             mixed.append(part.reshape(end - begin, -1, *size))
             own.append(shares.diagonal(dim1=0, dim2=3).permute(2, 0, 1))
         mask = enlarge(torch.cat(own), size).to(images.dtype)
