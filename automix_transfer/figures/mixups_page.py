@@ -72,9 +72,11 @@ automix-transfer pretrain --config-file cifar100_r18_supermix data.root=/data/ci
 
 ## In a loop of your own
 
-`transform` makes a function of a batch of any method whose mix does not depend on the training step: %(plain)s,
-and with a network as `encoder=` %(asking)s. It returns mixed images and soft targets (N, K). From equal draws
-the images are bit for bit those of the method's own step, and the cross-entropy of the targets is its loss.
+`transform` makes a function of a batch of every method that mixes images before the network sees them:
+%(plain)s,
+and, with a network as `encoder=`, %(asking)s.
+It returns mixed images and soft targets (N, K). From equal draws the images are bit for bit those of the
+method's own step, and the cross-entropy of the targets is its loss.
 
 ```python
 from automix_transfer.mixing import transform
@@ -84,8 +86,9 @@ images, targets = mix(images, labels)
 loss = torch.nn.functional.cross_entropy(model(images), targets)
 ```
 
-- **timm**: it stands where `timm.data.Mixup` does, with `timm.loss.SoftTargetCrossEntropy`;
-  `--mixup-off-epoch` works, too. [examples/timm_loop.py](../examples/timm_loop.py) is a whole loop.
+- **timm**: it stands where `timm.data.Mixup` does, with `timm.loss.SoftTargetCrossEntropy` and
+  `--no-prefetcher` (timm's prefetcher has a mixup of its own); `--mixup-off-epoch` works, too.
+  [examples/timm_loop.py](../examples/timm_loop.py) is a whole loop.
 
   ```python
   mixup_fn = transform("saliencymix", num_classes=args.num_classes, alpha=0.2, smoothing=args.smoothing)
@@ -108,8 +111,9 @@ loss = torch.nn.functional.cross_entropy(model(images), targets)
 Draws come from `generator=`, a CPU generator, or from torch's own; in a loader's workers only from torch's
 own, which differs in each of them. Labels are integers (N,), or vectors (N, K) in [0, 1]: soft labels, or
 several classes of one image; vectors are mixed as labels are. `smoothing` smooths the targets, `probability`
-is that of mixing a batch. Options of the loss (`loss`, `clean_weight`) belong to your loop. Images are
-normalised with `mean=` and `std=`, ImageNet's where nothing is said: SaliencyMix and PuzzleMix look at colours.
+is that of mixing a batch. Options of the loss belong to your loop, so Co-Mixup is the one with
+`clean_weight=0`. Images are normalised with `mean=` and `std=`, ImageNet's where nothing is said: SaliencyMix
+and PuzzleMix look at colours, AttentiveMix's teacher at images of `teacher_size` (224 pixels).
 The `encoder` of PuzzleMix and Co-Mixup is the network that is being trained, which costs two more passes, and
 that of AttentiveMix a trained one; both run in eval mode and get no gradient.
 
@@ -117,7 +121,7 @@ Refused, because a function of a batch cannot be what the method is:
 
 %(refused)s
 
-AutoMix has two calls of its own: [examples/automix_plain_loop.py](../examples/automix_plain_loop.py).
+AutoMix's two calls in a whole loop: [examples/automix_plain_loop.py](../examples/automix_plain_loop.py).
 
 ## Cost
 
