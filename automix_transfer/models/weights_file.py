@@ -228,7 +228,7 @@ def _info(path: Path, value: Any) -> EncoderInfo:
             all(isinstance(item, tuple) for item in lists)
             and all(isinstance(item, str) for item in (info.name, info.stem, *info.class_names))
             and all(isinstance(item, int | float) for item in (*info.mean, *info.std))
-            and all(isinstance(item, int) for item in (info.num_classes, info.image_size))
+            and all(type(item) is int for item in (info.num_classes, info.image_size))
             and (len(info.mean), len(info.std)) == (3, 3)
             and 0 <= info.num_classes < 10_000_000
             and 0 < info.image_size <= MOST_PIXELS

@@ -24,6 +24,7 @@ MOST_STEPS = 4_000_000  # reads, two or three an object; some seconds
 MOST_ITEMS = 10_000_000  # in nested containers
 FREE_BYTES = 256 * 2**20  # that may be copied beyond four times what the file holds
 CONTAINER = 256  # bytes that an empty one counts for
+MOST_ODD_KEYS, MOST_IN_KEY = 2_000, 16  # keys that are no text and no number, and parts of one of them
 _PRINTABLE = frozenset(string.ascii_letters + string.digits + "_.<>")
 
 
@@ -134,6 +135,7 @@ class Machine(pickle._Unpickler):  # type: ignore[name-defined]
     def __init__(self, file: IO[bytes], length: int) -> None:
         super().__init__(_Counted(file, length), encoding="latin1")
         self.budget = FREE_BYTES + 4 * length
+        self.odd_keys = 0
 
     def read_value(self) -> Any:
         """The value of the pickle, its arrays and containers checked; see `_Settler`."""
@@ -168,9 +170,24 @@ class Machine(pickle._Unpickler):  # type: ignore[name-defined]
             raise CodeWanted(what.name)
         return Inert(what.name)
 
+    def sound_key(self, key: Any) -> Any:
+        """``key``, unless many of its kind can be chosen that have one hash, or its hash would take an age.
+
+        Such are integers beyond 2**60, tuples (-1 and -2 have one hash) and complex numbers.
+        """
+        if type(key) is int and abs(key) >= 2**60:
+            raise Damaged("a key that is a very large number")
+        if isinstance(key, tuple | frozenset | complex | numpy.complexfloating):
+            self.odd_keys += 1
+            parts = key if isinstance(key, tuple | frozenset) else ()
+            nested = any(isinstance(part, tuple | frozenset) for part in parts)
+            if nested or len(parts) > MOST_IN_KEY or self.odd_keys > MOST_ODD_KEYS:
+                raise Damaged("keys that are long tuples, or too many tuples")
+        return key
+
     def fill(self, target: Any, keys: Iterable[Any], values: Iterable[Any]) -> Any:
         if isinstance(target, dict):
-            target.update(zip(map(_sound_key, keys), values, strict=True))
+            target.update(zip(map(self.sound_key, keys), values, strict=True))
         elif not isinstance(target, Inert):
             raise Damaged("items of a value that has none")
         return target
@@ -232,7 +249,10 @@ class Machine(pickle._Unpickler):  # type: ignore[name-defined]
         items, target = self.pop_mark(), self.stack[-1]
         if not isinstance(target, set):
             raise Damaged("items of a value that has none")
-        target.update(map(_sound_key, items))
+        target.update(map(self.sound_key, items))
+
+    def load_frozenset(self) -> None:
+        self.append(frozenset(map(self.sound_key, self.pop_mark())))
 
     def load_frame(self) -> None:
         self.read(8)  # the length of what follows, which is read as it comes
@@ -266,6 +286,7 @@ class Machine(pickle._Unpickler):  # type: ignore[name-defined]
         pickle.APPEND: load_append,
         pickle.APPENDS: load_appends,
         pickle.ADDITEMS: load_additems,
+        pickle.FROZENSET: load_frozenset,
         pickle.FRAME: load_frame,
         pickle.EMPTY_LIST: load_empty_list,
         pickle.EMPTY_DICT: load_empty_dict,
@@ -279,13 +300,6 @@ class Machine(pickle._Unpickler):  # type: ignore[name-defined]
     }.items():
         dispatch[_code[0]] = _action
     del _code, _action
-
-
-def _sound_key(key: Any) -> Any:
-    """Numbers beyond 2**60 can be chosen so that all of them have one hash."""
-    if type(key) is int and abs(key) >= 2**60:
-        raise Damaged("a key that is a very large number")
-    return key
 
 
 class _Settler:
@@ -408,7 +422,7 @@ def _ordered(machine: Machine, items: Any = ()) -> OrderedDict:
 
 def _set(machine: Machine, items: Any = ()) -> set:
     machine.spend(CONTAINER + 80 * len(items))
-    return set(map(_sound_key, items))
+    return set(map(machine.sound_key, items))
 
 
 def _tuple(machine: Machine, items: Any = ()) -> tuple:

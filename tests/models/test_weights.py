@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -320,6 +320,7 @@ fields = st.sampled_from(["name", "num_classes", "stem", "image_size", "mean", "
     st.dictionaries(fields, values) | values,
     st.sampled_from(["format", "encoder", "encoders", "model", "step"]),
 )
+@example({"num_classes": True}, "encoder")
 def test_any_field_of_a_checkpoint_may_be_nonsense(
     checkpoint, tmp_path: Path, value: Any, field: str
 ) -> None:

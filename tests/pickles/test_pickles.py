@@ -183,6 +183,17 @@ def test_a_call_is_refused_by_its_name_and_does_not_run(
 MARK, STOP = b"\x80\x04", b"."
 TEXT = b"X" + struct.pack("<I", 2**20) + b"a" * 2**20 + b"q\0"
 KEYS = b"".join(b"\x8a\x0b" + (n * (2**61 - 1)).to_bytes(11, "little") + b"K\0" for n in range(9))
+#: tuples of one hash, since -1 and -2 have one
+ALIKE = b"J\xff\xff\xff\xffq\1J\xfe\xff\xff\xffq\2" + b"".join(
+    b"(" + b"".join(b"h\1" if number >> bit & 1 else b"h\2" for bit in range(12)) + b"t"
+    for number in range(3000)
+)
+WALKED = b"N" + b"2\x86" * 60  # a tuple of 2**60 values, counted each time
+COMPLEX = (
+    b"cnumpy\nscalar\nq\1cnumpy\ndtype\n(X\3\0\0\0c16K\0K\1tRq\2]("
+    + b"".join(b"h\1h\2C\x10" + struct.pack("<dd", 7 - 1000003 * n, n) + b"\x86R" for n in range(3000))
+    + b"e"
+)
 BOMBS = {
     "encode": b"(" + TEXT + b"c_codecs\nencode\n(h\0X\x06\0\0\0latin1tR" * 5000 + b"l",
     "codec": b"c_codecs\nencode\n(" + TEXT + b"X\x04\0\0\0idnatR",
@@ -196,6 +207,11 @@ BOMBS = {
     "itself": b"]q\0h\0a",
     "deep": b"]" * 50_000 + b"a" * 49_999,
     "keys": b"}(" + KEYS + b"u",
+    "frozen keys": b"(" + KEYS.replace(b"K\0", b"") + b"\x91",
+    "tuples": b"(" + ALIKE + b"\x91",
+    "walked": b"}" + WALKED + b"Ns",
+    "frozen walked": b"(" + WALKED + b"\x91",
+    "complex": b"cbuiltins\nset\n(" + COMPLEX + b"tR",
     "digits": b"L" + b"9" * 200_000 + b"L\n",
 }
 
