@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import get_worker_info
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, first_line
 from automix_transfer.mixing.base import Method
 from automix_transfer.mixing.draw import PairDraw, Rng
 from automix_transfer.mixing.losses import check_batch, mixed_targets
@@ -81,6 +83,9 @@ class BatchTransform:
     def vectors(self, images: Tensor, labels: Tensor) -> Tensor:
         """Labels as vectors (N, K) in float32. A GPU is not waited for, so there their values are not looked
         at."""
+        for what, value in {"images": images, "labels": labels}.items():
+            if not isinstance(value, Tensor):
+                raise UserError(f"{what} are of type {type(value).__name__}; give a torch.Tensor")
         here, classes = labels.device.type == "cpu", self.num_classes
         if labels.ndim == 2:
             check_batch(images, torch.empty(len(labels), dtype=torch.int64))
@@ -113,8 +118,14 @@ class BatchTransform:
                 "one of them to the other"
             )
         if not self._outputs_checked:
-            with eval_mode(self.network):
-                shape = tuple(self.network(images[:1]).shape)
+            try:
+                with eval_mode(self.network):
+                    shape = tuple(self.network(images[:1]).shape)
+            except RuntimeError as error:
+                raise UserError(
+                    f"the encoder of {self.name} cannot take images of {tuple(images.shape[1:])} "
+                    f"({first_line(error)}); give the network that is trained on them"
+                ) from error
             if shape != (1, self.num_classes):
                 raise UserError(
                     f"the encoder of {self.name} gives {shape} for one image, not (1, {self.num_classes}) "
@@ -146,12 +157,13 @@ def transform_parts(
     if encoder is not None and not (about.needs and isinstance(encoder, nn.Module)):
         remedy = "give a torch.nn.Module" if about.needs else "leave encoder= out, it asks no network"
         raise UserError(f"an encoder of type {type(encoder).__name__} does not go with {name}; {remedy}")
-    if isinstance(info.num_classes, bool) or not isinstance(info.num_classes, int) or info.num_classes < 1:
+    if not isinstance(info.num_classes, Integral) or info.num_classes < 1:
         raise UserError(f"num_classes is {info.num_classes!r}; give the number of classes, e.g. 100")
     if rng is not None and not (isinstance(rng, torch.Generator) and rng.device.type == "cpu"):
         raise UserError(f"generator is {rng!r}; give one of the CPU, e.g. torch.Generator().manual_seed(0)")
-    if len(info.mean) != len(info.std) or not all(value > 0 for value in info.std):
+    if np.shape(info.mean) != np.shape(info.std) or np.ndim(info.std) != 1 or np.min(info.std) <= 0:
         raise UserError(f"mean={info.mean} and std={info.std} do not fit; give one number a channel, std > 0")
-    return {"info": info} | (
-        {"teacher": Teacher(encoder, info)} if encoder is not None and "teacher" in known else {}
-    )
+    parts: dict[str, Any] = {"info": info}
+    if encoder is not None and "teacher" in known:
+        parts["teacher"] = Teacher(encoder, info)
+    return parts

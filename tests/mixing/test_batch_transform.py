@@ -201,6 +201,7 @@ def test_methods_that_are_no_function_of_a_batch_are_refused(name: str, instead:
         ("mixup", {"generator": 3}, "generator"),
         ("mixup", {"num_classes": 0}, "num_classes"),
         ("saliencymix", {"std": (1.0,)}, "std"),
+        ("saliencymix", {"mean": 0.5, "std": 0.5}, "std"),
     ],
 )
 def test_what_does_not_go_together_is_refused_when_it_is_built(
@@ -223,6 +224,9 @@ def test_what_does_not_go_together_is_refused_when_it_is_built(
         ("mixup", IMAGES, torch.rand(5, CLASSES), "labels"),
         ("mixup", (IMAGES * 9).byte(), LABELS, "images.*uint8"),
         ("mixup", IMAGES[:1], LABELS[:1], "one image"),
+        ("mixup", IMAGES, LABELS.tolist(), "labels.*list"),
+        ("mixup", IMAGES.numpy(), LABELS, "images.*ndarray"),
+        ("puzzlemix", IMAGES[:, :1], LABELS, r"puzzlemix.*1, 32, 32"),
         ("puzzlemix", IMAGES[..., :30], LABELS, "blocks.*32x30"),
         ("comixup", IMAGES[..., :30], LABELS, "blocks.*32x30"),
     ],
