@@ -8,6 +8,7 @@ prefix. What was taken, what else was there and what was passed over is said in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from automix_transfer.pickles.machine import Inert
 
 #: What DDP, torch.compile and other people's wrappers put before keys.
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
+#: What FSDP, torch.compile and activation checkpointing put anywhere into keys.
+WRAPPERS = re.compile(r"(?<![^.])(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 #: Fields that hold state dicts, the one that inference uses first: a moving average (as timm loads it),
 #: DINO's teacher, then the trained network, then the slow copies that only guide a training.
 CONTAINERS = (
@@ -28,6 +31,8 @@ CONTAINERS = (
     *("student", "encoder", "backbone", "encoder_k", "momentum_encoder", "target_network", "target_encoder"),
     *("target",),
 )
+AVERAGES = {"ema", "swa"}  # as parts of other fields' names
+DEEPEST = 4  # mappings in mappings that are looked into for networks
 #: Networks that lie side by side in one state dict, the one that inference uses first.
 FAMILIES = (
     ("backbone_k", "backbone_q", "backbone"),  # OpenMixup
@@ -35,8 +40,14 @@ FAMILIES = (
     ("base_encoder", "momentum_encoder"),  # MoCo v3
     ("teacher", "student"),
     *((f"online{end}", f"target{end}") for end in ("", "_network", "_encoder", "_net", "_backbone")),
-    *(("ema_model", "model"), ("model_ema", "model"), ("ema", "model")),
-    *((name, f"momentum_{name}") for name in ("backbone", "encoder")),
+    *(
+        ("ema_model", "online_model", "model"),
+        ("ema_model", "model"),
+        ("model_ema", "model"),
+        ("ema", "model"),
+    ),
+    *((name, f"momentum_{name}", f"{name}_momentum") for name in ("backbone", "encoder")),
+    ("backbone", "encoder_k", "target_net"),  # mmselfsup
 )
 #: Where a classifier lies beside the backbone: of mmpretrain, of others, of OpenMixup (the one-hot head).
 HEADS = ("head.fc.", "head.layers.head.", "fc.", "linear.", "classifier.", "head.", "cls_head.fc_cls.")
@@ -58,26 +69,57 @@ OF_TRAINING = {
 CHOICE = "encoder.which, on other command lines --which, chooses"
 
 
-def names(which: str, name: str) -> bool:
-    """Does the choice ``which`` mean ``name``? ``q`` means ``encoder_q``, ``ema`` ``state_dict_ema``."""
-    return which == name or which in name.split("_")
+def _meant(which: str | None, held: Iterable[str]) -> list[str]:
+    """Those of ``held`` that a choice means: the one of that name, or else those of which it is a part, as
+    ``q`` is of ``encoder_q``."""
+    held = list(held) if which else []
+    exact = [name for name in held if which in (name, name.rpartition(".")[2])]
+    return exact or [name for name in held if which in re.split("[._]", name)]
 
 
 def choose_container(content: Mapping[Any, Any], which: str | None) -> tuple[Any, str, str | None, list[str]]:
-    """The state dict in a file's outermost mapping.
+    """The state dict in a file's outermost mapping, or in mappings inside of that.
 
     Returns:
         The state dict (or what stands in its place), where it lies for messages, what is left of ``which``,
         and notes.
     """
-    known = {name: inner for name in CONTAINERS if (inner := _inner(content.get(name))) is not None}
-    if not known or any(isinstance(value, Tensor | ndarray) for value in content.values()):
+    known = {} if _is_network(content) else _networks(content)
+    if not known:
         return content, "its top level", which, []
-    meant = [name for name in known if which is not None and names(which, name)]
+    meant = _meant(which, known)
     taken = next(iter(meant or known))
-    others = [name for name in known if name != taken]
-    notes = [_taken(taken, others)] if others else []
+    notes = [_taken(taken, known)] if len(known) > 1 or taken not in CONTAINERS else []
     return known[taken], f"'{taken}'", None if meant else which, notes
+
+
+def _networks(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """The state dicts in ``content``, those of the outermost level that has any, by their names (``a.b`` is b
+    of a), the one that inference uses first; whole objects come last."""
+    seen, level = {id(content)}, {"": content}
+    for _ in range(DEEPEST):
+        inner = {
+            f"{path}{name}": value
+            for path, mapping in level.items()
+            for name, value in mapping.items()
+            if isinstance(name, str) and "optim" not in name and isinstance(value, Mapping | Inert)
+        }
+        found = {
+            path: network for path, value in inner.items() if (network := _inner(path, value)) is not None
+        }
+        if found:
+            return dict(sorted(found.items(), key=lambda item: (isinstance(item[1], Inert), _rank(item[0]))))
+        new = {id(value): (path, value) for path, value in inner.items() if id(value) not in seen}
+        seen.update(new)
+        level = {f"{path}.": value for path, value in new.values() if isinstance(value, Mapping)}
+    return {}
+
+
+def _rank(path: str) -> int:
+    name = path.rpartition(".")[2]
+    if name in CONTAINERS:
+        return CONTAINERS.index(name)
+    return -1 if AVERAGES.intersection(name.split("_")) else len(CONTAINERS)
 
 
 def choose_part(
@@ -90,8 +132,12 @@ def choose_part(
     held = [name for name in family if name in first]
     if not held:
         return dict(state), which, []
-    meant = [name for name in held if which is not None and names(which, name)]
+    meant = _meant(which, held)
     taken = next(iter(meant or held))
+    if taken in ("backbone", "encoder"):  # a classifier may lie beside it
+        others = tuple(f"{name}." for name in held if name != taken)
+        rest = {key: value for key, value in state.items() if not key.startswith(others)}
+        return rest, None if meant else which, [_taken(taken, held)]
     found = {k.removeprefix(f"{taken}."): v for k, v in state.items() if k.startswith(f"{taken}.")}
     copy = taken.rpartition("_")[2]
     for head in (f"head_one_{copy}.", f"head_mix_{copy}.", "head."):
@@ -155,21 +201,25 @@ def _classifier(
     return {}
 
 
-def _inner(value: Any) -> Any:
-    """``value`` where it is a state dict or stands in place of one, or the state dict inside of it."""
+def _inner(path: str, value: Any) -> Any:
+    """The value of a field where it is a state dict or stands in place of one, or the state dict in it."""
+    known = path.rpartition(".")[2] in CONTAINERS
     if isinstance(value, Inert):
+        return value if known else None
+    if _is_network(value) or (known and any(isinstance(item, Tensor | ndarray) for item in value.values())):
         return value
-    if not isinstance(value, Mapping):
-        return None
-    if any(isinstance(item, Tensor | ndarray) for item in value.values()):
-        return value
-    inner = (value.get(name) for name in ("module", "state_dict", "model", "shadow"))
+    inner = (value.get(name) for name in ("module", "state_dict", "model", "shadow") if known)
     return next((item for item in inner if isinstance(item, Mapping) and item), None)
+
+
+def _is_network(value: Mapping[Any, Any]) -> bool:
+    weights = (key for key in value if isinstance(key, str) and key.endswith(".weight"))
+    return any(isinstance(value[key], Tensor | ndarray) for key in weights)
 
 
 def _taken(taken: str, held: Iterable[str]) -> str:
     others = ", ".join(f"'{name}'" for name in held if name != taken)
-    return f"'{taken}' taken; {others} also there ({CHOICE})"
+    return f"'{taken}' taken" + (f"; {others} also there ({CHOICE})" if others else "")
 
 
 def refuse_choice(source: Any, which: str, held: str | None = None, notes: Sequence[str] = ()) -> UserError:

@@ -20,7 +20,13 @@ from torch import Tensor
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import load_torch, regular_file
 from automix_transfer.models.encoders import EncoderInfo
-from automix_transfer.models.weights_choice import PREFIXES, choose_container, choose_part, refuse_choice
+from automix_transfer.models.weights_choice import (
+    PREFIXES,
+    WRAPPERS,
+    choose_container,
+    choose_part,
+    refuse_choice,
+)
 from automix_transfer.pickles.machine import Inert
 
 CHECKPOINT_FORMAT = "automix_transfer/1"
@@ -172,7 +178,7 @@ def _tensors(path: Path, value: Any, where: str) -> dict[str, Tensor]:
         )
     pairs = value.items() if isinstance(value, Mapping) else ()
     state = {key: _as_tensor(item) for key, item in pairs if not str(key).endswith("_extra_state")}
-    odd = [str(key) for key, item in state.items() if isinstance(item, Inert)]
+    odd = [str(key) for key, item in state.items() if isinstance(item, Inert) or "_packed_params" in str(key)]
     if odd and len(odd) < len(state):
         raise UserError(
             f"{path}: {len(odd)} tensors are of a type that no weight has ({few(odd)}); save the plain float "
@@ -200,13 +206,18 @@ def _plain(
 ) -> Weights:
     """Weights of others, without a prefix that all keys have; of several networks in them, one."""
     state, stripped = _without_prefix(state)
+    wrapped = [match[0] for key in state if (match := WRAPPERS.search(key))]
+    if wrapped:
+        state = {WRAPPERS.sub("", key): value for key, value in state.items()}
     state, left, chosen = choose_part(state, which)
     if left is not None:
         raise refuse_choice(path, left, notes=(*notes, *chosen))
     if chosen:
         state, more = _without_prefix(state)
         stripped += more
-    said = (f"prefix '{stripped}' stripped from all {len(state)} keys",) if stripped else ()
+    said = [f"prefix '{stripped}' stripped from all {len(state)} keys"] if stripped else []
+    if wrapped:
+        said.append(f"{', '.join(sorted(set(wrapped)))} taken out of {len(wrapped)} keys")
     taken = which if chosen or notes else None
     return Weights(state, None, str(path), taken, kind, notes=(*notes, *chosen, *said))
 

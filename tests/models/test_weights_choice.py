@@ -98,6 +98,42 @@ FILES: dict[str, tuple[Any, str | None, str, str]] = {
     "model_state_dict": ({"model_state_dict": under("_orig_mod.", A)}, None, "first", "_orig_mod."),
     "net": ({"net": under("module._orig_mod.", A), "acc": 9.5}, None, "first", "module._orig_mod."),
     "nested": ({"model": A, "ema": {"module": B, "updates": 3}}, None, "second", "'ema' taken"),
+    "a tensor beside it": ({"best_acc1": torch.tensor(0.5), "state_dict": A}, None, "first", "loaded"),
+    "torchvision, model": (
+        {"model": A, "model_ema": {"n_averaged": torch.tensor(1), **under("module.", B)}},
+        "model",
+        "first",
+        "'model' taken; 'model_ema'",
+    ),
+    "an average of another name": (
+        {"model": A, "swa_model": B},
+        None,
+        "second",
+        "'swa_model' taken; 'model'",
+    ),
+    "ema_pytorch": (
+        {**under("online_model.", A), **under("ema_model.", B), "initted": torch.tensor(True)},
+        None,
+        "second",
+        "'ema_model' taken; 'online_model'",
+    ),
+    "lightly": (
+        {"state_dict": {**under("backbone.", A), **under("backbone_momentum.", B)}},
+        "momentum",
+        "second",
+        "'backbone_momentum' taken; 'backbone'",
+    ),
+    "a mapping in another": ({"state": {"model": A, "optimizer": {}}}, None, "first", "'state.model' taken"),
+    "unknown names": ({"trunk": A, "other": B}, "other", "second", "'other' taken; 'trunk'"),
+    "wrapped inside": (
+        {
+            key.replace("layer1.", "layer1._fsdp_wrapped_module._checkpoint_wrapped_module."): value
+            for key, value in A.items()
+        },
+        None,
+        "first",
+        "_fsdp_wrapped_module.",
+    ),
     "training only": (
         {"state_dict": {**A, "projector.0.weight": EXTRA}},
         None,
