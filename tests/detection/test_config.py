@@ -224,13 +224,13 @@ def test_plain_detectron2_reads_our_configs(tmp_path):
     """A run's config.yaml holds Detectron2's own keys only."""
     from detectron2.config import get_cfg
 
-    from automix_transfer.detection.config import load_config
+    from automix_transfer.detection.config import load_config, plain
 
     cfg, _ = load_config(FPN, ["MODEL.WEIGHTS", ""], num_gpus=0)
-    (tmp_path / "config.yaml").write_text(cfg.dump())
-    plain = get_cfg()
-    plain.merge_from_file(str(tmp_path / "config.yaml"))
-    assert yaml.safe_load(plain.dump()) == yaml.safe_load(cfg.dump())  # tuples and lists are one there
+    (tmp_path / "config.yaml").write_text(plain(cfg))
+    theirs = get_cfg()
+    theirs.merge_from_file(str(tmp_path / "config.yaml"))
+    assert yaml.safe_load(theirs.dump()) == yaml.safe_load(plain(cfg))  # tuples and lists are one there
 
 
 def test_extra_norm_heads_are_registered_on_import():

@@ -172,7 +172,7 @@ def test_broken_folders_are_named(setting: tuple[Experiment, Path, list[str]], t
         with pytest.raises(UserError, match=words):
             read_mixed(written(about, labels), ["a", "b"])
     (written(good, None) / "soft_labels.npy").write_bytes(b"nonsense")
-    with pytest.raises(UserError, match="could not be read"):
+    with pytest.raises(UserError, match="soft_labels.npy"):
         read_mixed(tmp_path, ["a", "b"])
     experiment, teacher, _ = setting
     with pytest.raises(UserError, match="not empty"):
