@@ -184,7 +184,28 @@ def one_too_high(root: Path) -> None:
         path.rename(inner / path.name)
 
 
-@pytest.mark.parametrize("change", [roboflow, one_folder, short_names, one_too_high])
+def roboflow_below(root: Path) -> None:
+    roboflow(root)
+    one_too_high(root)
+
+
+def labels_beside_data(root: Path) -> None:
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        (root / f"{split}2017").rename(root / split / "data")
+        (root / "annotations" / f"instances_{split}2017.json").rename(root / split / "labels.json")
+    (root / "annotations").rmdir()
+
+
+def capitals(root: Path) -> None:
+    for folder, name in (("train2017", "Train"), ("val2017", "Val"), ("annotations", "Annotations")):
+        (root / folder).rename(root / name)
+    (root / "Annotations" / "._instances_train2017.json").write_text("of a Mac")
+
+
+@pytest.mark.parametrize(
+    "change", [roboflow, one_folder, short_names, one_too_high, roboflow_below, labels_beside_data, capitals]
+)
 def test_layouts_of_coco(tmp_path, change):
     from detectron2.data import DatasetCatalog
 
@@ -213,6 +234,17 @@ def test_the_folder_above_the_devkit(tmp_path):
     assert "voctrainval" in data.train[0] and "voctest" in data.test[0]
 
 
+def test_voc_folders_in_small_letters(tmp_path):
+    from automix_transfer.detection.datasets import register_folder
+
+    root = write_voc(tmp_path / "voc2007")
+    usual = register_folder(root)
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main", "ImageSets"):
+        (root / name).rename(root / name.lower() if "/" not in name else root / "ImageSets" / "main")
+    data = register_folder(tmp_path)
+    assert (data.train, data.test, data.classes) == (usual.train, usual.test, usual.classes)
+
+
 def no_lists(root: Path) -> None:
     shutil.rmtree(root / "VOC2007" / "ImageSets")
 
@@ -235,6 +267,8 @@ def yolo(root: Path) -> None:
         (xml_beside_images, "", "VOC"),
         (yolo, "", "YOLO"),
         (lambda root: None, "VOC2007/JPEGImages", "give "),
+        (lambda root: write_coco(root / "coco"), "coco/annotations", "give .*coco"),
+        (lambda root: write_coco(root / "coco"), "coco/train2017", "give .*coco"),
     ],
 )
 def test_a_near_miss_is_one_line(tmp_path, change, inside, named):

@@ -30,16 +30,24 @@ class CocoSplit:
     folders: tuple[Path, ...]
 
 
+def child(folder: Path, name: str) -> Path:
+    """``folder / name``, or the only folder of that name in other capitals."""
+    if (folder / name).is_dir() or not folder.is_dir():
+        return folder / name
+    found = [path for path in _folders(folder) if path.name.lower() == name.lower()]
+    return found[0] if len(found) == 1 else folder / name
+
+
 def voc_lists(folder: Path) -> Path:
     """Where a VOC folder has its lists of images."""
-    return folder / "ImageSets" / "Main"
+    return child(child(folder, "ImageSets"), "Main")
 
 
 def voc_folders(root: Path) -> list[Path]:
     """The VOC folders in ``root``: itself, or VOC* below it, below VOCdevkit/, or below a folder around that,
     as the archives unpack."""
-    for pattern in ("VOC*", "*/VOC*", "*/*/VOC*"):
-        places = (root, *sorted(root.glob(pattern)))
+    for above in ("", "*/", "*/*/"):
+        places = (root, *sorted(root.glob(f"{above}[Vv][Oo][Cc]*")))
         found = [folder for folder in places if voc_lists(folder).is_dir()]
         if found:
             return found
@@ -76,18 +84,21 @@ def coco_splits(root: Path) -> tuple[CocoSplit, CocoSplit] | None:
     Raises:
         UserError: there is one and not the other, or several to choose from.
     """
-    tops = [root, *(folder for folder in _folders(root) if (folder / "annotations").is_dir())]
+    if root.name.lower() == "annotations":
+        return None
+    tops = [root, *(folder for folder in _folders(root) if child(folder, "annotations").is_dir())]
     for top in tops:
-        for folder, begin in ((top / "annotations", "instances_"), (top / "annotations", ""), (top, "")):
+        own = child(top, "annotations")
+        for folder, begin in ((own, "instances_"), (own, ""), (top, "")):
             train, test = (_named(folder, begin, names) for names in (COCO_TRAIN, COCO_TEST))
             if train or (test and begin):
                 return _only(train, folder, begin, "train", top), _only(test, folder, begin, "val", top)
-    return _beside_images(root)
+    return next(filter(None, map(_beside_images, (root, *_folders(root)))), None)
 
 
 def _named(folder: Path, begin: str, names: Sequence[str]) -> list[Path]:
     """Files of ``folder`` that are called after the first of ``names`` of which there are any."""
-    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    files = [file for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")]
     for name in names:
         found = [file for file in files if _split_of(file, begin).startswith(name)]
         if found:
@@ -115,24 +126,28 @@ def _only(files: list[Path], folder: Path, begin: str, name: str, top: Path) -> 
     plain = name.rstrip("0123456789")
     years = sorted(folder.name for folder in top.glob(f"{plain}2*"))
     names = dict.fromkeys([split, name, plain, *years])
-    folders = [top / part / place for place in names for part in ("", "images")] + [top / "images", top]
+    images = child(top, "images")
+    folders = [child(part, place) for place in names for part in (top, images)] + [images, top]
     return CocoSplit(split, files[0], tuple(place for place in folders if place.is_dir()))
 
 
 def _beside_images(root: Path) -> tuple[CocoSplit, CocoSplit] | None:
-    """Roboflow's layout: a folder a split, its annotations beside its images."""
-    found = {
-        folder.name: CocoSplit(folder.name, folder / ROBOFLOW, (folder, folder / "images"))
-        for folder in _folders(root)
-        if (folder / ROBOFLOW).is_file()
-    }
+    """A folder a split, its annotations beside its images: Roboflow's file, or another, the only one."""
+    found = {}
+    for folder in _folders(root):
+        files = [file for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")]
+        named = [file for file in files if file.name == ROBOFLOW] or files
+        if len(named) == 1 and (named[0].name == ROBOFLOW or SPLIT.fullmatch(folder.name.lower())):
+            name = re.sub("[0-9]+$", "", folder.name.lower())
+            found[name] = CocoSplit(folder.name, named[0], (folder, folder / "images", folder / "data"))
     if not found:
         return None
     train = next((found[name] for name in COCO_TRAIN if name in found), None)
     test = next((found[name] for name in COCO_TEST if name in found), None)
     if train is None or test is None:
         missing = f"train/{ROBOFLOW}" if train is None else f"valid/{ROBOFLOW} or test/{ROBOFLOW}"
-        raise UserError(f"{root} has {few(f'{name}/{ROBOFLOW}' for name in found)}, but no {missing}; add it")
+        there = few(f"{split.file.parent.name}/{split.file.name}" for split in found.values())
+        raise UserError(f"{root} has {there}, but no {missing}; add it")
     return train, test
 
 
@@ -141,7 +156,8 @@ def near_miss(root: Path) -> str:
     names = {path.name for path in _entries(root)}
     if {"JPEGImages", "Annotations"} <= names:
         return "it has JPEGImages and Annotations, so add the lists ImageSets/Main/trainval.txt and test.txt"
-    if root.name in ("JPEGImages", "Annotations", "annotations", "ImageSets", "images"):
+    part = root.name.lower() in ("jpegimages", "annotations", "imagesets", "images")
+    if part or (SPLIT.fullmatch(root.name.lower()) and child(root.absolute().parent, "annotations").is_dir()):
         return f"it is a part of a data set, so give {root.parent}"
     places = [root, *(root / name for name in sorted(names) if (root / name).is_dir())]
     for place in places[:20]:

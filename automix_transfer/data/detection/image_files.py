@@ -92,6 +92,10 @@ def upright_size(
     if size is not None and size != (width, height):
         upright = ", once turned upright by its rotation flag" if turned else ""
         says = f"but its annotation says {size[0]}x{size[1]}"
+        if turned and size == (height, width):
+            says += (
+                ", as its pixels are stored: save the images without the flag, or the boxes of upright ones"
+            )
         findings.refuse(where, f"{path} is {width}x{height} pixels{upright}, {says}", "another size")
         return None
     if size is None:

@@ -20,6 +20,7 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from automix_transfer.data.annotation_checks import is_plain_name, shown
+from automix_transfer.data.detection.find_splits import child, voc_lists
 from automix_transfer.data.detection.findings import Findings
 from automix_transfer.data.detection.image_files import ImageFolders, is_file, upright_size
 from automix_transfer.data.detection.regions import box_problem, note_box
@@ -51,10 +52,11 @@ class Folder:
     findings: Findings
 
     def __post_init__(self) -> None:
-        self.images = ImageFolders([self.root / "JPEGImages"])
+        self.images = ImageFolders([child(self.root, "JPEGImages")])
+        self._annotations = child(self.root, "Annotations")
 
     def annotation(self, identifier: str) -> Path:
-        return self.root / "Annotations" / f"{identifier}.xml"
+        return self._annotations / f"{identifier}.xml"
 
 
 def read_voc(
@@ -107,7 +109,7 @@ def read_voc(
 def _split_file(root: Path, split: str) -> Path:
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; give the folder of a VOC data set ({HOLDS})")
-    path = root / "ImageSets" / "Main" / f"{split}.txt"
+    path = voc_lists(root) / f"{split}.txt"
     if not is_plain_name(split) or not path.is_file():
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt") if "_" not in file.stem))
         remedy = f"choose one of the splits {there}" if there else "write one image name a line into it"
@@ -169,7 +171,7 @@ def _read_image(identifier: str, folder: Folder) -> dict[str, Any] | None:
     tree = _parse(path, findings)
     file = _image_file(identifier, _text(tree, "filename") if tree is not None else "", path, folder)
     if file is None:
-        findings.refuse(folder.root / "JPEGImages" / f"{identifier}.jpg", "is missing", "no image")
+        findings.refuse(folder.images.folders[0] / f"{identifier}.jpg", "is missing", "no image")
     if tree is None:
         return None
     before = findings.count
