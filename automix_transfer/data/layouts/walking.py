@@ -143,7 +143,7 @@ def subfolders(folder: Path) -> list[Path]:
         return []
 
 
-def find_below(root: Path, holds: Callable[[Path], bool], depth: int = 3) -> list[Path]:
+def find_below(root: Path, holds: Callable[[Path], bool], depth: int = 4) -> list[Path]:
     """The folders that ``holds`` is true of, on the highest level that has any: ``root``, its folders, ..."""
     level = [root]
     for _ in range(depth + 1):

@@ -67,7 +67,7 @@ def check_header(root: Path, image_id: str, size: int = MAP_SIZE, raw: bool = Fa
 
 def read_map(root: Path, image_id: str, size: int = MAP_SIZE, raw: bool = False) -> NDArray:
     """One score map (size, size) as it lies in the file, or, with ``raw``, any map of
-    numbers (h, w), or (1, h, w), made one by `score_map`.
+    numbers (h, w), (1, h, w) or (h, w, 1), made one by `score_map`.
 
     Raises:
         UserError: missing, a pickle, damaged, or of another shape, type or range.
@@ -90,8 +90,8 @@ def _load(path: Path, lazy: bool, raw: bool) -> NDArray:
         raise UserError(f"{path} does not exist; every image of the metadata needs its score map there")
     with _ONE_AT_A_TIME:
         values = load_npy(path, "save the map again with np.save as one float array (H, W)", lazy)
-    while raw and values.ndim > 2 and len(values) == 1:
-        values = values[0]
+    while raw and values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
     return values
 
 

@@ -122,10 +122,10 @@ def devkit(root: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [kaggle_table, devkit])
-@pytest.mark.parametrize("above", [0, 3])
+@pytest.mark.parametrize("above", [0, 3, 4])
 def test_imagenet_with_flat_validation_images(labels, above, tmp_path):
-    data = imagenet(tmp_path)
-    labels(tmp_path)
+    data = imagenet(tmp_path / "imagenet-object-localization-challenge")
+    labels(tmp_path / "imagenet-object-localization-challenge")
     root = [data, *data.parents][above]
     listing = load("imagefolder", root, "val")
     assert below(listing, data / "val") == WANTED and listing.classes == list(SYNSETS)

@@ -10,10 +10,10 @@ from automix_transfer.localization.maps.score_maps import check_header, read_map
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int64", "float16", "bool"])
-@pytest.mark.parametrize("axes", [(), (1,), (1, 1)])
-def test_raw_maps_have_any_type_and_leading_axes_of_one(tmp_path, kind, axes):
+@pytest.mark.parametrize("shape", [(3, 4), (1, 3, 4), (1, 1, 3, 4), (3, 4, 1)])
+def test_raw_maps_have_any_type_and_axes_of_one(tmp_path, kind, shape):
     values = (np.arange(12).reshape(3, 4) * 20).astype(kind)
-    np.save(tmp_path / "a.npy", values.reshape(*axes, 3, 4))
+    np.save(tmp_path / "a.npy", values.reshape(shape))
     check_header(tmp_path, "a", 8, raw=True)
     assert np.array_equal(read_map(tmp_path, "a", 8, raw=True), score_map(values.astype(float), 8))
     with pytest.raises(UserError, match=r"a\.npy"):
