@@ -197,6 +197,13 @@ def labels_beside_data(root: Path) -> None:
     (root / "annotations").rmdir()
 
 
+def images_below_splits(root: Path) -> None:
+    short_names(root)
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        (root / f"{split}2017").rename(root / split / "images")
+
+
 def capitals(root: Path) -> None:
     for folder, name in (("train2017", "Train"), ("val2017", "Val"), ("annotations", "Annotations")):
         (root / folder).rename(root / name)
@@ -204,7 +211,17 @@ def capitals(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [roboflow, one_folder, short_names, one_too_high, roboflow_below, labels_beside_data, capitals]
+    "change",
+    [
+        roboflow,
+        one_folder,
+        short_names,
+        one_too_high,
+        roboflow_below,
+        labels_beside_data,
+        images_below_splits,
+        capitals,
+    ],
 )
 def test_layouts_of_coco(tmp_path, change):
     from detectron2.data import DatasetCatalog
@@ -232,6 +249,15 @@ def test_the_folder_above_the_devkit(tmp_path):
     shutil.move(tmp_path / "VOCdevkit", tmp_path / "voctrainval" / "VOCdevkit")
     data = register_folder(tmp_path)
     assert "voctrainval" in data.train[0] and "voctest" in data.test[0]
+
+
+def test_two_data_sets_below_are_not_guessed(tmp_path):
+    from automix_transfer.detection.datasets import register_folder
+
+    roboflow(write_coco(tmp_path / "one"))
+    roboflow(write_coco(tmp_path / "two"))
+    with pytest.raises(UserError, match="one, two"):
+        register_folder(tmp_path)
 
 
 def test_voc_folders_in_small_letters(tmp_path):

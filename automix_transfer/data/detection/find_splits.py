@@ -86,14 +86,21 @@ def coco_splits(root: Path) -> tuple[CocoSplit, CocoSplit] | None:
     """
     if root.name.lower() == "annotations":
         return None
-    tops = [root, *(folder for folder in _folders(root) if child(folder, "annotations").is_dir())]
-    for top in tops:
-        own = child(top, "annotations")
-        for folder, begin in ((own, "instances_"), (own, ""), (top, "")):
-            train, test = (_named(folder, begin, names) for names in (COCO_TRAIN, COCO_TEST))
-            if train or (test and begin):
-                return _only(train, folder, begin, "train", top), _only(test, folder, begin, "val", top)
-    return next(filter(None, map(_beside_images, (root, *_folders(root)))), None)
+    if found := _splits_in(root):
+        return found
+    below = {folder.name: found for folder in _folders(root) if (found := _splits_in(folder))}
+    if len(below) > 1:
+        raise UserError(f"{root} holds {len(below)} data sets ({few(below)}); give one of these folders")
+    return next(iter(below.values()), None)
+
+
+def _splits_in(top: Path) -> tuple[CocoSplit, CocoSplit] | None:
+    own = child(top, "annotations")
+    for folder, begin in ((own, "instances_"), (own, ""), (top, "")):
+        train, test = (_named(folder, begin, names) for names in (COCO_TRAIN, COCO_TEST))
+        if train or (test and begin):
+            return _only(train, folder, begin, "train", top), _only(test, folder, begin, "val", top)
+    return _beside_images(top)
 
 
 def _named(folder: Path, begin: str, names: Sequence[str]) -> list[Path]:
@@ -127,7 +134,8 @@ def _only(files: list[Path], folder: Path, begin: str, name: str, top: Path) -> 
     years = sorted(folder.name for folder in top.glob(f"{plain}2*"))
     names = dict.fromkeys([split, name, plain, *years])
     images = child(top, "images")
-    folders = [child(part, place) for place in names for part in (top, images)] + [images, top]
+    folders = [child(part, place) for place in names for part in (top, images)]
+    folders += [*(folder / "images" for folder in folders), images, top]
     return CocoSplit(split, files[0], tuple(place for place in folders if place.is_dir()))
 
 
