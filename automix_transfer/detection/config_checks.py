@@ -35,17 +35,30 @@ RANGES: dict[str, tuple[int, float]] = {
     "SOLVER.WEIGHT_DECAY": (0, math.inf),
     "DATALOADER.NUM_WORKERS": (0, math.inf),
     "MODEL.ROI_HEADS.NUM_CLASSES": (1, math.inf),
+    **{
+        f"MODEL.RPN.{when}_NMS_TOPK_{split}": (1, math.inf)
+        for when in ("PRE", "POST")
+        for split in ("TRAIN", "TEST")
+    },
     "SEED": (0, MAX_SEED),  # -1 draws a seed that no resumed run could know
 }
 #: The largest integers of keys by a pattern, the first that is met; of all others 2^31 - 1.
 LARGEST = {
     r"^INPUT\..*SIZE": 8192,  # pixels
+    r"RESOLUTION$": 256,
     r"\.NUM_(CONV|FC|STACKED_CONVS)$|CONVS_DIM|\.NUM_CONVS$": 1024,
-    r"\.NUM_CLASSES$|_DIM$|_DIMS$|CHANNELS$|\.NUM_GROUPS$|\.WIDTH_PER_GROUP$|RESOLUTION$": 10**5,
+    r"\.NUM_CLASSES$|_DIM$|_DIMS$|CHANNELS$|\.NUM_GROUPS$|\.WIDTH_PER_GROUP$": 10**5,
 }
 MOST_LISTED = 256  # values of a key of MODEL
 MOST_PARAMETERS = 2 * 10**9
+LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 CHOICES = {
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
+    "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
+    "INPUT.CROP.TYPE": ("relative_range", "relative", "absolute", "absolute_range"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE": LOSSES,
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": LOSSES,
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
     "DATALOADER.SAMPLER_TRAIN": SAMPLERS,
@@ -72,6 +85,11 @@ HEADS, FREEZE_AT = "MODEL.ROI_HEADS.NAME {heads}", "MODEL.BACKBONE.FREEZE_AT {fr
 #: Combinations that nobody means, though Detectron2 builds them, or fails on an assertion: when they are met
 #: (by the names that `check_architecture` gives), and what is wrong.
 CONTRADICTIONS: tuple[tuple[Callable[[SimpleNamespace], bool], str], ...] = (
+    (
+        lambda c: c.more or c.meta in ("PanopticFPN", "SemanticSegmentor"),
+        "MODEL.KEYPOINT_ON, and MODEL.META_ARCHITECTURE PanopticFPN and SemanticSegmentor, need keypoints or "
+        "masks of whole images, which the data here do not have; leave them out",
+    ),
     (
         lambda c: c.basic and c.heads in BOTTLENECK_RES5,
         f"{DEPTH} is a network of basic blocks, but {HEADS} builds bottlenecks, into which its weights would "
@@ -134,6 +152,8 @@ def check_danger(cfg: CfgNode, resumed: bool) -> None:
                 f"{key} {value!s:.200} is an address, and nothing is downloaded here; download the file and "
                 "give its path"
             )
+        if any("\0" in str(leaf) for leaf in leaves):
+            raise UserError(f"{key} holds a null character; leave it out")
         if key.startswith("MODEL.") and len(leaves) > MOST_LISTED:
             raise UserError(f"{key} has {len(leaves)} values; give at most {MOST_LISTED}")
         most = next((most for pattern, most in LARGEST.items() if re.search(pattern, key)), 2**31 - 1)
@@ -226,6 +246,8 @@ def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:
         width=resnets.RES2_OUT_CHANNELS,
         norm=resnets.NORM,
         heads=cfg.MODEL.ROI_HEADS.NAME,
+        meta=cfg.MODEL.META_ARCHITECTURE,
+        more=cfg.MODEL.KEYPOINT_ON,
         from_scratch=from_scratch,
     )
     for is_met, problem in CONTRADICTIONS:

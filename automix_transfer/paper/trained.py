@@ -19,8 +19,10 @@ import yaml
 
 from automix_transfer import __version__
 from automix_transfer.config import flatten
+from automix_transfer.errors import UserError
 from automix_transfer.paper.references import Reference, training_key, with_defaults
 from automix_transfer.runs.folder import commit_of, is_number, read_optional
+from automix_transfer.text_files import read_text
 from automix_transfer.training.settings import FREE_ON_RESUME
 
 PLANNED = "planned.json"  #: what `report run` writes beside a run: the cell that it is for, and its recipe
@@ -95,10 +97,10 @@ def read_trained(path: Path) -> Trained:
     packages = last.get("packages")
     version = packages.get("automix_transfer", __version__) if isinstance(packages, dict) else __version__
     try:
-        lines = (path / "config.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = read_text(path / "config.yaml").splitlines(keepends=True)
         own = ("seed:", "output:")
         run.config, run.experiment_id = _parse("".join(line for line in lines if not line.startswith(own)))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError, TypeError, AttributeError):
+    except (UserError, ValueError, yaml.YAMLError, RecursionError, TypeError, AttributeError):
         run.faults.append(
             f"{path / 'config.yaml'} is missing or damaged, so it is not known what was trained"
         )
@@ -144,8 +146,8 @@ def _read_metrics(run: Trained) -> None:
 def epochs_done(folder: Path) -> int:
     """Epochs that log.csv has."""
     try:
-        return max(0, len((folder / "log.csv").read_text(encoding="utf-8").splitlines()) - 1)
-    except (OSError, UnicodeDecodeError):
+        return max(0, len(read_text(folder / "log.csv").splitlines()) - 1)
+    except UserError:
         return 0
 
 

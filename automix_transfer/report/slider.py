@@ -31,6 +31,7 @@ from automix_transfer.progress import Progress
 from automix_transfer.report.cards import save_webp
 from automix_transfer.rng import derive_generator
 from automix_transfer.runs.collect import SLIDER
+from automix_transfer.text_files import read_text
 
 LAMS = tuple(k / 20 for k in range(21))
 #: rows of a frame's border repeated above and below it, so that scaling does not let its neighbours shine
@@ -112,8 +113,8 @@ def render(
 def synset_words(root: Path) -> dict[str, str]:
     """``n01440764`` -> ``tench``, from ImageNet's LOC_synset_mapping.txt, where it lies in ``root``."""
     try:
-        lines = (root / "LOC_synset_mapping.txt").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_text(root / "LOC_synset_mapping.txt").splitlines()
+    except UserError:
         return {}
     return {
         wnid: words if len(words) <= 24 else words.split(",")[0]

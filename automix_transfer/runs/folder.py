@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
+from automix_transfer.text_files import read_text
 
 Points = tuple[list[float], list[float]]
 
@@ -75,8 +76,8 @@ def read_run(path: Path) -> RunFolder:
     if not run.history:
         run.problems.append(f"{path / 'log.csv'} is missing or has no rows, so there is no learning curve")
     try:
-        run.config = (path / "config.yaml").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        run.config = read_text(path / "config.yaml")
+    except UserError:
         run.problems.append(f"{path / 'config.yaml'} is missing or cannot be read")
     return run
 
@@ -84,8 +85,8 @@ def read_run(path: Path) -> RunFolder:
 def read_history(path: Path) -> list[dict[str, float]]:
     """The rows by epoch of ``path/log.csv``, without empty cells: what is readable of them."""
     rows = []
-    with suppress(OSError, UnicodeDecodeError, csv.Error):
-        for row in csv.DictReader((path / "log.csv").read_text(encoding="utf-8").splitlines()):
+    with suppress(UserError, csv.Error):
+        for row in csv.DictReader(read_text(path / "log.csv").splitlines()):
             cells = {key: _number_in(value) for key, value in row.items() if key}
             rows.append({key: value for key, value in cells.items() if value is not None})
     return [row for row in rows if "epoch" in row]
@@ -104,14 +105,14 @@ def read_metrics(run: Path, problems: list[str]) -> list[dict[str, Any]]:
     file = run / "metrics.json"
     found: dict[int, dict[str, Any]] = {}
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        problems.append(f"{file} could not be read ({error.strerror}), so its run is not among the curves")
+        lines = read_text(file).splitlines()
+    except UserError as error:
+        problems.append(f"{error}; its run is not among the curves")
         return []
     for line in lines:
         try:
             row = json.loads(line)
-        except ValueError:  # a killed run leaves half a line
+        except (ValueError, RecursionError):  # a killed run leaves half a line
             continue
         if isinstance(row, dict) and isinstance(row.get("iteration"), int):
             found[row["iteration"]] = {**found.get(row["iteration"], {}), **row}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import re
 import shutil
@@ -17,11 +18,13 @@ from PIL import Image
 from automix_transfer.errors import UserError
 from automix_transfer.figures.sheet import drawn
 from automix_transfer.figures.style import draw_lines, subplots
+from automix_transfer.paper.trained import epochs_done
 from automix_transfer.report.cli import main
 from automix_transfer.report.embed import Embedder
 from automix_transfer.report.html import environment
 from automix_transfer.report.page import DETAILS, build
 from automix_transfer.runs.collect import collect
+from automix_transfer.runs.folder import read_metrics, read_run
 from tests.report.small import COMMIT, picture, write_demo, write_run
 
 
@@ -357,3 +360,17 @@ def test_no_name_reorders_the_page_or_is_a_formula_in_a_figure() -> None:
         return made
 
     figure()
+
+
+def test_pipes_in_a_run_folder_are_not_waited_for(tmp_path):
+    for name in ("config.yaml", "log.csv", "metrics.json", "run.json"):
+        os.mkfifo(tmp_path / name)
+    run = read_run(tmp_path)
+    assert not run.history and any("config.yaml" in problem for problem in run.problems)
+    assert read_metrics(tmp_path, run.problems) == [] and "metrics.json" in run.problems[-1]
+    assert epochs_done(tmp_path) == 0
+
+
+def test_a_line_of_metrics_that_is_nested_without_end_is_passed_over(tmp_path):
+    (tmp_path / "metrics.json").write_text("[" * 100_000 + '\n{"iteration": 3}\n')
+    assert [row["iteration"] for row in read_metrics(tmp_path, [])] == [3]

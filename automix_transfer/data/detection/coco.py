@@ -164,6 +164,7 @@ def _items(content: dict[str, Any], field: str, findings: Findings) -> list[Item
 def _read_categories(content: dict[str, Any], findings: Findings) -> dict[Id, str]:
     """Id -> name; of two with one name, that with objects (exporters write their root as a category)."""
     categories: dict[Id, str] = {}
+    names: dict[str, Id] = {}
     twice: dict[Id, Item] = {}
     for item in _items(content, "categories", findings):
         number, name = item.identifier(), item["name"]
@@ -173,11 +174,12 @@ def _read_categories(content: dict[str, Any], findings: Findings) -> dict[Id, st
             continue
         if number in categories or number in twice:
             item.refuse("id", f"{shown(number)} is used twice", "twice")
-        elif (name := _name_of(item)) in categories.values() and good:
+        elif (name := _name_of(item)) in names and good:
             twice[number] = item
         else:
             categories[number] = name
-    _choose_used(categories, twice, content.get("annotations"))
+            names[name] = number
+    _choose_used(categories, names, twice, content.get("annotations"))
     return categories
 
 
@@ -185,20 +187,22 @@ def _name_of(item: Item) -> str:
     return normalize("NFC", str(item["name"])).strip()
 
 
-def _choose_used(categories: dict[Id, str], twice: dict[Id, Item], objects: Any) -> None:
+def _choose_used(
+    categories: dict[Id, str], names: dict[str, Id], twice: dict[Id, Item], objects: Any
+) -> None:
     """Put the category that has objects in the place of one that has none, for names that occur twice."""
     known = objects if twice and isinstance(objects, list) else []
     used = {str(item.get("category_id")) for item in known if isinstance(item, dict)}
     for number, item in twice.items():
         name = _name_of(item)
-        other = next(key for key, known in categories.items() if known == name)
+        other = names[name]
         if str(number) in used and str(other) in used:
             item.refuse("name", f"{shown(name)} is used twice, and both have objects", "twice")
             continue
         item.note(ROOT)
         if str(other) not in used:
             del categories[other]
-            categories[number] = name
+            categories[number], names[name] = name, number
 
 
 def _read_images(content: dict[str, Any], findings: Findings) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ def evaluation_is_due(period: int, done: int, last: int, rows: Iterable[Mapping[
 def _row(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:  # half a line
+    except (ValueError, RecursionError):  # half a line
         return None
 
 

@@ -120,10 +120,10 @@ class Log:
         """Drop the rows of steps that will be done again, and a row that a killed process left unfinished."""
         path = self.folder / "log.jsonl"
         kept = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
             if row.get("step", 0) <= step and (row.get("kind") != "epoch" or row.get("epoch", 0) <= epoch):
                 kept.append(line)
