@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -151,8 +152,9 @@ def try_to_compile(device: torch.device) -> None:
     Raises:
         UserError: it has no compiler, or one that does not work.
     """
+    size = 64 + secrets.randbelow(1 << 16)  # what was compiled before, and is kept, proves nothing
     try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(64, device=device))
+        torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.ones(size, device=device))
     except Exception as error:  # of the compiler, of torch, of what torch imports for it
         raise UserError(
             f"train.compile=true: torch cannot compile here ({type(error).__name__}: {first_line(error)}); "
