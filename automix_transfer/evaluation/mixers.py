@@ -166,6 +166,11 @@ def method_of(content: Mapping[str, Any], source: Path) -> tuple[Method, Encoder
         name = content["config"]["method"]["name"]
         given, left_out = content["config"]["method"], ("name", *METHODS[name].retired)
         options = {key: value for key, value in given.items() if key not in left_out}
+        with torch.device("meta"):  # a file may name a network that is larger than itself
+            named = sum(value.numel() for value in info.build().state_dict().values())
+        held = sum(value.numel() for value in content["model"].values())
+        if named > held:
+            raise UserError(f"it names an encoder of {named:,} values, and holds {held:,}")
         method = build_method(name, info.build(), options, info)
         method.load_state_dict(method_state(content["model"] | content.get("model_extra", {})))
     # hand-edited or of another version

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixers import PAIRS_A_DRAW, method_of, own_mixer
 from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo
@@ -81,3 +82,14 @@ def test_old_checkpoints_name_an_alpha_that_was_never_read() -> None:
         "model": method.state_dict(),
     }
     assert method_of(content, Path("last.pt"))[0].options == method.options
+
+
+def test_a_checkpoint_cannot_name_a_network_larger_than_itself() -> None:
+    method = build_method("vanilla", INFO.build(), {}, INFO)
+    content = {
+        "config": {"method": {"name": "vanilla"}},
+        "encoder": {**asdict(INFO), "num_classes": 10**12},
+        "model": method.state_dict(),
+    }
+    with pytest.raises(UserError, match="evil.pt.*holds"):
+        method_of(content, Path("evil.pt"))
