@@ -50,7 +50,8 @@ class EmaConfig:
 
 
 def _betas_problem(betas: tuple[float, float]) -> str:
-    return "" if all(0 <= beta < 1 for beta in betas) else "give two numbers of at least 0 and less than 1"
+    fine = all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas)
+    return "" if fine else "give two numbers of at least 0 and less than 1"
 
 
 @dataclass

@@ -84,6 +84,7 @@ def test_written_config_reads_back(tmp_path: Path) -> None:
         ("train.precision=fp8", "train.precision"),
         ("optimizer.name=adam", "optimizer.name"),
         ("optimizer.lr=nan", "optimizer.lr"),
+        ("optimizer.betas=[[1],0.9]", "optimizer.betas"),
         ("schedule.warmup_epochs=100", "warmup_epochs"),
         ("trian.epochs=3", "trian"),
         ("train.epoch=3", "epochs"),
