@@ -40,8 +40,8 @@ test-slow: $(STAMP)  ## run the others: processes, every recipe, long trainings
 test-lowest:  ## run the quick tests on the lowest versions that pyproject.toml declares, in .venv-lowest
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(PYTHON) -c '$(DECLARED)' > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -r $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python -m automix_transfer install-detectron2
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check wheel -r $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m automix_transfer install-detectron2 --force  # alone: its dependencies are there
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n $(JOBS) -m "not slow" $(ARGS)
 
 lint: $(STAMP)  ## ruff (rules and format) on everything, mypy on the library
