@@ -21,8 +21,6 @@ here calls one of another file.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -109,7 +107,9 @@ def _iou(box, grow, width, height, true_boxes):
 def _note(ranks, boxes_of, rank, box, first, last):
     """Note a candidate for slots first..last: two overlapping ranges whose length is a power of two;
     `_spread` brings them down."""
-    k = int(math.log2(last - first + 1))
+    k = 0
+    while 2 << k <= last - first + 1:
+        k += 1
     for s in (first, last + 1 - (1 << k)):
         if rank > ranks[k, s]:
             ranks[k, s] = rank
