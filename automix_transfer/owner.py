@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.errors import UserError
+from automix_transfer.host.writable import can_write, existing
 
 LOCK = ".owner.lock"
 #: `io.atomic_write`'s files; what a killed owner has left of them is removed by the next
@@ -95,8 +96,8 @@ def owned_file(
     remedy = "write to a file elsewhere"
     lock: AbstractContextManager[None]
     if not file.parent.is_dir():  # so nobody writes there
-        above = next(folder for folder in file.parents if os.path.lexists(folder))
-        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        if not can_write(file.parent):
+            above = existing(file.parent)
             raise UserError(f"{file} could not be written, for {above} takes no new folder; {remedy}")
         lock = nullcontext()
     elif any((file.parent / name).exists() for name in (*RUN_FILES, LOCK)):

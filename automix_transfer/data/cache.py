@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from automix_transfer.data.listing import Paths
+from automix_transfer.data.listing import names_of
 
 
 def stamp(path: str | Path) -> tuple[int, int, int] | None:
@@ -27,7 +27,7 @@ def stamp(path: str | Path) -> tuple[int, int, int] | None:
 def mark(about: str, files: Iterable[str | Path]) -> str:
     """A digest of ``about``, and of the path and `stamp` of each file."""
     digest = hashlib.blake2b(about.encode(errors="surrogateescape"), digest_size=16)
-    for path in files.names() if isinstance(files, Paths) else files:
+    for path in names_of(files):
         digest.update(f"{path}\0{stamp(path)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

@@ -57,6 +57,11 @@ class Paths(Sequence[Path]):
         return f"Paths of {len(self)} files"
 
 
+def names_of(paths: Iterable[str | Path]) -> Iterable[str]:
+    """Files as text, without a `Path` for each that `Paths` holds."""
+    return paths.names() if isinstance(paths, Paths) else map(str, paths)
+
+
 @dataclass(frozen=True)
 class Packed:
     """Where images lie inside larger files.
@@ -121,9 +126,9 @@ class Listing:
 
     def fingerprint(self, root: str | Path) -> str:
         """How many images, and a hash of their names below ``root`` and their labels, in order."""
-        paths = self.paths
-        names = map(paths.name, range(len(paths))) if isinstance(paths, Paths) else map(str, paths)
-        text = "\0".join(names).replace(f"{root}/", "").encode("utf-8", errors="surrogateescape")
+        text = (
+            "\0".join(names_of(self.paths)).replace(f"{root}/", "").encode("utf-8", errors="surrogateescape")
+        )
         digest = hashlib.sha256(text + np.asarray(self.labels, dtype=np.int64).tobytes())
         return f"{len(self):,} images ({digest.hexdigest()[:12]})"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from automix_transfer.data.check import drop_bad_images
 from automix_transfer.data.dataset import ClassificationDataset
-from automix_transfer.data.listing import Listing, Paths
+from automix_transfer.data.listing import Listing, names_of
 from automix_transfer.data.mixed_offline import WithMixed
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
@@ -44,9 +44,8 @@ def shared_images(train: Listing, val: Listing) -> str:
     if train.pixels is not None or val.pixels is not None:
         return ""
     places = {(label, val.paths[index].name): index for index, label in enumerate(val.labels)}
-    names = train.paths.names() if isinstance(train.paths, Paths) else map(str, train.paths)
     found, compared = [], 0
-    for number, (label, name) in enumerate(zip(train.labels, names, strict=True)):
+    for number, (label, name) in enumerate(zip(train.labels, names_of(train.paths), strict=True)):
         index = places.get((label, name.rpartition("/")[2]))
         if index is None or train.size(number) != val.size(index):
             continue

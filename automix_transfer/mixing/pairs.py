@@ -108,7 +108,10 @@ class BesideClean(PairMethod):
     def step(self, images: Tensor, labels: Tensor, draw: Any) -> StepOutput:
         output = super().step(images, labels, draw)
         if self.options.clean_weight:
-            clean = label_loss(self.encoder(images), labels, self.options)
-            output.loss = output.loss + self.options.clean_weight * clean
-            output.metrics["loss_ce"] = clean.detach()
+            self.add_clean(output, label_loss(self.encoder(images), labels, self.options))
         return output
+
+    def add_clean(self, output: StepOutput, clean: Tensor) -> None:
+        """Add the loss on the clean images to that on the mixed ones."""
+        output.loss = output.loss + self.options.clean_weight * clean
+        output.metrics["loss_ce"] = clean.detach()

@@ -173,15 +173,15 @@ def together(world: World, work: Callable[[], T]) -> T:
     """
     if world.size == 1:
         return work()
-    problem, result = "", None
+    problem, results = "", list[T]()
     try:
-        result = work()
+        results.append(work())
     except UserError as error:
         problem = str(error)
     for rank, (host, theirs) in enumerate(gather((socket.gethostname(), problem), world)):
         if theirs:
             _end(world, theirs if rank == 0 else f"rank {rank} on {host}: {theirs}")
-    return result  # type: ignore[return-value]
+    return results[0]
 
 
 def refuse_differences(world: World, facts: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from automix_transfer.errors import UserError
+from automix_transfer.host.writable import existing
 from automix_transfer.training.setup import Run
 
 SHARED = Path("/dev/shm")
@@ -27,7 +28,7 @@ def check_room(run: Run, folder: Path) -> None:
     size = checkpoint_bytes(run)
     later = sum(run.at.epoch < epoch <= train.epochs for epoch in train.keep_epochs)
     there = sum(file.stat().st_size for file in {*folder.glob("*.pt")} if file.is_file())
-    needed, free = (AT_A_TIME + later) * size - there, shutil.disk_usage(_nearest(folder)).free
+    needed, free = (AT_A_TIME + later) * size - there, shutil.disk_usage(existing(folder)).free
     if needed > free:
         kept = f" and {later} of train.keep_epochs" if later else ""
         raise UserError(
@@ -58,11 +59,6 @@ def checkpoint_bytes(run: Run) -> int:
 
 def _bytes(tensors: list[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _nearest(folder: Path) -> Path:
-    """The folder, or the closest one above it that is there."""
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def _in_words(size: float) -> str:

@@ -91,6 +91,10 @@ class Run:
         return self.train_batches.dataset  # type: ignore[return-value]
 
     @property
+    def eval_set(self) -> ClassificationDataset:
+        return self.eval_batches.dataset  # type: ignore[return-value]
+
+    @property
     def steps_per_epoch(self) -> int:
         return self.train_batches.batches_per_epoch // self.experiment.train.accumulate
 
@@ -142,7 +146,7 @@ class Run:
             averages=self.at.averages.sums,
             seconds=self.at.seconds,
             processes=self.world.size,
-            samples=[len(self.train_set), len(self.eval_batches.dataset)],  # type: ignore[arg-type]
+            samples=[len(self.train_set), len(self.eval_set)],
         )
 
 
@@ -185,10 +189,9 @@ def facts(run: Run, checkpoint: Checkpoint | None) -> dict[str, str]:
     digest = hashlib.sha256()
     for name, value in sorted(checkpoint.model.items() if checkpoint else ()):
         digest.update(name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    validation: ClassificationDataset = run.eval_batches.dataset  # type: ignore[assignment]
     return settings | {
         "training images": run.train_set.listing.fingerprint(root),
-        "validation images": validation.listing.fingerprint(root),
+        "validation images": run.eval_set.listing.fingerprint(root),
         "a checkpoint": f"of step {checkpoint.step}, {digest.hexdigest()[:12]}" if checkpoint else "nowhere",
     }
 

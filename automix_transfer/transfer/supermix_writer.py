@@ -6,7 +6,6 @@ interrupted and started again leaves finished batches alone and ends with the sa
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import shutil
@@ -25,7 +24,7 @@ from automix_transfer.data.mixed_offline import ABOUT, FORMAT, IMAGES, SOFT_LABE
 from automix_transfer.data.splits import train_dataset
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
-from automix_transfer.io import atomic_write, read_json, write_json
+from automix_transfer.io import atomic_write, read_json, sha256_of, write_json
 from automix_transfer.mixing import load_options
 from automix_transfer.mixing.losses import PLAIN
 from automix_transfer.mixing.methods.supermix import SuperMix
@@ -68,7 +67,7 @@ def write_supermix(
         "classes": list(dataset.classes),
         # the loss is of training
         "options": {key: value for key, value in asdict(options).items() if not hasattr(PLAIN, key)},
-        "teacher": file_hash(Path(teacher_file)),
+        "teacher": sha256_of(teacher_file),
         "seed": experiment.seed,
         "count": count,
         "batch_size": size,
@@ -225,8 +224,3 @@ def prepare(folder: Path, plan: dict[str, Any]) -> None:
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     (folder / "parts").mkdir(exist_ok=True)
     write_json(folder / PLAN, plan)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

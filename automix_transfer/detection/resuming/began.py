@@ -79,7 +79,8 @@ def refuse_other_weights(cfg: CfgNode, began: Mapping[str, Any], saved: str, typ
         typed: whether the command line gives it.
     """
     given = str(cfg.MODEL.WEIGHTS)
-    before, now = began.get("weights_sha256", weights_hash(saved)), weights_hash(given)
+    now = weights_hash(given)
+    before = began["weights_sha256"] if "weights_sha256" in began else weights_hash(saved)
     if now == before and (now is not None or given == saved):
         return ""
     if given == saved and (now is None or before is None):

@@ -13,7 +13,7 @@ from torch.nn import functional
 from automix_transfer.mixing.base import Mixed, StepOutput
 from automix_transfer.mixing.draw import Size
 from automix_transfer.mixing.losses import PLAIN, LossOptions, summed_loss
-from automix_transfer.mixing.pairs import PairMethod
+from automix_transfer.mixing.pairs import BesideClean
 from automix_transfer.mixing.precision import full_precision, in_float16
 from automix_transfer.models.eval_mode import eval_mode
 
@@ -69,14 +69,9 @@ def channel_norm(gradient: Tensor) -> Tensor:
     return gradient.float().square().mean(dim=1).sqrt()
 
 
-class SalientMethod(PairMethod):
+class SalientMethod(BesideClean):
     """Mixes by the saliency of the clean images. Where ``options.clean_weight`` is not 0, the pass that it
     takes trains on them, too."""
-
-    def __init__(self, encoder: nn.Module, options: Any = None) -> None:
-        super().__init__(encoder, options)
-        if self.options.clean_weight and self.options.probability < 1:
-            self.uneven_passes = {"probability": 1}
 
     def mix_salient(self, images: Tensor, labels: Tensor, draw: Any, saliency: Tensor) -> Mixed:
         """Normalised images (N, C, H, W) and labels (N,), mixed by their saliency (N, H, W)."""
@@ -91,8 +86,7 @@ class SalientMethod(PairMethod):
         saliency, clean = saliency_with_loss(self.encoder, images, labels, self.options)
         mixed = self.mix_salient(images, labels, draw, saliency)
         output = self.classified(self.encoder(mixed.images), labels, draw, mixed)
-        output.loss = output.loss + self.options.clean_weight * clean
-        output.metrics["loss_ce"] = clean.detach()
+        self.add_clean(output, clean)
         return output
 
 
