@@ -22,7 +22,7 @@ $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, %s is %s; make PYTHON=python3.11" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 # torch and torchvision in one command: two builds that do not match fail at import.
-	$(BIN)/python -m pip install --disable-pip-version-check torch torchvision -e '.[dev,detection]' -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check torch torchvision -e '.[dev,detection,docs,onnx,wandb]' -c constraints.txt
 	$(BIN)/automix-transfer install-detectron2
 	@rm -f $(VENV)/.installed-*
 	@touch $@
