@@ -48,4 +48,4 @@ def reseed_globals(seed: int, purpose: str, *coordinates: int) -> None:
 
 @cache
 def _has_accelerator() -> bool:
-    return torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()
+    return torch.accelerator.is_available()

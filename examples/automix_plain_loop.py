@@ -21,7 +21,7 @@ from automix_transfer.mixing import AutoMix
 
 def main() -> None:
     args = arguments()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     torch.manual_seed(args.seed)
     loader, test_loader, classes = loaders(args)
 

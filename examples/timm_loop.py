@@ -23,7 +23,7 @@ from automix_transfer.mixing import METHODS, transform
 
 def main() -> None:
     args = arguments()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     torch.manual_seed(args.seed)
 
     train, test = (create_dataset("", args.data, split=split) for split in ("train", "validation"))

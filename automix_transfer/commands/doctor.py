@@ -17,6 +17,7 @@ import torch
 
 from automix_transfer import __version__
 from automix_transfer.console import show
+from automix_transfer.device import accelerator, device_memory, device_name
 from automix_transfer.errors import run_script
 from automix_transfer.io import expand_home, write_json
 from automix_transfer.training.record.run_folder import git_commit, version
@@ -66,12 +67,16 @@ def examine(roots: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def devices() -> list[str]:
-    """GPUs by name and memory; the build of torch where there is none."""
-    cuda = f"CUDA {torch.version.cuda}"
-    if not torch.cuda.is_available():
+    """Accelerators by name and memory; the build of torch where there is none."""
+    here, cuda = accelerator(), f"CUDA {torch.version.cuda}"
+    if here is None:
         return [f"no GPU (torch is built {'for ' + cuda if torch.version.cuda else 'without CUDA'})"]
-    gpus = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
-    return [f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, {cuda}" for gpu in gpus]
+    found = []
+    for index in range(torch.accelerator.device_count()):
+        device = torch.device(here.type, index)
+        size, kind = device_memory(device), cuda if here.type == "cuda" else here.type
+        found.append(", ".join([device_name(device), *([f"{size / 1e9:.0f} GB"] if size else []), kind]))
+    return found
 
 
 def memory() -> str:

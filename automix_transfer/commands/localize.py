@@ -124,7 +124,7 @@ def add_measuring(parser: argparse.ArgumentParser, folder: dict[str, Any]) -> No
     batch = f"images that the encoder sees at once (default {DEFAULTS['batch_size']})"
     add("--batch-size", type=int, help=batch)
     add("--workers", type=int, help="threads (default: all cores)")
-    add("--device", help=f"cpu, cuda or auto (default {DEFAULTS['device']})")
+    add("--device", help=f"auto, cpu, cuda, mps, xpu (default {DEFAULTS['device']})")
 
 
 def check(args: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from automix_transfer import signals
 from automix_transfer.data.dataset import ClassificationDataset
+from automix_transfer.device import PINNING, accelerator
 from automix_transfer.errors import UserError
 from automix_transfer.host.causes import cause_of
 from automix_transfer.rng import derive_generator
@@ -140,7 +141,7 @@ def loader_options(workers: int, seed: int) -> dict[str, Any]:
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,
-        "pin_memory": torch.cuda.is_available(),
+        "pin_memory": (device := accelerator()) is not None and device.type in PINNING,
         "worker_init_fn": _start_worker,
         # else starting a loader would draw from the global generator
         "generator": derive_generator(seed, "loader"),

@@ -26,7 +26,7 @@ def parse(description: str, arguments: Sequence[str] | None) -> tuple[argparse.N
     run = parser.add_argument_group("run")
     run.add_argument("--batch-size", type=int, default=128)
     run.add_argument("--workers", type=int, default=0, help="loader processes (default 0)")
-    run.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
+    run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps, xpu")
     words = "default with --run: DIR/evaluation.json"
     run.add_argument("--output", type=Path, metavar="FILE.json", help=words)
     args = parser.parse_args(arguments)

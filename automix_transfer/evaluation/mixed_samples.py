@@ -135,7 +135,7 @@ def mask_statistics(
         pairs += len(images)
         for at, lam in enumerate(lams):
             mask = automix_mask(block, images, permutation, lam, derive_generator(seed, "mixer", number, at))
-            mask_NP = mask.flatten(1).double().cpu()
+            mask_NP = mask.flatten(1).cpu().double()
             mean_N, std_N = mask_NP.mean(dim=1), mask_NP.std(dim=1, unbiased=False)
             sums[at] += torch.stack([mean_N.sum(), (mean_N - lam).abs().sum(), std_N.sum()])
             new = [mask_NP.sum(dim=0), mask_NP.square().sum(dim=0)]

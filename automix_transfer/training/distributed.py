@@ -52,7 +52,7 @@ def wrap(method: nn.Module, world: World, sync_batchnorm: bool = False) -> nn.Mo
     if sync_batchnorm:
         # timm's: torch's loses the activation of layers that are norm and activation in one
         convert_sync_batchnorm(method)
-    ids = [world.device.index] if world.device.type == "cuda" else None
+    ids = [world.device.index] if world.device.type != "cpu" else None
     return DistributedDataParallel(method, device_ids=ids, broadcast_buffers=True)
 
 

@@ -18,6 +18,7 @@ import timm
 import torch
 import torch.distributed as dist
 
+from automix_transfer.device import choose_device
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
 from automix_transfer.progress import duration, to_stderr
 from automix_transfer.training.distributed import World, gather
@@ -38,32 +39,26 @@ def start(device: str = "auto", wait_minutes: float = 10.0) -> World:
     """Join the processes of torchrun, or be the only one.
 
     Args:
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, or an accelerator: cuda, cuda:N, mps, xpu.
         wait_minutes: for the other processes.
 
     Raises:
         UserError: the device does not exist, or the others did not come.
     """
     rank, size, local = launched()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"config key 'train.device' is '{device}'; give auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda":
-        count = torch.cuda.device_count()
-        number = local if chosen.index is None else chosen.index
-        if number >= count:
-            raise UserError(
-                f"config key 'train.device' asks for GPU {number}, but {count} are visible; "
-                "use train.device=cpu or fewer processes"
-            )
-        chosen = torch.device("cuda", number)
-        torch.cuda.set_device(chosen)
+    chosen = choose_device(device, "train.device=", local)
+    if chosen.type != "cpu":
+        torch.accelerator.set_device_index(chosen)
     if size > 1 and not dist.is_initialized():
-        join(rank, size, "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", wait_minutes)
+        join(rank, size, backends(chosen), wait_minutes)
     return World(rank, size, chosen)
+
+
+def backends(device: torch.device) -> str:
+    """What processes talk by: gloo on the CPU, which every process does, too, and the accelerator's own."""
+    if device.type == "cpu":
+        return "gloo"
+    return f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
 
 
 def stop(world: World) -> None:

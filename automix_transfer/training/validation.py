@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from automix_transfer.device import widest_float
 from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.training.distributed import World, sum_over_ranks
 
@@ -30,7 +31,7 @@ def evaluate(
     every submodule's mode. ``stop`` ends it early; what is returned then means nothing.
     """
     totals = torch.zeros(4, dtype=torch.float64)  # samples, top-1 hits, top-5 hits, sum of losses
-    device_totals = torch.zeros(4, dtype=torch.float64, device=world.device)
+    device_totals = torch.zeros(4, dtype=widest_float(world.device), device=world.device)
     with eval_mode(encoder), autocast(world.device, precision):
         for images, labels, _ in islice(loader, max_batches):
             if stop():
@@ -42,8 +43,8 @@ def evaluate(
             losses = F.cross_entropy(logits_NK, labels, reduction="sum")
             device_totals += torch.stack(
                 [labels.new_tensor(len(labels)), hits_N5[:, 0].sum(), hits_N5.sum(), losses]
-            ).double()
-    totals = sum_over_ranks(device_totals.cpu(), world)
+            ).to(device_totals)
+    totals = sum_over_ranks(device_totals.cpu().double(), world)
     count = max(float(totals[0]), 1.0)
     return {
         "top1": 100 * float(totals[1]) / count,

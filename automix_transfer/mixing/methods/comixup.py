@@ -73,10 +73,10 @@ def similarity(saliency: Tensor, omega: float, pool: int) -> Tensor:
     pool = min(pool, *saliency.shape[1:])
     finite = saliency.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     pooled = functional.avg_pool2d(finite.unsqueeze(1), pool, stride=1).squeeze(1)
-    place = pooled.flatten(1).argmax(dim=1)
+    place = pooled.flatten(1).argmax(dim=1).cpu()  # MPS has no float64
     row_and_column = torch.stack([place // pooled.shape[2], place % pooled.shape[2]], dim=1).double()
     distance = torch.cdist(row_and_column, row_and_column, p=1)
-    identity = torch.eye(len(saliency), dtype=torch.float64, device=saliency.device)
+    identity = torch.eye(len(saliency), dtype=torch.float64)
     return (1 - omega) * identity + omega * len(saliency) * distance / distance.sum().clamp(min=1)
 
 
@@ -86,7 +86,7 @@ def solve_shares(
     """For each partition the shares (n, b, b, n): output, cell, input. On the CPU, partitions in parallel
     threads."""
     b, cells = options.blocks, options.blocks**2
-    shares = block_shares(saliency, (b, b)).flatten(1).double().cpu()
+    shares = block_shares(saliency, (b, b)).flatten(1).cpu().double()
     prior = -(options.eta / cells) * torch.log(draw.weights + 1e-8)
     costs = (prior.unsqueeze(1) - shares).numpy()
     parts = partitions(len(saliency), options.partition)
@@ -95,7 +95,7 @@ def solve_shares(
 
     def work(first: int, last: int) -> None:
         for at, (begin, end) in enumerate(parts[first:last], start=first):
-            similar = similarity(saliency[begin:end], options.omega, options.distance_pool).cpu().numpy()
+            similar = similarity(saliency[begin:end], options.omega, options.distance_pool).numpy()
             beta, gamma, most = options.beta / cells, options.gamma / cells, options.tau * cells
             found[at] = label_outputs(
                 costs[begin:end], similar, start[begin:end], (b, b), beta, gamma, most, options.rounds

@@ -116,7 +116,7 @@ def solve_masks(
     plain: Tensor, shares: Tensor, draw: PuzzleMixDraw, options: PuzzleMixOptions, threads: int | None = None
 ) -> Tensor:
     """The best masks (N, b, b): the share of image i in each block."""
-    problem = [part.double().cpu().numpy() for part in mask_problem(plain, shares, draw, options)]
+    problem = [part.cpu().double().numpy() for part in mask_problem(plain, shares, draw, options)]
     labels = solve_grid(problem[0], problem[1], problem[2], threads)
     return 1 - torch.from_numpy(labels).to(shares.device, torch.float32) / (options.levels - 1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from automix_transfer.device import choose_device, device_name, synchronize
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_json
 from automix_transfer.mixing import METHODS
@@ -33,12 +33,10 @@ class StepTimes:
         self, file: Path, measure: bool = True, say: Callable[[str], None] = lambda line: None
     ) -> None:
         self.file, self.measuring, self.say = file, measure, say
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.machine = (
-            torch.cuda.get_device_name(self.device)
-            if self.device.type == "cuda"
-            else f"CPU {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-        )
+        self.device = choose_device("auto")
+        name = device_name(self.device)
+        on_cpu = self.device.type == "cpu"
+        self.machine = f"CPU {name}, {torch.get_num_threads()} threads" if on_cpu else name
         self.problems: list[str] = []
         self.known: dict[str, Any] = read_optional(file, self.problems) if file.exists() else {}
 
@@ -143,7 +141,6 @@ def _seconds(work: Callable[[int], None], device: torch.device) -> float:
     for number in range(STEPS + 1):
         begun = time.perf_counter()
         work(number)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         found.append(time.perf_counter() - begun)
     return statistics.median(found[1:])

@@ -17,6 +17,7 @@ import torch
 from automix_transfer import __version__, recipes
 from automix_transfer.command_line import this_command
 from automix_transfer.config import to_yaml
+from automix_transfer.device import device_name
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
 from automix_transfer.io import read_json, sha256_of, write_json, write_text
 from automix_transfer.owner import owned, refuse_foreign
@@ -64,15 +65,13 @@ def prepare(
     """
     file = folder / "run.json"
     before = read_json(file) if resumed_step is not None and file.exists() else {}
-    cuda = world.device.type == "cuda"
-    device = torch.cuda.get_device_name(world.device) if cuda else platform.processor() or platform.machine()
     start = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "from_step": resumed_step or 0,
         "command": command_line(),
         **git_commit(),
         "processes": world.size,
-        "device": f"{world.device}: {device}",
+        "device": f"{world.device}: {device_name(world.device)}",
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
         "python": platform.python_version(),

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from automix_transfer.device import PINNING, accelerator
 from automix_transfer.training.record import checkpoint
 from automix_transfer.training.record.checkpoint import Checkpoint
 
@@ -51,8 +52,8 @@ class Saver:
         """
         self.wait()
         self._copy = _copied(content.to_dict(), self._copy)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # the copies from the GPU
+        if accelerator() is not None:
+            torch.accelerator.synchronize()  # the copies from it
         work = Checkpoint.from_dict(self._copy), names, approve, written
         self._thread = threading.Thread(target=self._write, args=work, name="checkpoint")
         self._thread.start()
@@ -103,7 +104,8 @@ def _copied(value: Any, before: Any) -> Any:
     """``value`` with its tensors copied to the CPU, into those of an earlier result of the same form."""
     if isinstance(value, torch.Tensor):
         if not isinstance(before, torch.Tensor) or _form(before) != _form(value):
-            before = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda, requires_grad=False)
+            pin = value.device.type in PINNING
+            before = torch.empty_like(value, device="cpu", pin_memory=pin, requires_grad=False)
         return before.copy_(value.detach(), non_blocking=True)
     if isinstance(value, dict):
         before = before if isinstance(before, dict) else {}
