@@ -11,7 +11,7 @@ DECLARED := import re, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt automix_transfer/commands/install_detectron2.py | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-lowest lint clean
+.PHONY: help setup demo test test-slow test-lowest lint docs clean
 
 help:  ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ lint: $(STAMP)  ## ruff (rules and format) on everything, mypy on the library
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy automix_transfer
 
+docs: $(STAMP)  ## build the documentation, strictly: docs/_build/html/index.html
+	$(BIN)/python docs/pages.py docs/_build/source
+	$(BIN)/python -m sphinx -W --keep-going -n -q -c docs docs/_build/source docs/_build/html
+
 clean:  ## remove .venv, runs, rendered data sets and caches
-	rm -rf $(VENV) $(LOWEST) runs datasets build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) docs/_build runs datasets build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

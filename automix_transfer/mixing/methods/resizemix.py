@@ -28,7 +28,7 @@ def scope_problem(scope: tuple[float, float]) -> str:
 class ResizeMixOptions(PairOptions):
     """``scale``: the partner's side as a share τ of the image's, ``uniform`` in ``scope`` (the method's
     paper); or ``beta``: Beta(α, α), drawn again uniformly in the scope where it falls outside (the configs
-    behind the tables; with α = 1 the same distribution)."""
+    behind the tables; with α = 1 the same distribution). ``scope``: the smallest and the largest τ."""
 
     scale: str = one_of("uniform", "uniform", "beta")
     scope: tuple[float, float] = checked((0.1, 0.8), scope_problem)

@@ -34,8 +34,8 @@ class SuperMixOptions(LossOptions):
         images: K, images in a mix.
         sparsity: λ_s, the weight of masks that decide for one image.
         iterations: steps at most.
-        mask_size: side of the masks before they are enlarged: 8 on CIFAR, 16 on ImageNet; ``sigma`` of the
-            Gaussian over their gradient: 1 and 2.
+        mask_size: side of the masks before they are enlarged: 8 on CIFAR, 16 on ImageNet.
+        sigma: of the Gaussian over their gradient: 1 on CIFAR, 2 on ImageNet.
         enough: share of a batch that must succeed before its optimisation ends (the released code: 0.3, and
             the others are dropped).
     """
