@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from automix_transfer import signals
 from automix_transfer.command_line import leave_current_folder
@@ -44,6 +46,24 @@ def few(names: Iterable[str]) -> str:
     return ", ".join(shown[:3]) + (", ..." if len(shown) > 3 else "")
 
 
+class RenamedWarning(FutureWarning):
+    """An old name was used that still works; the message says the new one."""
+
+
+def warn_renamed(old: str, new: str, until: str = "0.3") -> None:
+    """Say once that ``old`` is now called ``new``, and works until version ``until``, as the rule in
+    CONTRIBUTING.md has it."""
+    warnings.warn(f"{old} is now called {new}; the old name works until version {until}", RenamedWarning, 3)
+
+
+def _format_warning(message: Warning | str, category: type[Warning], *rest: Any) -> str:
+    """One line for a `RenamedWarning`, which is about what was typed and not about a line of Python."""
+    return f"warning: {message}\n" if category is RenamedWarning else _python_format(message, category, *rest)
+
+
+_python_format = warnings.formatwarning
+
+
 def did_you_mean(
     name: str, known: Iterable[str], otherwise: str, most: int = 1, cutoff: float = 0.6, quote: str = ""
 ) -> str:
@@ -61,6 +81,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     """
     leave_current_folder()
     open_outputs()
+    warnings.formatwarning = _format_warning
     if "TORCHELASTIC_RUN_ID" in os.environ:
         signals.end_with_parent()  # torchrun that is killed takes its processes along, which save first
     try:
@@ -76,6 +97,17 @@ def run_script(main: Callable[[], int | None]) -> None:
         print(f"error: {_sentence_of(error)}", file=sys.stderr)
         code = EXIT_USER_ERROR
     sys.exit(code or 0)
+
+
+def run_old_module(command: str, main: Callable[[], int | None]) -> None:
+    """`run_script` for ``python -m MODULE``, as ``automix-transfer COMMAND`` was called before."""
+
+    def warned() -> int | None:
+        module = str(getattr(sys.modules["__main__"].__spec__, "name", "")).removesuffix(".__main__")
+        warn_renamed(f"python -m {module}", f"automix-transfer {command}")
+        return main()
+
+    run_script(warned)
 
 
 def _sentence_of(error: Exception) -> str:

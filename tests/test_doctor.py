@@ -43,6 +43,6 @@ def test_the_home_of_nobody_is_no_such_folder(monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(doctor, "version", lambda name: None)
-    monkeypatch.setattr(doctor, "git_commit", lambda: {"commit": None, "changed": None})
+    monkeypatch.setattr(doctor, "git_commit", lambda: {"version": "0.2", "commit": None, "changed": None})
     printed = doctor.text(doctor.examine())
-    assert "not installed (automix-transfer install-detectron2)" in printed and "commit unknown" in printed
+    assert "not installed (automix-transfer install-detectron2)" in printed and "0.2 (installed" in printed

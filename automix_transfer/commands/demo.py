@@ -1,6 +1,6 @@
 """The whole chain on embedded data: pretrain → export → detect, localize, fine-tune → one table and one page.
 
-    automix-transfer demo --output runs/demo        (or: make demo)
+    automix-transfer demo --output runs/demo
 
 Every step is the command that a user would type, run as a process of its own; the page names each. What is
 done is not done again, so an interrupted demo goes on where it stopped; --fresh starts over.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.command_line import command
-from automix_transfer.errors import UserError, run_script
+from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json, write_text
 from automix_transfer.jobs import Job, is_progress, plan_table, run_jobs, side_by_side
 from automix_transfer.owner import LOCK, owned
@@ -212,7 +212,7 @@ def finish(
     write_pictures(output, data)
     took = earlier_seconds(output) | seconds | {"total": total}
     summary = summarize(output, mixed) | {
-        "commit": git_commit()["commit"],
+        **git_commit(),
         "notes": NOTES,
         "settings": settings,
         "seconds": {name: round(value, 1) for name, value in took.items()},
@@ -289,7 +289,3 @@ def summarize(output: Path, mixed: dict[str, dict[str, float]]) -> dict[str, Any
             for dataset in FINE_GRAINED
         },
     }
-
-
-if __name__ == "__main__":
-    run_script(lambda: main())

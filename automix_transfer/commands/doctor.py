@@ -15,10 +15,8 @@ from typing import Any
 
 import torch
 
-from automix_transfer import __version__
 from automix_transfer.console import show
 from automix_transfer.device import accelerator, device_memory, device_name
-from automix_transfer.errors import run_script
 from automix_transfer.io import expand_home, write_json
 from automix_transfer.training.record.run_folder import git_commit, version
 
@@ -47,10 +45,13 @@ KNOWN_FOLDERS = {
 def examine(roots: Sequence[Path] = ()) -> dict[str, Any]:
     """Everything as text by topic; nothing is changed. ``roots``: data folders to look into, besides
     $DETECTRON2_DATASETS and datasets/."""
-    commit = git_commit()
-    changed = ", changed" if commit["changed"] else ""
+    source = git_commit()
+    changed = ", changed" if source["changed"] else ""
+    commit = (
+        f"commit {source['commit']}{changed}" if source["commit"] else "installed, not a checkout of ours"
+    )
     return {
-        "automix_transfer": f"{__version__} (commit {commit['commit'] or 'unknown'}{changed})",
+        "automix_transfer": f"{source['version']} ({commit})",
         "folder": str(Path(__file__).parents[1]),
         "python": f"{platform.python_version()} on {platform.platform()}",
         "packages": {name: version(name) or "not installed" for name in PACKAGES},
@@ -140,7 +141,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"written: {options.output}", file=sys.stderr)
     show(text(report))
     return 0
-
-
-if __name__ == "__main__":
-    run_script(main)

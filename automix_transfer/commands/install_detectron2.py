@@ -67,8 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     for needed in ("torch", "setuptools"):
         if importlib.util.find_spec(needed) is None:
-            remedy = "run `make setup` or pip install -e '.[detection]'"
-            print(f"error: {needed} is not installed in {sys.prefix}; {remedy}", file=sys.stderr)
+            print(f"error: {needed} is not installed in {sys.prefix}; pip install {needed}", file=sys.stderr)
             return 2
     try:
         if options.upstream:

@@ -25,7 +25,8 @@ A config file may begin with "base: other.yaml"; what is set later wins. Unknown
 
 on several GPUs:  torchrun --nproc-per-node 8 --no-python automix-transfer {name} --config-file ...
 train.batch_size stays the number of images a step, over all of them; train.accumulate=2 fits it into half the
-memory. On several hosts, by SLURM, or restarted when a process dies: the scripts in pretrain/cluster/.
+memory. On several hosts, by SLURM, or restarted when a process dies: the scripts in pretrain/cluster/ of the
+source archive.
 --trials 3 trains with the seeds seed, seed+1 and seed+2 into trial_0, trial_1 and trial_2 of output=..., and
 writes trials.json there: mean and standard deviation of the trials' median top-1, as the paper reports it.
 

@@ -26,7 +26,7 @@ from automix_transfer.data.listing import Listing
 from automix_transfer.data.problems import ListError, Problems
 from automix_transfer.data.registry import LAYOUTS, load_listing
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.errors import MachineError, UserError, run_script
+from automix_transfer.errors import MachineError, UserError, run_old_module
 from automix_transfer.io import write_json
 from automix_transfer.progress import Progress, to_stderr
 
@@ -280,4 +280,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_old_module("data check", main)

@@ -29,7 +29,7 @@ from automix_transfer.data.problems import ListError, Problems
 from automix_transfer.data.registry import LAYOUTS, load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.shards.index import CLASSES
-from automix_transfer.errors import UserError, run_script
+from automix_transfer.errors import UserError, run_old_module
 from automix_transfer.io import atomic_write, read_json, write_json, write_text
 from automix_transfer.owner import owned
 from automix_transfer.progress import Progress, to_stderr
@@ -203,4 +203,4 @@ def _pack_splits(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_old_module("data pack", main)

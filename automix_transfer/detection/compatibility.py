@@ -58,7 +58,7 @@ def available() -> bool:
 def require() -> None:
     """`apply`, or a `UserError` that names the installer where there is no Detectron2."""
     if not available():
-        raise UserError(f"Detectron2 is not installed in {sys.prefix}; run `make setup` or `{INSTALL}`")
+        raise UserError(f"Detectron2 is not installed in {sys.prefix}; run `{INSTALL}`")
     apply()
 
 

@@ -1,6 +1,6 @@
 """``automix-transfer evaluate``."""
 
-from automix_transfer.errors import run_script
+from automix_transfer.errors import run_old_module
 
 
 def main() -> int | None:
@@ -10,4 +10,4 @@ def main() -> int | None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_old_module("evaluate", main)

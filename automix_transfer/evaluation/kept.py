@@ -43,7 +43,15 @@ SAME = (
     "pgd_step_size",
     "seed",
 )
-SOURCE = ("commit", "changed", "torch", "device", "seconds", "baseline")  # of a part that was measured before
+SOURCE = (
+    "version",
+    "commit",
+    "changed",
+    "torch",
+    "device",
+    "seconds",
+    "baseline",
+)  # of a part that was measured before
 
 
 def kept_parts(output: Path, parts: Sequence[str], source: Mapping[str, Any]) -> dict[str, Any]:

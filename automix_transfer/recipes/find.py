@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from automix_transfer.errors import UserError, did_you_mean
-from automix_transfer.progress import to_stderr
+from automix_transfer.errors import UserError, did_you_mean, warn_renamed
 
 #: the folder of all recipes, one folder a kind of training
 RECIPES = Path(__file__).parent
@@ -45,5 +44,5 @@ def _moved(path: Path) -> Path | None:
     recipe = RECIPES / folder / f"{name.removesuffix('.yaml')}.yaml"
     if configs != "configs" or folder not in FOLDERS or not recipe.is_file():
         return None
-    to_stderr(f"warning: {path} is now the recipe {recipe.stem}; name it so, without a folder")
+    warn_renamed(str(path), recipe.stem)
     return recipe

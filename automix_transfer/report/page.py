@@ -205,7 +205,7 @@ def _chain(file: File, found: Found) -> Chain:
         {key: value for key, value in seconds if is_number(value)},
         dict(content.get("settings", {})),
         dict(content.get("versions", {})),
-        str(content.get("commit") or "")[:10],
+        commit_of(content),
         [f"{prefix}{text}" for text in chain.missing(content)],
     )
 

@@ -58,9 +58,12 @@ def number(values: Any, *keys: str) -> float | None:
 
 
 def commit_of(about: Mapping[str, Any]) -> str:
-    """The git commit of what was run, short, with + where the tree was changed; empty if unknown."""
-    commit = about.get("commit")
-    return commit[:10] + ("+" if about.get("changed") else "") if isinstance(commit, str) and commit else ""
+    """The git commit of what was run, short, with + where the tree was changed; the version of an installed
+    copy, as v0.2.0; empty if unknown."""
+    commit, version = about.get("commit"), about.get("version")
+    if isinstance(commit, str) and commit:
+        return commit[:10] + ("+" if about.get("changed") else "")
+    return f"v{version}"[:20] if isinstance(version, str) and version else ""
 
 
 def read_run(path: Path) -> RunFolder:

@@ -20,7 +20,7 @@ from typing import Any
 
 from automix_transfer import signals
 from automix_transfer.command_line import command_parser
-from automix_transfer.errors import UserError, run_script
+from automix_transfer.errors import UserError
 from automix_transfer.owner import owned
 from automix_transfer.progress import Progress, to_stderr
 from automix_transfer.synthetic.released import LAYOUTS, Layout
@@ -191,7 +191,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folders = write_all(options.out, options.seed, options.scale, options.processes)
     print(*folders, sep="\n")
     return 0
-
-
-if __name__ == "__main__":
-    run_script(main)

@@ -13,13 +13,12 @@ from typing import Any
 
 from automix_transfer.config import flatten, load_config
 from automix_transfer.data.settings import GONE, DataConfig, most_workers
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, warn_renamed
 from automix_transfer.mixing import METHODS, Method, load_options
 from automix_transfer.mixing.automix.options import is_removed
 from automix_transfer.mixing.checks import between, checked, one_of, positive
 from automix_transfer.mixing.checks import check as check_fields
 from automix_transfer.owner import refuse_top_folder
-from automix_transfer.progress import to_stderr
 
 
 @dataclass
@@ -175,7 +174,7 @@ def complete(experiment: Experiment) -> Experiment:
     experiment = replace(experiment, method={"name": name, **asdict(load_options(name, given))})
     preset = experiment.method.get("preset")
     if preset != given.get("preset", preset):
-        to_stderr(f"warning: method.preset={given['preset']} is now called {preset}; name it so")
+        warn_renamed(f"method.preset={given['preset']}", f"method.preset={preset}")
     check(experiment)
     return experiment
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 
 import pytest
 
+from automix_transfer.command_line import command
 from automix_transfer.data.check import check_data, check_root, main
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
@@ -118,16 +118,8 @@ def test_help_teaches_the_layouts(capsys):
 
 @pytest.mark.slow
 def test_a_mistake_on_the_command_line_is_one_sentence(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "automix_transfer.data.check",
-        "--dataset",
-        "cub",
-        "--root",
-        str(tmp_path / "no"),
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = command("data check", "--dataset", "cub", "--root", str(tmp_path / "no"))
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (
         result.returncode == 2
         and result.stderr.startswith("error: data root")

@@ -29,7 +29,7 @@ from automix_transfer.io import atomic_write, write_text
 from automix_transfer.models.classifier import classifier_prefixes
 from automix_transfer.models.encoders import EncoderInfo
 
-INSTALL = "make setup, or: automix-transfer install-detectron2"
+INSTALL = "automix-transfer install-detectron2"
 # how an overlay begins; what begins otherwise is not ours to replace
 OVERLAY_MARK = "# Detectron2 settings that belong to "
 RENAMES = (

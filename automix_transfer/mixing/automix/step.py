@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, warn_renamed
 from automix_transfer.mixing.automix.mix_block import MixBlock, RandomGrids
 from automix_transfer.mixing.automix.momentum import momentum_at, momentum_update, warmed_up
 from automix_transfer.mixing.automix.offline import TrainedMixBlock
@@ -80,7 +80,9 @@ class AutoMix(Method):
     ) -> None:
         super().__init__()
         if options is None and "preset" in overrides:
-            options, overrides = read_options(overrides), {}
+            given, options, overrides = overrides["preset"], read_options(overrides), {}
+            if options.preset != given:
+                warn_renamed(f"preset={given!r}", f"preset={options.preset!r}")
         self.options = options = dataclasses.replace(options or AutoMixOptions(), **overrides)
         check_options(options)
         wanted, key = options.asks_for()

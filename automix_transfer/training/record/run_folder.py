@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import subprocess
@@ -26,6 +27,15 @@ from automix_transfer.training.record import checkpoint
 from automix_transfer.training.settings import Experiment
 
 RECIPES = Path(recipes.__file__).resolve().parent
+#: by these git is pointed to another repository than that of the folder
+GIT_VARIABLES = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+)
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "fvcore", "omegaconf")
 
 
@@ -117,20 +127,29 @@ def command_line(resume: bool = False) -> str:
 
 
 def git_commit() -> dict[str, Any]:
-    """Commit of the source tree that runs, and whether it was changed; None outside a repository."""
-    here = Path(__file__).resolve().parent
+    """Which code runs: our ``version``, the ``commit`` of our own checkout, and whether it was ``changed``.
+
+    An installed copy has a version only: a repository that it lies in, as one whose environment holds it, or
+    that git's variables point to, as in a hook, is somebody else's.
+    """
+    root, ours = Path(__file__).resolve().parents[3], "pyproject.toml"
+    variables = {name: value for name, value in os.environ.items() if name not in GIT_VARIABLES}
 
     def git(*arguments: str) -> str | None:
+        words = ["git", "-C", str(root), *arguments]
         try:
             done = subprocess.run(
-                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=True
+                words, env=variables, capture_output=True, text=True, timeout=10, check=True
             )
             return done.stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return None
 
-    commit = git("rev-parse", "HEAD")
+    # it lies at the top of the repository, is tracked there, and is of this project
+    named = git("grep", "--no-color", "--full-name", "-lE", '^name = "automix_transfer"$', "--", ours)
+    commit = git("rev-parse", "HEAD") if named == ours else None
     return {
+        "version": __version__,
         "commit": commit,
         "changed": bool(git("status", "--porcelain", "--untracked-files=no")) if commit else None,
     }

@@ -340,6 +340,6 @@ def test_without_detectron2_nothing_is_proven_and_nothing_written(
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(exporter.compatibility, "available", lambda: False)
-    with pytest.raises(UserError, match="Detectron2 is not installed .*make setup"):
+    with pytest.raises(UserError, match="Detectron2 is not installed .*install-detectron2"):
         export(narrow[0], "detectron2", tmp_path / "x.pkl")
     assert os.listdir(tmp_path) == []

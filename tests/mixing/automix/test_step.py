@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import RenamedWarning, UserError
 from automix_transfer.mixing import AutoMix, AutoMixOptions, build_method, load_options
 from automix_transfer.mixing.automix.fast import FastAutoMix
 from automix_transfer.mixing.automix.joint import JointAutoMix
@@ -249,7 +249,8 @@ def test_presets():
 def test_a_preset_by_name_brings_its_values():
     method = AutoMix(small_encoder(), preset="openmixup_wrn", small_lam=0.0)
     assert method.options == load_options("automix", {"preset": "openmixup_wrn", "small_lam": 0.0})
-    assert AutoMix(small_encoder(), preset="paper").options == AutoMixOptions()
+    with pytest.warns(RenamedWarning, match="'paper'.*'robust'"):
+        assert AutoMix(small_encoder(), preset="paper").options == AutoMixOptions()
     for wrong, words in (
         ({"preset": "nature"}, "method.preset"),
         ({"preset": "openmixup", "lam_los_weight": 1}, "lam_loss_weight"),
