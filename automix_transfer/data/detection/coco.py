@@ -37,6 +37,7 @@ TWICE = "images are listed twice with one id; they are taken once"
 SAME_FILE = "files are listed under several ids; each is an image of its own, as COCO's own tool has it"
 ROOT = "categories have the name of another one and no objects; they are left out"
 FOUND = "file names are not paths as the images lie here; the files are found by the end of the path"
+ENDING = "file names have another ending than the image, or none; the only image of that name is taken"
 ADDRESS = "images have an address and no file_name; their files are found by the end of the address"
 CORNERS = "boxes look like corners (x0, y0, x1, y1), and some stick out; COCO has x, y, width, height"
 LVIS = "images say which classes were not looked for (LVIS); the AP here is COCO's, which does not use that"
@@ -295,7 +296,8 @@ def _with_files(
         name, sound, size = str(image["file_name"]), image["sound"], (image["width"], image["height"])
         file = folders.as_written(name)
         if sound and file is None and (file := folders.find(name)) is not None and "://" not in name:
-            findings.note(image["where"], FOUND)
+            other = Path(name).suffix.lower() != file.suffix.lower()
+            findings.note(image["where"], ENDING if other else FOUND)
         if sound and file is None:
             where = f"{image['where']}.file_name"
             findings.refuse(where, f"{folders.folders[0] / name} is missing", "is missing")

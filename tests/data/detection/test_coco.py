@@ -115,6 +115,7 @@ def test_records_hold_corners_crowds_and_images_without_objects(tmp_path):
         ("images.1.width", 21, "b.jpg is 20x20 pixels, but its annotation says 21x20"),
         ("images.1.file_name", None, "images[1].file_name: is None"),
         ("images.1.file_name", "c.jpg", "c.jpg is missing"),
+        ("images.1.file_name", "b.v2", "b.v2 is missing"),
         ("images.1.file_name", "x" * 5000, "images[1].file_name"),
         ("images.1.width", -3, "images[1].width: is -3; expected a whole number"),
         ("images.1.width", 20.5, "images[1].width: is 20.5; expected a whole number"),
@@ -157,6 +158,9 @@ HABITS = [
     ("images.1.height", ..., "images[1]"),
     ("images.1.file_name", "C:\\data\\b.jpg", "images[1]"),
     ("images.1.file_name", "../../all/b.JPG", "images[1]"),
+    ("images.1.file_name", "b", "images[1]"),
+    ("images.1.file_name", "B.png", "images[1]"),
+    ("images.1.file_name", "train/b.heic", "images[1]"),
     (
         "images.1",
         {"id": 9, "coco_url": "http://x.org/train/b.jpg?v=1", "width": 20, "height": 20},
@@ -263,6 +267,27 @@ def test_two_names_for_one_file_are_refused(tmp_path):
     content = changed("images.1", {"id": 9, "file_name": "cam2/a.jpg"})
     content["images"][0]["file_name"] = "cam1/a.jpg"
     assert "images[1].file_name" in problem(tmp_path, content)
+
+
+def test_an_ending_that_is_missing_is_found_only_where_one_image_fits(tmp_path):
+    root, file = make(tmp_path, changed("images.1", {"id": 9, "file_name": "cam.000017"}))
+    Image.new("RGB", (20, 20)).save(root / "cam.000017", format="png")
+    assert read_coco(root, file)[1]["file_name"].endswith("cam.000017")  # as it is written
+    (root / "cam.000017").rename(root / "cam.000017.png")
+    assert read_coco(root, file)[1]["file_name"].endswith("cam.000017.png")
+    Image.new("RGB", (20, 20)).save(root / "cam.000017.bmp")
+    with pytest.raises(UserError, match=r"images\[1\]\.file_name"):
+        read_coco(root, file)
+
+
+def test_thousands_of_missing_images_are_found_missing_at_once(tmp_path):
+    content = copy.deepcopy(CONTENT)
+    content["images"] += [
+        {"id": 100 + n, "file_name": f"data/{n}/of/many/{'x/' * 8}{n}.jpg"} for n in range(20_000)
+    ]
+    start = time.process_time()
+    message = problem(tmp_path, content)
+    assert time.process_time() - start < 10 and "19,999 more" in message
 
 
 def test_fractions_are_no_pixels(tmp_path):
