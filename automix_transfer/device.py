@@ -5,6 +5,7 @@ CUDA and the CPU are tested; what is known of the others is in docs/devices.md.
 
 from __future__ import annotations
 
+import os
 import platform
 
 import torch
@@ -59,11 +60,21 @@ def device_name(device: torch.device) -> str:
 
 
 def device_memory(device: torch.device) -> float | None:
-    """Bytes of an accelerator's memory; None where it does not say."""
+    """Bytes of an accelerator's memory, or of the machine's; None where it does not say."""
+    if device.type == "cpu":
+        return main_memory()
     module = torch.get_device_module(device)
     if hasattr(module, "get_device_properties"):
         return module.get_device_properties(device).total_memory
     return module.recommended_max_memory() if hasattr(module, "recommended_max_memory") else None
+
+
+def main_memory() -> int | None:
+    """Bytes of the machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def synchronize(device: torch.device) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from automix_transfer.console import show
-from automix_transfer.device import accelerator, device_memory, device_name
+from automix_transfer.device import accelerator, device_memory, device_name, main_memory
 from automix_transfer.io import expand_home, write_json
 from automix_transfer.training.record.run_folder import git_commit, version
 
@@ -82,10 +82,7 @@ def devices() -> list[str]:
 
 def memory() -> str:
     """Memory of the machine."""
-    try:
-        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
-    except (AttributeError, OSError, ValueError):  # the system does not say
-        return "unknown"
+    return "unknown" if (found := main_memory()) is None else f"{found / 1e9:.1f} GB"
 
 
 def detectron2() -> str:

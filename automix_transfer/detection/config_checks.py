@@ -11,10 +11,9 @@ from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
-import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import get_norm
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, build_model
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
 from automix_transfer.config import flatten
 from automix_transfer.detection.config_files import show
@@ -22,40 +21,57 @@ from automix_transfer.detection.loader import SAMPLERS
 from automix_transfer.detection.networks.backbone import BASIC_BLOCKS
 from automix_transfer.detection.networks.timm_backbone import encoder_name
 from automix_transfer.errors import UserError, did_you_mean
+from automix_transfer.host.causes import cause_of
 
 MAX_SEED = 2**31 - 1  # NumPy takes 32 bits, and every process adds its rank
-#: key -> lowest and highest value; MAX_ITER 0 is for an evaluation alone, and `trainer` refuses the rest
-RANGES: dict[str, tuple[int, float]] = {
-    "SOLVER.IMS_PER_BATCH": (1, 2**16),
-    "SOLVER.MAX_ITER": (0, math.inf),
-    "SOLVER.CHECKPOINT_PERIOD": (1, math.inf),
-    "SOLVER.WARMUP_ITERS": (0, math.inf),
-    "SOLVER.BASE_LR": (0, math.inf),
-    "SOLVER.MOMENTUM": (0, 1),
-    "SOLVER.WEIGHT_DECAY": (0, math.inf),
-    "DATALOADER.NUM_WORKERS": (0, math.inf),
-    "MODEL.ROI_HEADS.NUM_CLASSES": (1, math.inf),
-    **{
-        f"MODEL.RPN.{when}_NMS_TOPK_{split}": (1, math.inf)
-        for when in ("PRE", "POST")
-        for split in ("TRAIN", "TEST")
-    },
-    "SEED": (0, MAX_SEED),  # -1 draws a seed that no resumed run could know
+MOST_REGIONS = 10**5  # of an image, all anchors of a large one
+SHARE, POSITIVE, NO_LESS = (0, 1), (1e-6, 1e6), (0, 1e6)
+#: Lowest and highest number of keys by a pattern, the first that is met.
+BOUNDS: dict[str, tuple[float, float]] = {
+    r"^SOLVER\.IMS_PER_BATCH$": (1, 4096),
+    # at 50 ms an iteration two months; 0 is for an evaluation alone, and `trainer` refuses the rest
+    r"^SOLVER\.(MAX_ITER|WARMUP_ITERS)$": (0, 10**8),
+    r"^SOLVER\.CHECKPOINT_PERIOD$": (1, 2**31 - 1),
+    r"^SOLVER\.(BASE_LR|GAMMA|WEIGHT_DECAY\w*|WARMUP_FACTOR|BIAS_LR_FACTOR)$": (0, 10**4),
+    r"^SOLVER\.MOMENTUM$|REPEAT_THRESHOLD$": SHARE,
+    r"(NMS_THRESH|NMS_THRESH_TEST|SCORE_THRESH_TEST|IOU_THRESHOLDS|IOUS|POSITIVE_FRACTION)$": SHARE,
+    r"\.CLIP_VALUE$|PIXEL_STD$|BBOX_REG_WEIGHTS$": POSITIVE,
+    r"\.NORM_TYPE$": (0, math.inf),
+    r"_BETA$|LOSS_WEIGHT$|GENERATOR\.MIN_SIZE$": NO_LESS,
+    r"^DATALOADER\.NUM_WORKERS$": (0, 2**31 - 1),  # `trainer` knows how many this machine takes
+    r"^SEED$": (0, MAX_SEED),  # -1 draws a seed that no resumed run could know
+    r"^TEST\.PRECISE_BN\.NUM_ITER$": (1, 10**4),
+    r"TOPK|\.(BATCH_SIZE|DETECTIONS)_PER_IMAGE$": (1, MOST_REGIONS),
+    r"^INPUT\.MIN_SIZE_T|^TEST\.AUG\.": (0, 8192),  # pixels; 0 leaves images as they are
+    r"^INPUT\.MAX_SIZE_T": (16, 8192),
+    r"^INPUT\.CROP\.SIZE$": (1e-6, 8192),
+    r"RESOLUTION$": (1, 256),
+    r"\.NUM_(CONV|CONVS|FC|STACKED_CONVS)$": (0, 64),
+    r"RPN\.CONV_DIMS$": (-1, 10**5),  # -1: as many as there are
+    r"\.NUM_CLASSES$|_DIM$|_DIMS$|CHANNELS$|\.NUM_GROUPS$|\.WIDTH_PER_GROUP$": (1, 10**5),
+    r"SAMPLING_RATIO$": (0, 64),
+    r"FREEZE_AT$": (-1, 5),
+    r"ANCHOR_GENERATOR\.SIZES$": (1, 10**6),
+    r"ANCHOR_GENERATOR\.ASPECT_RATIOS$": (1e-3, 1e3),
+    r"": (1 - 2**31, 2**31 - 1),
 }
-#: The largest integers of keys by a pattern, the first that is met; of all others 2^31 - 1.
-LARGEST = {
-    r"^INPUT\..*SIZE": 8192,  # pixels
-    r"RESOLUTION$": 256,
-    r"\.NUM_(CONV|FC|STACKED_CONVS)$|CONVS_DIM|\.NUM_CONVS$": 1024,
-    r"\.NUM_CLASSES$|_DIM$|_DIMS$|CHANNELS$|\.NUM_GROUPS$|\.WIDTH_PER_GROUP$": 10**5,
+#: How many values keys hold that Detectron2 unpacks.
+LENGTHS = {
+    "INPUT.CROP.SIZE": 2,
+    **{f"MODEL.{part}.BBOX_REG_WEIGHTS": 4 for part in ("RPN", "ROI_BOX_HEAD", "RETINANET")},
 }
-MOST_LISTED = 256  # values of a key of MODEL
-MOST_PARAMETERS = 2 * 10**9
+MOST_LISTED = 256  # values of a key, unless it names data sets
 LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 CHOICES = {
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
+    "INPUT.FORMAT": ("RGB", "BGR"),
+    "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
     "INPUT.CROP.TYPE": ("relative_range", "relative", "absolute", "absolute_range"),
+    # the boxes here are upright
+    "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator",),
+    "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": LOSSES,
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": LOSSES,
@@ -89,6 +105,11 @@ CONTRADICTIONS: tuple[tuple[Callable[[SimpleNamespace], bool], str], ...] = (
         lambda c: c.more or c.meta in ("PanopticFPN", "SemanticSegmentor"),
         "MODEL.KEYPOINT_ON, and MODEL.META_ARCHITECTURE PanopticFPN and SemanticSegmentor, need keypoints or "
         "masks of whole images, which the data here do not have; leave them out",
+    ),
+    (
+        lambda c: c.meta == "ProposalNetwork",
+        "MODEL.META_ARCHITECTURE ProposalNetwork finds regions without classes, which nothing here measures; "
+        "use GeneralizedRCNN",
     ),
     (
         lambda c: c.basic and c.heads in BOTTLENECK_RES5,
@@ -154,14 +175,8 @@ def check_danger(cfg: CfgNode, resumed: bool) -> None:
             )
         if any("\0" in str(leaf) for leaf in leaves):
             raise UserError(f"{key} holds a null character; leave it out")
-        if key.startswith("MODEL.") and len(leaves) > MOST_LISTED:
+        if not key.startswith("DATASETS.") and len(leaves) > MOST_LISTED:
             raise UserError(f"{key} has {len(leaves)} values; give at most {MOST_LISTED}")
-        most = next((most for pattern, most in LARGEST.items() if re.search(pattern, key)), 2**31 - 1)
-        if any(type(leaf) is int and abs(leaf) > most for leaf in leaves):
-            raise UserError(f"{key} is {show(value)}; give integers of at most {most:,}")
-        infinite = any(isinstance(leaf, float) and not math.isfinite(leaf) for leaf in leaves)
-        if infinite and not key.endswith("NORM_TYPE"):
-            raise UserError(f"{key} is {show(value)}; give finite numbers")
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -177,7 +192,9 @@ def model_errors() -> Iterator[None]:
     """Say what Detectron2 raises while it builds a model of settings that do not fit as one `UserError`."""
     try:
         yield
-    except (LookupError, AssertionError, ValueError) as error:
+    except (LookupError, AssertionError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        if cause_of(error):
+            raise
         reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split())[:200])))
         raise UserError(
             f"Detectron2 cannot build the model of this config ({reason}); let the keys IN_FEATURES, "
@@ -185,27 +202,15 @@ def model_errors() -> Iterator[None]:
         ) from error
 
 
-def check_size(cfg: CfgNode) -> None:
-    """Refuse a network of more than `MOST_PARAMETERS`, before anything of it is allocated."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "meta"
-    with torch.device("meta"), model_errors():
-        count = sum(part.numel() for part in build_model(cfg).parameters())
-    if count > MOST_PARAMETERS:
-        raise UserError(
-            f"the network of this config has {count:,} parameters, more than {MOST_PARAMETERS:,}; give "
-            "smaller numbers of channels, classes or layers in MODEL"
-        )
-
-
 def check_values(cfg: CfgNode) -> None:
     """Refuse values that Detectron2 fails on in the middle of its work, or trains nothing with."""
-    for key, (lowest, highest) in RANGES.items():
-        value = attrgetter(key)(cfg)
-        if not lowest <= value <= highest:  # NaN, too
-            wanted = f"of {lowest} or more" if highest == math.inf else f"from {lowest} to {highest}"
-            raise UserError(f"{key} is {value}; give a number {wanted}")
+    usual = flatten(get_cfg())
+    for key, value in flatten(cfg).items():
+        if not isinstance(value, bool):
+            _check_numbers(key, value, usual.get(key))
+    for key, length in LENGTHS.items():
+        if len(value := attrgetter(key)(cfg)) != length:
+            raise UserError(f"{key} is {show(value)}; give {length} numbers")
     for key, names in CHOICES.items():
         if (value := attrgetter(key)(cfg)) not in names:
             raise UserError(f"{key} {value} is unknown; use one of {', '.join(names)}")
@@ -214,6 +219,24 @@ def check_values(cfg: CfgNode) -> None:
         raise UserError(
             f"SOLVER.STEPS is {list(steps)}; give iterations in ascending order, e.g. (18000,22000)"
         )
+
+    crop, sizes = cfg.INPUT.CROP, cfg.INPUT.MIN_SIZE_TRAIN
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2 or not sizes:
+        raise UserError(f"INPUT.MIN_SIZE_TRAIN is {show(sizes)}; give pixels, or two for a range")
+    lowest, highest = (0, 1) if crop.TYPE.startswith("relative") else (1, math.inf)
+    if not all(lowest <= side <= highest for side in crop.SIZE) and crop.ENABLED:
+        raise UserError(f"INPUT.CROP.SIZE is {show(crop.SIZE)}, which is no size of type {crop.TYPE}")
+
+
+def _check_numbers(key: str, value: Any, usual: Any) -> None:
+    """Refuse numbers beyond those of `BOUNDS`, and other things in lists of numbers."""
+    numbers = isinstance(value, list | tuple) and any(type(leaf) in (int, float) for leaf in _leaves(usual))
+    lowest, highest = next(bounds for pattern, bounds in BOUNDS.items() if re.search(pattern, key))
+    for leaf in _leaves(value):
+        if type(leaf) in (int, float) and not lowest <= leaf <= highest:  # NaN, too
+            raise UserError(f"{key} is {show(value)}; give a number from {lowest:,} to {highest:,}")
+        if numbers and isinstance(leaf, str | None):
+            raise UserError(f"{key} is {show(value)}; give numbers")
 
 
 def check_names(cfg: CfgNode) -> None:

@@ -24,7 +24,7 @@ from detectron2.utils.logger import setup_logger
 from automix_transfer.config import flatten
 from automix_transfer.data.settings import most_workers
 from automix_transfer.detection.config import load_config, logger, plain, saved_config
-from automix_transfer.detection.config_checks import check_size, model_errors
+from automix_transfer.detection.config_checks import model_errors
 from automix_transfer.detection.datasets import (
     check_builtin,
     check_images,
@@ -34,6 +34,7 @@ from automix_transfer.detection.datasets import (
 )
 from automix_transfer.detection.engine import BEST_METRIC, Trainer
 from automix_transfer.detection.linear_scaling import refuse_changes
+from automix_transfer.detection.networks.memory import check_size
 from automix_transfer.detection.resuming.began import (
     read_began,
     refuse_other_images,
@@ -138,7 +139,8 @@ def prepare(arguments: Namespace) -> CfgNode:
         with _collected_notes(arguments.notes):
             _check_same_run(cfg, arguments)
     _check_run_folder(cfg, arguments)
-    check_size(cfg)
+    processes = max(1, arguments.num_gpus * arguments.num_machines)
+    check_size(cfg, training=not arguments.eval_only, processes=processes)
     if not checked and not arguments.eval_only:
         arguments.notes += check_images(cfg)
     cfg.freeze()

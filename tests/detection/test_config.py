@@ -28,7 +28,7 @@ FPN = CONFIGS / "embedded_R10_FPN.yaml"
         (["SOLVER.CHECKPOINT_PERIOD", "0"], "SOLVER.CHECKPOINT_PERIOD is 0"),
         (["SOLVER.WARMUP_ITERS", "-1"], "SOLVER.WARMUP_ITERS is -1"),
         (["SOLVER.BASE_LR", "-0.1"], "SOLVER.BASE_LR is -0.1"),
-        (["SOLVER.STEPS", "('a',)"], "SOLVER.STEPS is .*ascending order"),
+        (["SOLVER.STEPS", "('a',)"], "SOLVER.STEPS is"),
         (["SOLVER.STEPS", "(2,1)"], "SOLVER.STEPS is .*ascending order"),
         (
             ["SOLVER.LR_SCHEDULER_NAME", "foo"],
@@ -43,7 +43,7 @@ FPN = CONFIGS / "embedded_R10_FPN.yaml"
         (["MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", "100000"], "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION"),
         (["SOLVER.WARMUP_METHOD", "x"], "SOLVER.WARMUP_METHOD x is unknown; use one of linear"),
         (["DATALOADER.NUM_WORKERS", "-1"], "DATALOADER.NUM_WORKERS is -1"),
-        (["SEED", "4294967296"], "SEED is 4294967296; give a number from 0 to 2147483647"),
+        (["SEED", "4294967296"], "SEED is 4294967296"),
         (["MODEL.META_ARCHITECTURE", "RCNN"], "MODEL.META_ARCHITECTURE RCNN is unknown"),
         (["MODEL.BACKBONE.NAME", "build_resnet_fpn_bakbone"], "did you mean build_resnet_fpn_backbone"),
         (
@@ -51,6 +51,33 @@ FPN = CONFIGS / "embedded_R10_FPN.yaml"
             "is unknown; did you mean .*timm_fpn/resnet18",
         ),
         (["MODEL.ROI_HEADS.NAME", "foo"], "MODEL.ROI_HEADS.NAME foo is unknown"),
+        *(
+            ([key, value], f"{key} ")
+            for key, value in (
+                ("SOLVER.IMS_PER_BATCH", "65536"),
+                ("SOLVER.MAX_ITER", "2000000000"),
+                ("SOLVER.GAMMA", "-1.0"),
+                ("SOLVER.BASE_LR", "1e300"),
+                ("TEST.PRECISE_BN.NUM_ITER", "1000000000"),
+                ("TEST.DETECTIONS_PER_IMAGE", "0"),
+                ("MODEL.RPN.POST_NMS_TOPK_TEST", "1000000000"),
+                ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "-1"),
+                ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "2.0"),
+                ("MODEL.RPN.IOU_THRESHOLDS", "[5,6]"),
+                ("MODEL.RPN.BBOX_REG_WEIGHTS", "()"),
+                ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", "(1,)"),
+                ("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "-7"),
+                ("MODEL.ANCHOR_GENERATOR.SIZES", "[['a']]"),
+                ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[0]]"),
+                ("MODEL.FPN.OUT_CHANNELS", "0"),
+                ("MODEL.PIXEL_STD", "[0,0,0]"),
+                ("INPUT.MIN_SIZE_TRAIN", "()"),
+                ("INPUT.MIN_SIZE_TRAIN", "(-800,)"),
+                ("INPUT.MAX_SIZE_TRAIN", "1"),
+                ("INPUT.FORMAT", "XYZ"),
+            )
+        ),
+        (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.SIZE", "[5.0,5.0]"], "INPUT.CROP.SIZE"),
         (["MODEL.RESNETS.NORM", "foo"], "MODEL.RESNETS.NORM foo is unknown; use one of BN"),
         (["MODEL.FPN.NORM", "foo"], "MODEL.FPN.NORM foo is unknown"),
         *(
@@ -183,14 +210,36 @@ def test_values_of_thousands_of_digits_are_refused():
         assert len(str(caught.value)) < 500
 
 
-def test_a_network_that_no_memory_holds_is_refused_before_it_is_built():
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["MODEL.ROI_BOX_HEAD.FC_DIM", "90000"], "MODEL"),
+        (["MODEL.RPN.CONV_DIMS", "[0]"], "MODEL"),
+        (
+            [
+                *("MODEL.ANCHOR_GENERATOR.SIZES", f"[[{'32,' * 200}]]"),
+                *("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[0.5,1.0]]"),
+            ],
+            "MODEL.ANCHOR_GENERATOR.SIZES",
+        ),
+        (
+            [
+                *("SOLVER.IMS_PER_BATCH", "4096", "INPUT.MIN_SIZE_TRAIN", "(1333,)"),
+                *("INPUT.MAX_SIZE_TRAIN", "1333"),
+            ],
+            "SOLVER.IMS_PER_BATCH 4096",
+        ),
+        (["MODEL.FPN.OUT_CHANNELS", "-4"], "MODEL.FPN.OUT_CHANNELS"),
+    ],
+)
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(monkeypatch, overrides, message):
     from automix_transfer.detection.config import load_config
-    from automix_transfer.detection.config_checks import check_size
+    from automix_transfer.detection.networks import memory
 
-    cfg, _ = load_config(FPN, ["MODEL.WEIGHTS", "", "MODEL.ROI_BOX_HEAD.FC_DIM", "90000"], num_gpus=0)
-    with pytest.raises(UserError, match="MODEL"):
-        check_size(cfg)
-    check_size(load_config(FPN, ["MODEL.WEIGHTS", ""], num_gpus=0)[0])
+    monkeypatch.setattr(memory, "device_memory", lambda device: 64 << 30)
+    with pytest.raises(UserError, match=message):
+        memory.check_size(load_config(FPN, ["MODEL.WEIGHTS", "", *overrides], num_gpus=0)[0], training=True)
+    memory.check_size(load_config(FPN, ["MODEL.WEIGHTS", ""], num_gpus=0)[0], training=True)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,8 @@ def _endings(name: str) -> Iterator[tuple[str, str]]:
     address = urlsplit(name) if "://" in name else None
     text = unquote(address.path) if address else name.replace("\\", "/")
     parts = [part for part in text.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
-    yield from (("/".join(parts[start:-1]), parts[-1]) for start in range(max(0, len(parts) - 16), len(parts)))
+    parts = parts[-16:]
+    yield from (("/".join(parts[start:-1]), parts[-1]) for start in range(len(parts)))
 
 
 def _stem(name: str) -> str:

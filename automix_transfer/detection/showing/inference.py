@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automix_transfer.detection.config import load_config
-from automix_transfer.detection.config_checks import check_size, model_errors
+from automix_transfer.detection.config_checks import model_errors
+from automix_transfer.detection.networks.memory import check_size
 from automix_transfer.detection.weights.weights_check import load_weights
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import read_json
