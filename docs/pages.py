@@ -20,7 +20,7 @@ import shutil
 import sys
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,7 @@ def assemble(target: Path) -> list[str]:
     pages, broken = sources(), []
     texts = {page: (file, (ROOT / file).read_text(encoding="utf-8")) for page, file in pages.items()}
     texts |= {page: (f"docs/{page}.md", make()) for page, make in GENERATED.items()}
-    if "evidence" not in texts:  # docs/evidence.md is written when its runs are done
-        texts["index"] = ("docs/index.md", texts["index"][1].replace("\nevidence\n", "\n"))
+    texts["index"] = ("docs/index.md", contents(texts["index"][1], texts))
     places = {f"docs/{page}.md": page for page in texts} | {file: page for page, (file, _) in texts.items()}
     places["README.md"] = "index"
     for page, (file, text) in texts.items():
@@ -80,6 +79,14 @@ def assemble(target: Path) -> list[str]:
     if broken:
         raise UserError("links lead nowhere; correct them or name the page in docs/pages.py", *broken)
     return list(texts)
+
+
+def contents(index: str, pages: Iterable[str]) -> str:
+    """The text of the first page, whose tables of contents name pages; the line ``...`` stands for all pages
+    that they do not name."""
+    trees = " ".join(re.findall(r"^```\{toctree\}\n(.*?)^```", index, re.MULTILINE | re.DOTALL)).split()
+    others = [page for page in pages if page not in (*trees, "index") and "/" not in page]
+    return index.replace("\n...\n", "".join(f"\n{page}" for page in others) + "\n")
 
 
 @dataclasses.dataclass
