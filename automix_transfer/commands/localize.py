@@ -32,7 +32,7 @@ from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.device import choose_device
 from automix_transfer.errors import UserError
-from automix_transfer.io import read_json, sha256_of
+from automix_transfer.io import read_json
 from automix_transfer.localization.evaluate import Chosen, evaluate
 from automix_transfer.localization.maps.map_formulas import METHODS
 from automix_transfer.localization.maps.sources import EncoderMaps, FolderMaps
@@ -42,6 +42,7 @@ from automix_transfer.localization.scores.metrics import default_thresholds
 from automix_transfer.localization.targets import targets_of, with_images
 from automix_transfer.localization.writing import Results, table, write_results
 from automix_transfer.models.weights import load_encoder
+from automix_transfer.models.weights_file import sha256_of_weights
 from automix_transfer.owner import owned, owned_file, refuse_foreign
 from automix_transfer.progress import Progress, to_stderr
 from automix_transfer.report.localization_page import write_page
@@ -225,7 +226,7 @@ def measure(args: argparse.Namespace, partial: Path | None) -> tuple[Results, So
         other_source = FolderMaps(args.threshold_scoremaps or args.scoremaps, args.map_size, args.raw_maps)
     else:
         source = other_source = encoder_maps(args, about)
-        digest = sha256_of(args.checkpoint)
+        digest = sha256_of_weights(args.checkpoint)
         about |= {"checkpoint": str(args.checkpoint), "which": args.which, "weights_sha256": digest}
     results = evaluate(
         source,

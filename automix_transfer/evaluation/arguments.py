@@ -44,7 +44,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is evaluated")
     words = "folder of a run: its newest checkpoint, on its own validation images"
     what.add_argument("--run", type=Path, metavar="DIR", help=words)
-    words = "checkpoint, export, or torchvision/timm state dict"
+    words = "checkpoint, export, torchvision/timm state dict, or a Hugging Face folder of timm's"
     what.add_argument("--weights", type=Path, metavar="FILE", help=words)
     words = "the network's name, where the file does not say it (timm's, or cifar_resnet20)"
     what.add_argument("--encoder", metavar="NAME", help=words)
@@ -65,9 +65,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--limit", type=int, default=0, metavar="N", help=words)
     how = parser.add_argument_group("input (defaults are the run's or the encoder's)")
     how.add_argument("--image-size", type=int, metavar="PIXELS")
-    words = "image-size / R is the side of which the centre is cut (default: timm's; 1 up to 64 px; 0.875)"
+    words = (
+        "image-size / R is the side of which the centre is cut (default: the weights'; 1 up to 64 px; 0.875)"
+    )
     how.add_argument("--test-crop-ratio", type=float, metavar="R", help=words)
-    words = "of resizing (default: timm's, else bilinear)"
+    words = "of resizing (default: the weights', else bilinear)"
     how.add_argument("--interpolation", choices=INTERPOLATIONS, help=words)
     how.add_argument("--mean", type=float, nargs=3, metavar="M", help="of RGB in [0, 1]")
     how.add_argument("--std", type=float, nargs=3, metavar="S")

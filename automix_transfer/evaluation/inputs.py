@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import timm
 from torch import nn
 
 from automix_transfer.data.dataset import ClassificationDataset
@@ -87,14 +86,12 @@ def run_config(args: argparse.Namespace, data: DataConfig) -> DataConfig:
 
 def data_config(args: argparse.Namespace, info: EncoderInfo) -> DataConfig:
     """The data as the encoder wants them; what the command line says wins."""
-    timms = timm.get_pretrained_cfg(info.name) if args.encoder and timm.is_model(info.name) else None
-    size = args.image_size or info.image_size
-    usual = timms.crop_pct if timms else 1.0 if size <= 64 else 0.875
+    size = args.image_size or info.test_size or info.image_size
     # 0 is refused with the other settings of the data
-    ratio = usual if args.test_crop_ratio is None else args.test_crop_ratio
-    interpolation = args.interpolation or (
-        timms.interpolation if timms and timms.interpolation in INTERPOLATIONS else "bilinear"
+    ratio = (
+        replace(info, image_size=size).crop_ratio if args.test_crop_ratio is None else args.test_crop_ratio
     )
+    known = info.interpolation if info.interpolation in INTERPOLATIONS else None
     root, split = args.data, args.split
     if args.dataset is None:
         root, split = class_folders(args.data, split)
@@ -107,7 +104,8 @@ def data_config(args: argparse.Namespace, info: EncoderInfo) -> DataConfig:
         val_split=split,
         image_size=size,
         test_crop_ratio=ratio,
-        interpolation=interpolation,
+        test_crop="squash" if info.test_crop == "squash" else "center",
+        interpolation=args.interpolation or known or "bilinear",
         class_order=args.class_order or "auto",
         mean=list(args.mean or info.mean),
         std=list(args.std or info.std),

@@ -14,7 +14,8 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import SEVERITIES
 from automix_transfer.evaluation.inputs import Inputs
 from automix_transfer.evaluation.suite import SuiteOptions
-from automix_transfer.io import read_json, sha256_of
+from automix_transfer.io import read_json
+from automix_transfer.models.weights_file import sha256_of_weights
 from automix_transfer.shown import clean
 from automix_transfer.training.record.run_folder import git_commit
 
@@ -63,7 +64,7 @@ def about(
     return {
         "encoder": inputs.info.name,
         "weights": str(inputs.weights),
-        "weights_sha256": sha256_of(inputs.weights),
+        "weights_sha256": sha256_of_weights(inputs.weights),
         "run": args.run and str(args.run),
         "which": args.which,
         "loaded": inputs.loaded,

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from automix_transfer.errors import UserError
 from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.timm_names import RESNETS
 from automix_transfer.models.weights import LoadReport, rebuild
 from automix_transfer.models.weights_file import read_weights
-
-# timm's and torchvision's ResNet family: (torchvision's block, blocks a stage, groups, width a group). The
-# keys are the same in both.
-RESNETS: dict[str, tuple[str, tuple[int, ...], int, int]] = {
-    "resnet18": ("BasicBlock", (2, 2, 2, 2), 1, 64),
-    "resnet34": ("BasicBlock", (3, 4, 6, 3), 1, 64),
-    "resnet50": ("Bottleneck", (3, 4, 6, 3), 1, 64),
-    "resnet101": ("Bottleneck", (3, 4, 23, 3), 1, 64),
-    "resnet152": ("Bottleneck", (3, 8, 36, 3), 1, 64),
-    "resnext50_32x4d": ("Bottleneck", (3, 4, 6, 3), 32, 4),
-    "resnext101_32x4d": ("Bottleneck", (3, 4, 23, 3), 32, 4),
-    "resnext101_32x8d": ("Bottleneck", (3, 4, 23, 3), 32, 8),
-    "resnext101_64x4d": ("Bottleneck", (3, 4, 23, 3), 64, 4),
-    "wide_resnet50_2": ("Bottleneck", (3, 4, 6, 3), 1, 128),
-    "wide_resnet101_2": ("Bottleneck", (3, 4, 23, 3), 1, 128),
-}
 
 
 @dataclass(frozen=True)
@@ -40,6 +27,7 @@ class Source:
     which: str | None
     step: int | None
     report: LoadReport
+    training: Mapping[str, Any]  # of a checkpoint of ours, see `Weights`
 
     @property
     def resnet(self) -> str | None:
@@ -59,7 +47,7 @@ def open_source(
     """Rebuild the encoder that ``path`` holds; all of `read_weights`' and `load_into`'s errors apply."""
     weights = read_weights(path, which)
     encoder, info, report = rebuild(weights, encoder_name, num_classes)
-    return Source(encoder, info, Path(path), sha256, weights.which, weights.step, report)
+    return Source(encoder, info, Path(path), sha256, weights.which, weights.step, report, weights.training)
 
 
 def refuse(source: Source, kind: str, reason: str, instead: str) -> UserError:

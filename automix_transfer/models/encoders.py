@@ -8,7 +8,7 @@ torchvision, or a ResNet for CIFAR. What else is known of it (name, stem, input 
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import timm
@@ -38,6 +38,8 @@ class EncoderInfo:
         image_size: side of the square training images, in pixels.
         mean, std: of the RGB input in [0, 1].
         class_names: in label order; empty where unknown.
+        test_size, test_crop_ratio, test_crop, interpolation: of testing, as in `DataConfig`; None where
+            unknown.
     """
 
     name: str
@@ -47,11 +49,22 @@ class EncoderInfo:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     class_names: tuple[str, ...] = field(default=(), repr=False)
+    test_size: int | None = None
+    test_crop_ratio: float | None = None
+    test_crop: str | None = None
+    interpolation: str | None = None
+
+    @property
+    def crop_ratio(self) -> float:
+        """Of testing; where it is unknown, that of the field: small images are not cut."""
+        return self.test_crop_ratio or (1.0 if self.image_size <= 64 else 0.875)
 
     def to_dict(self) -> dict[str, Any]:
-        """Primitive types only, for checkpoints and metadata."""
+        """Primitive types only, for checkpoints and metadata; what is unknown is left out."""
         return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+            if value is not None
         }
 
     def build(self, **options: Any) -> nn.Module:
@@ -129,7 +142,8 @@ def plain_info(name: str, num_classes: int, stem: str = "imagenet") -> EncoderIn
         return EncoderInfo(name, num_classes, stem)
     mean, std = (tuple(float(x) for x in value) for value in (config.mean, config.std))
     size = config.input_size[-1]
-    return EncoderInfo(name, num_classes, stem, size, mean, std)  # type: ignore[arg-type]  # three channels
+    info = EncoderInfo(name, num_classes, stem, size, mean, std)  # type: ignore[arg-type]  # three channels
+    return replace(info, test_crop_ratio=config.crop_pct, interpolation=config.interpolation)
 
 
 def feature_layer(encoder: nn.Module, layer: int | str) -> str:

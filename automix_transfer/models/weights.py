@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError, few
 from automix_transfer.models.classifier import classifier_prefixes
 from automix_transfer.models.encoders import EncoderInfo, create_encoder, has_own_stem, plain_info
+from automix_transfer.models.timm_names import describe
 from automix_transfer.models.weights_choice import PREFIXES, fit
 from automix_transfer.models.weights_file import Weights, read_weights
 from automix_transfer.text_files import same_names
@@ -108,7 +109,7 @@ def load_file(
     """
     weights = read_weights(path, which)
     info = weights.info
-    if info is not None and info.name != name:
+    if info is not None and info.name.split(".")[0] != name.split(".")[0]:  # a tag names weights
         raise UserError(
             f"{weights.source} holds encoder '{info.name}', not '{name}'; give that name or another file"
         )
@@ -138,6 +139,8 @@ def load_encoder(
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[nn.Module, EncoderInfo]:
     """Build the encoder that a file holds, classifier included, in eval mode on the CPU.
+
+    timm's ``pretrained_cfg`` of the encoder says how it is fed and what its classes are, see `describe`.
 
     Args:
         name: encoder name; needed for files that do not say it, and checked against those that do.
@@ -182,7 +185,9 @@ def rebuild(
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(weights.source) else f"{weights.source}: {text}") from None
-    return encoder, info, load_into(encoder, weights, name=info.name)
+    report = load_into(encoder, weights, name=info.name)
+    describe(encoder, info)
+    return encoder, info, report
 
 
 def _check_shapes(

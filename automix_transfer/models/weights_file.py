@@ -7,8 +7,8 @@ Whatever is not taken exactly as it lies there (a prefix that a wrapper left) is
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from automix_transfer.errors import UserError, few
-from automix_transfer.io import load_torch, regular_file
+from automix_transfer.io import load_torch, regular_file, sha256_of
 from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.hub_folder import read_folder
 from automix_transfer.models.weights_choice import (
     PREFIXES,
     WRAPPERS,
@@ -35,6 +36,13 @@ METADATA_KEY = "automix_transfer"
 STATE_DICT_WANTED = "give a checkpoint or the file of a torch.save(model.state_dict())"
 MOST_PIXELS = 2048  # side of images that a file may ask for
 DAMAGED = "the file is damaged, take another one"
+#: fields of `EncoderInfo`, and of the data of a checkpoint's config, with what they can be
+TESTING: dict[str, Callable[[Any], bool]] = {
+    "test_size": lambda value: type(value) is int and 0 < value <= MOST_PIXELS,
+    "test_crop_ratio": lambda value: isinstance(value, int | float) and 0 < value <= 1,
+    "test_crop": lambda value: isinstance(value, str),
+    "interpolation": lambda value: isinstance(value, str),
+}
 
 
 @dataclass(frozen=True)
@@ -59,10 +67,12 @@ class Weights:
     kind: str
     step: int | None = None
     notes: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def read_weights(path: str | Path, which: str | None = None) -> Weights:
-    """Read one encoder from a checkpoint of ours, a safetensors file, or a torch file with a state dict.
+    """Read one encoder from a checkpoint of ours, a safetensors file, a torch file with a state dict, or a
+    folder as timm's on the Hugging Face hub.
 
     Args:
         which: the encoder of a file that holds several: ``k`` or ``q`` of a checkpoint, or a name that others
@@ -73,6 +83,9 @@ def read_weights(path: str | Path, which: str | None = None) -> Weights:
         UserError: a missing, truncated or foreign file, a pickle that would run code, or an encoder that the
             file does not hold.
     """
+    if Path(path).is_dir():
+        file, info = read_folder(Path(path))
+        return replace(read_weights(file, which), info=info, source=str(path))
     path = regular_file(path, "give the path of a weights file or checkpoint")
     if _is_safetensors(path):
         return _read_safetensors(path, which)
@@ -84,6 +97,11 @@ def read_weights(path: str | Path, which: str | None = None) -> Weights:
     if isinstance(content, Mapping):
         content, where, which, notes = choose_container(content, which)
     return _plain(path, _tensors(path, content, where), which, "state_dict", notes)
+
+
+def sha256_of_weights(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file of weights, or of the one in a folder that `read_weights` takes."""
+    return sha256_of(read_folder(Path(path))[0] if Path(path).is_dir() else path)
 
 
 def read_method_part(path: str | Path, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -113,6 +131,8 @@ def _is_safetensors(path: Path) -> bool:
             start = file.read(9)
     except OSError as error:
         raise UserError(f"{path} could not be read ({error.strerror})") from error
+    if start == b"version h":
+        raise UserError(f"{path} only points to the weights, which Git LFS has not fetched; git lfs pull")
     # length of the JSON header, then the header
     looks = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100_000_000
     return looks or (path.suffix == ".safetensors" and not start.startswith(b"PK"))
@@ -165,8 +185,12 @@ def _read_checkpoint(path: Path, content: Mapping[str, Any], which: str | None) 
         wanted = f"starts with '{prefix}', the prefix of encoder '{chosen}'"
         raise UserError(f"{path}: no key of field 'model' {wanted}; {DAMAGED}")
     notes = (f"encoder {chosen} of {', '.join(encoders)}",) if len(encoders) > 1 else ()
+    config = content.get("config")
+    data = config.get("data") if isinstance(config, Mapping) else None
     info = _info(path, content.get("encoder"))
-    return Weights(state, info, str(path), chosen, "checkpoint", _step(content), notes)
+    info = replace(info, **{**(_testing(data) if isinstance(data, Mapping) else {}), **_testing(vars(info))})
+    training = {key: content[key] for key in ("config", "epoch", "history", "samples") if key in content}
+    return Weights(state, info, str(path), chosen, "checkpoint", _step(content), notes, training)
 
 
 def _tensors(path: Path, value: Any, where: str) -> dict[str, Tensor]:
@@ -243,6 +267,7 @@ def _info(path: Path, value: Any) -> EncoderInfo:
             and (len(info.mean), len(info.std)) == (3, 3)
             and 0 <= info.num_classes < 10_000_000
             and 0 < info.image_size <= MOST_PIXELS
+            and _testing(vars(info)).keys() == info.to_dict().keys() & TESTING.keys()
         )
     except (AttributeError, TypeError):  # no mapping, or a field that is unknown or missing
         good = False
@@ -250,6 +275,11 @@ def _info(path: Path, value: Any) -> EncoderInfo:
         names = ", ".join(field.name for field in fields(EncoderInfo))
         raise UserError(f"{path}: field 'encoder' does not describe an encoder ({names}); {DAMAGED}")
     return info
+
+
+def _testing(value: Mapping[str, Any]) -> dict[str, Any]:
+    """How the encoder was tested, by the fields of `EncoderInfo`; what makes no sense is left out."""
+    return {key: value[key] for key, fits in TESTING.items() if key in value and fits(value[key])}
 
 
 def _step(value: Mapping[str, Any]) -> int | None:

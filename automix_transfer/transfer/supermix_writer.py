@@ -24,11 +24,12 @@ from automix_transfer.data.mixed_offline import ABOUT, FORMAT, IMAGES, SOFT_LABE
 from automix_transfer.data.splits import train_dataset
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
-from automix_transfer.io import atomic_write, read_json, sha256_of, write_json
+from automix_transfer.io import atomic_write, read_json, write_json
 from automix_transfer.mixing import load_options
 from automix_transfer.mixing.losses import PLAIN
 from automix_transfer.mixing.methods.supermix import SuperMix
 from automix_transfer.models.weights import load_encoder
+from automix_transfer.models.weights_file import sha256_of_weights
 from automix_transfer.owner import LOCK
 from automix_transfer.rng import derive_generator
 from automix_transfer.training.joining import start, stop
@@ -67,7 +68,7 @@ def write_supermix(
         "classes": list(dataset.classes),
         # the loss is of training
         "options": {key: value for key, value in asdict(options).items() if not hasattr(PLAIN, key)},
-        "teacher": sha256_of(teacher_file),
+        "teacher": sha256_of_weights(teacher_file),
         "seed": experiment.seed,
         "count": count,
         "batch_size": size,
