@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +14,6 @@ import pytest
 from automix_transfer import __version__, cli
 from automix_transfer.command_line import command, leave_current_folder, this_command, typed
 from automix_transfer.errors import UserError
-from tests.data.trees import folders
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = [
@@ -167,38 +164,3 @@ def test_children_do_not_import_from_the_current_folder(
         assert os.environ["PYTHONSAFEPATH"] == "1" and os.environ.get("PYTHONPATH") == left
         assert str(tmp_path) not in sys.path
     assert command("doctor")[1] == "-P"
-
-
-@pytest.mark.slow
-def test_an_installed_copy_needs_no_checkout(tmp_path: Path) -> None:
-    """A wheel beside this environment's packages lists recipes and trains by one, from an empty folder."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    source = tmp_path / "source"  # a build leaves files beside what it builds
-    shutil.copytree(ROOT / "automix_transfer", source / "automix_transfer")
-    shutil.copy(ROOT / "pyproject.toml", source)
-    built = run("wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source), program=pip)
-    assert built.returncode == 0, built.stderr
-    venv.create(tmp_path / "venv", with_pip=False)
-    [site] = (tmp_path / "venv").glob("lib/python*/site-packages")
-    [wheel] = tmp_path.glob("*.whl")
-    assert run("install", "--no-deps", "--target", str(site), str(wheel), program=pip).returncode == 0
-    (site / "others.pth").write_text(str(Path(pytest.__file__).parents[1]))
-    (tmp_path / "empty").mkdir()
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    where = {"cwd": tmp_path / "empty", "env": variables}
-    installed = [str(tmp_path / "venv" / "bin" / "python"), "-m", "automix_transfer"]
-    found = run("-c", "import automix_transfer as a; print(a.__file__)", program=installed[:1], **where)
-    assert found.stdout.startswith(str(site)), found
-    listed = run("pretrain", "--list", program=installed, **where)
-    assert listed.returncode == 0 and "imagenet_r50_METHOD_100e" in listed.stdout, listed.stderr
-    images = folders(tmp_path / "images", classes=2, images=4, size=(32, 32))
-    small = ["encoder.name=resnet10_32", "data.image_size=32", "data.workers=0", "train.batch_size=4"]
-    short = ["train.epochs=1", "train.device=cpu", "schedule.warmup_epochs=0", "data.classes=2", "output=run"]
-    trained = run(
-        *("pretrain", "--config-file", "embedded_r10_automix", f"data.root={images}", *small, *short),
-        program=installed,
-        **where,
-    )
-    assert trained.returncode == 0, trained.stderr
-    assert (tmp_path / "empty" / "run" / "metrics.json").is_file()
-    assert '"command": "automix-transfer pretrain' in (tmp_path / "empty" / "run" / "run.json").read_text()

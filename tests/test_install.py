@@ -3,6 +3,7 @@ installs once."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import io
@@ -10,8 +11,9 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,8 @@ from automix_transfer.commands import install_detectron2
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLER = ROOT / "automix_transfer" / "commands" / "install_detectron2.py"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 PINS = {
     canonicalize_name(line.split("==")[0]): line.split("==")[1].strip()
     for line in (ROOT / "constraints.txt").read_text().splitlines()
@@ -118,23 +122,49 @@ def test_installing_again_does_nothing() -> None:
     assert done.returncode == 0 and "installed already" in done.stdout
 
 
-def declared() -> list[Requirement]:
-    try:
-        lines = requires("automix_transfer") or []
-    except PackageNotFoundError:
-        pytest.skip("automix_transfer is not installed as a package")
-    return [Requirement(line) for line in lines]
-
-
 def test_tested_versions_lie_in_the_declared_ranges() -> None:
-    for requirement in declared():
-        marker = requirement.marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("detection", "dev")):
-            name = canonicalize_name(requirement.name)
-            assert name in PINS, f"{name} is declared, but constraints.txt has no version of it"
-            assert requirement.specifier.contains(PINS[name], prereleases=True), (
-                f"{requirement} does not admit {PINS[name]}"
-            )
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *sum(EXTRAS.values(), [])]):
+        name = canonicalize_name(requirement.name)
+        assert name in PINS, f"{name} is declared, but constraints.txt has no version of it"
+        assert requirement.specifier.contains(PINS[name], prereleases=True), (
+            f"{requirement} does not admit {PINS[name]}"
+        )
+
+
+def imported() -> set[str]:
+    """Top-level modules that the library imports, lazily or not."""
+    found = set()
+    for file in (ROOT / "automix_transfer").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(str(node.module).split(".")[0])
+    return found
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+def test_what_is_imported_is_declared() -> None:
+    """No package comes along only because another one needs it; Detectron2 has an installer of ours."""
+    users = sum((EXTRAS[extra] for extra in EXTRAS if extra not in ("dev", "docs")), PROJECT["dependencies"])
+    packages = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
+    for module in imported() - sys.stdlib_module_names - {"automix_transfer", "detectron2"}:
+        name = canonicalize_name(packages.get(module, module))
+        assert name in names(users), f"{module} is imported, but pyproject.toml does not declare {name}"
+
+
+@pytest.mark.parametrize("extra, module", [("fast-eval", "hotcoco"), ("detection", "pycocotools")])
+def test_extras_are_used(extra: str, module: str) -> None:
+    assert module in names(EXTRAS[extra]) & imported()
+
+
+def test_a_range_begins_with_the_lowest_version() -> None:
+    """`make test-lowest` installs exactly it."""
+    for line in [*PROJECT["dependencies"], *sum(EXTRAS.values(), [])]:
+        assert re.match(r"[\w-]+>=[\w.]+(,<[\w.]+)?$", line), line
 
 
 def test_constraints_are_plain_versions() -> None:
@@ -167,3 +197,20 @@ def test_make_installs_once() -> None:
 def test_make_help_names_the_targets() -> None:
     shown = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True).stdout
     assert all(f"make {target}" in shown for target in ("setup", "demo", "test", "lint", "clean"))
+
+
+@pytest.mark.slow
+def test_pythons_that_are_missing_are_passed_over_by_name() -> None:
+    dry = subprocess.run(["make", "-n", "-C", str(ROOT), "test-pythons"], capture_output=True, text=True)
+    assert dry.returncode == 0, dry.stderr
+    for minor in (11, 12, 13):
+        there = re.search(rf"^Python 3\.{minor} in (\S+)$", dry.stdout, re.M)
+        ran = there and f'{there[1]}/bin/python -m pytest -q -n 2 -m "not slow"' in dry.stdout
+        assert ran or f"Python 3.{minor} is not installed here" in dry.stdout
+
+
+def test_ci_runs_targets_that_exist_within_half_an_hour() -> None:
+    stages = re.findall(r"^stage (\S+) (\d+)$", (ROOT / ".ci" / "run").read_text(), re.M)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert {"lint", "test", "test-slow", "test-wheel", "docs"} == {name for name, _ in stages} <= {*targets}
+    assert sum(int(minutes) for _, minutes in stages) < 30

@@ -1,6 +1,7 @@
 """The README's five lines run as they stand, and the files that it names exist."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import torch
@@ -33,6 +34,20 @@ def test_named_files_exist():
     assert len(recipes) > 3 and all(find_recipe(name).is_file() for name in recipes)
     commands = set(re.findall(r"automix-transfer ([a-z]+) ", README))
     assert len(commands) > 6 and commands <= set(COMMANDS)
+
+
+def test_the_page_of_an_index_says_what_the_readme_says():
+    """It is for readers without a checkout; the example and the commands are the README's."""
+    page = (ROOT / "PACKAGE.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n.*?```", README, re.DOTALL)[0]
+    assert example in page and "make " not in page and "clone" not in page
+    recipes = set(re.findall(r"--config-file (\w+)", page))
+    assert len(recipes) > 2 and all(find_recipe(name).is_file() for name in recipes)
+    commands = set(re.findall(r"^(?:\w+=\S+ )?automix-transfer ([\w-]+) ", page, re.M))
+    assert len(commands) > 7 and commands <= set(COMMANDS)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = re.findall(r"^\| (`.*?) \|", page, re.M)
+    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(extras)
 
 
 def test_every_recipe_names_its_command():
