@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from automix_transfer import __version__
+from automix_transfer.command_line import PROGRAM
 from automix_transfer.errors import UserError, did_you_mean, run_script
 
 #: command -> (module with ``main(arguments)``, what it does); an empty module has subcommands only
@@ -62,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         return 0
     if given[0] == "--version":
         print(__version__)
+        return 0
+    if not COMMANDS.get(given[0], "?")[0] and given[1:] in (["-h"], ["--help"]):
+        name, below = given[0], ",".join(SUBCOMMANDS[given[0]])
+        print(f"usage: {PROGRAM} {name} {{{below}}} [arguments]\n\n{COMMANDS[name][1]}; --help explains each")
         return 0
     module, rest = command_of(given)
     return importlib.import_module(f"automix_transfer.{module}").main(rest)

@@ -107,7 +107,8 @@ def read_overrides(
     kinds: dict[str, Any] = {}
     for name, choose in (sections or {}).items():
         typed = {key.removeprefix(f"{name}."): text for _, key, text in pairs if key.startswith(f"{name}.")}
-        kinds[name] = choose({**found[name], **typed})
+        if any(key.partition(".")[0] == name for _, key, _ in pairs):
+            kinds[name] = choose({**found[name], **typed})
     return [
         (override, key, _value(override, _kind(schema, key, kinds), text)) for override, key, text in pairs
     ]

@@ -1,7 +1,8 @@
 """Files that are never half-written, and files that cannot run code.
 
 `atomic_write` writes beside the target, syncs and renames, so a reader sees the old file or the new one and
-nothing else. `load_torch`, `load_arrays` and `load_npy` read what others wrote: see `pickles`.
+nothing else. `load_torch`, `load_arrays` and `load_npy` read what others wrote: see `pickles`. They import
+torch and NumPy, which commands that only read text do without.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
-
-import numpy
-import torch
+from typing import IO, TYPE_CHECKING, Any
 
 from automix_transfer.errors import UserError
-from automix_transfer.pickles.machine import CodeWanted, Inert
-from automix_transfer.pickles.torch_files import OtherFile, read_pickled
 from automix_transfer.text_files import read_bytes
+
+if TYPE_CHECKING:
+    import numpy
 
 
 def expand_home(path: str | Path) -> Path:
@@ -156,6 +155,8 @@ def sha256_of(path: str | Path) -> str:
 
 def save_torch(path: str | Path, value: Any) -> None:
     """``torch.save`` that leaves either the old file or the complete new one."""
+    import torch
+
     atomic_write(path, lambda file: torch.save(value, file))
 
 
@@ -196,6 +197,9 @@ def load_arrays(path: str | Path, source: str) -> Any:
 
 
 def _load_pickled(path: Path, remedy: str) -> Any:
+    from automix_transfer.pickles.machine import CodeWanted, Inert
+    from automix_transfer.pickles.torch_files import OtherFile, read_pickled
+
     try:
         return read_pickled(path)
     except CodeWanted as error:
@@ -221,6 +225,8 @@ def load_npy(path: str | Path, source: str, lazy: bool = False) -> numpy.ndarray
     Raises:
         UserError: the file is missing, damaged, no such file, or holds objects, which could run code.
     """
+    import numpy
+
     path = regular_file(path, source)
     try:
         with path.open("rb") as file:

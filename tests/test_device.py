@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from automix_transfer.commands import doctor
+from automix_transfer.commands import doctor_report
 from automix_transfer.data.loader import loader_options
 from automix_transfer.device import choose_device, device_name, widest_float
 from automix_transfer.errors import UserError
@@ -108,8 +108,8 @@ def test_the_doctor_names_any_accelerator(having: Any, monkeypatch: pytest.Monke
         get_device_properties=lambda device: SimpleNamespace(total_memory=16e9),
     )
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
-    assert doctor.devices() == ["Arc 0, 16 GB, xpu", "Arc 1, 16 GB, xpu"]
+    assert doctor_report.devices() == ["Arc 0, 16 GB, xpu", "Arc 1, 16 GB, xpu"]
     monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace())
-    assert doctor.devices() == [f"{device_name(torch.device('cpu'))}, xpu"] * 2
+    assert doctor_report.devices() == [f"{device_name(torch.device('cpu'))}, xpu"] * 2
     having(None)
-    assert doctor.devices()[0].startswith("no GPU")
+    assert doctor_report.devices()[0].startswith("no GPU")

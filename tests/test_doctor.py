@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from automix_transfer.commands import doctor
+from automix_transfer.commands import doctor_report as report
 
 
 def test_the_report(
@@ -36,13 +37,13 @@ def test_the_report(
 
 def test_the_home_of_nobody_is_no_such_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", "~nosuchuser/x")
-    root, *_ = doctor.data_roots([])
-    assert str(root) == "~nosuchuser/x" and doctor.found(root) == ["no such folder"]
+    root, *_ = report.data_roots([])
+    assert str(root) == "~nosuchuser/x" and report.found(root) == ["no such folder"]
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(doctor, "version", lambda name: None)
-    monkeypatch.setattr(doctor, "git_commit", lambda: {"version": "0.2", "commit": None, "changed": None})
-    printed = doctor.text(doctor.examine())
+    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(report, "version", lambda name: None)
+    monkeypatch.setattr(report, "git_commit", lambda: {"version": "0.2", "commit": None, "changed": None})
+    printed = report.text(report.examine())
     assert "not installed (automix-transfer install-detectron2)" in printed and "0.2 (installed" in printed

@@ -34,21 +34,29 @@ from multiprocessing import active_children
 from typing import Any
 
 from automix_transfer import signals
+from automix_transfer.command_line import command_parser
 from automix_transfer.console import open_outputs
-from automix_transfer.detection import compatibility
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
 from automix_transfer.recipes.find import find_recipe
 
+EPILOG = "Trailing KEY VALUE pairs override the config, e.g. SOLVER.BASE_LR 0.01 OUTPUT_DIR runs/x"
+
 
 def parser() -> argparse.ArgumentParser:
-    from detectron2.engine import default_argument_parser
-
-    result = default_argument_parser(
-        epilog="Trailing KEY VALUE pairs override the config, e.g. SOLVER.BASE_LR 0.01 OUTPUT_DIR runs/x"
-    )
-    result.prog, result.description = "automix-transfer detect", __doc__
-    result.formatter_class = argparse.RawDescriptionHelpFormatter
+    """Detectron2's flags, as `detectron2.engine.default_argument_parser` has them, and ours."""
+    result = command_parser("detect", __doc__, EPILOG)
     add = result.add_argument
+    add("--config-file", default="", metavar="FILE", help="a recipe's name, or a file")
+    resume = "go on from last_checkpoint in OUTPUT_DIR, or start where there is none"
+    add("--resume", action="store_true", help=resume)
+    add(
+        "--eval-only", action="store_true", help="only evaluate MODEL.WEIGHTS, or with --resume the run's own"
+    )
+    add("--num-gpus", type=int, default=1, help="GPUs of each machine (default 1); 0: the CPU")
+    add("--num-machines", type=int, default=1, help="machines (default 1)")
+    add("--machine-rank", type=int, default=0, help="which of them this is, from 0 (default 0)")
+    address = "where the processes meet: tcp://HOST:PORT of the first machine (default: a port of this one)"
+    add("--dist-url", default=f"tcp://127.0.0.1:{own_port()}", metavar="URL", help=address)
     data = "a data set in VOC or COCO layout, instead of the config's DATASETS"
     add("--data-root", metavar="DIR", help=data)
     classes = "its classes in label order, one a line (default: those of the annotations)"
@@ -59,7 +67,13 @@ def parser() -> argparse.ArgumentParser:
     )
     best = "what model_best.pth is best at, measured every TEST.EVAL_PERIOD iterations (default: bbox/AP)"
     add("--best-metric", default="bbox/AP", metavar="NAME", help=best)
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the config, last")
     return result
+
+
+def own_port() -> int:
+    """Detectron2's port of this user: the same each time, so that processes that were left behind show."""
+    return 2**15 + 2**14 + hash(os.getuid() if sys.platform != "win32" else 1) % 2**14
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -106,12 +120,6 @@ def in_processes(launch: Callable[..., None], *arguments: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    compatibility.require()
-    from detectron2.engine import launch
-    from torch.multiprocessing import ProcessExitedException
-
-    from automix_transfer.detection.trainer import check_weights, prepare
-
     options = parser().parse_args(arguments)
     if options.config_file:
         options.config_file = str(find_recipe(options.config_file, "detection"))
@@ -120,6 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--machine-rank {options.machine_rank} is not one of {options.num_machines} machines; they "
             "count from 0"
         )
+    from automix_transfer.detection import compatibility
+
+    compatibility.require()
+    from detectron2.engine import launch
+    from torch.multiprocessing import ProcessExitedException
+
+    from automix_transfer.detection.trainer import check_weights, prepare
+
     # find mistakes here, in one sentence, before many processes start
     if options.num_gpus * options.num_machines > 1:
         check_weights(prepare(options), options)

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.command_line import command_parser
-from automix_transfer.detection import compatibility
 from automix_transfer.errors import UserError
 from automix_transfer.owner import owned
 from automix_transfer.recipes.find import find_recipe
@@ -63,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    from automix_transfer.detection import compatibility
+
     compatibility.require()
     from automix_transfer.detection.comparing import compare
     from automix_transfer.detection.comparing.collected import collect

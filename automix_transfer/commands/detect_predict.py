@@ -18,7 +18,6 @@ from pathlib import Path
 
 from automix_transfer.command_line import command_parser
 from automix_transfer.console import say
-from automix_transfer.detection import compatibility
 from automix_transfer.errors import UserError
 from automix_transfer.owner import owned
 
@@ -42,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold {options.threshold} must be a score from 0 to 1")
+    from automix_transfer.detection import compatibility
+
     compatibility.require()
     import torch
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from automix_transfer.command_line import command_parser
-from automix_transfer.detection.weights.exporter import EXPORTERS
-from automix_transfer.export import export
 
+#: kind -> suffix of its file, as the exporters have them, which need torch
+KINDS = {"torchvision": ".pth", "timm": ".pth", "safetensors": ".safetensors", "detectron2": ".pkl"}
 EXAMPLES = """
 what is written
   torchvision   x.pth          torchvision.models.resnet50().load_state_dict(torch.load("x.pth"))
@@ -35,10 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     source = "a checkpoint of ours, a safetensors file, or a state dict of torchvision or timm"
     add("--checkpoint", required=True, metavar="FILE", help=source)
-    add("--to", required=True, choices=EXPORTERS, metavar="KIND", help=", ".join(EXPORTERS))
-    suffixes = dict.fromkeys(exporter.suffix for exporter in EXPORTERS.values())
-    kinds = {end: ", ".join(kind for kind in EXPORTERS if EXPORTERS[kind].suffix == end) for end in suffixes}
-    output = "; ".join(f"{end} for {names}" for end, names in kinds.items())
+    add("--to", required=True, choices=KINDS, metavar="KIND", help=", ".join(KINDS))
+    suffixes = {end: ", ".join(kind for kind in KINDS if KINDS[kind] == end) for end in KINDS.values()}
+    output = "; ".join(f"{end} for {names}" for end, names in suffixes.items())
     add("--output", required=True, metavar="FILE", help=output)
     name = "where the file does not say what it holds: resnet50, any timm name, torchvision/NAME"
     add("--encoder", metavar="NAME", help=name)
@@ -48,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--which", metavar="k|q|ema", help=f"{which} encoder)")
     add("--num-classes", type=int, metavar="N", help="fail unless the file's classifier has N outputs")
     args = parser.parse_args(arguments)
+    from automix_transfer.detection.weights.exporter import EXPORTERS
+    from automix_transfer.export import export
+
     chosen = args.encoder, args.which, args.num_classes
     print(export(args.checkpoint, args.to, args.output, *chosen, EXPORTERS), flush=True)
     return 0

@@ -58,16 +58,17 @@ def run(options: argparse.Namespace, folder: str, *defaults: Path) -> int:
             "--trials trains and --eval-only does not; to evaluate one trial leave --trials out and give "
             "output=FOLDER/trial_0"
         )
+    from automix_transfer.training.settings import load_experiment
+
+    files = list(defaults)
+    if options.config_file:
+        files.append(find_recipe(options.config_file, folder, "pretrain", "finegrained"))
+    experiment = load_experiment(files, options.overrides)  # before torch, whose import takes seconds
     from automix_transfer.training.loop import evaluate_only, train
     from automix_transfer.training.record.run_folder import recipe_of
-    from automix_transfer.training.settings import load_experiment
     from automix_transfer.training.trials import run_trials
 
-    files, recipe = list(defaults), None
-    if options.config_file:
-        file = find_recipe(options.config_file, folder, "pretrain", "finegrained")
-        files, recipe = [*files, file], recipe_of(file)
-    experiment = load_experiment(files, options.overrides)
+    recipe = recipe_of(files[-1]) if options.config_file else None
     if options.eval_only:
         evaluate_only(experiment)
     elif options.trials is not None:

@@ -34,11 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.count < 0:
         raise UserError(f"--count is {options.count}; give 0 for one pass, or how many mixed images to write")
     from automix_transfer.training.settings import load_experiment
-    from automix_transfer.transfer.supermix_writer import write_supermix
 
     experiment = load_experiment(
         [find_recipe(options.config_file, "pretrain", "finegrained")], options.overrides
     )
+    from automix_transfer.transfer.supermix_writer import write_supermix
+
     experiment.data.mixed = ""  # what is written here is not mixed again
     folder = Path(options.output)
     interrupted = f"interrupted; the images in {folder} are kept: the same command goes on"

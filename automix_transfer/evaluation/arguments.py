@@ -10,7 +10,7 @@ from automix_transfer.data.registry import DATASETS
 from automix_transfer.data.settings import INTERPOLATIONS
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES
-from automix_transfer.evaluation.suite import PARTS, SuiteOptions, check_options
+from automix_transfer.evaluation.suite_options import PARTS, SuiteOptions, check_options
 
 
 def parse(description: str, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, SuiteOptions]:

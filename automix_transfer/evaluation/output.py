@@ -13,7 +13,7 @@ from tabulate import tabulate
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import SEVERITIES
 from automix_transfer.evaluation.inputs import Inputs
-from automix_transfer.evaluation.suite import SuiteOptions
+from automix_transfer.evaluation.suite_options import SuiteOptions
 from automix_transfer.io import read_json
 from automix_transfer.models.weights_file import sha256_of_weights
 from automix_transfer.shown import clean

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,26 +20,9 @@ from automix_transfer.evaluation import calibration
 from automix_transfer.evaluation.attacks import OfPixels, gradient_of, pgd, signed_step
 from automix_transfer.evaluation.confusion import confusion_figures
 from automix_transfer.evaluation.corrupted import corrupted_hits, summarize
-from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES, check
+from automix_transfer.evaluation.corruptions import SEVERITIES
+from automix_transfer.evaluation.suite_options import SuiteOptions, check_options
 from automix_transfer.models.eval_mode import eval_mode
-
-PARTS = ("clean", "calibration", "confusion", "fgsm", "pgd", "corruption")
-
-
-@dataclass(frozen=True)
-class SuiteOptions:
-    """What is measured.
-
-    ``parts`` of `PARTS`, the radius ε of the attacks in [0, 1], PGD's steps and step size, the corruptions
-    that are made here, and the seed of them and of PGD's start.
-    """
-
-    parts: tuple[str, ...] = ("clean", "calibration", "fgsm")
-    epsilon: float = 8 / 255
-    pgd_steps: int = 20
-    pgd_step_size: float = 2 / 255
-    corruptions: tuple[str, ...] = NAMES
-    seed: int = 0
 
 
 def evaluate_suite(
@@ -146,23 +129,3 @@ def clean_figures(
             "reliability": [asdict(row) for row in calibration.reliability(probs, labels, 15)],
         }
     return figures
-
-
-def check_options(options: SuiteOptions) -> None:
-    """Raise a `UserError` that names the option unless all are in range."""
-    unknown = [name for name in options.parts if name not in PARTS]
-    if unknown or not options.parts:
-        what = f"'{unknown[0]}' is unknown" if unknown else "is empty"
-        raise UserError(f"--suite {what}; choose from {', '.join(PARTS)}, separated by commas")
-    for name, value in (("epsilon", options.epsilon), ("pgd-step-size", options.pgd_step_size)):
-        if not 0 < value <= 1:
-            raise UserError(f"--{name} {value} must be a radius in pixels of range [0, 1], e.g. 8/255")
-    if "corruption" in options.parts and not options.corruptions:
-        raise UserError(
-            "--corruptions is empty, so --suite corruption would measure nothing; choose from "
-            f"{', '.join(NAMES)}"
-        )
-    for name in options.corruptions:
-        check(name, 1)
-    if options.pgd_steps < 1:
-        raise UserError(f"--pgd-steps {options.pgd_steps} must be at least 1")

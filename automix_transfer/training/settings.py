@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from automix_transfer import mixing
 from automix_transfer.config import flatten, load_config
 from automix_transfer.data.settings import GONE, DataConfig, most_workers
 from automix_transfer.errors import UserError, warn_renamed
-from automix_transfer.mixing import METHODS, Method, load_options
-from automix_transfer.mixing.automix.options import is_removed
+from automix_transfer.mixing import METHODS
 from automix_transfer.mixing.checks import between, checked, one_of, positive
 from automix_transfer.mixing.checks import check as check_fields
 from automix_transfer.owner import refuse_top_folder
+
+if TYPE_CHECKING:
+    from automix_transfer.mixing import Method
 
 
 @dataclass
@@ -171,7 +174,7 @@ def complete(experiment: Experiment) -> Experiment:
     """
     given = dict(experiment.method)
     name = str(given.pop("name", "vanilla"))
-    experiment = replace(experiment, method={"name": name, **asdict(load_options(name, given))})
+    experiment = replace(experiment, method={"name": name, **asdict(mixing.load_options(name, given))})
     preset = experiment.method.get("preset")
     if preset != given.get("preset", preset):
         warn_renamed(f"method.preset={given['preset']}", f"method.preset={preset}")
@@ -240,6 +243,8 @@ def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
 def as_read(saved: Mapping[str, Any]) -> dict[str, Any]:
     """A saved experiment, flat, without options that are gone and changed nothing."""
     flat = flatten(saved)
+    from automix_transfer.mixing.automix.options import is_removed
+
     name = str(flat.get("method.name"))
     retired = METHODS[name].retired if name in METHODS else ()
     return {

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation import cli as evaluation
+from automix_transfer.evaluation import evaluate_run as evaluation
 from automix_transfer.evaluation.cli import main
 from automix_transfer.evaluation.corrupted import relative_error, summarize
 from automix_transfer.evaluation.corruptions import NAMES, STANDARD, corrupt

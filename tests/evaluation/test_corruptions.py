@@ -10,7 +10,6 @@ from scipy.ndimage import zoom
 
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import (
-    CORRUPTIONS,
     NAMES,
     SEVERITIES,
     STANDARD,
@@ -20,6 +19,7 @@ from automix_transfer.evaluation.corruptions import (
     noise,
     weather,
 )
+from automix_transfer.evaluation.corruptions.parameters import CORRUPTIONS
 
 
 def pictures(count: int = 3, side: int = 32) -> np.ndarray:
