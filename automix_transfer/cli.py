@@ -21,6 +21,8 @@ COMMANDS = {
     "localize": ("commands.localize", "weakly supervised localization: MaxBoxAccV2, PxAP"),
     "finetune": ("commands.finetune", "fine-tune on CUB-200, FGVC-Aircraft, your folders"),
     "evaluate": ("evaluation.cli", "accuracy, calibration, robustness of any classifier"),
+    "probe": ("commands.probe", "linear classifier, nearest neighbours on fixed features"),
+    "transfer": ("commands.transfer", "any backbones x every task: who is ahead, and by how much"),
     "report": ("report.cli", "page, figures, tables of runs; plans of the paper's"),
     "supermix": ("commands.write_supermix", "mix a training split offline, to pretrain on it"),
     "data": ("", "data check, data pack (into shards), data synthetic"),

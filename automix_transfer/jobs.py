@@ -90,11 +90,24 @@ def plan_table(jobs: Sequence[Job]) -> str:
     return tabulate(rows, ("job", "state", "minutes"), "simple", colalign=align, disable_numparse=True)
 
 
-def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None = 1) -> dict[str, float]:
+def run_jobs(
+    jobs: Sequence[Job],
+    logs: Path,
+    parallel: int,
+    threads: int | None = 1,
+    failures: dict[str, str] | None = None,
+    devices: Sequence[str] = (),
+) -> dict[str, float]:
     """Run ``jobs``, at most ``parallel`` at a time, and return the seconds of each that was not done before.
 
-    ``threads``: of each job; None leaves it to the job. A signal ends the jobs too, and so does the death of
-    this process: training saves itself, and the same command goes on.
+    A signal ends the jobs too, and so does the death of this process: training saves itself, and the same
+    command goes on.
+
+    Args:
+        threads: of each job; None leaves it to the job.
+        failures: filled with why each job failed, or was not started because one that it needs failed; the
+            others go on. None: the first failure ends all.
+        devices: what CUDA_VISIBLE_DEVICES is for the jobs that run at a time, one each; empty: as it is.
 
     Raises:
         UserError: a job failed; the others are stopped, and the message names its log and its last line.
@@ -103,6 +116,7 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
     done = {job.name for job in jobs if job.done}
     waiting = sorted((job for job in jobs if job.name not in done), key=lambda job: -_longest(job, jobs))
     running: dict[str, tuple[subprocess.Popen, float]] = {}
+    free, held = list(devices), {}
     seconds: dict[str, float] = {}
     lines: queue.Queue[tuple[Job, str | None]] = queue.Queue()
     print(_standing(jobs, done, seconds, parallel), flush=True)
@@ -112,7 +126,8 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
             while ready and len(running) < parallel:
                 job = ready.pop(0)
                 waiting.remove(job)
-                running[job.name] = (_start(job, logs, lines, threads), time.monotonic())
+                held[job.name] = free.pop(0) if free else None
+                running[job.name] = (_start(job, logs, lines, threads, held[job.name]), time.monotonic())
                 _say(job, "started")
             job, line = lines.get()
             if line is not None:
@@ -120,15 +135,35 @@ def run_jobs(jobs: Sequence[Job], logs: Path, parallel: int, threads: int | None
                     _say(job, line)
                 continue
             process, begun = running.pop(job.name)
+            if (device := held.pop(job.name)) is not None:
+                free.append(device)
             if process.wait() != 0:
-                raise UserError(
-                    f"'{job.name}' failed with exit code {process.returncode} ({_last_line(logs, job)}); its "
-                    f"output is in {_log(logs, job)}, its command was: {job.line}"
-                )
+                if failures is None:
+                    raise UserError(_why(job, logs, process.returncode))
+                _say(job, "failed; the others go on")
+                failures[job.name] = _last_line(logs, job).removeprefix("error: ")
+                waiting = _without_those_that_need(job.name, waiting, failures)
+                continue
             done.add(job.name)
             seconds[job.name] = time.monotonic() - begun
             _say(job, f"done in {duration(seconds[job.name])}; {_standing(jobs, done, seconds, parallel)}")
     return seconds
+
+
+def _why(job: Job, logs: Path, code: int) -> str:
+    return (
+        f"'{job.name}' failed with exit code {code} ({_last_line(logs, job)}); its output is in "
+        f"{_log(logs, job)}, its command was: {job.line}"
+    )
+
+
+def _without_those_that_need(name: str, waiting: Sequence[Job], failures: dict[str, str]) -> list[Job]:
+    """What can still be done after ``name`` failed; the others are noted in ``failures``."""
+    lost = {name}
+    while more := {job.name for job in waiting if not lost.isdisjoint(job.needs)} - lost:
+        lost |= more
+    failures.update({job.name: f"'{name}', which it needs, failed" for job in waiting if job.name in lost})
+    return [job for job in waiting if job.name not in lost]
 
 
 @contextmanager
@@ -156,8 +191,12 @@ def _standing(jobs: Sequence[Job], done: set[str], seconds: Mapping[str, float],
     return f"{text}, about {duration(pace * minutes)} left"
 
 
-def _start(job: Job, logs: Path, lines: queue.Queue, threads: int | None) -> subprocess.Popen:
+def _start(
+    job: Job, logs: Path, lines: queue.Queue, threads: int | None, device: str | None
+) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "COLUMNS": "120"}
+    if device is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = device
     if threads is not None:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     process = subprocess.Popen(

@@ -121,3 +121,28 @@ def test_jobs_share_no_gpu():
     for given, gpus in ((0, 0), (2, 1)):
         with pytest.raises(UserError, match=f"--jobs {given}"):
             side_by_side(given, gpus)
+
+
+def test_where_failures_are_collected_the_others_go_on(tmp_path):
+    jobs = [
+        job(tmp_path, "bad", code="print('error: the reason'); raise SystemExit(2)"),
+        job(tmp_path, "after", ["bad"]),
+        job(tmp_path, "later", ["after"]),
+        job(tmp_path, "good"),
+    ]
+    failures = {}
+    assert set(run_jobs(jobs, tmp_path / "logs", 1, failures=failures)) == {"good"}
+    assert failures["bad"] == "the reason" and set(failures) == {"bad", "after", "later"}
+    assert "'bad'" in failures["later"]
+
+
+def test_each_job_that_runs_has_a_device_of_its_own(tmp_path):
+    code = "import os, sys; open(sys.argv[1], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    files = [tmp_path / name for name in ("a", "b", "c")]
+    jobs = [Job(file.name, [sys.executable, "-c", code, str(file)], file) for file in files]
+    run_jobs(jobs, tmp_path / "logs", 1, devices=["5"])
+    assert [(tmp_path / name).read_text() for name in ("a", "b", "c")] == ["5", "5", "5"]
+    for name in ("a", "b"):
+        (tmp_path / name).unlink()
+    run_jobs(jobs[:2], tmp_path / "logs", 2, devices=["0", "1"])
+    assert {(tmp_path / name).read_text() for name in ("a", "b")} == {"0", "1"}

@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from automix_transfer.detection.comparing.collected import collect
     from automix_transfer.jobs import plan_table, run_jobs, side_by_side
     from automix_transfer.report.comparison_page import build
+    from automix_transfer.rng import parse_seeds
 
     parallel = side_by_side(options.jobs, options.num_gpus)
     if options.images < 0:
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.output,
         find_recipe(options.config_file, "detection"),
         compare.parse_rows(options.weights),
-        compare.parse_seeds(options.seeds),
+        parse_seeds(options.seeds),
         options.data_root,
         options.class_names,
         options.coco_evaluator,

@@ -11,10 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from automix_transfer.commands.pretrain import build_parser, run
-from automix_transfer.recipes.find import RECIPES
-
-#: what every fine-tuning begins with, a recipe or none
-PROTOCOL = RECIPES / "finegrained" / "procedures" / "finetune.yaml"
+from automix_transfer.recipes.find import PROTOCOL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,8 +22,8 @@ from automix_transfer.detection.networks.backbone import BASIC_BLOCKS
 from automix_transfer.detection.networks.timm_backbone import encoder_name
 from automix_transfer.errors import UserError, did_you_mean
 from automix_transfer.host.causes import cause_of
+from automix_transfer.rng import MAX_SEED
 
-MAX_SEED = 2**31 - 1  # NumPy takes 32 bits, and every process adds its rank
 MOST_REGIONS = 10**5  # of an image, all anchors of a large one
 SHARE, POSITIVE, NO_LESS = (0, 1), (1e-6, 1e6), (0, 1e6)
 #: Lowest and highest number of keys by a pattern, the first that is met.

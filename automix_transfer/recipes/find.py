@@ -8,6 +8,8 @@ from automix_transfer.errors import UserError, did_you_mean, warn_renamed
 
 #: the folder of all recipes, one folder a kind of training
 RECIPES = Path(__file__).parent
+#: what every fine-tuning begins with, a recipe or none
+PROTOCOL = RECIPES / "finegrained" / "procedures" / "finetune.yaml"
 FOLDERS = ("pretrain", "finegrained", "detection")
 
 

@@ -21,7 +21,6 @@ from typing import Any
 
 from automix_transfer import command_line
 from automix_transfer.config import flatten
-from automix_transfer.detection.config_checks import MAX_SEED
 from automix_transfer.detection.config_files import find_overlay
 from automix_transfer.detection.resuming.began import has_checkpoint
 from automix_transfer.detection.trainer import check_weights, prepare
@@ -30,7 +29,6 @@ from automix_transfer.io import read_json, write_json
 from automix_transfer.jobs import Job, is_progress
 
 RANDOM = "random"
-MOST_SEEDS = 1000  # that are asked for by their number; more is a slip
 PLACES = {"OUTPUT_DIR", "MODEL.WEIGHTS", "SEED"}  #: keys in which runs of one comparison differ by design
 
 
@@ -93,24 +91,6 @@ def parse_rows(values: Sequence[str]) -> tuple[Row, ...]:
             )
         rows.append(row)
     return tuple(rows)
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """``3`` is the seeds 1, 2, 3; ``5,7`` is these two; a single seed 5 is ``5,``."""
-    try:
-        numbers = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise UserError(
-            f"--seeds {text} must be a number of seeds (3 is 1, 2, 3) or a list (5,7,9)"
-        ) from error
-    if "," not in text and numbers and numbers[0] > MOST_SEEDS:
-        raise UserError(
-            f"--seeds {text} is a number of seeds, at most {MOST_SEEDS}; one seed has a comma behind it: 5,"
-        )
-    seeds = numbers if "," in text else tuple(range(1, max(numbers, default=0) + 1))
-    if not seeds or len(set(seeds)) != len(seeds) or not 0 <= min(seeds) <= max(seeds) <= MAX_SEED:
-        raise UserError(f"--seeds {text} must be different seeds from 0 to {MAX_SEED}, at least one")
-    return seeds
 
 
 def check(plan: Plan) -> dict[Path, dict[str, Any]]:

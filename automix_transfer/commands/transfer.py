@@ -1,0 +1,144 @@
+"""Which backbone is better, and by how much? Any backbones on every task, one table.
+
+  automix-transfer transfer --backbones random vanilla=runs/v/last.pt cutmix=c.pth automix=runs/a/last.pt \\
+      --tasks finetune,linear,knn,localization,robustness --data cub=/data/CUB_200_2011 --output runs/answer
+  automix-transfer transfer --backbones vanilla='runs/v_{seed}/last.pt' automix='runs/a_{seed}/last.pt' \\
+      --tasks detection --detector voc_R50_C4_24k --data voc=/data/VOCdevkit --seeds 3 --output runs/voc \\
+      detection.SOLVER.MAX_ITER=12000
+
+The first backbone is the reference. All get the same schedules, seeds, data and augmentation; what differs
+besides the weights (normalisation, network) is listed. A source is what our other commands open: checkpoints,
+exports, weights of torchvision, timm, MoCo or OpenMixup, timm:NAME, or random; {seed} in it stands for the
+seed, so that the differences are those of whole pretrainings.
+
+tasks       detection     Faster R-CNN (--detector RECIPE): AP, AP50, AP75
+            localization  boxes on the CAMs of the fine-tuned network: MaxBoxAccV2, MaxBoxAcc
+            finetune      top-1 after fine-tuning (the median of the last epochs)
+            linear, knn   top-1 of a linear classifier, of nearest neighbours, on fixed features
+            robustness    of the fine-tuned network: corrupted top-1, FGSM error, ECE
+settings    TASK.KEY=VALUE at the end, as the task's own command takes them: finetune.train.epochs=20,
+            detection.SOLVER.BASE_LR=0.01, localization.image_size=224, knn.k=10, robustness.limit=500
+
+Every job is a command that a person can type (--plan shows them). The same line again repeats nothing that is
+done and goes on with what was killed; a job that fails leaves the others alone, and the table says why it is
+missing. OUTPUT then holds answer.txt, .md, .tex, .csv, .json, runs.csv (every value) and report.html.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from automix_transfer.command_line import command_parser
+from automix_transfer.errors import EXIT_USER_ERROR
+
+if TYPE_CHECKING:
+    from automix_transfer.transfer.transfer_run import Prepared
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = command_parser("transfer", __doc__)
+    add = parser.add_argument
+    add(
+        "--backbones",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="[NAME=]SOURCE",
+        help="the first is the reference",
+    )
+    add(
+        "--encoder",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[NAME=]NETWORK",
+        help="for sources that do not say which network they hold, and for random",
+    )
+    add(
+        "--which",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[NAME=]k|q|ema",
+        help="encoder of a file that holds several (default: the one for inference)",
+    )
+    add(
+        "--tasks",
+        required=True,
+        help="detection,localization,finetune,linear,knn,robustness, or some of them",
+    )
+    add(
+        "--data",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="[NAME=]DIR",
+        help="data sets in their native layouts, which say what each is for",
+    )
+    add("--seeds", default="3", metavar="N", help="how many (1..N), or a list: 5,7,9 (default 3)")
+    add("--detector", default="", metavar="RECIPE", help="of detection: a recipe's name, or a file")
+    add(
+        "--finetune-recipe",
+        default="",
+        metavar="RECIPE",
+        help="of fine-tuning (default: the protocol of Table 5)",
+    )
+    add("--output", type=Path, required=True, metavar="DIR")
+    add("--plan", action="store_true", help="check everything, show the jobs and their commands, and stop")
+    add(
+        "--print",
+        choices=("slurm",),
+        help="print an array script for a cluster, and stop; when its tasks are "
+        "done, the same line without --print makes the table",
+    )
+    add("--jobs", type=int, metavar="N", help="side by side (default: a GPU each, or the cores, at most 4)")
+    add("settings", nargs="*", metavar="TASK.KEY=VALUE")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_intermixed_args(arguments)
+
+    from automix_transfer.rng import parse_seeds
+    from automix_transfer.transfer import backbones
+    from automix_transfer.transfer import transfer_plan as plan
+    from automix_transfer.transfer.transfer_run import prepare
+
+    named = backbones.parse_backbones(args.backbones, args.encoder, args.which)
+    settings = plan.Settings(
+        args.output,
+        plan.parse_tasks(args.tasks),
+        plan.parse_data(args.data),
+        parse_seeds(args.seeds),
+        args.detector,
+        args.finetune_recipe,
+        plan.parse_overrides(args.settings),
+    )
+    plan.check(settings)
+    chosen = prepare(settings, named)
+    if args.print == "slurm":
+        print(chosen.slurm(), end="")
+    elif args.plan:
+        print(chosen.text(), flush=True)
+    else:
+        return answered(args.output, chosen, args.jobs)
+    return 0
+
+
+def answered(output: Path, chosen: Prepared, jobs: int | None) -> int:
+    """Run, write and print; 2 where something is missing of the answer."""
+    from automix_transfer.console import show
+    from automix_transfer.owner import owned
+    from automix_transfer.report.transfer_page import build
+    from automix_transfer.transfer.answer_tables import write_answer
+    from automix_transfer.transfer.transfer_run import run
+
+    with owned(output, "give another --output"):
+        rows, about = run(chosen, jobs)
+        text = write_answer(output, rows, about)
+        page = build(output, rows, chosen.cells, about)
+    show(f"\n{text}\n\ntable: {output / 'answer.md'}   page: {page}")
+    return EXIT_USER_ERROR if about["failures"] else 0

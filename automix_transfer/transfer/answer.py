@@ -1,0 +1,175 @@
+"""Who is ahead: every figure of every cell, means over seeds, and paired differences to the reference."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student
+
+from automix_transfer.errors import UserError
+from automix_transfer.io import read_json
+from automix_transfer.transfer.transfer_plan import TASKS, Cell
+
+
+@dataclass(frozen=True)
+class Score:
+    """One backbone on one figure.
+
+    Attributes:
+        values: seed -> percent; the seed None is a measurement in which nothing is drawn.
+        mean, std: over the seeds; std (n - 1) is None for one value.
+        difference: the mean of value - reference, seed by seed; None for the reference, or without a pair.
+        interval: its 95 % interval, ± t(0.975, n-1)·s/√n; None with fewer than two pairs.
+        word: ahead, behind, not to be told apart, or what keeps from saying so.
+        missing: why the cell has no value, where it has none or fewer than there are seeds.
+    """
+
+    backbone: str
+    values: dict[int | None, float]
+    mean: float | None
+    std: float | None
+    difference: float | None
+    interval: tuple[float, float] | None
+    word: str
+    missing: str = ""
+
+    def text(self) -> str:
+        """``71.24 ± 0.31``."""
+        if self.mean is None:
+            return "–"
+        return f"{self.mean:.2f}" + (f" ± {self.std:.2f}" if self.std is not None else "")
+
+    def gain(self) -> str:
+        """``+1.20 [+0.85, +1.55] ahead``; empty for the reference."""
+        if self.difference is None:
+            return self.word
+        low_high = f" [{self.interval[0]:+.2f}, {self.interval[1]:+.2f}]" if self.interval else ""
+        return f"{self.difference:+.2f}{low_high} {self.word}".strip()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of one task on one data set, for all backbones; the first is the reference."""
+
+    task: str
+    data: str
+    figure: str
+    better: str
+    scores: tuple[Score, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Primitive types, for JSON."""
+        content = asdict(self)
+        for score in content["scores"]:
+            score["values"] = {
+                "fixed" if seed is None else str(seed): v for seed, v in score["values"].items()
+            }
+        return content
+
+
+def answer(cells: Sequence[Cell], backbones: Sequence[str], failures: Mapping[str, str]) -> list[Row]:
+    """Every figure, in the order of tasks and data; what is not there has its reason.
+
+    Args:
+        backbones: the reference first.
+        failures: job -> why it has no result.
+
+    Raises:
+        UserError: a result that cannot be read.
+    """
+    rows: list[Row] = []
+    contents = {cell.result: read_json(cell.result) for cell in cells if cell.result.is_file()}
+    order = list(dict.fromkeys((cell.task, cell.data) for cell in cells))
+    for task, data in sorted(order, key=lambda pair: list(TASKS).index(pair[0])):
+        mine = [cell for cell in cells if (cell.task, cell.data) == (task, data)]
+        for figure, path, more in TASKS[task].figures:
+            values: dict[str, dict[int | None, float]] = {name: {} for name in backbones}
+            for cell in mine:
+                value = value_at(contents.get(cell.result), path, cell.result)
+                if value is not None:
+                    values[cell.backbone][cell.seed] = value
+            reasons = {name: missing(mine, name, failures, values[name], figure) for name in backbones}
+            scores = tuple(
+                score(name, values[name], values[backbones[0]] if number else None, more, reasons[name])
+                for number, name in enumerate(backbones)
+            )
+            if any(one.values or one.missing for one in scores):
+                rows.append(Row(task, data, figure, "more" if more else "less", scores))
+    return rows
+
+
+def value_at(content: Any, path: Sequence[str], file: Path) -> float | None:
+    """The number at ``path``; a table of numbers counts as its mean (corruptions, over their severities)."""
+    if content is None:
+        return None
+    for key in path:
+        if not isinstance(content, Mapping):
+            raise UserError(f"{file} is no result of this command; remove it to measure again")
+        content = content.get(key)
+    if isinstance(content, Mapping):
+        rows = [statistics.fmean(row) for row in content.values() if row]
+        return statistics.fmean(rows) if rows else None
+    return float(content) if isinstance(content, int | float) and math.isfinite(content) else None
+
+
+def missing(
+    cells: Sequence[Cell],
+    backbone: str,
+    failures: Mapping[str, str],
+    values: Mapping[int | None, float],
+    figure: str,
+) -> str:
+    """Why cells of a backbone have no value; each reason once."""
+    reasons = []
+    for cell in cells:
+        if cell.backbone == backbone and cell.seed not in values:
+            own = "" if cell.seed is None else f"seed {cell.seed}: "
+            reason = failures.get(cell.job)
+            if reason is None and cell.result.is_file():
+                reason = f"{cell.result.name} has no {figure}"
+            reasons.append(own + (reason or "not measured yet"))
+    return "; ".join(dict.fromkeys(reasons))
+
+
+def score(
+    name: str,
+    values: dict[int | None, float],
+    reference: dict[int | None, float] | None,
+    more: bool = True,
+    reason: str = "",
+) -> Score:
+    """``values`` beside the reference's (None: it is the reference)."""
+    known = list(values.values())
+    mean = statistics.fmean(known) if known else None
+    std = statistics.stdev(known) if len(known) > 1 else None
+    if reference is None or not known or not reference:
+        return Score(name, values, mean, std, None, None, "reference" if reference is None else "", reason)
+    differences = paired(values, reference)
+    if not differences:
+        return Score(name, values, mean, std, None, None, "no seed in common", reason)
+    difference = statistics.fmean(differences)
+    n = len(differences)
+    if n < 2:
+        return Score(name, values, mean, std, difference, None, "one pair", reason)
+    half = float(student.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
+    ahead = (difference > 0) == more
+    word = (
+        f"not to be told apart with {n} seeds" if abs(difference) <= half else "ahead" if ahead else "behind"
+    )
+    return Score(name, values, mean, std, difference, (difference - half, difference + half), word, reason)
+
+
+def paired(values: Mapping[int | None, float], reference: Mapping[int | None, float]) -> list[float]:
+    """value - reference of each seed that both have; a fixed measurement stands beside every seed."""
+    if None in values and None in reference:
+        return [values[None] - reference[None]]
+    if None in values:
+        return [values[None] - value for value in reference.values()]
+    if None in reference:
+        return [value - reference[None] for value in values.values()]
+    return [values[seed] - reference[seed] for seed in values if seed in reference]

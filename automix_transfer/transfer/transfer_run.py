@@ -1,0 +1,198 @@
+"""A comparison of backbones, checked, shown, run and answered."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from automix_transfer.command_line import this_command
+from automix_transfer.errors import UserError
+from automix_transfer.io import read_json, write_json
+from automix_transfer.jobs import Job, plan_table, run_jobs, side_by_side
+from automix_transfer.training.record.run_folder import git_commit
+from automix_transfer.transfer.answer import Row, answer
+from automix_transfer.transfer.backbones import Backbone, Named, open_backbones
+from automix_transfer.transfer.transfer_plan import Cell, Settings, plan
+
+RECORD = "transfer.json"  #: in the output: every job that was begun, with its command and its backbone
+#: what of a command may be another one when a comparison goes on: it changes no figure
+FREE = ("--num-gpus",)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is to be done, checked; ``backbones`` by name and seed."""
+
+    settings: Settings
+    named: tuple[Named, ...]
+    backbones: Mapping[tuple[str, int], Backbone]
+    jobs: list[Job]
+    cells: list[Cell]
+
+    def text(self) -> str:
+        """The plan: jobs with their minutes, their commands, and what differs between the backbones."""
+        left = sum(job.minutes for job in self.jobs if not job.done)
+        known = f"{left / 60:.1f} core-hours are left, by a step measured on this machine" if left else ""
+        commands = "\n".join(job.line for job in self.jobs if not job.done)
+        differences = "\n".join(self.differences())
+        parts = [plan_table(self.jobs), known, commands and f"commands:\n{commands}", differences]
+        return "\n\n".join(filter(None, parts))
+
+    def differences(self) -> list[str]:
+        """What is not the same for all backbones besides their weights."""
+        seed = self.settings.seeds[0]
+        infos = {one.name: self.backbones[one.name, seed].info for one in self.named}
+        found = []
+        for key in ("name", "stem", "mean", "std", "image_size"):
+            values = {name: getattr(info, key) for name, info in infos.items()}
+            # a random start has another's network, and takes the normalisation with it
+            if len(set(map(str, values.values()))) > 1:
+                title = (
+                    "network" if key == "name" else f"{key} of pretraining" if key == "image_size" else key
+                )
+                found.append(f"{title}: " + ", ".join(f"{name} {value}" for name, value in values.items()))
+        which = {one.name: one.which for one in self.named if one.which}
+        return [*found, *([f"encoder of the file: {which}"] if which else [])]
+
+    def slurm(self) -> str:
+        """An array script: a task is a chain of commands that need nothing of another task."""
+        chains = [shlex.quote(" && ".join(job.line for job in chain)) for chain in chains_of(self.jobs)]
+        lines = "\n".join(f"  {chain}" for chain in chains)
+        return (
+            "#!/bin/bash\n"
+            "#SBATCH --job-name=transfer\n"
+            f"#SBATCH --array=0-{len(chains) - 1}\n"
+            "#SBATCH --gpus=1\n"
+            "#SBATCH --cpus-per-task=8\n"
+            f"#SBATCH --output={self.settings.output}/logs/%a.log\n"
+            "#SBATCH --requeue\n"
+            "# What is done is not done again; when all tasks are, this makes the table:\n"
+            f"# {shlex.join(without_print(this_command()))}\n"
+            f"chains=(\n{lines}\n)\n"
+            'eval "${chains[$SLURM_ARRAY_TASK_ID]}"\n'
+        )
+
+    def about(self, failures: Mapping[str, str]) -> dict[str, Any]:
+        """What the answer is an answer to."""
+        settings = self.settings
+        return {
+            "backbones": [one.name for one in self.named],
+            "sources": {one.name: one.source for one in self.named},
+            "sha256": {
+                f"{name}, seed {seed}": found.sha256
+                for (name, seed), found in self.backbones.items()
+                if found.sha256
+            },
+            "tasks": list(settings.tasks),
+            "data": {data.name: {"root": str(data.root), "layout": data.layout} for data in settings.data},
+            "seeds": list(settings.seeds),
+            "detector": settings.detector,
+            "finetune_recipe": settings.finetune_recipe,
+            "overrides": {task: list(words) for task, words in settings.overrides.items()},
+            "differences": self.differences(),
+            "failures": dict(failures),
+            "commands": {job.name: job.line for job in self.jobs},
+            **git_commit(),
+        }
+
+
+def prepare(settings: Settings, named: Sequence[Named]) -> Prepared:
+    """Open every backbone, make the jobs, and refuse results of other settings.
+
+    Raises:
+        UserError: what is wrong with any backbone or setting; a job of OUTPUT that was begun otherwise.
+    """
+    settings = replace(settings, num_gpus=int(torch.cuda.is_available()))
+    backbones = open_backbones(named, settings.seeds, settings.output / "backbones")
+    jobs, cells = plan(settings, named, backbones)
+    prepared = Prepared(settings, tuple(named), backbones, jobs, cells)
+    refuse_other_settings(prepared)
+    return prepared
+
+
+def record_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
+    """Job -> the command that it was begun with, and the digest of its backbone."""
+    digests = {found.file: found.sha256 for found in prepared.backbones.values()}
+    return {
+        job.name: {
+            "command": without(list(map(str, job.command[4:])), FREE),
+            "sha256": next((sha for file, sha in digests.items() if file and holds(job, file)), ""),
+        }
+        for job in prepared.jobs
+    }
+
+
+def holds(job: Job, file: str) -> bool:
+    """Whether the command reads ``file``."""
+    return file in job.command or f"encoder.weights={file}" in job.command
+
+
+def refuse_other_settings(prepared: Prepared) -> None:
+    """Raise a `UserError` for a job whose results were begun with another command or other weights."""
+    file = prepared.settings.output / RECORD
+    before = read_json(file) if file.is_file() else {}
+    if not isinstance(before, dict):
+        raise UserError(f"{file} is no record of a comparison; choose another --output")
+    remedy = "choose another --output, or remove that folder to run it again"
+    for name, now in record_of(prepared).items():
+        job = next(job for job in prepared.jobs if job.name == name)
+        if not job.result.exists():
+            continue
+        was = before.get(name)
+        if not isinstance(was, dict):
+            raise UserError(f"{job.result} was made by another command than this; {remedy}")
+        if was.get("sha256") != now["sha256"]:
+            raise UserError(f"{job.result.parent}: its backbone's file has changed since; {remedy}")
+        if was.get("command") != now["command"]:
+            words = [word for word in was.get("command", []) if word not in now["command"]]
+            others = [word for word in now["command"] if word not in was.get("command", [])]
+            raise UserError(
+                f"{job.result.parent} was run with {shlex.join(words) or 'fewer settings'}, and now it is "
+                f"{shlex.join(others) or 'without'}; {remedy}"
+            )
+
+
+def run(prepared: Prepared, jobs: int | None) -> tuple[list[Row], dict[str, Any]]:
+    """Do what is not done, and return the answer and what it is an answer to."""
+    output = prepared.settings.output
+    gpus = torch.cuda.device_count()
+    parallel = side_by_side(jobs) if jobs or not gpus else gpus
+    failures: dict[str, str] = {}
+    print(plan_table(prepared.jobs), flush=True)
+    file = output / RECORD
+    write_json(file, {**(read_json(file) if file.is_file() else {}), **record_of(prepared)})
+    devices = [str(number % gpus) for number in range(parallel)] if gpus else []
+    run_jobs(prepared.jobs, output / "logs", parallel, 1, failures, devices)
+    rows = answer(prepared.cells, [one.name for one in prepared.named], failures)
+    return rows, prepared.about(failures)
+
+
+def chains_of(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Groups of jobs that need each other, each in an order in which they can run."""
+    group: dict[str, int] = {}
+    chains: dict[int, list[Job]] = {}
+    for number, job in enumerate(jobs):  # a job comes after those that it needs
+        own = {group[name] for name in job.needs}
+        into = min(own, default=number)
+        merged = [one for other in sorted(own) for one in chains.pop(other)]
+        chains[into] = [*merged, job]
+        group.update({one.name: into for one in chains[into]})
+    return list(chains.values())
+
+
+def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """``words`` without ``options`` and their values."""
+    return [
+        word
+        for number, word in enumerate(words)
+        if word not in options and (number == 0 or words[number - 1] not in options)
+    ]
+
+
+def without_print(words: Sequence[str]) -> list[str]:
+    """The command that makes the table."""
+    return [word for word in without(words, ("--print",)) if not word.startswith("--print=")]

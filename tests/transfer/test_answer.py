@@ -1,0 +1,68 @@
+"""Who is ahead: means, paired intervals and words, against SciPy's paired t-test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from scipy.stats import ttest_rel
+
+from automix_transfer.transfer.answer import answer, score
+from automix_transfer.transfer.answer_tables import write_answer
+from automix_transfer.transfer.transfer_plan import Cell
+
+OURS = {1: 72.0, 2: 73.5, 3: 72.5, 4: 74.0}
+THEIRS = {1: 70.0, 2: 71.5, 3: 71.5, 4: 71.0}
+
+
+def test_the_interval_is_that_of_the_paired_t_test() -> None:
+    one = score("ours", dict(OURS), dict(THEIRS))
+    expected = ttest_rel(list(OURS.values()), list(THEIRS.values())).confidence_interval(0.95)
+    assert one.interval == pytest.approx((expected.low, expected.high))
+    assert one.difference == pytest.approx(2.0) and one.word == "ahead"
+
+
+@pytest.mark.parametrize(
+    ("values", "more", "word"),
+    [
+        ({seed: value - 3 for seed, value in THEIRS.items()}, True, "behind"),
+        ({seed: value - 3 + seed / 100 for seed, value in THEIRS.items()}, False, "ahead"),
+        ({1: 69.0, 2: 73.0, 3: 71.0, 4: 71.6}, True, "not to be told apart with 4 seeds"),
+        ({1: 75.0}, True, "one pair"),
+        ({9: 75.0}, True, "no seed in common"),
+    ],
+)
+def test_words(values: dict, more: bool, word: str) -> None:
+    assert score("x", dict(values), dict(THEIRS), more).word == word
+
+
+def test_a_fixed_measurement_stands_beside_every_seed() -> None:
+    one = score("fixed", {None: 75.0}, dict(THEIRS))
+    assert one.difference == pytest.approx(4.0) and one.interval is not None
+    assert score("fixed", {None: 75.0}, {None: 70.0}).word == "one pair"
+
+
+def cells_in(folder: Path, name: str, values: dict[int, float]) -> list[Cell]:
+    cells = []
+    for seed, value in values.items():
+        result = folder / name / f"seed{seed}" / "metrics.json"
+        result.parent.mkdir(parents=True)
+        result.write_text(json.dumps({"top1_median": value}))
+        cells.append(Cell("finetune", "birds", name, seed, f"finetune {name} {seed}", result))
+    return cells
+
+
+def test_what_is_missing_is_said_with_its_reason(tmp_path: Path) -> None:
+    cells = cells_in(tmp_path, "a_b", dict(THEIRS)) + cells_in(tmp_path, "ours", dict(OURS))
+    cells[-1].result.unlink()
+    rows = answer(cells, ["a_b", "ours"], {cells[-1].job: "the disk was full"})
+    (row,) = rows
+    assert row.scores[1].missing == "seed 4: the disk was full" and len(row.scores[1].values) == 3
+    about = {"backbones": ["a_b", "ours"], "seeds": [1, 2, 3, 4], "differences": ["mean: other"]}
+    text = write_answer(tmp_path, rows, about)
+    assert "the disk was full" in text and "mean: other" in text
+    assert r"a\_b" in (tmp_path / "answer.tex").read_text()
+    assert "the disk was full" in (tmp_path / "answer.csv").read_text()
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 7
+    assert "a_b" in (tmp_path / "answer.md").read_text()
