@@ -14,6 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 from automix_transfer.config import MOST_FILES, flatten, read_yaml
 from automix_transfer.errors import UserError
 from automix_transfer.io import expand_home
+from automix_transfer.recipes.find import find_recipe
 
 # a child of Detectron2's logger, so that it shares its files and format
 logger = logging.getLogger("detectron2.automix_transfer")
@@ -81,7 +82,8 @@ def _layers(file: Path, above: tuple[Path, ...], left: Iterator[int]) -> Iterato
                 f"config file {file}: {BASE} is {base}, and nothing is downloaded here; download the file "
                 "and give its path"
             )
-        yield from _layers(file.parent / expand_home(base), (*above, file.resolve()), left)
+        found = find_recipe(expand_home(base), "detection", beside=file.parent)
+        yield from _layers(found, (*above, file.resolve()), left)
     yield flatten(content)
 
 
