@@ -19,6 +19,7 @@ import logging
 import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ from automix_transfer.recipes.find import find_recipe
 
 CONFIG = find_recipe("embedded_R10_FPN", "detection")
 WARM_UP = 5
+#: one size, so that iterations are alike, and nothing but iterations
+ALIKE = (
+    *("MODEL.WEIGHTS", "", "SEED", "1", "SOLVER.MAX_ITER", "100000"),
+    *("TEST.EVAL_PERIOD", "0", "INPUT.MIN_SIZE_TRAIN", "(112,)"),
+)
 
 
 class Turn:
@@ -62,6 +68,33 @@ class Turn:
         trainer.iter += 1
 
 
+def start(kind: Any, output: str, options: Sequence[str], config: Path, data: Path, gpus: int) -> Turn:
+    """A trainer of ``kind`` before its first iteration, writing into ``output``; one seed for all.
+
+    Args:
+        options: KEY VALUE pairs over the recipe ``config``.
+        data: a data set in VOC or COCO layout.
+    """
+    from automix_transfer.detection.trainer import prepare
+
+    cfg = prepare(
+        Namespace(
+            config_file=str(config),
+            opts=[*ALIKE, *options, "OUTPUT_DIR", output],
+            resume=False,
+            data_root=data,
+            class_names=None,
+            num_gpus=gpus,
+            num_machines=1,
+            eval_only=False,
+        )
+    )
+    logging.disable(logging.INFO)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    return Turn(kind(cfg))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -81,40 +114,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     from detectron2.engine import DefaultTrainer
 
-    from automix_transfer.detection.trainer import Trainer, prepare
+    from automix_transfer.detection.trainer import Trainer
 
     with tempfile.TemporaryDirectory() as folder:
-        options = [
-            "MODEL.WEIGHTS",
-            "",
-            "SEED",
-            "1",
-            "SOLVER.MAX_ITER",
-            "100000",
-            "TEST.EVAL_PERIOD",
-            "0",
-            "INPUT.MIN_SIZE_TRAIN",
-            "(112,)",
-            *args.opts,
-        ]  # one size, so that iterations are alike
-        turns = {}
-        for name, kind in (("DefaultTrainer", DefaultTrainer), ("ours", Trainer)):
-            cfg = prepare(
-                Namespace(
-                    config_file=str(args.config_file),
-                    opts=[*options, "OUTPUT_DIR", f"{folder}/{name}"],
-                    resume=False,
-                    data_root=args.data_root,
-                    class_names=None,
-                    num_gpus=args.num_gpus,
-                    num_machines=1,
-                    eval_only=False,
-                )
-            )
-            logging.disable(logging.INFO)
-            torch.manual_seed(1)
-            np.random.seed(1)
-            turns[name] = Turn(kind(cfg))
+        turns = {
+            name: start(kind, f"{folder}/{name}", args.opts, args.config_file, args.data_root, args.num_gpus)
+            for name, kind in (("DefaultTrainer", DefaultTrainer), ("ours", Trainer))
+        }
         theirs, ours = turns.values()
         try:
             for pair in range(WARM_UP + args.pairs):
@@ -128,7 +134,7 @@ def main() -> None:
     if count <= WARM_UP + 1:
         raise SystemExit("too few pairs to compare")
     print(
-        f"{args.config_file.name}, batch {cfg.SOLVER.IMS_PER_BATCH}, "
+        f"{args.config_file.name}, batch {ours.trainer.cfg.SOLVER.IMS_PER_BATCH}, "
         f"{'1 GPU' if args.num_gpus else f'CPU, {args.threads} thread(s)'}, "
         f"{count - WARM_UP} pairs of iterations"
     )

@@ -255,7 +255,8 @@ def make_step(
         for network in method.encoders().values():
             network.compile()
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01, momentum=0.9)
-    scaler = torch.amp.GradScaler(device.type, enabled=getattr(options, "precision", "fp32") == "fp16")
+    fp16, scale = getattr(options, "precision", "fp32") == "fp16", getattr(options, "loss_scale", 2.0**16)
+    scaler = torch.amp.GradScaler(device.type, init_scale=scale, enabled=fp16)
 
     def run(number: int) -> Tensor:
         with autocast(device, getattr(options, "precision", "fp32")):

@@ -14,15 +14,42 @@ import argparse
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from automix_transfer.data.registry import DATASETS
 from automix_transfer.errors import run_script
 from automix_transfer.localization.evaluate import evaluate
 from automix_transfer.localization.maps.sources import EncoderMaps
-from automix_transfer.localization.targets import targets_of
+from automix_transfer.localization.targets import TargetSet, targets_of
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.progress import Progress
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Of the forward passes ``alone``, and the network's share ``passes`` of them; of the ``whole``
+    evaluation, and the network's share ``forward`` of it; and of the CPU time of the ``evaluator``, which
+    runs beside it."""
+
+    alone: float
+    passes: float
+    whole: float
+    forward: float
+    evaluator: float
+
+
+def measure(source: EncoderMaps, target_set: TargetSet) -> Seconds:
+    """The forward passes alone, then the whole evaluation, once each."""
+    before, start, progress = source.seconds, time.perf_counter(), Progress("forward passes alone")
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for done, _ in enumerate(source.produce(target_set, list(range(len(target_set))), pool), start=1):
+            progress(done, len(target_set))
+    alone, passes = time.perf_counter() - start, source.seconds - before
+    results = evaluate(source, target_set, progress=lambda _name: Progress("the whole"))
+    seconds = results.summary["seconds"]
+    results.close()
+    return Seconds(alone, passes, seconds["wall"], seconds["forward"], seconds["evaluator"])
 
 
 def main() -> None:
@@ -40,28 +67,21 @@ def main() -> None:
     encoder, info = load_encoder(args.weights, args.encoder)
     source = EncoderMaps(encoder, info, image_size=args.image_size, cam_class="predicted")
 
-    start, progress = time.perf_counter(), Progress("forward passes alone")
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for done, _ in enumerate(source.produce(target_set, list(range(len(target_set))), pool), start=1):
-            progress(done, len(target_set))
-    alone, passes = time.perf_counter() - start, source.seconds
-    results = evaluate(source, target_set, progress=lambda _name: Progress("the whole"))
-    seconds = results.summary["seconds"]
+    found = measure(source, target_set)
     n = len(target_set)
     print(
         f"{n:,} images of {args.image_size} px, {len(os.sched_getaffinity(0))} cores, load "
         f"{os.getloadavg()[0]:.1f}"
     )
-    print(f"passes alone: {alone:.1f} s wall, of which the network {passes:.1f} s")
+    print(f"passes alone: {found.alone:.1f} s wall, of which the network {found.passes:.1f} s")
     print(
-        f"the whole:    {seconds['wall']:.1f} s wall, of which the network {seconds['forward']:.1f} s; "
-        f"evaluator {seconds['evaluator']:.1f} s of CPU, {1000 * seconds['evaluator'] / n:.2f} ms an image"
+        f"the whole:    {found.whole:.1f} s wall, of which the network {found.forward:.1f} s; "
+        f"evaluator {found.evaluator:.1f} s of CPU, {1000 * found.evaluator / n:.2f} ms an image"
     )
     print(
-        f"evaluator / forward pass = {seconds['evaluator'] / seconds['forward']:.3f}; whole / passes alone = "
-        f"{seconds['wall'] / alone:.3f}"
+        f"evaluator / forward pass = {found.evaluator / found.forward:.3f}; whole / passes alone = "
+        f"{found.whole / found.alone:.3f}"
     )
-    results.close()
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def paste(images: Tensor, partners: Tensor, mask: Tensor) -> Tensor:
 
 def partners_of(images: Tensor, draw: PairDraw) -> Tensor:
     """The partner x_j of every image (N, ...)."""
-    return images[draw.permutation.to(images.device)]
+    return images[draw.to(images.device).permutation]
 
 
 class PairMethod(SingleEncoderMethod):

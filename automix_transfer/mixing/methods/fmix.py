@@ -69,5 +69,5 @@ class FMix(PairMethod):
     def mix(self, images: Tensor, labels: Tensor, draw: FMixDraw) -> Mixed:
         size, options = images.shape[2:], self.options
         mask = fmix_mask(draw.noise, size, draw.lam, draw.up, options.decay, options.spectrum)
-        masks = mask.to(images.device, images.dtype).expand(len(images), 1, *size)
+        masks = mask.to(images.device, images.dtype, non_blocking=True).expand(len(images), 1, *size)
         return Mixed(paste(images, partners_of(images, draw), masks), masks, draw.lam)

@@ -38,7 +38,7 @@ def box_masks(boxes: list[Box], like: Tensor) -> Tensor:
     """Masks (N, 1, H, W) for images like (N, C, H, W): 0 inside each image's box, 1 outside. One box may
     serve the whole batch."""
     height, width = like.shape[2:]
-    edges = torch.tensor(boxes, device=like.device).view(-1, 4, 1, 1, 1)
+    edges = torch.tensor(boxes).to(like.device, non_blocking=True).view(-1, 4, 1, 1, 1)
     rows = torch.arange(height, device=like.device).view(1, 1, -1, 1)
     columns = torch.arange(width, device=like.device).view(1, 1, 1, -1)
     inside = (rows >= edges[:, 0]) & (rows < edges[:, 1]) & (columns >= edges[:, 2]) & (columns < edges[:, 3])
