@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset, get_worker_info
 from automix_transfer.data.images import FLAG_NOTE, cut_bottom, read_image, rotation_flag
 from automix_transfer.data.listing import Listing, Paths
 from automix_transfer.data.transforms import split_at_tensor
+from automix_transfer.errors import UserError, few
 from automix_transfer.progress import to_stderr
 from automix_transfer.rng import derive_seed
 
@@ -41,6 +43,21 @@ class ClassificationDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def images_a_class(self, key: str) -> NDArray[np.int64]:
+        """(K,) images of each class, none of them 0.
+
+        Raises:
+            UserError: a class is empty, which the setting ``key`` cannot even out.
+        """
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        if not counts.all():
+            empty = [str(self.classes[label]) for label in np.flatnonzero(counts == 0)]
+            raise UserError(
+                f"{key} needs images of every class, but the training split has none of {few(empty)}; add "
+                f"some, leave the class out, or leave {key.partition('=')[0]} out"
+            )
+        return counts
 
     def path(self, index: int) -> Path:
         """The file of sample ``index``."""

@@ -8,10 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from automix_transfer import signals
@@ -29,12 +33,20 @@ class EpochBatches(Sampler[Batch]):
 
     Global batch t is the slice [t·B·W, (t+1)·B·W) of the epoch's permutation, and rank r takes its r-th B: W
     ranks at batch B see together what one process sees at batch B·W. The remainder that fills no global batch
-    is dropped.
+    is dropped. ``order`` draws the epoch's images (``size``,) in the permutation's place.
     """
 
     def __init__(
-        self, size: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, repeats: int = 1
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        repeats: int = 1,
+        order: Callable[[torch.Generator], Tensor] | None = None,
     ) -> None:
+        self.order = order or (lambda rng: torch.randperm(size, generator=rng))
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size, self.repeats = rank, world_size, repeats
         self.epoch = self.start_batch = 0
@@ -51,7 +63,7 @@ class EpochBatches(Sampler[Batch]):
 
         With R repeats: R copies of each image beside each other, cut to the epoch's length.
         """
-        order = torch.randperm(self.size, generator=derive_generator(self.seed, "order", self.epoch))
+        order = self.order(derive_generator(self.seed, "order", self.epoch))
         for batch in range(self.start_batch, self.batches_per_epoch):
             start = (batch * self.world_size + self.rank) * self.batch_size
             if self.repeats == 1:
@@ -61,6 +73,26 @@ class EpochBatches(Sampler[Batch]):
                 first, end = places[0][0], places[-1][0] + 1
                 indices = order[first:end].tolist()
                 yield [(self.epoch, indices[image - first], copy) for image, copy in places]
+
+
+def even_order(labels: NDArray[np.int64], sampler: str, rng: torch.Generator) -> Tensor:
+    """An epoch of as many images as there are ``labels`` (N,), shared out to the classes, in random order.
+
+    ``balanced``: equally; ``sqrt``: by the square root of their images. What does not divide falls to classes
+    at random, each as often as its share says. No image comes again before all of its class have come.
+    """
+    images = torch.from_numpy(np.argsort(labels, kind="stable"))  # class by class
+    counts = torch.from_numpy(np.bincount(labels))
+    shares = counts.double() ** {"balanced": 0.0, "sqrt": 0.5}[sampler]
+    ends = shares.cumsum(0) * (len(labels) / float(shares.sum()))
+    ends[-1] = len(labels)
+    ends = (ends + torch.rand((), dtype=torch.float64, generator=rng)).floor().long()
+    chosen = []
+    for own, places in zip(images.split(counts.tolist()), ends.diff(prepend=ends.new_zeros(1)), strict=True):
+        rounds = -(-int(places) // len(own))
+        again = [own[torch.randperm(len(own), generator=rng)] for _ in range(rounds)]
+        chosen.append(torch.cat([own[:0], *again])[: int(places)])
+    return torch.cat(chosen)[torch.randperm(len(labels), generator=rng)]
 
 
 class ImageLoader(DataLoader):
@@ -107,11 +139,12 @@ def train_loader(
     world_size: int = 1,
     workers: int = 0,
     repeats: int = 1,
+    sampler: str = "shuffle",
 ) -> TrainLoader:
-    """Shuffled batches of ``batch_size`` images on each of ``world_size`` ranks.
+    """Batches of ``batch_size`` images on each of ``world_size`` ranks, in the order of ``data.sampler``.
 
     Raises:
-        UserError: the data set does not fill one global batch.
+        UserError: the data set does not fill one global batch; a class is empty that is to be evened out.
     """
     if len(dataset) < batch_size * world_size:
         ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
@@ -119,7 +152,11 @@ def train_loader(
             f"the training split has {len(dataset):,} images, fewer than one batch of {batch_size}{ranks}; "
             "lower the batch size or add images"
         )
-    batches = EpochBatches(len(dataset), batch_size, seed, rank, world_size, repeats)
+    order = None
+    if sampler != "shuffle":
+        dataset.images_a_class(f"data.sampler={sampler}")
+        order = partial(even_order, dataset.labels, sampler)
+    batches = EpochBatches(len(dataset), batch_size, seed, rank, world_size, repeats, order)
     loader = TrainLoader(dataset, batch_sampler=batches, **loader_options(workers, seed))
     loader.set_epoch(epoch, start_batch)
     return loader

@@ -18,6 +18,7 @@ CHOICES = (
     ("interpolation", INTERPOLATIONS),
     ("on_bad_image", ("fail", "skip")),
     ("class_order", ORDERS),
+    ("sampler", ("shuffle", "balanced", "sqrt")),
 )
 LEAST = dict.fromkeys(
     ("classes", "resize", "pad", "workers", "limit_classes", "limit_per_class", "test_size"), 0
@@ -66,6 +67,9 @@ class DataConfig:
         limit_per_class: keep the first images of each class in the training split (0: all).
         repeats: repeated augmentation: each batch holds this many differently augmented copies of an image,
             and an epoch sees 1 / repeats of the images.
+        sampler: training: ``shuffle``, every image once an epoch; or an epoch of as many images that are
+            shared out to the classes equally (``balanced``) or by the square root of what they have
+            (``sqrt``): images of small classes come several times, those of large ones not in every epoch.
         mixed: training: a folder of images mixed offline (automix-transfer supermix), added to the split;
             empty: none.
     """
@@ -97,6 +101,7 @@ class DataConfig:
     limit_classes: int = 0
     limit_per_class: int = 0
     repeats: int = 1
+    sampler: str = "shuffle"
     mixed: str = ""
 
 

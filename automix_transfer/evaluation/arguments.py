@@ -59,6 +59,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--dataset", choices=list(DATASETS), help=words)
     words = "with --dataset: the split (default: its test or validation split, or the run's)"
     data.add_argument("--split", help=words)
+    words = "with --suite shots: the split whose images of each class are counted (default: the run's)"
+    data.add_argument("--train-split", metavar="NAME", help=words)
     words = "of class folders that are numbers, for weights that do not name their classes"
     data.add_argument("--class-order", choices=("number", "text"), help=words)
     words = "only N images, spread evenly over the set (0: all); not with --corrupted"
@@ -117,6 +119,10 @@ def check(args: argparse.Namespace, parts: Sequence[str]) -> None:
         raise UserError("--limit and --workers must be 0 or more")
     if args.output is not None and args.output.suffix != ".json":
         raise UserError(f"--output {args.output} must end in .json")
+    if "shots" in parts and args.run is None and args.train_split is None:
+        raise UserError(
+            "--suite shots counts training images; give --train-split NAME, their split of --data"
+        )
     if "confusion" in parts and args.output is None and args.run is None:
         raise UserError(
             "--suite confusion writes its pictures and tables beside the output; give --output FILE.json"

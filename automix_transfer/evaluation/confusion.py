@@ -29,6 +29,9 @@ from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.io import atomic_write, write_json, write_text
 from automix_transfer.shown import csv_text
 
+#: name -> (fewest, most) training images of a class (Liu et al., Large-Scale Long-Tailed Recognition in an
+#: Open World, CVPR 2019)
+SHOTS = {"many": (101, np.inf), "medium": (20, 100), "few": (0, 19)}
 PAIRS = 20  #: most confused pairs that are listed
 EXAMPLES = 4  #: pictures of a pair
 SIDE = 160  #: pixels of a picture's shorter side
@@ -88,6 +91,28 @@ def confusion_figures(
         ],
         "counts": counts,
     }
+
+
+def shot_figures(predicted: ArrayLike, labels: ArrayLike, train_counts: ArrayLike) -> dict[str, Any]:
+    """Top-1 of classes with many, medium and few training images: the mean over the group's classes of each
+    class's accuracy, in percent, and how many classes those are.
+
+    A group without a test image has no accuracy.
+
+    Args:
+        predicted, labels: (N,) of the test images.
+        train_counts: (K,) training images of each class.
+    """
+    train_K = np.asarray(train_counts)
+    counts_KK = confusion_counts(predicted, labels, len(train_K))
+    of_K, hits_K = counts_KK.sum(axis=1), counts_KK.diagonal()
+    figures: dict[str, Any] = {}
+    for name, (fewest, most) in SHOTS.items():
+        group_K = (of_K > 0) & (train_K >= fewest) & (train_K <= most)
+        figures[f"{name}_shot_classes"] = int(group_K.sum())
+        if group_K.any():
+            figures[f"{name}_shot_top1"] = 100 * float(np.mean(hits_K[group_K] / of_K[group_K]))
+    return figures
 
 
 def write_confusion(

@@ -23,7 +23,7 @@ from automix_transfer.evaluation.corrupted import (
     released_names,
     summarize,
 )
-from automix_transfer.evaluation.inputs import open_inputs
+from automix_transfer.evaluation.inputs import open_inputs, train_counts
 from automix_transfer.evaluation.kept import kept_parts
 from automix_transfer.evaluation.output import (
     EVALUATION,
@@ -69,6 +69,8 @@ def _measure(args: argparse.Namespace, options: SuiteOptions, output: Path | Non
     if baseline is not None:
         check_baseline(baseline, names)
 
+    shots = "shots" in options.parts
+    counts = train_counts(config, args.train_split, dataset.classes) if shots else []
     begin, progress = time.monotonic(), Progress()
     loader = eval_loader(dataset, args.batch_size, workers=args.workers)
     made = tuple(part for part in options.parts if part != "corruption" or args.corrupted is None)
@@ -82,7 +84,10 @@ def _measure(args: argparse.Namespace, options: SuiteOptions, output: Path | Non
             config.std,
             replace(options, parts=made),
             lambda done: progress(done, len(dataset)),
+            counts,
         )
+    if shots:
+        figures["shots_train_split"] = args.train_split or config.train_split
     stopped: KeyboardInterrupt | None = None
     if args.corrupted is not None:
         network = OfPixels(encoder, config.mean, config.std).to(device).eval()

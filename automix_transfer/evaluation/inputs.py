@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.layouts.class_order import require_known_order
-from automix_transfer.data.registry import SPLITS
+from automix_transfer.data.registry import SPLITS, load_listing
 from automix_transfer.data.settings import INTERPOLATIONS, DataConfig
 from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
@@ -64,6 +65,22 @@ def open_inputs(args: argparse.Namespace) -> Inputs:
         require_known_order(weights, dataset.classes, "--class-order number or --class-order text")
     check_size(encoder, info.name, config.test_size or config.image_size, "--image-size")
     return Inputs(encoder, info, weights, config, dataset, " ".join(said))
+
+
+def train_counts(config: DataConfig, split: str | None, classes: Sequence[str]) -> list[int]:
+    """(K,) images of each of ``classes`` in the training split (default: that of ``config``); none is read.
+
+    Raises:
+        UserError: there is no such split, or it has other classes.
+    """
+    split = split or config.train_split
+    listing = load_listing(replace(config, train_split=split), split, classes)
+    if not same_names(map(str, listing.classes), map(str, classes)):
+        raise UserError(
+            f"--train-split {split} of {config.root} has other classes than the images that are evaluated; "
+            "give the split that the network was trained on"
+        )
+    return np.bincount(listing.labels, minlength=len(classes)).tolist()
 
 
 def run_config(args: argparse.Namespace, data: DataConfig) -> DataConfig:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.errors import UserError
+from automix_transfer.evaluation.confusion import SHOTS
 from automix_transfer.io import read_json
 
 #: part of the suite -> the figures that it gives
@@ -14,6 +15,10 @@ FIGURES = {
     "clean": ("top1", "top5"),
     "calibration": ("ece10", "ece15", "adaptive_ece15", "brier", "nll", "reliability"),
     "confusion": ("mean_class_top1",),
+    "shots": (
+        "shots_train_split",
+        *(f"{name}_shot_{what}" for name in SHOTS for what in ("classes", "top1")),
+    ),
     "fgsm": ("fgsm_error",),
     "pgd": ("pgd_error",),
     "corruption": (

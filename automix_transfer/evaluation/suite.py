@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation import calibration
 from automix_transfer.evaluation.attacks import OfPixels, gradient_of, pgd, signed_step
-from automix_transfer.evaluation.confusion import confusion_figures
+from automix_transfer.evaluation.confusion import confusion_figures, shot_figures
 from automix_transfer.evaluation.corrupted import corrupted_hits, summarize
 from automix_transfer.evaluation.corruptions import SEVERITIES
 from automix_transfer.evaluation.suite_options import SuiteOptions, check_options
@@ -32,17 +32,19 @@ def evaluate_suite(
     std: Sequence[float],
     options: SuiteOptions | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    train_counts: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Every figure of the parts asked for, in percent unless said otherwise, over all images of ``loader``.
 
     ``clean``: top1, top5. ``calibration``: ece10, ece15, adaptive_ece15, brier (0 to 2), nll (nats) and the
     15 reliability bins. ``fgsm``, ``pgd``: the error, 100 - top-1, on attacked images. ``corruption``: top-1
     under each corruption at each severity, made here, and its means. ``confusion``: see `confusion_figures`.
-    And ``images``: how many.
+    ``shots``: see `shot_figures`. And ``images``: how many.
 
     Args:
         loader: (images (N, 3, H, W) normalised by mean and std, labels, indices).
         progress: called with the number of images done after each batch.
+        train_counts: for ``shots``: (K,) training images of each class.
 
     Raises:
         UserError: no part, an unknown one, no image, or a logit that is not finite.
@@ -78,6 +80,8 @@ def evaluate_suite(
     if "confusion" in options.parts:
         probs_NK = calibration.probabilities(logits_NK)
         figures["confusion"] = confusion_figures(probs_NK, labels_N, indices_N)
+    if "shots" in options.parts:
+        figures |= shot_figures(logits_NK.argmax(axis=1), labels_N, train_counts)
     return figures
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES, check
 
-PARTS = ("clean", "calibration", "confusion", "fgsm", "pgd", "corruption")
+PARTS = ("clean", "calibration", "confusion", "shots", "fgsm", "pgd", "corruption")
 
 
 @dataclass(frozen=True)

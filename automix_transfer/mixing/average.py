@@ -56,6 +56,9 @@ class Averaged(Method):
     def view_transforms(self) -> Sequence[Callable[[Any], Any]]:
         return self.method.view_transforms()
 
+    def weigh_classes(self, weights: Tensor) -> None:
+        self.method.weigh_classes(weights)
+
     def forward(self, images: Tensor, labels: Tensor, rng: Rng = None) -> StepOutput:
         return self.method(images, labels, rng)
 

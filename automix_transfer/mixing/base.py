@@ -113,6 +113,11 @@ class Method(nn.Module):
         Moving averages and schedules live here.
         """
 
+    def weigh_classes(self, weights: Tensor) -> None:
+        """From now on a label of class y counts ``weights[y]`` times in every cross-entropy; ``weights`` (K,)
+        lie on the method's device."""
+        self.options.weights = weights  # type: ignore[attr-defined]
+
     def inference_encoder(self) -> nn.Module:
         """The network that is evaluated and exported."""
         return next(iter(self.encoders().values()))

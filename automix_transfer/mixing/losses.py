@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,8 +26,11 @@ class LossOptions:
         smoothing: label smoothing ε (DeiT: 0.1).
         bce_threshold: with ``bce``, labels above it count as 1 and the others as 0 (timm's recipes of RSB);
             negative: as they are.
+        weights: how often a label of each class counts, a tensor (K,) on the logits' device, or None: once.
+            Not an option: the training sets it from its images (`Method.weigh_classes`).
     """
 
+    weights: ClassVar[Any] = None
     loss: str = one_of("ce", "ce", "bce")
     smoothing: float = between(0.0, 0, 0.99)
     bce_threshold: float = between(0.2, -1, 0.99)
@@ -36,7 +40,12 @@ PLAIN = LossOptions()
 
 
 def mixup_cross_entropy(
-    logits: Tensor, labels: Tensor, partner_labels: Tensor, lam: float | Tensor, smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    partner_labels: Tensor,
+    lam: float | Tensor,
+    smoothing: float = 0.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Eq. 2: λ·CE(logits, y_i) + (1-λ)·CE(logits, y_j).
 
@@ -45,9 +54,10 @@ def mixup_cross_entropy(
         labels, partner_labels: (N,) integer labels y_i, y_j.
         lam: share of y_i; a number, or (N,) where it differs from sample to sample.
         smoothing: ε of both labels.
+        weights: (K,) of the classes; None: 1. The mean is over samples, so the loss is linear in them.
     """
     own, partner = (
-        functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
+        functional.cross_entropy(logits, y, weights, reduction="none", label_smoothing=smoothing)
         for y in (labels, partner_labels)
     )
     return (lam * own + (1 - lam) * partner).mean()
@@ -55,7 +65,7 @@ def mixup_cross_entropy(
 
 def label_loss(logits: Tensor, labels: Tensor, options: LossOptions) -> Tensor:
     """Eq. 1 of logits (N, K) against integer labels (N,), smoothed or binary as ``options`` says."""
-    if options.loss == "ce" and not options.smoothing:
+    if options.loss == "ce" and not options.smoothing and options.weights is None:
         return functional.cross_entropy(logits, labels)
     return pair_loss(logits, labels, labels, 1.0, options)
 
@@ -64,7 +74,10 @@ def summed_loss(logits: Tensor, labels: Tensor, options: LossOptions) -> Tensor:
     """`label_loss`, but the sum over the samples: the gradient at one image does not depend on how many there
     are."""
     if options.loss == "ce":
-        return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=options.smoothing)
+        smoothing = options.smoothing
+        return functional.cross_entropy(
+            logits, labels, options.weights, reduction="sum", label_smoothing=smoothing
+        )
     return label_loss(logits, labels, options) * len(labels)
 
 
@@ -75,7 +88,7 @@ def pair_loss(
     if options.loss == "bce":
         targets = pair_targets(labels, partner_labels, lam, logits.shape[1], options.smoothing)
         return binary_cross_entropy(logits, targets, options)
-    return mixup_cross_entropy(logits, labels, partner_labels, lam, options.smoothing)
+    return mixup_cross_entropy(logits, labels, partner_labels, lam, options.smoothing, options.weights)
 
 
 def target_loss(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
@@ -83,7 +96,7 @@ def target_loss(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor
     if options.loss == "bce":
         targets = (1 - options.smoothing) * targets.float() + options.smoothing / logits.shape[1]
         return binary_cross_entropy(logits, targets, options)
-    return functional.cross_entropy(logits, targets, label_smoothing=options.smoothing)
+    return functional.cross_entropy(logits, targets, options.weights, label_smoothing=options.smoothing)
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:

@@ -83,6 +83,15 @@ class ScheduleConfig:
 
 
 @dataclass
+class LossConfig:
+    """The loss, beside what ``method.loss`` and ``method.smoothing`` say."""
+
+    # none | balanced | sqrt: a label counts in proportion to 1 / n or 1 / sqrt(n), n being the images of its
+    # class in training; 1 in the mean over these images
+    class_weights: str = one_of("none", "none", "balanced", "sqrt")
+
+
+@dataclass
 class TrainConfig:
     """The loop. A step is one update of the weights."""
 
@@ -126,6 +135,7 @@ class Experiment:
     ema: EmaConfig = field(default_factory=EmaConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -185,14 +195,21 @@ def complete(experiment: Experiment) -> Experiment:
 def check(experiment: Experiment) -> None:
     """Values that their type alone does not rule out; raises `UserError` naming the key."""
     train, optimizer, schedule = experiment.train, experiment.optimizer, experiment.schedule
-    for section in ("encoder", "ema", "optimizer", "schedule", "train"):
+    for section in ("encoder", "ema", "optimizer", "schedule", "loss", "train"):
         check_fields(getattr(experiment, section), f"{section}.")
     refuse_top_folder(experiment.output, "output")
     decay, warmup = experiment.ema.decay, schedule.warmup_epochs
+    weighted, sampler = experiment.loss.class_weights, experiment.data.sampler
     workers, most = experiment.data.workers, most_workers()
     refusals = {
         f"data.workers={workers} is more than this machine takes; give {most} at most": workers > most,
         f"config key 'ema.decay' is {decay}; it must be at least 0 and less than 1": not 0 <= decay < 1,
+        f"loss.class_weights={weighted} goes with method.loss=ce only; set method.loss=ce, or "
+        "loss.class_weights=none": weighted != "none" and experiment.method.get("loss") == "bce",
+        f"loss.class_weights={weighted} and data.sampler={sampler} count classes, but data.mixed has soft "
+        "labels; leave data.mixed empty, or set loss.class_weights=none data.sampler=shuffle": (
+            experiment.data.mixed and (weighted, sampler) != ("none", "shuffle")
+        ),
         "train.overfit_batches takes real images only; leave data.mixed empty and choose method.name=vanilla "
         "for it": train.overfit_batches and experiment.data.mixed,
         f"config key 'schedule.warmup_lr' is {schedule.warmup_lr:g}, but the warm-up rises from it to "

@@ -13,7 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -197,7 +199,7 @@ def facts(run: Run, checkpoint: Checkpoint | None) -> dict[str, str]:
 
 
 def _build(experiment: Experiment, world: World, checkpoint: Checkpoint | None) -> Run:
-    train, data, seed = experiment.train, experiment.data, experiment.seed
+    train, seed = experiment.train, experiment.seed
     if checkpoint is not None:
         refuse_another_run(checkpoint, experiment, world)
     if train.compile:
@@ -208,11 +210,7 @@ def _build(experiment: Experiment, world: World, checkpoint: Checkpoint | None) 
     if world.main:
         tell_of_data(train_set.listing, eval_set.listing)
     size = pass_size(train.batch_size, world.size, train.accumulate)
-    rank, processes = world.rank, world.size
-    train_batches = train_loader(
-        train_set, size, seed, rank=rank, world_size=processes, workers=data.workers, repeats=data.repeats
-    )
-    eval_batches = eval_loader(eval_set, train.eval_batch_size or size, rank, processes, data.workers)
+    train_batches, eval_batches = build_loaders(experiment, world, train_set, eval_set, size)
     if train_batches.batches_per_epoch < train.accumulate:
         given = f"train.batch_size={train.batch_size}"
         raise UserError(f"the training split has {len(train_set):,} images, fewer than {given}; lower it")
@@ -224,6 +222,9 @@ def _build(experiment: Experiment, world: World, checkpoint: Checkpoint | None) 
     for text in said:
         world.say(text)
     place(method, world, train.channels_last)
+    if (kind := experiment.loss.class_weights) != "none":
+        counts = train_set.images_a_class(f"loss.class_weights={kind}")
+        method.weigh_classes(class_weights(counts, kind).to(world.device))
     if views := method.view_transforms():
         train_set.add_views(1 + len(views), views[0])
     if train.compile:
@@ -362,6 +363,35 @@ def build_data(
             f"({', '.join(map(str, differing))}, ...); both need the same class folders"
         )
     return train_set, eval_set
+
+
+def build_loaders(
+    experiment: Experiment,
+    world: World,
+    train_set: ClassificationDataset,
+    eval_set: ClassificationDataset,
+    size: int,
+) -> tuple[TrainLoader, ImageLoader]:
+    """This process's share of both splits, ``size`` training images at a time."""
+    data, eval_size = experiment.data, experiment.train.eval_batch_size or size
+    train_batches = train_loader(
+        train_set,
+        size,
+        experiment.seed,
+        rank=world.rank,
+        world_size=world.size,
+        workers=data.workers,
+        repeats=data.repeats,
+        sampler=data.sampler,
+    )
+    return train_batches, eval_loader(eval_set, eval_size, world.rank, world.size, data.workers)
+
+
+def class_weights(counts: NDArray[np.int64], kind: str) -> Tensor:
+    """(K,) float32: 1 / n of each class's ``counts`` n (``balanced``) or 1 / sqrt(n) (``sqrt``), times what
+    makes the mean over all images 1, so that the loss keeps its scale."""
+    weights = counts ** {"balanced": -1.0, "sqrt": -0.5}[kind]
+    return torch.from_numpy(weights * (counts.sum() / (weights * counts).sum())).float()
 
 
 def place(method: Method, world: World, channels_last: bool) -> None:

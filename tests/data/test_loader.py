@@ -9,11 +9,12 @@ import sys
 import textwrap
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from automix_transfer.data.dataset import ClassificationDataset
-from automix_transfer.data.loader import EpochBatches, eval_loader, train_loader
+from automix_transfer.data.loader import EpochBatches, eval_loader, even_order, train_loader
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.splits import eval_dataset, train_dataset
 from automix_transfer.errors import UserError
@@ -89,6 +90,51 @@ def test_repeats_are_different_views_of_fewer_images(dataset):
     )
     assert not torch.equal(images[0], images[1])
     assert len(train_loader(dataset, 4, seed=0, repeats=3)) == len(train_loader(dataset, 4, seed=0)) == 5
+
+
+LABELS = np.repeat([0, 1, 2, 3], [100, 16, 4, 1])
+
+
+@pytest.mark.parametrize(("sampler", "power"), [("balanced", 0.0), ("sqrt", 0.5)])
+def test_classes_come_as_often_as_the_sampler_says(sampler, power):
+    counts = np.bincount(LABELS)
+    share = counts**power / (counts**power).sum() * len(LABELS)
+    orders = torch.stack(
+        [even_order(LABELS, sampler, torch.Generator().manual_seed(e)) for e in range(400)]
+    ).numpy()
+    assert orders.shape == (400, len(LABELS))
+    found = np.stack([np.bincount(LABELS[order], minlength=4) for order in orders])
+    assert np.all(np.abs(found - share) < 1)  # of one epoch; and of many:
+    np.testing.assert_allclose(found.mean(axis=0), share, atol=4 * 0.5 / 400**0.5)
+    for order in orders[:5]:  # no image comes again before all of its class have come
+        times = np.bincount(order, minlength=len(LABELS))
+        assert all(np.ptp(times[LABELS == label]) <= 1 for label in range(4))
+    seen = np.bincount(orders.ravel(), minlength=len(LABELS))[LABELS == 0] / 400
+    assert np.ptp(seen) < 0.25 and len({tuple(order) for order in orders}) == 400
+    assert np.corrcoef(np.arange(len(LABELS)), orders[0])[0, 1] < 0.5  # not class by class
+
+
+@pytest.mark.parametrize("sampler", ["balanced", "sqrt"])
+def test_an_evened_out_epoch_is_entered_anywhere_and_shared_out(dataset, sampler):
+    def loader(batch, start=0, rank=0, ranks=1, workers=0):
+        return train_loader(dataset, batch, 1, 2, start, rank, ranks, workers, sampler=sampler)
+
+    whole = batches(loader(4))
+    assert len(whole) == 5
+    assert_equal(batches(loader(4, start=3, workers=1)), whole[3:])
+    ranks = [batches(loader(2, rank=rank, ranks=2)) for rank in range(2)]
+    together = [torch.cat([a[2], b[2]]) for a, b in zip(*ranks, strict=True)]
+    assert_equal([[indices] for indices in together], [batch[2:] for batch in whole])
+
+
+@pytest.mark.parametrize("key", ["data.sampler=balanced", "loss.class_weights=sqrt"])
+def test_an_empty_class_cannot_be_evened_out(dataset, key):
+    left = np.flatnonzero(dataset.labels != 1).tolist()
+    some = ClassificationDataset(dataset.listing.select(left), dataset.transform)
+    with pytest.raises(UserError, match=rf"{key}.*{dataset.classes[1]}.*{key.partition('=')[0]}"):
+        some.images_a_class(key)
+    with pytest.raises(UserError, match=r"data\.sampler=sqrt"):
+        train_loader(some, 4, seed=1, sampler="sqrt")
 
 
 def test_loading_draws_nothing_from_the_global_generator(dataset):

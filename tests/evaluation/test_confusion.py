@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from automix_transfer.errors import UserError
 from automix_transfer.evaluation.cli import main
-from automix_transfer.evaluation.confusion import confusion_figures
+from automix_transfer.evaluation.confusion import confusion_figures, shot_figures
 from tests.evaluation.small_runs import CLASSES, write_images, write_run
 
 
@@ -54,6 +55,42 @@ def test_counts_pairs_and_classes(seed: int, count: int, classes: int) -> None:
             else row["top1"] == pytest.approx(100 * (predicted[mine] == row["name"]).mean())
         )
     assert found["top1"] == pytest.approx(100 * (predicted == labels).mean())
+
+
+def test_classes_by_their_training_images() -> None:
+    """Groups of more than 100, of 20 to 100 and of fewer than 20; means over classes, not over images."""
+    labels, predicted = [0] * 4 + [1] * 2 + [2] * 2 + [3], [0, 0, 0, 1, 1, 0, 2, 2, 0]
+    found = shot_figures(predicted, labels, [101, 100, 20, 19, 5])  # no test image of class 4
+    assert found == {
+        "many_shot_classes": 1,
+        "many_shot_top1": 75.0,
+        "medium_shot_classes": 2,
+        "medium_shot_top1": 75.0,  # of 50 and 100 percent
+        "few_shot_classes": 1,
+        "few_shot_top1": 0.0,
+    }
+    assert "many_shot_top1" not in shot_figures(predicted, labels, [0] * 5)
+
+
+def test_shots_of_a_run_and_of_weights(tmp_path: Path) -> None:
+    data, run, output = write_images(tmp_path / "data"), tmp_path / "run", tmp_path / "out.json"
+    for number in range(30):
+        (data / "train" / CLASSES[1] / f"more_{number}.png").write_bytes(
+            (data / "train" / CLASSES[1] / "0.png").read_bytes()
+        )
+    write_run(run, data, "vanilla")
+    assert main(["--run", str(run), "--suite", "clean,shots"]) == 0
+    found = json.loads((run / "evaluation.json").read_text())
+    assert [found[f"{name}_shot_classes"] for name in ("many", "medium", "few")] == [0, 1, 2]
+    assert found["shots_train_split"] == "train" and "many_shot_top1" not in found
+    assert (found["medium_shot_top1"] + 2 * found["few_shot_top1"]) / 3 == pytest.approx(found["top1"])
+    command = ["--weights", str(run / "last.pt"), "--data", str(data / "val"), "--output", str(output)]
+    assert main([*command, "--suite", "shots", "--train-split", "train"]) == 0
+    again = json.loads(output.read_text())
+    assert again["few_shot_top1"] == found["few_shot_top1"]
+    for change, words in ([], "--train-split"), (["--train-split", "training"], "training"):
+        with pytest.raises(UserError, match=words):
+            main([*command, "--suite", "shots", *change])
 
 
 def test_of_a_run_by_one_command(tmp_path: Path) -> None:

@@ -156,6 +156,20 @@ def test_options_are_documented_and_plain(name: str) -> None:
         assert isinstance(value, (bool, int, float, str, list, tuple, type(None)))
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_class_weights_reach_every_cross_entropy(name: str) -> None:
+    method = tiny_method(name).eval()
+    images, labels = batch(method)
+    plain = method(images, labels, rng(2))
+    classes = method.inference_encoder()(images[:1, :3]).shape[1]
+    method.weigh_classes(torch.ones(classes))
+    torch.testing.assert_close(method(images, labels, rng(2)).loss, plain.loss)
+    method.weigh_classes(torch.zeros(classes))
+    metrics = method(images, labels, rng(2)).metrics
+    entropies = [key for key in metrics if key in ("loss_ce", "loss_mce", "loss_gen")]
+    assert entropies and all(metrics[key] == 0 for key in entropies)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", EVERY)
 def test_on_a_gpu_with_the_draws_of_the_cpu(name: str) -> None:

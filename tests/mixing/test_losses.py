@@ -5,7 +5,17 @@ import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.draw import draw_beta, draw_pairs
-from automix_transfer.mixing.losses import check_batch, flat_mask_loss, lam_loss, mixup_cross_entropy
+from automix_transfer.mixing.losses import (
+    LossOptions,
+    check_batch,
+    flat_mask_loss,
+    label_loss,
+    lam_loss,
+    mixup_cross_entropy,
+    pair_loss,
+    summed_loss,
+    target_loss,
+)
 
 
 def test_mixup_cross_entropy_is_cross_entropy_with_soft_labels():
@@ -20,6 +30,32 @@ def test_extreme_lam_gives_back_one_images_loss(lam, labels):
     logits, y_i, y_j = torch.randn(5, 7), torch.randint(7, (5,)), torch.randint(7, (5,))
     expected = torch.nn.functional.cross_entropy(logits, y_i if labels == "own" else y_j)
     assert torch.allclose(mixup_cross_entropy(logits, y_i, y_j, lam), expected)
+
+
+def test_class_weights_count_labels_and_stay_linear_in_them():
+    """Each label's term is multiplied by its class's weight, and the mean is over samples."""
+    logits, labels, partners = (
+        torch.randn(6, 3),
+        torch.tensor([0, 1, 2, 0, 1, 2]),
+        torch.tensor([1, 1, 0, 0, 2, 2]),
+    )
+    weights, lam = torch.tensor([0.5, 1.0, 4.0]), 0.3
+    for smoothing in (0.0, 0.1):
+        options = LossOptions(smoothing=smoothing)
+        options.weights = weights
+        smooth = (1 - smoothing) * torch.eye(3) + smoothing / 3
+        each = -torch.log_softmax(logits, dim=1) * weights
+
+        def expected(targets: torch.Tensor, each: torch.Tensor = each) -> torch.Tensor:
+            return (targets * each).sum(dim=1).mean()
+
+        own, other = smooth[labels], smooth[partners]
+        torch.testing.assert_close(label_loss(logits, labels, options), expected(own))
+        torch.testing.assert_close(summed_loss(logits, labels, options), 6 * expected(own))
+        mixed = lam * own + (1 - lam) * other
+        torch.testing.assert_close(pair_loss(logits, labels, partners, lam, options), expected(mixed))
+        soft = lam * torch.eye(3)[labels] + (1 - lam) * torch.eye(3)[partners]
+        torch.testing.assert_close(target_loss(logits, soft, options), expected(mixed))
 
 
 def test_lam_loss_over_one_mask_and_over_the_batch():

@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,9 +20,14 @@ from automix_transfer.io import load_torch, read_json
 from automix_transfer.mixing import Vanilla
 from automix_transfer.mixing.base import StepOutput
 from automix_transfer.training import setup
-from automix_transfer.training.loop import evaluate_only, train
+from automix_transfer.training.distributed import World
+from automix_transfer.training.loop import evaluate_only, fit, train
 from automix_transfer.training.record.results import final_message
-from tests.training.processes import rows
+from automix_transfer.training.record.run_folder import prepare
+from automix_transfer.training.setup import build_run
+from tests.training.processes import assert_same_run, rows
+
+WORLD = World(0, 1, torch.device("cpu"))
 
 
 def test_a_run_folder_explains_itself(experiment, tmp_path: Path) -> None:
@@ -358,3 +364,36 @@ def test_compiling_without_a_compiler_is_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"train\.compile"):
         train(experiment("train.compile=true"))
+
+
+@pytest.mark.parametrize("ema", [0, 0.9])
+def test_class_weights_come_from_the_training_images(experiment, ema: float) -> None:
+    """26 images are 9, 9 and 8 of three classes."""
+    for kind, power in ("balanced", -1.0), ("sqrt", -0.5):
+        overrides = [f"loss.class_weights={kind}", f"ema.decay={ema}", "data.sampler=sqrt"]
+        run = build_run(experiment(*overrides), WORLD)
+        method = run.method.method if ema else run.method
+        weights = method.options.weights  # type: ignore[union-attr]
+        assert torch.allclose(weights / weights[0], torch.tensor([1, 1, (8 / 9) ** power]))
+        assert float((weights * torch.tensor([9, 9, 8])).sum()) == pytest.approx(26)
+    assert build_run(experiment(), WORLD).method.options.weights is None  # type: ignore[union-attr]
+
+
+def test_an_evened_out_run_resumes_to_the_same_bits(experiment, tmp_path: Path) -> None:
+    even = ["data.sampler=balanced", "loss.class_weights=sqrt", "train.save_every_steps=1"]
+    train(experiment(*even, f"output={tmp_path / 'whole'}"))
+    run = build_run(experiment(*even), WORLD)
+    prepare(run.folder, run.experiment, WORLD)
+    stopped = run.batches
+
+    def two_steps(max_steps: int | None = None) -> Any:
+        for number, batches in enumerate(stopped(max_steps)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield batches
+
+    run.batches = two_steps  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        fit(run)
+    train(experiment(*even), resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
