@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.data.registry import LAYOUTS
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import write_text
 from automix_transfer.mixing.losses import LossOptions
@@ -47,6 +48,10 @@ LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s#]*)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^( *)(```+)(\w*)\n(.*?)^\1\2$", re.MULTILINE | re.DOTALL)
 
 
+#: what stands in a page for the code of a function or a method
+SOURCE = re.compile(r"(?<=```python\n)# (automix_transfer/[\w/]+)\.py: ([\w.]+)(?=\n```)")
+
+
 def sources() -> dict[str, str]:
     """Every page that is a file of the repository: its name here -> the file, relative to the root."""
     pages = {file.stem: f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md"))}
@@ -68,6 +73,7 @@ def assemble(target: Path) -> list[str]:
     places["README.md"] = "index"
     for page, (file, text) in texts.items():
         linked = Linked(page, file, places, target)
+        text = SOURCE.sub(source, text)
         text = outside_of_code(text, lambda part, linked=linked: LINK.sub(linked, part))
         broken += linked.broken
         path = target / f"{page}.md"
@@ -79,6 +85,12 @@ def assemble(target: Path) -> list[str]:
     if broken:
         raise UserError("links lead nowhere; correct them or name the page in docs/pages.py", *broken)
     return list(texts)
+
+
+def source(match: re.Match[str]) -> str:
+    """The code of what ``match`` names, with its file."""
+    code = inspect.getsource(pkgutil.resolve_name(f"{match[1].replace('/', '.')}:{match[2]}"))
+    return f"{match[0]}\n{textwrap.dedent(code).rstrip()}"
 
 
 def contents(index: str, pages: Iterable[str]) -> str:
@@ -166,6 +178,17 @@ def heads_of(recipes: list[Recipe]) -> Iterator[str]:
     for recipe in recipes:
         yield f"| `{recipe.file.stem}` | {cell_text(recipe.first)} |"
     yield ""
+
+
+def datasets_page() -> str:
+    """Every data set that is read as it was released: name, splits, files, and where they come from."""
+    lines = [DATASETS_HEAD]
+    for name, layout in LAYOUTS.items():
+        parts = ", ".join(f"`{split}`" for split in layout.splits)
+        files = re.sub(r"(ROOT/?[\w./<>*{},-]*)", r"`\1`", layout.files)
+        files = re.sub(r"`([^`]*?)([,.]?)`", r"`\1`\2", files)
+        lines += [f"## {name}", "", f"`data.dataset={name}`, splits {parts}.", "", f"{files}.", ""]
+    return "\n".join([*lines, DETECTION_DATA])
 
 
 def methods_page() -> str:
@@ -285,12 +308,28 @@ DETECTION_HEAD = (
     "Files of Detectron2's form, for `automix-transfer detect --config-file NAME`; see "
     "[detection](detect.md#recipes)."
 )
+DATASETS_HEAD = """# Data sets
+
+What is read as it was released; `data.root` is ROOT. `automix-transfer data check` says whether a copy is
+complete:
+
+```
+automix-transfer data check --dataset cub --root /data/CUB_200_2011
+```
+
+Other places, names and halves of these layouts that are read too: [labelled images](data.md#data-sets).
+"""
+DETECTION_DATA = """## VOC and COCO
+
+`DETECTRON2_DATASETS` names the folder that holds `VOC2007/`, `VOC2012/` and `coco/`, as Detectron2 expects
+them; `--data-root` takes any other folder in one of the two layouts: [detection](detect.md#data).
+"""
 METHODS_HEAD = """# Methods
 
 What each method does, in the words of its source, with every option that `method.*` sets in a recipe.
 [Mixups](mixing.md) has all of them in one picture and one table, with what their authors' code does
-otherwise, and how they are used in a loop of your own. AutoMix's options are set together by
-[presets](automix.md).
+otherwise, and how they are used in a loop of your own. AutoMix stands there [equation by
+equation](equations.md), and its options are set together by [presets](automix.md).
 
 The options of the loss, which stand at Vanilla, are those of every method; further down they stand only
 where a default differs. i is an image and j its partner, another image of the batch; λ ~ Beta(α, α) is the
@@ -306,6 +345,8 @@ TOUR_HEAD = (
     f"This page is a notebook: [{TOUR}](../{TOUR}). Its outputs are yours to make, in two minutes on a CPU."
 )
 GENERATED: dict[str, Callable[[], str]] = {
+    "tour": tour_page,
+    "datasets": datasets_page,
     "recipes": recipes_page,
     "methods": methods_page,
     "python": python_page,
