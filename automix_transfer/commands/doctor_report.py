@@ -19,7 +19,7 @@ from automix_transfer.training.record.run_folder import git_commit, version
 
 PACKAGES = (
     "torch torchvision timm numpy pillow opencv-python-headless scipy numba fvcore omegaconf safetensors "
-    "pycocotools hotcoco tensorboard"
+    "pycocotools hotcoco tensorboard wandb"
 ).split()
 #: Folders that are looked for below a data root, and the data set that each belongs to.
 KNOWN_FOLDERS = {

@@ -31,7 +31,8 @@ source archive.
 writes trials.json there: mean and standard deviation of the trials' median top-1, as the paper reports it.
 
 a run's folder (output=...) holds last.pt, previous.pt and best.pt, config.yaml and run.json (how it was run),
-log.csv (an epoch a row), log.jsonl (everything), tensorboard/, pictures/ and metrics.json.
+log.csv (an epoch a row), log.jsonl (everything), tensorboard/, pictures/ and metrics.json;
+train.loggers=[tensorboard,wandb] logs to Weights & Biases, too.
 
 exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 138 SIGUSR1 (a
 checkpoint was written; --resume goes on).

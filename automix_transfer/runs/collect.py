@@ -17,7 +17,7 @@ T = TypeVar("T")
 RUN_FILES = {"run.json", "metrics.json", "log.csv"}
 # of a run of Detectron2, whose metrics.json is a JSON object a line
 DETECTOR_FILES = {"last_checkpoint", "model_final.pth"}
-PRUNED = {"tensorboard", "maps", "logs", "pictures", "checkpoints", "__pycache__", "node_modules"}
+PRUNED = {"tensorboard", "wandb", "maps", "logs", "pictures", "checkpoints", "__pycache__", "node_modules"}
 SILENT = {f"{name}.json" for name in "metrics run categories best began demo captions".split()}
 DEPTH, FOLDERS, JSON_BYTES = 7, 20_000, 8_000_000
 SLIDER, SHOTS = "slider.json", "shots.json"

@@ -21,6 +21,7 @@ from automix_transfer.rng import derive_generator, reseed_globals
 from automix_transfer.training import joining
 from automix_transfer.training.distributed import World
 from automix_transfer.training.record.checkpoint import load_latest
+from automix_transfer.training.record.loggers import check_loggers
 from automix_transfer.training.record.recorder import Recorder
 from automix_transfer.training.record.results import evaluate_encoders, is_evaluated
 from automix_transfer.training.record.run_folder import owning, prepare, refuse_overwriting
@@ -53,6 +54,7 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the checkpoint is written.
     """
     experiment = complete(experiment)
+    check_loggers(experiment.train.loggers)
     folder = Path(experiment.output)
     joined = world is None
     world = world or joining.start(experiment.train.device, experiment.train.wait_minutes)
@@ -130,7 +132,7 @@ def rehearse(experiment: Experiment, world: World) -> dict[str, Any]:
         short = replace(
             experiment,
             output=folder,
-            train=replace(experiment.train, epochs=1, picture_epochs=[1], eval_every_epochs=1),
+            train=replace(experiment.train, epochs=1, picture_epochs=[1], eval_every_epochs=1, loggers=[]),
             schedule=replace(experiment.schedule, warmup_epochs=0.0),
         )
         if world.main:

@@ -82,6 +82,15 @@ class ScheduleConfig:
     final_lr: float = between(0.0)  # rate at the end of the cosine
 
 
+LOGGERS = ("tensorboard", "wandb")
+
+
+def _loggers_problem(names: list[str]) -> str:
+    return (
+        "" if set(names) <= set(LOGGERS) else f"choose of {', '.join(LOGGERS)}, e.g. [{', '.join(LOGGERS)}]"
+    )
+
+
 @dataclass
 class LossConfig:
     """The loss, beside what ``method.loss`` and ``method.smoothing`` say."""
@@ -116,6 +125,8 @@ class TrainConfig:
     # after these epochs (from 1), pictures of mixed samples and masks
     picture_epochs: list[int] = field(default_factory=list)
     picture_count: int = between(8, 1, 1024)  # samples in a picture
+    # where the log's rows go besides log.csv and log.jsonl: tensorboard, wandb; may be empty
+    loggers: list[str] = checked(["tensorboard"], _loggers_problem)
     # after these epochs (from 1), the checkpoint also stays as epoch_NNNN.pt
     keep_epochs: list[int] = field(default_factory=list)
     # train and evaluate on this many batches only, without augmentation: the loss must go to 0
@@ -154,6 +165,7 @@ FREE_ON_RESUME = {
     "train.eval_batch_size",
     "train.picture_epochs",
     "train.picture_count",
+    "train.loggers",
     "train.keep_epochs",
 }
 

@@ -1,4 +1,4 @@
-"""What a run says: the terminal, ``log.jsonl`` (every row), ``log.csv`` (an epoch a row) and TensorBoard.
+"""What a run says: the terminal, ``log.jsonl`` (every row), ``log.csv`` (an epoch a row), and its loggers.
 
 A resumed run drops the rows behind the step it resumes from, so that no step is logged twice.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from automix_transfer.console import say, terminal
 from automix_transfer.io import write_text
 from automix_transfer.shown import clean_lines, csv_text
+from automix_transfer.training.record.loggers import Loggers
+from automix_transfer.training.settings import Experiment
 
 
 class Log:
@@ -25,28 +26,21 @@ class Log:
         total: steps of the whole run.
     """
 
-    def __init__(
-        self, folder: Path, main: bool, step: int, epoch: int, total: int, tensorboard: bool = True
-    ) -> None:
-        self.folder, self.main, self.total = folder, main, total
+    def __init__(self, experiment: Experiment, main: bool, step: int, epoch: int, total: int) -> None:
+        self.folder, self.main, self.total = Path(experiment.output), main, total
         self._begun, self._begun_step, self._printed = time.monotonic(), step, 0.0
-        self._writer: Any = None
         self._progress: Any = None
         if not main:
             return
-        self._cut(step, epoch)
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._loggers = Loggers(experiment, step, self._cut(step, epoch))
         if sys.stdout.isatty():
             self._progress = _bar(step, total)
 
     def __enter__(self) -> Log:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.close(finished=error is None)
 
     def say(self, text: str) -> None:
         """A line on the terminal; an empty text says nothing."""
@@ -65,7 +59,7 @@ class Log:
         if not self.main:
             return
         self._append({"kind": "train", "step": step, "epoch": epoch, **values})
-        self._scalars("train", values, step)
+        self._loggers.row("train", step, values)
         rate = (step - self._begun_step) / max(time.monotonic() - self._begun, 1e-9)
         parts = [
             f"loss {values['loss']:.3f}",
@@ -87,7 +81,7 @@ class Log:
             return ""
         self._append({"kind": "epoch", **row})
         write_text(self.folder / "log.csv", _csv(history))
-        self._scalars("epoch", {k: v for k, v in row.items() if isinstance(v, float)}, row["step"])
+        self._loggers.row("epoch", row["step"], row)
         shown = [key for key in row if key.startswith(("top1", "top5", "val_loss", "mask_"))]
         metrics = "  ".join(f"{key} {row[key]:.2f}" for key in shown)
         return (
@@ -96,14 +90,14 @@ class Log:
         )
 
     def picture(self, name: str, image: Any, step: int) -> None:
-        """An (H, W, 3) uint8 picture for TensorBoard."""
-        if self.main and self._writer is not None:
-            self._writer.add_image(name, image, step, dataformats="HWC")
+        """An (H, W, 3) uint8 picture for the loggers."""
+        if self.main:
+            self._loggers.picture(name, step, image)
 
-    def close(self) -> None:
+    def close(self, finished: bool) -> None:
         """Flush the files and leave the terminal."""
-        if self._writer is not None:
-            self._writer.close()
+        if self.main:
+            self._loggers.close(finished)
         if self._progress is not None:
             self._progress.stop()
 
@@ -111,15 +105,11 @@ class Log:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({**row, "time": round(time.time(), 3)}) + "\n")
 
-    def _scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{group}/{name}", value, step)
-
-    def _cut(self, step: int, epoch: int) -> None:
-        """Drop the rows of steps that will be done again, and a row that a killed process left unfinished."""
+    def _cut(self, step: int, epoch: int) -> list[dict[str, Any]]:
+        """Drop the rows of steps that will be done again, and a row that a killed process left unfinished;
+        returns the others."""
         path = self.folder / "log.jsonl"
-        kept = []
+        kept, rows = [], []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
             try:
                 row = json.loads(line)
@@ -127,7 +117,9 @@ class Log:
                 continue
             if row.get("step", 0) <= step and (row.get("kind") != "epoch" or row.get("epoch", 0) <= epoch):
                 kept.append(line)
+                rows.append(row)
         write_text(path, "".join(f"{line}\n" for line in kept))
+        return rows
 
 
 def _csv(history: list[dict[str, Any]]) -> str:

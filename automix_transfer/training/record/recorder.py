@@ -32,7 +32,7 @@ class Recorder:
 
     def __init__(self, run: Run) -> None:
         self.run, self.config, self.at, self.world = run, run.experiment.train, run.at, run.world
-        self.log = Log(run.folder, self.world.main, self.at.step, self.at.epoch, run.total_steps)
+        self.log = Log(run.experiment, self.world.main, self.at.step, self.at.epoch, run.total_steps)
         self.saver, self.timer = Saver(run.folder), Timer(self.at.step)
         self.watch = LossWatch(run.folder, run.train_set, self.world, self.saver.settle)
         self.stop = StopRequest(impatient=self.world.size == 1)
