@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from automix_transfer import signals
 from automix_transfer.command_line import leave_current_folder
@@ -56,9 +55,13 @@ def warn_renamed(old: str, new: str, until: str = "0.3") -> None:
     warnings.warn(f"{old} is now called {new}; the old name works until version {until}", RenamedWarning, 3)
 
 
-def _format_warning(message: Warning | str, category: type[Warning], *rest: Any) -> str:
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """One line for a `RenamedWarning`, which is about what was typed and not about a line of Python."""
-    return f"warning: {message}\n" if category is RenamedWarning else _python_format(message, category, *rest)
+    if issubclass(category, RenamedWarning):
+        return f"warning: {message}\n"
+    return _python_format(message, category, filename, lineno, line)
 
 
 _python_format = warnings.formatwarning
