@@ -1,4 +1,4 @@
-"""Checkpoint -> torchvision, timm, safetensors: each a file with a key table, and a proof.
+"""Checkpoint -> torchvision, timm, safetensors, a Hugging Face folder, ONNX: each with key table and proof.
 
 Detectron2's exporter is in `automix_transfer.detection.weights.exporter`.
 """

@@ -58,6 +58,10 @@ class Loaded:
     target_taps: Taps = field(repr=False)
     notes: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    tolerance: float = TOLERANCE
+    sizes: tuple[
+        tuple[int, int, int], ...
+    ] = ()  # (N, H, W) of the images that are compared; see `proof_sizes`
 
 
 def loaded_back(
@@ -95,6 +99,7 @@ class Proof:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     versions: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)  # sha256 of those that were written beside
 
     def to_dict(self) -> dict[str, Any]:
         """Primitive types only, for JSON."""
@@ -136,6 +141,7 @@ def compare(
     seed: int = 0,
     subject: str = "the exported network",
     outcome: str = "nothing was written",
+    tolerance: float = TOLERANCE,
 ) -> tuple[Row, ...]:
     """Compare features of both on random images (N, 3, H, W) for each (N, H, W) of ``sizes``.
 
@@ -143,8 +149,8 @@ def compare(
         subject, outcome: what messages call the target, and what they say did not happen.
 
     Raises:
-        UserError: a layer is missing, a shape differs, a difference is above `TOLERANCE`, or there is nothing
-            to see (zero, NaN or infinite features prove nothing).
+        UserError: a layer is missing, a shape differs, a difference is above ``tolerance`` of the largest
+            feature, or there is nothing to see (zero, NaN or infinite features prove nothing).
     """
     rows = []
     for number, (batch, height, width) in enumerate(sizes):
@@ -169,7 +175,7 @@ def compare(
                     f"cannot be proven and {outcome}; take a checkpoint that was trained longer, or from "
                     "before it diverged"
                 )
-            if not difference <= TOLERANCE * largest:
+            if not difference <= tolerance * largest:
                 raise UserError(
                     f"layer {layer} of {subject} differs from the source by {difference:.3g} (largest value "
                     f"{largest:.3g}) on random images {tuple(images.shape)}, so {outcome}"

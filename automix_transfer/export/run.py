@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from automix_transfer.errors import UserError, first_line
+from automix_transfer.export.hub import CARD, export_hf, is_hf_part
+from automix_transfer.export.onnx_graph import export_onnx
 from automix_transfer.export.proof import (
     PACKAGES,
-    TOLERANCE,
     Loaded,
     Proof,
     check_keys,
@@ -24,6 +26,8 @@ from automix_transfer.export.source import Source, open_source
 from automix_transfer.export.timm import export_timm
 from automix_transfer.export.torchvision import export_torchvision
 from automix_transfer.io import read_json, sha256_of, sync_folder, write_json
+from automix_transfer.models.hub_folder import CONFIG, WEIGHTS
+from automix_transfer.models.weights_file import sha256_of_weights
 from automix_transfer.owner import refuse_foreign
 
 
@@ -33,14 +37,23 @@ class Exporter:
 
     Attributes:
         write: writes the file and says how it is loaded back into the target's own network.
-        suffix: of the file, e.g. ``.pth``.
-        beside: suffix of a second file that is written beside it, and what knows one that an export wrote;
-            None where there is none.
+        suffix: of the file, e.g. ``.pth``; empty: any folder, for `file` in it.
+        beside: names or suffixes of further files that are written beside it.
+        wrote: what knows such a file that an export wrote.
+        file: the name of the file in a folder; empty: the output is the file.
     """
 
     write: Callable[[Source, Path], Loaded]
     suffix: str
-    beside: tuple[str, Callable[[Path], bool]] | None = None
+    beside: tuple[str, ...] = ()
+    wrote: Callable[[Path], bool] = lambda path: False
+    file: str = ""
+
+    def files_beside(self, file: Path) -> list[Path]:
+        """The further files of the one that is called ``file``."""
+        return [
+            file.with_suffix(name) if name.startswith(".") else file.with_name(name) for name in self.beside
+        ]
 
 
 #: kind -> exporter; Detectron2's is in `automix_transfer.detection.weights.exporter`, which adds itself to a
@@ -49,6 +62,8 @@ EXPORTERS = {
     "torchvision": Exporter(export_torchvision, ".pth"),
     "timm": Exporter(export_timm, ".pth"),
     "safetensors": Exporter(export_safetensors, ".safetensors"),
+    "hf": Exporter(export_hf, "", (CONFIG, CARD), is_hf_part, WEIGHTS),
+    "onnx": Exporter(export_onnx, ".onnx"),
 }
 
 
@@ -62,6 +77,8 @@ def export(
     kinds: Mapping[str, Exporter] = EXPORTERS,
 ) -> Proof:
     """Export the encoder in ``checkpoint`` to ``output``, with its proof beside it (x.pth -> x.proof.json).
+
+    A folder (hf) has it inside: model.proof.json.
 
     Args:
         checkpoint: a checkpoint or export of ours, or a plain state dict of torchvision or timm.
@@ -80,7 +97,9 @@ def export(
     if exporter is None:
         raise UserError(f"export kind '{kind}' is unknown; choose one of {', '.join(kinds)}")
     _check_request(checkpoint, kind, exporter, output)
+    output = output / exporter.file  # which is nothing, or the file in the folder
     source = open_source(checkpoint, _sha256(checkpoint), encoder_name, which, num_classes)
+    made = not output.parent.exists()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         # same disk: the rename is atomic
@@ -89,19 +108,24 @@ def export(
         raise UserError(
             f"{output.parent} cannot be written ({error.strerror}); choose another folder for --output"
         ) from error
-    with folder as name:
-        draft = Path(name) / output.name
-        proof = _prove(source, kind, exporter, draft, output)
-        write_json(_proof_file(draft), proof.to_dict())
-        try:
-            # the file itself comes last
-            for file in sorted(Path(name).iterdir(), key=lambda file: file.name == output.name):
-                os.replace(file, output.parent / file.name)
-            sync_folder(output.parent)
-        except OSError as error:
-            raise UserError(
-                f"{output} could not be put in place ({error.strerror}); choose another folder for --output"
-            ) from error
+    try:
+        with folder as name:
+            draft = Path(name) / output.name
+            proof = _prove(source, kind, exporter, draft, output)
+            write_json(_proof_file(draft), proof.to_dict())
+            try:
+                # the file itself comes last
+                for file in sorted(Path(name).iterdir(), key=lambda file: file.name == output.name):
+                    os.replace(file, output.parent / file.name)
+                sync_folder(output.parent)
+            except OSError as error:
+                raise UserError(
+                    f"{output} could not be put in place ({error.strerror}); choose another --output"
+                ) from error
+    finally:
+        if made:
+            with suppress(OSError):  # it holds the export
+                output.parent.rmdir()
     return proof
 
 
@@ -110,8 +134,8 @@ def _prove(source: Source, kind: str, exporter: Exporter, draft: Path, output: P
     try:
         loaded = exporter.write(source, draft)
         check_keys(loaded)
-        sizes = proof_sizes(source.encoder, source.info.image_size)
-        rows = compare(loaded.source_taps, loaded.target_taps, sizes)
+        sizes = loaded.sizes or proof_sizes(source.encoder, source.info.image_size)
+        rows = compare(loaded.source_taps, loaded.target_taps, sizes, tolerance=loaded.tolerance)
     except UserError as error:
         raise UserError(str(error).replace(str(draft.parent), str(output.parent))) from error
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError) as error:
@@ -123,7 +147,7 @@ def _prove(source: Source, kind: str, exporter: Exporter, draft: Path, output: P
         kind,
         output.name,
         sha256_of(draft),
-        str(source.path),
+        source.path.name if exporter.file else str(source.path),  # a folder is for others
         source.sha256,
         source.info.to_dict(),
         source.which,
@@ -131,38 +155,49 @@ def _prove(source: Source, kind: str, exporter: Exporter, draft: Path, output: P
         loaded.target.replace("FILE", f"'{output.name}'"),
         loaded.matched,
         loaded.total,
-        TOLERANCE,
+        loaded.tolerance,
         max(row.difference for row in rows),
         rows,
         (*source.report.notes, *loaded.notes),
         versions_of((*PACKAGES, *loaded.packages)),
+        {file.name: sha256_of(file) for file in sorted(draft.parent.iterdir()) if file != draft},
     )
 
 
 def _check_request(checkpoint: Path, kind: str, exporter: Exporter, output: Path) -> None:
-    if output.suffix != exporter.suffix:
+    if output.suffix != exporter.suffix and not exporter.file:
         raise UserError(
             f"--output {output} must end in {exporter.suffix} for {kind}, which goes by the suffix; for "
             f"example {output.with_suffix(exporter.suffix) if output.name else 'x' + exporter.suffix}"
         )
-    overlay = output.with_suffix(exporter.beside[0]) if exporter.beside else None
+    if exporter.file and output.exists() and not output.is_dir():
+        raise UserError(f"--output {output} is a file, and {kind} writes a folder; choose another name")
+    file = output / exporter.file
+    old, beside = _proof_file(file), exporter.files_beside(file)
     # all of them, or what was moved first would stay behind
-    for file in filter(None, (output, overlay, _proof_file(output))):
-        if file.is_dir():
-            raise UserError(f"{file} is a folder, and --output {output} needs that name; choose another one")
-    if output.exists() and checkpoint.exists() and output.samefile(checkpoint):
+    for path in (file, *beside, old):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, and --output {output} needs that name; choose another one")
+    if file.exists() and any(
+        path.exists() and path.samefile(file) for path in (checkpoint, checkpoint / file.name)
+    ):
         raise UserError(f"--output {output} is the source itself; choose another name")
-    old, overwritten = _proof_file(output), None
-    if overlay is not None and exporter.beside and overlay.exists() and not exporter.beside[1](overlay):
-        overwritten = f"{overlay} is no overlay that an export wrote"
-    elif not old.exists():
-        refuse_foreign(output, lambda _: False, "export, for it has no proof")
-    else:
+    overwritten = next(
+        (
+            f"{path} was written by no export, or changed since,"
+            for path in beside
+            if path.exists() and not exporter.wrote(path)
+        ),
+        None,
+    )
+    if overwritten is None and not old.exists():
+        refuse_foreign(file, lambda _: False, "export, for it has no proof")
+    elif overwritten is None:
         about = read_json(old)
         other = about.get("file") if isinstance(about, dict) else None
         if not isinstance(other, str):
             overwritten = f"{old} is no proof that an export wrote"
-        elif other != output.name and (output.parent / Path(other).name).exists():
+        elif other != file.name and (file.parent / Path(other).name).exists():
             overwritten = f"{old} is the proof of {other}"
     if overwritten is not None:
         free = output.with_stem(f"{output.stem}_{kind}")
@@ -176,9 +211,9 @@ def _proof_file(output: Path) -> Path:
 
 
 def _sha256(path: Path) -> str:
-    if not path.is_file():
+    if not path.is_file() and not path.is_dir():
         raise UserError(f"--checkpoint {path} does not exist or is not a file")
     try:
-        return sha256_of(path)
+        return sha256_of_weights(path)
     except OSError as error:
         raise UserError(f"--checkpoint {path} could not be read ({error.strerror})") from error

@@ -17,8 +17,8 @@ from automix_transfer.io import atomic_write
 from automix_transfer.models.weights_file import CHECKPOINT_FORMAT, METADATA_KEY, read_weights
 
 
-def export_safetensors(source: Source, output: Path) -> Loaded:
-    """Write ``output`` and load it back by safetensors into the network that its metadata describes."""
+def write_safetensors(source: Source, output: Path) -> None:
+    """The encoder's tensors and the metadata."""
     about = {
         "format": CHECKPOINT_FORMAT,
         "encoder": source.info.to_dict(),
@@ -29,6 +29,11 @@ def export_safetensors(source: Source, output: Path) -> Loaded:
     state = {key: value.clone().contiguous() for key, value in source.encoder.state_dict().items()}
     content = save(state, metadata={"format": "pt", METADATA_KEY: json.dumps(about, ensure_ascii=False)})
     atomic_write(output, lambda file: file.write(content))
+
+
+def export_safetensors(source: Source, output: Path) -> Loaded:
+    """Write ``output`` and load it back by safetensors into the network that its metadata describes."""
+    write_safetensors(source, output)
     info = read_weights(output, source.which).info
     if info is None or info != source.info:
         raise RuntimeError("the metadata does not come back as it was written")

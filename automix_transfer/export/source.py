@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Source:
     which: str | None
     step: int | None
     report: LoadReport
-    training: Mapping[str, Any]  # of a checkpoint of ours, see `Weights`
+    training: Mapping[str, Any] = field(default_factory=dict)  # of a checkpoint of ours, see `Weights`
 
     @property
     def resnet(self) -> str | None:

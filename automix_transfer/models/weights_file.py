@@ -87,6 +87,8 @@ def read_weights(path: str | Path, which: str | None = None) -> Weights:
         file, info = read_folder(Path(path))
         return replace(read_weights(file, which), info=info, source=str(path))
     path = regular_file(path, "give the path of a weights file or checkpoint")
+    if path.suffix == ".onnx":
+        raise UserError(f"{path} is a graph of ONNX, which is for inference; give what it was exported from")
     if _is_safetensors(path):
         return _read_safetensors(path, which)
     content = load_torch(path)

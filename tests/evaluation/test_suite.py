@@ -22,6 +22,7 @@ from automix_transfer.evaluation.cli import main
 from automix_transfer.evaluation.corruptions import corrupt
 from automix_transfer.evaluation.opened import open_run
 from automix_transfer.evaluation.suite import SuiteOptions, evaluate_suite
+from automix_transfer.export import export
 from automix_transfer.models import create_encoder, load_encoder
 from automix_transfer.rng import derive_generator
 from automix_transfer.training.distributed import World
@@ -248,6 +249,28 @@ def test_a_run_is_evaluated_as_it_was_validated(tmp_path: Path, capsys: pytest.C
             main(["--run", str(tmp_path / "run"), *more])
     with pytest.raises(UserError, match="give --output"):
         main(["--weights", "x.pt", "--data", str(data), "--suite", "confusion"])
+
+
+def test_weights_are_tested_as_they_were_validated_in_any_form(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", each=3)
+    write_run(tmp_path / "run", data, "vanilla")
+    file = tmp_path / "run" / "last.pt"
+    content = torch.load(file)
+    content["config"]["data"] |= {"test_crop_ratio": 0.6, "interpolation": "nearest", "test_size": 48}
+    torch.save(content, file)
+    export(file, "hf", tmp_path / "hub")
+    results = []
+    for chosen in (f"--run {tmp_path / 'run'}", f"--weights {file}", f"--weights {tmp_path / 'hub'}"):
+        output = tmp_path / "out" / f"{len(results)}.json"
+        command = (
+            f"{chosen} --data {data / ('' if 'run ' in chosen else 'val')} --suite clean --output {output}"
+        )
+        assert main(command.split()) == 0
+        results.append(json.loads(output.read_text()))
+    for found in results:
+        about = found["about"]
+        assert (about["image_size"], about["test_crop_ratio"], about["interpolation"]) == (48, 0.6, "nearest")
+        assert (found["top1"], found["images"]) == (results[0]["top1"], 9)
 
 
 def test_parts_that_an_output_holds_already_stay_or_it_is_not_written_over(tmp_path: Path) -> None:

@@ -276,7 +276,8 @@ def test_networks_that_a_framework_does_not_have(
 def test_requests_that_make_no_sense(narrow, tmp_path: Path) -> None:
     path, _ = narrow
     for kind, output, words in [
-        ("onnx", "x.onnx", "export kind 'onnx' is unknown"),
+        ("caffe", "x.caffe", "export kind 'caffe' is unknown"),
+        ("onnx", "x.pth", "must end in .onnx"),
         ("timm", "x.pkl", "must end in .pth for timm"),
         ("safetensors", "x.pth", "must end in .safetensors"),
         ("detectron2", "x", "must end in .pkl"),

@@ -79,6 +79,6 @@ def test_names_that_are_too_long_are_one_line(
 def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--help") == 0
     printed = capsys.readouterr().out
-    for word in "torchvision timm safetensors detectron2 x.yaml x.proof.json".split():
+    for word in "torchvision timm safetensors hf onnx detectron2 x.yaml x.proof.json".split():
         assert word in printed
     assert "--which k|q" in printed and "exit code is 2" in printed

@@ -135,3 +135,6 @@ def test_folders_that_are_none_of_timms(folder: Path, tmp_path: Path) -> None:
     refused("without config.json")
     (folder / "last.pt").write_bytes(b"")
     refused(f"give {folder / 'last.pt'}")
+    (folder / "x.onnx").write_bytes(b"graph")
+    with pytest.raises(UserError, match="x.onnx is a graph of ONNX"):
+        read_weights(folder / "x.onnx")

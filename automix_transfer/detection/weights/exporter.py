@@ -168,5 +168,5 @@ def is_overlay(path: Path) -> bool:
 #: every kind of export
 EXPORTERS = {
     **export.EXPORTERS,
-    "detectron2": export.Exporter(export_detectron2, ".pkl", (".yaml", is_overlay)),
+    "detectron2": export.Exporter(export_detectron2, ".pkl", (".yaml",), is_overlay),
 }
