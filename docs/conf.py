@@ -3,12 +3,12 @@
 from automix_transfer import __version__
 
 project, author, release = "automix_transfer", "the authors of automix_transfer", __version__
-project_copyright = "Apache-2.0"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 html_theme = "furo"
 html_title = f"automix_transfer {release}"
 html_copy_source = False
+html_show_copyright = False
 html_static_path: list[str] = []
 html_theme_options = {"navigation_with_keys": True}
 

@@ -96,8 +96,9 @@ def source(match: re.Match[str]) -> str:
 def contents(index: str, pages: Iterable[str]) -> str:
     """The text of the first page, whose tables of contents name pages; the line ``...`` stands for all pages
     that they do not name."""
-    trees = " ".join(re.findall(r"^```\{toctree\}\n(.*?)^```", index, re.MULTILINE | re.DOTALL)).split()
-    others = [page for page in pages if page not in (*trees, "index") and "/" not in page]
+    trees = "".join(re.findall(r"^```\{toctree\}\n(.*?)^```", index, re.MULTILINE | re.DOTALL))
+    named = {"index", *re.findall(r"^(?:.* <)?([\w/]+)>?$", trees, re.MULTILINE)}
+    others = [page for page in pages if page not in named and "/" not in page]
     return index.replace("\n...\n", "".join(f"\n{page}" for page in others) + "\n")
 
 
@@ -165,10 +166,9 @@ def recipes_page() -> str:
 
 def table_of(recipes: list[Recipe]) -> Iterator[str]:
     """A row a recipe; recipes of one cell follow each other."""
-    yield from ("| recipe | cell | method | top-1, % |", "| --- | --- | --- | --- |")
+    yield from ("| recipe | top-1, % | cell |", "| --- | --- | --- |")
     for recipe in sorted(recipes, key=lambda recipe: (recipe.cell, recipe.value or 0)):
-        cell = ", ".join(recipe.cell)
-        yield f"| `{recipe.file.stem}` | {cell} | {recipe.method} | {recipe.value:.2f} |"
+        yield f"| `{recipe.file.stem}` | {recipe.value:.2f} | {', '.join(recipe.cell)} |"
     yield ""
 
 
@@ -324,7 +324,7 @@ DETECTION_DATA = """## VOC and COCO
 `DETECTRON2_DATASETS` names the folder that holds `VOC2007/`, `VOC2012/` and `coco/`, as Detectron2 expects
 them; `--data-root` takes any other folder in one of the two layouts: [detection](detect.md#data).
 """
-METHODS_HEAD = """# Methods
+METHODS_HEAD = """# Methods, one by one
 
 What each method does, in the words of its source, with every option that `method.*` sets in a recipe.
 [Mixups](mixing.md) has all of them in one picture and one table, with what their authors' code does
