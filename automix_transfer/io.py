@@ -118,7 +118,7 @@ def read_json(path: str | Path) -> Any:
         UserError: see `read_bytes`; it is not JSON; the message names the line. Or an object names a key
             twice, of which other readers would take the last in silence.
     """
-    content = read_bytes(path)
+    content = read_bytes(path, text=True)
     try:
         # in any encoding that JSON may have, a byte order mark before it or not
         return json.loads(content, object_pairs_hook=_unique)

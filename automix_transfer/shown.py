@@ -16,10 +16,24 @@ COLOURS = re.compile(r"\x1b\[[\d;:]*m")
 #: control characters (a terminal's ESC, CSI and OSC among them), and those that reorder or split a line
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
+LONGEST_WORD, LONGEST_LINE = 500, 1500  # characters; paths that people type are shorter
+LONGEST_LABEL = 80  # of a name in a table or a figure
+_LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
 
-def clean(text: object) -> str:
-    """``text`` as one line that steers no terminal and keeps its order; controls look like ``\\x07``."""
-    return CONTROL.sub(_visible, COLOURS.sub("", str(text)))
+
+def clean(text: object, most: int = LONGEST_LINE) -> str:
+    """``text`` as one line that steers no terminal and keeps its order; controls look like ``\\x07``.
+
+    Its middle is left out where it is longer than ``most``, and that of words of more than `LONGEST_WORD`.
+    """
+    line = CONTROL.sub(_visible, COLOURS.sub("", str(text)))
+    return shortened(_LONG_WORD.sub(lambda word: shortened(word[0], LONGEST_WORD), line), most)
+
+
+def shortened(text: str, most: int) -> str:
+    """``text``, without its middle where it has more than ``most`` characters."""
+    start = most * 2 // 3
+    return text if len(text) <= most else f"{text[:start]}...{text[len(text) - (most - start) + 3 :]}"
 
 
 def clean_lines(text: str) -> str:

@@ -31,6 +31,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+PIECE, NOTHING = 1 << 24, bytes(4)  # UTF-32 has three null bytes in a row
 MOST_BYTES = 1 << 20  # the largest recipe has 5 kB
 MOST_VALUES, MOST_DEPTH, MOST_DIGITS = 20_000, 50, 80
 _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
@@ -38,9 +39,12 @@ _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-def read_bytes(path: str | Path, most: int | None = None) -> bytes:
+def read_bytes(path: str | Path, most: int | None = None, text: bool = False) -> bytes:
     """The content of a regular file of at most ``most`` bytes. A device or a pipe, which may never end, is
     not opened.
+
+    Args:
+        text: refuse a large file at the first `NOTHING`, which no text holds and sparse files consist of.
 
     Raises:
         UserError: the file is missing, not regular, too large or may not be read.
@@ -52,6 +56,11 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes:
         if not stat.S_ISREG(about.st_mode):
             raise UserError(f"{path} is a device or a pipe; give a regular file")
         with open(path, "rb") as file:
+            if text and about.st_size > PIECE:
+                while piece := file.read(PIECE):
+                    if NOTHING in piece:
+                        raise UserError(f"{path} holds null bytes and is no text; restore it")
+                file.seek(0)
             content = file.read() if most is None else file.read(most + 1)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; correct the path") from error
@@ -71,13 +80,15 @@ def read_text(path: str | Path, most: int | None = None) -> str:
     Raises:
         UserError: see `read_bytes`; the bytes are no text.
     """
-    content = read_bytes(path, most)
+    content = read_bytes(path, most, text=True)
     try:
         text = content.decode(_encoding_of(content))
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}); save it so"
         ) from error
+    if "\0" in text:
+        raise UserError(f"{path} holds null characters, as UTF-16 without its mark does; save it in UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -12,6 +12,8 @@ import torch
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import atomic_write, load_torch, read_json, save_torch, write_json
 from automix_transfer.rng import derive_generator, derive_seed, reseed_globals
+from automix_transfer.shown import LONGEST_LINE, LONGEST_WORD, clean
+from automix_transfer.text_files import read_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -158,3 +160,28 @@ def test_randomness_depends_on_its_coordinates_alone():
     assert torch.equal(one, torch.rand(2))
     torch.manual_seed(derive_seed(0, "x", 1))
     assert torch.equal(one, torch.rand(2))
+
+
+def test_text_of_null_bytes_is_no_text(tmp_path):
+    """UTF-16 without its mark would be read as other names, and a sparse file would fill the memory."""
+    (tmp_path / "names.txt").write_bytes("bird\nfish\n".encode("utf-16-le"))
+    with pytest.raises(UserError, match=r"names\.txt.*UTF-16"):
+        read_text(tmp_path / "names.txt")
+    (tmp_path / "names.txt").write_text("bird\n", encoding="utf-16")
+    assert read_text(tmp_path / "names.txt") == "bird\n"
+    for name, read in (("large.txt", read_text), ("large.json", read_json)):
+        (tmp_path / name).write_text('{"images": [')
+        os.truncate(tmp_path / name, 50 << 30)
+        with pytest.raises(UserError, match=name):
+            read(tmp_path / name)
+
+
+def test_long_foreign_names_are_shortened_where_they_are_shown():
+    assert clean("a" * LONGEST_WORD) == "a" * LONGEST_WORD
+    word = clean(f"image {'a' * 10**6}z.jpg is missing")
+    assert len(word) < LONGEST_WORD + 30 and word.endswith("az.jpg is missing") and "aaa...aaa" in word
+    assert len(clean("some words " * 10**5)) == LONGEST_LINE
+    assert clean("a name of a class", 10) == "a name...s"
+    with pytest.raises(UserError) as caught:
+        raise UserError("x" * 10**6, "another line")
+    assert len(str(caught.value)) < LONGEST_WORD + 30

@@ -16,7 +16,7 @@ from automix_transfer.evaluation.inputs import Inputs
 from automix_transfer.evaluation.suite_options import SuiteOptions
 from automix_transfer.io import read_json
 from automix_transfer.models.weights_file import sha256_of_weights
-from automix_transfer.shown import clean
+from automix_transfer.shown import LONGEST_LABEL, clean
 from automix_transfer.training.record.run_folder import git_commit
 
 EVALUATION = "evaluation.json"  #: the output in a run's folder
@@ -118,9 +118,12 @@ def table(result: dict[str, Any]) -> str:
 
 def confusion_table(content: dict[str, Any], count: int = 5) -> str:
     """The most confused pairs and the weakest classes, a line each."""
-    pairs = [(clean(p["true"]), clean(p["predicted"]), p["count"], p["of"]) for p in content["pairs"][:count]]
+    pairs = [
+        (clean(p["true"], LONGEST_LABEL), clean(p["predicted"], LONGEST_LABEL), p["count"], p["of"])
+        for p in content["pairs"][:count]
+    ]
     weakest = sorted((row for row in content["per_class"] if row["n"]), key=lambda row: row["top1"])[:count]
-    classes = [(clean(row["name"]), row["top1"], row["n"]) for row in weakest]
+    classes = [(clean(row["name"], LONGEST_LABEL), row["top1"], row["n"]) for row in weakest]
     return "\n\n".join(
         [
             tabulate(pairs, ("most confused", "taken for", "images", "of"), "simple", disable_numparse=[0, 1])

@@ -20,7 +20,7 @@ from PIL import Image
 
 from automix_transfer.figures.style import DPI, INK, STYLE
 from automix_transfer.io import atomic_write, write_json
-from automix_transfer.shown import clean
+from automix_transfer.shown import LONGEST_LABEL, clean
 
 P = ParamSpec("P")
 Picture = NDArray[np.uint8]  #: (H, W, 3)
@@ -118,7 +118,7 @@ def fitted(text: str, pixels: int) -> str:
 
 def class_name(name: str) -> str:
     """A class folder's name for people: ``013.Bobolink_bird`` is Bobolink bird."""
-    return re.sub(r"^\d+[._-]", "", clean(name)).replace("_", " ")
+    return re.sub(r"^\d+[._-]", "", clean(name, LONGEST_LABEL)).replace("_", " ")
 
 
 def save_parts(path: Path, parts: Sequence[Picture]) -> Path:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from automix_transfer.mixing import METHODS
-from automix_transfer.shown import clean
+from automix_transfer.shown import LONGEST_LABEL, clean
 
 Points = tuple[Sequence[float], Sequence[float]]  #: x and y of a line
 INK, FAINT = "#1f2933", "#c9d1d9"
@@ -60,7 +60,7 @@ def shown(name: str) -> str:
 
 def label_title(label: str) -> str:
     """A label for people: a method's own spelling. Matplotlib leaves out of a legend what begins with _."""
-    return shown(label) if label in NAMES else re.sub("^_", " _", clean(label))
+    return shown(label) if label in NAMES else re.sub("^_", " _", clean(label, LONGEST_LABEL))
 
 
 def draw_lines(

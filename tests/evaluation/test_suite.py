@@ -382,3 +382,24 @@ def test_the_fixed_network_against_plain_loops(shared: Path, shared_data, tmp_pa
         assert found["corruption"][name] == pytest.approx(
             [4 * hits[f"{name} {severity}"] for severity in range(1, 6)]
         )
+
+
+def test_the_order_of_numbered_classes_is_asked_for(tmp_path: Path) -> None:
+    """A network that says class 2: folder 2 in the order of numbers, folder 10 in that of text."""
+    for name in range(11):
+        for number in range(3 if name == 2 else 1):
+            (tmp_path / "data" / str(name)).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (20 * name, number, 0)).save(
+                tmp_path / "data" / str(name) / f"{number}.png"
+            )
+    network = create_encoder("cifar_resnet8", 11)
+    network.linear.weight.data.zero_()
+    network.linear.bias.data.copy_(torch.eye(11)[2])
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    command = f"--encoder cifar_resnet8 --weights {tmp_path / 'net.pth'} --data {tmp_path / 'data'}".split()
+    command += ["--suite", "clean", "--output", str(tmp_path / "out.json")]
+    with pytest.raises(UserError, match="--class-order"):
+        main(command)
+    for order, right in (("number", 3), ("text", 1)):
+        assert main([*command, "--class-order", order]) == 0
+        assert json.loads((tmp_path / "out.json").read_text())["top1"] == pytest.approx(100 * right / 13)

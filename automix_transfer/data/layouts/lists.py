@@ -31,7 +31,7 @@ def cub(root: Path, split: str) -> Listing:
     require_split("CUB", split, ("train", "test", "val"), " (val means test)")
     require_folder(root, CUB_LAYOUT)
     # the archive unpacks attributes.txt beside the folder, so its parent is often given
-    root, notes = find_root(root, is_cub, ("CUB_200_2011",))
+    root, notes = find_root(root, is_cub, ("CUB_200_2011",), ("images",))
     if not (root / "images.txt").exists():
         raise UserError(f"{root} has no images.txt; expected {CUB_LAYOUT}")
     problems = Problems(f"CUB at {root}")
@@ -103,7 +103,7 @@ def aircraft(root: Path, split: str) -> Listing:
     """
     require_split("Aircraft", split, ("train", "val", "trainval", "test"))
     require_folder(root, AIRCRAFT_LAYOUT)
-    root, notes = find_root(root, is_aircraft, ("data", "fgvc-aircraft-2013b/data"))
+    root, notes = find_root(root, is_aircraft, ("data", "fgvc-aircraft-2013b/data"), ("images",))
     if not is_aircraft(root):
         raise UserError(f"{root} has no data/variants.txt; expected {AIRCRAFT_LAYOUT}")
     problems = Problems(f"Aircraft at {root}")

@@ -30,7 +30,7 @@ def tiny_imagenet(root: Path, split: str) -> Listing:
     """Tiny-ImageNet; classes are the sorted wnids. Boxes are the file's numbers (x0 y0 x1 y1)."""
     require_split("Tiny-ImageNet", split, ("train", "val"), " (its test labels were never released)")
     require_folder(root, TINY_LAYOUT)
-    root, notes = find_root(root, is_tiny_imagenet, ("tiny-imagenet-200",))
+    root, notes = find_root(root, is_tiny_imagenet, ("tiny-imagenet-200",), ("train", "val"))
     problems = Problems(f"Tiny-ImageNet at {root}")
     classes = sorted(read_table(root / "wnids.txt", problems, "<wnid>"))
     problems.raise_if_any(f"the layout is {TINY_LAYOUT}")

@@ -154,8 +154,11 @@ def find_below(root: Path, holds: Callable[[Path], bool], depth: int = 4) -> lis
     return []
 
 
-def find_root(root: Path, holds: Callable[[Path], bool], usual: Sequence[str] = ()) -> tuple[Path, list[str]]:
-    """(the folder of a data set, what there is to say): ``root``, a ``usual`` folder in it, or one below.
+def find_root(
+    root: Path, holds: Callable[[Path], bool], usual: Sequence[str] = (), inside: Sequence[str] = ()
+) -> tuple[Path, list[str]]:
+    """(the folder of a data set, what there is to say): ``root``, a ``usual`` folder in it, one below, or
+    that of which ``root`` is a part with a name of ``inside``.
 
     ``root`` itself where there is none.
 
@@ -171,6 +174,9 @@ def find_root(root: Path, holds: Callable[[Path], bool], usual: Sequence[str] = 
             f"{root} holds {len(found)} data sets ({few(str(f.relative_to(root)) for f in found)}); set "
             f"data.root={found[0]}, or to another of them"
         )
+    parent = root.absolute().parent
+    if not found and root.name in inside and holds(parent):
+        return parent, [f"data.root={root} lies in the data set, which is read from {parent}"]
     if not found:
         return root, []
     return found[0], [f"the data set was found below data.root={root}, in {found[0]}"]

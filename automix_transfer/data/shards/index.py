@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automix_transfer.data.cache import cache_file
-from automix_transfer.data.images import is_image_name
+from automix_transfer.data.images import MAX_BYTES, is_image_name
 from automix_transfer.data.layouts.class_order import in_order, order_note
 from automix_transfer.data.layouts.folders import require_folder
 from automix_transfer.data.listing import Listing, Packed, Paths, read_table
@@ -200,7 +200,9 @@ def _images(file: Path, problems: Problems) -> list[tuple[str, int, int, int | s
     try:
         for name, offset, size in members(file, links):
             name = name.removeprefix("./")
-            if is_image_name(PurePosixPath(name).name):
+            if is_image_name(PurePosixPath(name).name) and size > MAX_BYTES:
+                problems.add(file, f"'{name}' has {size:,} bytes; an image has at most {MAX_BYTES:,}")
+            elif is_image_name(PurePosixPath(name).name):
                 images.append((name, offset, size))
             elif name.endswith(".cls"):
                 numbers[name.removesuffix(".cls")] = offset, size

@@ -25,6 +25,8 @@ def members(path: Path, links: list[str] | None = None) -> Iterator[tuple[str, i
         TarError: no tar file, a damaged or a truncated one.
         OSError: the file cannot be read.
     """
+    if not path.is_file():
+        raise TarError("it is a folder, a device or a pipe; give a regular file")
     with path.open("rb") as file:
         start, end, tar = file.read(8), file.seek(0, 2), None
         file.seek(0)

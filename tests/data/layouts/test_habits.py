@@ -51,6 +51,17 @@ def test_a_folder_or_two_above_the_data_set(dataset, tmp_path):
         assert any(str(inner) in note for note in found.notes)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "part"),
+    [("cub", "images"), ("aircraft", "data/images"), ("tiny_imagenet", "train"), ("tiny_imagenet", "val")],
+)
+def test_a_part_of_the_data_set(dataset, part, tmp_path):
+    direct = load(dataset, MAKERS[dataset](tmp_path) and tmp_path)
+    found = load(dataset, tmp_path / part)
+    assert found.paths == direct.paths and found.labels == direct.labels
+    assert any(str(tmp_path / part) in note for note in found.notes)
+
+
 def test_two_data_sets_below_are_not_guessed(tmp_path):
     for name in ("a", "b"):
         trees.folders(tmp_path / name)

@@ -236,6 +236,22 @@ def test_what_is_packed_decodes_and_may_be_linked(tmp_path: Path) -> None:
     assert shards(tmp_path / "shards", "train").labels.count(0) == 5  # what was there is untouched
 
 
+def test_what_no_shard_is_made_of_is_refused(tmp_path: Path) -> None:
+    """A pipe, which would not end to be opened, and an image of 20 GB that takes no room on the disk."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(pipe := tmp_path / "folder" / "train-0.tar")
+    with pytest.raises(UserError, match=str(pipe)):
+        shards(tmp_path / "folder", "train")
+    (tmp_path / "large").mkdir()
+    file, size = tmp_path / "large" / "train-0.tar", 20 << 30
+    member = tarfile.TarInfo("a/1.png")
+    member.size = size
+    file.write_bytes(member.tobuf(tarfile.GNU_FORMAT))
+    os.truncate(file, tarfile.BLOCKSIZE + size + 2 * tarfile.BLOCKSIZE)
+    with pytest.raises(UserError, match=r"a/1\.png"):
+        shards(tmp_path / "large", "train")
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems refuse such names")
 def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
     root = trees.folders(tmp_path / "folders", classes=2, images=1)
