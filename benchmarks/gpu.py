@@ -55,6 +55,11 @@ PARTS = {
     "steps_channels_last": Part(
         "Steps in bf16, channels last", partial(steps.steps, precision="bf16", channels_last=True), 3
     ),
+    "steps_checkpointing": Part(
+        "Steps in bf16, channels last, with gradient checkpointing",
+        partial(steps.steps, precision="bf16", channels_last=True, checkpointing=True),
+        3,
+    ),
     "agreement": Part("Lower precision against fp32", steps.agreement, 2),
     "syncs": Part("Waiting for the GPU within a step", loops.syncs, 2),
     "fp16": Part("Overflow in fp16", loops.fp16, 1),

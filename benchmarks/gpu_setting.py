@@ -19,6 +19,7 @@ class Setting:
             GPU's memory holds it.
         methods, compiled: those whose steps are timed, and those that are compiled too.
         compared: encoder of the comparison of precisions, at 32 px with the CIFAR stem.
+        checkpointed: encoder of the steps with gradient checkpointing.
         small: overrides of the runs that look for waits and overflows, on embedded images of 64 px.
         photos: JPEG files of ``photo_size`` (width, height) that the loaders read.
         scale: of the embedded data sets.
@@ -34,6 +35,7 @@ class Setting:
     methods: tuple[str, ...]
     compiled: tuple[str, ...]
     compared: str
+    checkpointed: str
     small: tuple[str, ...]
     photos: int
     photo_size: tuple[int, int]
@@ -84,6 +86,7 @@ GPU = Setting(
     methods=METHODS,
     compiled=METHODS,
     compared="resnet18",
+    checkpointed="resnet50",
     small=("encoder.name=resnet18", "train.batch_size=64", "data.workers=4"),
     photos=4096,
     photo_size=(400, 300),
@@ -106,6 +109,7 @@ REDUCED = Setting(
     methods=METHODS,
     compiled=("vanilla",),
     compared="cifar_resnet8",
+    checkpointed="resnet10_32",
     small=("encoder.name=cifar_resnet8", "encoder.stem=cifar", "train.batch_size=8", "data.image_size=32"),
     photos=64,
     photo_size=(80, 60),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
+from typing import Any
 
 import torch
 from gpu_setting import Found, Setting, over, table
@@ -19,7 +20,12 @@ TOLERANCE = {"fp32 on the CPU": (1e-3, 0.999), "bf16": (1e-2, 0.97), "fp16": (1e
 
 
 def steps(
-    setting: Setting, until: float, precision: str, channels_last: bool = False, compiled: bool = False
+    setting: Setting,
+    until: float,
+    precision: str,
+    channels_last: bool = False,
+    compiled: bool = False,
+    checkpointing: bool = False,
 ) -> Found:
     """Milliseconds and megabytes of a step of each method, which take turns."""
     choose_kernels(deterministic=False)
@@ -27,7 +33,9 @@ def steps(
     if compiled:
         try_to_compile(device)
     names = setting.compiled if compiled else setting.methods
-    form = {"precision": precision, "channels_last": channels_last, "compile": compiled}
+    form: dict[str, Any] = {"precision": precision, "channels_last": channels_last, "compile": compiled}
+    encoder = setting.checkpointed if checkpointing else setting.encoder
+    form |= {"checkpointing": checkpointing, "encoder": encoder}
     options = setting.step(device=setting.device, **form)
     ready = fitting(names, options, device, until)
     seconds: dict[str, list[float]] = {name: [] for name in ready}

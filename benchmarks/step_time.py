@@ -39,6 +39,7 @@ from automix_transfer.mixing import METHODS, Method, build_method
 from automix_transfer.mixing.methods.comixup import CoMixup, CoMixupOptions, solve_shares
 from automix_transfer.mixing.methods.puzzlemix import PuzzleMixDraw, PuzzleMixOptions, solve_masks
 from automix_transfer.mixing.parts.saliency import block_shares
+from automix_transfer.models.checkpointing import checkpoint_blocks, update_once
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
 from automix_transfer.training.validation import autocast
 
@@ -83,6 +84,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="autocast to it (default: none)"
+    )
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="compute activations again in the backward pass"
     )
     parser.add_argument("--channels-last", action="store_true", help="memory layout NHWC")
     parser.add_argument(
@@ -242,8 +246,12 @@ def make_step(
         )
     else:
         encoder = create_encoder(options.encoder, 100, options.stem)
+    if getattr(options, "checkpointing", False):
+        checkpoint_blocks(encoder, options.encoder)
     info = EncoderInfo(options.encoder, 100, options.stem, options.size)
     method = build_method(name, encoder, chosen, info).to(device).train()
+    if getattr(options, "checkpointing", False):
+        update_once(method)
     rng = torch.Generator().manual_seed(0)
     channels = 3 * (1 + len(method.view_transforms()))
     images = torch.randn(options.batch, channels, options.size, options.size, generator=rng).to(device)

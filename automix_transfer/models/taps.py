@@ -17,6 +17,7 @@ from timm.models.hiera import Hiera
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError, first_line
+from automix_transfer.models.checkpointing import unchecked
 from automix_transfer.models.eval_mode import eval_mode
 
 SMALL = 64  #: side in pixels of a blank image for networks of any size
@@ -56,7 +57,8 @@ def tapped(encoder: nn.Module, layer: str, stop: bool = False) -> Iterator[list[
 
     handle = find_layer(encoder, layer).register_forward_hook(keep)
     try:
-        yield found
+        with unchecked(encoder):
+            yield found
     except _Stop:
         pass
     finally:

@@ -31,6 +31,7 @@ class EncoderConfig:
     name: str = "resnet18"  # resnet10_32 or any timm model
     stem: str = "imagenet"  # imagenet | cifar (3x3 stem without max-pool, appendix A.1)
     drop_path: float = between(0.0, 0, 1)  # stochastic depth, for networks of timm that have it
+    checkpointing: bool = False  # compute activations again in the backward pass, where memory is short
     # file to start from: our checkpoint or export, or a torchvision/timm state dict; empty: random
     weights: str = ""
     # which encoder of a file with several (k, q, ema, teacher, ...); empty: the one for inference
@@ -153,6 +154,7 @@ class Experiment:
 # Settings that say where and how often, not what is trained: a resumed run may change them.
 FREE_ON_RESUME = {
     "output",
+    "encoder.checkpointing",  # gradients are the same
     "encoder.weights",
     "method.preset",  # where the options came from, and they are compared
     "data.root",
@@ -216,6 +218,8 @@ def check(experiment: Experiment) -> None:
     refusals = {
         f"data.workers={workers} is more than this machine takes; give {most} at most": workers > most,
         f"config key 'ema.decay' is {decay}; it must be at least 0 and less than 1": not 0 <= decay < 1,
+        "encoder.checkpointing=true does not go with train.compile=true, which would count BatchNorm's "
+        "batches twice; set one of them to false": experiment.encoder.checkpointing and train.compile,
         f"loss.class_weights={weighted} goes with method.loss=ce only; set method.loss=ce, or "
         "loss.class_weights=none": weighted != "none" and experiment.method.get("loss") == "bce",
         f"loss.class_weights={weighted} and data.sampler={sampler} count classes, but data.mixed has soft "
@@ -244,6 +248,9 @@ def check_method(experiment: Experiment, method: Method) -> None:
         "train.compile=false, or choose a method that mixes images, e.g. mixup_cutmix or puzzlemix": (
             train.compile and method.reads_layers
         ),
+        f"encoder.checkpointing=true does not go with {chosen}, which reads features inside the network as "
+        "it trains; set encoder.checkpointing=false": experiment.encoder.checkpointing
+        and method.reads_layers,
         f"{chosen} does not take the soft labels of data.mixed={mixed}; use method.name=supermix, or leave "
         "data.mixed empty": mixed and not offline,
         f"{chosen} trains on images that were mixed before; write them with automix-transfer supermix and "

@@ -29,6 +29,7 @@ from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError, first_line
 from automix_transfer.mixing import Method, build_method
 from automix_transfer.mixing.average import Averaged
+from automix_transfer.models.checkpointing import checkpoint_blocks, update_once
 from automix_transfer.models.encoders import EncoderInfo, check_size
 from automix_transfer.models.weights import load_file
 from automix_transfer.progress import to_stderr
@@ -179,6 +180,8 @@ def build_run(experiment: Experiment, world: World, checkpoint: Checkpoint | Non
     if world.size > 1:
         refuse_differences(world, facts(run, checkpoint))
     run.model = wrap(run.method, world, experiment.train.sync_batchnorm)
+    if experiment.encoder.checkpointing:
+        update_once(run.method)
     return run
 
 
@@ -326,6 +329,8 @@ def build_encoder(experiment: Experiment, info: EncoderInfo) -> nn.Module:
         raise UserError(
             f"encoder '{config.name}' does not take encoder.drop_path={config.drop_path}; set it to 0"
         ) from error
+    if config.checkpointing:
+        checkpoint_blocks(encoder, config.name)
     for key, size in {"data.image_size": data.image_size, "data.test_size": data.test_size}.items():
         if size:
             check_size(encoder, config.name, size, key)

@@ -366,6 +366,14 @@ def test_compiling_without_a_compiler_is_refused(
         train(experiment("train.compile=true"))
 
 
+def test_checkpointing_trains_the_same_run(experiment, tmp_path: Path) -> None:
+    for name, on in ("run", True), ("plain", False):
+        train(experiment("method.name=automix", f"encoder.checkpointing={on}", f"output={tmp_path / name}"))
+    assert_same_run(tmp_path / "plain", tmp_path / "run")
+    with pytest.raises(UserError, match="encoder.checkpointing.*manifoldmix"):
+        train(experiment("method.name=manifoldmix", "encoder.checkpointing=true", "output=x"), dry_run=True)
+
+
 @pytest.mark.parametrize("ema", [0, 0.9])
 def test_class_weights_come_from_the_training_images(experiment, ema: float) -> None:
     """26 images are 9, 9 and 8 of three classes."""

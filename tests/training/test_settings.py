@@ -106,6 +106,7 @@ def test_bad_values_are_named(override: str, named: str) -> None:
             id="overrides0-schedule.warmup_lr' is 0.5.*optimizer.lr=0.1",
         ),
         (["loss.class_weights=sqrt", "method.loss=bce"], "loss.class_weights=sqrt.*method.loss=ce"),
+        (["encoder.checkpointing=true", "train.compile=true"], "encoder.checkpointing=.*train.compile="),
         (["loss.class_weights=equal"], "loss.class_weights"),
         (["data.sampler=balanced", "data.mixed=x", "method.name=supermix"], "data.sampler=.*data.mixed"),
         (["loss.class_weights=sqrt", "data.mixed=x", "method.name=supermix"], "class_weights=.*data.mixed"),
