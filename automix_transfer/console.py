@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import select
 import sys
@@ -17,6 +18,7 @@ from typing import Any, TextIO
 
 from automix_transfer.shown import clean_lines
 
+LOGGER = logging.getLogger("automix_transfer")  #: of notes, warnings and progress
 PATIENCE = 10.0  #: seconds that an output which takes nothing now is waited for, if it can be waited for
 
 
@@ -92,6 +94,21 @@ def _occupy_descriptors() -> None:
             os.dup2(found, number)
             if found > 2:
                 os.close(found)
+
+
+class _Lines(logging.Handler):
+    """Messages as they are, on whatever ``sys.stderr`` is now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr, flush=True)
+
+
+def show_log() -> None:
+    """Show the log of the library on stderr, progress included: the command line does, and nobody else."""
+    if not any(isinstance(handler, _Lines) for handler in LOGGER.handlers):
+        LOGGER.addHandler(_Lines())
+        LOGGER.setLevel(logging.INFO)
+        LOGGER.propagate = False
 
 
 def say(text: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from automix_transfer import signals
 from automix_transfer.command_line import leave_current_folder
-from automix_transfer.console import open_outputs
+from automix_transfer.console import open_outputs, show_log
 from automix_transfer.host.causes import cause_of
 from automix_transfer.host.writable import settle
 from automix_transfer.shown import clean
@@ -84,6 +84,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     """
     leave_current_folder()
     open_outputs()
+    show_log()
     warnings.formatwarning = _format_warning
     if "TORCHELASTIC_RUN_ID" in os.environ:
         signals.end_with_parent()  # torchrun that is killed takes its processes along, which save first

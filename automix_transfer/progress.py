@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Callable
+
+from automix_transfer import console
 
 #: Seconds before the first line; shorter work stays silent.
 FIRST = 5.0
@@ -12,9 +14,14 @@ FIRST = 5.0
 GROWTH = 0.1
 
 
-def to_stderr(line: str) -> None:
-    """Print one line where it does not mix with results."""
-    print(line, file=sys.stderr, flush=True)
+def to_stderr(line: str, level: int = logging.WARNING) -> None:
+    """One line where it does not mix with results: of the logger ``automix_transfer``, which the command line
+    shows on stderr (`console.show_log`) and a program that embeds us may silence."""
+    console.LOGGER.log(level, "%s", line)
+
+
+def _step_of_work(line: str) -> None:
+    to_stderr(line, logging.INFO)
 
 
 def duration(seconds: float) -> str:
@@ -36,7 +43,7 @@ class Progress:
     Args:
         what: in front of each line; may be empty.
         unit: of what is counted.
-        write: where a line goes; default stderr.
+        write: where a line goes; default the log.
         clock: seconds, for tests.
     """
 
@@ -44,7 +51,7 @@ class Progress:
         self,
         what: str = "",
         unit: str = "images",
-        write: Callable[[str], None] = to_stderr,
+        write: Callable[[str], None] = _step_of_work,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.prefix, self.unit, self.write, self.clock = f"{what}: " if what else "", unit, write, clock

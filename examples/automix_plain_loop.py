@@ -20,7 +20,7 @@ from automix_transfer.mixing import AutoMix
 
 
 def main() -> None:
-    args = arguments()
+    args = parser(__doc__).parse_args()
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     torch.manual_seed(args.seed)
     loader, test_loader, classes = loaders(args)
@@ -75,18 +75,18 @@ def accuracy(encoder: torch.nn.Module, loader: DataLoader, device: torch.device)
     return 100 * torch.cat(right).mean().item()
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/CLASS/ and val/CLASS/")
-    parser.add_argument("--output", type=Path, default=Path("encoder.pth"), help="file of the weights")
-    parser.add_argument("--model", default="resnet18", help="of torchvision, with a layer3")
-    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+def parser(about: str | None) -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
+    result.add_argument("--data", type=Path, required=True, help="folder with train/CLASS/ and val/CLASS/")
+    result.add_argument("--output", type=Path, default=Path("encoder.pth"), help="file of the weights")
+    result.add_argument("--model", default="resnet18", help="of torchvision, with a layer3")
+    result.add_argument("--size", type=int, default=224, help="side of the images in pixels")
+    result.add_argument("--epochs", type=int, default=100)
+    result.add_argument("--batch-size", type=int, default=128)
+    result.add_argument("--lr", type=float, default=0.05)
+    result.add_argument("--workers", type=int, default=4)
+    result.add_argument("--seed", type=int, default=0)
+    return result
 
 
 if __name__ == "__main__":

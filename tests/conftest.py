@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from automix_transfer.console import show_log
+
 # Bits depend on the order of sums, so on the threads: one in every process, also those that tests start,
 # whoever starts the tests. Before anything imports torch, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,6 +23,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 # search further.
 settings.register_profile("same examples", derandomize=True, deadline=None)
 settings.load_profile("same examples")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def log_on_stderr() -> None:
+    """As on the command line: notes and progress are what commands print."""
+    show_log()
 
 
 @pytest.fixture(scope="session")

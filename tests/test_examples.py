@@ -30,7 +30,7 @@ def run(script: str, *flags: str) -> list[float]:
     """The losses that a script of examples/ prints, one for each epoch."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / script), *flags, *SMALL],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "PYTHONSAFEPATH": ""},
         capture_output=True,
         text=True,
     )
@@ -48,8 +48,20 @@ def test_timms_loop(mixup: str, data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_automix_in_a_plain_loop(data: Path, tmp_path: Path) -> None:
-    losses = run("automix_plain_loop.py", f"--data={data}", f"--output={tmp_path / 'encoder.pth'}")
+@pytest.mark.parametrize(
+    ("script", "flags", "package"),
+    [
+        ("automix_plain_loop.py", [], "torch"),
+        ("automix_accelerate.py", [], "accelerate"),
+        ("lightning_loop.py", [], "lightning"),
+        ("lightning_loop.py", ["--mixup=puzzlemix"], "lightning"),
+    ],
+)
+def test_loops_of_torchvisions_networks(
+    script: str, flags: list[str], package: str, data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip(package)
+    losses = run(script, f"--data={data}", f"--output={tmp_path / 'encoder.pth'}", *flags)
     assert len(losses) == 2 and all(0 < loss < math.inf for loss in losses)
     weights = torch.load(tmp_path / "encoder.pth", weights_only=True)
     torchvision.models.resnet18(num_classes=16).load_state_dict(weights)

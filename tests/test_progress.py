@@ -3,7 +3,12 @@ before."""
 
 from __future__ import annotations
 
-from automix_transfer.progress import Progress
+import logging
+
+import pytest
+
+from automix_transfer.console import LOGGER, show_log
+from automix_transfer.progress import Progress, to_stderr
 
 
 class Clock:
@@ -44,3 +49,31 @@ def test_a_single_call_gives_no_rate() -> None:
     clock.now += 6
     progress(64, 128)
     assert lines == ["64 of 128 images"]
+
+
+def test_the_command_line_shows_the_log_as_it_is_once(capsys: pytest.CaptureFixture[str]) -> None:
+    show_log()
+    show_log()
+    to_stderr("note: 100 % of %s")
+    to_stderr("1 of 2 images", logging.INFO)
+    shown = capsys.readouterr()
+    assert shown.err == "note: 100 % of %s\n1 of 2 images\n" and not shown.out
+
+
+def test_a_program_that_embeds_the_library_has_the_log_in_its_own_hands(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the command line's handler: its own handlers get it, at levels, and it can silence it."""
+    monkeypatch.setattr(LOGGER, "handlers", [])
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    with caplog.at_level(logging.WARNING, "automix_transfer"):
+        to_stderr("note: something is odd")
+        to_stderr("1 of 2 images", logging.INFO)
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "note: something is odd")
+    ]
+    with caplog.at_level(logging.ERROR, "automix_transfer"):
+        to_stderr("note: something is odd")
+    assert len(caplog.records) == 1
+    shown = capsys.readouterr()
+    assert not shown.out and not shown.err

@@ -35,7 +35,7 @@ from typing import Any
 
 from automix_transfer import signals
 from automix_transfer.command_line import command_parser
-from automix_transfer.console import open_outputs
+from automix_transfer.console import open_outputs, show_log
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
 from automix_transfer.recipes.find import find_recipe
 
@@ -87,6 +87,7 @@ def work(arguments: argparse.Namespace) -> None:
         train(prepare(arguments), arguments)  # `run_script` says what goes wrong
         return
     open_outputs()
+    show_log()
     try:
         with signals.listening():
             signals.release()

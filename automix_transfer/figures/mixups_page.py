@@ -101,12 +101,16 @@ loss = torch.nn.functional.cross_entropy(model(images), targets)
       return mix(*torch.utils.data.default_collate(samples))
   ```
 
+  It may also be one choice beside torchvision's own: `v2.RandomChoice([mix, v2.CutMix(num_classes=100)])`.
+
 - **Lightning**, in a hook of the module or of the data module, on the device of the batch:
 
   ```python
   def on_after_batch_transfer(self, batch, dataloader_idx):
       return self.mix(*batch) if self.trainer.training else batch
   ```
+
+  [examples/lightning_loop.py](../examples/lightning_loop.py) is a whole module.
 
 Draws come from `generator=`, a CPU generator, or from torch's own; in a loader's workers only from torch's
 own, which differs in each of them. Labels are integers (N,), or vectors (N, K) in [0, 1]: soft labels, or
@@ -121,7 +125,9 @@ Refused, because a function of a batch cannot be what the method is:
 
 %(refused)s
 
-AutoMix's two calls in a whole loop: [examples/automix_plain_loop.py](../examples/automix_plain_loop.py).
+AutoMix's two calls in a whole loop: [examples/automix_plain_loop.py](../examples/automix_plain_loop.py) in plain
+torch, [examples/automix_accelerate.py](../examples/automix_accelerate.py) under Accelerate, with its processes and
+its mixed precision.
 
 ## Cost
 

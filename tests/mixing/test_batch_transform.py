@@ -11,6 +11,7 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, default_collate
+from torchvision.transforms import v2
 
 from automix_transfer.errors import UserError
 from automix_transfer.mixing import METHODS, build_method, transform
@@ -155,6 +156,27 @@ def test_as_a_collate_function() -> None:
     assert [(images.shape, targets.shape) for images, targets in loader] == [
         ((3, 3, SIZE, SIZE), (3, CLASSES))
     ] * 2
+
+
+def test_beside_torchvisions_own_in_a_collate_function() -> None:
+    """Behind its transforms of single images, and as one choice of its `RandomChoice`."""
+    single = v2.Compose(
+        [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean=[0.5] * 3, std=[0.25] * 3)]
+    )
+    pictures = (IMAGES * 40 + 128).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    samples = [(single(picture), int(label)) for picture, label in zip(pictures, LABELS, strict=True)]
+    mix = transform("resizemix", CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3)
+    either = v2.RandomChoice([mix, v2.CutMix(num_classes=CLASSES)])
+    loader = DataLoader(samples, batch_size=2, collate_fn=lambda batch: either(*default_collate(batch)))
+    for images, targets in loader:
+        assert images.shape == (2, 3, SIZE, SIZE) and targets.shape == (2, CLASSES)
+        torch.testing.assert_close(targets.sum(1), torch.ones(2))
+    torch.manual_seed(3)
+    images, targets = mix(*default_collate(samples))
+    expected = transform("resizemix", CLASSES, generator=rng(3))(
+        torch.stack([image.as_subclass(Tensor) for image, _ in samples]), LABELS
+    )
+    assert torch.equal(images.as_subclass(Tensor), expected[0]) and torch.equal(targets, expected[1])
 
 
 @pytest.mark.slow
