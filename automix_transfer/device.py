@@ -1,6 +1,6 @@
 """Devices by name: the CPU, and the accelerator that this torch was built for (``cuda``, ``mps`` or ``xpu``).
 
-CUDA and the CPU are tested; what is known of the others is in docs/devices.md.
+What is tested on which of them, and what is known of the others, is in docs/devices.md.
 """
 
 from __future__ import annotations

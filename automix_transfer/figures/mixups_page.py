@@ -125,9 +125,9 @@ Refused, because a function of a batch cannot be what the method is:
 
 %(refused)s
 
-AutoMix's two calls in a whole loop: [examples/automix_plain_loop.py](../examples/automix_plain_loop.py) in plain
-torch, [examples/automix_accelerate.py](../examples/automix_accelerate.py) under Accelerate, with its processes and
-its mixed precision.
+AutoMix's two calls in a whole loop: in plain torch,
+[examples/automix_plain_loop.py](../examples/automix_plain_loop.py), and under Accelerate, with its processes
+and its mixed precision, [examples/automix_accelerate.py](../examples/automix_accelerate.py).
 
 ## Cost
 
