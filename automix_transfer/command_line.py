@@ -6,7 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 PROGRAM = "automix-transfer"
 _MODULE = "automix_transfer"
@@ -22,6 +26,8 @@ def leave_current_folder() -> None:
     folder that holds this package stays.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
+    if not any(isinstance(finder, _Elsewhere) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Elsewhere())
     try:
         here = os.path.realpath(os.getcwd())
     except OSError:  # it was removed
@@ -34,6 +40,31 @@ def leave_current_folder() -> None:
         sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != here]
     if given:
         os.environ["PYTHONPATH"] = os.pathsep.join(given)
+
+
+class _Elsewhere(MetaPathFinder):
+    """Imports packages that read settings in the current folder from another one: ``matplotlibrc``, and
+    ``.numba_config.yaml``, which names a folder of pickles that numba would load."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> Any:
+        spec = PathFinder.find_spec(name, path) if name in ("matplotlib", "numba") else None
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_elsewhere(module: ModuleType) -> None:
+            here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
+            try:
+                os.chdir("/")
+                execute(module)
+                if name == "numba":  # which reads the file again whenever it compiles
+                    sys.modules["numba.core.config"].__dict__["_config_fname"] = ""
+            finally:
+                os.fchdir(here)
+                os.close(here)
+
+        vars(spec.loader)["exec_module"] = execute_elsewhere
+        return spec
 
 
 def command(name: str, *arguments: str) -> list[str]:

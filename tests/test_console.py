@@ -152,6 +152,21 @@ def test_nothing_is_imported_from_the_current_folder(program: list[str], path: s
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.slow
+def test_no_settings_are_read_from_the_current_folder(tmp_path: Path) -> None:
+    """numba would load pickles from the folder that its file names, and Matplotlib draw otherwise."""
+    (tmp_path / "matplotlibrc").write_text("figure.dpi: 7")
+    (tmp_path / ".numba_config.yaml").write_text("cache_dir: x")
+    shows = (
+        "from automix_transfer.command_line import leave_current_folder; leave_current_folder(); "
+        "import os, matplotlib, numba; numba.core.config.reload_config(); "
+        "print(matplotlib.rcParams['figure.dpi'], numba.config.CACHE_DIR, os.getcwd())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": ""}
+    done = run(shows, program=[sys.executable, "-P", "-c"], cwd=tmp_path, env=environment)
+    assert done.stdout.split() == ["100.0", str(tmp_path)], done.stderr
+
+
 def test_children_do_not_import_from_the_current_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
