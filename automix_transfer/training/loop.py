@@ -20,6 +20,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.rng import derive_generator, reseed_globals
 from automix_transfer.training import joining
 from automix_transfer.training.distributed import World
+from automix_transfer.training.optimizers import groups_table
 from automix_transfer.training.record.checkpoint import load_latest
 from automix_transfer.training.record.loggers import check_loggers
 from automix_transfer.training.record.recorder import Recorder
@@ -138,6 +139,7 @@ def rehearse(experiment: Experiment, world: World) -> dict[str, Any]:
         if world.main:
             print(check_data(experiment.data, workers=experiment.data.workers), flush=True)
         run = build_run(short, world)
+        world.say(groups_table(run.optimizer, experiment.optimizer.lr))
         joining.together(world, lambda: check_room(run, Path(experiment.output)))
         if world.main:
             prepare(Path(folder), short, world)

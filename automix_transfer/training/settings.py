@@ -68,6 +68,8 @@ class OptimizerConfig:
     nesterov: bool = False  # sgd
     betas: tuple[float, float] = checked((0.9, 0.999), _betas_problem)  # adamw, lamb
     eps: float = positive(1e-8)  # adamw; lamb uses max(eps, 1e-6)
+    # rate of each layer of the encoder as a share of the next one's, timm's; 1: all alike (BEiT: 0.65 to 0.9)
+    layer_decay: float = between(1.0, 0.01, 1)
     # yes | no | auto: weight decay on one-dimensional parameters with sgd, none with adamw and lamb
     decay_norm_and_bias: str = one_of("auto", "auto", "yes", "no")
 

@@ -6,15 +6,17 @@ import math
 
 import pytest
 import torch
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
+from automix_transfer.errors import UserError
 from automix_transfer.mixing import AutoMix
 from automix_transfer.mixing.average import Averaged
 from automix_transfer.mixing.base import Method
 from automix_transfer.mixing.methods.vanilla import Vanilla
 from automix_transfer.models import create_encoder
-from automix_transfer.training.optimizers import build_optimizer
+from automix_transfer.models.depth import layers_by_depth
+from automix_transfer.training.optimizers import build_optimizer, groups_table
 from automix_transfer.training.schedule import LearningRates, build_schedule
 from automix_transfer.training.settings import OptimizerConfig, ScheduleConfig
 
@@ -120,6 +122,47 @@ def test_weight_decay_of_what_timm_leaves_out(name: str) -> None:
     for method in (Vanilla(encoder), Averaged(Vanilla(encoder), 0.99)):
         ours = build_optimizer(OptimizerConfig(name="adamw", weight_decay=0.05), method).param_groups
         assert {group["weight_decay"]: {id(p) for p in group["params"]} for group in ours} == expected
+
+
+@pytest.mark.parametrize("name", ["resnet18", "deit_small_patch16_224", "convnext_atto"])
+def test_rates_fall_with_depth_as_timms(name: str) -> None:
+    encoder = create_encoder(name, 4)
+    exempt = encoder.no_weight_decay() if hasattr(encoder, "no_weight_decay") else ()
+    theirs = param_groups_layer_decay(encoder, 0.05, no_weight_decay_list=exempt, layer_decay=0.7)
+    config = OptimizerConfig(name="adamw", lr=0.5, weight_decay=0.05, layer_decay=0.7)
+    for method in (Vanilla(encoder), Averaged(Vanilla(encoder), 0.99)):
+        optimizer = build_optimizer(config, method)
+        ours, expected = (
+            {id(p): (g["lr_scale"], g["weight_decay"]) for g in groups for p in g["params"]}
+            for groups in (optimizer.param_groups, theirs)
+        )
+        assert ours == expected and len(ours) == len(list(encoder.parameters()))
+        assert (
+            LearningRates(optimizer, ScheduleConfig(), 4, 0.5).set(0.0) == 0.5
+        )  # the classifier's is logged
+        scales = {group["lr_scale"] for group in optimizer.param_groups}
+        assert len(groups_table(optimizer, 0.5).splitlines()) == 2 + len(optimizer.param_groups)
+        assert f"{0.5 * min(scales):.4g}" in groups_table(optimizer, 0.5)
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet14", "wrn_10_1", "torchvision/resnet18", "resnet10_32"])
+def test_rates_fall_with_depth_in_other_resnets(name: str) -> None:
+    layers = layers_by_depth(create_encoder(name, 4), "it")
+    blocks = {key.split(".conv")[0] for key in layers if key[:5] in ("layer", "block") and ".conv" in key}
+    assert set(layers.values()) == set(range(len(blocks) + 2))  # the stem, the blocks, the classifier
+    numbers = list(layers.values())
+    assert layers["conv1.weight"] == 0 and numbers[-1] == max(numbers) and numbers == sorted(numbers)
+
+
+def test_rates_of_automix_fall_in_its_encoder_only() -> None:
+    method = AutoMix(create_encoder("resnet10_32", 4))
+    groups = build_optimizer(OptimizerConfig(layer_decay=0.5), method).param_groups
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    assert scale[id(method.encoder_q.conv1.weight)] == 0.5**5 and scale[id(method.encoder_q.fc.bias)] == 1
+    assert {scale[id(p)] for p in method.mix_block.parameters()} == {method.options.mix_block_lr_scale}
+    with pytest.raises(UserError, match="optimizer.layer_decay=0.5"):
+        squeezed = Vanilla(create_encoder("torchvision/squeezenet1_1", 4))
+        build_optimizer(OptimizerConfig(layer_decay=0.5), squeezed)
 
 
 def test_lamb_does_not_clip() -> None:

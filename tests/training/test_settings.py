@@ -83,6 +83,7 @@ def test_written_config_reads_back(tmp_path: Path) -> None:
         ("train.epochs=0", "train.epochs"),
         ("train.precision=fp8", "train.precision"),
         ("optimizer.name=adam", "optimizer.name"),
+        ("optimizer.layer_decay=1.5", "optimizer.layer_decay"),
         ("optimizer.lr=nan", "optimizer.lr"),
         ("optimizer.betas=[[1],0.9]", "optimizer.betas"),
         ("schedule.warmup_epochs=100", "warmup_epochs"),

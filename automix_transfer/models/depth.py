@@ -1,0 +1,28 @@
+"""How deep each parameter of an encoder lies, as timm groups them for rates that fall with depth."""
+
+from __future__ import annotations
+
+from timm.models import group_parameters
+from torch import nn
+
+from automix_transfer.errors import UserError
+
+#: of ResNets that are not timm's: torchvision's and those for CIFAR
+RESNET = {"stem": r"^(?:conv1|bn1)\.", "blocks": r"^(?:layer|block)(\d+)\.(\d+)"}
+
+
+def layers_by_depth(encoder: nn.Module, key: str) -> dict[str, int]:
+    """Name of each parameter -> its layer from 0, the stem; the classifier is in the last one.
+
+    Layers are those of timm's ``group_matcher``: blocks of ResNets and of transformers.
+
+    Raises:
+        UserError: the network's layers are not known, so the setting ``key`` cannot be met.
+    """
+    matcher = getattr(encoder, "group_matcher", None)
+    if matcher is None and not (hasattr(encoder, "layer1") or hasattr(encoder, "block1")):
+        raise UserError(
+            f"{key} needs the depth of each layer, which is not known of {type(encoder).__name__}; choose an "
+            "encoder of timm, e.g. resnet50 or deit_small_patch16_224, or leave the setting out"
+        )
+    return group_parameters(encoder, matcher(coarse=False) if matcher else RESNET, reverse=True)
