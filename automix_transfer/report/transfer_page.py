@@ -33,7 +33,7 @@ from automix_transfer.report.comparison_page import (
 )
 from automix_transfer.report.embed import Embedder
 from automix_transfer.report.html import environment
-from automix_transfer.runs.folder import commit_of, points, read_history, read_metrics
+from automix_transfer.runs.folder import Points, commit_of, read_history, read_metrics
 from automix_transfer.transfer.answer import Row
 from automix_transfer.transfer.transfer_plan import TASKS, Cell
 
@@ -132,7 +132,7 @@ def training_curves(cells: Sequence[Cell], about: Mapping[str, Any], problems: l
     ink = colours_of(about["backbones"])
     for position, name in enumerate(about["backbones"]):
         runs = [cell.result.parent for cell in cells if cell.backbone == name]
-        lines = [points(read_history(run / "log.csv"), "top1") for run in runs]
+        lines = [top1_curve(run) for run in runs]
         for x, y in lines:
             axes[0].plot(x, y, color=ink[name], linewidth=0.9, alpha=0.4 if len(lines) > 1 else 1)
         x, y = mean_curve(lines)
@@ -151,6 +151,12 @@ def training_curves(cells: Sequence[Cell], about: Mapping[str, Any], problems: l
     axes[0].set(xlabel="epoch", ylabel="top-1 (%)")
     axes[0].legend(fontsize=8)
     return figure
+
+
+def top1_curve(run: Path) -> Points:
+    """Epochs and validation top-1 of a run."""
+    rows = [row for row in read_history(run) if "top1" in row]
+    return [row["epoch"] for row in rows], [row["top1"] for row in rows]
 
 
 def detection_curves(cells: Sequence[Cell], about: Mapping[str, Any], problems: list[str]) -> Picture:

@@ -259,7 +259,9 @@ class _Steps:
     def add(
         self, name: str, words: list[str], result: Path, needs: Sequence[str] = (), seconds: float = 0.0
     ) -> Job:
-        return self.jobs.setdefault(name, Job(name, words, result, needs, seconds / 60, is_progress))
+        # localization prints the kinds of its errors, which are none of the job's
+        keep = is_progress if words[4] != "localize" else lambda line: line.startswith("MaxBox")
+        return self.jobs.setdefault(name, Job(name, words, result, needs, seconds / 60, keep))
 
     def place(self, kind: str, data: Data, named: Named, seed: int | None) -> Path:
         folder = self.settings.output / kind / data.name / named.folder
