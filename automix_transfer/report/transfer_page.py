@@ -210,31 +210,12 @@ def maps_of(results: Path) -> list[Picture]:
     return pictures
 
 
+CURVES = "Thin: a seed; thick: their mean."
+FIRST = "The same test images for every backbone, each with its first seed: true boxes"
 #: task, heading, what draws it, caption
 DRAWINGS: tuple[tuple[str, str, Callable[..., Picture], str], ...] = (
-    (
-        "finetune",
-        "Fine-tuning",
-        training_curves,
-        "Validation top-1 by epoch. Thin: a seed; thick: their mean.",
-    ),
-    (
-        "detection",
-        "Detection",
-        detection_curves,
-        "Thin: a seed; thick: their mean. The loss is Detectron2's, the median of the last 20.",
-    ),
-    (
-        "detection",
-        "What the detectors find",
-        detections,
-        "The same test images for every backbone (its first seed): true boxes first.",
-    ),
-    (
-        "localization",
-        "Where the classifiers look",
-        localizations,
-        "Class activation maps on the same test images (the first seed of each backbone): true box green, "
-        "box at the best threshold red.",
-    ),
+    ("finetune", "Fine-tuning", training_curves, f"Validation top-1 by epoch. {CURVES}"),
+    ("detection", "Detection", detection_curves, f"{CURVES} The loss is the median of the last 20."),
+    ("detection", "What the detectors find", detections, f"{FIRST} first."),
+    ("localization", "Where the classifiers look", localizations, f"{FIRST} green, found ones red."),
 )

@@ -156,6 +156,9 @@ def score(
     n = len(differences)
     if n < 2:
         return Score(name, values, mean, std, difference, None, "one pair", reason)
+    if statistics.stdev(differences) == 0:  # coarse figures of a few images; t would call it certain
+        word = "equal" if difference == 0 else "the same difference for each seed"
+        return Score(name, values, mean, std, difference, None, word, reason)
     half = float(student.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
     ahead = (difference > 0) == more
     word = (
