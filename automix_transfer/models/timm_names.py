@@ -44,8 +44,9 @@ def describe(encoder: nn.Module, info: EncoderInfo) -> None:
     weights = [key.removesuffix("weight") for key in encoder.state_dict() if key.endswith(".weight")]
     last = next((key[:-1] for key in reversed(weights) if key.startswith(heads)), None)
     size, test = info.image_size, info.test_size or info.image_size
+    name, arguments = architecture(info)
     config = PretrainedCfg(
-        architecture=architecture(info)[0],
+        architecture=name,
         input_size=(3, size, size),
         test_input_size=(3, test, test) if test != size else None,
         fixed_input_size=known.get("fixed_input_size", False),
@@ -63,6 +64,8 @@ def describe(encoder: nn.Module, info: EncoderInfo) -> None:
     )
     encoder.pretrained_cfg = encoder.default_cfg = config.to_dict()  # type: ignore[assignment]  # timm's form
     encoder.num_classes = info.num_classes  # type: ignore[assignment]
+    # what timm's push_to_hf_hub writes of how the network is built
+    encoder._model_args = {**getattr(encoder, "_model_args", {}), **arguments}  # type: ignore[assignment]
 
 
 def architecture(info: EncoderInfo) -> tuple[str, dict[str, Any]]:

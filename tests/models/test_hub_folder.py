@@ -16,7 +16,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.models import load_encoder, read_weights
 from automix_transfer.models.weights import load_file
 from automix_transfer.models.weights_file import sha256_of_weights
-from tests.models.files import assert_same, random_encoder
+from tests.models.files import assert_same, automix_checkpoint, random_encoder
 
 NAMES = ["a", "b", "c"]
 NAME = "mobilenetv3_small_050"
@@ -80,6 +80,16 @@ def test_what_transformers_writes_of_timms_networks(folder: Path, network: torch
     state = {f"timm_model.{key}": value for key, value in network.state_dict().items()}
     save_file(state, folder / "model.safetensors")
     check(folder, network)
+
+
+@pytest.mark.skipif(not hasattr(timm.create_model("resnet10t"), "_model_args"), reason="timm is too old")
+def test_timms_own_writer_takes_a_loaded_encoder(tmp_path: Path) -> None:
+    path, encoders = automix_checkpoint(tmp_path / "last.pt", "resnet10_32", stem="cifar", image_size=32)
+    save_for_hf(load_encoder(path)[0], tmp_path / "hub", safe_serialization=True)
+    encoder, info = load_encoder(tmp_path / "hub")
+    assert_same(encoder, encoders["k"])
+    assert (info.name, info.stem, info.image_size) == ("resnet10_32", "cifar", 32)
+    assert info.class_names == load_encoder(path)[1].class_names
 
 
 def test_the_size_of_a_network_of_fixed_size(tmp_path: Path) -> None:
