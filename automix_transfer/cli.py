@@ -6,12 +6,13 @@ A command is a function of this process, whose module is imported when it is ask
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 
 from automix_transfer import __version__
-from automix_transfer.command_line import PROGRAM
-from automix_transfer.errors import UserError, did_you_mean, run_script
+from automix_transfer.command_line import LAUNCHER, PROGRAM
+from automix_transfer.errors import EXIT_USER_ERROR, UserError, did_you_mean, run_script
 
 #: command -> (module with ``main(arguments)``, what it does); an empty module has subcommands only
 COMMANDS = {
@@ -38,6 +39,7 @@ SUBCOMMANDS = {
     },
     "data": {"check": "data.check", "pack": "data.pack", "synthetic": "synthetic.write"},
 }
+SHARED = ("pretrain", "finetune")  #: commands that the processes of a launcher do together
 HELP = """usage: automix-transfer COMMAND [arguments]
 
 commands:
@@ -71,6 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         print(f"usage: {PROGRAM} {name} {{{below}}} [arguments]\n\n{COMMANDS[name][1]}; --help explains each")
         return 0
     module, rest = command_of(given)
+    size = os.environ.get("WORLD_SIZE", "1")
+    if given[0] not in SHARED and size != "1" and all(map(os.environ.get, LAUNCHER)):
+        if os.environ["RANK"] != "0":
+            return EXIT_USER_ERROR  # the first process says why
+        how = "with --num-gpus" if given[0] == "detect" else "as one process"
+        raise UserError(
+            f"{given[0]} was started {size} times by a launcher such as torchrun; start it without one, {how}"
+        )
     return importlib.import_module(f"automix_transfer.{module}").main(rest)
 
 

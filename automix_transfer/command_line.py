@@ -17,6 +17,9 @@ _MODULE = "automix_transfer"
 PYTHON = (sys.executable, "-P")  #: this interpreter, which does not import from the current folder
 _COMMAND = [*PYTHON, "-m", _MODULE]
 
+#: what a launcher (torchrun, or a line of srun) sets in each process
+LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
 
 def leave_current_folder() -> None:
     """Import nothing from the current folder, where anybody's ``yaml.py`` may lie, and let no process that we

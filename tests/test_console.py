@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from automix_transfer import __version__, cli
-from automix_transfer.command_line import command, leave_current_folder, this_command, typed
+from automix_transfer.command_line import LAUNCHER, command, leave_current_folder, this_command, typed
 from automix_transfer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,6 +61,22 @@ def test_a_command_becomes_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["pretrain", "--config-file", "a b.yaml", "data.root=/x y"]) == 7
     cli.main(["detect", "compare", "--seeds", "3"])
     assert given == [["--config-file", "a b.yaml", "data.root=/x y"], ["--seeds", "3"]]
+
+
+@pytest.mark.parametrize("name", ["detect", "evaluate", "data"])
+def test_a_launcher_does_not_start_a_command_several_times(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes would not know of each other; the first one says so."""
+    for key, value in zip(LAUNCHER, ("0", "2", "0", "127.0.0.1", "29500"), strict=True):
+        monkeypatch.setenv(key, value)
+    words = [name, *(["pack"] if name == "data" else [])]
+    with pytest.raises(UserError, match=rf"^{name} was started 2 times"):
+        cli.main(words)
+    monkeypatch.setenv("RANK", "1")
+    assert cli.main(words) == 2
+    monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(main=lambda arguments: 7))
+    assert cli.main(["pretrain"]) == 7
 
 
 def test_the_entry_point_is_declared() -> None:

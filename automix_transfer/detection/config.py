@@ -175,6 +175,8 @@ def _set_device(cfg: CfgNode, explicit: set[str], num_gpus: int, num_machines: i
         cfg.MODEL.DEVICE = "cpu"
         if cfg.SOLVER.AMP.ENABLED:
             raise UserError("SOLVER.AMP.ENABLED True needs a GPU; leave it out with --num-gpus 0")
+    elif cfg.MODEL.DEVICE == "cpu" and num_gpus * num_machines > 1:
+        raise UserError("MODEL.DEVICE cpu is one process, as Detectron2 has it; give --num-gpus 0")
     elif num_gpus > found and cfg.MODEL.DEVICE != "cpu":
         raise UserError(
             f"--num-gpus {num_gpus}, but this machine has {found}; give --num-gpus {found}"

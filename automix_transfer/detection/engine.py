@@ -31,6 +31,7 @@ from automix_transfer.detection.config_checks import model_errors
 from automix_transfer.detection.config_files import logger
 from automix_transfer.detection.loader import TestLoader, TrainLoader
 from automix_transfer.detection.networks.timm_backbone import encoder_name, is_layer_normed
+from automix_transfer.detection.resuming.agreement import refuse_other_checkpoints
 from automix_transfer.detection.resuming.began import write_began
 from automix_transfer.detection.resuming.checkpoints import (
     BEST_RECORD,
@@ -151,6 +152,7 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the newest checkpoint in OUTPUT_DIR that loads, or start from ``MODEL.WEIGHTS``."""
         found = latest(self.cfg.OUTPUT_DIR) if resume else None
+        refuse_other_checkpoints(found)
         if found is None:
             if comm.is_main_process():
                 # of a run that ended before its first checkpoint

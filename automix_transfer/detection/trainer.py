@@ -10,7 +10,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from automix_transfer.detection.datasets import (
 from automix_transfer.detection.engine import BEST_METRIC, Trainer
 from automix_transfer.detection.linear_scaling import refuse_changes
 from automix_transfer.detection.networks.memory import check_size
+from automix_transfer.detection.resuming.agreement import owning, refuse_differences
 from automix_transfer.detection.resuming.began import (
     read_began,
     refuse_other_images,
@@ -58,7 +59,7 @@ from automix_transfer.detection.scores.results import (
 from automix_transfer.detection.weights.weights_check import load_weights
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import write_text
-from automix_transfer.owner import owned, refuse_top_folder
+from automix_transfer.owner import refuse_top_folder
 
 # what `run` prints: ours, and a line every 20 iterations with losses and ETA
 QUIET_LOGGERS = (logger.name, "detectron2.utils.events")
@@ -205,9 +206,8 @@ def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
     Raises:
         UserError: another process writes into the output folder, or has since `prepare`.
     """
-    with owned(cfg.OUTPUT_DIR, "choose another OUTPUT_DIR") if comm.is_main_process() else nullcontext():
-        if comm.is_main_process():
-            _check_run_folder(cfg, arguments)
+    with owning(cfg.OUTPUT_DIR, lambda: _check_run_folder(cfg, arguments)):
+        refuse_differences(cfg)
         return _train(cfg, arguments)
 
 

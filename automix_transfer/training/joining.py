@@ -6,18 +6,21 @@ data. What differs is one sentence from rank 0, and every process ends.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 import timm
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
+from automix_transfer.command_line import LAUNCHER
 from automix_transfer.device import choose_device
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
 from automix_transfer.progress import duration, to_stderr
@@ -25,8 +28,7 @@ from automix_transfer.training.distributed import World, gather
 
 T = TypeVar("T")
 
-#: what a launcher (torchrun, or a line of srun) sets in each process
-LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+VERSIONS = {"torch": torch.__version__, "timm": timm.__version__, "Python": platform.python_version()}
 FIRST_WORD, NEXT_WORD, LOOK = (
     10.0,
     60.0,
@@ -185,22 +187,31 @@ def refuse_differences(world: World, facts: Mapping[str, str]) -> None:
     Raises:
         UserError: in rank 0, with the first that differs; the others leave with its exit code.
     """
-    mine = {
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "Python": platform.python_version(),
-        **facts,
-    }
-    found = gather((socket.gethostname(), mine), world)
+    found = gather((socket.gethostname(), VERSIONS | facts), world)
+    if sentence := difference(found):
+        _end(world, sentence)
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """Twelve digits that the names and bits of a model's state have."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def difference(found: Sequence[tuple[str, Mapping[str, str]]]) -> str:
+    """The first of the facts of each rank, with its host, that is not rank 0's, as a sentence; or nothing."""
+    first_host, mine = found[0]
     for rank, (host, theirs) in enumerate(found):
         for name in dict.fromkeys([*mine, *theirs]):
-            ours, other = found[0][1].get(name, "nothing"), theirs.get(name, "nothing")
+            ours, other = mine.get(name, "nothing"), theirs.get(name, "nothing")
             if ours != other:
-                _end(
-                    world,
-                    f"rank {rank} on {host} has {name} {other}, but rank 0 on {found[0][0]} has {ours}; give "
-                    "all processes the same",
+                return (
+                    f"rank {rank} on {host} has {name} {other}, but rank 0 on {first_host} has {ours}; give "
+                    "all processes the same"
                 )
+    return ""
 
 
 def _end(world: World, sentence: str) -> None:

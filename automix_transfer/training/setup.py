@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +34,7 @@ from automix_transfer.models.weights import load_file
 from automix_transfer.progress import to_stderr
 from automix_transfer.rng import derive_generator, reseed_globals
 from automix_transfer.training.distributed import World, check_world, wrap
-from automix_transfer.training.joining import refuse_differences, together
+from automix_transfer.training.joining import digest_of, refuse_differences, together
 from automix_transfer.training.optimizers import build_optimizer
 from automix_transfer.training.record.averages import Averages
 from automix_transfer.training.record.checkpoint import Checkpoint, encoder_prefixes, split_state
@@ -191,13 +190,11 @@ def facts(run: Run, checkpoint: Checkpoint | None) -> dict[str, str]:
     for key in ("data.root", "data.workers", "encoder.weights"):  # a machine may have them elsewhere
         del settings[f"config key '{key}'"]
     root = run.experiment.data.root
-    digest = hashlib.sha256()
-    for name, value in sorted(checkpoint.model.items() if checkpoint else ()):
-        digest.update(name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    at = f"of step {checkpoint.step}, {digest_of(checkpoint.model)}" if checkpoint else "nowhere"
     return settings | {
         "training images": run.train_set.listing.fingerprint(root),
         "validation images": run.eval_set.listing.fingerprint(root),
-        "a checkpoint": f"of step {checkpoint.step}, {digest.hexdigest()[:12]}" if checkpoint else "nowhere",
+        "a checkpoint": at,
     }
 
 
