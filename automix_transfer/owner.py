@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import secrets
@@ -25,7 +26,7 @@ from automix_transfer.host.writable import can_write, existing
 
 LOCK = ".owner.lock"
 #: `io.atomic_write`'s files; what a killed owner has left of them is removed by the next
-PARTS = f".*.{8 * '[0-9a-f]'}.part"
+PART = f"{8 * '[0-9a-f]'}.part"
 RUN_FILES = ("run.json", "last_checkpoint")  #: in a folder of pretraining or fine-tuning, of detection
 BEAT, WATCH = 2.0, 7.0  #: seconds: between two beats, and that a beat of somebody else is waited for
 HELD: set[Path] = set()  #: the locks of this process
@@ -48,13 +49,30 @@ def owned(folder: str | Path, remedy: str = "choose another folder", wait: bool 
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(folder / LOCK, f"{folder} is being written by {{}}; wait for it, or {remedy}", wait):
-            for part in folder.glob(PARTS):
-                part.unlink(missing_ok=True)
+            for place in _unowned(folder):
+                clear(place)
             yield
     finally:
         with suppress(OSError):  # it holds something
             for path in made:
                 path.rmdir()
+
+
+def clear(folder: Path, stem: str = "") -> None:
+    """Remove half-written files directly in ``folder``, which only their owner may: those of ``stem``.json
+    and its like, or all."""
+    for part in folder.glob(f".{glob.escape(stem)}.*{PART}" if stem else f".*.{PART}"):
+        part.unlink(missing_ok=True)
+
+
+def _unowned(folder: Path) -> Iterator[Path]:
+    """``folder`` and all below it, without folders that have an owner of their own."""
+    places = [folder]
+    while places:
+        yield (place := places.pop())
+        with suppress(OSError), os.scandir(place) as entries:
+            below = [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
+            places += [path for path in below if not (path / LOCK).exists()]
 
 
 def refuse_foreign(file: Path, ours: Callable[[Path], bool], what: str) -> None:
@@ -80,12 +98,13 @@ def refuse_top_folder(folder: str | Path, key: str) -> None:
 
 @contextmanager
 def owned_file(
-    file: str | Path, ours: Callable[[Path], bool] | None = None, what: str = ""
+    file: str | Path, ours: Callable[[Path], bool] | None = None, what: str = "", alone: bool = False
 ) -> Iterator[None]:
     """Own ``file``, an output that a command writes: with its folder where that is a run's or has an owner.
 
     Args:
         ours, what: see `refuse_foreign`; None: whatever is there is written over.
+        alone: without its folder in any case, for a file that no run has itself.
 
     Raises:
         UserError, OSError: as `owned` and `refuse_foreign`.
@@ -100,12 +119,13 @@ def owned_file(
             above = existing(file.parent)
             raise UserError(f"{file} could not be written, for {above} takes no new folder; {remedy}")
         lock = nullcontext()
-    elif any((file.parent / name).exists() for name in (*RUN_FILES, LOCK)):
+    elif not alone and any((file.parent / name).exists() for name in (*RUN_FILES, LOCK)):
         lock = owned(file.parent, remedy)
     else:
         refusal = f"{file} is being written by {{}}; wait for it, or {remedy}"
         lock = _locked(file.with_name(f".{file.name}.lock"), refusal)
     with lock:
+        clear(file.parent, file.stem)
         yield
 
 

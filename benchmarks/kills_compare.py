@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def _content(file: Path) -> Iterator[str]:
         yield from flat(list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())))
     elif file.suffix == ".yaml":
         yield file.read_text(encoding="utf-8")
+    elif file.suffix == ".html":  # a page says when it was written
+        yield re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "", file.read_text(encoding="utf-8"))
     else:
         yield hashlib.sha256(file.read_bytes()).hexdigest()
 

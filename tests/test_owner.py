@@ -25,7 +25,8 @@ from automix_transfer import owner
 if sys.argv[3] == "without locks":
     from tests.test_owner import without_locks
     without_locks(owner)
-with getattr(owner, sys.argv[1])(sys.argv[2]):
+alone = {"alone": True} if sys.argv[1] == "alone" else {}
+with getattr(owner, "owned_file" if alone else sys.argv[1])(sys.argv[2], **alone):
     print("mine", flush=True)
     input()
 """
@@ -122,6 +123,33 @@ def test_what_a_killed_owner_left_half_written_is_removed(tmp_path: Path) -> Non
     with owned(tmp_path):
         pass
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_what_was_left_below_is_removed_but_where_another_owns(tmp_path: Path) -> None:
+    (tmp_path / "maps" / "cat").mkdir(parents=True)
+    mine = temporary_name(tmp_path / "maps" / "cat" / "1.npy")
+    mine.touch()
+    with another(tmp_path / "run", "locks"):
+        theirs = temporary_name(tmp_path / "run" / "last.pt")
+        theirs.touch()
+        with owned(tmp_path):
+            pass
+        assert theirs.exists() and not mine.exists()
+
+
+def test_an_outputs_owner_removes_its_half_written_files_only(tmp_path: Path) -> None:
+    mine = [temporary_name(tmp_path / name) for name in ("out.json", "out.csv", "out")]
+    others = [temporary_name(tmp_path / name) for name in ("out2.json", "other.json")]
+    for file in (*mine, *others):
+        file.touch()
+    with owned_file(tmp_path / "out.json"):
+        assert sorted(tmp_path.glob("*.part")) == sorted(others)
+
+
+def test_a_file_that_no_run_has_needs_no_lock_of_the_run(tmp_path: Path) -> None:
+    with owned(tmp_path), another(tmp_path / "r50.pkl", "locks", "alone"):
+        with pytest.raises(UserError, match="r50.pkl"), owned_file(tmp_path / "r50.pkl", alone=True):
+            pass
 
 
 def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:

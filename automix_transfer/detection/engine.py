@@ -35,6 +35,7 @@ from automix_transfer.detection.resuming.agreement import refuse_other_checkpoin
 from automix_transfer.detection.resuming.began import write_began
 from automix_transfer.detection.resuming.checkpoints import (
     BEST_RECORD,
+    FINAL,
     BestCheckpoint,
     SafeCheckpointer,
     latest,
@@ -42,8 +43,8 @@ from automix_transfer.detection.resuming.checkpoints import (
 )
 from automix_transfer.detection.resuming.unfinished import (
     curves_of,
-    evaluation_is_due,
     forget_metrics_after,
+    make_up,
     restore_curves,
     write_on,
 )
@@ -64,6 +65,7 @@ class Trainer(DefaultTrainer):
     #: of a resumed run: the values that its curves are smoothed over, and the lines of metrics.json
     curves: Mapping[str, Any] = MappingProxyType({})
     rows: Sequence[Mapping[str, Any]] = ()
+    ended = False  # whether it goes on from the last checkpoint of all
     iter: int
     coco_evaluator = ENGINES[0]
     best_metric = BEST_METRIC
@@ -165,6 +167,7 @@ class Trainer(DefaultTrainer):
             logger.info(("--resume: nothing to resume, starting; " if resume else "") + str(self.loaded))
             return
         file, content = found
+        self.ended = file.name == FINAL
         restore(_unwrapped(self.model), content, file)
         self.load_state_dict(content["trainer"])
         self.start_iter = self.iter + 1
@@ -197,7 +200,7 @@ class Trainer(DefaultTrainer):
             try:
                 restore_curves(self.storage, self.curves)
                 self.before_train()
-                self._make_up_for_an_evaluation()
+                make_up(self, self.rows, self.ended)
                 for iteration in range(self.start_iter, self.max_iter):
                     self.iter = iteration
                     self.before_step()
@@ -218,16 +221,6 @@ class Trainer(DefaultTrainer):
                 type(self).stop = StopRequest()
                 for writer in writers:
                     writer.close()
-
-    def _make_up_for_an_evaluation(self) -> None:
-        """Do what the hooks of the last iteration had not done when the process was killed."""
-        period, done = self.cfg.TEST.EVAL_PERIOD, self.start_iter
-        due = comm.all_gather(evaluation_is_due(period, done, self.max_iter, self.rows))[0]
-        if due:  # as the first process says, whose file it is
-            self.iter = self.storage.iter = done - 1
-            for hook in self._hooks:
-                if isinstance(hook, (hooks.EvalHook, BestCheckpoint, hooks.PeriodicWriter)):
-                    hook.after_step()
 
     def _save(self) -> str:
         """Write a checkpoint of the iterations done, unless it is there as model_final; returns its name."""

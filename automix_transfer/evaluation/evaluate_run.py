@@ -15,7 +15,7 @@ from automix_transfer.data.loader import eval_loader
 from automix_transfer.device import choose_device
 from automix_transfer.evaluation.arguments import parse
 from automix_transfer.evaluation.attacks import OfPixels
-from automix_transfer.evaluation.confusion import write_confusion
+from automix_transfer.evaluation.confusion import FOLDER, write_confusion
 from automix_transfer.evaluation.corrupted import (
     check_baseline,
     relative_error,
@@ -36,7 +36,7 @@ from automix_transfer.evaluation.output import (
 from automix_transfer.evaluation.suite import evaluate_suite
 from automix_transfer.evaluation.suite_options import SuiteOptions
 from automix_transfer.io import read_json, write_json
-from automix_transfer.owner import owned_file
+from automix_transfer.owner import clear, owned_file
 from automix_transfer.progress import Progress, to_stderr
 from automix_transfer.signals import Interrupted
 
@@ -128,6 +128,8 @@ def _write(
     about_all = source | ({"kept": kept.pop("kept")} if kept else {})
     write_json(output, {**kept, **figures, "about": about_all})
     if confusion is not None:
+        for folder in (output.parent, output.parent / FOLDER):
+            clear(folder, "" if folder.name == FOLDER else FOLDER)
         written = write_confusion(output.parent, confusion, dataset, source)
         text += f"\n{confusion_table(read_json(written))}\nwritten: {written}"
     print(f"{text}\nwritten: {output}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +30,9 @@ from automix_transfer.export.torchvision import export_torchvision
 from automix_transfer.io import read_json, sha256_of, sync_folder, write_json
 from automix_transfer.models.hub_folder import CONFIG, WEIGHTS
 from automix_transfer.models.weights_file import sha256_of_weights
-from automix_transfer.owner import refuse_foreign
+from automix_transfer.owner import owned_file, refuse_foreign
+
+DRAFT = ".draft"  #: ends the folder in which an export is written and proven
 
 
 @dataclass(frozen=True)
@@ -101,21 +105,13 @@ def export(
     source = open_source(checkpoint, _sha256(checkpoint), encoder_name, which, num_classes)
     made = not output.parent.exists()
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        # same disk: the rename is atomic
-        folder = tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.")
-    except OSError as error:
-        raise UserError(
-            f"{output.parent} cannot be written ({error.strerror}); choose another folder for --output"
-        ) from error
-    try:
-        with folder as name:
-            draft = Path(name) / output.name
+        with _draft_folder(output) as folder:
+            draft = folder / output.name
             proof = _prove(source, kind, exporter, draft, output)
             write_json(_proof_file(draft), proof.to_dict())
             try:
                 # the file itself comes last
-                for file in sorted(Path(name).iterdir(), key=lambda file: file.name == output.name):
+                for file in sorted(folder.iterdir(), key=lambda file: file.name == output.name):
                     os.replace(file, output.parent / file.name)
                 sync_folder(output.parent)
             except OSError as error:
@@ -127,6 +123,24 @@ def export(
             with suppress(OSError):  # it holds the export
                 output.parent.rmdir()
     return proof
+
+
+@contextmanager
+def _draft_folder(output: Path) -> Iterator[Path]:
+    """A folder beside ``output`` for its draft: of one export at a time, and without those of killed ones."""
+    with ExitStack() as stack:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(owned_file(output, alone=True))
+            for left in output.parent.glob(f".{glob.escape(output.name)}.*{DRAFT}"):
+                shutil.rmtree(left, ignore_errors=True)
+            # same disk: the rename is atomic
+            folder = tempfile.TemporaryDirectory(DRAFT, f".{output.name}.", output.parent)
+        except OSError as error:
+            raise UserError(
+                f"{output.parent} cannot be written ({error.strerror}); choose another folder for --output"
+            ) from error
+        yield Path(stack.enter_context(folder))
 
 
 def _prove(source: Source, kind: str, exporter: Exporter, draft: Path, output: Path) -> Proof:

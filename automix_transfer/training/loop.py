@@ -111,7 +111,8 @@ def fit(run: Run, max_steps: int | None = None, max_eval_batches: int | None = N
                 method.after_step(at.step / run.total_steps)  # moving averages and schedules
 
                 record.step_done(lr)
-                record.stop_if_asked()
+                if at.step % run.steps_per_epoch:  # behind the last, not before its picture is drawn
+                    record.stop_if_asked()
                 if run.saves_now():
                     record.save()
 

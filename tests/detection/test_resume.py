@@ -115,6 +115,32 @@ def test_killed_and_resumed_is_bit_equal(voc, whole, tmp_path):
     )
 
 
+@pytest.mark.parametrize("written", [False, True], ids=["before model_final", "behind it"])
+def test_killed_after_the_last_iteration_the_end_is_made_up_for(voc, tmp_path, written):
+    """After its numbered checkpoint, before or after ``model_final.pth``, and before metrics.json's lines."""
+    options = ["MODEL.WEIGHTS", "", *QUICK, "SOLVER.CHECKPOINT_PERIOD", "1", "TEST.EVAL_PERIOD", "1"]
+    resume(voc, tmp_path, *options)
+    final = tmp_path / "model_final.pth"
+    before, lines = torch.load(final, weights_only=True), (tmp_path / "metrics.json").read_text()
+    (tmp_path / "metrics.json").unlink()
+    if not written:
+        final.unlink()
+        (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    resume(voc, tmp_path, *options)
+    after = torch.load(final, weights_only=True)
+    assert all(torch.equal(before["model"][key], after["model"][key]) for key in before["model"])
+    assert before["iteration"] == after["iteration"] and before.keys() == after.keys()
+    assert before["trainer"]["iteration"] == after["trainer"]["iteration"]
+    assert before["trainer"]["curves"] == after["trainer"]["curves"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+    def curves(text):
+        rows = [json.loads(line) for line in text.splitlines()]
+        return [{k: v for k, v in row.items() if "time" not in k and "eta" not in k} for row in rows]
+
+    assert curves((tmp_path / "metrics.json").read_text()) == curves(lines)
+
+
 def test_a_resumed_run_needs_nothing_but_its_folder(voc, whole):
     """Finished: it is evaluated again. The settings that the config does not name are the run's own."""
     again = resume(voc, whole, "SOLVER.MAX_ITER", "8")

@@ -173,6 +173,16 @@ def test_proof_is_written_beside_the_file(narrow, tmp_path: Path) -> None:
     assert "encoder k, step 7" in text and "keys: 80 of 80 matched" in text and "largest difference 0" in text
 
 
+def test_what_a_killed_export_left_is_removed(narrow, tmp_path: Path) -> None:
+    left, other = tmp_path / ".r10.safetensors.a1_b2c3d.draft", tmp_path / ".q.safetensors.a1_b2c3d.draft"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "half").touch()
+    export(narrow[0], "safetensors", tmp_path / "r10.safetensors")
+    found = [file.name for file in tmp_path.iterdir()]
+    assert sorted(found) == [other.name, "r10.proof.json", "r10.safetensors"]
+
+
 @pytest.mark.slow
 def test_a_tampered_file_is_not_written(resnet18, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = resnet18

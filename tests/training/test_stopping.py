@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from automix_transfer.io import load_torch
-from tests.training.processes import assert_same_run, finish, last_logged
+from automix_transfer.signals import Interrupted
+from automix_transfer.training.loop import train
+from tests.training.processes import assert_same_run, at_each_update, finish, last_logged
 from tests.training.tiny import FAST
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,26 @@ def test_signal_writes_a_checkpoint(experiment, images: Path, tmp_path: Path, nu
     finish(whole)
     finish(experiment(*long))
     assert_same_run(run, tmp_path / "whole")
+
+
+def test_an_epoch_that_is_stopped_at_its_last_step_has_its_picture(
+    experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture is of the last step, which a resumed run does not repeat."""
+    options = ["method.name=mixup", "train.picture_epochs=[1]"]
+    whole = experiment(*options, f"output={tmp_path / 'whole'}")
+    train(whole)
+    with monkeypatch.context() as patched:
+        at_each_update(
+            patched, lambda run: os.kill(os.getpid(), signal.SIGTERM) if run.at.step == 2 else None
+        )
+        with pytest.raises(Interrupted):
+            train(experiment(*options))
+    assert load_torch(tmp_path / "run" / "last.pt")["step"] == 3
+    train(experiment(*options), resume=True)
+    pictures = [tmp_path / name / "pictures" / "epoch_0001.png" for name in ("whole", "run")]
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_bad_input_is_one_line_and_code_2(

@@ -1,16 +1,19 @@
-"""What a killed run leaves undone, made up for by the one that goes on: its curves' windows, and an
-evaluation that was due."""
+"""What a killed run leaves undone, made up for by the one that goes on: its curves' windows, an evaluation
+that was due, and what comes after the last iteration."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from detectron2.engine import DefaultTrainer, hooks
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 
+from automix_transfer.detection.resuming.checkpoints import FINAL, BestCheckpoint
 from automix_transfer.io import write_text
 
 OF_THE_PROCESS = ("time", "data_time", "rank_data_time", "eta_seconds")  # curves that a new one begins anew
@@ -54,6 +57,28 @@ def write_on(writers: Iterable[EventWriter], rows: Iterable[Mapping[str, Any]]) 
     for writer in writers:
         if isinstance(getattr(writer, "_last_write", None), int):
             writer._last_write = last
+
+
+def make_up(trainer: DefaultTrainer, rows: Sequence[Mapping[str, Any]], ended: bool) -> None:
+    """Do what the hooks of the last iteration had not done when the process was killed.
+
+    Args:
+        rows: the lines of metrics.json; those of the first process count, whose file it is.
+        ended: whether the run goes on from ``model_final.pth``.
+    """
+    period, done, last = trainer.cfg.TEST.EVAL_PERIOD, trainer.start_iter, trainer.max_iter
+    due: tuple[type[hooks.HookBase], ...] = ()
+    if comm.all_gather(evaluation_is_due(period, done, last, rows))[0]:
+        due = (hooks.EvalHook, BestCheckpoint, hooks.PeriodicWriter)
+    elif done == last and not any(row.get("iteration") == done - 1 for row in rows):
+        due = (hooks.PeriodicWriter,)
+    if due or done == last:
+        trainer.iter = trainer.storage.iter = done - 1
+    if done == last and not ended and comm.is_main_process():
+        trainer.checkpointer.save(Path(FINAL).stem, iteration=trainer.iter)
+    for hook in trainer._hooks:
+        if isinstance(hook, due):
+            hook.after_step()
 
 
 def evaluation_is_due(period: int, done: int, last: int, rows: Iterable[Mapping[str, Any]]) -> bool:
