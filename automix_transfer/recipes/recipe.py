@@ -31,8 +31,7 @@ TABLES = {
 OTHERS = "without a number in the paper"
 
 
-#: A file's first lines, up to its second key.
-HEAD = re.compile(r"(?:[^\n]*\n?)(?:[ \t#][^\n]*\n?|\n)*")
+HEAD = re.compile(r"^reproduces:.*?(?=\n[^\s#]|\Z)", re.MULTILINE | re.DOTALL)  #: the key, up to the next one
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, which wheels of PyYAML have
 
 
@@ -64,17 +63,18 @@ class Recipe:
 
 
 def read_recipe(file: Path) -> Recipe:
-    """What the head of ``file`` says: its first key, if that is ``reproduces``, or its first comment.
+    """What the head of ``file`` says: its key ``reproduces``, or its first comment.
 
     Raises:
         UserError: the file cannot be read, or ``reproduces`` does not have its form.
     """
     text = read_text(file, MOST_BYTES)
-    if not text.startswith("reproduces:"):
+    head = HEAD.search(text)
+    if head is None:
         first = text.partition("\n")[0]
         return Recipe(file, first.lstrip("# ") if first.startswith("#") else "")
     try:
-        return _claim(file, **yaml.load(HEAD.match(text)[0], LOADER)["reproduces"])
+        return _claim(file, **yaml.load(head[0], LOADER)["reproduces"])
     except (yaml.YAMLError, TypeError, ValueError, KeyError) as error:
         raise UserError(
             f"recipe {file}: 'reproduces' is not of the form {{table: 2, cell: [ImageNet-1k, R-50], method: "
