@@ -116,7 +116,7 @@ class Method(nn.Module):
     def weigh_classes(self, weights: Tensor) -> None:
         """From now on a label of class y counts ``weights[y]`` times in every cross-entropy; ``weights`` (K,)
         lie on the method's device."""
-        self.options.weights = weights  # type: ignore[attr-defined]
+        self.options.weights = weights  # type: ignore[union-attr]
 
     def inference_encoder(self) -> nn.Module:
         """The network that is evaluated and exported."""

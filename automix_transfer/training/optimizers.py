@@ -30,7 +30,7 @@ def build_optimizer(config: OptimizerConfig, method: Method) -> Optimizer:
     groups: list[dict[str, Any]] = []
     for group in method.parameter_groups():
         decay = config.weight_decay if group.get("weight_decay") is None else group["weight_decay"]
-        rates = {"lr_scale": float(group.get("lr_scale", 1.0)), "lr_end": group.get("lr_end")}
+        rates: dict[str, Any] = {"lr_scale": float(group.get("lr_scale", 1.0)), "lr_end": group.get("lr_end")}
         if config.name == "sgd" and group.get("momentum") is not None:
             rates["momentum"] = group["momentum"]
         parts: dict[tuple[bool, float], list[nn.Parameter]] = {}
