@@ -17,12 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from markdown_it import MarkdownIt
 from packaging.metadata import Metadata
 
 from automix_transfer import __version__
 from automix_transfer.commands.demo import SMALL_DETECTION, SMALL_TRAINING
 from tests.test_demo import check_smoke
+
+MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = f"automix_transfer-{__version__}"

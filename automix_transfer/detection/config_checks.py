@@ -32,7 +32,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     # at 50 ms an iteration two months; 0 is for an evaluation alone, and `trainer` refuses the rest
     r"^SOLVER\.(MAX_ITER|WARMUP_ITERS)$": (0, 10**8),
     r"^SOLVER\.CHECKPOINT_PERIOD$": (1, 2**31 - 1),
-    r"^SOLVER\.(BASE_LR|GAMMA|WEIGHT_DECAY\w*|WARMUP_FACTOR|BIAS_LR_FACTOR)$": (0, 10**4),
+    r"^SOLVER\.BASE_LR$": (0, 1e30),  # a loss that becomes infinite is told when it does
+    r"^SOLVER\.(GAMMA|WEIGHT_DECAY\w*|WARMUP_FACTOR|BIAS_LR_FACTOR)$": (0, 10**4),
     r"^SOLVER\.MOMENTUM$|REPEAT_THRESHOLD$": SHARE,
     r"(NMS_THRESH|NMS_THRESH_TEST|SCORE_THRESH_TEST|IOU_THRESHOLDS|IOUS|POSITIVE_FRACTION)$": SHARE,
     r"\.CLIP_VALUE$|PIXEL_STD$|BBOX_REG_WEIGHTS$": POSITIVE,
