@@ -187,7 +187,7 @@ def refuse_differences(world: World, facts: Mapping[str, str]) -> None:
     Raises:
         UserError: in rank 0, with the first that differs; the others leave with its exit code.
     """
-    found = gather((socket.gethostname(), VERSIONS | facts), world)
+    found = gather((socket.gethostname(), {**VERSIONS, **facts}), world)
     if sentence := difference(found):
         _end(world, sentence)
 

@@ -296,8 +296,8 @@ def _with_files(
         name, sound, size = str(image["file_name"]), image["sound"], (image["width"], image["height"])
         file = folders.as_written(name)
         if sound and file is None and (file := folders.find(name)) is not None and "://" not in name:
-            other = Path(name).suffix.lower() != file.suffix.lower()
-            findings.note(image["where"], ENDING if other else FOUND)
+            same = Path(name).suffix.lower() == file.suffix.lower()
+            findings.note(image["where"], FOUND if same else ENDING)
         if sound and file is None:
             where = f"{image['where']}.file_name"
             findings.refuse(where, f"{folders.folders[0] / name} is missing", "is missing")

@@ -81,5 +81,5 @@ def refuse_other_checkpoints(found: tuple[Path, dict[str, Any]] | None) -> None:
 
 
 def _agree(facts: Mapping[str, str]) -> None:
-    if sentence := difference(comm.all_gather((socket.gethostname(), VERSIONS | facts))):
+    if sentence := difference(comm.all_gather((socket.gethostname(), {**VERSIONS, **facts}))):
         raise UserError(sentence) if comm.is_main_process() else SystemExit(EXIT_USER_ERROR)
