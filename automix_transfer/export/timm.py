@@ -52,7 +52,10 @@ def export_timm(source: Source, output: Path) -> Loaded:
             pretrained_cfg_overlay=(overlay := input_overlay(source, name)),
             **size,
         )
-        check_input(source, network)
+        if getattr(network, "pretrained_cfg", None):
+            check_input(source, network)
+        else:  # registered by somebody whose function does not pass timm's settings on
+            notes = ("its function takes no pretrained_cfg, so timm cannot say how images are fed to it",)
         # without the overlay timm's transforms are those of its own weights
         more = "".join(f", {key}={value}" for key, value in size.items())
         more += f", pretrained_cfg_overlay={overlay}" if overlay else ""

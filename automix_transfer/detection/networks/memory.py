@@ -78,7 +78,8 @@ def _of_images(
         proposals = cfg.MODEL.RPN[f"POST_NMS_TOPK_{split}"]
         regions = min(heads.BATCH_SIZE_PER_IMAGE, proposals) if training else proposals
         regions = min(regions, (side // STRIDE) ** 2 * anchors)
-        channels = max(shape.channels for shape in model.backbone.output_shape().values())  # type: ignore[operator, union-attr]
+        backbone: Any = model.backbone
+        channels = max(shape.channels for shape in backbone.output_shape().values())
         counts = "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE" if training else f"MODEL.RPN.POST_NMS_TOPK_{split}"
         keys = (*batch, counts, "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION")
         found[keys] = images * regions * pooled**2 * channels * 4
