@@ -73,7 +73,7 @@ def _one(words: Sequence[str], log: Path, start: int, life: float, number: signa
     begin = time.monotonic()
     with log.open("ab") as file:
         process = subprocess.Popen(
-            tied(command(*words)), stdout=file, stderr=file, start_new_session=True, preexec_fn=hear_all
+            tied(command(*words)), stdout=file, stderr=file, process_group=0, preexec_fn=hear_all
         )
     used = usage(process.pid)
     while time.monotonic() < begin + life and process.poll() is None:
