@@ -8,13 +8,14 @@ from torch import nn
 from automix_transfer.errors import UserError
 
 #: of ResNets that are not timm's: torchvision's and those for CIFAR
-RESNET = {"stem": r"^(?:conv1|bn1)\.", "blocks": r"^(?:layer|block)(\d+)\.(\d+)"}
+STEM, STAGES, BLOCKS = r"^(?:conv1|bn1)\.", r"^(?:layer|block)(\d+)", r"^(?:layer|block)(\d+)\.(\d+)"
 
 
-def layers_by_depth(encoder: nn.Module, key: str) -> dict[str, int]:
+def layers_by_depth(encoder: nn.Module, key: str, coarse: bool = False) -> dict[str, int]:
     """Name of each parameter -> its layer from 0, the stem; the classifier is in the last one.
 
-    Layers are those of timm's ``group_matcher``: blocks of ResNets and of transformers.
+    Layers are those of timm's ``group_matcher``: blocks of ResNets and of transformers; ``coarse``: stages of
+    ResNets.
 
     Raises:
         UserError: the network's layers are not known, so the setting ``key`` cannot be met.
@@ -25,4 +26,5 @@ def layers_by_depth(encoder: nn.Module, key: str) -> dict[str, int]:
             f"{key} needs the depth of each layer, which is not known of {type(encoder).__name__}; choose an "
             "encoder of timm, e.g. resnet50 or deit_small_patch16_224, or leave the setting out"
         )
-    return group_parameters(encoder, matcher(coarse=False) if matcher else RESNET, reverse=True)
+    own = {"stem": STEM, "blocks": STAGES if coarse else BLOCKS}
+    return group_parameters(encoder, matcher(coarse=coarse) if matcher else own, reverse=True)

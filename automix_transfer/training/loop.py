@@ -17,6 +17,7 @@ import torch
 
 from automix_transfer.data.check import check_data
 from automix_transfer.errors import UserError
+from automix_transfer.models.freezing import keep_frozen
 from automix_transfer.rng import derive_generator, reseed_globals
 from automix_transfer.training import joining
 from automix_transfer.training.distributed import World
@@ -89,6 +90,7 @@ def fit(run: Run, max_steps: int | None = None, max_eval_batches: int | None = N
     with Recorder(run) as record:
         while at.epoch < train.epochs:
             method.train()
+            keep_frozen(method)
             for batches in record.steps(run.batches(max_steps)):
                 lr = run.rates.set(at.step / run.total_steps)
                 for number, (images, labels, indices) in enumerate(batches):

@@ -30,6 +30,7 @@ from automix_transfer.mixing import Method, build_method
 from automix_transfer.mixing.average import Averaged
 from automix_transfer.models.checkpointing import checkpoint_blocks, update_once
 from automix_transfer.models.encoders import EncoderInfo, check_size
+from automix_transfer.models.freezing import freeze
 from automix_transfer.models.weights import load_file
 from automix_transfer.progress import to_stderr
 from automix_transfer.rng import derive_generator, reseed_globals
@@ -307,6 +308,8 @@ def build_model(
         say(f"weights from {config.weights}: {report}")
         if config.classifier == "keep" and not report.classes and data.class_order == "auto":
             require_known_order(config.weights, classes, "data.class_order=number or data.class_order=text")
+    if config.freeze or config.head_only:
+        freeze(encoder, config.freeze, config.head_only)
     options = {key: value for key, value in experiment.method.items() if key != "name"}
     kept = copy.deepcopy(encoder.state_dict()) if config.classifier == "keep" else {}
     method = build_method(experiment.method["name"], encoder, options)
