@@ -174,8 +174,8 @@ class Trainer(DefaultTrainer):
         self._trainer.data_loader.start = self.start_iter
         self.curves = content["trainer"].get("curves", {})
         if comm.is_main_process():
-            file = Path(self.cfg.OUTPUT_DIR) / "metrics.json"
-            self.rows = forget_metrics_after(file, self.start_iter)
+            curves = Path(self.cfg.OUTPUT_DIR) / "metrics.json"
+            self.rows = forget_metrics_after(curves, self.start_iter)
         if content.get("processes", comm.get_world_size()) != comm.get_world_size():
             logger.warning(
                 f"{file} was written by {content['processes']} processes, now there are "

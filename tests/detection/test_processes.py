@@ -140,7 +140,7 @@ def test_two_processes_go_on_as_if_nothing_had_happened(
     assert job.codes() == codes, job.said[-3000:]
     again = Job(folder, voc, "SOLVER.MAX_ITER", "14")
     assert again.codes() == [0, 0], again.said[-3000:]
-    assert "resumed from" in again.said
+    assert f"resumed from {folder / 'model_0000'}" in again.said
     same(whole, folder)
 
 
