@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automix_transfer.command_line import command_parser
-from automix_transfer.errors import EXIT_USER_ERROR
+from automix_transfer.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
     from automix_transfer.transfer.transfer_run import Prepared
@@ -117,8 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.finetune_recipe,
         plan.parse_overrides(args.settings),
     )
+    if not str(args.output).isprintable():
+        raise UserError(
+            f"--output {str(args.output)!r} has characters that are not printable; choose another folder"
+        )
     plan.check(settings)
-    chosen = prepare(settings, named)
+    chosen = prepare(settings, named, num_gpus=1 if args.print else None)
     if args.print == "slurm":
         print(chosen.slurm(), end="")
     elif args.plan:
@@ -141,4 +145,5 @@ def answered(output: Path, chosen: Prepared, jobs: int | None) -> int:
         text = write_answer(output, rows, about)
         page = build(output, rows, chosen.cells, about)
     show(f"\n{text}\n\ntable: {output / 'answer.md'}   page: {page}")
-    return EXIT_USER_ERROR if about["failures"] else 0
+    measured = all(cell.result.is_file() for cell in chosen.cells)
+    return 0 if measured and not about["failures"] else EXIT_USER_ERROR

@@ -18,6 +18,11 @@ SEED = (
 )
 
 
+def folder_name(name: str) -> str:
+    """``name`` as a folder and a word of a job's name: neither a path nor several words."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip("._")
+
+
 @dataclass(frozen=True)
 class Named:
     """What ``--backbones`` says: a name for the table, and where the weights come from.
@@ -40,7 +45,7 @@ class Named:
 
     @property
     def folder(self) -> str:
-        return re.sub(r"[^A-Za-z0-9._+-]+", "_", self.name).strip("._") or "backbone"
+        return folder_name(self.name) or "backbone"
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ def parse_backbones(
         name, equals, source = value.partition("=")
         if not equals or Path(value).exists():
             name, source = Path(value.removeprefix(TIMM)).stem if value != RANDOM else RANDOM, value
+        if not value.isprintable():
+            raise UserError(f"--backbones {value!r} has characters that are not printable; rename it")
         if not name or not source:
             raise UserError(f"--backbones {value} must be NAME=SOURCE, a file, timm:NAME, or {RANDOM}")
         found.append((name, source))

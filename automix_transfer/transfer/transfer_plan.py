@@ -20,11 +20,20 @@ from automix_transfer.jobs import Job, is_progress
 from automix_transfer.mixing.table import METHODS
 from automix_transfer.recipes.find import PROTOCOL, find_recipe
 from automix_transfer.training.settings import load_experiment
-from automix_transfer.transfer.backbones import Backbone, Named
+from automix_transfer.transfer.backbones import Backbone, Named, folder_name
 from automix_transfer.transfer.estimate import seconds_an_image
 
 DETECTION = "detection"  #: what a data set of boxes is called where another has its layout
 PROBES = ("linear", "knn")  #: tasks on fixed features
+#: settings of each task that differ from job to job, or say which data and weights are read
+OWN = {
+    "detection": ("SEED", "OUTPUT_DIR", "MODEL.WEIGHTS"),
+    "finetune": ("output", "seed", "data.dataset", "data.root", "encoder.name", "encoder.stem")
+    + ("encoder.weights", "encoder.which"),
+    "localization": ("output", "checkpoint", "dataset", "root", "which"),
+    "robustness": ("output", "run", "weights", "which", "data", "dataset"),
+    **dict.fromkeys(PROBES, ("output", "weights", "encoder", "which", "data", "dataset", "kinds", "seed")),
+}
 WITH_BOXES = ("cub", "tiny_imagenet")  #: layouts that the localization of classifiers is measured on
 
 
@@ -84,6 +93,10 @@ class Data:
     root: Path
     layout: str
 
+    @property
+    def folder(self) -> str:
+        return folder_name(self.name) or "data"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -136,14 +149,18 @@ def parse_data(values: Sequence[str]) -> tuple[Data, ...]:
         if not equals or Path(value).is_dir():
             name, root = Path(value).name, value
         folder = Path(root)
+        if not value.isprintable():
+            raise UserError(f"--data {value!r} has characters that are not printable; rename it")
         if not name or "/" in name or not folder.is_dir():
             raise UserError(f"--data {value} must be NAME=DIR, the root of a data set in its own layout")
-        if any(name == other.name for other in found):
-            raise UserError(
-                f"--data has two called '{name}'; give each a name of its own: --data a=DIR b=DIR"
-            )
         boxes = bool(voc_folders(folder)) or coco_splits(folder) is not None
-        found.append(Data(name, folder, DETECTION if boxes else layout_of(folder)))
+        data = Data(name, folder, DETECTION if boxes else layout_of(folder))
+        if any(data.folder == other.folder for other in found):
+            raise UserError(
+                f"--data has two called '{name}' or nearly so; give each a name of its own: "
+                "--data a=DIR b=DIR"
+            )
+        found.append(data)
     return tuple(found)
 
 
@@ -170,6 +187,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
         UserError: no ``TASK.KEY=VALUE``.
     """
     result: dict[str, list[str]] = {}
+    of_probes: dict[str, str] = {}
     for word in words:
         task, dot, rest = word.partition(".")
         key, equals, value = rest.partition("=")
@@ -178,12 +196,17 @@ def parse_overrides(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
                 f"{word} must be TASK.KEY=VALUE, e.g. finetune.train.epochs=20 or "
                 f"detection.SOLVER.MAX_ITER=1000; the tasks are {', '.join(TASKS)}"
             )
+        option = key.replace("_", "-")
+        if option.replace("-", "_") in OWN[task]:
+            raise UserError(f"{word} is what the comparison itself sets; leave it out")
+        if task in PROBES and of_probes.setdefault(option, value) != value:
+            raise UserError(f"linear and knn read the same features; give both the same value as in {word}")
         if task == "finetune":
             parts = [rest]
         elif task == "detection":
             parts = [key, value]
         else:
-            parts = [f"--{key.replace('_', '-')}", *value.split()]
+            parts = [f"--{option}", *value.split()]
         result.setdefault(task, []).extend(parts)
     return {task: tuple(parts) for task, parts in result.items()}
 
@@ -261,10 +284,13 @@ class _Steps:
     ) -> Job:
         # localization prints the kinds of its errors, which are none of the job's
         keep = is_progress if words[4] != "localize" else lambda line: line.startswith("MaxBox")
-        return self.jobs.setdefault(name, Job(name, words, result, needs, seconds / 60, keep))
+        job = self.jobs.setdefault(name, Job(name, words, result, needs, seconds / 60, keep))
+        if any(other.result == result and other is not job for other in self.jobs.values()):
+            raise UserError(f"two backbones would both write {result}; rename one of --backbones")
+        return job
 
     def place(self, kind: str, data: Data, named: Named, seed: int | None) -> Path:
-        folder = self.settings.output / kind / data.name / named.folder
+        folder = self.settings.output / kind / data.folder / named.folder
         return folder if seed is None else folder / f"seed{seed}"
 
     def given(self, task: str) -> tuple[str, ...]:
@@ -295,7 +321,7 @@ class _Steps:
         seconds = experiment.train.epochs * (train_images * step * passes / 3 + test_images * forward)
         given = ("--config-file", recipe) if recipe else ()
         words = command("finetune", "--resume", *given, *overrides)
-        name = f"finetune {data.name} {backbone.named.folder} seed{seed}"
+        name = f"finetune {data.folder} {backbone.named.folder} seed{seed}"
         return self.add(name, words, folder / "metrics.json", seconds=seconds)
 
     def images(self, data: Data, config: DataConfig) -> tuple[int, int]:
@@ -324,7 +350,7 @@ class _Steps:
             *self.given("localization"),
         )
         return self.add(
-            f"localize {data.name} {named.folder} seed{seed}", words, output, [needs.name], seconds
+            f"localize {data.folder} {named.folder} seed{seed}", words, output, [needs.name], seconds
         )
 
     def robustness(self, data: Data, backbone: Backbone, seed: int, needs: Job) -> Job:
@@ -341,7 +367,7 @@ class _Steps:
             *("--suite", "clean,calibration,fgsm,corruption"),
             *self.given("robustness"),
         )
-        name = f"robustness {data.name} {named.folder} seed{seed}"
+        name = f"robustness {data.folder} {named.folder} seed{seed}"
         return self.add(name, words, output, [needs.name], seconds)
 
     def probe(self, data: Data, backbone: Backbone, seed: int) -> Job:
@@ -371,14 +397,17 @@ class _Steps:
         seconds = (
             sum(self.images(data, self.config(data, size))) * seconds_an_image(info.name, info.stem, size)[0]
         )
-        return self.add(f"probe {data.name} {named.folder}{place}", words, output, seconds=seconds)
+        return self.add(f"probe {data.folder} {named.folder}{place}", words, output, seconds=seconds)
 
     def detection(self, data: Data, backbone: Backbone, seed: int) -> Job:
         recipe, named = self.settings.detector, backbone.named
         folder, needs, weights = self.place("detection", data, named, seed), [], backbone.file
-        if backbone.file and not reads_checkpoints(find_recipe(recipe, "detection"), self.given("detection")):
-            export = self.export(backbone, seed)
-            needs, weights = [export.name], str(export.result).replace(".proof.json", ".pkl")
+        timm = reads_checkpoints(find_recipe(recipe, "detection"), self.given("detection"))
+        # a detector opens files only, and takes of several encoders the one for inference
+        if backbone.file and not (timm and Path(backbone.file).is_file() and not named.which):
+            kind, suffix = ("safetensors", ".safetensors") if timm else ("detectron2", ".pkl")
+            export = self.export(backbone, seed, kind, suffix)
+            needs, weights = [export.name], export.command[export.command.index("--output") + 1]
         words = command(
             "detect",
             *("--resume", "--config-file", recipe, "--data-root", str(data.root)),
@@ -387,17 +416,18 @@ class _Steps:
             *("SEED", str(seed), "MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(folder)),
         )
         return self.add(
-            f"detect {data.name} {named.folder} seed{seed}", words, folder / "results.json", needs
+            f"detect {data.folder} {named.folder} seed{seed}", words, folder / "results.json", needs
         )
 
-    def export(self, backbone: Backbone, seed: int) -> Job:
+    def export(self, backbone: Backbone, seed: int, kind: str, suffix: str) -> Job:
         named = backbone.named
         own = f"seed{seed}" if named.drawn else ""
-        file = self.settings.output / "backbones" / f"{named.folder}{'_' if own else ''}{own}.pkl"
+        name = f"{named.folder}{'_' if own else ''}{own}{suffix}"
+        file = self.settings.output / "backbones" / name
         options = (("--encoder", _asked_encoder(backbone)), ("--which", named.which))
         words = command(
             "export",
-            *("--checkpoint", backbone.file, "--to", "detectron2", "--output", str(file)),
+            *("--checkpoint", backbone.file, "--to", kind, "--output", str(file)),
             *(part for option, value in options if value for part in (option, value)),
         )
         return self.add(

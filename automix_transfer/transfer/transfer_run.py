@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from automix_transfer.command_line import this_command
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json
 from automix_transfer.jobs import Job, plan_table, run_jobs, side_by_side
+from automix_transfer.owner import owned
 from automix_transfer.training.record.run_folder import git_commit
 from automix_transfer.transfer.answer import Row, answer
 from automix_transfer.transfer.backbones import Backbone, Named, open_backbones
@@ -21,6 +23,7 @@ from automix_transfer.transfer.transfer_plan import Cell, Settings, plan
 RECORD = "transfer.json"  #: in the output: every job that was begun, with its command and its backbone
 #: what of a command may be another one when a comparison goes on: it changes no figure
 FREE = ("--num-gpus",)
+BEGUN = ("last.pt", "last_checkpoint")  #: in the folder of a training that goes on from there
 
 
 @dataclass(frozen=True)
@@ -59,21 +62,31 @@ class Prepared:
         return [*found, *([f"encoder of the file: {which}"] if which else [])]
 
     def slurm(self) -> str:
-        """An array script: a task is a chain of commands that need nothing of another task."""
-        chains = [shlex.quote(" && ".join(job.line for job in chain)) for chain in chains_of(self.jobs)]
+        """An array script: a task is a chain of commands that need nothing of another task.
+
+        The folder of its logs is made, without which SLURM starts nothing, and the record of the jobs is
+        written, by which the table knows their results.
+        """
+        output = self.settings.output
+        with owned(output, "give another --output"):
+            write_record(self)
+            (output / "logs").mkdir(exist_ok=True)
+        chains = [shlex.quote("\n".join(steps_of(chain))) for chain in chains_of(self.jobs)]
         lines = "\n".join(f"  {chain}" for chain in chains)
+        log = str(output / "logs").replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
         return (
             "#!/bin/bash\n"
             "#SBATCH --job-name=transfer\n"
             f"#SBATCH --array=0-{len(chains) - 1}\n"
             "#SBATCH --gpus=1\n"
             "#SBATCH --cpus-per-task=8\n"
-            f"#SBATCH --output={self.settings.output}/logs/%a.log\n"
+            f'#SBATCH --output="{log}/%a.log"\n'
             "#SBATCH --requeue\n"
             "# What is done is not done again; when all tasks are, this makes the table:\n"
             f"# {shlex.join(without_print(this_command()))}\n"
+            f"cd {shlex.quote(str(Path.cwd()))}\n"
             f"chains=(\n{lines}\n)\n"
-            'eval "${chains[$SLURM_ARRAY_TASK_ID]}"\n'
+            'bash -c "${chains[$SLURM_ARRAY_TASK_ID]}"\n'
         )
 
     def about(self, failures: Mapping[str, str]) -> dict[str, Any]:
@@ -100,13 +113,16 @@ class Prepared:
         }
 
 
-def prepare(settings: Settings, named: Sequence[Named]) -> Prepared:
+def prepare(settings: Settings, named: Sequence[Named], num_gpus: int | None = None) -> Prepared:
     """Open every backbone, make the jobs, and refuse results of other settings.
+
+    Args:
+        num_gpus: of a detector; None: one where there is one.
 
     Raises:
         UserError: what is wrong with any backbone or setting; a job of OUTPUT that was begun otherwise.
     """
-    settings = replace(settings, num_gpus=int(torch.cuda.is_available()))
+    settings = replace(settings, num_gpus=int(torch.cuda.is_available()) if num_gpus is None else num_gpus)
     backbones = open_backbones(named, settings.seeds, settings.output / "backbones")
     jobs, cells = plan(settings, named, backbones)
     prepared = Prepared(settings, tuple(named), backbones, jobs, cells)
@@ -115,15 +131,23 @@ def prepare(settings: Settings, named: Sequence[Named]) -> Prepared:
 
 
 def record_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
-    """Job -> the command that it was begun with, and the digest of its backbone."""
+    """Job -> the command that it was begun with, the digest of its backbone, and the same of what it
+    needs."""
     digests = {found.file: found.sha256 for found in prepared.backbones.values()}
-    return {
-        job.name: {
+    record: dict[str, dict[str, Any]] = {}
+    for job in prepared.jobs:  # a job comes after those that it needs
+        record[job.name] = {
             "command": without(list(map(str, job.command[4:])), FREE),
             "sha256": next((sha for file, sha in digests.items() if file and holds(job, file)), ""),
+            "needs": {name: record[name] for name in job.needs},
         }
-        for job in prepared.jobs
-    }
+    return record
+
+
+def write_record(prepared: Prepared) -> None:
+    """Add the jobs to the record of the output."""
+    file = prepared.settings.output / RECORD
+    write_json(file, {**(read_json(file) if file.is_file() else {}), **record_of(prepared)})
 
 
 def holds(job: Job, file: str) -> bool:
@@ -132,28 +156,46 @@ def holds(job: Job, file: str) -> bool:
 
 
 def refuse_other_settings(prepared: Prepared) -> None:
-    """Raise a `UserError` for a job whose results were begun with another command or other weights."""
+    """Raise a `UserError` for a job whose results were begun with another command or other weights, or are
+    measured on such results."""
     file = prepared.settings.output / RECORD
     before = read_json(file) if file.is_file() else {}
     if not isinstance(before, dict):
         raise UserError(f"{file} is no record of a comparison; choose another --output")
     remedy = "choose another --output, or remove that folder to run it again"
+    jobs = {job.name: job for job in prepared.jobs}
     for name, now in record_of(prepared).items():
-        job = next(job for job in prepared.jobs if job.name == name)
-        if not job.result.exists():
+        job, was = jobs[name], before.get(name)
+        folder, done = job.result.parent, job.result.exists()
+        if not done and not any((folder / part).exists() for part in BEGUN):
             continue
-        was = before.get(name)
         if not isinstance(was, dict):
-            raise UserError(f"{job.result} was made by another command than this; {remedy}")
+            if done:
+                raise UserError(f"{job.result} was made by another command than this; {remedy}")
+            continue
         if was.get("sha256") != now["sha256"]:
-            raise UserError(f"{job.result.parent}: its backbone's file has changed since; {remedy}")
-        if was.get("command") != now["command"]:
+            raise UserError(f"{folder}: its backbone's file has changed since; {remedy}")
+        if was.get("needs", now["needs"]) != now["needs"]:
+            raise UserError(
+                f"{folder}: what it was measured on ({', '.join(job.needs)}) is not the same; {remedy}"
+            )
+        if done and was.get("command") != now["command"]:
             words = [word for word in was.get("command", []) if word not in now["command"]]
             others = [word for word in now["command"] if word not in was.get("command", [])]
             raise UserError(
-                f"{job.result.parent} was run with {shlex.join(words) or 'fewer settings'}, and now it is "
+                f"{folder} was run with {shlex.join(words) or 'fewer settings'}, and now it is "
                 f"{shlex.join(others) or 'without'}; {remedy}"
             )
+
+
+def steps_of(chain: Sequence[Job]) -> list[str]:
+    """Lines of a shell that run what is not done; one that fails leaves those alone that do not need it."""
+    lines = ["failed=0"]
+    results = {job.name: job.result for job in chain}
+    for job in chain:
+        needs = "".join(f"test -e {shlex.quote(str(results[name]))} && " for name in job.needs)
+        lines.append(f"test -e {shlex.quote(str(job.result))} || {{ {needs}{job.line}; }} || failed=1")
+    return [*lines, "exit $failed"]
 
 
 def run(prepared: Prepared, jobs: int | None) -> tuple[list[Row], dict[str, Any]]:
@@ -163,8 +205,7 @@ def run(prepared: Prepared, jobs: int | None) -> tuple[list[Row], dict[str, Any]
     parallel = side_by_side(jobs) if jobs or not gpus else gpus
     failures: dict[str, str] = {}
     print(plan_table(prepared.jobs), flush=True)
-    file = output / RECORD
-    write_json(file, {**(read_json(file) if file.is_file() else {}), **record_of(prepared)})
+    write_record(prepared)
     devices = [str(number % gpus) for number in range(parallel)] if gpus else []
     run_jobs(prepared.jobs, output / "logs", parallel, 1, failures, devices)
     rows = answer(prepared.cells, [one.name for one in prepared.named], failures)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,20 @@ def test_detection_exports_once_and_timm_backbones_read_checkpoints(tmp_path, we
     prepared = prepare(chosen, named(weights))
     names = [job.name for job in prepared.jobs]
     assert names.count("export ours") == 1 and len(names) == 5
+    ours = backbones.Named("ours", str(weights), "resnet10_32", "k")  # a detector itself chooses no encoder
+    backbone = backbones.Backbone(ours, str(weights), "0", prepared.backbones["ours", 1].info)
+    swin = settings(tmp_path, tmp_path, data=data, detector="voc_SwinT_FPN_24k")
+    for which, kinds in (("k", ["export", "detect"]), ("", ["detect"])):
+        one = dataclasses.replace(backbone, named=dataclasses.replace(ours, which=which))
+        steps = plan._Steps(swin)
+        job = steps.detection(data[0], one, 1)
+        assert [name.split()[0] for name in steps.jobs] == kinds
+        export = steps.jobs.get("export ours")
+        read = job.command[job.command.index("MODEL.WEIGHTS") + 1]
+        assert read == (
+            str(weights) if export is None else export.command[export.command.index("--output") + 1]
+        )
+        assert export is None or export.command[export.command.index("--which") + 1] == "k"
     assert not plan.reads_checkpoints(plan.find_recipe("embedded_R10_FPN", "detection"), ())
     assert plan.reads_checkpoints(plan.find_recipe("voc_SwinT_FPN_24k", "detection"), ())
 
@@ -91,6 +107,60 @@ def test_what_does_not_go_together_is_refused(tmp_path, images, change, named_in
 def test_settings_name_their_task(words) -> None:
     with pytest.raises(UserError, match="TASK.KEY=VALUE"):
         plan.parse_overrides(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["finetune.seed=5"],
+        ["finetune.encoder.weights=x.pt"],
+        ["detection.SEED=1"],
+        ["localization.output=x.json"],
+        ["knn.which=q"],
+        ["knn.image-size=64", "linear.image_size=32"],
+    ],
+)
+def test_settings_leave_the_cells_apart(words) -> None:
+    with pytest.raises(UserError, match=words[-1].replace(".", r"\.")):
+        plan.parse_overrides(words)
+
+
+def test_names_of_data_are_no_paths_and_collide_nowhere(tmp_path, weights, images) -> None:
+    folder = tmp_path / "some birds"
+    folder.symlink_to(images)
+    data = plan.parse_data([f"..={images}", str(folder)])
+    assert [one.name for one in data] == ["..", "some birds"]
+    prepared = prepare(settings(tmp_path / "out", images, data=data, tasks=("knn",)), named(weights))
+    results = [job.result for job in prepared.jobs]
+    assert len(set(results)) == len(prepared.jobs) == 6
+    assert all(".." not in result.parts and result.is_relative_to(tmp_path / "out") for result in results)
+    assert all(len(job.name.split()) <= 4 for job in prepared.jobs)
+    for values in ([f"a b={images}", f"a_b={images}"], [f"a\nb={images}"]):
+        with pytest.raises(UserError, match="--data"):
+            plan.parse_data(values)
+
+
+def test_an_array_script_does_what_is_missing_and_is_known_afterwards(tmp_path, weights, images) -> None:
+    output = tmp_path / "with space"
+    chosen = settings(output, images, tasks=("finetune", "robustness"), seeds=(1,))
+    one = backbones.parse_backbones([f"ours={weights}"], ["resnet10_32"])
+    script = prepare(chosen, one, num_gpus=1).slurm()
+    assert (output / "logs").is_dir() and f'--output="{output}/logs/%a.log"' in script
+    program = tmp_path / "automix-transfer"
+    program.write_text('#!/bin/bash\necho "$1" >> "${0%/*}/done"; exit $FAIL\n')
+    program.chmod(0o755)
+    jobs = {job.name.split()[0]: job for job in prepare(chosen, one).jobs}
+
+    def task(fail: int) -> list[str]:
+        (tmp_path / "done").unlink(missing_ok=True)
+        variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "0", "FAIL": str(fail)}
+        assert subprocess.run(["bash", "-c", script], env=variables).returncode == 1
+        return (tmp_path / "done").read_text().split()
+
+    assert task(1) == ["finetune"]  # without it there is nothing to evaluate
+    write_json(jobs["finetune"].result, {})
+    assert task(1) == ["evaluate"]
+    prepare(chosen, one)  # which knows the result
 
 
 def test_a_wrong_setting_is_told_before_anything_runs(tmp_path, weights, images) -> None:
@@ -138,10 +208,22 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, weights, images) -
     other = settings(tmp_path / "out", images, overrides={"finetune": ("optimizer.lr=0.05",)})
     with pytest.raises(UserError, match="optimizer.lr=0.05"):
         prepare(other, named(weights))
+    trainings = [job for job in prepared.jobs if job.name.startswith("finetune")]
+    for job in trainings:
+        job.result.unlink()  # as the refusal says; what was measured on them is of the old settings, too
+    with pytest.raises(UserError, match="robustness.*finetune"):
+        prepare(other, named(weights))
+    for job in trainings:
+        write_json(job.result, {})
     changed = tmp_path / "changed.pth"
     save_torch(changed, create_encoder("resnet10_32", 5).state_dict())
     weights_before = weights.read_bytes()
     weights.write_bytes(changed.read_bytes())
+    for job in prepared.jobs:
+        if job.name == "finetune birds ours seed1":
+            job.result.rename(job.result.with_name("last.pt"))  # begun and not done
+    with pytest.raises(UserError, match="ours/seed1.*changed since"):
+        prepare(settings(tmp_path / "out", images, tasks=("finetune",), seeds=(1,)), named(weights))
     with pytest.raises(UserError, match="changed since"):
         prepare(settings(tmp_path / "out", images), named(weights))
     weights.write_bytes(weights_before)
