@@ -71,7 +71,7 @@ def held_out_part(labels: Tensor) -> Tensor:
 def _regression(train: Features, classes: int, weight_decay: float) -> Linear:
     values = train.values.double()
     mean, std = values.mean(0), values.std(0, unbiased=False)
-    std[std == 0] = 1.0
+    std[std <= 1e-7 * mean.abs()] = 1.0  # constant, but for the rounding of float32
     values = (values - mean) / std
     weight = torch.zeros(classes, values.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
@@ -113,7 +113,8 @@ def nearest_neighbours(
         similar, index = near.sort(dim=1, descending=True, stable=True)
         similar, index = similar[:, :k], index[:, :k]
         votes = torch.zeros(len(part), classes, dtype=torch.float64)
-        votes.scatter_add_(1, train.labels[index], ((similar - 1) / temperature).exp())
+        # beside the nearest, or a low temperature would leave no vote at all
+        votes.scatter_add_(1, train.labels[index], ((similar - similar[:, :1]) / temperature).exp())
         found.append(votes.argmax(1))
     return torch.cat(found)
 

@@ -57,6 +57,24 @@ def test_every_fifth_image_of_each_class_is_held_out() -> None:
     assert held_out_part(labels).nonzero().flatten().tolist() == [4, 9]
 
 
+def test_a_feature_that_only_rounding_moves_counts_as_constant() -> None:
+    train = clusters(90, seed=2)
+    moved = train.values.clone()
+    moved[0, 5] = torch.nextafter(moved[0, 5], torch.tensor(2.0))
+    test = torch.cat([clusters(40, seed=4).values[:, :5], torch.full((40, 1), 1.5)], 1)
+    logits = [
+        linear_probe(Features(values, train.labels), 3, [0.01]).logits(test)
+        for values in (train.values, moved)
+    ]
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-3, rtol=1e-3)
+
+
+def test_nearest_neighbours_that_are_far_have_votes_at_any_temperature() -> None:
+    train = Features(torch.eye(3), torch.tensor([0, 1, 2]))
+    far = torch.tensor([[-1.0, -1.0, -0.5], [-1.0, -0.5, -1.0]])
+    assert nearest_neighbours(train, far, 3, k=3, temperature=0.001).tolist() == [2, 1]
+
+
 def test_nearest_neighbours_equal_a_loop() -> None:
     train, test = clusters(60), clusters(17, seed=3)
     found = nearest_neighbours(train, test.values, 3, k=7, temperature=0.1)
