@@ -141,7 +141,7 @@ def run_jobs(
                 if failures is None:
                     raise UserError(_why(job, logs, process.returncode))
                 _say(job, "failed; the others go on")
-                failures[job.name] = _last_line(logs, job).removeprefix("error: ")
+                failures[job.name] = _reason(job, logs, process.returncode)
                 waiting = _without_those_that_need(job.name, waiting, failures)
                 continue
             done.add(job.name)
@@ -155,6 +155,12 @@ def _why(job: Job, logs: Path, code: int) -> str:
         f"'{job.name}' failed with exit code {code} ({_last_line(logs, job)}); its output is in "
         f"{_log(logs, job)}, its command was: {job.line}"
     )
+
+
+def _reason(job: Job, logs: Path, code: int) -> str:
+    """The sentence of an error; of a process that was killed, how it ended and what it said last."""
+    last = _last_line(logs, job)
+    return last.removeprefix("error: ") if last.startswith("error: ") else f"exit code {code}, after: {last}"
 
 
 def _without_those_that_need(name: str, waiting: Sequence[Job], failures: dict[str, str]) -> list[Job]:

@@ -128,11 +128,13 @@ def test_where_failures_are_collected_the_others_go_on(tmp_path):
         job(tmp_path, "bad", code="print('error: the reason'); raise SystemExit(2)"),
         job(tmp_path, "after", ["bad"]),
         job(tmp_path, "later", ["after"]),
+        job(tmp_path, "killed", code="import os; print('epoch 3', flush=True); os.kill(os.getpid(), 9)"),
         job(tmp_path, "good"),
     ]
     failures = {}
     assert set(run_jobs(jobs, tmp_path / "logs", 1, failures=failures)) == {"good"}
-    assert failures["bad"] == "the reason" and set(failures) == {"bad", "after", "later"}
+    assert failures["bad"] == "the reason" and set(failures) == {"bad", "after", "later", "killed"}
+    assert "-9" in failures["killed"] and "epoch 3" in failures["killed"]
     assert "'bad'" in failures["later"]
 
 

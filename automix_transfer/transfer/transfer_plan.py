@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.command_line import command
-from automix_transfer.config import read_yaml
+from automix_transfer.config import read_layers, read_yaml
 from automix_transfer.data.detection.find_splits import coco_splits, voc_folders
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError, did_you_mean
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES
 from automix_transfer.evaluation.probing.probes import layout_of, splits_of
+from automix_transfer.io import expand_home, sha256_of
 from automix_transfer.jobs import Job, is_progress
 from automix_transfer.mixing.table import METHODS
-from automix_transfer.recipes.find import PROTOCOL, find_recipe
+from automix_transfer.recipes.find import PROTOCOL, RECIPES, find_recipe
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.transfer.backbones import Backbone, Named, folder_name
 from automix_transfer.transfer.estimate import seconds_an_image
@@ -459,13 +460,31 @@ def reads_checkpoints(recipe: Path, overrides: Sequence[str]) -> bool:
     """Whether a detector's backbone is one of timm's, which is started from a checkpoint itself; the others
     from an export."""
     chosen = dict(zip(overrides[::2], overrides[1::2], strict=False)).get("MODEL.BACKBONE.NAME")
-    return (chosen or backbone_of(recipe)).startswith("timm_fpn/")
+    models = (read_yaml(file).get("MODEL") or {} for file in files_of(recipe))
+    names = ((model.get("BACKBONE") or {}).get("NAME") for model in models)
+    return str(chosen or next(filter(None, names), "")).startswith("timm_fpn/")
 
 
-def backbone_of(recipe: Path) -> str:
-    """MODEL.BACKBONE.NAME of a detection config, or of what it is based on; '' where none says it."""
-    content = read_yaml(recipe)
-    name = ((content.get("MODEL") or {}).get("BACKBONE") or {}).get("NAME")
-    if name or "_BASE_" not in content:
-        return str(name or "")
-    return backbone_of(find_recipe(content["_BASE_"], "detection", beside=recipe.parent))
+def files_of(recipe: Path) -> list[Path]:
+    """A detection config and those that it is based on, the nearest first."""
+    found: list[Path] = []
+    while recipe not in found:  # one that is based on itself is refused by its command
+        found.append(recipe)
+        base = read_yaml(recipe).get("_BASE_")
+        if isinstance(base, str):
+            recipe = find_recipe(expand_home(base), "detection", beside=recipe.parent)
+    return found
+
+
+def recipe_digest(job: Job) -> str:
+    """SHA-256 of the recipe of a job and of those that it is based on, but for the library's own."""
+    words = list(job.command)
+    name = _option(words, "--config-file", "")
+    if not name:
+        return ""
+    files = (
+        files_of(find_recipe(name, "detection"))
+        if words[4] == "detect"
+        else [file for file, _ in read_layers(find_recipe(name, "finegrained", "pretrain"))]
+    )
+    return " ".join(sha256_of(file) for file in files if not file.resolve().is_relative_to(RECIPES))

@@ -18,7 +18,7 @@ from automix_transfer.owner import owned
 from automix_transfer.training.record.run_folder import git_commit
 from automix_transfer.transfer.answer import Row, answer
 from automix_transfer.transfer.backbones import Backbone, Named, open_backbones
-from automix_transfer.transfer.transfer_plan import Cell, Settings, plan
+from automix_transfer.transfer.transfer_plan import Cell, Settings, plan, recipe_digest
 
 RECORD = "transfer.json"  #: in the output: every job that was begun, with its command and its backbone
 #: what of a command may be another one when a comparison goes on: it changes no figure
@@ -131,14 +131,15 @@ def prepare(settings: Settings, named: Sequence[Named], num_gpus: int | None = N
 
 
 def record_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
-    """Job -> the command that it was begun with, the digest of its backbone, and the same of what it
-    needs."""
+    """Job -> the command that it was begun with, the digests of its recipe and of its backbone, and the same
+    of what it needs."""
     digests = {found.file: found.sha256 for found in prepared.backbones.values()}
     record: dict[str, dict[str, Any]] = {}
     for job in prepared.jobs:  # a job comes after those that it needs
         record[job.name] = {
             "command": without(list(map(str, job.command[4:])), FREE),
             "sha256": next((sha for file, sha in digests.items() if file and holds(job, file)), ""),
+            "recipe": recipe_digest(job),
             "needs": {name: record[name] for name in job.needs},
         }
     return record
@@ -179,6 +180,8 @@ def refuse_other_settings(prepared: Prepared) -> None:
             raise UserError(
                 f"{folder}: what it was measured on ({', '.join(job.needs)}) is not the same; {remedy}"
             )
+        if done and was.get("recipe", now["recipe"]) != now["recipe"]:
+            raise UserError(f"{folder}: its recipe has changed since; {remedy}")
         if done and was.get("command") != now["command"]:
             words = [word for word in was.get("command", []) if word not in now["command"]]
             others = [word for word in now["command"] if word not in was.get("command", [])]

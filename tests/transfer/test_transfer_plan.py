@@ -140,6 +140,27 @@ def test_names_of_data_are_no_paths_and_collide_nowhere(tmp_path, weights, image
             plan.parse_data(values)
 
 
+def test_results_of_a_recipe_that_was_edited_are_not_mixed_in(tmp_path, weights, images) -> None:
+    recipe, base = tmp_path / "mine.yaml", tmp_path / "base.yaml"
+    recipe.write_text("base: [embedded_cub, base.yaml]\n")
+    base.write_text("train: {epochs: 2}\n")
+    chosen = settings(tmp_path / "out", images, tasks=("finetune",), finetune_recipe=str(recipe))
+    prepared = prepare(chosen, named(weights))
+    write_json(tmp_path / "out" / RECORD, record_of(prepared))
+    write_json(prepared.jobs[0].result, {})
+    prepare(chosen, named(weights))
+    base.write_text("train: {epochs: 3}\n")
+    with pytest.raises(UserError, match="recipe"):
+        prepare(chosen, named(weights))
+    detector = tmp_path / "detector.yaml"
+    detector.write_text("_BASE_: voc_SwinT_FPN_24k\nSEED: 3\n")
+    assert plan.reads_checkpoints(detector, ()) and plan.files_of(detector)[0] == detector
+    job = plan.Job("detect", plan.command("detect", "--config-file", str(detector)), tmp_path / "x")
+    assert len(plan.recipe_digest(job).split()) == 1
+    detector.write_text("_BASE_: detector.yaml\n")
+    assert not plan.reads_checkpoints(detector, ())
+
+
 def test_an_array_script_does_what_is_missing_and_is_known_afterwards(tmp_path, weights, images) -> None:
     output = tmp_path / "with space"
     chosen = settings(output, images, tasks=("finetune", "robustness"), seeds=(1,))
