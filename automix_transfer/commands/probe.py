@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of --weights random")
     add("--batch-size", type=int, default=128)
     add("--workers", type=int, default=0, help="loader processes (default 0)")
-    add("--device", default="auto", help="cpu, cuda, or auto (default)")
+    add("--device", default="auto", help="auto (default), cpu, cuda, mps, xpu")
     add("--output", type=Path, metavar="FILE.json")
     return parser
 

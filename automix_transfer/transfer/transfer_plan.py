@@ -16,9 +16,11 @@ from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError, did_you_mean
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES
 from automix_transfer.evaluation.probing.probes import layout_of, splits_of
+from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from automix_transfer.io import expand_home, sha256_of
 from automix_transfer.jobs import Job, is_progress
 from automix_transfer.mixing.table import METHODS
+from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.recipes.find import PROTOCOL, RECIPES, find_recipe
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.transfer.backbones import Backbone, Named, folder_name
@@ -413,6 +415,7 @@ class _Steps:
             "detect",
             *("--resume", "--config-file", recipe, "--data-root", str(data.root)),
             *("--num-gpus", str(self.settings.num_gpus)),
+            *([] if backbone.file else _normalisation(backbone.info)),
             *self.given("detection"),
             *("SEED", str(seed), "MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(folder)),
         )
@@ -446,6 +449,14 @@ def _network(backbone: Backbone) -> list[str]:
     info, named = backbone.info, backbone.named
     words = [f"encoder.name={info.name}", f"encoder.stem={info.stem}", f"encoder.weights={backbone.file}"]
     return [*words, *([f"encoder.which={named.which}"] if named.which else [])]
+
+
+def _normalisation(info: EncoderInfo) -> list[str]:
+    """Feeds a detector of random weights as the others, whose weights say it; ImageNet's is usual."""
+    if (info.mean, info.std) == (IMAGENET_MEAN, IMAGENET_STD):
+        return []
+    mean, std = ([round(255 * value, 6) for value in values] for values in (info.mean, info.std))
+    return ["MODEL.PIXEL_MEAN", str(mean), "MODEL.PIXEL_STD", str(std)]
 
 
 def _asked_encoder(backbone: Backbone) -> str:

@@ -86,6 +86,11 @@ def test_detection_exports_once_and_timm_backbones_read_checkpoints(tmp_path, we
             str(weights) if export is None else export.command[export.command.index("--output") + 1]
         )
         assert export is None or export.command[export.command.index("--which") + 1] == "k"
+    half = dataclasses.replace(backbone.info, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    random = backbones.Named("random", "random")
+    for info, fed in ((backbone.info, False), (half, True)):  # as the weights that it is compared with
+        job = plan._Steps(swin).detection(data[0], backbones.Backbone(random, "", "", info), 1)
+        assert ("MODEL.PIXEL_MEAN" in job.command) is ("[127.5, 127.5, 127.5]" in job.command) is fed
     assert not plan.reads_checkpoints(plan.find_recipe("embedded_R10_FPN", "detection"), ())
     assert plan.reads_checkpoints(plan.find_recipe("voc_SwinT_FPN_24k", "detection"), ())
 
