@@ -111,14 +111,14 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+def read_json(path: str | Path, most: int | None = None) -> Any:
+    """Read a JSON file of at most ``most`` bytes.
 
     Raises:
         UserError: see `read_bytes`; it is not JSON; the message names the line. Or an object names a key
             twice, of which other readers would take the last in silence.
     """
-    content = read_bytes(path, text=True)
+    content = read_bytes(path, most, text=True)
     try:
         # in any encoding that JSON may have, a byte order mark before it or not
         return json.loads(content, object_pairs_hook=_unique)
@@ -215,15 +215,17 @@ def _load_pickled(path: Path, remedy: str) -> Any:
         raise UserError(f"{path} is damaged or no file of tensors, so it was refused; {remedy}") from error
 
 
-def load_npy(path: str | Path, source: str, lazy: bool = False) -> numpy.ndarray:
+def load_npy(path: str | Path, source: str, lazy: bool = False, most: int | None = None) -> numpy.ndarray:
     """One array of an ``.npy`` file, whose bytes are as many as its shape says.
 
     Args:
         source: where a sound file comes from, for the messages.
         lazy: leave the values on the disk until they are used.
+        most: bytes that the values may take; a sparse file has many that take no room on the disk.
 
     Raises:
-        UserError: the file is missing, damaged, no such file, or holds objects, which could run code.
+        UserError: the file is missing, damaged, too large, no such file, or holds objects, which could run
+            code.
     """
     import numpy
 
@@ -242,6 +244,8 @@ def load_npy(path: str | Path, source: str, lazy: bool = False) -> numpy.ndarray
             raise UserError(
                 f"{path} holds pickled objects, which could run code, so it was refused; {source}"
             )
+        if most is not None and math.prod(shape) * kind.itemsize > most:
+            raise UserError(f"{path} holds an array {shape} of more than {most:,} bytes; {source}")
         if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize > room:
             raise ValueError("a shape that the file has no bytes for")
         return numpy.load(path, allow_pickle=False, mmap_mode="r" if lazy else None)

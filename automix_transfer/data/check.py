@@ -23,13 +23,15 @@ from automix_transfer.command_line import command_parser
 from automix_transfer.data.cache import cache_file
 from automix_transfer.data.images import FLAG_NOTE, ImageFacts, cut_bottom, decode_image
 from automix_transfer.data.listing import Listing
-from automix_transfer.data.problems import ListError, Problems
+from automix_transfer.data.problems import ListError, Problems, bounded
 from automix_transfer.data.registry import LAYOUTS, load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import MachineError, UserError, run_old_module
-from automix_transfer.io import write_json
+from automix_transfer.io import write_json, write_text
+from automix_transfer.owner import owned_file
 from automix_transfer.progress import Progress, to_stderr
 
+HEAD = "# automix-transfer data check: "  #: of the first line of a list of problems
 CHUNK = 64  # images a task: a future for each of a million images would need a gigabyte
 
 
@@ -123,7 +125,7 @@ def check_data(config: DataConfig, workers: int = 0) -> Report:
     boxes = [sentence for split in report.splits for sentence in split.bad_boxes]
     fatal = boxes if config.on_bad_image == "skip" else report.problems
     Problems(f"{config.dataset} at {config.root}", fatal).raise_if_any(
-        "", more="; automix-transfer data check lists all"
+        "", more="; automix-transfer data check --output FILE lists all"
     )
     for split in report.splits:
         _warn(split.bad, split.name, len(split.listing))
@@ -227,10 +229,15 @@ def _verdict_file(listing: Listing) -> Path:
     return cache_file("bad_images_*.json", about, listing.files)
 
 
+def _is_ours(file: Path) -> bool:
+    with file.open("rb") as content:
+        return content.read(len(HEAD)) == HEAD.encode()
+
+
 def _warn(bad: dict[int, str], what: str, total: int) -> None:
     if bad:
         head = f"{what}: {len(bad):,} of {total:,} images are bad and left out (data.on_bad_image=skip)"
-        to_stderr("\n  ".join([head, *(bad[index] for index in sorted(bad))]))
+        to_stderr("\n  ".join([head, *bounded([bad[index] for index in sorted(bad)])]))
 
 
 LAYOUT_LINES = "\n".join(f"  {name:<17} {layout.files}" for name, layout in LAYOUTS.items())
@@ -243,7 +250,8 @@ examples:
   automix-transfer data check --dataset aircraft --root /data/fgvc-aircraft-2013b --lists-only
 
 Every image is decoded as in training, about 100 to 1,000 images a second and core. Exit code 0: sound.
-2: something is wrong, and all of it is printed. Restore single bad images, or set data.on_bad_image=skip."""
+2: something is wrong; the first 20 problems of each kind are printed, and --output FILE takes all. Restore
+single bad images, or set data.on_bad_image=skip."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -260,6 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     banner = "aircraft: do not expect the 20-pixel banner (data.crop_banner=false)"
     add("--keep-banner", action="store_true", help=banner)
     add("--workers", type=int, default=0, help="threads (default: one a core)")
+    add("--output", type=Path, metavar="FILE", help="text file that all problems are written to")
     options = parser.parse_args(arguments)
     splits = options.split or list(LAYOUTS[options.dataset].splits)
     config = DataConfig(dataset=options.dataset, root=options.root, crop_banner=not options.keep_banner)
@@ -271,10 +280,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems, where = report.problems, ""
     except ListError as error:
         problems, where = list(error.found), "the lists of "
+    said = f"{len(problems):,} problem(s) in {where}{options.dataset} at {options.root}"
+    if options.output:
+        with owned_file(options.output, _is_ours, "list of data check"):
+            write_text(options.output, "\n".join([f"{HEAD}{said}", *problems, ""]))
     if not problems:
         return 0
-    print("\n".join(problems))
-    said = f"{len(problems):,} problem(s) in {where}{options.dataset} at {options.root}"
+    print("\n".join(bounded(problems)))
+    said += f"; all of them are in {options.output}" if options.output else ""
     print(f"error: {said}", file=sys.stderr)
     return 2
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from automix_transfer.errors import UserError
 from automix_transfer.shown import clean
 
-SHOWN = 20
+SHOWN, SHOWN_IN_ALL = 20, 200
+_NAMES = re.compile(r"'[^']*'|\S*[\d/]\S*")  # what differs between problems of a kind
+
+
+def bounded(problems: Sequence[str]) -> list[str]:
+    """The first 20 of each kind, at most 200, and how many more there are."""
+    kinds: Counter[str] = Counter()
+    shown = []
+    for text in problems:
+        kind = _NAMES.sub("", text)
+        kinds[kind] += 1
+        if kinds[kind] <= SHOWN and len(shown) < SHOWN_IN_ALL:
+            shown.append(text)
+    rest = len(problems) - len(shown)
+    return [*shown, *([f"... and {rest:,} more"] if rest else [])]
 
 
 class ListError(UserError):

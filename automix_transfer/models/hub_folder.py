@@ -6,7 +6,6 @@ or, in old ones, as the whole file; class names as a list or by number.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,8 @@ HARMLESS = {
     "strict_img_size",
     "global_pool",
 }
-MOST_PIXELS, MOST_CLASSES = 2048, 10_000_000
+MOST_PIXELS, MOST_CLASSES, MOST_VALUE = 2048, 10_000_000, 1e6
+MOST_BYTES = 1 << 24  # of `CONFIG`; the names of ImageNet-22k's classes take one and a half million
 
 
 def read_folder(folder: Path) -> tuple[Path, EncoderInfo]:
@@ -53,7 +53,7 @@ def read_folder(folder: Path) -> tuple[Path, EncoderInfo]:
             else "give a file, or a folder of timm's from the Hugging Face hub"
         )
         raise UserError(f"{folder} is a folder without {CONFIG}; {remedy}")
-    content = read_json(config)
+    content = read_json(config, MOST_BYTES)
     if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
         others = content if isinstance(content, dict) else {}
         kind = others.get("architectures") or others.get("model_type") or others.get("_class_name")
@@ -126,12 +126,7 @@ class _Config:
                 "model_args.encoder", args.get("encoder"), lambda v: isinstance(v, str)
             ), stem
         if "global_pool" in args and timm.is_model(name):
-            with torch.device("meta"):
-                plain, pooled = (
-                    repr(timm.create_model(name, **more))
-                    for more in ({}, {"global_pool": args["global_pool"]})
-                )
-            self._checked("model_args.global_pool", args["global_pool"], lambda _: plain == pooled)
+            self._checked("model_args.global_pool", args["global_pool"], lambda v: _is_usual(name, v))
         return name.split(".")[0], "imagenet"  # a tag names weights
 
     def _side(self) -> int:
@@ -145,10 +140,10 @@ class _Config:
         return tuple(self._take(name, lambda v: _list_of(v, (3,), _pixels) and v[0] == 3))
 
     def _channels(self, name: str) -> tuple[float, float, float]:
-        least = 0 if name == "std" else -math.inf
+        least = 0 if name == "std" else -MOST_VALUE
 
         def fits(value: Any) -> bool:
-            return isinstance(value, int | float) and least < value < math.inf
+            return isinstance(value, int | float) and least < value < MOST_VALUE
 
         value = self._take(name, lambda v: fits(v) or _list_of(v, (1, 3), fits))
         values = [float(x) for x in (value if isinstance(value, list | tuple) else [value])]
@@ -169,6 +164,16 @@ class _Config:
         if not fits(value):
             raise UserError(f"{self.file}: field '{name}' is {str(value)[:80]}, which cannot be; correct it")
         return value
+
+
+def _is_usual(network: str, pooling: Any) -> bool:
+    """Whether timm builds the same network with ``global_pool=pooling`` as without."""
+    with torch.device("meta"):
+        plain = repr(timm.create_model(network))
+        try:
+            return plain == repr(timm.create_model(network, global_pool=pooling))
+        except Exception:  # each family raises what it likes on a value that it does not know
+            return False
 
 
 def _list_of(value: Any, lengths: tuple[int, ...], fits: Callable[[Any], bool]) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import load_torch, regular_file, sha256_of
 from automix_transfer.models.encoders import EncoderInfo
-from automix_transfer.models.hub_folder import read_folder
+from automix_transfer.models.hub_folder import MOST_PIXELS, MOST_VALUE, read_folder
 from automix_transfer.models.weights_choice import (
     PREFIXES,
     WRAPPERS,
@@ -34,7 +34,6 @@ CHECKPOINT_FORMAT = "automix_transfer/1"
 #: Of our safetensors files: JSON with format, encoder, which, step, source_sha256.
 METADATA_KEY = "automix_transfer"
 STATE_DICT_WANTED = "give a checkpoint or the file of a torch.save(model.state_dict())"
-MOST_PIXELS = 2048  # side of images that a file may ask for
 DAMAGED = "the file is damaged, take another one"
 #: fields of `EncoderInfo`, and of the data of a checkpoint's config, with what they can be
 TESTING: dict[str, Callable[[Any], bool]] = {
@@ -265,9 +264,12 @@ def _info(path: Path, value: Any) -> EncoderInfo:
             all(isinstance(item, tuple) for item in lists)
             and all(isinstance(item, str) for item in (info.name, info.stem, *info.class_names))
             and all(isinstance(item, int | float) for item in (*info.mean, *info.std))
+            and all(abs(item) < MOST_VALUE for item in info.mean)
+            and all(0 < item < MOST_VALUE for item in info.std)
             and all(type(item) is int for item in (info.num_classes, info.image_size))
             and (len(info.mean), len(info.std)) == (3, 3)
             and 0 <= info.num_classes < 10_000_000
+            and len(info.class_names) in (0, info.num_classes or len(info.class_names))
             and 0 < info.image_size <= MOST_PIXELS
             and _testing(vars(info)).keys() == info.to_dict().keys() & TESTING.keys()
         )

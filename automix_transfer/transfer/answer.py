@@ -13,6 +13,7 @@ from scipy.stats import t as student
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
+from automix_transfer.runs.folder import is_number
 from automix_transfer.transfer.transfer_plan import TASKS, Cell
 
 
@@ -112,9 +113,11 @@ def value_at(content: Any, path: Sequence[str], file: Path) -> float | None:
             raise UserError(f"{file} is no result of this command; remove it to measure again")
         content = content.get(key)
     if isinstance(content, Mapping):
+        if not all(isinstance(row, list) and all(map(is_number, row)) for row in content.values()):
+            raise UserError(f"{file}: '{'.'.join(path)}' is no table of numbers; remove it to measure again")
         rows = [statistics.fmean(row) for row in content.values() if row]
         return statistics.fmean(rows) if rows else None
-    return float(content) if isinstance(content, int | float) and math.isfinite(content) else None
+    return float(content) if is_number(content) else None
 
 
 def missing(

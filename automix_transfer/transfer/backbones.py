@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automix_transfer.errors import UserError, first_line
-from automix_transfer.io import save_torch, sha256_of
+from automix_transfer.io import save_torch
 from automix_transfer.models.encoders import EncoderInfo, create_encoder, plain_info
 from automix_transfer.models.weights import load_encoder
+from automix_transfer.models.weights_file import sha256_of_weights
 
 RANDOM, TIMM = "random", "timm:"
 SEED = (
@@ -153,17 +154,7 @@ def _open(named: Named, source: str, folder: Path, other: EncoderInfo | None) ->
         _, info = load_encoder(path, network, named.which or None)
     except UserError as error:
         raise UserError(f"backbone '{named.name}': {error}") from error
-    return source, digest_of(path), info
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file; of a folder, of its weights."""
-    if path.is_file():
-        return sha256_of(path)
-    files = [
-        file for file in sorted(path.iterdir()) if file.suffix in (".safetensors", ".bin", ".pth", ".pt")
-    ]
-    return " ".join(sha256_of(file) for file in files)
+    return source, sha256_of_weights(path), info
 
 
 def _of_timm(name: str, folder: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -20,11 +21,11 @@ from torch import Tensor
 
 from automix_transfer.data.cache import mark
 from automix_transfer.data.dataset import ClassificationDataset
-from automix_transfer.data.mixed_offline import ABOUT, FORMAT, IMAGES, SOFT_LABELS
+from automix_transfer.data.mixed_offline import ABOUT, FORMAT, IMAGES, SOFT_LABELS, read_mixed
 from automix_transfer.data.splits import train_dataset
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
-from automix_transfer.io import atomic_write, read_json, write_json
+from automix_transfer.io import atomic_write, load_npy, read_json, write_json
 from automix_transfer.mixing import load_options
 from automix_transfer.mixing.losses import PLAIN
 from automix_transfer.mixing.methods.supermix import SuperMix
@@ -78,7 +79,8 @@ def write_supermix(
     }
     prepare(folder, plan)
     if (folder / ABOUT).exists():
-        print(f"{folder} is finished: {len(read_json(folder / ABOUT)['files'])} mixed images", flush=True)
+        files, _ = read_mixed(folder, dataset.classes)
+        print(f"{folder} is finished: {len(files)} mixed images", flush=True)
         return folder
     world = start(experiment.train.device, experiment.train.wait_minutes)
     try:
@@ -183,16 +185,32 @@ def write_batch(folder: Path, number: int, images: np.ndarray, labels: np.ndarra
 
 def kept(folder: Path) -> dict[int, int]:
     """Finished batches and how many images each gave."""
-    return {
-        int(part.stem): len(np.load(part, mmap_mode="r")) for part in sorted((folder / "parts").glob("*.npy"))
-    }
+    return {int(part.stem): len(_part(part)) for part in _parts(folder)}
+
+
+def _parts(folder: Path) -> list[Path]:
+    parts = sorted((folder / "parts").glob("*.npy"))
+    if odd := [part for part in parts if not re.fullmatch("[0-9]{6,9}", part.stem)]:
+        raise UserError(f"{odd[0]} is no part of a mixed data set; remove it, or choose another --output")
+    return parts
+
+
+def _part(file: Path, classes: int = 0) -> np.ndarray:
+    """(M, K) soft labels; of ``classes``, where the number is known."""
+    labels = load_npy(file, "remove it, and its images are mixed again", lazy=True)
+    if labels.ndim != 2 or labels.dtype != np.float32 or labels.shape[1] != (classes or labels.shape[1]):
+        raise UserError(
+            f"{file} is {labels.dtype} {labels.shape}, no soft labels; remove it, and its images are mixed "
+            "again"
+        )
+    return labels
 
 
 def finish(folder: Path, plan: dict[str, Any], count: int) -> Path:
     """One array of all labels, and the file that says that the data set is complete."""
-    parts = sorted((folder / "parts").glob("*.npy"))
-    labels = np.concatenate([np.load(part) for part in parts])
-    files = [f"{part.stem}_{at:04d}.png" for part in parts for at in range(len(np.load(part, mmap_mode="r")))]
+    parts = {part.stem: _part(part, len(plan["classes"])) for part in _parts(folder)}
+    labels = np.concatenate(list(parts.values()))
+    files = [f"{stem}_{at:04d}.png" for stem, part in parts.items() for at in range(len(part))]
     if count:
         labels, files = labels[:count], files[:count]
     buffer = io.BytesIO()
@@ -212,7 +230,10 @@ def prepare(folder: Path, plan: dict[str, Any]) -> None:
     """A new folder, or one that the same command began."""
     plan = json.loads(json.dumps(plan))
     if (folder / PLAN).exists():
-        before = {"files": plan["files"], **read_json(folder / PLAN)}  # version 0.1 did not write it
+        found = read_json(folder / PLAN)
+        if not isinstance(found, dict):
+            raise UserError(f"{folder / PLAN} is no plan of a mixed data set; choose another --output")
+        before = {"files": plan["files"], **found}  # version 0.1 did not write it
         different = next((key for key in plan if before.get(key) != plan[key]), None)
         if different:
             raise UserError(

@@ -174,6 +174,9 @@ def refuse_other_settings(prepared: Prepared) -> None:
             if done:
                 raise UserError(f"{job.result} was made by another command than this; {remedy}")
             continue
+        begun = was.get("command")
+        if not isinstance(begun, list) or not all(isinstance(word, str) for word in begun):
+            raise UserError(f"{file}: '{name}' has no command, a list of words; {remedy}")
         if was.get("sha256") != now["sha256"]:
             raise UserError(f"{folder}: its backbone's file has changed since; {remedy}")
         if was.get("needs", now["needs"]) != now["needs"]:
@@ -182,9 +185,9 @@ def refuse_other_settings(prepared: Prepared) -> None:
             )
         if done and was.get("recipe", now["recipe"]) != now["recipe"]:
             raise UserError(f"{folder}: its recipe has changed since; {remedy}")
-        if done and was.get("command") != now["command"]:
-            words = [word for word in was.get("command", []) if word not in now["command"]]
-            others = [word for word in now["command"] if word not in was.get("command", [])]
+        if done and begun != now["command"]:
+            words = [word for word in begun if word not in now["command"]]
+            others = [word for word in now["command"] if word not in begun]
             raise UserError(
                 f"{folder} was run with {shlex.join(words) or 'fewer settings'}, and now it is "
                 f"{shlex.join(others) or 'without'}; {remedy}"

@@ -49,7 +49,7 @@ def test_every_bad_image_is_named_with_exit_code_2(tmp_path, capsys):
         (root / "train" / "class_0" / f"0_{number}.png").write_bytes(b"")
     assert main(["--dataset", "imagefolder", "--root", str(root)]) == 2
     output = capsys.readouterr()
-    assert output.out.count("is empty (0 bytes)") == 25 and "25 problem(s)" in output.err
+    assert output.out.count("is empty (0 bytes)") == 20 and "25 problem(s)" in output.err
     with pytest.raises(UserError) as info:
         check_data(DataConfig(root=str(root)))
     assert (
@@ -66,12 +66,20 @@ def test_skip_reports_the_bad_ones_and_goes_on(tmp_path, capsys):
     assert "1 bad images" in str(report) and "0_1.png is not an image" in capsys.readouterr().err
 
 
-def test_every_list_problem_is_printed(tmp_path, capsys):
+def test_the_first_list_problems_are_printed_and_all_written(tmp_path, capsys):
     root = trees.cub(tmp_path / "d", classes=10, images=6)
     path = root / "image_class_labels.txt"
     path.write_text(path.read_text().replace("\n", " 1\n"))
-    assert main(["--dataset", "cub", "--root", str(root)]) == 2
-    assert capsys.readouterr().out.count("image_class_labels.txt:") == 61
+    (root / "classes.txt").write_text((root / "classes.txt").read_text() + "1 again\n")
+    words = ["--dataset", "cub", "--root", str(root), "--output", str(tmp_path / "all.txt")]
+    assert main(words) == 2
+    said = capsys.readouterr().out
+    assert said.count("image_class_labels.txt:") == 21 and "and 40 more" in said and "id '1'" in said
+    assert (tmp_path / "all.txt").read_text().count("image_class_labels.txt:") == 61
+    assert main(words) == 2  # its own list is written again
+    (tmp_path / "all.txt").write_text("somebody's")
+    with pytest.raises(UserError, match=r"all\.txt"):
+        main(words)
 
 
 def test_boxes_outside_are_errors_and_boxes_that_stick_out_are_notes(tmp_path):

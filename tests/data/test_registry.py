@@ -269,6 +269,14 @@ def test_aircraft_mistakes(file, line, text, expected, tmp_path):
     assert f"{file}:{line}: " in said and expected in said
 
 
+def test_variants_of_aircraft_without_images_are_one_sentence(tmp_path):
+    variants = trees.aircraft(tmp_path / "d") / "data" / "variants.txt"
+    variants.write_text(variants.read_text() + "Concorde\nTu-144\n")
+    with pytest.raises(ListError, match=r"images_variant_train\.txt: 2 of 5 .*Concorde") as info:
+        load("aircraft", tmp_path / "d", "train")
+    assert len(info.value.found) == 1
+
+
 @pytest.mark.parametrize(
     ("file", "line", "text", "split", "expected"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from timm.models import save_for_hf
 
 from automix_transfer.errors import UserError
 from automix_transfer.models import load_encoder, read_weights
+from automix_transfer.models.hub_folder import MOST_BYTES
 from automix_transfer.models.weights import load_file
 from automix_transfer.models.weights_file import sha256_of_weights
 from tests.models.files import assert_same, automix_checkpoint, random_encoder
@@ -119,6 +121,11 @@ def test_the_size_of_a_network_of_fixed_size(tmp_path: Path) -> None:
         ({"crop_pct": 87.5}, "'crop_pct'"),
         ({"model_args": {"act_layer": "gelu"}}, "'model_args' .*act_layer"),
         ({"model_args": {"global_pool": "max"}}, r"'model_args\.global_pool'"),
+        ({"model_args": {"global_pool": "of nobody"}}, r"'model_args\.global_pool'"),
+        ({"model_args": {"global_pool": [1]}}, r"'model_args\.global_pool'"),
+        ({"architecture": "hf-hub:somebody/network"}, "hf-hub:somebody/network"),
+        ({"mean": [10**400, 0.5, 0.5]}, "'mean'"),
+        ({"std": 10**400}, "'std'"),
         ({"model_args": 3}, "'model_args'"),
     ],
 )
@@ -151,3 +158,17 @@ def test_folders_that_are_none_of_timms(folder: Path, tmp_path: Path) -> None:
     (folder / "x.onnx").write_bytes(b"graph")
     with pytest.raises(UserError, match="x.onnx is a graph of ONNX"):
         read_weights(folder / "x.onnx")
+
+
+def test_a_config_that_is_too_large(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "more": " " * MOST_BYTES}))
+    with pytest.raises(UserError, match="config.json"):
+        read_weights(folder)
+
+
+def test_of_several_files_the_digest_is_that_of_the_one_that_is_read(folder: Path) -> None:
+    before = sha256_of_weights(folder)
+    os.mkfifo(folder / "other.bin")  # reading it would not end
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"conv_stem.weight": "../x"}}')
+    assert sha256_of_weights(folder) == before

@@ -334,6 +334,12 @@ def test_any_field_of_a_checkpoint_may_be_nonsense(
         assert str(tmp_path / "x.pt") in str(error)
 
 
+def described(**fields: Any) -> str:
+    """Metadata of our own exports, with other ``fields`` of the encoder."""
+    encoder = EncoderInfo(NAME, 4).to_dict() | fields
+    return json.dumps({"format": "automix_transfer/1", "encoder": encoder})
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
@@ -345,6 +351,10 @@ def test_any_field_of_a_checkpoint_may_be_nonsense(
         json.dumps({"format": "automix_transfer/1"}),
         json.dumps({"format": "automix_transfer/1", "encoder": {"name": 3, "num_classes": 4}}),
         json.dumps({"format": "automix_transfer/9", "encoder": {"name": NAME, "num_classes": 4}}),
+        described(mean=[10**400, 0, 0]),
+        described(mean=[float("nan"), 0, 0]),
+        described(std=[1, 1, 0]),
+        described(class_names=["a", "b"]),
     ],
 )
 def test_metadata_that_is_not_ours(tmp_path: Path, metadata: str) -> None:

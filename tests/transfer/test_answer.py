@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from scipy.stats import ttest_rel
 
-from automix_transfer.transfer.answer import answer, score
+from automix_transfer.errors import UserError
+from automix_transfer.transfer.answer import answer, score, value_at
 from automix_transfer.transfer.answer_tables import write_answer
 from automix_transfer.transfer.transfer_plan import Cell
 
@@ -68,3 +69,12 @@ def test_what_is_missing_is_said_with_its_reason(tmp_path: Path) -> None:
     assert "the disk was full" in (tmp_path / "answer.csv").read_text()
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 7
     assert "a_b" in (tmp_path / "answer.md").read_text()
+
+
+def test_a_table_that_holds_no_numbers_is_refused_by_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "evaluation.json"
+    assert value_at({"a": {"noise": [1, 3], "blur": [4]}}, ["a"], file) == 3
+    assert value_at({"a": True}, ["a"], file) is value_at({"a": 10**400}, ["a"], file) is None
+    for table in ({"noise": ["x"]}, {"noise": 5}, {"noise": [10**400]}):
+        with pytest.raises(UserError, match=r"evaluation\.json"):
+            value_at({"a": table}, ["a"], file)

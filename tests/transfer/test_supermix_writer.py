@@ -24,7 +24,7 @@ from automix_transfer.mixing.methods.supermix import (
 from automix_transfer.models import create_encoder
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import Experiment, load_experiment
-from automix_transfer.transfer.supermix_writer import write_supermix
+from automix_transfer.transfer.supermix_writer import finish, kept, write_supermix
 from tests.training.tiny import FAST, write_images
 
 
@@ -177,3 +177,23 @@ def test_broken_folders_are_named(setting: tuple[Experiment, Path, list[str]], t
     experiment, teacher, _ = setting
     with pytest.raises(UserError, match="not empty"):
         write_supermix(experiment, str(teacher), tmp_path, teacher_name="resnet10_32")
+    (tmp_path / "plan.json").write_text("[]")
+    with pytest.raises(UserError, match=r"plan\.json"):
+        write_supermix(experiment, str(teacher), tmp_path, teacher_name="resnet10_32")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("notes", row := np.zeros((1, 3), np.float32)), ("000000", np.array([{}])), ("000000", row[0])],
+    ids=["a foreign name", "objects", "no rows"],
+)
+def test_parts_that_are_none(tmp_path: Path, name: str, values: np.ndarray) -> None:
+    (tmp_path / "parts").mkdir()
+    np.save(tmp_path / "parts" / f"{name}.npy", values, allow_pickle=True)
+    for read in (kept, lambda folder: finish(folder, {"classes": ["a", "b"]}, 0)):
+        with pytest.raises(UserError, match=rf"{name}\.npy"):
+            read(tmp_path)
+    (tmp_path / "parts" / f"{name}.npy").unlink()
+    np.save(tmp_path / "parts" / "000001.npy", np.zeros((1, 3), np.float32))  # of three classes
+    with pytest.raises(UserError, match=r"000001\.npy"):
+        finish(tmp_path, {"classes": ["a", "b"]}, 0)

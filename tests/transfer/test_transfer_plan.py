@@ -231,6 +231,12 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, weights, images) -
     for job in prepared.jobs:
         write_json(job.result, {})
     assert prepare(settings(tmp_path / "out", images), named(weights)).jobs[0].done
+    record = tmp_path / "out" / RECORD
+    for command in (None, [1], "text"):
+        write_json(record, {name: {**was, "command": command} for name, was in record_of(prepared).items()})
+        with pytest.raises(UserError, match=RECORD):
+            prepare(settings(tmp_path / "out", images), named(weights))
+    write_json(record, record_of(prepared))
     other = settings(tmp_path / "out", images, overrides={"finetune": ("optimizer.lr=0.05",)})
     with pytest.raises(UserError, match="optimizer.lr=0.05"):
         prepare(other, named(weights))

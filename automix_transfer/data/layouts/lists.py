@@ -118,6 +118,8 @@ def aircraft(root: Path, split: str) -> Listing:
         if "/" in image_id or not (root / "images" / f"{image_id}.jpg").is_file():
             missing.append((table, f"image images/{image_id}.jpg is missing", line))
     problems.add_missing(missing, len(rows), table)
+    used = {name for _, name in rows.values()}
+    problems.add_many(table, "variants have no image", [v for v in variants if v not in used], len(variants))
     boxes = {}
     if box_file.exists():
         boxes = read_table(box_file, problems, "<image id> <xmin> <ymin> <xmax> <ymax>", box=_aircraft_box)

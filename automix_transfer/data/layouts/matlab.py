@@ -60,8 +60,9 @@ def main(file: str, variable: str) -> None:
     from scipy.io import loadmat
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MOST_BYTES, resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, resource.RLIM_INFINITY))
+    for kind, most in ((resource.RLIMIT_AS, used + MOST_BYTES), (resource.RLIMIT_CPU, MOST_SECONDS)):
+        hard = resource.getrlimit(kind)[1]  # of a user or a cluster, which cannot be raised
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
     print(json.dumps(plain(loadmat(file, squeeze_me=True, variable_names=[variable])[variable])))
 
 

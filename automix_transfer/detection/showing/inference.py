@@ -24,6 +24,7 @@ from automix_transfer.detection.networks.memory import check_size
 from automix_transfer.detection.weights.weights_check import load_weights
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import read_json
+from automix_transfer.text_files import MOST_BYTES, read_text
 
 FINAL, LAST = "model_final.pth", "last_checkpoint"
 
@@ -97,7 +98,7 @@ def _checkpoint(folder: Path, name: str | None) -> Path:
             raise UserError(f"{folder / name} does not exist; {hint}")
         return folder / name
     last = folder / LAST
-    named = [FINAL, *([Path(last.read_text(encoding="utf-8").strip()).name] if last.is_file() else [])]
+    named = [FINAL, *([Path(read_text(last, MOST_BYTES).strip()).name] if last.is_file() else [])]
     for file in named:
         if file and (folder / file).is_file():
             return folder / file

@@ -18,9 +18,9 @@ from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.probing.classifiers import linear_probe, nearest_neighbours, top1
 from automix_transfer.evaluation.probing.features import Features, read_features
-from automix_transfer.io import sha256_of
 from automix_transfer.models.encoders import EncoderInfo, check_size, plain_info
 from automix_transfer.models.weights import load_encoder
+from automix_transfer.models.weights_file import sha256_of_weights
 from automix_transfer.progress import Progress
 from automix_transfer.rng import reseed_globals
 
@@ -121,7 +121,7 @@ def _features(
 
 def about(weights: str, info: EncoderInfo, config: DataConfig, loaded: str, seed: int) -> dict[str, Any]:
     """What the figures were measured with."""
-    source = {} if weights == RANDOM else {"sha256": sha256_of(weights) if Path(weights).is_file() else None}
+    source = {} if weights == RANDOM else {"sha256": sha256_of_weights(weights)}
     data = {
         key: getattr(config, key)
         for key in ("dataset", "root", "train_split", "val_split", "image_size", "test_crop_ratio")

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write, load_npy
 
-MAP_SIZE = 224
+MAP_SIZE, MOST_BYTES = 224, 1 << 28
 # np.load parses its header with ast, which is not safe in several threads on Python 3.11
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -89,7 +89,8 @@ def _load(path: Path, lazy: bool, raw: bool) -> NDArray:
     if not path.exists():
         raise UserError(f"{path} does not exist; every image of the metadata needs its score map there")
     with _ONE_AT_A_TIME:
-        values = load_npy(path, "save the map again with np.save as one float array (H, W)", lazy)
+        source = "save the map again with np.save as one float array (H, W)"
+        values = load_npy(path, source, lazy, MOST_BYTES)
     while raw and values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):
         values = values[0] if values.shape[0] == 1 else values[..., 0]
     return values

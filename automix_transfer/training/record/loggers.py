@@ -6,9 +6,12 @@ A logger that fails is left out from there on, with one line; the training and i
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -17,12 +20,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from automix_transfer.errors import UserError, first_line
+from automix_transfer.errors import UserError, few, first_line
 from automix_transfer.io import read_json
 from automix_transfer.progress import to_stderr
+from automix_transfer.shown import clean
+from automix_transfer.text_files import MOST_BYTES, read_text
 from automix_transfer.training.settings import Experiment
 
 PATIENCE = 60.0  #: seconds that W&B may go on uploading when a run ends; the rest is for ``wandb sync``
+HERE = ("entity", "project")  #: what ``wandb/settings`` of the current folder may say
 STATE = "automix_transfer.json"  #: in the folder wandb/ of a run: its id, and the last step that was sent
 
 
@@ -154,6 +160,7 @@ class WeightsAndBiases:
         """Begin or resume; offline, where W&B cannot be reached or does not know who we are."""
         folder = self._folder.parent
         chosen = {} if os.environ.get("WANDB_PROJECT") else {"project": "automix_transfer"}
+        refuse_settings_here()
         settings = {"console": "off", "silent": True, "disable_git": True, "finish_timeout": PATIENCE}
 
         def start(**more: Any) -> Any:
@@ -234,17 +241,37 @@ class WeightsAndBiases:
             self._wandb.teardown()
 
 
+def refuse_settings_here() -> None:
+    """Raise a `UserError` where the current folder says more than whose the run is: W&B would send its key to
+    the server that stands in ``wandb/settings``."""
+    for file in (Path("wandb/settings"), Path(".wandb/settings")):
+        content = ConfigParser(interpolation=None)
+        try:
+            content.read_string(read_text(file, MOST_BYTES) if file.is_file() else "")
+        except ConfigParserError as error:
+            raise UserError(f"{file} in the current folder cannot be read; remove it there") from error
+        keys = [key for section in content.values() for key in section]
+        odd = [key for key in keys if key not in HERE and not os.environ.get(f"WANDB_{key.upper()}")]
+        if odd:
+            raise UserError(
+                f"{file} in the current folder sets {few(odd)}, which is taken from the environment only; "
+                f"remove it there, or set WANDB_{clean(odd[0], 40).upper()}"
+            )
+
+
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {key: value for key, value in values.items() if isinstance(value, float)}
 
 
 def _state(file: Path) -> dict[str, Any]:
-    """The id and the last step sent; nothing where the file is missing or no such file."""
-    with suppress(UserError, KeyError, TypeError, ValueError):
+    """The id and the last step sent; nothing where the file is missing or no such file: W&B names a folder by
+    the id."""
+    found: Any = None
+    with suppress(UserError):
         if file.is_file():
-            found = read_json(file)
-            return {"id": str(found["id"]), "sent": int(found["sent"])}
-    return {}
+            found = read_json(file, 1000)
+    fits = isinstance(found, dict) and type(found.get("sent")) is int and isinstance(found.get("id"), str)
+    return found if fits and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found["id"]) else {}
 
 
 MAKERS: dict[str, Callable[..., Logger]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}

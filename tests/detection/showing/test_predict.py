@@ -197,6 +197,9 @@ def test_last_checkpoint_where_training_did_not_end(run, tmp_path):
 
     folder = Path(shutil.copytree(run, tmp_path / "run"))
     (folder / "model_final.pth").rename(folder / "model_0000003.pth")
+    (folder / "last_checkpoint").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(UserError, match="last_checkpoint"):
+        load_run(folder)
     (folder / "last_checkpoint").write_text("model_0000003.pth")
     assert load_run(folder).checkpoint.name == "model_0000003.pth"
 

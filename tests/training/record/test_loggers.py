@@ -18,6 +18,7 @@ import pytest
 from automix_transfer.errors import UserError
 from automix_transfer.signals import Interrupted
 from automix_transfer.training.loop import train
+from automix_transfer.training.record.loggers import STATE, _state, refuse_settings_here
 from tests.training.processes import CONTEXT, at_each_update
 
 BOTH = ["train.loggers=[tensorboard,wandb]", "train.picture_epochs=[1]"]
@@ -153,6 +154,35 @@ def test_a_logger_that_fails_is_one_line(
         assert wandb.ended == ["teardown", 0, "teardown"]
     if failing == "log":
         assert wandb.ended == [1, "teardown"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    ['{"id": "../../x", "sent": 2}', '{"id": "a\\nb", "sent": 2}', '{"id": "a", "sent": 1e999}', "[" * 2000],
+)
+def test_a_state_that_w_and_b_was_not_given_begins_anew(tmp_path: Path, state: str) -> None:
+    (tmp_path / STATE).write_text(state)
+    assert _state(tmp_path / STATE) == {}
+    (tmp_path / STATE).write_text('{"id": "0a1b2c3d", "sent": 2}')
+    assert _state(tmp_path / STATE) == {"id": "0a1b2c3d", "sent": 2}
+
+
+def test_the_current_folder_names_no_server_that_gets_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nentity = us\nproject = birds\n")
+    refuse_settings_here()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nproject = birds\nbase_url: https://else.where\n")
+    with pytest.raises(UserError, match="base_url"):
+        refuse_settings_here()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://ours")  # which W&B takes before the file
+    refuse_settings_here()
+    (tmp_path / "wandb" / "settings").write_text("base_url")
+    with pytest.raises(UserError, match="settings"):
+        refuse_settings_here()
 
 
 def test_a_logger_that_is_not_installed_is_refused_before_anything_starts(
