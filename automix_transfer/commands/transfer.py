@@ -138,9 +138,10 @@ def answered(output: Path, chosen: Prepared, jobs: int | None) -> int:
     from automix_transfer.owner import owned
     from automix_transfer.report.transfer_page import build
     from automix_transfer.transfer.answer_tables import write_answer
-    from automix_transfer.transfer.transfer_run import run
+    from automix_transfer.transfer.transfer_run import refuse_others_answer, run
 
     with owned(output, "give another --output"):
+        refuse_others_answer(output)
         rows, about = run(chosen, jobs)
         text = write_answer(output, rows, about)
         page = build(output, rows, chosen.cells, about)

@@ -16,7 +16,7 @@ _NAMES = re.compile(r"'[^']*'|\S*[\d/]\S*")  # what differs between problems of 
 def bounded(problems: Sequence[str]) -> list[str]:
     """The first 20 of each kind, at most 200, and how many more there are."""
     kinds: Counter[str] = Counter()
-    shown = []
+    shown: list[str] = []
     for text in problems:
         kind = _NAMES.sub("", text)
         kinds[kind] += 1

@@ -14,7 +14,7 @@ from automix_transfer.command_line import this_command
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json
 from automix_transfer.jobs import Job, plan_table, run_jobs, side_by_side
-from automix_transfer.owner import owned
+from automix_transfer.owner import owned, refuse_foreign
 from automix_transfer.training.record.run_folder import git_commit
 from automix_transfer.transfer.answer import Row, answer
 from automix_transfer.transfer.backbones import Backbone, Named, open_backbones
@@ -154,6 +154,13 @@ def write_record(prepared: Prepared) -> None:
 def holds(job: Job, file: str) -> bool:
     """Whether the command reads ``file``."""
     return file in job.command or f"encoder.weights={file}" in job.command
+
+
+def refuse_others_answer(output: Path) -> None:
+    """Raise a `UserError` where a file of somebody else has the name of one that is going to be written."""
+    names = [f"answer.{end}" for end in ("txt", "md", "tex", "csv", "json")]
+    for name in () if (output / RECORD).is_file() else (RECORD, *names, "runs.csv", "report.html"):
+        refuse_foreign(output / name, lambda _: False, "file of a comparison")
 
 
 def refuse_other_settings(prepared: Prepared) -> None:

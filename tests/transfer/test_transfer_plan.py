@@ -15,7 +15,7 @@ from automix_transfer.io import save_torch, write_json
 from automix_transfer.models import create_encoder
 from automix_transfer.transfer import backbones
 from automix_transfer.transfer import transfer_plan as plan
-from automix_transfer.transfer.transfer_run import RECORD, chains_of, prepare, record_of
+from automix_transfer.transfer.transfer_run import RECORD, chains_of, prepare, record_of, refuse_others_answer
 from tests.training.tiny import write_images
 
 
@@ -259,3 +259,12 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, weights, images) -
     with pytest.raises(UserError, match="changed since"):
         prepare(settings(tmp_path / "out", images), named(weights))
     weights.write_bytes(weights_before)
+
+
+def test_an_answer_is_not_written_over_files_of_others(tmp_path) -> None:
+    refuse_others_answer(tmp_path)
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(UserError, match=r"report\.html"):
+        refuse_others_answer(tmp_path)
+    write_json(tmp_path / RECORD, {})  # which a comparison has written before its page
+    refuse_others_answer(tmp_path)
