@@ -13,6 +13,8 @@ from automix_transfer.data.loader import eval_loader
 from automix_transfer.errors import UserError
 from automix_transfer.models.classifier import find_classifier
 
+REMEDY = "choose an encoder with a linear classifier, whose inputs are the features"
+
 
 @dataclass(frozen=True)
 class Features:
@@ -38,19 +40,25 @@ def read_features(
         say: is told how many images are done.
 
     Raises:
-        UserError: the encoder gives something else than one vector an image, or values that are not finite.
+        UserError: the encoder's classifier is no linear layer, it gives something else than one vector an
+            image, or values that are not finite.
     """
     encoder = encoder.to(device).eval()
     inputs: list[Tensor] = []
     handle = None
-    if any(isinstance(module, nn.Linear) for module in encoder.modules()) and outputs_logits(encoder):
-        classifier = find_classifier(encoder)
+    linear = any(isinstance(part, nn.Linear) for part in encoder.modules())
+    if outputs_logits(encoder) and (linear or hasattr(encoder, "num_classes")):
+        classifier = find_classifier(encoder, REMEDY)
         handle = classifier.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     found: list[Tensor] = []
     labels: list[Tensor] = []
     try:
         for images, label, *_ in eval_loader(dataset, batch_size, workers=workers):
             output = encoder(images.to(device))
+            if handle is not None and (not inputs or output.shape[-1] != classifier.out_features):
+                raise UserError(
+                    f"the last linear layer of {type(encoder).__name__} is no classifier; {REMEDY}"
+                )
             vectors = inputs.pop() if handle is not None else output
             if vectors.ndim != 2 or len(vectors) != len(images):
                 shape = tuple(vectors.shape)

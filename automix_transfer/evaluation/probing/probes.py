@@ -19,6 +19,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation.probing.classifiers import linear_probe, nearest_neighbours, top1
 from automix_transfer.evaluation.probing.features import Features, read_features
 from automix_transfer.models.encoders import EncoderInfo, check_size, plain_info
+from automix_transfer.models.timm_names import describe
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.models.weights_file import sha256_of_weights
 from automix_transfer.progress import Progress
@@ -44,7 +45,9 @@ def open_encoder(
         raise UserError("--weights random needs --encoder NAME, the network that is initialised")
     reseed_globals(seed, "initialise")
     info = plain_info(name, 1000)
-    return info.build().eval(), info, f"random weights of seed {seed}"
+    encoder = info.build().eval()
+    describe(encoder, info)
+    return encoder, info, f"random weights of seed {seed}"
 
 
 def splits_of(dataset: str, train: str | None, test: str | None) -> tuple[str, str]:
