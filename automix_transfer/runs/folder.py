@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
-from automix_transfer.text_files import read_text
+from automix_transfer.text_files import MOST_BYTES, read_text
 
 Points = tuple[list[float], list[float]]
 
@@ -79,7 +79,7 @@ def read_run(path: Path) -> RunFolder:
     if not run.history:
         run.problems.append(f"{path / 'log.csv'} is missing or has no rows, so there is no learning curve")
     try:
-        run.config = read_text(path / "config.yaml")
+        run.config = read_text(path / "config.yaml", MOST_BYTES)
     except UserError:
         run.problems.append(f"{path / 'config.yaml'} is missing or cannot be read")
     return run
@@ -133,22 +133,21 @@ def points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
 def settings(config: str) -> dict[str, str]:
     """``data.image_size`` -> ``64``: the settings of a config.yaml as we write them; lines that a hand has
     damaged are passed over."""
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     above: list[str] = []
     for line in config.splitlines():
         text = line.strip()
         depth = (len(line) - len(line.lstrip())) // 2
         if text.startswith("- ") and above:
-            name = ".".join(above)
-            found[name] = f"{found[name]}, {text[2:]}" if name in found else text[2:]
+            found.setdefault(".".join(above), []).append(text[2:])
             continue
         key, colon, value = text.partition(":")
         if not colon or not key or key.startswith("#"):
             continue
         above = [*above[:depth], key]
         if value.strip():
-            found[".".join(above)] = value.strip()
-    return found
+            found[".".join(above)] = [value.strip()]
+    return {name: ", ".join(values) for name, values in found.items()}
 
 
 def differences(configs: Sequence[str], own: Sequence[str] = ("output",)) -> list[dict[str, str]]:

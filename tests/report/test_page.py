@@ -24,7 +24,8 @@ from automix_transfer.report.embed import Embedder
 from automix_transfer.report.html import environment
 from automix_transfer.report.page import DETAILS, build
 from automix_transfer.runs.collect import collect
-from automix_transfer.runs.folder import read_metrics, read_run
+from automix_transfer.runs.folder import read_metrics, read_run, settings
+from automix_transfer.text_files import MOST_BYTES
 from tests.report.small import COMMIT, picture, write_demo, write_run
 
 
@@ -374,3 +375,10 @@ def test_pipes_in_a_run_folder_are_not_waited_for(tmp_path):
 def test_a_line_of_metrics_that_is_nested_without_end_is_passed_over(tmp_path):
     (tmp_path / "metrics.json").write_text("[" * 100_000 + '\n{"iteration": 3}\n')
     assert [row["iteration"] for row in read_metrics(tmp_path, [])] == [3]
+
+
+def test_the_settings_of_a_config_with_very_many_lines(tmp_path):
+    assert settings("a:\n  b:\n  - x\n  - y\nc: 1\n") == {"a.b": "x, y", "c": "1"}
+    (tmp_path / "config.yaml").write_text("a:\n" + "- x\n" * (MOST_BYTES // 4))  # larger than any config
+    run = read_run(tmp_path)
+    assert run.config == "" and any("config.yaml" in problem for problem in run.problems)

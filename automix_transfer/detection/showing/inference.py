@@ -115,6 +115,8 @@ def _categories(folder: Path, cfg: CfgNode) -> list[dict[str, Any]]:
         categories = read_json(file)
         if not isinstance(categories, list) or not all(_is_category(item) for item in categories):
             raise UserError(f"{file} must be a {form}; restore it from the run")
+        if len({item["id"] for item in categories}) < len(categories):
+            raise UserError(f"{file} has two categories of one id; restore it from the run")
     else:
         names = _names_of_data(cfg.DATASETS.TRAIN)
         categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
@@ -132,7 +134,12 @@ def _categories(folder: Path, cfg: CfgNode) -> list[dict[str, Any]]:
 
 
 def _is_category(item: Any) -> bool:
-    return isinstance(item, dict) and type(item.get("id")) is int and isinstance(item.get("name"), str)
+    return (
+        isinstance(item, dict)
+        and type(item.get("id")) is int
+        and 0 <= item["id"] < 2**53
+        and isinstance(item.get("name"), str)
+    )
 
 
 def _names_of_data(names: Sequence[str]) -> list[str]:

@@ -21,6 +21,8 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write, write_json
 from automix_transfer.progress import Progress
 
+MOST_SIDE = 65_500  # pixels, of libjpeg
+
 
 @dataclass
 class Predictions:
@@ -95,6 +97,7 @@ def predict(
     for number, (file, name) in enumerate(images, 1):
         try:
             pixels = np.asarray(read_image(file, upright=True))
+            check_sides(file, pixels, detector.cfg.INPUT.MAX_SIZE_TEST)
         except UserError as error:
             sentence = str(error).replace("remove it, or set data.on_bad_image=skip", "or remove it")
             result.problems.append(sentence)
@@ -114,6 +117,17 @@ def predict(
         raise UserError(f"none of the {len(images)} images could be read (the first: {result.problems[0]})")
     write_json(output / "predictions.json", result.to_dict(detector, threshold))
     return result
+
+
+def check_sides(file: Path, pixels: np.ndarray, most: int) -> None:
+    """Raise a `UserError` for an image that has no pixel left where its long side is scaled to ``most``, or
+    that JPEG, in which it is drawn, cannot hold."""
+    short, long = sorted(pixels.shape[:2])
+    if long > min(MOST_SIDE, 2 * short * most):
+        raise UserError(
+            f"image {file} is {pixels.shape[1]} x {pixels.shape[0]} pixels, too narrow or too long for a "
+            "detector; cut it into parts, or remove it"
+        )
 
 
 def add(

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from automix_transfer.shown import LONGEST_LABEL, clean
+
 Colour = tuple[int, int, int]
 TRUE: Colour = (40, 220, 60)
 FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
@@ -37,6 +39,7 @@ def draw_boxes(
     corners = np.round(np.asarray(boxes, dtype=np.float64).reshape(-1, 4)).astype(int).tolist()
     for (x0, y0, x1, y1), text, colour in reversed(list(zip(corners, texts, colours, strict=True))):
         draw.rectangle((x0, y0, min(x1, width - 1), min(y1, height - 1)), outline=colour, width=thickness)
+        text = clean(text, LONGEST_LABEL)  # a class may have any name
         if text:
             *_, wide, high = draw.textbbox((0, 0), text, font)
             left, top = min(max(x0, 0), max(width - wide - 3, 0)), max(y0 - high - 2, 0)

@@ -162,6 +162,10 @@ def test_run_folders_that_are_not_whole(run, tmp_path):
     (tmp_path / "c" / "categories.json").write_text('["circle", "square"]')
     with pytest.raises(UserError, match="must be a list of"):
         load_run(tmp_path / "c")
+    for ids in ((1, 1), (1, 10**60)):
+        (tmp_path / "c" / "categories.json").write_text(json.dumps([{"id": id, "name": "a"} for id in ids]))
+        with pytest.raises(UserError, match=r"categories\.json"):
+            load_run(tmp_path / "c")
     (tmp_path / "c" / "categories.json").unlink()
     with pytest.raises(UserError, match="has no names; write it"):
         _forget(load_run, tmp_path / "c")
@@ -254,3 +258,20 @@ def test_help_teaches(capsys):
     assert stop.value.code == 0 and all(
         word in shown for word in ("--run", "--threshold", "predictions.json", "exit code", "COCO")
     )
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (70_000, 400)])
+def test_images_without_a_pixel_at_the_detectors_size(size):
+    from automix_transfer.detection.showing.predict import check_sides
+
+    pixels = np.zeros((*size, 3), np.uint8)
+    with pytest.raises(UserError, match=r"a\.png"):
+        check_sides(Path("a.png"), pixels, 1333)
+    check_sides(Path("a.png"), pixels[:2000, :2000], 1333)
+
+
+def test_a_name_of_any_length_is_drawn():
+    from automix_transfer.detection.showing.rectangles import draw_boxes
+
+    image = draw_boxes(np.zeros((40, 60, 3), np.uint8), [[1, 20, 50, 39]], ["x\n" * 10**6], [(255, 0, 0)])
+    assert image.any()
