@@ -49,7 +49,9 @@ def cars(root: Path, split: str) -> Listing:
         name = "cars_train_annos.mat" if train else "cars_test_annos_withlabels.mat"
         table = _first(root, *((f"devkit/{name}", name) if train else (name, f"devkit/{name}")))
     names_of = read_matlab(meta, "class_names", _RESTORE)
-    classes = [str(name) for name in names_of] if isinstance(names_of, list) else [str(names_of)]
+    classes: list[str] = names_of if isinstance(names_of, list) else [names_of]
+    if not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{meta}: 'class_names' has other things than names; {_RESTORE}")
     rows = read_matlab(table, "annotations", _RESTORE)
     rows = rows if isinstance(rows, list) else []
     wanted = (name_field, *_FIELDS, *(["test"] if table == whole else []))

@@ -81,7 +81,8 @@ def _of_devkit(table: Path, names: Sequence[str]) -> dict[str, str]:
     """Line n holds the devkit's number of the class of image n; ``meta.mat`` says which wnid that is."""
     remedy = "restore it from ILSVRC2012_devkit_t12.tar.gz"
     problems, meta = Problems(str(table)), table.with_name(SYNSETS)
-    rows = read_matlab(meta, "synsets", remedy)
+    found: object = read_matlab(meta, "synsets", remedy)
+    rows = found if isinstance(found, list) else []
     of_number = {
         as_whole(row.get("ILSVRC2012_ID")): str(row.get("WNID")) for row in rows if isinstance(row, dict)
     }

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from automix_transfer.data.layouts.flat_imagenet import _of_devkit
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
@@ -281,3 +282,11 @@ def test_a_link_to_another_class_gives_no_image_two_labels(tmp_path):
         (root / "train" / link).symlink_to(root / "train" / "class_1")
     listing = load("imagefolder", root)
     assert below(listing, root) == expected and listing.notes[0].startswith("3 links")
+
+
+def test_a_devkit_whose_synsets_are_no_list(tmp_path):
+    table = tmp_path / "ILSVRC2012_validation_ground_truth.txt"
+    table.write_text("1\n")
+    savemat(tmp_path / "meta.mat", {"synsets": 1})
+    with pytest.raises(UserError, match=r"meta\.mat"):
+        _of_devkit(table, ["ILSVRC2012_val_00000001.JPEG"])

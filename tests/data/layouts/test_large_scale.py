@@ -200,3 +200,9 @@ def test_flipped_bytes_of_a_matlab_file(tmp_path: Path, data: st.DataObject) -> 
         assert all(path.is_file() for path in listing.paths)
     except UserError as error:
         assert str(tmp_path) in str(error)
+
+
+def test_class_names_of_cars_that_are_none(tmp_path: Path) -> None:
+    savemat(trees.cars(tmp_path / "d") / "devkit" / "cars_meta.mat", {"class_names": 5})
+    with pytest.raises(UserError, match=r"cars_meta\.mat: 'class_names'"):
+        cars(tmp_path / "d", "train")
