@@ -128,7 +128,7 @@ def test_a_full_disk_is_one_clear_sentence_and_leaves_no_half_set(tmp_path, monk
 @pytest.mark.parametrize("arguments", [["--scale", "0"], ["--scale", "nan"], ["--out", "/proc/nothing"]])
 def test_bad_arguments_exit_with_2_and_no_traceback(arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "automix_transfer.synthetic.write", *arguments],
+        [sys.executable, "-m", "automix_transfer", "data", "synthetic", *arguments],
         capture_output=True,
         text=True,
         cwd="/",
