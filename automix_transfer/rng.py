@@ -14,11 +14,6 @@ from functools import cache
 import numpy as np
 import torch
 
-from automix_transfer.errors import UserError
-
-MAX_SEED = 2**31 - 1  #: of a command line: NumPy takes 32 bits, and every process adds its rank
-MOST_SEEDS = 1000  #: that are asked for by their number; more is a slip
-
 
 def derive_seed(seed: int, purpose: str, *coordinates: int) -> int:
     """A 63-bit seed for one purpose at one place, e.g. ``derive_seed(seed, "sample", epoch, index)``.
@@ -54,21 +49,3 @@ def reseed_globals(seed: int, purpose: str, *coordinates: int) -> None:
 @cache
 def _has_accelerator() -> bool:
     return torch.accelerator.is_available()
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """``3`` is the seeds 1, 2, 3; ``5,7`` is these two; a single seed 5 is ``5,``."""
-    try:
-        numbers = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise UserError(
-            f"--seeds {text} must be a number of seeds (3 is 1, 2, 3) or a list (5,7,9)"
-        ) from error
-    if "," not in text and numbers and numbers[0] > MOST_SEEDS:
-        raise UserError(
-            f"--seeds {text} is a number of seeds, at most {MOST_SEEDS}; one seed has a comma behind it: 5,"
-        )
-    seeds = numbers if "," in text else tuple(range(1, max(numbers, default=0) + 1))
-    if not seeds or len(set(seeds)) != len(seeds) or not 0 <= min(seeds) <= max(seeds) <= MAX_SEED:
-        raise UserError(f"--seeds {text} must be different seeds from 0 to {MAX_SEED}, at least one")
-    return seeds

@@ -19,35 +19,18 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.registry import DATASETS
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import run_script
+from automix_transfer.evaluation.probing.features import read_features
 from automix_transfer.io import save_torch
 from automix_transfer.models.classifier import find_classifier
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.models.weights_file import CHECKPOINT_FORMAT
 from automix_transfer.progress import Progress
-
-
-@torch.no_grad()
-def classifier_inputs(
-    encoder: nn.Module, classifier: nn.Linear, loader: DataLoader, count: int
-) -> tuple[Tensor, Tensor]:
-    """(N, D) inputs of the classifier and (N,) labels of the ``count`` images of ``loader``."""
-    found: list[Tensor] = []
-    labels: list[Tensor] = []
-    handle = classifier.register_forward_pre_hook(lambda _module, inputs: found.append(inputs[0].clone()))
-    progress = Progress("features")
-    for images, label, _ in loader:
-        encoder(images.to(memory_format=torch.channels_last))
-        labels.append(label)
-        progress(sum(map(len, labels)), count)
-    handle.remove()
-    return torch.cat(found), torch.cat(labels)
 
 
 def softmax_regression(features: Tensor, labels: Tensor, classes: int, weight_decay: float) -> nn.Linear:
@@ -93,8 +76,11 @@ def main() -> None:
         )
     )
     encoder.to(memory_format=torch.channels_last)
-    loader = DataLoader(ClassificationDataset(listing, transform), batch_size=25)
-    features, labels = classifier_inputs(encoder, classifier, loader, len(listing.paths))
+    dataset, progress = ClassificationDataset(listing, transform), Progress("features")
+    read = read_features(
+        encoder, dataset, torch.device("cpu"), 25, say=lambda done: progress(done, len(dataset))
+    )
+    features, labels = read.values, read.labels
     probe = softmax_regression(features, labels, len(listing.classes), args.weight_decay)
     accuracy = 100 * (probe(features).argmax(1) == labels).float().mean().item()
     encoder.set_submodule(name, probe)

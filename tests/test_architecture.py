@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "__init__",
         "command_line",
+        "compared",
         "config",
         "console",
         "device",

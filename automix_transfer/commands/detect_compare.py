@@ -65,11 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from automix_transfer.detection import compatibility
 
     compatibility.require()
+    from automix_transfer.compared.named import parse_seeds
     from automix_transfer.detection.comparing import compare
     from automix_transfer.detection.comparing.collected import collect
     from automix_transfer.jobs import plan_table, run_jobs, side_by_side
     from automix_transfer.report.comparison_page import build
-    from automix_transfer.rng import parse_seeds
 
     parallel = side_by_side(options.jobs, options.num_gpus)
     if options.images < 0:

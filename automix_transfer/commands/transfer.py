@@ -102,26 +102,25 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_intermixed_args(arguments)
 
-    from automix_transfer.rng import parse_seeds
-    from automix_transfer.transfer import backbones
-    from automix_transfer.transfer import transfer_plan as plan
+    from automix_transfer.compared.named import parse_seeds
+    from automix_transfer.transfer import backbones, transfer_settings
     from automix_transfer.transfer.transfer_run import prepare
 
     named = backbones.parse_backbones(args.backbones, args.encoder, args.which)
-    settings = plan.Settings(
+    settings = transfer_settings.Settings(
         args.output,
-        plan.parse_tasks(args.tasks),
-        plan.parse_data(args.data),
+        transfer_settings.parse_tasks(args.tasks),
+        transfer_settings.parse_data(args.data),
         parse_seeds(args.seeds),
         args.detector,
         args.finetune_recipe,
-        plan.parse_overrides(args.settings),
+        transfer_settings.parse_overrides(args.settings),
     )
     if not str(args.output).isprintable():
         raise UserError(
             f"--output {str(args.output)!r} has characters that are not printable; choose another folder"
         )
-    plan.check(settings)
+    transfer_settings.check(settings)
     chosen = prepare(settings, named, num_gpus=1 if args.print else None)
     if args.print == "slurm":
         print(chosen.slurm(), end="")

@@ -15,6 +15,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
+from automix_transfer.compared.named import MAX_SEED
 from automix_transfer.config import flatten
 from automix_transfer.detection.config_files import show
 from automix_transfer.detection.loader import SAMPLERS
@@ -22,7 +23,6 @@ from automix_transfer.detection.networks.backbone import BASIC_BLOCKS
 from automix_transfer.detection.networks.timm_backbone import encoder_name
 from automix_transfer.errors import UserError, did_you_mean
 from automix_transfer.host.causes import cause_of
-from automix_transfer.rng import MAX_SEED
 
 MOST_REGIONS = 10**5  # of an image, all anchors of a large one
 SHARE, POSITIVE, NO_LESS = (0, 1), (1e-6, 1e6), (0, 1e6)

@@ -35,7 +35,8 @@ from automix_transfer.report.embed import Embedder
 from automix_transfer.report.html import environment
 from automix_transfer.runs.folder import Points, commit_of, read_history, read_metrics
 from automix_transfer.transfer.answer import Row
-from automix_transfer.transfer.transfer_plan import TASKS, Cell
+from automix_transfer.transfer.transfer_plan import Cell
+from automix_transfer.transfer.transfer_settings import TASKS
 
 SIDE = 200  #: pixels of a picture's side
 SHOWN = 6  #: images of a strip

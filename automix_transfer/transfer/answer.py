@@ -14,7 +14,8 @@ from scipy.stats import t as student
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
 from automix_transfer.runs.folder import is_number
-from automix_transfer.transfer.transfer_plan import TASKS, Cell
+from automix_transfer.transfer.transfer_plan import Cell
+from automix_transfer.transfer.transfer_settings import TASKS
 
 
 @dataclass(frozen=True)

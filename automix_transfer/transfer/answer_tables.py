@@ -11,7 +11,7 @@ from tabulate import tabulate
 from automix_transfer.io import write_json, write_text
 from automix_transfer.shown import csv_text
 from automix_transfer.transfer.answer import Row
-from automix_transfer.transfer.transfer_plan import TASKS
+from automix_transfer.transfer.transfer_settings import TASKS
 
 
 def write_answer(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> str:

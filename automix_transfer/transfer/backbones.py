@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from automix_transfer.compared.named import folder_name, refuse_twins, split_name
 from automix_transfer.errors import UserError, first_line
 from automix_transfer.io import save_torch
 from automix_transfer.models.encoders import EncoderInfo, create_encoder, plain_info
@@ -14,14 +14,8 @@ from automix_transfer.models.weights import load_encoder
 from automix_transfer.models.weights_file import sha256_of_weights
 
 RANDOM, TIMM = "random", "timm:"
-SEED = (
-    "{seed}"  #: in a source: each seed has a file of its own, so that differences are those of pretrainings
-)
-
-
-def folder_name(name: str) -> str:
-    """``name`` as a folder and a word of a job's name: neither a path nor several words."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip("._")
+#: in a source: each seed has a file of its own, so that differences are those of pretrainings
+SEED = "{seed}"
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class Named:
 
     @property
     def folder(self) -> str:
-        return folder_name(self.name) or "backbone"
+        return folder_name(self.name, "backbone")
 
 
 @dataclass(frozen=True)
@@ -72,9 +66,8 @@ def parse_backbones(
     """
     found: list[tuple[str, str]] = []
     for value in values:
-        name, equals, source = value.partition("=")
-        if not equals or Path(value).exists():
-            name, source = Path(value.removeprefix(TIMM)).stem if value != RANDOM else RANDOM, value
+        usual = RANDOM if value == RANDOM else Path(value.removeprefix(TIMM)).stem
+        name, source = split_name(value, Path.exists, usual)
         if not value.isprintable():
             raise UserError(f"--backbones {value!r} has characters that are not printable; rename it")
         if not name or not source:
@@ -88,11 +81,7 @@ def parse_backbones(
     for name, source in found:
         own = "" if source == RANDOM else of_which.get(name, of_which.get("", ""))
         named = Named(name, source, of_encoder.get(name, of_encoder.get("", "")), own)
-        if any(named.folder == other.folder for other in result):
-            raise UserError(
-                f"--backbones has two called '{name}' or nearly so; give each a name of its own: "
-                "--backbones a=FILE b=FILE"
-            )
+        refuse_twins("--backbones", "", name, named.folder, [other.folder for other in result], "FILE")
         result.append(named)
     return tuple(result)
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from automix_transfer.command_line import command
 from automix_transfer.config import read_layers, read_yaml
-from automix_transfer.data.detection.find_splits import coco_splits, voc_folders
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.errors import UserError, did_you_mean
+from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES
-from automix_transfer.evaluation.probing.probes import layout_of, splits_of
+from automix_transfer.evaluation.probing.probes import splits_of
 from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from automix_transfer.io import expand_home, sha256_of
 from automix_transfer.jobs import Job, is_progress
@@ -23,106 +22,9 @@ from automix_transfer.mixing.table import METHODS
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.recipes.find import PROTOCOL, RECIPES, find_recipe
 from automix_transfer.training.settings import load_experiment
-from automix_transfer.transfer.backbones import Backbone, Named, folder_name
+from automix_transfer.transfer.backbones import TIMM, Backbone, Named
 from automix_transfer.transfer.estimate import seconds_an_image
-
-DETECTION = "detection"  #: what a data set of boxes is called where another has its layout
-PROBES = ("linear", "knn")  #: tasks on fixed features
-#: settings of each task that differ from job to job, or say which data and weights are read
-OWN = {
-    "detection": ("SEED", "OUTPUT_DIR", "MODEL.WEIGHTS"),
-    "finetune": ("output", "seed", "data.dataset", "data.root", "encoder.name", "encoder.stem")
-    + ("encoder.weights", "encoder.which"),
-    "localization": ("output", "checkpoint", "dataset", "root", "which"),
-    "robustness": ("output", "run", "weights", "which", "data", "dataset"),
-    **dict.fromkeys(PROBES, ("output", "weights", "encoder", "which", "data", "dataset", "kinds", "seed")),
-}
-WITH_BOXES = ("cub", "tiny_imagenet")  #: layouts that the localization of classifiers is measured on
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is measured.
-
-    Attributes:
-        title: for the table.
-        figures: (column, where its number stands in the result's JSON, whether more is better); the first is
-            the one that the answer is about.
-        reads: whether it is measured on data of this layout.
-        needs: the task whose runs it is measured on.
-    """
-
-    title: str
-    figures: tuple[tuple[str, tuple[str, ...], bool], ...]
-    needs: str = ""
-    layouts: tuple[str, ...] = ()
-
-    def reads(self, layout: str) -> bool:
-        return layout in self.layouts if self.layouts else layout != DETECTION
-
-
-TASKS: dict[str, Task] = {
-    "detection": Task(
-        "detection",
-        (("AP", ("AP",), True), ("AP50", ("AP50",), True), ("AP75", ("AP75",), True)),
-        layouts=(DETECTION,),
-    ),
-    "localization": Task(
-        "localization",
-        (("MaxBoxAccV2", ("MaxBoxAccV2",), True), ("MaxBoxAcc", ("MaxBoxAcc",), True)),
-        needs="finetune",
-        layouts=WITH_BOXES,
-    ),
-    "finetune": Task("fine-tuning", (("top-1", ("top1_median",), True),)),
-    "linear": Task("linear probe", (("top-1", ("linear", "top1"), True),)),
-    "knn": Task("nearest neighbours", (("top-1", ("knn", "top1"), True),)),
-    "robustness": Task(
-        "robustness",
-        (
-            ("corrupted top-1", ("corruption",), True),
-            ("FGSM error", ("fgsm_error",), False),
-            ("ECE", ("ece15",), False),
-        ),
-        needs="finetune",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set: its name in the table, its folder, and its layout (`DETECTION`: VOC's or COCO's)."""
-
-    name: str
-    root: Path
-    layout: str
-
-    @property
-    def folder(self) -> str:
-        return folder_name(self.name) or "data"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all backbones share.
-
-    Attributes:
-        output: folder of everything.
-        tasks: keys of `TASKS`, in the table's order.
-        data: the data sets.
-        seeds: of the trainings.
-        detector, finetune_recipe: names or files; the detector is needed for detection.
-        overrides: task -> settings over the recipe's, as its command takes them.
-        num_gpus: GPUs of a detector.
-    """
-
-    output: Path
-    tasks: tuple[str, ...]
-    data: tuple[Data, ...]
-    seeds: tuple[int, ...]
-    detector: str = ""
-    finetune_recipe: str = ""
-    overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    num_gpus: int = 0
+from automix_transfer.transfer.transfer_settings import PROBES, TASKS, Data, Settings
 
 
 @dataclass(frozen=True)
@@ -138,109 +40,6 @@ class Cell:
     seed: int | None
     job: str
     result: Path
-
-
-def parse_data(values: Sequence[str]) -> tuple[Data, ...]:
-    """``NAME=DIR`` or ``DIR``; what lies in the folder says what it is.
-
-    Raises:
-        UserError: no folder, no known layout, or two of one name.
-    """
-    found: list[Data] = []
-    for value in values:
-        name, equals, root = value.partition("=")
-        if not equals or Path(value).is_dir():
-            name, root = Path(value).name, value
-        folder = Path(root)
-        if not value.isprintable():
-            raise UserError(f"--data {value!r} has characters that are not printable; rename it")
-        if not name or "/" in name or not folder.is_dir():
-            raise UserError(f"--data {value} must be NAME=DIR, the root of a data set in its own layout")
-        boxes = bool(voc_folders(folder)) or coco_splits(folder) is not None
-        data = Data(name, folder, DETECTION if boxes else layout_of(folder))
-        if any(data.folder == other.folder for other in found):
-            raise UserError(
-                f"--data has two called '{name}' or nearly so; give each a name of its own: "
-                "--data a=DIR b=DIR"
-            )
-        found.append(data)
-    return tuple(found)
-
-
-def parse_tasks(text: str) -> tuple[str, ...]:
-    """``detection,knn`` -> the tasks, in the table's order.
-
-    Raises:
-        UserError: an unknown one.
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in TASKS:
-            known = f"the tasks are {', '.join(TASKS)}"
-            raise UserError(f"--tasks {name} is unknown; {did_you_mean(name, TASKS, known)}")
-    if not names:
-        raise UserError(f"--tasks is empty; choose from {', '.join(TASKS)}")
-    return tuple(name for name in TASKS if name in names)
-
-
-def parse_overrides(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """``finetune.train.epochs=5`` -> what the command of that task is given.
-
-    Raises:
-        UserError: no ``TASK.KEY=VALUE``.
-    """
-    result: dict[str, list[str]] = {}
-    of_probes: dict[str, str] = {}
-    for word in words:
-        task, dot, rest = word.partition(".")
-        key, equals, value = rest.partition("=")
-        if task not in TASKS or not (dot and equals and key):
-            raise UserError(
-                f"{word} must be TASK.KEY=VALUE, e.g. finetune.train.epochs=20 or "
-                f"detection.SOLVER.MAX_ITER=1000; the tasks are {', '.join(TASKS)}"
-            )
-        option = key.replace("_", "-")
-        if option.replace("-", "_") in OWN[task]:
-            raise UserError(f"{word} is what the comparison itself sets; leave it out")
-        if task in PROBES and of_probes.setdefault(option, value) != value:
-            raise UserError(f"linear and knn read the same features; give both the same value as in {word}")
-        if task == "finetune":
-            parts = [rest]
-        elif task == "detection":
-            parts = [key, value]
-        else:
-            parts = [f"--{option}", *value.split()]
-        result.setdefault(task, []).extend(parts)
-    return {task: tuple(parts) for task, parts in result.items()}
-
-
-def check(settings: Settings) -> None:
-    """Every task needs data, and all data a task.
-
-    Raises:
-        UserError: names the one without.
-    """
-    for name in settings.tasks:
-        task = TASKS[name]
-        if not any(task.reads(data.layout) for data in settings.data):
-            kind = {DETECTION: "boxes in VOC's or COCO's layout"}.get(name) or (
-                f"the layout {' or '.join(task.layouts)}" if task.layouts else "labelled images"
-            )
-            raise UserError(f"task {name} has no data; give a data set with {kind}: --data NAME=DIR")
-    for data in settings.data:
-        if not any(TASKS[name].reads(data.layout) for name in settings.tasks):
-            raise UserError(
-                f"--data {data.name} ({data.layout}) is used by no task of {', '.join(settings.tasks)}; "
-                "leave it out, or add its task"
-            )
-    for name in settings.overrides:
-        if name not in settings.tasks and not any(TASKS[task].needs == name for task in settings.tasks):
-            raise UserError(f"{name}.… is set, but {name} is none of --tasks {','.join(settings.tasks)}")
-    if DETECTION in settings.tasks and not settings.detector:
-        raise UserError(
-            "task detection needs --detector RECIPE, one for all backbones, e.g. voc_R50_C4_24k; for other "
-            "encoders add detection.MODEL.BACKBONE.NAME=timm_fpn/NAME to one with FPN"
-        )
 
 
 def plan(
@@ -329,7 +128,8 @@ class _Steps:
 
     def images(self, data: Data, config: DataConfig) -> tuple[int, int]:
         """Training and test images that a task reads of a data set; its class names and lists are checked."""
-        key = data.name, config.limit_classes, config.limit_per_class
+        limits = config.limit_classes, config.limit_per_class
+        key = data.name, config.train_split, config.val_split, *limits
         if key not in self.counts:
             train, test = (load_listing(config, split) for split in (config.train_split, config.val_split))
             self.counts[key] = len(train.labels), len(test.labels)
@@ -341,7 +141,7 @@ class _Steps:
 
     def localization(self, data: Data, backbone: Backbone, seed: int, needs: Job) -> Job:
         named, info = backbone.named, backbone.info
-        size = int(_option(self.given("localization"), "--image-size", 224))
+        size = int(option_of(self.given("localization"), "--image-size", 224))
         seconds = (
             self.images(data, self.config(data, size))[1] * seconds_an_image(info.name, info.stem, size)[0]
         )
@@ -359,9 +159,9 @@ class _Steps:
     def robustness(self, data: Data, backbone: Backbone, seed: int, needs: Job) -> Job:
         named, info = backbone.named, backbone.info
         forward, step = seconds_an_image(info.name, info.stem, info.image_size)
-        made = _option(self.given("robustness"), "--corruptions", ",".join(NAMES)).count(",") + 1
+        made = option_of(self.given("robustness"), "--corruptions", ",".join(NAMES)).count(",") + 1
         test_images = self.images(data, self.config(data, info.image_size))[1]
-        test_images = min(test_images, int(_option(self.given("robustness"), "--limit", 0)) or test_images)
+        test_images = min(test_images, int(option_of(self.given("robustness"), "--limit", 0)) or test_images)
         seconds = test_images * (forward * (1 + made * len(SEVERITIES)) + step)
         output = self.place("robustness", data, named, seed) / "evaluation.json"
         words = command(
@@ -380,11 +180,10 @@ class _Steps:
         given = [word for kind in kinds for word in self.given(kind)]
         own = seed if named.drawn else None
         output = self.place("probe", data, named, own) / "probe.json"
-        options = (("--encoder", _asked_encoder(backbone)), ("--which", named.which))
         words = command(
             "probe",
             *("--weights", backbone.file or "random", "--data", str(data.root), "--dataset", data.layout),
-            *(part for option, value in options if value for part in (option, value)),
+            *_options(backbone),
             *(
                 "--kinds",
                 ",".join(kinds),
@@ -396,7 +195,7 @@ class _Steps:
             *given,
         )
         place, info = "" if own is None else f" seed{seed}", backbone.info
-        size = int(_option(given, "--image-size", info.image_size))
+        size = int(option_of(given, "--image-size", info.image_size))
         seconds = (
             sum(self.images(data, self.config(data, size))) * seconds_an_image(info.name, info.stem, size)[0]
         )
@@ -428,18 +227,17 @@ class _Steps:
         own = f"seed{seed}" if named.drawn else ""
         name = f"{named.folder}{'_' if own else ''}{own}{suffix}"
         file = self.settings.output / "backbones" / name
-        options = (("--encoder", _asked_encoder(backbone)), ("--which", named.which))
         words = command(
             "export",
             *("--checkpoint", backbone.file, "--to", kind, "--output", str(file)),
-            *(part for option, value in options if value for part in (option, value)),
+            *_options(backbone),
         )
         return self.add(
             f"export {named.folder}{' ' if own else ''}{own}", words, file.with_suffix(".proof.json")
         )
 
 
-def _option(words: Sequence[str], name: str, usual: Any) -> str:
+def option_of(words: Sequence[str], name: str, usual: Any) -> str:
     """The value that a command is given for an option."""
     return words[words.index(name) + 1] if name in words[:-1] else str(usual)
 
@@ -459,12 +257,13 @@ def _normalisation(info: EncoderInfo) -> list[str]:
     return ["MODEL.PIXEL_MEAN", str(mean), "MODEL.PIXEL_STD", str(std)]
 
 
-def _asked_encoder(backbone: Backbone) -> str:
-    """The network's name for commands that otherwise read it from the file."""
+def _options(backbone: Backbone) -> list[str]:
+    """Options of commands that read a backbone: its network's name, where the file does not say it, and which
+    encoder of the file."""
     named = backbone.named
-    return (
-        backbone.info.name if named.encoder or not backbone.file or named.source.startswith("timm:") else ""
-    )
+    asked = named.encoder or not backbone.file or named.source.startswith(TIMM)
+    options = (("--encoder", backbone.info.name if asked else ""), ("--which", named.which))
+    return [part for option, value in options if value for part in (option, value)]
 
 
 def reads_checkpoints(recipe: Path, overrides: Sequence[str]) -> bool:
@@ -487,15 +286,14 @@ def files_of(recipe: Path) -> list[Path]:
     return found
 
 
-def recipe_digest(job: Job) -> str:
-    """SHA-256 of the recipe of a job and of those that it is based on, but for the library's own."""
-    words = list(job.command)
-    name = _option(words, "--config-file", "")
+def recipe_digest(program: str, name: str) -> str:
+    """SHA-256 of the recipe that a command is given ('': none) and of those that it is based on, but for the
+    library's own."""
     if not name:
         return ""
     files = (
         files_of(find_recipe(name, "detection"))
-        if words[4] == "detect"
+        if program == "detect"
         else [file for file, _ in read_layers(find_recipe(name, "finegrained", "pretrain"))]
     )
     return " ".join(sha256_of(file) for file in files if not file.resolve().is_relative_to(RECIPES))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from automix_transfer.owner import owned, refuse_foreign
 from automix_transfer.training.record.run_folder import git_commit
 from automix_transfer.transfer.answer import Row, answer
 from automix_transfer.transfer.backbones import Backbone, Named, open_backbones
-from automix_transfer.transfer.transfer_plan import Cell, Settings, plan, recipe_digest
+from automix_transfer.transfer.transfer_plan import Cell, option_of, plan, recipe_digest
+from automix_transfer.transfer.transfer_settings import Settings
 
 RECORD = "transfer.json"  #: in the output: every job that was begun, with its command and its backbone
 #: what of a command may be another one when a comparison goes on: it changes no figure
@@ -89,6 +91,22 @@ class Prepared:
             'bash -c "${chains[$SLURM_ARRAY_TASK_ID]}"\n'
         )
 
+    @cached_property
+    def record(self) -> dict[str, dict[str, Any]]:
+        """Job -> the command that it is begun with, the digests of its recipe and of its backbone, and the
+        same of what it needs."""
+        digests = {found.file: found.sha256 for found in self.backbones.values()}
+        digest = cache(recipe_digest)
+        record: dict[str, dict[str, Any]] = {}
+        for job in self.jobs:  # a job comes after those that it needs
+            record[job.name] = {
+                "command": without(list(map(str, job.command[4:])), FREE),
+                "sha256": next((sha for file, sha in digests.items() if file and holds(job, file)), ""),
+                "recipe": digest(job.command[4], option_of(job.command, "--config-file", "")),
+                "needs": {name: record[name] for name in job.needs},
+            }
+        return record
+
     def about(self, failures: Mapping[str, str]) -> dict[str, Any]:
         """What the answer is an answer to."""
         settings = self.settings
@@ -130,25 +148,10 @@ def prepare(settings: Settings, named: Sequence[Named], num_gpus: int | None = N
     return prepared
 
 
-def record_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
-    """Job -> the command that it was begun with, the digests of its recipe and of its backbone, and the same
-    of what it needs."""
-    digests = {found.file: found.sha256 for found in prepared.backbones.values()}
-    record: dict[str, dict[str, Any]] = {}
-    for job in prepared.jobs:  # a job comes after those that it needs
-        record[job.name] = {
-            "command": without(list(map(str, job.command[4:])), FREE),
-            "sha256": next((sha for file, sha in digests.items() if file and holds(job, file)), ""),
-            "recipe": recipe_digest(job),
-            "needs": {name: record[name] for name in job.needs},
-        }
-    return record
-
-
 def write_record(prepared: Prepared) -> None:
     """Add the jobs to the record of the output."""
     file = prepared.settings.output / RECORD
-    write_json(file, {**(read_json(file) if file.is_file() else {}), **record_of(prepared)})
+    write_json(file, {**(read_json(file) if file.is_file() else {}), **prepared.record})
 
 
 def holds(job: Job, file: str) -> bool:
@@ -172,7 +175,7 @@ def refuse_other_settings(prepared: Prepared) -> None:
         raise UserError(f"{file} is no record of a comparison; choose another --output")
     remedy = "choose another --output, or remove that folder to run it again"
     jobs = {job.name: job for job in prepared.jobs}
-    for name, now in record_of(prepared).items():
+    for name, now in prepared.record.items():
         job, was = jobs[name], before.get(name)
         folder, done = job.result.parent, job.result.exists()
         if not done and not any((folder / part).exists() for part in BEGUN):

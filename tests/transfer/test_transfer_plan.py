@@ -15,7 +15,8 @@ from automix_transfer.io import save_torch, write_json
 from automix_transfer.models import create_encoder
 from automix_transfer.transfer import backbones
 from automix_transfer.transfer import transfer_plan as plan
-from automix_transfer.transfer.transfer_run import RECORD, chains_of, prepare, record_of, refuse_others_answer
+from automix_transfer.transfer import transfer_settings as wanted
+from automix_transfer.transfer.transfer_run import RECORD, chains_of, prepare, refuse_others_answer
 from tests.training.tiny import write_images
 
 
@@ -34,14 +35,14 @@ def images(tmp_path_factory) -> Path:
     return folder
 
 
-def settings(folder: Path, images: Path, **others) -> plan.Settings:
+def settings(folder: Path, images: Path, **others) -> wanted.Settings:
     values = {
         "tasks": ("finetune", "linear", "knn", "robustness"),
-        "data": plan.parse_data([f"birds={images}"]),
+        "data": wanted.parse_data([f"birds={images}"]),
         "seeds": (1, 2),
         "finetune_recipe": "embedded_cub",
     }
-    return plan.Settings(folder, **{**values, **others})
+    return wanted.Settings(folder, **{**values, **others})
 
 
 def named(weights: Path) -> tuple[backbones.Named, ...]:
@@ -65,7 +66,7 @@ def test_every_cell_has_a_job_and_what_is_fixed_is_measured_once(tmp_path, weigh
 def test_detection_exports_once_and_timm_backbones_read_checkpoints(tmp_path, weights) -> None:
     boxes = tmp_path / "VOC2007" / "ImageSets" / "Main"
     boxes.mkdir(parents=True)
-    data = plan.parse_data([f"voc={tmp_path / 'VOC2007'}"])
+    data = wanted.parse_data([f"voc={tmp_path / 'VOC2007'}"])
     chosen = settings(
         tmp_path / "out", tmp_path, tasks=("detection",), data=data, detector="embedded_R10_FPN"
     )
@@ -105,13 +106,13 @@ def test_detection_exports_once_and_timm_backbones_read_checkpoints(tmp_path, we
 )
 def test_what_does_not_go_together_is_refused(tmp_path, images, change, named_in) -> None:
     with pytest.raises(UserError, match=named_in):
-        plan.check(settings(tmp_path, images, **change))
+        wanted.check(settings(tmp_path, images, **change))
 
 
 @pytest.mark.parametrize("words", [["train.epochs=5"], ["finetune.epochs"], ["finetune"]])
 def test_settings_name_their_task(words) -> None:
     with pytest.raises(UserError, match="TASK.KEY=VALUE"):
-        plan.parse_overrides(words)
+        wanted.parse_overrides(words)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +128,13 @@ def test_settings_name_their_task(words) -> None:
 )
 def test_settings_leave_the_cells_apart(words) -> None:
     with pytest.raises(UserError, match=words[-1].replace(".", r"\.")):
-        plan.parse_overrides(words)
+        wanted.parse_overrides(words)
 
 
 def test_names_of_data_are_no_paths_and_collide_nowhere(tmp_path, weights, images) -> None:
     folder = tmp_path / "some birds"
     folder.symlink_to(images)
-    data = plan.parse_data([f"..={images}", str(folder)])
+    data = wanted.parse_data([f"..={images}", str(folder)])
     assert [one.name for one in data] == ["..", "some birds"]
     prepared = prepare(settings(tmp_path / "out", images, data=data, tasks=("knn",)), named(weights))
     results = [job.result for job in prepared.jobs]
@@ -142,7 +143,7 @@ def test_names_of_data_are_no_paths_and_collide_nowhere(tmp_path, weights, image
     assert all(len(job.name.split()) <= 4 for job in prepared.jobs)
     for values in ([f"a b={images}", f"a_b={images}"], [f"a\nb={images}"]):
         with pytest.raises(UserError, match="--data"):
-            plan.parse_data(values)
+            wanted.parse_data(values)
 
 
 def test_results_of_a_recipe_that_was_edited_are_not_mixed_in(tmp_path, weights, images) -> None:
@@ -151,7 +152,7 @@ def test_results_of_a_recipe_that_was_edited_are_not_mixed_in(tmp_path, weights,
     base.write_text("train: {epochs: 2}\n")
     chosen = settings(tmp_path / "out", images, tasks=("finetune",), finetune_recipe=str(recipe))
     prepared = prepare(chosen, named(weights))
-    write_json(tmp_path / "out" / RECORD, record_of(prepared))
+    write_json(tmp_path / "out" / RECORD, prepared.record)
     write_json(prepared.jobs[0].result, {})
     prepare(chosen, named(weights))
     base.write_text("train: {epochs: 3}\n")
@@ -160,8 +161,7 @@ def test_results_of_a_recipe_that_was_edited_are_not_mixed_in(tmp_path, weights,
     detector = tmp_path / "detector.yaml"
     detector.write_text("_BASE_: voc_SwinT_FPN_24k\nSEED: 3\n")
     assert plan.reads_checkpoints(detector, ()) and plan.files_of(detector)[0] == detector
-    job = plan.Job("detect", plan.command("detect", "--config-file", str(detector)), tmp_path / "x")
-    assert len(plan.recipe_digest(job).split()) == 1
+    assert len(plan.recipe_digest("detect", str(detector)).split()) == 1
     detector.write_text("_BASE_: detector.yaml\n")
     assert not plan.reads_checkpoints(detector, ())
 
@@ -227,16 +227,16 @@ def test_each_seed_may_have_a_file_of_its_own(tmp_path, weights) -> None:
 
 def test_results_of_other_settings_are_not_mixed_in(tmp_path, weights, images) -> None:
     prepared = prepare(settings(tmp_path / "out", images), named(weights))
-    write_json(tmp_path / "out" / RECORD, record_of(prepared))
+    write_json(tmp_path / "out" / RECORD, prepared.record)
     for job in prepared.jobs:
         write_json(job.result, {})
     assert prepare(settings(tmp_path / "out", images), named(weights)).jobs[0].done
     record = tmp_path / "out" / RECORD
     for command in (None, [1], "text"):
-        write_json(record, {name: {**was, "command": command} for name, was in record_of(prepared).items()})
+        write_json(record, {name: {**was, "command": command} for name, was in prepared.record.items()})
         with pytest.raises(UserError, match=RECORD):
             prepare(settings(tmp_path / "out", images), named(weights))
-    write_json(record, record_of(prepared))
+    write_json(record, prepared.record)
     other = settings(tmp_path / "out", images, overrides={"finetune": ("optimizer.lr=0.05",)})
     with pytest.raises(UserError, match="optimizer.lr=0.05"):
         prepare(other, named(weights))

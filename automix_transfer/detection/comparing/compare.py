@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer import command_line
+from automix_transfer.compared.named import folder_name, refuse_twins, split_name
 from automix_transfer.config import flatten
 from automix_transfer.detection.config_files import find_overlay
 from automix_transfer.detection.resuming.began import has_checkpoint
@@ -41,7 +42,7 @@ class Row:
 
     @property
     def folder(self) -> str:
-        return re.sub(r"[^A-Za-z0-9._+-]+", "_", self.name).strip("._") or "row"
+        return folder_name(self.name, "row")
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,7 @@ def parse_rows(values: Sequence[str]) -> tuple[Row, ...]:
     """
     rows: list[Row] = []
     for value in values:
-        name, equals, file = value.partition("=")
-        if not equals or Path(value).is_file():
-            name, file = (RANDOM if value == RANDOM else Path(value).stem), value
+        name, file = split_name(value, Path.is_file, RANDOM if value == RANDOM else Path(value).stem)
         if not name or not file:
             raise UserError(f"--weights {value} must be NAME=FILE, FILE or {RANDOM}")
         if file != RANDOM and not Path(file).is_file():
@@ -84,11 +83,7 @@ def parse_rows(values: Sequence[str]) -> tuple[Row, ...]:
                 + ("; KEY VALUE overrides go last, behind another option" if is_key else "")
             )
         row = Row(name, "" if file == RANDOM else file)
-        if any(row.folder == other.folder for other in rows):
-            raise UserError(
-                f"--weights has two rows called '{name}' or nearly so; give each a name of its own: "
-                "--weights a=FILE b=FILE"
-            )
+        refuse_twins("--weights", "rows ", name, row.folder, [other.folder for other in rows], "FILE")
         rows.append(row)
     return tuple(rows)
 

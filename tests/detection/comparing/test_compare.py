@@ -75,7 +75,7 @@ def test_rows(tmp_path):
 
 
 def test_seeds():
-    from automix_transfer.rng import parse_seeds
+    from automix_transfer.compared.named import parse_seeds
 
     assert parse_seeds("3") == (1, 2, 3) and parse_seeds("5,7") == (5, 7) and parse_seeds("5,") == (5,)
     for text in (

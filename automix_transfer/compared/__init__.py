@@ -1,0 +1,1 @@
+"""What a command line compares: names and seeds."""
