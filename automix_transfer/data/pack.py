@@ -29,6 +29,7 @@ from automix_transfer.data.problems import ListError, Problems
 from automix_transfer.data.registry import LAYOUTS, load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.shards.index import CLASSES
+from automix_transfer.data.split_parts import sliced
 from automix_transfer.errors import UserError, run_old_module
 from automix_transfer.io import atomic_write, read_json, write_json, write_text
 from automix_transfer.owner import owned
@@ -187,6 +188,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _pack_splits(options: argparse.Namespace) -> int:
     for split in dict.fromkeys(options.split or LAYOUTS[options.dataset].splits):
         data = DataConfig(dataset=options.dataset, root=options.root, class_order=options.class_order)
+        if sliced(split)[1]:
+            raise UserError(
+                f"--split {split} is a part of a split; pack all of it, and name parts of it later"
+            )
         listing = load_listing(data, split)
         for note in listing.notes:
             to_stderr(f"note: {note}")

@@ -34,6 +34,7 @@ from automix_transfer.data.listing import Listing
 from automix_transfer.data.problems import ListError
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.shards.index import SHARD_LAYOUT, shards
+from automix_transfer.data.split_parts import sliced, take
 from automix_transfer.errors import UserError
 from automix_transfer.io import expand_home
 
@@ -87,6 +88,8 @@ def load_listing(config: DataConfig, split: str, known: Sequence[str] = ()) -> L
     List files are validated line by line; no image is read.
 
     Args:
+        split: its name, or a part of it: ``train[:80%]`` is the first 80 % of the images of each class, and
+            ``train[80%:]`` the rest.
         known: the classes of a network in its order, which class folders then have.
 
     Raises:
@@ -103,11 +106,13 @@ def load_listing(config: DataConfig, split: str, known: Sequence[str] = ()) -> L
     if not config.root:
         raise UserError("data.root is empty; set it to the folder that holds the data set")
     root = expand_home(config.root)
+    whole, part = sliced(split)
     options: dict[str, Any] = {}
     if config.dataset in _ORDERED:
-        options = {"order": config.class_order, "known": known, "reference": config.train_split}
+        reference, _ = sliced(config.train_split)
+        options = {"order": config.class_order, "known": known, "reference": reference}
     try:
-        listing = DATASETS[config.dataset](root, split, **options)
+        listing = DATASETS[config.dataset](root, whole, **options)
     except UserError as error:
         if hint := _other_layout(root, config.dataset):
             error.args = (f"{error}; {hint}",)
@@ -122,6 +127,8 @@ def load_listing(config: DataConfig, split: str, known: Sequence[str] = ()) -> L
         )
     if not config.crop_banner:
         listing = replace(listing, crop_bottom=0)
+    if part is not None:
+        listing = take(listing, part, split)
     return limit(listing, config.limit_classes, config.limit_per_class if split == config.train_split else 0)
 
 

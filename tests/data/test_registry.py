@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -11,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
+from automix_transfer.data.listing import Listing
 from automix_transfer.data.problems import ListError
 from automix_transfer.data.registry import DATASETS, SPLITS, load_listing
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.split_parts import take
 from automix_transfer.errors import UserError
 from tests.data import trees
 
@@ -366,3 +369,32 @@ def test_real_tiny_imagenet(shared_data):
 def test_real_cifar(shared_data):
     listing = load("cifar10", shared_data("cifar10-test"), "val")
     assert len(listing) == 10_000 and listing.classes[0] == "airplane" and listing.classes[9] == "truck"
+
+
+@given(counts=st.lists(st.integers(1, 12), min_size=1, max_size=3), percent=st.integers(1, 99))
+def test_parts_of_a_split_share_out_each_class(counts, percent):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    paths = [Path(f"{number}.png") for number in range(len(labels))]
+    whole = Listing(paths, labels, [str(label) for label in range(len(counts))])
+    first, rest = ((0, percent), (percent, 100))
+    taken = take(whole, first, "train")
+    assert set(taken.labels) == set(labels)  # no class is without an image to train on
+    for label, count in enumerate(counts):
+        assert taken.labels.count(label) == math.ceil(count * percent / 100)
+    left = [path for path in paths if path not in taken.paths]
+    if left:
+        assert take(whole, rest, "train").paths == left
+    else:
+        with pytest.raises(UserError, match="no image"):
+            take(whole, rest, "train")
+
+
+def test_a_part_of_a_split_is_named_like_a_slice(tmp_path):
+    trees.folders(tmp_path)
+    train, held = (load("imagefolder", tmp_path, f"train[{part}]") for part in (":75%", "75%:"))
+    whole = load("imagefolder", tmp_path, "train")
+    assert len(train) == 9 and len(held) == 3 and train.classes == held.classes == whole.classes
+    assert sorted([*train.paths, *held.paths]) == sorted(whole.paths)
+    for wrong in ("train[80%:20%]", "train[:101%]"):
+        with pytest.raises(UserError, match="train"):
+            load("imagefolder", tmp_path, wrong)
