@@ -3,8 +3,9 @@
 The weights decide how they want to be fed and built: pixel mean and std, channel order, stride placement,
 depth, groups and width. An export of ours says so in the YAML beside it (``x.pkl`` -> ``x.yaml``, the
 overlay). The overlay is applied by itself; a key that the config file or the command line sets to another
-value is an error that names both. One key is added to Detectron2's own, ``DATALOADER.ON_BAD_IMAGE``, and
-written only where it is skip, so the ``config.yaml`` of a run can be read by plain Detectron2.
+value is an error that names both. Two keys are added to Detectron2's own, ``DATALOADER.ON_BAD_IMAGE`` and
+``DATASETS.HOLD_OUT``, and written only where they are set, so that plain Detectron2 reads the ``config.yaml``
+of a run.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def default_config() -> CfgNode:
     cfg.MODEL.WEIGHTS = ""
     cfg.SEED = 0
     cfg.DATALOADER.ON_BAD_IMAGE = "stop"
+    cfg.DATASETS.HOLD_OUT = 0
     return cfg
 
 
@@ -142,6 +144,8 @@ def plain(cfg: CfgNode) -> str:
     written.defrost()
     if written.DATALOADER.ON_BAD_IMAGE == "stop":
         del written.DATALOADER["ON_BAD_IMAGE"]
+    if written.DATASETS.HOLD_OUT == 0:
+        del written.DATASETS["HOLD_OUT"]
     return written.dump()
 
 

@@ -25,16 +25,17 @@ from automix_transfer.config import flatten
 from automix_transfer.data.settings import most_workers
 from automix_transfer.detection.config import load_config, logger, plain, saved_config
 from automix_transfer.detection.config_checks import model_errors
-from automix_transfer.detection.datasets import (
+from automix_transfer.detection.engine import BEST_METRIC, Trainer
+from automix_transfer.detection.linear_scaling import refuse_changes
+from automix_transfer.detection.networks.memory import check_size
+from automix_transfer.detection.registered.datasets import (
     check_builtin,
     check_images,
     check_masks,
     class_names_of,
     register_folder,
 )
-from automix_transfer.detection.engine import BEST_METRIC, Trainer
-from automix_transfer.detection.linear_scaling import refuse_changes
-from automix_transfer.detection.networks.memory import check_size
+from automix_transfer.detection.registered.held_out import hold_out
 from automix_transfer.detection.resuming.agreement import owning, refuse_differences
 from automix_transfer.detection.resuming.began import (
     read_began,
@@ -182,6 +183,7 @@ def _set_data(cfg: CfgNode, arguments: Namespace) -> None:
             cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.classes)
     elif arguments.class_names is not None:
         raise UserError("--class-names goes with --data-root; Detectron2's own data sets have their classes")
+    hold_out(cfg)
     for part in ("TRAIN", "TEST"):
         if not cfg.DATASETS[part]:
             raise UserError(

@@ -12,7 +12,7 @@ from tests.detection.tiny import write_coco, write_coco_masks, write_voc
 def test_voc_folder(voc):
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     data = register_folder(voc.parent)  # VOC2007 below it
     assert data.layout == "voc" and data.classes == ("circle", "square")
@@ -26,7 +26,7 @@ def test_voc_folder(voc):
 def test_coco_folder(coco, tmp_path):
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     data = register_folder(coco)
     assert data.layout == "coco" and data.classes == ("circle", "square")
@@ -39,7 +39,7 @@ def test_coco_folder(coco, tmp_path):
 
 
 def test_two_years_train_together(tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     write_voc(tmp_path / "VOC2007")
     shutil.copytree(tmp_path / "VOC2007", tmp_path / "VOC2012")
@@ -48,7 +48,7 @@ def test_two_years_train_together(tmp_path):
 
 
 def test_without_a_test_list_val_is_for_testing_and_trainval_is_not_used(tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     lists = write_voc(tmp_path / "VOC2007") / "ImageSets" / "Main"
     (lists / "test.txt").rename(lists / "val.txt")
@@ -90,7 +90,7 @@ def _no_objects(root):
     ],
 )
 def test_broken_voc(tmp_path, break_it, message):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     root = write_voc(tmp_path / "VOC2007")
     break_it(root)
@@ -99,7 +99,7 @@ def test_broken_voc(tmp_path, break_it, message):
 
 
 def test_folders_and_class_lists_that_do_not_fit(voc, tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     with pytest.raises(UserError, match="does not exist"):
         register_folder(tmp_path / "nowhere")
@@ -120,7 +120,7 @@ def test_folders_and_class_lists_that_do_not_fit(voc, tmp_path):
 
 
 def test_a_class_list_that_disagrees_with_the_annotations(tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     root = write_coco(tmp_path / "coco")
     (tmp_path / "names.txt").write_text("circle\n")
@@ -132,7 +132,7 @@ def test_a_class_list_that_disagrees_with_the_annotations(tmp_path):
 
 
 def test_the_problems_of_all_splits_are_reported_at_once(tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     for root, first, second in (
         (write_voc(tmp_path / "VOC2007"), "JPEGImages/000001.jpg", "JPEGImages/000006.jpg"),
@@ -149,7 +149,7 @@ def test_run_length_masks(tmp_path):
     from detectron2.data import DatasetCatalog
 
     from automix_transfer.detection.config import default_config
-    from automix_transfer.detection.datasets import check_masks, register_folder
+    from automix_transfer.detection.registered.datasets import check_masks, register_folder
 
     root = write_coco_masks(tmp_path / "coco")
     file = root / "annotations" / "instances_train2017.json"
@@ -166,7 +166,7 @@ def test_run_length_masks(tmp_path):
 
 
 def test_builtin_sets_that_are_not_there(monkeypatch, tmp_path):
-    from automix_transfer.detection.datasets import check_builtin
+    from automix_transfer.detection.registered.datasets import check_builtin
 
     monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
     # Detectron2 looks into ./datasets then, where the demo may have written its own
@@ -182,7 +182,7 @@ def test_builtin_coco_as_released(tmp_path):
     """With a box without height, as COCO's own training set has them; and without one image."""
     from detectron2.data.datasets import register_coco_instances
 
-    from automix_transfer.detection.datasets import check_builtin
+    from automix_transfer.detection.registered.datasets import check_builtin
 
     root = write_coco(tmp_path / "coco")
     file = root / "annotations" / "instances_train2017.json"
@@ -215,3 +215,29 @@ def test_numbers_of_classes_and_unknown_names(voc, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="OUTPUT_DIR"):
         run(output=tmp_path / "file" / "run")
+
+
+def test_a_part_of_the_training_images_is_held_out_and_tested_on(voc, coco):
+    from detectron2.data import DatasetCatalog
+
+    from automix_transfer.detection.config import default_config
+    from automix_transfer.detection.registered.datasets import register_folder
+    from automix_transfer.detection.registered.held_out import hold_out
+    from automix_transfer.detection.scores.coco_evaluation import truth_of
+
+    for folder in (voc, coco):
+        data, cfg = register_folder(folder), default_config()
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, cfg.DATASETS.HOLD_OUT = data.train, data.test, 25
+        whole = [record["image_id"] for record in DatasetCatalog.get(data.train[0])]
+        for _ in range(2):  # a run that goes on names the parts
+            hold_out(cfg)
+            (train,), (test,) = cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
+            ids = [[record["image_id"] for record in DatasetCatalog.get(name)] for name in (train, test)]
+            assert ids == [whole[:3], whole[3:]] and test.endswith("last 25%")
+        if folder == coco:
+            truth = truth_of(coco / "annotations" / "instances_train2017.json", test)
+            assert [image["id"] for image in truth["images"]] == whole[3:]
+            assert {item["image_id"] for item in truth["annotations"]} == set(whole[3:])
+        cfg.DATASETS.HOLD_OUT = 100
+        with pytest.raises(UserError, match="HOLD_OUT"):
+            hold_out(cfg)

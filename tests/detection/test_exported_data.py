@@ -69,7 +69,7 @@ def other_paths(content: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("change", [text_ids, float_ids_and_sizes, boxes_beyond, leftovers, other_paths])
 def test_figures_are_pycocotools_on_the_file_as_it_is(tmp_path, change):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
     from automix_transfer.detection.scores.coco_evaluation import COCOEvaluator
 
     root = write_coco(tmp_path / "coco")
@@ -83,7 +83,7 @@ def test_figures_are_pycocotools_on_the_file_as_it_is(tmp_path, change):
 
 
 def test_what_pycocotools_needs_and_the_file_lacks_is_filled_in(tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
     from automix_transfer.detection.scores.coco_evaluation import COCOEvaluator
 
     root = write_coco(tmp_path / "coco")
@@ -105,7 +105,7 @@ def test_what_pycocotools_needs_and_the_file_lacks_is_filled_in(tmp_path):
 def test_voc_figures_are_detectron2s_where_boxes_stick_out(tmp_path):
     from detectron2.evaluation import PascalVOCDetectionEvaluator
 
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
     from automix_transfer.detection.scores.voc_evaluation import VOCEvaluator
 
     root = write_voc(tmp_path / "VOC2007")
@@ -127,8 +127,8 @@ def test_voc_figures_are_detectron2s_where_boxes_stick_out(tmp_path):
 
 def test_training_clips_boxes_and_leaves_empty_ones_out(tmp_path):
     from automix_transfer.detection.config import load_config
-    from automix_transfer.detection.datasets import register_folder
     from automix_transfer.detection.loader import TrainLoader
+    from automix_transfer.detection.registered.datasets import register_folder
     from tests.detection.tiny import CONFIGS, QUICK
 
     root = write_coco(tmp_path / "coco")
@@ -145,7 +145,7 @@ def test_training_clips_boxes_and_leaves_empty_ones_out(tmp_path):
 
 def test_masks_to_measure_against_are_asked_for_before_training(tmp_path):
     from automix_transfer.detection.config import default_config
-    from automix_transfer.detection.datasets import check_masks, register_folder
+    from automix_transfer.detection.registered.datasets import check_masks, register_folder
 
     root, cfg = write_coco_masks(tmp_path / "coco"), default_config()
     edit(root, lambda content: content["annotations"][0].update(segmentation=[[1, 2, 3, 4]]), (VAL,))
@@ -226,7 +226,7 @@ def capitals(root: Path) -> None:
 def test_layouts_of_coco(tmp_path, change):
     from detectron2.data import DatasetCatalog
 
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     root = write_coco(tmp_path / "coco")
     change(root)
@@ -240,7 +240,7 @@ def test_layouts_of_coco(tmp_path, change):
 
 
 def test_the_folder_above_the_devkit(tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     write_voc(tmp_path / "VOCdevkit" / "VOC2007")
     shutil.copytree(tmp_path / "VOCdevkit", tmp_path / "voctest" / "VOCdevkit")
@@ -252,7 +252,7 @@ def test_the_folder_above_the_devkit(tmp_path):
 
 
 def test_two_data_sets_below_are_not_guessed(tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     roboflow(write_coco(tmp_path / "one"))
     roboflow(write_coco(tmp_path / "two"))
@@ -261,7 +261,7 @@ def test_two_data_sets_below_are_not_guessed(tmp_path):
 
 
 def test_voc_folders_in_small_letters(tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     root = write_voc(tmp_path / "voc2007")
     usual = register_folder(root)
@@ -298,7 +298,7 @@ def yolo(root: Path) -> None:
     ],
 )
 def test_a_near_miss_is_one_line(tmp_path, change, inside, named):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     write_voc(tmp_path / "VOC2007")
     change(tmp_path)
@@ -309,7 +309,7 @@ def test_a_near_miss_is_one_line(tmp_path, change, inside, named):
 
 @pytest.mark.parametrize("same", [True, False])
 def test_images_of_one_name_are_a_leak_if_their_content_is_one(tmp_path, same):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     root = write_coco(tmp_path / "coco")
     file = root / "train2017" / "000000000010.jpg"
@@ -325,7 +325,7 @@ def test_images_of_one_name_are_a_leak_if_their_content_is_one(tmp_path, same):
 
 
 def test_classes_that_differ_in_case_are_told(tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     root = write_voc(tmp_path / "VOC2007")
     file = root / "Annotations" / "000000.xml"

@@ -14,7 +14,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from automix_transfer.detection.datasets import files_of, is_released_coco
+from automix_transfer.detection.registered.datasets import files_of, is_released_coco
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, sha256_of, write_json
 

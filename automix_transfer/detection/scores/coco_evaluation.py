@@ -118,12 +118,17 @@ def truth_of(file: str | Path, dataset_name: str) -> dict[str, Any] | None:
     if any(None in (image["height"], image["width"]) for image in content.images):
         records = DatasetCatalog.get(dataset_name)
         sizes = {record["image_id"]: (record["height"], record["width"]) for record in records}
-    images = []
+    images, part = [], MetadataCatalog.get(dataset_name).get("image_ids")  # of a part of a data set
     for image in content.images:
+        if part is not None and image["id"] not in part:
+            continue
         height, width = sizes.get(image["id"], (image["height"], image["width"]))
         images.append({**image, "height": height, "width": width})
     categories = [{"id": number, "name": name} for number, name in content.categories.items()]
-    return {"images": images, "categories": categories, "annotations": content.annotations}
+    annotations = content.annotations
+    if part is not None:
+        annotations = [item for item in annotations if item["image_id"] in part]
+    return {"images": images, "categories": categories, "annotations": annotations}
 
 
 def by_kind(identifier: int | str) -> tuple[bool, int | str]:

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 
-from automix_transfer.detection.datasets import class_names_of, complete_builtin_voc
+from automix_transfer.detection.registered.datasets import class_names_of, complete_builtin_voc
 from automix_transfer.detection.scores.coco_evaluation import CLASS_FIGURES, ENGINES, FIGURES, COCOEvaluator
 from automix_transfer.detection.scores.voc_evaluation import VOCEvaluator, tasks_of
 from automix_transfer.errors import UserError

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
-from automix_transfer.detection.datasets import class_names_of
+from automix_transfer.detection.registered.datasets import class_names_of
 from automix_transfer.io import write_json, write_text
 from automix_transfer.shown import csv_text
 

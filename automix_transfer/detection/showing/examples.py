@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog
 from numpy.typing import NDArray
 
 from automix_transfer.data.images import read_image
-from automix_transfer.detection.datasets import register_folder
+from automix_transfer.detection.registered.datasets import register_folder
 from automix_transfer.detection.showing.inference import load_run
 
 

@@ -235,7 +235,7 @@ def found_of(name: str, seed: int) -> list[tuple[dict, dict]]:
 def test_equals_detectron2s_evaluator(coco, tmp_path):
     from detectron2.evaluation import COCOEvaluator as Theirs
 
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
     from automix_transfer.detection.scores.coco_evaluation import COCOEvaluator
 
     name = register_folder(coco).test[0]
@@ -254,7 +254,7 @@ def test_equals_detectron2s_evaluator(coco, tmp_path):
 def test_each_class_keeps_its_own_figures(tmp_path, order):
     """Classes in another order than their ids, and a category without objects left out: Detectron2 mixes up
     names, or fails."""
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
     from automix_transfer.detection.scores.coco_evaluation import COCOEvaluator
 
     root = write_coco(tmp_path / "coco")

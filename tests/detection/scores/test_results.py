@@ -37,7 +37,7 @@ def measured() -> dict:
 
 
 def test_files(voc, tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
     from automix_transfer.detection.scores.results import summarize, write_results
 
     data = register_folder(voc)
@@ -70,7 +70,7 @@ def test_files(voc, tmp_path):
 
 
 def test_table(voc, tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
     from automix_transfer.detection.scores.results import summarize, table
 
     text = table(summarize(config(register_folder(voc), tmp_path), measured(), None, 9))
@@ -87,7 +87,7 @@ def test_table(voc, tmp_path):
 
 
 def test_coco_and_several_test_sets(coco, tmp_path):
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
     from automix_transfer.detection.scores.results import summarize, table, write_categories, write_results
 
     data = register_folder(coco)
@@ -127,7 +127,7 @@ def test_coco_and_several_test_sets(coco, tmp_path):
 
 def test_names_of_metrics(voc, coco, tmp_path):
     """As they are logged; ``--best-metric`` takes any of them."""
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
     from automix_transfer.detection.scores.evaluation import check_metric, metrics_of
 
     data = register_folder(voc)
@@ -148,7 +148,7 @@ def test_names_of_metrics(voc, coco, tmp_path):
 
 def test_no_figures_at_all(voc, tmp_path):
     """An evaluation that measured nothing, as on a test set whose annotations are secret."""
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
     from automix_transfer.detection.scores.results import summarize, table, write_results
 
     results = summarize(config(register_folder(voc), tmp_path), {}, None, 9)

@@ -31,7 +31,7 @@ class Instances:
 
 @pytest.fixture()
 def data(tmp_path) -> tuple[str, Path]:
-    from automix_transfer.detection.datasets import register_folder
+    from automix_transfer.detection.registered.datasets import register_folder
 
     root = write_voc(tmp_path / "VOC2007")
     hard = root / "Annotations" / "000005.xml"

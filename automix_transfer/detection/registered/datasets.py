@@ -300,8 +300,11 @@ def check_builtin(name: str) -> None:
 
 
 def is_released_coco(name: str) -> bool:
-    """Whether a data set is Detectron2's own COCO, whose file takes long to read; folders have a path."""
-    return MetadataCatalog.get(name).get("evaluator_type") == "coco" and ":" not in name
+    """Whether a data set is Detectron2's own COCO, all of it, whose file takes long to read; folders have a
+    path."""
+    metadata = MetadataCatalog.get(name)
+    whole = metadata.get("image_ids") is None
+    return whole and metadata.get("evaluator_type") == "coco" and ":" not in name
 
 
 def files_of(name: str) -> list[Path]:

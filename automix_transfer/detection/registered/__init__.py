@@ -1,0 +1,1 @@
+"""Data sets by name in Detectron2's catalog, and parts of them."""
