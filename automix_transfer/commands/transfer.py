@@ -19,6 +19,9 @@ tasks       detection     Faster R-CNN (--detector RECIPE): AP, AP50, AP75
 settings    TASK.KEY=VALUE at the end, as the task's own command takes them: finetune.train.epochs=20,
             detection.SOLVER.BASE_LR=0.01, localization.image_size=224, knn.k=10, robustness.limit=500
 
+--tune lr=0.003,0.01,0.03 chooses the learning rate of each backbone on a fifth of the training images, which
+are held out meanwhile; test images are never looked at.
+
 Every job is a command that a person can type (--plan shows them). The same line again repeats nothing that is
 done and goes on with what was killed; a job that fails leaves the others alone, and the table says why it is
 missing. OUTPUT then holds answer.txt, .md, .tex, .csv, .json, runs.csv (every value) and report.html.
@@ -29,7 +32,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from automix_transfer.command_line import command_parser
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
@@ -41,29 +44,21 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("transfer", __doc__)
     add = parser.add_argument
-    add(
-        "--backbones",
-        nargs="+",
-        action="extend",
-        required=True,
-        metavar="[NAME=]SOURCE",
-        help="the first is the reference",
-    )
+    many: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    add("--backbones", required=True, metavar="[NAME=]SOURCE", help="the first is the reference", **many)
     add(
         "--encoder",
-        nargs="+",
-        action="extend",
         default=[],
         metavar="[NAME=]NETWORK",
         help="for sources that do not say which network they hold, and for random",
+        **many,
     )
     add(
         "--which",
-        nargs="+",
-        action="extend",
         default=[],
         metavar="[NAME=]k|q|ema",
         help="encoder of a file that holds several (default: the one for inference)",
+        **many,
     )
     add(
         "--tasks",
@@ -72,11 +67,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--data",
-        nargs="+",
-        action="extend",
         required=True,
         metavar="[NAME=]DIR",
         help="data sets in their native layouts, which say what each is for",
+        **many,
     )
     add("--seeds", default="3", metavar="N", help="how many (1..N), or a list: 5,7,9 (default 3)")
     add("--detector", default="", metavar="RECIPE", help="of detection: a recipe's name, or a file")
@@ -85,6 +79,14 @@ def build_parser() -> argparse.ArgumentParser:
         default="",
         metavar="RECIPE",
         help="of fine-tuning (default: the protocol of Table 5)",
+    )
+    add(
+        "--tune",
+        default=[],
+        metavar="KEY=VALUE,VALUE",
+        help="choose a setting for each backbone on a fifth of the training images, held out: "
+        "lr=0.01,0.03 of fine-tuning and detection, or TASK.KEY=VALUE,VALUE",
+        **many,
     )
     add("--output", type=Path, required=True, metavar="DIR")
     add("--plan", action="store_true", help="check everything, show the jobs and their commands, and stop")
@@ -107,14 +109,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from automix_transfer.transfer.transfer_run import prepare
 
     named = backbones.parse_backbones(args.backbones, args.encoder, args.which)
+    tasks = transfer_settings.parse_tasks(args.tasks)
     settings = transfer_settings.Settings(
         args.output,
-        transfer_settings.parse_tasks(args.tasks),
+        tasks,
         transfer_settings.parse_data(args.data),
         parse_seeds(args.seeds),
         args.detector,
         args.finetune_recipe,
         transfer_settings.parse_overrides(args.settings),
+        transfer_settings.parse_tune(args.tune, tasks),
     )
     if not str(args.output).isprintable():
         raise UserError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.command_line import command
+from automix_transfer.compared.named import folder_name
 from automix_transfer.config import read_layers, read_yaml
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
@@ -25,6 +26,7 @@ from automix_transfer.training.settings import load_experiment
 from automix_transfer.transfer.backbones import TIMM, Backbone, Named
 from automix_transfer.transfer.estimate import seconds_an_image
 from automix_transfer.transfer.transfer_settings import PROBES, TASKS, Data, Settings
+from automix_transfer.transfer.tuning import HELD_OUT, SEED, Choice, Trial
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,27 @@ class Cell:
     result: Path
 
 
+@dataclass(frozen=True)
+class _Training:
+    """A training's name and folder, and the setting that is chosen for it: () or (key, value)."""
+
+    name: str
+    folder: Path
+    chosen: tuple[str, ...] = ()
+
+
 def plan(
-    settings: Settings, named: Sequence[Named], backbones: Mapping[tuple[str, int], Backbone]
+    settings: Settings,
+    named: Sequence[Named],
+    backbones: Mapping[tuple[str, int], Backbone],
+    choices: Sequence[Choice] = (),
 ) -> tuple[list[Job], list[Cell]]:
-    """The jobs, seed by seed, so that what is interrupted has whole seeds, and the cells of the table."""
-    steps = _Steps(settings)
+    """The jobs, seed by seed, so that what is interrupted has whole seeds, and the cells of the table.
+
+    Args:
+        choices: of the settings that are chosen for each backbone.
+    """
+    steps = _Steps(settings, choices)
     cells: list[Cell] = []
     for seed in settings.seeds:
         for one in named:
@@ -58,11 +76,32 @@ def plan(
     return list(steps.jobs.values()), list(dict.fromkeys(cells))
 
 
+def plan_trials(
+    settings: Settings, named: Sequence[Named], backbones: Mapping[tuple[str, int], Backbone]
+) -> tuple[list[Job], list[Trial]]:
+    """The jobs that choose settings, with the weights of the first seed, and what each is a trial of."""
+    steps, trials = _Steps(settings), list[Trial]()
+    for one in named:
+        backbone = backbones[one.name, settings.seeds[0]]
+        for data in settings.data:
+            for task, grid in settings.tune.items():
+                if not any(
+                    TASKS[name].reads(data.layout) and task in (name, TASKS[name].needs)
+                    for name in settings.tasks
+                ):
+                    continue
+                for value in grid.values:
+                    make = steps.detection if task == "detection" else steps.finetune
+                    trials.append(Trial(task, data.name, one.name, value, make(data, backbone, SEED, value)))
+    return list(steps.jobs.values()), trials
+
+
 class _Steps:
     """Jobs by name; a job that two cells need is there once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, choices: Sequence[Choice] = ()) -> None:
         self.settings = settings
+        self.choices = {(one.task, one.data, one.backbone): one for one in choices}
         self.jobs: dict[str, Job] = {}
         self.counts: dict[tuple[Any, ...], tuple[int, int]] = {}
 
@@ -98,8 +137,27 @@ class _Steps:
     def given(self, task: str) -> tuple[str, ...]:
         return tuple(self.settings.overrides.get(task, ()))
 
-    def finetune(self, data: Data, backbone: Backbone, seed: int) -> Job:
-        folder = self.place("finetune", data, backbone.named, seed)
+    def training(self, task: str, data: Data, backbone: Backbone, seed: int, trial: str | None) -> _Training:
+        """Where a training goes, what it is called, and the value of the setting that is chosen for it: that
+        of a trial, or the one that the trials chose."""
+        folder, grid = self.place(task, data, backbone.named, seed), self.settings.tune.get(task)
+        name = f"{data.folder} {backbone.named.folder} "
+        if grid is None:
+            return _Training(f"{name}seed{seed}", folder)
+        if trial is not None:
+            last = f"{grid.key.rpartition('.')[2].lower()}_{folder_name(trial, 'value')}"
+            return _Training(
+                f"{name}{last}",
+                self.place(f"tune/{task}", data, backbone.named, None) / last,
+                (grid.key, trial),
+            )
+        choice = self.choices.get((task, data.name, backbone.named.name))
+        value = choice.value if choice and choice.value is not None else grid.values[0]
+        return _Training(f"{name}seed{seed}", folder, (grid.key, value))
+
+    def finetune(self, data: Data, backbone: Backbone, seed: int, trial: str | None = None) -> Job:
+        made = self.training("finetune", data, backbone, seed, trial)
+        folder, given = made.folder, self.given("finetune")
         train, test = splits_of(data.layout, None, None)
         info, recipe = backbone.info, self.settings.finetune_recipe
         overrides = [
@@ -113,18 +171,22 @@ class _Steps:
             f"data.mean={list(info.mean)}",
             f"data.std={list(info.std)}",
             *_network(backbone),
-            *self.given("finetune"),
+            *given,
+            *("=".join(made.chosen) for _ in made.chosen[:1]),
         ]
+        if trial is not None:
+            train = [word for word in overrides if word.startswith("data.train_split=")][-1].partition("=")[2]
+            overrides += [f"data.train_split={train}[:{100 - HELD_OUT}%]"]
+            overrides += [f"data.val_split={train}[{100 - HELD_OUT}%:]"]
         files = [find_recipe(recipe, "finegrained", "pretrain")] if recipe else []
         experiment = load_experiment([PROTOCOL, *files], overrides)
         train_images, test_images = self.images(data, experiment.data)
         forward, step = seconds_an_image(info.name, info.stem, experiment.data.image_size)
         passes = float(re.findall(r"[\d.]+", METHODS[experiment.method["name"]].passes)[0])
         seconds = experiment.train.epochs * (train_images * step * passes / 3 + test_images * forward)
-        given = ("--config-file", recipe) if recipe else ()
-        words = command("finetune", "--resume", *given, *overrides)
-        name = f"finetune {data.folder} {backbone.named.folder} seed{seed}"
-        return self.add(name, words, folder / "metrics.json", seconds=seconds)
+        config = ("--config-file", recipe) if recipe else ()
+        words = command("finetune", "--resume", *config, *overrides)
+        return self.add(f"finetune {made.name}", words, folder / "metrics.json", seconds=seconds)
 
     def images(self, data: Data, config: DataConfig) -> tuple[int, int]:
         """Training and test images that a task reads of a data set; its class names and lists are checked."""
@@ -201,14 +263,16 @@ class _Steps:
         )
         return self.add(f"probe {data.folder} {named.folder}{place}", words, output, seconds=seconds)
 
-    def detection(self, data: Data, backbone: Backbone, seed: int) -> Job:
+    def detection(self, data: Data, backbone: Backbone, seed: int, trial: str | None = None) -> Job:
         recipe, named = self.settings.detector, backbone.named
-        folder, needs, weights = self.place("detection", data, named, seed), [], backbone.file
+        made = self.training("detection", data, backbone, seed, trial)
+        folder, needs, weights = made.folder, [], backbone.file
         timm = reads_checkpoints(find_recipe(recipe, "detection"), self.given("detection"))
         # a detector opens files only, and takes of several encoders the one for inference
         if backbone.file and not (timm and Path(backbone.file).is_file() and not named.which):
             kind, suffix = ("safetensors", ".safetensors") if timm else ("detectron2", ".pkl")
-            export = self.export(backbone, seed, kind, suffix)
+            first = self.settings.seeds[0]  # whose weights a trial has
+            export = self.export(backbone, seed if trial is None else first, kind, suffix)
             needs, weights = [export.name], export.command[export.command.index("--output") + 1]
         words = command(
             "detect",
@@ -216,11 +280,11 @@ class _Steps:
             *("--num-gpus", str(self.settings.num_gpus)),
             *([] if backbone.file else _normalisation(backbone.info)),
             *self.given("detection"),
+            *made.chosen,
+            *(() if trial is None else ("DATASETS.HOLD_OUT", str(HELD_OUT))),
             *("SEED", str(seed), "MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(folder)),
         )
-        return self.add(
-            f"detect {data.folder} {named.folder} seed{seed}", words, folder / "results.json", needs
-        )
+        return self.add(f"detect {made.name}", words, folder / "results.json", needs)
 
     def export(self, backbone: Backbone, seed: int, kind: str, suffix: str) -> Job:
         named = backbone.named

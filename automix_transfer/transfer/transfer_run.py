@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from automix_transfer.io import read_json, write_json
 from automix_transfer.jobs import Job, plan_table, run_jobs, side_by_side
 from automix_transfer.owner import owned, refuse_foreign
 from automix_transfer.training.record.run_folder import git_commit
-from automix_transfer.transfer.answer import Row, answer
+from automix_transfer.transfer.answer import Row, answer, value_at
 from automix_transfer.transfer.backbones import Backbone, Named, open_backbones
-from automix_transfer.transfer.transfer_plan import Cell, option_of, plan, recipe_digest
-from automix_transfer.transfer.transfer_settings import Settings
+from automix_transfer.transfer.transfer_plan import Cell, option_of, plan, plan_trials, recipe_digest
+from automix_transfer.transfer.transfer_settings import TASKS, Settings
+from automix_transfer.transfer.tuning import Choice, Trial, choose, said
 
 RECORD = "transfer.json"  #: in the output: every job that was begun, with its command and its backbone
 #: what of a command may be another one when a comparison goes on: it changes no figure
@@ -30,21 +31,49 @@ BEGUN = ("last.pt", "last_checkpoint")  #: in the folder of a training that goes
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that is to be done, checked; ``backbones`` by name and seed."""
+    """Everything that is to be done, checked.
+
+    Attributes:
+        backbones: by name and seed.
+        jobs: of the comparison.
+        trials: what chooses settings first (``--tune``).
+        before: the jobs of ``trials``, with their exports; as long as one is left, ``jobs`` are not run.
+        choices: what the trials that are done chose.
+    """
 
     settings: Settings
     named: tuple[Named, ...]
     backbones: Mapping[tuple[str, int], Backbone]
     jobs: list[Job]
     cells: list[Cell]
+    trials: tuple[Trial, ...] = ()
+    before: tuple[Job, ...] = ()
+    choices: tuple[Choice, ...] = ()
+
+    @property
+    def choosing(self) -> bool:
+        """Whether a trial is left."""
+        return any(not job.done for job in self.before)
+
+    @property
+    def now(self) -> list[Job]:
+        """What can be run: the trials, and when they are done the comparison."""
+        return list(self.before) if self.choosing else self.jobs
 
     def text(self) -> str:
         """The plan: jobs with their minutes, their commands, and what differs between the backbones."""
-        left = sum(job.minutes for job in self.jobs if not job.done)
+        jobs = {job.name: job for job in (*self.now, *self.jobs)}.values()
+        left = sum(job.minutes for job in jobs if not job.done)
         known = f"{left / 60:.1f} core-hours are left, by a step measured on this machine" if left else ""
-        commands = "\n".join(job.line for job in self.jobs if not job.done)
+        then = (
+            f"These choose {', '.join(sorted({one.key for one in self.choices}))} for each backbone; then "
+            f"come the {len(self.jobs)} jobs of the comparison, with what was chosen"
+            if self.choosing
+            else ""
+        )
+        commands = "\n".join(job.line for job in self.now if not job.done)
         differences = "\n".join(self.differences())
-        parts = [plan_table(self.jobs), known, commands and f"commands:\n{commands}", differences]
+        parts = [plan_table(self.now), then, known, commands and f"commands:\n{commands}", differences]
         return "\n\n".join(filter(None, parts))
 
     def differences(self) -> list[str]:
@@ -61,7 +90,8 @@ class Prepared:
                 )
                 found.append(f"{title}: " + ", ".join(f"{name} {value}" for name, value in values.items()))
         which = {one.name: one.which for one in self.named if one.which}
-        return [*found, *([f"encoder of the file: {which}"] if which else [])]
+        chosen = [] if self.choosing else said(self.choices, self.settings.tune)
+        return [*found, *([f"encoder of the file: {which}"] if which else []), *chosen]
 
     def slurm(self) -> str:
         """An array script: a task is a chain of commands that need nothing of another task.
@@ -73,8 +103,11 @@ class Prepared:
         with owned(output, "give another --output"):
             write_record(self)
             (output / "logs").mkdir(exist_ok=True)
-        chains = [shlex.quote("\n".join(steps_of(chain))) for chain in chains_of(self.jobs)]
+        chains = [shlex.quote("\n".join(steps_of(chain))) for chain in chains_of(self.now)]
         lines = "\n".join(f"  {chain}" for chain in chains)
+        again, after = without_print(this_command()), "makes the table"
+        if self.choosing:
+            again, after = this_command(), "prints the comparison's, with the settings that were chosen"
         log = str(output / "logs").replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
         return (
             "#!/bin/bash\n"
@@ -84,8 +117,8 @@ class Prepared:
             "#SBATCH --cpus-per-task=8\n"
             f'#SBATCH --output="{log}/%a.log"\n'
             "#SBATCH --requeue\n"
-            "# What is done is not done again; when all tasks are, this makes the table:\n"
-            f"# {shlex.join(without_print(this_command()))}\n"
+            f"# What is done is not done again; when all tasks are, this {after}:\n"
+            f"# {shlex.join(again)}\n"
             f"cd {shlex.quote(str(Path.cwd()))}\n"
             f"chains=(\n{lines}\n)\n"
             'bash -c "${chains[$SLURM_ARRAY_TASK_ID]}"\n'
@@ -98,7 +131,8 @@ class Prepared:
         digests = {found.file: found.sha256 for found in self.backbones.values()}
         digest = cache(recipe_digest)
         record: dict[str, dict[str, Any]] = {}
-        for job in self.jobs:  # a job comes after those that it needs
+        jobs = [*self.before, *([] if self.choosing else self.jobs)]
+        for job in jobs:  # a job comes after those that it needs
             record[job.name] = {
                 "command": without(list(map(str, job.command[4:])), FREE),
                 "sha256": next((sha for file, sha in digests.items() if file and holds(job, file)), ""),
@@ -124,6 +158,8 @@ class Prepared:
             "detector": settings.detector,
             "finetune_recipe": settings.finetune_recipe,
             "overrides": {task: list(words) for task, words in settings.overrides.items()},
+            "tune": {task: asdict(grid) for task, grid in settings.tune.items()},
+            "chosen": [asdict(one) for one in self.choices],
             "differences": self.differences(),
             "failures": dict(failures),
             "commands": {job.name: job.line for job in self.jobs},
@@ -142,8 +178,12 @@ def prepare(settings: Settings, named: Sequence[Named], num_gpus: int | None = N
     """
     settings = replace(settings, num_gpus=int(torch.cuda.is_available()) if num_gpus is None else num_gpus)
     backbones = open_backbones(named, settings.seeds, settings.output / "backbones")
-    jobs, cells = plan(settings, named, backbones)
-    prepared = Prepared(settings, tuple(named), backbones, jobs, cells)
+    before, trials = plan_trials(settings, named, backbones)
+    choices = choose(trials, settings.tune, value_at)
+    jobs, cells = plan(settings, named, backbones, choices)
+    prepared = Prepared(
+        settings, tuple(named), backbones, jobs, cells, tuple(trials), tuple(before), tuple(choices)
+    )
     refuse_other_settings(prepared)
     return prepared
 
@@ -174,7 +214,7 @@ def refuse_other_settings(prepared: Prepared) -> None:
     if not isinstance(before, dict):
         raise UserError(f"{file} is no record of a comparison; choose another --output")
     remedy = "choose another --output, or remove that folder to run it again"
-    jobs = {job.name: job for job in prepared.jobs}
+    jobs = {job.name: job for job in (*prepared.before, *prepared.jobs)}
     for name, now in prepared.record.items():
         job, was = jobs[name], before.get(name)
         folder, done = job.result.parent, job.result.exists()
@@ -220,12 +260,46 @@ def run(prepared: Prepared, jobs: int | None) -> tuple[list[Row], dict[str, Any]
     gpus = torch.cuda.device_count()
     parallel = side_by_side(jobs) if jobs or not gpus else gpus
     failures: dict[str, str] = {}
-    print(plan_table(prepared.jobs), flush=True)
-    write_record(prepared)
     devices = [str(number % gpus) for number in range(parallel)] if gpus else []
-    run_jobs(prepared.jobs, output / "logs", parallel, 1, failures, devices)
+    if prepared.choosing:
+        lost: dict[str, str] = {}
+        print(plan_table(prepared.now), flush=True)
+        write_record(prepared)
+        run_jobs(prepared.now, output / "logs", parallel, 1, lost, devices)
+        prepared = chosen(prepared, lost, failures)
+    print(plan_table(prepared.now), flush=True)
+    write_record(prepared)
+    run_jobs(prepared.now, output / "logs", parallel, 1, failures, devices)
     rows = answer(prepared.cells, [one.name for one in prepared.named], failures)
     return rows, prepared.about(failures)
+
+
+def chosen(prepared: Prepared, lost: Mapping[str, str], failures: dict[str, str]) -> Prepared:
+    """The comparison with what its trials chose.
+
+    Args:
+        lost: trial -> why it failed. A rate at which training diverges is one that is not chosen.
+        failures: filled with the jobs of backbones for which every trial failed; they are not run.
+
+    Raises:
+        UserError: what is there already of the comparison was begun with another choice.
+    """
+    choices = choose(prepared.trials, prepared.settings.tune, value_at, lost)
+    jobs, cells = plan(prepared.settings, prepared.named, prepared.backbones, choices)
+    of = {job.name: job for job in jobs}
+    for one in choices:
+        for cell in cells if one.value is None else ():
+            trained = one.task in (cell.task, TASKS[cell.task].needs)
+            if trained and (cell.data, cell.backbone) == (one.data, one.backbone):
+                reason = next(iter(one.lost.values()), "no figure")
+                failures |= {
+                    name: f"no value of {one.key} could be trained: {reason}"
+                    for name in (cell.job, *of[cell.job].needs)
+                }
+    jobs = [job for job in jobs if job.name not in failures]
+    ready = replace(prepared, jobs=jobs, cells=cells, before=(), choices=tuple(choices))
+    refuse_other_settings(ready)
+    return ready
 
 
 def chains_of(jobs: Sequence[Job]) -> list[list[Job]]:

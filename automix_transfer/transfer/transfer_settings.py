@@ -13,6 +13,7 @@ from automix_transfer.evaluation.probing.probes import layout_of
 
 DETECTION = "detection"  #: what a data set of boxes is called where another has its layout
 PROBES = ("linear", "knn")  #: tasks on fixed features
+RATES = {"finetune": "optimizer.lr", "detection": "SOLVER.BASE_LR"}  #: trainings, and their learning rates
 #: settings of each task that differ from job to job, or say which data and weights are read
 OWN = {
     "detection": ("SEED", "OUTPUT_DIR", "MODEL.WEIGHTS"),
@@ -88,6 +89,14 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """A setting of a training and the values to choose from, as its command takes them."""
+
+    key: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Settings:
     """What all backbones share.
 
@@ -98,6 +107,7 @@ class Settings:
         seeds: of the trainings.
         detector, finetune_recipe: names or files; the detector is needed for detection.
         overrides: task -> settings over the recipe's, as its command takes them.
+        tune: task -> the setting that is chosen for each backbone, on held-out training images, and its grid.
         num_gpus: GPUs of a detector.
     """
 
@@ -108,6 +118,7 @@ class Settings:
     detector: str = ""
     finetune_recipe: str = ""
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tune: Mapping[str, Grid] = field(default_factory=dict)
     num_gpus: int = 0
 
 
@@ -179,6 +190,34 @@ def parse_overrides(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {task: tuple(parts) for task, parts in result.items()}
 
 
+def parse_tune(words: Sequence[str], tasks: Sequence[str]) -> dict[str, Grid]:
+    """``lr=0.01,0.03`` or ``finetune.optimizer.lr=0.01,0.03`` -> what is chosen for each training.
+
+    Raises:
+        UserError: no ``KEY=VALUE,VALUE``, or no such training among ``tasks``.
+    """
+    trained = [name for name in RATES if any(name in (task, TASKS[task].needs) for task in tasks)]
+    result: dict[str, Grid] = {}
+    for word in words:
+        key, _, text = word.partition("=")
+        values = tuple(value.strip() for value in text.split(","))
+        if len(set(values)) < 2 or len(set(values)) < len(values) or not all(values):
+            raise UserError(f"--tune {word} must be KEY=VALUE,VALUE with different values, e.g. lr=0.01,0.03")
+        task, _, own = key.partition(".")
+        chosen = dict.fromkeys(trained) if key == "lr" else {task: own}
+        for name, setting in chosen.items():
+            if name not in trained or setting == "":
+                raise UserError(
+                    f"--tune {word}: give lr=…, or TASK.KEY=… of a training among --tasks "
+                    f"({', '.join(trained) or 'there is none'})"
+                )
+            parse_overrides([f"{name}.{setting or RATES[name]}={values[0]}"])  # what may be set at all
+            if name in result:
+                raise UserError(f"--tune {word}: {result[name].key} of {name} is to be chosen already")
+            result[name] = Grid(setting or RATES[name], values)
+    return result
+
+
 def check(settings: Settings) -> None:
     """Every task needs data, and all data a task.
 
@@ -201,6 +240,10 @@ def check(settings: Settings) -> None:
     for name in settings.overrides:
         if name not in settings.tasks and not any(TASKS[task].needs == name for task in settings.tasks):
             raise UserError(f"{name}.… is set, but {name} is none of --tasks {','.join(settings.tasks)}")
+    for name, grid in settings.tune.items():
+        given = settings.overrides.get(name, ())
+        if any(word == grid.key or word.startswith(f"{grid.key}=") for word in given):
+            raise UserError(f"{name}.{grid.key} is set and to be chosen by --tune; leave one of them out")
     if DETECTION in settings.tasks and not settings.detector:
         raise UserError(
             "task detection needs --detector RECIPE, one for all backbones, e.g. voc_R50_C4_24k; for other "
