@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from timm.data import auto_augment
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
@@ -26,10 +28,13 @@ from torchvision.transforms import (
     Resize,
 )
 
-from automix_transfer.data.settings import DataConfig, validate
+from automix_transfer.data.settings import INTERPOLATIONS, DataConfig, validate
 from automix_transfer.errors import UserError
 
 Transform = Callable[[Image.Image], Tensor]
+THIN = 16  #: sides of an image, long to short, beyond which it is a strip
+MOST_PIXELS = 1 << 26  #: of a resized strip
+RESAMPLING = {mode: Image.Resampling[mode.name] for mode in map(InterpolationMode, INTERPOLATIONS)}
 
 
 class ToNormalized:
@@ -65,6 +70,42 @@ class SkipIfSize:
         return f"SkipIfSize({self.size}, {self.resize})"
 
 
+class Bounded(Resize):
+    """``Resize`` of the short side that refuses images so thin that they would not fit into memory."""
+
+    def forward(self, img: Image.Image) -> Image.Image:
+        """The resized image, or a `UserError`."""
+        short, long = sorted(img.size)
+        if long > THIN * short and self.size**2 * long > MOST_PIXELS * short:
+            raise UserError(
+                f"an image of {img.width} x {img.height} pixels is too thin for data.resize={self.size}; "
+                "cut it into parts, remove it, or leave data.resize out"
+            )
+        return super().forward(img)
+
+
+class CentreResize(Resize):
+    """``Resize`` of the short side before a ``CenterCrop(crop)``, which cuts a strip's ends off: of a strip
+    that would be huge only the middle is made, which has the same pixels."""
+
+    def __init__(self, size: int, crop: int, mode: InterpolationMode) -> None:
+        super().__init__(size, mode)
+        self.crop = crop
+
+    def forward(self, img: Image.Image) -> Image.Image:
+        """The resized image, or its middle."""
+        short, long = sorted(img.size)
+        whole = int(self.size * long / short)
+        if long <= THIN * short or whole * self.size <= MOST_PIXELS:
+            return super().forward(img)
+        start, margin = round((whole - self.crop) / 2), 4 * self.size  # beyond any filter's support
+        ends = [long / whole * place for place in (start - margin, start + self.crop + margin)]
+        size, box = (self.crop + 2 * margin, self.size), (ends[0], 0, ends[1], short)
+        if img.width == short:
+            size, box = size[::-1], (0, ends[0], short, ends[1])
+        return img.resize(size, RESAMPLING[self.interpolation], box)
+
+
 def train_transform(config: DataConfig) -> Transform:
     """The training transform: PIL RGB of any size -> float32 (3, image_size, image_size).
 
@@ -75,7 +116,7 @@ def train_transform(config: DataConfig) -> Transform:
     size, mode = config.image_size, InterpolationMode(config.interpolation)
     steps: list[Callable] = []
     if config.resize:
-        steps.append(Resize(config.resize, mode))
+        steps.append(Bounded(config.resize, mode))
     if config.crop == "random_resized":
         steps.append(RandomResizedCrop(size, tuple(config.scale), tuple(config.ratio), mode))
     elif config.crop == "pad":
@@ -84,7 +125,7 @@ def train_transform(config: DataConfig) -> Transform:
             RandomCrop(size, padding=config.pad, padding_mode="reflect"),
         ]
     else:
-        steps += [SkipIfSize(size, Resize(size, mode)), CenterCrop(size)]
+        steps += [SkipIfSize(size, CentreResize(size, size, mode)), CenterCrop(size)]
     if config.flip:
         steps.append(RandomHorizontalFlip())
     if config.randaugment:
@@ -106,9 +147,9 @@ def eval_transform(config: DataConfig) -> Transform:
     if config.test_crop == "squash":
         geometry: list[Callable] = [SkipIfSize(size, Resize((size, size), mode))]
     elif config.test_crop_ratio == 1:
-        geometry = [SkipIfSize(size, Resize(size, mode)), CenterCrop(size)]
+        geometry = [SkipIfSize(size, CentreResize(size, size, mode)), CenterCrop(size)]
     else:
-        geometry = [Resize(round(size / config.test_crop_ratio), mode), CenterCrop(size)]
+        geometry = [CentreResize(round(size / config.test_crop_ratio), size, mode), CenterCrop(size)]
     return Compose([*geometry, ToNormalized(config.mean, config.std)])
 
 
@@ -139,9 +180,18 @@ def _rand_augment(config: DataConfig) -> Callable[[Image.Image], Image.Image]:
         # timm passes over what it does not know
         if not re.fullmatch(r"rand(-[a-z]+[\d.]+[a-z]*)*", config.randaugment):
             raise ValueError
-        return rand_augment_transform(config.randaugment, options)
+        made = rand_augment_transform(config.randaugment, options)
     except (AssertionError, ValueError, KeyError, IndexError) as error:
         raise UserError(
             f"data.randaugment='{config.randaugment}' is not understood by timm; write e.g. "
             "rand-m9-mstd0.5-inc1"
         ) from error
+    for operation in made.ops:
+        if operation.aug_fn is auto_augment.posterize:
+            operation.aug_fn = _posterize
+    return made
+
+
+def _posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    """timm's, which keeps 0 bits now and then: a black image to Pillow 12, and an error to Pillow 13."""
+    return auto_augment.posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)

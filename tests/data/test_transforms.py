@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision import transforms as tv
 
 from automix_transfer.config import load_config
+from automix_transfer.data import transforms
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.transforms import ToNormalized, eval_transform, train_transform
 from automix_transfer.errors import UserError
@@ -131,3 +132,32 @@ def test_settings_are_typed_and_overridable():
         load_config(DataConfig, overrides=["root=/x", "image_sise=3"])
     with pytest.raises(UserError, match="root"):
         load_config(DataConfig)
+
+
+def test_randaugment_that_keeps_no_bit_makes_black():
+    """At its strongest, as 2 % of rand-m9-mstd0.5-inc1's draws are; Pillow 13 takes no 0 bits."""
+    augment = train_transform(DataConfig(image_size=8, randaugment="rand-m10-p1-inc1")).transforms[2]
+    [posterize] = [op for op in augment.ops if op.name == "PosterizeIncreasing"]
+    posterize.prob, posterize.magnitude = 1, 10
+    assert np.asarray(posterize(picture())).max() == 0
+    posterize.magnitude = 5
+    assert np.asarray(posterize(picture())).max() == 192
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (2, 9001)])
+def test_of_a_strip_only_the_middle_is_made(size, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    testing = eval_transform(DataConfig(root="x", image_size=28, test_crop_ratio=0.875))
+    whole = testing(Image.fromarray(noise))
+    made, resize = [], Image.Image.resize
+    monkeypatch.setattr(transforms, "MOST_PIXELS", 1)
+    monkeypatch.setattr(Image.Image, "resize", lambda *a: made.append(image := resize(*a)) or image)
+    middle = testing(Image.fromarray(noise))
+    assert max(made[-1].size) < 400 and (whole - middle).abs().max() < 0.05
+
+
+def test_a_strip_that_no_resizing_has_room_for_is_named():
+    training = train_transform(DataConfig(root="x", image_size=32, resize=256))
+    with pytest.raises(UserError, match=r"1 x 9000 .*data\.resize"):
+        training(Image.new("RGB", (1, 9000)))
+    assert training(Image.new("RGB", (2, 60))).shape == (3, 32, 32)
