@@ -102,8 +102,9 @@ def _reason(error: BaseException) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
-    atomic_write(path, lambda file: file.write(text.encode()))
+    """Write a text file atomically, in UTF-8. What a name of other bytes has become (``\\udce9``) is escaped,
+    which JSON reads back."""
+    atomic_write(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 from email.message import Message
+from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
@@ -185,3 +186,9 @@ def test_long_foreign_names_are_shortened_where_they_are_shown():
     with pytest.raises(UserError) as caught:
         raise UserError("x" * 10**6, "another line")
     assert len(str(caught.value)) < LONGEST_WORD + 30
+
+
+def test_names_that_are_no_utf_8_come_back_from_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write_json(tmp_path / "x.json", {name: [name]})
+    assert read_json(tmp_path / "x.json") == {name: [name]}

@@ -14,13 +14,15 @@ import errno
 import hashlib
 import os
 import stat
-from contextlib import suppress
+import threading
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from automix_transfer.errors import MachineError, UserError, first_line
@@ -31,8 +33,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG2000")
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a decompression bomb
 MAX_BYTES = 1 << 29  # of a file; what is larger is no image of so many pixels
+MAX_MEMORY = 1_000_000_000  # bytes that decoding may take
+#: bytes a pixel of decoding and turning into RGB, by mode, and what decoders hold besides
+_OF_MODE = {"RGB": 4, "L": 5, "1": 5}
+_OF_OTHERS, _OF_FORMAT, _OF_PROGRESSIVE = 10, {"JPEG2000": 16, "WEBP": 8}, 6
+_LARGE, _BAND = 1 << 25, 1 << 22  # pixels above which one image is decoded at a time; of a copied part
 FLAG_NOTE = "not applied, as torchvision's ImageFolder and the WSOL reference do not"
 _ORIENTATION_TAG = 0x0112
+_alone = threading.Lock()
 
 
 def is_image_name(name: str) -> bool:
@@ -72,8 +80,15 @@ def require_file(path: str | Path) -> None:
         raise OSError(errno.EFBIG, f"it has more than {MAX_BYTES:,} bytes", str(path))
 
 
+def lies_in(folder: str | Path, path: str | Path) -> bool:
+    """Whether ``path`` is in or below ``folder``, wherever links lead: pages and figures that people send
+    hold no picture that a foreign file names elsewhere."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def open_image(source: str | Path | IO[bytes]) -> Image.Image:
-    """``PIL.Image.open`` for the formats of `FORMATS`, of regular files and of at most `MAX_PIXELS` pixels.
+    """``PIL.Image.open`` for the formats of `FORMATS`, of regular files, of at most `MAX_PIXELS` pixels that
+    take at most `MAX_MEMORY` to decode.
 
     Raises:
         OSError: no image of these formats, or no regular file.
@@ -82,7 +97,9 @@ def open_image(source: str | Path | IO[bytes]) -> Image.Image:
     if isinstance(source, str | Path):
         require_file(source)
     image = Image.open(source, formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
+    pixels, each = image.width * image.height, _OF_MODE.get(image.mode, _OF_OTHERS)
+    each += _OF_FORMAT.get(image.format or "", 0) + _OF_PROGRESSIVE * bool(image.info.get("progressive"))
+    if pixels > min(MAX_PIXELS, MAX_MEMORY // each):
         image.close()
         raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
     return image
@@ -147,6 +164,20 @@ def decode_image(path: str | Path, content: bytes | None = None) -> tuple[Image.
     return image, ImageFacts(image.width, image.height, mode, turned, digest)
 
 
+def pixels_of(image: Image.Image) -> NDArray[Any]:
+    """``np.asarray`` of an image, with one copy of a large one where that makes three."""
+    if image.width * image.height <= _LARGE:
+        return np.asarray(image)
+    bands = range(0, image.height, rows := max(1, _BAND // image.width))
+    found: NDArray[Any] | None = None
+    for top in bands:
+        band = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+        found = np.empty((image.height, *band.shape[1:]), band.dtype) if found is None else found
+        found[top : top + len(band)] = band
+    assert found is not None
+    return found
+
+
 def cut_bottom(image: Image.Image, rows: int, path: Path) -> Image.Image:
     """``image`` without its lowest ``rows`` rows.
 
@@ -168,7 +199,7 @@ def _decode(
 ) -> tuple[Image.Image, str, bool]:
     """The RGB image, its mode as stored, and whether it has a rotation flag."""
     try:
-        with open_image(source) as image:
+        with open_image(source) as image, _alone if image.width * image.height > _LARGE else nullcontext():
             image.load()
             flag = rotation_flag(image)
             if flag and upright:
@@ -187,8 +218,8 @@ def _decode(
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(
-            f"image {path} would decode to more than {MAX_PIXELS:,} pixels (a decompression bomb?); "
-            "shrink or remove it"
+            f"image {path} has {first_line(error)}, and decoding it would take more than "
+            f"{MAX_MEMORY // 10**9} GB (a decompression bomb?); shrink or remove it"
         ) from error
     except MemoryError as error:
         raise UserError(f"image {path} does not fit into memory; shrink or remove it") from error
@@ -217,6 +248,8 @@ def _complaint(path: str | Path, source: str | Path | BytesIO, error: Exception)
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
     mode = image.mode
+    if mode == "RGB" and image.format in ("JPEG", "PNG") and not getattr(image, "is_animated", False):
+        return image  # whole in memory by now
     if mode == "RGB":
         return image.copy()  # outlives the file it was read from
     if mode.startswith("I"):
@@ -241,10 +274,13 @@ def _from_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
 
     Pillow's own conversion clips at 255, which turns most of the image white.
     """
-    gray = np.asarray(image)
+    gray = pixels_of(image)
     if gray.size and (gray.min() < 0 or gray.max() > 65535):
         raise UserError(
             f"image {path} has 32-bit pixels beyond 0 to 65535, whose range is not defined; "
             "convert it to 8 or 16 bits a channel"
         )
-    return Image.fromarray(((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
+    eight = np.empty(gray.shape, dtype=np.uint8)
+    for row, values in enumerate(gray):
+        eight[row] = (values.astype(np.uint32) + 128) // 257
+    return Image.fromarray(eight).convert("RGB")

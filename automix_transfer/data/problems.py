@@ -54,6 +54,20 @@ class Problems:
             count = f"{len(names):,} of {total:,}" if total else f"{len(names):,}"
             self.add(where, f"{count} {what}, e.g. {names[0]}")
 
+    def add_empty(
+        self, where: object, classes: Sequence[str], labels: Iterable[int], notes: list[str] | None = None
+    ) -> None:
+        """Note classes without an image: a problem of a split that is trained on, and where others are read
+        one sentence in ``notes``."""
+        used = set(labels)
+        empty = [name for label, name in enumerate(classes) if label not in used]
+        if notes is None:
+            self.add_many(where, "classes have no image", empty, len(classes))
+        elif empty:
+            notes.append(
+                f"{where}: {len(empty):,} of {len(classes):,} classes have no image, e.g. {empty[0]}"
+            )
+
     def add_missing(self, missing: Sequence[tuple[object, str, int | None]], total: int, of: object) -> None:
         """Note each (where, what, line). More than 20, or all, are one sentence: another folder was meant."""
         if len(missing) > SHOWN or len(missing) == total > 1:

@@ -147,7 +147,7 @@ def picture(folder: Path, dataset: ClassificationDataset, index: int) -> str:
     """Write a small picture of one image; returns its path relative to ``folder``, confusion/<index>.png."""
     name = f"{FOLDER}/{index:06d}.png"
     image = dataset.read(index).convert("RGB")
-    scale = SIDE / min(image.size)
+    scale = min(SIDE / min(image.size), 16 * SIDE / max(image.size))  # a strip stays a strip
     image = image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC
     )

@@ -211,13 +211,17 @@ def _array(file: Path, dimensions: int) -> NDArray[Any]:
 
 
 def _imagenet_names(folder: Path) -> list[str]:
-    names = [
-        name for name in NAMES if all((folder / name / str(severity)).is_dir() for severity in SEVERITIES)
-    ]
+    names = [name for name in NAMES if (folder / name).is_dir()]
     if not names:
         raise UserError(
             f"{folder} holds no corruption: expected <name>.npy and labels.npy (CIFAR-C), or "
             "<name>/<severity 1 to 5>/<class>/ (ImageNet-C)"
+        )
+    parts = [folder / name / str(severity) for name in names for severity in SEVERITIES]
+    if missing := [part for part in parts if not part.is_dir()]:
+        raise UserError(
+            f"{missing[0]} is no folder; a corruption has the severities 1 to 5: unpack it again, or take "
+            f"{missing[0].parent} away"
         )
     return names
 

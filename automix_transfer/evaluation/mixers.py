@@ -24,6 +24,7 @@ from automix_transfer.mixing.pairs import blend
 from automix_transfer.mixing.parts.teacher import Teacher
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.eval_mode import eval_mode
+from automix_transfer.models.weights_file import info_of
 from automix_transfer.training.record import checkpoint
 
 Mixer = Callable[[Tensor, Tensor, float, torch.Generator], Tensor]
@@ -160,9 +161,8 @@ def load_method(path: str | Path, device: str | torch.device = "cpu") -> tuple[M
 
 def method_of(content: Mapping[str, Any], source: Path) -> tuple[Method, EncoderInfo]:
     """`load_method` of a checkpoint that is read already; ``source`` is its file, for messages."""
-    name = "?"
+    name, info = "?", info_of(source, content["encoder"])
     try:
-        info = EncoderInfo.from_dict(content["encoder"])
         name = content["config"]["method"]["name"]
         given, left_out = content["config"]["method"], ("name", *METHODS[name].retired)
         options = {key: value for key, value in given.items() if key not in left_out}

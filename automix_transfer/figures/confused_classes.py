@@ -11,16 +11,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from automix_transfer.data.images import open_image
+from automix_transfer.data.images import lies_in, open_image
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.confusion import FILE
 from automix_transfer.evaluation.evaluate_run import evaluation_of
 from automix_transfer.figures.common import Asked, read_output
 from automix_transfer.figures.sheet import Cell, Picture, class_name, drawn, save_parts, sheet, write_figure
 from automix_transfer.figures.style import DPI, INK, colour, subplots
-from automix_transfer.runs.folder import is_number
+from automix_transfer.runs.folder import finite, is_number
 
 SIDE = 104
+MOST, MOST_PAIRS = 1_000_000, 100  #: classes, and images of one; pairs that are listed
 
 
 def confusion(asked: Asked) -> Path:
@@ -35,6 +36,7 @@ def confusion(asked: Asked) -> Path:
     file = evaluation_of(asked.runs[0], asked.data, "clean,calibration,confusion", FILE)
     pairs, classes, content = read_output(file, read_confusion, "confused pairs of classes", "confusion")
     name = asked.labels[0] if asked.labels else file.resolve().parent.name
+    pairs = [pair for pair in pairs if pair["examples"] or pair["predicted_examples"]]
     parts = [pairs_sheet(file.parent, pairs[: asked.pairs or 8], name)] if pairs else []
     parts.append(classes_plot(classes, content.get("top1"), content.get("mean_class_top1")))
     if asked.output.with_suffix(".json").name == FILE:  # the run's own file has the numbers
@@ -49,16 +51,29 @@ def confusion(asked: Asked) -> Path:
 
 def read_confusion(content: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """Pairs with their labels, classes with images, and everything of a ``confusion.json``."""
-    classes = [{**row, "top1": float(row["top1"])} for row in content["per_class"] if row["n"] > 0]
-    if not classes:
+    classes = [
+        {"name": str(row["name"]), "n": int(finite(row["n"], 0, MOST)), "top1": row["top1"]}
+        for row in content["per_class"]
+    ]
+    classes = [{**row, "top1": finite(row["top1"], 0, 100)} for row in classes if row["n"] > 0]
+    if not 0 < len(classes) <= MOST:
         raise ValueError("no classes")
-    return [{**pair, "label": label_of(pair)} for pair in content["pairs"]], classes, content
+    return [read_pair(pair) for pair in content["pairs"][:MOST_PAIRS]], classes, content
+
+
+def read_pair(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """A pair's label, and the names of its pictures."""
+    sides = {key: pair.get(key, []) for key in ("examples", "predicted_examples")}
+    if not all(isinstance(name, str) for names in sides.values() for name in names):
+        raise TypeError("examples are names of files")
+    return {"label": label_of(pair)} | {key: list(names) for key, names in sides.items()}
 
 
 def label_of(pair: Mapping[str, Any]) -> str:
     """The two classes of a pair, and how often the one was taken for the other."""
     true, predicted = (broken(class_name(pair[key])) for key in ("true", "predicted"))
-    share = f"{pair['count']} of {pair['of']} ({100 * pair['count'] / pair['of']:.0f} %)"
+    count, of = (finite(pair[key], 0, MOST) for key in ("count", "of"))
+    share = f"{count:.0f} of {of:.0f} ({100 * count / of:.0f} %)"
     return f"{true}\ntaken for\n{predicted}\n{share}"
 
 
@@ -68,7 +83,7 @@ def pairs_sheet(folder: Path, pairs: Sequence[Mapping[str, Any]], name: str, mos
     rows: list[tuple[str, list[Cell | None]]] = []
     for pair in pairs:
         wrong = [example(folder, file) for file in pair["examples"][:left]]
-        right = [example(folder, file) for file in pair.get("predicted_examples", [])[:most]]
+        right = [example(folder, file) for file in pair["predicted_examples"][:most]]
         rows.append((pair["label"], [*wrong, *[None] * (left - len(wrong)), *right]))
     return sheet(
         rows,
@@ -86,8 +101,10 @@ def broken(text: str, width: int = 24) -> str:
 
 
 def example(folder: Path, file: str) -> Cell:
-    """A small picture as a square; grey where it is not there any more."""
+    """A small picture as a square; grey where it is not there any more, or lies elsewhere."""
     try:
+        if not lies_in(folder, folder / file):
+            raise ValueError("a picture of somebody else")
         with open_image(folder / file) as image:
             return Cell(
                 np.asarray(ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC))

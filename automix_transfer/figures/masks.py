@@ -24,6 +24,7 @@ from automix_transfer.figures.sheet import WIDTH, Cell, Picture, drawn, sheet
 from automix_transfer.figures.style import DPI, INK, SPARE, colour, shown, subplots
 from automix_transfer.mixing import AutoMix
 from automix_transfer.rng import reseed_globals
+from automix_transfer.runs.folder import is_number
 from automix_transfer.training.settings import Experiment
 from automix_transfer.training.setup import build_model
 
@@ -76,13 +77,14 @@ def fig6(asked: Asked) -> Path:
         method = methods[run.label]
         health = mask_statistics(method, some, [asked.lam], asked.seed)[0]
         masks, mask, mixed = masks_of(found, method)
+        tops = [row.get("top1") for row in run.history]
         name = textwrap.fill(title_of(run).replace("_", " "), 14)
         rows += [(f"{name}:\nmask", mask), (f"mixed,\nstd {health.spatial_std:.2f}", mixed)]
         numbers.append(
             {
                 "label": run.label,
                 "pipeline": method.options.pipeline,
-                "top1_last": next((row["top1"] for row in reversed(run.history) if "top1" in row), None),
+                "top1_last": next((top1 for top1 in tops[::-1] if is_number(top1)), None),
                 "masks": health.to_dict(),
                 "shown": of_masks(masks),
             }
@@ -145,7 +147,10 @@ def fig7(asked: Asked) -> Path:
 def initial(run: Run) -> AutoMix:
     """The method before its first step: its random numbers derive from the run's seed, so it can be built
     again."""
-    experiment = load_config(Experiment, values=run.config)
+    try:
+        experiment = load_config(Experiment, values=run.config)
+    except UserError as error:
+        raise UserError(f"{run.file}: {error}") from error
     with torch.random.fork_rng(devices=[]):
         reseed_globals(experiment.seed, "initial weights")
         method = build_model(

@@ -14,10 +14,11 @@ from automix_transfer.evaluation.evaluate_run import evaluation_of
 from automix_transfer.figures.common import Asked, labels_of, read_output
 from automix_transfer.figures.sheet import drawn, write_figure
 from automix_transfer.figures.style import DPI, INK, colour, draw_lines, label_title, subplots
-from automix_transfer.runs.folder import is_number
+from automix_transfer.runs.folder import finite, is_number
 
 FIELDS = ("low", "high", "count", "confidence", "accuracy")
 KEYS = ("images", "top1", "ece10", "ece15", "adaptive_ece15", "brier", "nll")
+MOST, MOST_BINS = 1e9, 100  #: of any figure; a panel is a few hundred pixels wide
 IDEAL = "#111820"  #: the line of a perfectly calibrated network, and the gaps to it
 
 
@@ -42,10 +43,12 @@ def fig8(asked: Asked) -> Path:
 
 def figures_of(content: Any) -> dict[str, Any]:
     """Of an output of the evaluation, figures in percent and the bins that hold images."""
-    values = {key: content[key] for key in KEYS if is_number(content.get(key))}
-    bins = [{key: float(row[key]) for key in FIELDS} for row in content["reliability"] if row["count"] > 0]
-    if not bins:
-        raise ValueError("no bins")
+    values = {key: value for key in KEYS if is_number(value := content.get(key)) and 0 <= value <= MOST}
+    ranges = dict.fromkeys(FIELDS, 1.0) | {"count": MOST}
+    rows = [row for row in content["reliability"] if finite(row["count"], 0, MOST) > 0]
+    bins = [{key: finite(row[key], 0, most) for key, most in ranges.items()} for row in rows]
+    if not 0 < len(bins) <= MOST_BINS:
+        raise ValueError("no bins, or too many to be seen")
     return {**values, "bins": bins}
 
 

@@ -11,12 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.corruptions import SEVERITIES
+from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES
 from automix_transfer.evaluation.output import EVALUATION
 from automix_transfer.figures.common import Asked, labels_of, read_output
 from automix_transfer.figures.sheet import drawn, write_figure
 from automix_transfer.figures.style import DPI, colour, draw_lines, marker, subplots
-from automix_transfer.runs.folder import is_number
+from automix_transfer.runs.folder import finite, is_number
+from automix_transfer.shown import clean
 
 KEYS = (
     "images",
@@ -62,11 +63,12 @@ def robustness(asked: Asked) -> Path:
 
 def figures_of(content: Any) -> dict[str, Any]:
     """Of an output of the evaluation, figures in percent, and top-1 by corruption at severities 1 to 5."""
-    values = {key: content[key] for key in KEYS if is_number(content.get(key))}
-    corruption = {name: list(map(float, values)) for name, values in content["corruption"].items()}
-    if {len(row) for row in corruption.values()} != {len(SEVERITIES)}:
-        raise ValueError("other severities")
-    return {**values, "corruption_made": str(content.get("corruption_made", "?")), "corruption": corruption}
+    values = {key: value for key in KEYS if is_number(value := content.get(key)) and 0 <= value <= 1e9}
+    corruption = {name: [finite(v, 0, 100) for v in row] for name, row in content["corruption"].items()}
+    if {len(row) for row in corruption.values()} != {len(SEVERITIES)} or not corruption.keys() <= {*NAMES}:
+        raise ValueError("other corruptions or severities")
+    made = clean(content.get("corruption_made", "?"))
+    return {**values, "corruption_made": made, "corruption": corruption}
 
 
 @drawn

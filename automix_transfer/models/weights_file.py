@@ -163,7 +163,7 @@ def _read_safetensors(path: Path, which: str | None) -> Weights:
     held = about.get("which") if isinstance(about.get("which"), str) else None
     if which is not None and which != held:
         raise refuse_choice(path, which, held)
-    return Weights(state, _info(path, about.get("encoder")), str(path), held, "safetensors", _step(about))
+    return Weights(state, info_of(path, about.get("encoder")), str(path), held, "safetensors", _step(about))
 
 
 def _read_checkpoint(path: Path, content: Mapping[str, Any], which: str | None) -> Weights:
@@ -188,7 +188,7 @@ def _read_checkpoint(path: Path, content: Mapping[str, Any], which: str | None) 
     notes = (f"encoder {chosen} of {', '.join(encoders)}",) if len(encoders) > 1 else ()
     config = content.get("config")
     data = config.get("data") if isinstance(config, Mapping) else None
-    info = _info(path, content.get("encoder"))
+    info = info_of(path, content.get("encoder"))
     info = replace(info, **{**(_testing(data) if isinstance(data, Mapping) else {}), **_testing(vars(info))})
     training = {key: content[key] for key in ("config", "epoch", "history", "samples") if key in content}
     return Weights(state, info, str(path), chosen, "checkpoint", _step(content), notes, training)
@@ -255,8 +255,8 @@ def _without_prefix(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     return state, stripped
 
 
-def _info(path: Path, value: Any) -> EncoderInfo:
-    """`EncoderInfo` of a file's dictionary; every field's type is checked."""
+def info_of(path: Path, value: Any) -> EncoderInfo:
+    """`EncoderInfo` of a file's dictionary; a `UserError` where a field is of another type or range."""
     try:
         info = EncoderInfo.from_dict(value)
         lists = (info.mean, info.std, info.class_names)

@@ -18,8 +18,8 @@ from automix_transfer.figures.sheet import Picture, drawn, save_parts
 from automix_transfer.figures.style import INK, SPARE, colour, marker, subplots
 from automix_transfer.io import write_json, write_text
 from automix_transfer.localization.overlays import grid
+from automix_transfer.report import html
 from automix_transfer.report.embed import Embedder
-from automix_transfer.report.html import environment
 from automix_transfer.runs.folder import Points, commit_of, points, read_metrics
 from automix_transfer.training.record.run_folder import git_commit
 
@@ -75,7 +75,7 @@ def build(
         "extra": extra_figures(comparison["rows"]),
     }
     output = folder / "report.html"
-    write_text(output, environment().get_template("comparison.html.j2").render(content))
+    write_text(output, html.page("comparison.html.j2", content))
     return output
 
 

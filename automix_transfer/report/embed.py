@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from automix_transfer.data.images import open_image, require_file
+from automix_transfer.data.images import lies_in, open_image, require_file
 
 BUDGET = 11_000_000  #: bytes of pictures before base64, which adds a third: below 15 MB a page
 LARGE = 120_000  #: PNGs above this are photographs, which WebP stores in a fifth
@@ -38,7 +37,7 @@ class Embedder:
         ``folder`` (default: that of ``path``) is where it may lie: a page that people send must not hold what
         a file of a run names or links to elsewhere.
         """
-        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder or path.parent)):
+        if not lies_in(folder or path.parent, path):
             self.problems.append(f"{path} is left out, because it lies outside of its folder")
             return None
         try:

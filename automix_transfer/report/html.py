@@ -1,4 +1,4 @@
-"""The pages' templates and their filters."""
+"""The pages: their templates, filters, and the text that comes of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: clean_lines(value) if type(value) is str else value,
     )
     found.filters |= {
         "percent": chain.percent,
@@ -38,6 +37,11 @@ def environment() -> Environment:
         "class": class_name,
     }
     return found
+
+
+def page(template: str, content: dict[str, Any]) -> str:
+    """A page as HTML, in which no name of a folder, class or file holds a control character."""
+    return clean_lines(environment().get_template(template).render(content))
 
 
 def clock(seconds: Any) -> str:

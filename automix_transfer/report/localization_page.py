@@ -24,7 +24,7 @@ from automix_transfer.localization.scores.box_results import BoxImage, BoxResult
 from automix_transfer.localization.scores.mask_results import MaskImage
 from automix_transfer.localization.scores.pxap import read_mask
 from automix_transfer.localization.writing import Results, plot
-from automix_transfer.report.html import environment
+from automix_transfer.report import html
 from automix_transfer.runs.folder import commit_of
 from automix_transfer.training.record.run_folder import git_commit
 
@@ -78,7 +78,7 @@ def write_page(results: Results, source: Source, path: Path, count: int = 8) -> 
         "split": results.target_set.name,
         "settings": settings(results.summary),
     }
-    write_text(path, environment().get_template("localization.html.j2").render(content))
+    write_text(path, html.page("localization.html.j2", content))
     return path
 
 
@@ -99,9 +99,8 @@ def example(results: Results, source: Source, index: int, image: BoxImage | Mask
     """An image under its map with what is true (green) and what is predicted (red)."""
     target = results.target_set.targets[index]
     whole = read_target(target, results.target_set.crop_bottom)
-    picture = np.asarray(
-        whole.resize((max(1, round(whole.width * HEIGHT / whole.height)), HEIGHT), Image.Resampling.BILINEAR)
-    )
+    width = min(16 * HEIGHT, max(1, round(whole.width * HEIGHT / whole.height)))  # a strip is squeezed
+    picture = np.asarray(whole.resize((width, HEIGHT), Image.Resampling.BILINEAR))
     heat = source.score_map(results.target_set, index)
     if isinstance(image, BoxImage):
         scale = np.array([picture.shape[1], picture.shape[0]] * 2) / results.task.map_size

@@ -13,11 +13,10 @@ from typing import Any
 from automix_transfer import __version__
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_text
-from automix_transfer.report import sections
+from automix_transfer.report import html, sections
 from automix_transfer.report.curves import curve_data, first_plot, gather_curves
 from automix_transfer.report.embed import Embedder
 from automix_transfer.report.gallery import gallery, plots_beside, run_pictures, shots_reader, slider_views
-from automix_transfer.report.html import environment
 from automix_transfer.runs.collect import File, Found, collect
 from automix_transfer.runs.folder import RunFolder, commit_of, differences, is_number, read_run
 from automix_transfer.transfer import chain
@@ -77,7 +76,7 @@ def build(
     """
     paths = [Path(folders)] if isinstance(folders, (str, Path)) else [Path(folder) for folder in folders]
     output = Path(output) if output is not None else paths[0] / "report.html"
-    write_text(output, environment().get_template("page.html.j2").render(gather(paths, render)))
+    write_text(output, html.page("page.html.j2", gather(paths, render)))
     return output
 
 

@@ -14,7 +14,7 @@ from automix_transfer.figures.style import shown
 from automix_transfer.report.embed import Embedder, Picture
 from automix_transfer.report.svg import line_plot
 from automix_transfer.runs.collect import File
-from automix_transfer.runs.folder import Points, number
+from automix_transfer.runs.folder import Points, finite, number
 
 PLOTTED = 12  #: networks in one plot; more cannot be told apart
 #: key of an evaluation's output -> heading; in percent but for Brier and NLL
@@ -68,12 +68,14 @@ def evaluation(file: File, label: str) -> Evaluation:
     content, about = file.content, file.content["about"]
     values = {key: value for key in MEASURES if (value := number(content, key)) is not None}
     corruption = {
-        name: [float(value) for value in row] for name, row in (content.get("corruption") or {}).items()
+        name: [finite(value) for value in row] for name, row in (content.get("corruption") or {}).items()
     }
     if corruption and not any(key.startswith("corruption_top1") for key in values):
         values["corruption_mean"] = sum(map(_mean, corruption.values())) / len(corruption)
     bins = [row for row in content.get("reliability") or () if row["count"] > 0]
-    line = sorted((100 * float(row["confidence"]), 100 * float(row["accuracy"])) for row in bins)
+    line = sorted(
+        (100 * finite(row["confidence"], 0, 1), 100 * finite(row["accuracy"], 0, 1)) for row in bins
+    )
     data, weights = str(about.get("data") or "–"), str(about.get("weights") or "")
     made = str(content.get("corruption_made") or "")
     return Evaluation(file, label, data, weights, made, values, line, corruption)

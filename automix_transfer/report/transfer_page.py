@@ -24,6 +24,7 @@ from automix_transfer.localization.maps.sources import EncoderMaps, read_target
 from automix_transfer.localization.overlays import grid, overlay
 from automix_transfer.localization.targets import targets_of
 from automix_transfer.models.weights import load_encoder
+from automix_transfer.report import html
 from automix_transfer.report.comparison_page import (
     colours_of,
     curves_figure,
@@ -32,7 +33,6 @@ from automix_transfer.report.comparison_page import (
     title,
 )
 from automix_transfer.report.embed import Embedder
-from automix_transfer.report.html import environment
 from automix_transfer.runs.folder import Points, commit_of, read_history, read_metrics
 from automix_transfer.transfer.answer import Row
 from automix_transfer.transfer.transfer_plan import Cell
@@ -59,7 +59,8 @@ def build(folder: Path, rows: Sequence[Row], cells: Sequence[Cell], about: Mappi
                 if mine:
                     picture = draw(mine, about, problems)
                     figures[f"{draw.__name__}_{data}"] = f"{head}, {data}", caption, picture
-            except (UserError, OSError, ValueError, KeyError) as error:
+            # what the results name is theirs, e.g. an encoder of another size
+            except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
                 problems.append(f"{head}, {data}, could not be drawn: {error}")
     embedder = Embedder(problems)
     captions = {name: f"{head}. {caption}" for name, (head, caption, _) in figures.items()}
@@ -92,7 +93,7 @@ def build(folder: Path, rows: Sequence[Row], cells: Sequence[Cell], about: Mappi
         "problems": problems,
     }
     output = folder / "report.html"
-    write_text(output, environment().get_template("transfer.html.j2").render(content))
+    write_text(output, html.page("transfer.html.j2", content))
     return output
 
 

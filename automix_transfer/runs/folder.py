@@ -50,6 +50,13 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
+def finite(value: Any, least: float = -1e300, most: float = 1e300) -> float:
+    """``value``, where it is a finite number from ``least`` to ``most``; else a `ValueError`."""
+    if not is_number(value) or not least <= value <= most:
+        raise ValueError(f"{str(value)[:40]!r} is no number from {least:g} to {most:g}")
+    return float(value)
+
+
 def number(values: Any, *keys: str) -> float | None:
     """``values[a][b]...`` if it is a finite number, else None."""
     for key in keys:

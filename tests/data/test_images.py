@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets.folder import default_loader
 
+from automix_transfer.data import images
 from automix_transfer.data.images import decode_image, is_image_name, read_header, read_image
 from automix_transfer.errors import UserError
 from tests.data import trees
@@ -299,3 +300,23 @@ def test_names():
 def test_real_images(shared_data):
     for path in sorted((shared_data("tiny-imagenet-40") / "val" / "images").iterdir())[:200]:
         assert np.array_equal(np.asarray(read_image(path)), np.asarray(default_loader(str(path))))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("p.jpg", {"progressive": True}), ("a.webp", {}), ("a.jp2", {}), ("a.png", {"mode": "RGBA"})],
+)
+def test_what_takes_more_memory_to_decode_may_have_fewer_pixels(name, options, tmp_path, monkeypatch):
+    Image.new(options.pop("mode", "RGB"), (40, 30)).save(tmp_path / name, **options)
+    Image.new("RGB", (40, 30)).save(tmp_path / "plain.png")
+    monkeypatch.setattr(images, "MAX_MEMORY", 4 * 40 * 30)
+    assert read_image(tmp_path / "plain.png").size == (40, 30)
+    assert "40 x 30 pixels" in refused(tmp_path / name)
+
+
+def test_the_array_of_a_large_image_is_that_of_a_small_one(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 30, 3), dtype=np.uint8)
+    monkeypatch.setattr(images, "_LARGE", 1)
+    monkeypatch.setattr(images, "_BAND", 100)
+    for image in (Image.fromarray(pixels), Image.fromarray(pixels[..., 0])):
+        assert np.array_equal(images.pixels_of(image), np.asarray(image))

@@ -95,6 +95,31 @@ def test_cub_by_its_official_split(tmp_path):
     assert train.boxes[0] == [(1.0, 2.0, 7.5, 9.0)]  # image 1: x y w h = 1 2 6.5 7
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_cub_classes_without_an_image(split, tmp_path):
+    """A class that nothing can be learned of is refused, one that is not tested on is said."""
+    root = trees.cub(tmp_path / "CUB_200_2011")
+    flags = root / "train_test_split.txt"
+    wanted, other = ("0", "1") if split == "train" else ("1", "0")
+    rows = [line.split() for line in flags.read_text().splitlines()]
+    first = {line.split()[0] for line in (root / "image_class_labels.txt").read_text().splitlines()[:4]}
+    flags.write_text("".join(f"{image} {wanted if image in first else flag}\n" for image, flag in rows))
+    if split == "train":
+        with pytest.raises(UserError, match=r"image_class_labels\.txt.*1 of 3.*001\.Bird_0"):
+            load("cub", root, "train")
+    else:
+        [note] = load("cub", root, "test").notes
+        assert "1 of 3" in note and "001.Bird_0" in note
+
+
+@pytest.mark.slow
+def test_cars_classes_without_an_image(tmp_path):
+    root = trees.cars(tmp_path / "cars", classes=7, images=6)
+    with pytest.raises(UserError, match=r"cars_train_annos\.mat.*1 of 7.*Make 6"):
+        load("cars", root, "train")
+    assert "1 of 7" in load("cars", root, "test").notes[0]
+
+
 def test_aircraft_with_and_without_the_data_folder(tmp_path):
     trees.aircraft(tmp_path / "fgvc-aircraft-2013b")
     listings = [

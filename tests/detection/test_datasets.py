@@ -241,3 +241,20 @@ def test_a_part_of_the_training_images_is_held_out_and_tested_on(voc, coco):
         cfg.DATASETS.HOLD_OUT = 100
         with pytest.raises(UserError, match="HOLD_OUT"):
             hold_out(cfg)
+
+
+def test_strips_are_refused_before_the_training(tmp_path):
+    from detectron2.config import get_cfg
+    from detectron2.data import DatasetCatalog
+
+    from automix_transfer.detection.registered.datasets import refuse_strips, register_folder
+
+    data = register_folder(write_voc(tmp_path / "VOC2007"))
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = data.train, data.test
+    refuse_strips(cfg)
+    DatasetCatalog.get(data.test[0])[0].update(width=1, height=5000)
+    with pytest.raises(UserError, match=r"DATASETS\.TEST.*1 x 5000.*INPUT\.MAX_SIZE_TEST"):
+        refuse_strips(cfg)
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    refuse_strips(cfg)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation import evaluate_run as evaluation
 from automix_transfer.evaluation.cli import main
@@ -46,6 +47,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     torch.save(create_encoder("cifar_resnet8", 4).state_dict(), folder / "net.pth")
     return folder
+
+
+def test_a_corruption_that_lacks_a_severity_is_named(tmp_path: Path) -> None:
+    from automix_transfer.evaluation.corrupted import released_names
+
+    for severity in range(1, 5):
+        (tmp_path / "fog" / str(severity)).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"fog/5"):
+        released_names(tmp_path, DataConfig(root="x"), ["a"])
 
 
 def run(files: Path, output: Path, *more: str) -> dict:

@@ -25,6 +25,7 @@ from automix_transfer.report.html import environment
 from automix_transfer.report.page import DETAILS, build
 from automix_transfer.runs.collect import collect
 from automix_transfer.runs.folder import read_metrics, read_run, settings
+from automix_transfer.shown import clean_lines
 from automix_transfer.text_files import MOST_BYTES
 from tests.report.small import COMMIT, picture, write_demo, write_run
 
@@ -331,6 +332,15 @@ def test_a_detectors_run_folder_is_not_taken_for_one_of_training(tmp_path):
     assert "metrics.json is not valid" not in raw and '"total_loss":[[20,40],[1,0.5]]' in raw
 
 
+def test_names_of_any_bytes_reach_the_page_without_control(tmp_path):
+    """ESC, C1 and bidirectional controls, wherever a template puts a name; bytes that are no UTF-8."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9 \x1b]0;x\x07 \xe2\x80\xae \xc2\x9b31m")
+    write_run(folder / "a\x1b[2Jb", 50.0)
+    write_run(folder / "b", 40.0)
+    text = build(folder, tmp_path / "page.html", render=False).read_text()
+    assert not set(re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)) and "\\x1b[2Jb" in text
+
+
 def test_a_picture_outside_of_its_folder_is_not_embedded(tmp_path: Path) -> None:
     """Neither by its path nor by a link: whoever gets the page must not get other files with it."""
     run = tmp_path / "run"
@@ -350,7 +360,7 @@ def test_a_picture_outside_of_its_folder_is_not_embedded(tmp_path: Path) -> None
 
 def test_no_name_reorders_the_page_or_is_a_formula_in_a_figure() -> None:
     template = environment().from_string("{{ name }} {{ {name: 1} | script }}")
-    assert template.render(name="a\u202eb<") == r'a\u202eb&lt; {"a\\u202eb\u003c":1}'
+    assert clean_lines(template.render(name="a\u202eb<")) == r'a\u202eb&lt; {"a\\u202eb\u003c":1}'
 
     @drawn
     def figure() -> Figure:

@@ -98,6 +98,13 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
+def vanishes(size: tuple[int, int], most: int) -> bool:
+    """Whether an image of (width, height) has no pixel left where its long side is scaled to ``most``, as
+    Detectron2's ``ResizeShortestEdge`` does."""
+    short, long = sorted(size)
+    return long > 2 * short * most
+
+
 def upright_size(
     path: Path, size: tuple[int, int] | None, where: object, findings: Findings
 ) -> tuple[int, int] | None:

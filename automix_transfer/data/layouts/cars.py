@@ -60,7 +60,7 @@ def cars(root: Path, split: str) -> Listing:
         raise UserError(f"{table}: 'annotations' has not the fields {', '.join(wanted)}{test}; {_RESTORE}")
     if table == whole:
         rows = [row for row in rows if (as_whole(row["test"]) == 0) == train]
-    listing = _read(table, rows, name_field, images, classes)
+    listing = _read(table, rows, name_field, images, classes, None if train else notes)
     return replace(listing, notes=tuple(notes))
 
 
@@ -76,7 +76,9 @@ def _first(root: Path, *names: str) -> Path:
     return next((root / name for name in names if (root / name).exists()), root / names[0])
 
 
-def _read(table: Path, rows: list[Any], name_field: str, images: Path, classes: list[str]) -> Listing:
+def _read(
+    table: Path, rows: list[Any], name_field: str, images: Path, classes: list[str], notes: list[str] | None
+) -> Listing:
     problems, found = Problems(str(table)), _present(images)
     missing: list[tuple[object, str, int | None]] = []
     names: list[str] = []
@@ -98,6 +100,8 @@ def _read(table: Path, rows: list[Any], name_field: str, images: Path, classes: 
             labels.append(numbers[0] - 1)
             boxes.append([(x0 - 1, y0 - 1, x1, y1)])
     problems.add_missing(missing, len(rows), table)
+    if not problems.found:
+        problems.add_empty(table, classes, labels, notes)
     problems.raise_if_any(_RESTORE)
     return Listing([images / name for name in names], labels, classes, boxes)
 

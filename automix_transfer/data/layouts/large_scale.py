@@ -67,13 +67,10 @@ def _inaturalist(root: Path, split: str, year: int) -> Listing:
         problems.add(f"image {image}", "has no label in annotations")
     chosen = sorted(labels)
     paths = _below(root, [of_image[image] for image in chosen], problems)
+    classes, numbers = [str(names[category]) for category in label_of], [labels[i] for i in chosen]
+    problems.add_empty(file, classes, numbers, notes)  # parts of it are usual
     problems.raise_if_any(_RESTORE)
-    return Listing(
-        paths,
-        [labels[image] for image in chosen],
-        [str(names[category]) for category in label_of],
-        notes=tuple(notes),
-    )
+    return Listing(paths, numbers, classes, notes=tuple(notes))
 
 
 def _by_id(content: Any, field: str, value: str, problems: Problems) -> dict[int, str]:

@@ -62,10 +62,13 @@ def cub(root: Path, split: str) -> Listing:
     chosen = [image_id for image_id in files if is_train[image_id][1] == ("1" if split == "train" else "0")]
     if not chosen:
         raise UserError(f"{flags} assigns no image to the {split} split; {_RESTORE}")
+    names, numbers = [classes[c][1] for c in label_of], [label_of[class_of[i][1]] for i in chosen]
+    problems.add_empty(labels, names, numbers, None if split == "train" else notes)
+    problems.raise_if_any(_RESTORE)
     return Listing(
         [root / "images" / files[i][1] for i in chosen],
-        [label_of[class_of[i][1]] for i in chosen],
-        [classes[c][1] for c in label_of],
+        numbers,
+        names,
         [[boxes[i][1]] for i in chosen] if boxes else None,
         notes=tuple(notes),
     )
@@ -118,8 +121,7 @@ def aircraft(root: Path, split: str) -> Listing:
         if "/" in image_id or not (root / "images" / f"{image_id}.jpg").is_file():
             missing.append((table, f"image images/{image_id}.jpg is missing", line))
     problems.add_missing(missing, len(rows), table)
-    used = {name for _, name in rows.values()}
-    problems.add_many(table, "variants have no image", [v for v in variants if v not in used], len(variants))
+    problems.add_empty(table, list(label_of), (label_of.get(name, -1) for _, name in rows.values()))
     boxes = {}
     if box_file.exists():
         boxes = read_table(box_file, problems, "<image id> <xmin> <ymin> <xmax> <ymax>", box=_aircraft_box)

@@ -4,15 +4,27 @@ over the first row."""
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.data.annotation_checks import as_number, shown
 from automix_transfer.detection.comparing.compare import Plan
 from automix_transfer.detection.scores.results import HEADLINE, RULES, aligned, csv_cell
+from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json, write_text
 from automix_transfer.shown import csv_text
+
+#: of ``results.json``, what the table says of all its rows
+ABOUT: dict[str, type] = {
+    "detector": str,
+    "data": str,
+    "rule": str,
+    "iterations": int,
+    "batch": int,
+    "images": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,8 @@ def collect(plan: Plan, differences: Sequence[str] = ()) -> Comparison:
         for row in plan.rows
     }
     runs = {
-        row: {seed: _figures(results) for seed, results in of_row.items()} for row, of_row in found.items()
+        row: {seed: _figures(results, plan.folder(row, seed)) for seed, results in of_row.items()}
+        for row, of_row in found.items()
     }
     first = runs[plan.rows[0]]
     rows = []
@@ -146,14 +159,14 @@ def collect(plan: Plan, differences: Sequence[str] = ()) -> Comparison:
         rows.append(Result(row.name, row.folder, row.weights, runs[row], means, gains))
     one = found[plan.rows[0]][plan.seeds[0]]
     about = {
-        **{key: one[key] for key in ("detector", "data", "rule", "iterations", "batch")},
+        **{key: one[key] for key in ABOUT if key != "images"},
         "seeds": list(plan.seeds),
         "images": one["images"].get(one["data"]),
         "config_file": str(plan.config_file),
         "overrides": list(plan.overrides),
         "data_root": str(plan.data_root) if plan.data_root else None,
         "num_gpus": plan.num_gpus,
-        "loaded": {row.name: found[row][plan.seeds[0]]["loaded"] for row in plan.rows},
+        "loaded": {row.name: found[row][plan.seeds[0]].get("loaded") for row in plan.rows},
         "config_differences": list(differences),
     }
     return Comparison(rows, about)
@@ -167,15 +180,35 @@ def spread_of(values: Sequence[float | None]) -> Spread | None:
     return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
 
-def _figures(results: Mapping[str, Any]) -> dict[str, float | None]:
-    """The headline, then every other figure of the first test set (by rule, where it has several)."""
-    figures = {key: results[key] for key in HEADLINE}
-    for task, values in results["metrics"].get(results["data"], {}).items():
-        figures |= {
-            key if task == "bbox" else f"{key}, {RULES.get(task, task)}": value
-            for key, value in values.items()
-        }
+def _figures(results: Any, folder: Path) -> dict[str, float | None]:
+    """The headline, then every other figure of the first test set (by rule, where it has several).
+
+    Raises:
+        UserError: ``results.json`` in ``folder`` was written by nothing of ours, or edited.
+    """
+    try:
+        figures = {key: _percent(results[key]) for key in HEADLINE}
+        for task, values in results["metrics"].get(results["data"], {}).items():
+            figures |= {
+                key if task == "bbox" else f"{key}, {RULES.get(task, task)}": _percent(value)
+                for key, value in values.items()
+            }
+        for key, kind in ABOUT.items():
+            if not isinstance(results[key], kind):
+                raise TypeError(f"{key} is of another type")
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{folder / 'results.json'} is no result of automix-transfer detect ({type(error).__name__}: "
+            f"{error}); remove that folder to run it again"
+        ) from error
     return figures
+
+
+def _percent(value: Any) -> float | None:
+    number = as_number(value)
+    if value is not None and (number is None or not -1 <= number <= 100):
+        raise ValueError(f"{shown(value)} is no percentage")
+    return number
 
 
 def _difference(value: float | None, base: float | None) -> float | None:

@@ -39,6 +39,7 @@ from automix_transfer.data.detection.find_splits import (
     voc_splits,
 )
 from automix_transfer.data.detection.findings import Findings
+from automix_transfer.data.detection.image_files import vanishes
 from automix_transfer.data.detection.leak import refuse_leak
 from automix_transfer.data.detection.voc import read_voc
 from automix_transfer.data.problems import Problems
@@ -325,6 +326,7 @@ def check_images(cfg: CfgNode) -> list[str]:
             is skip.
     """
     skip, notes = cfg.DATALOADER.ON_BAD_IMAGE == "skip", []
+    refuse_strips(cfg)
     for part, remedy in (("TEST", ""), ("TRAIN", ", or set DATALOADER.ON_BAD_IMAGE skip")):
         names = [name for name in cfg.DATASETS[part] if part == "TEST" or name not in cfg.DATASETS.TEST]
         files = list(dict.fromkeys(file for name in names for file in files_of(name)))
@@ -338,6 +340,22 @@ def check_images(cfg: CfgNode) -> list[str]:
                 f"restore them, or take them out of the data set{remedy}"
             )
     return notes
+
+
+def refuse_strips(cfg: CfgNode) -> None:
+    """Raise a `UserError` for images so thin that no pixel of them is left once they are scaled."""
+    for part in ("TRAIN", "TEST"):
+        most, sides = cfg.INPUT[f"MAX_SIZE_{part}"], cfg.INPUT[f"MIN_SIZE_{part}"]
+        found = [
+            f"image {record['file_name']} is {record['width']} x {record['height']} pixels"
+            for name in cfg.DATASETS[part]
+            if not is_released_coco(name)
+            for record in DatasetCatalog.get(name)
+            if vanishes((record.get("width", 1), record.get("height", 1)), most) and sides not in (0, (0,))
+        ]
+        Problems(f"DATASETS.{part}", found).raise_if_any(
+            f"too thin for INPUT.MAX_SIZE_{part} {most}: cut them, or take them out of the data set"
+        )
 
 
 def _register(name: str, records: list[Record], folder: Path, **metadata: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from numpy.typing import NDArray
 
-from automix_transfer.data.images import read_image
+from automix_transfer.data.images import pixels_of, read_image
 from automix_transfer.detection.registered.datasets import register_folder
 from automix_transfer.detection.showing.inference import load_run
 
@@ -54,8 +54,8 @@ def detect_examples(
     found = []
     for index in spread(len(records), count):
         record = records[index]
-        image = np.asarray(read_image(record["file_name"], upright=True))
-        instances = detector.detect(image)
+        read = read_image(record["file_name"], upright=True)
+        instances, image = detector.detect(read), pixels_of(read)
         instances = instances[instances.scores >= threshold]
         labels = instances.pred_classes.tolist()
         found.append(

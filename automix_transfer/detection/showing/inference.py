@@ -15,9 +15,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
-from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
+from automix_transfer.data.images import pixels_of
 from automix_transfer.detection.config import load_config
 from automix_transfer.detection.config_checks import model_errors
 from automix_transfer.detection.networks.memory import check_size
@@ -43,17 +44,20 @@ class TrainedDetector:
         return [category["name"] for category in self.categories]
 
     @torch.no_grad()
-    def detect(self, image: NDArray[np.uint8]) -> Instances:
-        """What is in an RGB image (H, W, 3) uint8, on the CPU: pred_boxes (x0 y0 x1 y1 in its pixels),
-        scores, pred_classes, best first.
+    def detect(self, image: Image.Image) -> Instances:
+        """What is in an RGB image, on the CPU: pred_boxes (x0 y0 x1 y1 in its pixels), scores, pred_classes,
+        best first.
 
         The image is fed as Detectron2 feeds test images: scaled to ``INPUT.MIN_SIZE_TEST``, channels in the
         order of ``INPUT.FORMAT``.
         """
-        height, width = image.shape[:2]
-        resize = T.ResizeShortestEdge([self.cfg.INPUT.MIN_SIZE_TEST] * 2, self.cfg.INPUT.MAX_SIZE_TEST)
-        pixels = image if self.cfg.INPUT.FORMAT == "RGB" else image[:, :, ::-1]
-        pixels = resize.get_transform(pixels).apply_image(pixels)
+        width, height, short = *image.size, self.cfg.INPUT.MIN_SIZE_TEST
+        if short:  # as its own resizing does, whose arrays take three times a large image's memory
+            most = self.cfg.INPUT.MAX_SIZE_TEST
+            size = T.ResizeShortestEdge.get_output_shape(height, width, short, most)
+            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+        pixels = pixels_of(image)
+        pixels = pixels if self.cfg.INPUT.FORMAT == "RGB" else pixels[:, :, ::-1]
         tensor = torch.as_tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32))
         return self.model([{"image": tensor, "height": height, "width": width}])[0]["instances"].to("cpu")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from PIL import Image
 
+from automix_transfer.data.detection.image_files import vanishes
 from automix_transfer.data.images import is_image_name, read_image
 from automix_transfer.detection.showing.inference import TrainedDetector
 from automix_transfer.detection.showing.rectangles import class_colour, draw_boxes
@@ -22,6 +24,7 @@ from automix_transfer.io import atomic_write, write_json
 from automix_transfer.progress import Progress
 
 MOST_SIDE = 65_500  # pixels, of libjpeg
+MOST_DRAWN = 1 << 25  # pixels of a picture; larger images are drawn smaller
 
 
 @dataclass
@@ -96,18 +99,19 @@ def predict(
     progress = Progress(write=say)
     for number, (file, name) in enumerate(images, 1):
         try:
-            pixels = np.asarray(read_image(file, upright=True))
-            check_sides(file, pixels, detector.cfg.INPUT.MAX_SIZE_TEST)
+            image = read_image(file, upright=True)
+            check_sides(file, image.size, detector.cfg.INPUT.MAX_SIZE_TEST)
         except UserError as error:
             sentence = str(error).replace("remove it, or set data.on_bad_image=skip", "or remove it")
             result.problems.append(sentence)
             say(f"left out: {sentence}")
             continue
-        instances = detector.detect(pixels)
+        instances = detector.detect(image)
         instances = instances[instances.scores >= threshold]
-        add(result, instances, name, pixels.shape[1], pixels.shape[0], detector.categories)
+        add(result, instances, name, *image.size, detector.categories)
         if draw:
-            picture = draw_instances(pixels, instances, detector.names)
+            image, scale = drawable(image)
+            picture = draw_instances(image, instances, detector.names, scale)
             atomic_write(
                 output / "drawn" / drawn[name],
                 partial(Image.fromarray(picture).save, format="JPEG", quality=92),
@@ -119,15 +123,20 @@ def predict(
     return result
 
 
-def check_sides(file: Path, pixels: np.ndarray, most: int) -> None:
+def check_sides(file: Path, size: tuple[int, int], most: int) -> None:
     """Raise a `UserError` for an image that has no pixel left where its long side is scaled to ``most``, or
     that JPEG, in which it is drawn, cannot hold."""
-    short, long = sorted(pixels.shape[:2])
-    if long > min(MOST_SIDE, 2 * short * most):
+    if max(size) > MOST_SIDE or vanishes(size, most):
         raise UserError(
-            f"image {file} is {pixels.shape[1]} x {pixels.shape[0]} pixels, too narrow or too long for a "
-            "detector; cut it into parts, or remove it"
+            f"image {file} is {size[0]} x {size[1]} pixels, too narrow or too long for a detector; cut it "
+            "into parts, or remove it"
         )
+
+
+def drawable(image: Image.Image) -> tuple[Image.Image, float]:
+    """``image`` with at most `MOST_DRAWN` pixels, and the scale that this took."""
+    factor = math.ceil(math.sqrt(image.width * image.height / MOST_DRAWN))
+    return (image.reduce(factor) if factor > 1 else image), 1 / factor
 
 
 def add(
@@ -154,12 +163,15 @@ def add(
         )
 
 
-def draw_instances(image: np.ndarray, instances: Instances, names: Sequence[str]) -> np.ndarray:
-    """The image with a box, a name and a score for each detection."""
+def draw_instances(
+    image: Image.Image, instances: Instances, names: Sequence[str], scale: float = 1
+) -> np.ndarray:
+    """The image, ``scale`` times as large as the detector's, with a box, a name and a score for each
+    detection."""
     labels, scores = instances.pred_classes.tolist(), instances.scores.tolist()
     texts = [f"{names[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
     return draw_boxes(
-        image, instances.pred_boxes.tensor.numpy(), texts, [class_colour(label) for label in labels]
+        image, scale * instances.pred_boxes.tensor.numpy(), texts, [class_colour(label) for label in labels]
     )
 
 

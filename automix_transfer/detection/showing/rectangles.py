@@ -51,4 +51,8 @@ def draw_boxes(
 
 def fit(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """``image`` scaled to fit into a square of ``side`` pixels, centred on white; (side, side, 3) uint8."""
-    return np.array(ImageOps.pad(Image.fromarray(image), (side, side), color="white"))
+    picture = Image.fromarray(image)
+    least = -(-max(picture.size) // side)  # so that a strip keeps a row of pixels
+    if min(picture.size) < least:
+        picture = picture.resize((max(picture.width, least), max(picture.height, least)))
+    return np.array(ImageOps.pad(picture, (side, side), color="white"))

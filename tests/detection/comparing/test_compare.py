@@ -74,6 +74,31 @@ def test_rows(tmp_path):
             parse_rows(values)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda c: c.update(AP="nan"),
+        lambda c: c.update(AP=1e299),
+        lambda c: c.pop("metrics"),
+        lambda c: c.update(images=3),
+        lambda c: c.update(data=["x"]),
+    ],
+)
+def test_a_result_that_was_edited_is_named(tmp_path, edit):
+    from automix_transfer.detection.comparing.collected import collect
+    from automix_transfer.detection.comparing.compare import Row
+
+    plan = plan_of(tmp_path, [Row("a", "")], seeds=(1,))
+    folder = plan.folder(plan.rows[0], 1)
+    write_run(folder, 10.0, 1)
+    assert collect(plan).rows[0].means["AP"].mean == 10
+    content = json.loads((folder / "results.json").read_text())
+    edit(content)
+    (folder / "results.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"seed1/results\.json"):
+        collect(plan)
+
+
 def test_seeds():
     from automix_transfer.compared.named import parse_seeds
 

@@ -264,10 +264,28 @@ def test_help_teaches(capsys):
 def test_images_without_a_pixel_at_the_detectors_size(size):
     from automix_transfer.detection.showing.predict import check_sides
 
-    pixels = np.zeros((*size, 3), np.uint8)
     with pytest.raises(UserError, match=r"a\.png"):
-        check_sides(Path("a.png"), pixels, 1333)
-    check_sides(Path("a.png"), pixels[:2000, :2000], 1333)
+        check_sides(Path("a.png"), size, 1333)
+    check_sides(Path("a.png"), (min(size[0], 2000), min(size[1], 2000)), 1333)
+
+
+def test_a_large_image_is_drawn_smaller_with_its_boxes(monkeypatch):
+    from automix_transfer.detection.showing import predict
+
+    monkeypatch.setattr(predict, "MOST_DRAWN", 100)
+    image = Image.new("RGB", (40, 20))
+    small, scale = predict.drawable(image)
+    assert small.size == (14, 7) and scale == 1 / 3
+    monkeypatch.setattr(predict, "MOST_DRAWN", 800)
+    assert predict.drawable(image) == (image, 1)
+
+
+def test_a_strip_fits_into_a_square():
+    from automix_transfer.detection.showing.rectangles import fit
+
+    for shape in ((1, 5000, 3), (5000, 1, 3)):
+        fitted = fit(np.zeros(shape, np.uint8), 26)
+        assert fitted.shape == (26, 26, 3) and (fitted == 0).all(axis=2).sum() >= 26
 
 
 def test_a_name_of_any_length_is_drawn():
