@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from automix_transfer.data.check import drop_bad_images
 from automix_transfer.data.dataset import ClassificationDataset
+from automix_transfer.data.layouts.mixed_offline import WithMixed
 from automix_transfer.data.listing import Listing, names_of
-from automix_transfer.data.mixed_offline import WithMixed
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.transforms import eval_transform, train_transform

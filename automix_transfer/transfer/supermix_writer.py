@@ -21,7 +21,7 @@ from torch import Tensor
 
 from automix_transfer.data.cache import mark
 from automix_transfer.data.dataset import ClassificationDataset
-from automix_transfer.data.mixed_offline import ABOUT, FORMAT, IMAGES, SOFT_LABELS, read_mixed
+from automix_transfer.data.layouts.mixed_offline import ABOUT, FORMAT, IMAGES, SOFT_LABELS, read_mixed
 from automix_transfer.data.splits import train_dataset
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from automix_transfer.commands.write_supermix import main as write_supermix_main
-from automix_transfer.data.mixed_offline import WithMixed, read_mixed
+from automix_transfer.data.layouts.mixed_offline import WithMixed, read_mixed
 from automix_transfer.data.splits import train_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.mixing.methods.supermix import (
