@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+
 from automix_transfer.command_line import command_parser
 from automix_transfer.data.cache import cache_file
 from automix_transfer.data.images import FLAG_NOTE, ImageFacts, cut_bottom, decode_image
@@ -49,12 +51,16 @@ class SplitReport:
     cut_boxes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        counts = Counter(self.listing.labels)
+        vectors = self.listing.vectors
+        counts = Counter(self.listing.labels if vectors is None else np.nonzero(vectors == 1)[1].tolist())
         sizes = sorted(counts.values())
         lines = [
             f"{self.name}: {len(self.listing):,} images of {len(counts):,} classes "
             f"(a class: min {sizes[0]:,}, median {statistics.median(sizes):g}, max {sizes[-1]:,})"
         ]
+        if vectors is not None:
+            labels, unknown = sum(sizes) / len(vectors), int((vectors < 0).sum())
+            lines.append(f"  labels: {labels:.2f} an image, {unknown:,} unknown (difficult objects alone)")
         good = [fact for fact in self.facts if fact]
         if good:
             widths, heights = sorted(f.width for f in good), sorted(f.height for f in good)
@@ -108,7 +114,7 @@ def check_root(config: DataConfig, splits: Sequence[str] = (), read: bool = True
     """
     reports = []
     for name in dict.fromkeys(splits or (config.train_split, config.val_split)):
-        split = SplitReport(name, load_listing(config, name))
+        split = SplitReport(name, load_listing(config, name, vectors=True))
         if read:
             read_all(split, f"{config.dataset} {name}", workers)
         reports.append(split)

@@ -25,7 +25,9 @@ from automix_transfer.rng import derive_seed
 class ClassificationDataset(Dataset):
     """Images with labels; item (epoch, index[, copy]) -> (image (3, H, W), label, index).
 
-    An int stands for an index in epoch 0.
+    A label is a number or, where images show several classes, a float vector (K,) of 1, 0, and NaN where a
+    class is unknown; ``labels`` are (N,) int64 or (N, K) int8, see `Listing`. An int stands for an index in
+    epoch 0.
 
     The same (seed, epoch, index, copy) gives the same tensor in any process, with any number of workers and
     in any order of reading, and the global generators are left as they were. After `add_views` an item's
@@ -37,7 +39,8 @@ class ClassificationDataset(Dataset):
     def __init__(self, listing: Listing, transform: Callable[[Image.Image], Any], seed: int = 0) -> None:
         self.listing, self.transform, self.seed = listing, transform, seed
         self.classes = listing.classes
-        self.labels = np.asarray(listing.labels, dtype=np.int64)
+        vectors = listing.vectors
+        self.labels: NDArray[Any] = np.asarray(listing.labels, dtype=np.int64) if vectors is None else vectors
         paths = listing.paths
         self._paths = paths if isinstance(paths, Paths) else Paths(str(path) for path in paths)
 
@@ -81,6 +84,13 @@ class ClassificationDataset(Dataset):
             self.views, self._make_view = count, make
             self._geometry, self._to_tensor = split_at_tensor(self.transform)
 
+    def label(self, index: int) -> int | Tensor:
+        """The label of sample ``index`` as an item has it."""
+        if self.labels.ndim == 1:
+            return int(self.labels[index])
+        vector = torch.from_numpy(self.labels[index]).float()
+        return vector.masked_fill(vector < 0, torch.nan)
+
     def _all_views(self, image: Image.Image, place: tuple[int, ...]) -> Tensor:
         cropped = self._geometry(image)
         views = [self._to_tensor(cropped)]
@@ -96,8 +106,8 @@ class ClassificationDataset(Dataset):
         try:
             _seed_cpu_generators(derive_seed(self.seed, "sample", epoch, index, *copy))
             if self.views == 1:
-                return self.transform(image), int(self.labels[index]), index
-            return self._all_views(image, (epoch, index, *copy)), int(self.labels[index]), index
+                return self.transform(image), self.label(index), index
+            return self._all_views(image, (epoch, index, *copy)), self.label(index), index
         finally:
             torch.default_generator.set_state(states[0])
             np.random.set_state(states[1])

@@ -101,7 +101,7 @@ class Listing:
 
     Attributes:
         paths: image files.
-        labels: class number of each image, 0 <= label < len(classes).
+        labels: class number of each image, 0 <= label < len(classes); none of images with `vectors`.
         classes: class names in label order; the same for every split of a data set.
         boxes: for each image its boxes (x0, y0, x1, y1) in pixels of the image as stored; None where the
             layout has none.
@@ -109,6 +109,7 @@ class Listing:
         pixels: (N, H, W, 3) uint8, where the images lie in a few files together; ``paths`` then say where:
             FILE/NUMBER.
         packed: where the images lie in tar files; ``paths`` then say where: SHARD/MEMBER.
+        vectors: (N, K) int8, where an image shows several classes: 1 there, 0 not there, -1 unknown.
         notes: what the reader found worth saying, e.g. files that it left aside.
     """
 
@@ -119,6 +120,7 @@ class Listing:
     crop_bottom: int = 0
     pixels: NDArray[np.uint8] | None = None
     packed: Packed | None = None
+    vectors: NDArray[np.int8] | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -129,7 +131,8 @@ class Listing:
         text = (
             "\0".join(names_of(self.paths)).replace(f"{root}/", "").encode("utf-8", errors="surrogateescape")
         )
-        digest = hashlib.sha256(text + np.asarray(self.labels, dtype=np.int64).tobytes())
+        labels = np.asarray(self.labels, dtype=np.int64) if self.vectors is None else self.vectors
+        digest = hashlib.sha256(text + labels.tobytes())
         return f"{len(self):,} images ({digest.hexdigest()[:12]})"
 
     @property
@@ -160,7 +163,8 @@ class Listing:
         return replace(
             self,
             paths=[self.paths[i] for i in indices],
-            labels=[self.labels[i] for i in indices],
+            labels=[self.labels[i] for i in indices] if self.vectors is None else [],
+            vectors=None if self.vectors is None else self.vectors[list(indices)],
             boxes=None if self.boxes is None else [self.boxes[i] for i in indices],
             pixels=None if self.pixels is None else self.pixels[list(indices)],
             packed=self.packed and replace(self.packed, spans=self.packed.spans[list(indices)]),

@@ -28,11 +28,12 @@ from automix_transfer.data.layouts.lists import (
     is_aircraft,
     is_cub,
 )
+from automix_transfer.data.layouts.several import COCO_LAYOUT, VOC_LAYOUT, coco, is_coco, is_voc, voc
 from automix_transfer.data.layouts.tiny_imagenet import TINY_LAYOUT, is_tiny_imagenet, tiny_imagenet
 from automix_transfer.data.layouts.walking import find_below
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.problems import ListError
-from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.settings import MULTI_LABEL, DataConfig
 from automix_transfer.data.shards.index import SHARD_LAYOUT, shards
 from automix_transfer.data.split_parts import sliced, take
 from automix_transfer.errors import UserError
@@ -58,6 +59,8 @@ LAYOUTS = {
     "inaturalist2017": Layout(inaturalist2017, ("train", "val"), INAT_LAYOUT),
     "inaturalist2018": Layout(inaturalist2018, ("train", "val"), INAT_LAYOUT),
     "places205": Layout(places205, ("train", "val"), PLACES_LAYOUT),
+    "voc": Layout(voc, ("trainval", "test"), VOC_LAYOUT),
+    "coco": Layout(coco, ("train", "val"), COCO_LAYOUT),
     "shards": Layout(shards, ("train", "val"), SHARD_LAYOUT),
 }
 DATASETS = {name: layout.read for name, layout in LAYOUTS.items()}
@@ -75,6 +78,8 @@ KNOWN_BY: dict[str, Callable[[Path], bool]] = {
     "inaturalist2018": lambda folder: (folder / "train2018.json").is_file(),
     "cifar10": lambda folder: (folder / CIFAR10.test[0]).is_file(),
     "cifar100": lambda folder: (folder / CIFAR100.test[0]).is_file(),
+    "voc": is_voc,
+    "coco": is_coco,
     "shards": lambda folder: any(folder.glob("train*.tar")),
     "imagefolder": lambda folder: has_splits(folder, "train", "val"),
 }
@@ -82,7 +87,7 @@ KNOWN_BY: dict[str, Callable[[Path], bool]] = {
 _ORDERED = ("imagefolder", "shards", "cifar10", "cifar100")
 
 
-def load_listing(config: DataConfig, split: str, known: Sequence[str] = ()) -> Listing:
+def load_listing(config: DataConfig, split: str, known: Sequence[str] = (), vectors: bool = False) -> Listing:
     """The images of one split, with the limits of ``config``.
 
     List files are validated line by line; no image is read.
@@ -91,10 +96,12 @@ def load_listing(config: DataConfig, split: str, known: Sequence[str] = ()) -> L
         split: its name, or a part of it: ``train[:80%]`` is the first 80 % of the images of each class, and
             ``train[80%:]`` the rest.
         known: the classes of a network in its order, which class folders then have.
+        vectors: whether the caller takes images with several labels, too.
 
     Raises:
-        UserError: unknown data set, missing or empty root, missing split, a class without images, errors in
-            the list files, or another number of classes than ``config.classes``.
+        UserError: unknown data set, or one with several labels an image that are not taken; missing or empty
+            root, missing split, a class without images, errors in the list files, or another number of
+            classes than ``config.classes``.
     """
     if config.dataset not in DATASETS:
         close = difflib.get_close_matches(config.dataset, DATASETS, n=1)
@@ -105,12 +112,18 @@ def load_listing(config: DataConfig, split: str, known: Sequence[str] = ()) -> L
         )
     if not config.root:
         raise UserError("data.root is empty; set it to the folder that holds the data set")
+    if config.dataset in MULTI_LABEL and not vectors:
+        raise UserError(
+            f"data.dataset={config.dataset} has several labels an image, which only pretrain, finetune, "
+            "evaluate and data check take; give a data set with one label an image"
+        )
     root = expand_home(config.root)
     whole, part = sliced(split)
     options: dict[str, Any] = {}
     if config.dataset in _ORDERED:
-        reference, _ = sliced(config.train_split)
-        options = {"order": config.class_order, "known": known, "reference": reference}
+        options = {"order": config.class_order, "known": known, "reference": sliced(config.train_split)[0]}
+    elif config.dataset == "voc":
+        options = {"known": known, "reference": sliced(config.train_split)[0]}
     try:
         listing = DATASETS[config.dataset](root, whole, **options)
     except UserError as error:

@@ -11,6 +11,8 @@ from automix_transfer.data.layouts.class_order import ORDERS
 from automix_transfer.errors import UserError
 from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
+#: Data sets whose images show several classes each: labels are vectors, see `data.layouts.several`.
+MULTI_LABEL = ("voc", "coco")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 CHOICES = (
     ("crop", ("random_resized", "pad", "none")),
@@ -39,8 +41,9 @@ class DataConfig:
         classes: how many the data set must have, as a recipe says for its own; another number is refused. 0:
             any.
         train_split, val_split: CUB: train, test (val means the same); Tiny-ImageNet: train, val; Aircraft:
-            train, val, trainval, test; folders: any folder's name. ``train[:80%]`` is the first 80 % of the
-            images of each class and ``train[80%:]`` the rest, to choose settings without test images.
+            train, val, trainval, test; folders: any folder's name; VOC: a list, VOC2007/LIST, or several
+            joined by +; COCO: train, val, or what is behind instances_. ``train[:80%]`` is the first 80 % of
+            the images of each class and ``train[80%:]`` the rest, to choose settings without test images.
         image_size: side of the square images that the encoder sees, in pixels.
         resize: training only: the shorter side is first resized to this (0: not at all). The fine-grained
             recipe uses 256.

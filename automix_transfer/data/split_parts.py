@@ -1,7 +1,8 @@
 """Parts of a split, so that settings can be chosen on training images that were not trained on.
 
 ``train[:80%]`` is the first 80 % of the images of each class in the order of the list, ``train[80%:]`` the
-rest: the notation of TensorFlow Datasets and of Hugging Face, but class by class.
+rest: the notation of TensorFlow Datasets and of Hugging Face, but class by class. Of images with several
+labels it is the first 80 % of all.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ def take(listing: Listing, part: tuple[int, int], split: str) -> Listing:
     Raises:
         UserError: there is none.
     """
-    counts, seen = Counter(listing.labels), Counter[int]()
+    labels = listing.labels if listing.vectors is None else [0] * len(listing)
+    counts, seen = Counter(labels), Counter[int]()
     limits = {label: bounds(count, part) for label, count in counts.items()}
     chosen = []
-    for index, label in enumerate(listing.labels):
+    for index, label in enumerate(labels):
         begin, end = limits[label]
         if begin <= seen[label] < end:
             chosen.append(index)

@@ -15,37 +15,43 @@ from automix_transfer.data.transforms import eval_transform, train_transform
 COMPARED = 500  # images of one class and name
 
 
-def train_dataset(config: DataConfig, seed: int = 0, known: Sequence[str] = ()) -> ClassificationDataset:
+def train_dataset(
+    config: DataConfig, seed: int = 0, known: Sequence[str] = (), vectors: bool = False
+) -> ClassificationDataset:
     """The training split with the training transform; bad images are treated as ``config.on_bad_image`` says.
 
     Args:
-        known: the classes of a network in its order, which class folders then have.
+        known, vectors: see `load_listing`.
 
     With ``config.mixed`` images that were mixed offline come with it, and labels are soft; see `WithMixed`.
     """
-    listing, transform = _usable(config, config.train_split, known), train_transform(config)
+    listing, transform = _usable(config, config.train_split, known, vectors), train_transform(config)
     if config.mixed:
         return WithMixed(listing, transform, config.mixed, seed)
     return ClassificationDataset(listing, transform, seed)
 
 
 def eval_dataset(
-    config: DataConfig, split: str | None = None, known: Sequence[str] = ()
+    config: DataConfig, split: str | None = None, known: Sequence[str] = (), vectors: bool = False
 ) -> ClassificationDataset:
-    """A split (default: ``config.val_split``) with the testing transform; ``known`` as in `train_dataset`."""
-    return ClassificationDataset(_usable(config, split or config.val_split, known), eval_transform(config))
+    """A split (default: ``config.val_split``) with the testing transform; for the others see
+    `load_listing`."""
+    listing = _usable(config, split or config.val_split, known, vectors)
+    return ClassificationDataset(listing, eval_transform(config))
 
 
 def shared_images(train: Listing, val: Listing) -> str:
-    """A sentence on the images of ``val`` that ``train`` has by class, name and content, or an empty text.
+    """A sentence on the images of ``val`` that ``train`` has by class (of one label), name and content, or an
+    empty text.
 
     Of `COMPARED` images the content is read; `check` compares all of them, whatever their names.
     """
     if train.pixels is not None or val.pixels is not None:
         return ""
-    places = {(label, val.paths[index].name): index for index, label in enumerate(val.labels)}
+    labels, ours = (split.labels if split.vectors is None else [0] * len(split) for split in (val, train))
+    places = {(label, val.paths[index].name): index for index, label in enumerate(labels)}
     found, compared = [], 0
-    for number, (label, name) in enumerate(zip(train.labels, names_of(train.paths), strict=True)):
+    for number, (label, name) in enumerate(zip(ours, names_of(train.paths), strict=True)):
         index = places.get((label, name.rpartition("/")[2]))
         if index is None or train.size(number) != val.size(index):
             continue
@@ -64,8 +70,8 @@ def shared_images(train: Listing, val: Listing) -> str:
     )
 
 
-def _usable(config: DataConfig, split: str, known: Sequence[str]) -> Listing:
-    listing = load_listing(config, split, known)
+def _usable(config: DataConfig, split: str, known: Sequence[str], vectors: bool) -> Listing:
+    listing = load_listing(config, split, known, vectors)
     # not all are read here: for ImageNet that takes an hour; `check` and --dry-run do it on demand
     if config.on_bad_image == "fail":
         return listing

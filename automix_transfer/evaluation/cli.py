@@ -12,6 +12,9 @@ Accuracy, calibration, adversarial and corruption error, confused classes.
   most confused pairs of classes with example images to runs/cub/confusion.json, where the report finds them:
     automix-transfer evaluate --run runs/cub --suite clean,calibration,confusion
 
+  a run on images with several labels (VOC, COCO): mAP and the average precision of each class:
+    automix-transfer evaluate --run runs/voc07
+
   a run on imbalanced data, classes by their training images (over 100, 20 to 100, under 20):
     automix-transfer evaluate --run runs/inat2018 --suite clean,confusion,shots
 

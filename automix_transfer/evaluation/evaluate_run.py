@@ -34,7 +34,7 @@ from automix_transfer.evaluation.output import (
     table,
 )
 from automix_transfer.evaluation.suite import evaluate_suite
-from automix_transfer.evaluation.suite_options import SuiteOptions
+from automix_transfer.evaluation.suite_options import SuiteOptions, of_several_labels
 from automix_transfer.io import read_json, write_json
 from automix_transfer.owner import clear, owned_file
 from automix_transfer.progress import Progress, to_stderr
@@ -57,6 +57,10 @@ def _measure(args: argparse.Namespace, options: SuiteOptions, output: Path | Non
     device = choose_device(args.device)
     inputs = open_inputs(args)
     config, dataset = inputs.config, inputs.dataset
+    if dataset.labels.ndim == 2:
+        left, options = options.parts, of_several_labels(options)
+        if left != options.parts:
+            to_stderr("note: these images have several labels; of the default --suite only clean is measured")
     source = about(args, inputs, options, device)
     kept = kept_parts(output, options.parts, source) if output is not None else {}
 
@@ -121,6 +125,8 @@ def _write(
     confusion = figures.pop("confusion", None)
     if confusion is not None:
         figures["mean_class_top1"] = confusion["mean_class_top1"]
+    if "class_ap" in figures:
+        figures["class_ap"] = dict(zip(map(str, dataset.classes), figures["class_ap"], strict=True))
     text = table({**figures, "about": source})
     if output is None:
         show(text)

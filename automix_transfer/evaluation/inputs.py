@@ -148,7 +148,7 @@ def open_data(config: DataConfig, limit: int, known: Sequence[str] = ()) -> Clas
     Args:
         known: the network's classes, in its order.
     """
-    dataset = eval_dataset(config, known=known)
+    dataset = eval_dataset(config, known=known, vectors=True)
     if limit and limit < len(dataset):
         chosen = [index * len(dataset) // limit for index in range(limit)]
         return ClassificationDataset(dataset.listing.select(chosen), dataset.transform)

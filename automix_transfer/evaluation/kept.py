@@ -12,7 +12,7 @@ from automix_transfer.io import read_json
 
 #: part of the suite -> the figures that it gives
 FIGURES = {
-    "clean": ("top1", "top5"),
+    "clean": ("top1", "top5", "map", "class_ap"),
     "calibration": ("ece10", "ece15", "adaptive_ece15", "brier", "nll", "reliability"),
     "confusion": ("mean_class_top1",),
     "shots": (

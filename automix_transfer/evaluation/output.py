@@ -23,6 +23,7 @@ EVALUATION = "evaluation.json"  #: the output in a run's folder
 SHOWN = {
     "top1": "top-1",
     "top5": "top-5",
+    "map": "mAP",
     "mean_class_top1": "top-1, mean over classes",
     "many_shot_top1": "top-1, classes of over 100 training images",
     "medium_shot_top1": "top-1, classes of 20 to 100 training images",
@@ -106,6 +107,13 @@ def table(result: dict[str, Any]) -> str:
     parts = [head, *([source["loaded"]] if source.get("loaded") else [])]
     if rows:
         parts.append(tabulate(rows, (), "simple", colalign=("left", "right"), disable_numparse=True))
+    if "class_ap" in result:
+        classes = [
+            (clean(name, LONGEST_LABEL), "no image shows it" if value is None else f"{value:.2f} %")
+            for name, value in result["class_ap"].items()
+        ]
+        parts += ["average precision, over all ranks:"]
+        parts += [tabulate(classes, (), "simple", colalign=("left", "right"), disable_numparse=True)]
     if "corruption" in result:
         severities = [(name, *row, sum(row) / len(row)) for name, row in result["corruption"].items()]
         made, count = result["corruption_made"], result["corruption_images"]

@@ -23,6 +23,7 @@ from automix_transfer.evaluation.corrupted import corrupted_hits, summarize
 from automix_transfer.evaluation.corruptions import SEVERITIES
 from automix_transfer.evaluation.suite_options import SuiteOptions, check_options
 from automix_transfer.models.eval_mode import eval_mode
+from automix_transfer.training.average_precision import class_precisions, mean_precision
 
 
 def evaluate_suite(
@@ -36,13 +37,15 @@ def evaluate_suite(
 ) -> dict[str, Any]:
     """Every figure of the parts asked for, in percent unless said otherwise, over all images of ``loader``.
 
-    ``clean``: top1, top5. ``calibration``: ece10, ece15, adaptive_ece15, brier (0 to 2), nll (nats) and the
-    15 reliability bins. ``fgsm``, ``pgd``: the error, 100 - top-1, on attacked images. ``corruption``: top-1
-    under each corruption at each severity, made here, and its means. ``confusion``: see `confusion_figures`.
-    ``shots``: see `shot_figures`. And ``images``: how many.
+    ``clean``: top1, top5; of images with several labels map and class_ap, a list. ``calibration``: ece10,
+    ece15, adaptive_ece15, brier (0 to 2), nll (nats) and the 15 reliability bins. ``fgsm``, ``pgd``: the
+    error, 100 - top-1, on attacked images. ``corruption``: top-1 under each corruption at each severity, made
+    here, and its means. ``confusion``: see `confusion_figures`. ``shots``: see `shot_figures`. And
+    ``images``: how many.
 
     Args:
-        loader: (images (N, 3, H, W) normalised by mean and std, labels, indices).
+        loader: (images (N, 3, H, W) normalised by mean and std, labels (N,), indices); for ``clean`` alone
+            labels may be (N, K).
         progress: called with the number of images done after each batch.
         train_counts: for ``shots``: (K,) training images of each class.
 
@@ -110,13 +113,17 @@ def _attacks(
 def clean_figures(
     logits: np.ndarray, labels: np.ndarray, parts: Sequence[str] = ("clean", "calibration")
 ) -> dict[str, Any]:
-    """The figures that need the logits (N, K) of the images as they are, and their labels (N,)."""
+    """The figures that need the logits (N, K) of the images as they are, and their labels (N,) or (N, K)."""
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits).all(axis=1)).sum())
         raise UserError(
             f"the encoder's logits are NaN or infinite for {bad} of {len(logits)} images; its weights or its "
             "normalisation (--mean, --std) are broken"
         )
+    if labels.ndim == 2:
+        precisions = class_precisions(logits, labels)
+        mean = mean_precision(precisions)
+        return {"class_ap": precisions} | ({} if mean is None else {"map": mean})
     figures: dict[str, Any] = {}
     if "clean" in parts:
         hits = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels[:, None]

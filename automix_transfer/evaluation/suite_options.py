@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES, check
@@ -24,6 +24,21 @@ class SuiteOptions:
     pgd_step_size: float = 2 / 255
     corruptions: tuple[str, ...] = NAMES
     seed: int = 0
+
+
+def of_several_labels(options: SuiteOptions) -> SuiteOptions:
+    """The suite of images with several labels, which is their average precision: ``clean`` alone.
+
+    Raises:
+        UserError: parts of one label an image are asked for by name.
+    """
+    others = [part for part in options.parts if part != "clean"]
+    if others and options.parts != SuiteOptions.parts:
+        raise UserError(
+            f"--suite {','.join(others)} is for images with one label each, and these have several; give "
+            "--suite clean, which is their average precision"
+        )
+    return replace(options, parts=("clean",))
 
 
 def check_options(options: SuiteOptions) -> None:

@@ -15,6 +15,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from automix_transfer import __version__
+from automix_transfer.data.settings import MULTI_LABEL
 from automix_transfer.errors import UserError
 from automix_transfer.export.source import Source
 from automix_transfer.io import read_json
@@ -69,6 +70,7 @@ class Facts:
         self.started = Path(str(self.at("encoder", "weights") or "")).name
         dataset = str(self.at("data", "dataset") or "")
         self.dataset = "imagenet" if self.recipe.startswith("imagenet_") else dataset
+        self.several = dataset in MULTI_LABEL
         self.split = str(self.at("data", "val_split") or "val")
         self.accuracies = self._accuracies()
 
@@ -80,8 +82,9 @@ class Facts:
         name = f"{self.info.name.replace('/', '_')}{'_' + self.method if self.method else ''}"
         data = DATASETS.get(self.dataset)
         tags = ["image-classification", "timm", "automix_transfer", *([self.method] if self.method else [])]
+        kind, words = ("mAP", "") if "mAP" in self.accuracies else ("accuracy", " accuracy")
         metrics = [
-            {"type": "accuracy", "value": round(value / 100, 6), "name": f"{key} accuracy"}
+            {"type": kind, "value": round(value / 100, 6), "name": f"{key}{words}"}
             for key, value in self.accuracies.items()
         ]
         about = {"name": self.dataset_name, "type": data or self.dataset, "split": self.split}
@@ -91,7 +94,7 @@ class Facts:
             "pipeline_tag": "image-classification" if self.info.num_classes else "image-feature-extraction",
             "tags": tags,
             **({"datasets": [data]} if data else {}),
-            **({"metrics": ["accuracy"]} if metrics else {}),
+            **({"metrics": [kind]} if metrics else {}),
             **(
                 {
                     "model-index": [
@@ -136,10 +139,11 @@ class Facts:
         row = history[-1] if isinstance(history, list) and history and isinstance(history[-1], dict) else {}
         if row.get("epoch") != epoch:  # it was stopped within an epoch, or that was not evaluated
             return {}
-        own = f"top1_{self.source.which}"
-        several = any(str(key).startswith("top1_") for key in row)
-        found = {"top-1": row.get(own if several else "top1")}
-        if not several or row.get(own) == row.get("top1"):
+        main = "map" if "map" in row else "top1"
+        own = f"{main}_{self.source.which}"
+        several = any(str(key).startswith(f"{main}_") for key in row)
+        found = {"mAP" if main == "map" else "top-1": row.get(own if several else main)}
+        if not several or row.get(own) == row.get(main):
             found["top-5"] = row.get("top5")
         return {key: float(v) for key, v in found.items() if isinstance(v, int | float) and 0 <= v <= 100}
 

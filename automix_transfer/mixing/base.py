@@ -89,13 +89,16 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def mix(self, images: Tensor, labels: Tensor, draw: Any) -> Mixed:
-        """Images (N, C, H, W) and labels (N,), mixed as ``draw`` says."""
+        """Images (N, C, H, W) and labels (N,) or (N, K), mixed as ``draw`` says."""
         raise NotImplementedError
 
     def forward(self, images: Tensor, labels: Tensor, rng: Rng = None) -> StepOutput:
-        """One step's loss on images (N, C, H, W) and integer labels (N,): check, draw, step. A draw may say
-        that this batch is not mixed."""
-        check_batch(images, labels)
+        """One step's loss on images (N, C, H, W) and labels: check, draw, step. A draw may say that this
+        batch is not mixed.
+
+        Labels are integers (N,) or, with ``options.loss`` bce, vectors (N, K), see `mixing.losses`.
+        """
+        check_batch(images, labels, vectors=getattr(getattr(self, "options", None), "loss", "") == "bce")
         draw = self.draw(len(images), images.shape[2:], rng)
         return self.step(images, labels, draw) if draw.apply else self.clean_step(images, labels)
 

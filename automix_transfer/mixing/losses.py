@@ -1,5 +1,9 @@
 """Losses: Eq. 1 (CE) and Eq. 2 (MCE), smoothed or binary where a procedure asks for it (Table 12), and Eq. 7
-(ℓ_λ)."""
+(ℓ_λ).
+
+Labels are integers (N,) or, where an image shows several classes, vectors (N, K) of 1, 0, and NaN where a
+class is unknown. Of vectors Eqs. 1 and 2 are binary cross-entropies, of y_i and of λ·y_i + (1-λ)·y_j.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,8 @@ class LossOptions:
 
     Attributes:
         loss: ``ce``, Eqs. 1 and 2; or ``bce``, a binary cross-entropy for each class, averaged over the
-            classes (RSB A2 and A3).
-        smoothing: label smoothing ε (DeiT: 0.1).
+            classes (RSB A2 and A3), which label vectors need.
+        smoothing: label smoothing ε (DeiT: 0.1); of label vectors each class's own, 1 - ε/2 and ε/2.
         bce_threshold: with ``bce``, labels above it count as 1 and the others as 0 (timm's recipes of RSB);
             negative: as they are.
         weights: how often a label of each class counts, a tensor (K,) on the logits' device, or None: once.
@@ -64,7 +68,7 @@ def mixup_cross_entropy(
 
 
 def label_loss(logits: Tensor, labels: Tensor, options: LossOptions) -> Tensor:
-    """Eq. 1 of logits (N, K) against integer labels (N,), smoothed or binary as ``options`` says."""
+    """Eq. 1 of logits (N, K) against labels (N,) or (N, K), smoothed or binary as ``options`` says."""
     if options.loss == "ce" and not options.smoothing and options.weights is None:
         return functional.cross_entropy(logits, labels)
     return pair_loss(logits, labels, labels, 1.0, options)
@@ -85,6 +89,8 @@ def pair_loss(
     logits: Tensor, labels: Tensor, partner_labels: Tensor, lam: float | Tensor, options: LossOptions
 ) -> Tensor:
     """Eq. 2 of logits (N, K), smoothed or binary as ``options`` says; ``lam``: the share of y_i."""
+    if labels.ndim == 2:
+        return vector_loss(logits, mixed_targets(labels, partner_labels, lam), options)
     if options.loss == "bce":
         targets = pair_targets(labels, partner_labels, lam, logits.shape[1], options.smoothing)
         return binary_cross_entropy(logits, targets, options)
@@ -99,12 +105,26 @@ def target_loss(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor
     return functional.cross_entropy(logits, targets, options.weights, label_smoothing=options.smoothing)
 
 
-def binary_cross_entropy(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
-    """The mean over samples and classes, of targets (N, K) that became 0 or 1 where there is a threshold."""
+def vector_loss(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
+    """The binary cross-entropy of logits (N, K) against label vectors or mixes of them (N, K).
+
+    A class that is unknown (NaN) adds nothing to the mean over samples and classes.
+    """
+    known = ~targets.isnan()
+    targets = (1 - options.smoothing) * targets.nan_to_num() + options.smoothing / 2
+    return binary_cross_entropy(logits, targets, options, known)
+
+
+def binary_cross_entropy(
+    logits: Tensor, targets: Tensor, options: LossOptions, known: Tensor | None = None
+) -> Tensor:
+    """The mean over samples and classes, of targets (N, K) that became 0 or 1 where there is a threshold;
+    those that are not ``known`` (N, K) count as a loss of 0."""
     logits = at_least_float32(logits)
     if options.bce_threshold >= 0:
         targets = targets > options.bce_threshold
-    return functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
+    weight = None if known is None else known.to(logits.dtype)
+    return functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), weight)
 
 
 def pair_targets(
@@ -169,14 +189,20 @@ def flat_mask_loss(mask: Tensor, lam: float, floor: float) -> Tensor:
     return torch.clamp(wanted - deviation, min=0).mean()
 
 
-def check_batch(images: Tensor, labels: Tensor) -> None:
-    """Refuse what cannot be mixed: images that are not (N, C, H, W) floats, labels that are not (N,)
-    integers, N < 2."""
+def check_batch(images: Tensor, labels: Tensor, vectors: bool = False) -> None:
+    """Refuse what cannot be mixed: images that are not (N, C, H, W) floats, labels that are not (N,) integers
+    nor, with ``vectors``, (N, K) floats, N < 2."""
     if images.ndim != 4 or not images.is_floating_point():
         raise UserError(
             f"images must be a float tensor (N, C, H, W), not {images.dtype} {tuple(images.shape)}"
         )
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
+    several = labels.ndim == 2 and labels.is_floating_point() and len(labels) == len(images)
+    if several and not vectors:
+        raise UserError(
+            f"labels are vectors {tuple(labels.shape)}, one an image; set method.loss=bce to train on them, "
+            "or give integers (N,)"
+        )
+    if not several and (labels.shape != images.shape[:1] or labels.is_floating_point()):
         raise UserError(
             f"labels must be {images.shape[0]} integers of shape (N,), not {labels.dtype} "
             f"{tuple(labels.shape)}"

@@ -31,6 +31,7 @@ class Entry:
         options: ``module:Class`` of its options; empty: the ``options_class`` of its class.
         no_transform: why it is no transform of a batch (`automix_transfer.mixing.transform`), and what to use
             instead; empty: it is one, and takes a network where it ``needs`` something.
+        one_label: why it cannot be trained on images with several labels; empty: it can.
     """
 
     where: str
@@ -47,6 +48,7 @@ class Entry:
     retired: tuple[str, ...] = ()
     options: str = ""
     no_transform: str = ""
+    one_label: str = ""
 
     def load(self) -> Any:
         """The class or function, which takes an encoder and options."""
@@ -175,6 +177,7 @@ METHODS: dict[str, Entry] = {
         offline=True,
         no_transform="its images are mixed before the training; load what automix-transfer supermix writes, "
         "or use puzzlemix",
+        one_label="it mixes until the network's first classes are those of the images",
     ),
     "augmix": Entry(
         ".methods.augmix:AugMix",
@@ -188,6 +191,7 @@ METHODS: dict[str, Entry] = {
         picture={},
         no_transform="it compares three views of each image in its loss and keeps the labels; use the "
         "method's own step",
+        one_label="it compares distributions over the classes",
     ),
     "alignmix": Entry(
         ".methods.alignmix:AlignMix",

@@ -21,6 +21,7 @@ QUANTITIES = {
     "top1_k": "Top-1 of encoder k (%)",
     "top1_q": "Top-1 of encoder q (%)",
     "top5": "Validation top-5 (%)",
+    "map": "Validation mAP (%)",
     "val_loss": "Validation loss",
     "loss": "Training loss",
     "mask_std": "Liveliness of masks (spatial std at λ = 0.5)",
@@ -36,7 +37,7 @@ QUANTITIES = {
     "bbox/AP75": "Detector: AP75 (%)",
 }
 DETECTORS = ("total_loss", "bbox/AP50", "bbox/AP", "bbox/AP75")
-ESSENTIAL = ("top1", "val_loss", "loss", "total_loss", "bbox/AP50")
+ESSENTIAL = ("top1", "map", "val_loss", "loss", "total_loss", "bbox/AP50")
 FEW, MANY = 160, 40  #: points of a curve, and where there are very many runs
 BUDGET = 2_500_000  #: characters of all curves
 FIRST = 6  #: runs that are chosen when the page opens

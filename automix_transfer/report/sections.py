@@ -20,6 +20,7 @@ PLOTTED = 12  #: networks in one plot; more cannot be told apart
 #: key of an evaluation's output -> heading; in percent but for Brier and NLL
 MEASURES = {
     "top1": "Top-1",
+    "map": "mAP",
     "ece15": "ECE",
     "adaptive_ece15": "aECE",
     "brier": "Brier",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from automix_transfer import mixing
 from automix_transfer.config import flatten, load_config
-from automix_transfer.data.settings import GONE, DataConfig, most_workers
+from automix_transfer.data.settings import GONE, MULTI_LABEL, DataConfig, most_workers
 from automix_transfer.errors import UserError, warn_renamed
 from automix_transfer.mixing import METHODS
 from automix_transfer.mixing.checks import between, checked, one_of, positive
@@ -197,11 +197,16 @@ SECTIONS = {"method": _method_options}
 def complete(experiment: Experiment) -> Experiment:
     """The experiment with every option of its method, so that a later default never slips into its runs.
 
+    Where images have several labels, the defaults are ``method.loss=bce method.bce_threshold=-1``.
+
     Raises:
         UserError: an unknown method or method option; a value out of range.
     """
     given = dict(experiment.method)
     name = str(given.pop("name", "vanilla"))
+    if experiment.data.dataset in MULTI_LABEL:
+        given = {"loss": "bce", "bce_threshold": -1.0, **given}  # the mixes of label vectors as they are
+        check_vectors(experiment, name, given["loss"])
     experiment = replace(experiment, method={"name": name, **asdict(mixing.load_options(name, given))})
     preset = experiment.method.get("preset")
     if preset != given.get("preset", preset):
@@ -237,6 +242,27 @@ def check(experiment: Experiment) -> None:
         and schedule.warmup_lr > optimizer.lr,
         f"config key 'schedule.warmup_epochs' is {warmup}; it must be less than "
         f"train.epochs={train.epochs}": warmup >= train.epochs and warmup > 0,
+    }
+    for sentence, refused in refusals.items():
+        if refused:
+            raise UserError(sentence)
+
+
+def check_vectors(experiment: Experiment, name: str, loss: str) -> None:
+    """Settings that do not go with several labels an image; raises `UserError` naming the key."""
+    data, weighted = experiment.data, experiment.loss.class_weights
+    several = f"data.dataset={data.dataset}, which has several labels an image"
+    reason = METHODS[name].one_label if name in METHODS else ""
+    refusals = {
+        f"method.name={name} does not go with {several}: {reason}; choose another, e.g. mixup": reason,
+        f"method.loss={loss} does not go with {several}; leave method.loss out, or set bce": loss != "bce",
+        f"loss.class_weights={weighted} and data.sampler={data.sampler} count one label an image, and do not "
+        f"go with {several}; set loss.class_weights=none data.sampler=shuffle": (
+            (weighted, data.sampler) != ("none", "shuffle")
+        ),
+        f"data.limit_classes and data.limit_per_class choose by one label an image, and do not go with "
+        f"{several}; leave them out": data.limit_classes or data.limit_per_class,
+        f"data.mixed does not go with {several}; leave it empty": data.mixed,
     }
     for sentence, refused in refusals.items():
         if refused:

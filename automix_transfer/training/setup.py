@@ -43,7 +43,7 @@ from automix_transfer.training.record.resume_checks import refuse_another_run, r
 from automix_transfer.training.schedule import LearningRates
 from automix_transfer.training.settings import Experiment, check_method, flatten
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W), labels (N,), sample indices (N,)
+Batch = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W), labels (N,) or (N, K), indices (N,)
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Position:
     step: int = 0  # steps done
     epoch: int = 0  # epochs done, evaluation included
     history: list[dict[str, Any]] = field(default_factory=list)  # one row for each epoch done
-    best: dict[str, Any] = field(default_factory=dict)  # the row of history with the best top-1
+    best: dict[str, Any] = field(default_factory=dict)  # the row of history with the best top-1 or mAP
     seconds: float = 0.0  # of training, over all starts
 
     @classmethod
@@ -270,7 +270,9 @@ def build_evaluation(
     train = experiment.train
     known = checkpoint.encoder.get("class_names", ()) if checkpoint else ()
     data = experiment.data
-    eval_set = build_data(experiment, known)[1] if train.overfit_batches else eval_dataset(data, known=known)
+    eval_set = (
+        build_data(experiment, known)[1] if train.overfit_batches else eval_dataset(data, None, known, True)
+    )
     size = train.eval_batch_size or pass_size(train.batch_size, world.size, train.accumulate)
     loader = eval_loader(eval_set, size, world.rank, world.size, experiment.data.workers)
     choose_kernels(train.deterministic)
@@ -353,14 +355,14 @@ def build_data(
     With ``train.overfit_batches`` both are the same few batches, without augmentation.
     """
     data, train = experiment.data, experiment.train
-    train_set = train_dataset(data, experiment.seed, known)
+    train_set = train_dataset(data, experiment.seed, known, vectors=True)
     if train.overfit_batches:
         count = min(train.overfit_batches * train.batch_size, len(train_set))
         order = torch.randperm(len(train_set), generator=derive_generator(experiment.seed, "overfit"))
         chosen = train_set.listing.select(order[:count].tolist())
         train_set = ClassificationDataset(chosen, eval_transform(data), experiment.seed)
         return train_set, copy.copy(train_set)  # a method may ask for more views in training
-    eval_set = eval_dataset(data, known=known)
+    eval_set = eval_dataset(data, known=known, vectors=True)
     if list(eval_set.classes) != list(train_set.classes):
         differing = sorted(set(eval_set.classes) ^ set(train_set.classes))[:3]
         raise UserError(

@@ -13,11 +13,14 @@ from automix_transfer.io import write_json
 from automix_transfer.signals import Interrupted, StopRequest
 from automix_transfer.training import distributed, joining
 from automix_transfer.training.loop import train
-from automix_transfer.training.record.results import of_each_encoder
+from automix_transfer.training.record.results import HEADLINES, headline, of_each_encoder
 from automix_transfer.training.record.run_folder import command_line, owning, refuse_overwriting
 from automix_transfer.training.settings import Experiment
 
-FIGURES = ("top1_median", "top1_last", "top1_best", "top5_last", "seconds")
+FIGURES = (
+    *(f"{name}_{which}" for name in HEADLINES for which in ("median", "last", "best")),
+    *("top5_last", "seconds"),
+)
 RULE = (
     "mean and standard deviation (n - 1) over the trials; top1_median is the median of a trial's last epochs"
 )
@@ -95,13 +98,14 @@ def _spread(values: list[float]) -> dict[str, Any]:
 
 def message(summary: dict[str, Any]) -> str:
     """What all trials end with, for people."""
-    count, top1 = summary["trials"], summary.get("top1_median")
-    if top1 is None:
+    main = headline(summary, "_median")
+    count, found = summary["trials"], summary.get(f"{main}_median")
+    if found is None:
         return f"{count} trials finished"
-    spread = f"{top1['mean']:.2f}" + (f" ± {top1['std']:.2f}" if top1["std"] is not None else "")
-    each = ", ".join(f"{value:.2f}" for value in top1["values"])
+    spread = f"{found['mean']:.2f}" + (f" ± {found['std']:.2f}" if found["std"] is not None else "")
+    each = ", ".join(f"{value:.2f}" for value in found["values"])
     return (
-        f"{count} trial{'s' if count > 1 else ''}: top-1 {spread} % (median of the last "
+        f"{count} trial{'s' if count > 1 else ''}: {HEADLINES[main]} {spread} % (median of the last "
         f"{summary['median_epochs']} epochs, then mean ± std over the seeds "
         f"{', '.join(map(str, summary['seeds']))}: {each})"
     )

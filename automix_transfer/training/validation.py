@@ -1,9 +1,9 @@
-"""Top-1 and top-5 accuracy of an encoder, exact over the ranks."""
+"""Accuracy of an encoder, exact over the ranks: top-1 and top-5, or mAP where images have several labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from automix_transfer.device import widest_float
 from automix_transfer.models.eval_mode import eval_mode
-from automix_transfer.training.distributed import World, sum_over_ranks
+from automix_transfer.training.average_precision import class_precisions, mean_precision
+from automix_transfer.training.distributed import World, gather, sum_over_ranks
 
 
 @torch.no_grad()
@@ -51,6 +52,40 @@ def evaluate(
         "top5": 100 * float(totals[2]) / count,
         "loss": float(totals[3]) / count,
     }
+
+
+@torch.no_grad()
+def evaluate_vectors(
+    encoder: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor, Tensor]],
+    world: World,
+    precision: str = "fp32",
+    max_batches: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:
+    """``map`` in percent, and ``loss``: the mean binary cross-entropy over what is known, over all ranks'
+    batches.
+
+    As `evaluate`, of labels (N, K), NaN where unknown. Without an image that shows a class there is no
+    ``map``. The same figures, bit for bit, from any number of processes.
+    """
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    with eval_mode(encoder), autocast(world.device, precision):
+        for images, labels, indices in islice(loader, max_batches):
+            if stop():
+                break
+            logits = encoder(images.to(world.device, non_blocking=True))
+            seen.append((logits.float().cpu(), labels, indices))
+    batches = list(chain.from_iterable(gather(seen, world)))
+    if not batches:
+        return {"loss": 0.0}
+    logits_NK, labels_NK, indices_N = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    order = indices_N.argsort(stable=True)
+    logits_NK, labels_NK = logits_NK[order], labels_NK[order]
+    known = ~labels_NK.isnan()
+    loss = F.binary_cross_entropy_with_logits(logits_NK[known].double(), labels_NK[known].double())
+    mean = mean_precision(class_precisions(logits_NK.numpy(), labels_NK.numpy()))
+    return {"loss": float(loss)} if mean is None else {"map": mean, "loss": float(loss)}
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -22,7 +22,7 @@ from tests.data import trees
 
 
 def load(dataset: str, root: Path, split: str, **options):
-    return load_listing(DataConfig(dataset=dataset, root=str(root), **options), split)
+    return load_listing(DataConfig(dataset=dataset, root=str(root), **options), split, vectors=True)
 
 
 def test_every_data_set_has_usual_splits():

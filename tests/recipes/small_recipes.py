@@ -17,7 +17,7 @@ from automix_transfer.models import create_encoder
 from automix_transfer.recipes.find import RECIPES as FOLDER
 from automix_transfer.training.settings import Experiment, load_experiment
 from automix_transfer.transfer.supermix_writer import write_supermix
-from tests.data import trees
+from tests.data import several, trees
 from tests.data.layouts.test_cifar import write_python
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +34,7 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "inaturalist2017": lambda root: trees.inaturalist(root, 2017),
     "inaturalist2018": lambda root: trees.inaturalist(root, 2018),
     "places205": trees.places,
+    "voc": lambda root: several.voc(root / "VOC2007").parent,
 }
 BATCH = 2
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from automix_transfer.data.annotation_checks import as_whole, shown
+from automix_transfer.data.detection.annotation_checks import as_whole, shown
 from automix_transfer.data.detection.coco_items import Id, Item
 from automix_transfer.data.detection.findings import EACH, Findings
 from automix_transfer.data.detection.image_files import ImageFolders, upright_size
@@ -60,6 +60,7 @@ def read_coco(
     annotation_file: str | Path,
     check_images: bool = True,
     notes: list[str] | None = None,
+    categories: dict[Id, str] | None = None,
 ) -> list[dict[str, Any]]:
     """The images of an annotation file with their objects, in the file's order.
 
@@ -69,6 +70,7 @@ def read_coco(
         annotation_file: e.g. ``coco/annotations/instances_val2017.json``.
         check_images: read each image's header and compare its size, once upright, with the annotation's.
         notes: takes a sentence for each habit of the file that was read generously.
+        categories: takes category id -> name, by ascending id.
 
     Returns:
         Dicts of file_name, image_id, height, width (pixels) and objects: dicts of bbox [x0, y0, x1, y1]
@@ -99,6 +101,8 @@ def read_coco(
         )
     if notes is not None:
         notes += findings.notes()
+    if categories is not None:
+        categories |= _by_id(content.categories)
     return list(records.values())
 
 
@@ -112,6 +116,10 @@ def categories_of_coco(annotation_file: str | Path) -> dict[Id, str]:
     findings = Findings(f"COCO data set {path}")
     categories = _read_categories(_load(path), findings)
     findings.raise_if_any(REMEDY)
+    return _by_id(categories)
+
+
+def _by_id(categories: dict[Id, str]) -> dict[Id, str]:
     return dict(sorted(categories.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from automix_transfer.data.annotation_checks import as_number, as_whole, shown
+from automix_transfer.data.detection.annotation_checks import as_number, as_whole, shown
 from automix_transfer.data.detection.findings import Findings
 
 Id = int | str

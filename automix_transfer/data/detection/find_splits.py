@@ -94,6 +94,25 @@ def coco_splits(root: Path) -> tuple[CocoSplit, CocoSplit] | None:
     return next(iter(below.values()), None)
 
 
+def coco_split(root: Path, split: str) -> CocoSplit:
+    """A split by what is behind ``instances_`` in its file's name, or as ``train`` or ``val`` of a root with
+    one of each.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    file = child(root, "annotations") / f"instances_{split}.json"
+    if file.is_file():
+        return _only([file], file.parent, "instances_", split, root)
+    found = coco_splits(root)
+    if found is None:
+        raise UserError(f"{root} has no annotations of COCO's, {near_miss(root)}; expected {LAYOUTS}")
+    for one, roles in zip(found, (COCO_TRAIN, COCO_TEST), strict=True):
+        if split == one.name or split in roles:
+            return one
+    raise UserError(f"{root} has no split '{split}'; choose one of {', '.join(one.name for one in found)}")
+
+
 def _splits_in(top: Path) -> tuple[CocoSplit, CocoSplit] | None:
     own = child(top, "annotations")
     for folder, begin in ((own, "instances_"), (own, ""), (top, "")):

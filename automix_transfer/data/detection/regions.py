@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from automix_transfer.data.annotation_checks import shown
+from automix_transfer.data.detection.annotation_checks import shown
 from automix_transfer.data.detection.findings import Findings
 
 MOST_SIDES = 16  # a coordinate further from the image than so many of its sides is a mistake, not a habit

@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
-from automix_transfer.data.annotation_checks import is_plain_name, shown
+from automix_transfer.data.detection.annotation_checks import is_plain_name, shown
 from automix_transfer.data.detection.find_splits import child, voc_lists
 from automix_transfer.data.detection.findings import Findings
 from automix_transfer.data.detection.image_files import ImageFolders, is_file, upright_size

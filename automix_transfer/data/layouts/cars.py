@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from automix_transfer.data.annotation_checks import as_whole, is_plain_name, shown
+from automix_transfer.data.detection.annotation_checks import as_whole, is_plain_name, shown
 from automix_transfer.data.layouts.folders import require_folder, require_split
 from automix_transfer.data.layouts.matlab import read_matlab
 from automix_transfer.data.layouts.walking import find_root

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from automix_transfer.data.annotation_checks import as_whole
+from automix_transfer.data.detection.annotation_checks import as_whole
 from automix_transfer.data.images import is_image_name
 from automix_transfer.data.layouts.matlab import read_matlab
 from automix_transfer.data.layouts.walking import is_hidden

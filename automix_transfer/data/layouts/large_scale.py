@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from automix_transfer.data.annotation_checks import as_whole, is_plain_name, shown
+from automix_transfer.data.detection.annotation_checks import as_whole, is_plain_name, shown
 from automix_transfer.data.layouts.folders import require_folder, require_split
 from automix_transfer.data.layouts.walking import find_root
 from automix_transfer.data.listing import Listing, read_lines

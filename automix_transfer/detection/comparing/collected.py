@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from automix_transfer.data.annotation_checks import as_number, shown
+from automix_transfer.data.detection.annotation_checks import as_number, shown
 from automix_transfer.detection.comparing.compare import Plan
 from automix_transfer.detection.scores.results import HEADLINE, RULES, aligned, csv_cell
 from automix_transfer.errors import UserError

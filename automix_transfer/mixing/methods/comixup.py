@@ -14,7 +14,7 @@ from torch.nn import functional
 from automix_transfer.mixing.base import Mixed, StepOutput
 from automix_transfer.mixing.checks import between, blocks_problem, check_blocks, checked, positive
 from automix_transfer.mixing.draw import Draw, Rng, Size, draw_gamma
-from automix_transfer.mixing.losses import target_loss
+from automix_transfer.mixing.losses import target_loss, vector_loss
 from automix_transfer.mixing.pairs import PairOptions
 from automix_transfer.mixing.parts.comixup_solver import label_outputs
 from automix_transfer.mixing.parts.mincut import in_threads
@@ -105,6 +105,13 @@ def solve_shares(
     return [torch.from_numpy(part).float().unflatten(1, (b, b)) for part in found]
 
 
+def shared_labels(shares: Tensor, vectors: Tensor) -> Tensor:
+    """Labels (M, K) of outputs with ``shares`` (M, N) of inputs with ``vectors`` (N, K); a class that is
+    unknown (NaN) of an input is so of those with a share of it."""
+    unknown = shares @ vectors.isnan().to(shares.dtype) > 0
+    return (shares @ vectors.nan_to_num()).masked_fill(unknown, torch.nan)
+
+
 class CoMixup(SalientMethod):
     """Cross-entropy against the soft labels of jointly mixed images."""
 
@@ -147,7 +154,7 @@ class CoMixup(SalientMethod):
             shares = shares.to(images.device)
             with full_precision(images.device.type):  # autocast would round images and labels
                 part = torch.einsum("myxn,ncyhxw->mcyhxw", shares.to(images.dtype), pieces[begin:end])
-                targets.append(shares.mean(dim=(1, 2)) @ vectors[begin:end])
+                targets.append(shared_labels(shares.mean(dim=(1, 2)), vectors[begin:end]))
             mixed.append(part.reshape(end - begin, -1, *size))
             own.append(shares.diagonal(dim1=0, dim2=3).permute(2, 0, 1))
         mask = enlarge(torch.cat(own), size).to(images.dtype)
@@ -155,5 +162,6 @@ class CoMixup(SalientMethod):
 
     def classified(self, logits: Tensor, labels: Tensor, draw: Any, mixed: Mixed | None = None) -> StepOutput:
         assert mixed is not None and mixed.targets is not None
-        loss = target_loss(logits, mixed.targets, self.options)
+        compare = vector_loss if labels.ndim == 2 else target_loss
+        loss = compare(logits, mixed.targets, self.options)
         return StepOutput(loss, {"loss_mce": loss.detach()}, mixed.images, mixed.mask)

@@ -18,16 +18,18 @@ from automix_transfer.mixing.precision import full_precision, in_float16
 from automix_transfer.models.eval_mode import eval_mode
 
 
-def input_saliency(encoder: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def input_saliency(
+    encoder: nn.Module, images: Tensor, labels: Tensor, options: LossOptions = PLAIN
+) -> Tensor:
     """s = sqrt(mean over channels of (∂CE/∂x)²), (N, H, W) float32, with the encoder in eval mode and no
-    gradient for its weights.
+    gradient for its weights. CE is that of ``options``.
 
     Costs two passes. The loss is summed, not averaged, so that a larger batch does not push gradients under
     half precision's least number.
     """
     with eval_mode(encoder), torch.enable_grad():
         inputs = images.detach().requires_grad_(True)
-        loss = functional.cross_entropy(encoder(inputs).float(), labels, reduction="sum")
+        loss = summed_loss(encoder(inputs).float(), labels, options)
         with full_precision(
             images.device.type
         ):  # a backward operation takes its forward operation's precision
@@ -74,11 +76,13 @@ class SalientMethod(BesideClean):
     takes trains on them, too."""
 
     def mix_salient(self, images: Tensor, labels: Tensor, draw: Any, saliency: Tensor) -> Mixed:
-        """Normalised images (N, C, H, W) and labels (N,), mixed by their saliency (N, H, W)."""
+        """Normalised images (N, C, H, W) and labels, mixed by their saliency (N, H, W)."""
         raise NotImplementedError
 
     def mix(self, images: Tensor, labels: Tensor, draw: Any) -> Mixed:
-        return self.mix_salient(images, labels, draw, input_saliency(self.encoder, images, labels))
+        # of one label an image it is the gradient of CE whatever the loss is, as the methods' codes have it
+        options = self.options if labels.ndim == 2 and self.options.loss == "bce" else PLAIN
+        return self.mix_salient(images, labels, draw, input_saliency(self.encoder, images, labels, options))
 
     def step(self, images: Tensor, labels: Tensor, draw: Any) -> StepOutput:
         if not self.options.clean_weight:

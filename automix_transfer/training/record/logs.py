@@ -82,7 +82,7 @@ class Log:
         self._append({"kind": "epoch", **row})
         write_text(self.folder / "log.csv", _csv(history))
         self._loggers.row("epoch", row["step"], row)
-        shown = [key for key in row if key.startswith(("top1", "top5", "val_loss", "mask_"))]
+        shown = [key for key in row if key.startswith(("top1", "top5", "map", "val_loss", "mask_"))]
         metrics = "  ".join(f"{key} {row[key]:.2f}" for key in shown)
         return (
             f"epoch {row['epoch']} done: loss {row['loss']:.3f}  {metrics}  "

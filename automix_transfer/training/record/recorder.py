@@ -16,7 +16,7 @@ from automix_transfer.training.finite import LossWatch
 from automix_transfer.training.record.checkpoint import BEST, LAST
 from automix_transfer.training.record.logs import Log
 from automix_transfer.training.record.mixed_grid import mixed_grid, save_png
-from automix_transfer.training.record.results import final_message, final_metrics
+from automix_transfer.training.record.results import final_message, final_metrics, headline
 from automix_transfer.training.record.run_folder import command_line
 from automix_transfer.training.record.saver import Saver
 from automix_transfer.training.record.timing import Timer
@@ -111,7 +111,8 @@ class Recorder:
             **speed,
         }
         at.history.append(row)
-        best = metrics.get("top1", -1.0) > at.best.get("top1", -1.0)
+        main = headline(row)
+        best = metrics.get(main, -1.0) > at.best.get(main, -1.0)
         at.best = row if best else at.best
         at.averages.reset()
         said = self.log.epoch(row, at.history)
