@@ -6,9 +6,10 @@
 
 --config-file takes a recipe's name or a file. MODEL.WEIGHTS is a backbone made by `automix-transfer export
 --to detectron2`, whose overlay (x.yaml beside x.pkl) is applied by itself; or, with MODEL.BACKBONE.NAME
-timm_fpn/NAME, a training checkpoint or .safetensors of any timm encoder; or "" to train from scratch. Every
-key of the backbone has to match; a config that contradicts the weights is an error. Data: --data-root, or
-Detectron2's data set names at the folder that the environment variable DETECTRON2_DATASETS names.
+timm_fpn/NAME (ViT, DeiT, Swin, ConvNeXt, ...), also a training checkpoint or .safetensors of such an encoder;
+or "" to train from scratch. Every key of the backbone has to match; a config that contradicts the weights is
+an error. Data: --data-root, or Detectron2's data set names at the folder that the environment variable
+DETECTRON2_DATASETS names.
 
 Recipes are made for 8 GPUs; with fewer, 2 images a GPU stay, and the rate and the schedule are scaled by
 themselves, which is said.

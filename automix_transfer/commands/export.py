@@ -26,7 +26,8 @@ what is written
                                the extra: pip install onnx onnxruntime onnxscript
   detectron2    x.pkl, x.yaml  MODEL.WEIGHTS x.pkl, with x.yaml's settings merged into the config: without
                                them (RGB, mean, deviation, STRIDE_IN_1X1 False) Detectron2 loads the file and
-                               computes other features
+                               computes other features; ViT, DeiT, Swin, ConvNeXt and the like go into the
+                               backbone timm_fpn/NAME
   and beside each x.proof.json (hf: in the folder): keys, largest difference, sha256 of the files,
   versions, encoder, step
 

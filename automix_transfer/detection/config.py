@@ -3,9 +3,9 @@
 The weights decide how they want to be fed and built: pixel mean and std, channel order, stride placement,
 depth, groups and width. An export of ours says so in the YAML beside it (``x.pkl`` -> ``x.yaml``, the
 overlay). The overlay is applied by itself; a key that the config file or the command line sets to another
-value is an error that names both. Two keys are added to Detectron2's own, ``DATALOADER.ON_BAD_IMAGE`` and
-``DATASETS.HOLD_OUT``, and written only where they are set, so that plain Detectron2 reads the ``config.yaml``
-of a run.
+value is an error that names both. ``DATALOADER.ON_BAD_IMAGE``, ``DATASETS.HOLD_OUT`` and ``MODEL.TIMM`` are
+added to Detectron2's own keys, and written only where they are set. So plain Detectron2 reads the
+``config.yaml`` of a run; that of one on timm's networks, once this package is imported.
 """
 
 from __future__ import annotations
@@ -26,18 +26,12 @@ from automix_transfer.detection.config_checks import (
     check_names,
     check_values,
 )
-from automix_transfer.detection.config_files import (
-    apply_overlay,
-    apply_settings,
-    find_overlay,
-    logger,
-    merge_file,
-    merge_overrides,
-)
+from automix_transfer.detection.config_files import logger, merge_file, merge_overrides
 from automix_transfer.detection.linear_scaling import scale_schedule, take_saved
-from automix_transfer.detection.networks.timm_backbone import check_name, encoder_name
+from automix_transfer.detection.networks.timm_backbone import TIMM, check_name, encoder_name
 from automix_transfer.detection.resuming.began import has_checkpoint
 from automix_transfer.detection.weights.encoder_weights import input_settings, is_encoder_file
+from automix_transfer.detection.weights.overlay import apply_overlay, apply_settings, find_overlay
 from automix_transfer.detection.weights.weights_check import implied_settings
 from automix_transfer.errors import UserError
 from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD
@@ -118,7 +112,8 @@ def _feed_as_trained(cfg: CfgNode, explicit: set[str], resumed: bool) -> None:
     weights, backbone = cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.NAME
     if encoder_name(backbone) is not None:
         check_name(backbone)
-        if not resumed and is_encoder_file(weights):
+    if encoder_name(backbone) is not None and is_encoder_file(weights):
+        if not resumed:
             apply_settings(cfg, input_settings(weights, backbone), explicit, Path(weights))
     elif overlay := find_overlay(weights):
         apply_overlay(cfg, overlay, explicit)
@@ -140,13 +135,20 @@ def _go_on_with(
 
 def plain(cfg: CfgNode) -> str:
     """A config as YAML that plain Detectron2 reads, unless it has a value of ours."""
+    return stated(cfg).dump()
+
+
+def stated(cfg: CfgNode) -> CfgNode:
+    """A config without keys of ours that are not set."""
     written = cfg.clone()
     written.defrost()
     if written.DATALOADER.ON_BAD_IMAGE == "stop":
         del written.DATALOADER["ON_BAD_IMAGE"]
     if written.DATASETS.HOLD_OUT == 0:
         del written.DATASETS["HOLD_OUT"]
-    return written.dump()
+    if written.MODEL.TIMM == TIMM:
+        del written.MODEL["TIMM"]
+    return written
 
 
 def saved_config(output: str) -> dict[str, Any] | None:
@@ -159,7 +161,7 @@ def saved_config(output: str) -> dict[str, Any] | None:
             f"{folder} holds a checkpoint but no config.yaml, so what it trained is unknown; restore the "
             "file, or choose another OUTPUT_DIR to start afresh"
         )
-    return flatten(read_yaml(folder / "config.yaml"))
+    return {**flatten({"MODEL": {"TIMM": TIMM}}), **flatten(read_yaml(folder / "config.yaml"))}
 
 
 def _set_device(cfg: CfgNode, explicit: set[str], num_gpus: int, num_machines: int) -> None:

@@ -20,7 +20,8 @@ from automix_transfer.config import flatten
 from automix_transfer.detection.config_files import show
 from automix_transfer.detection.loader import SAMPLERS
 from automix_transfer.detection.networks.backbone import BASIC_BLOCKS
-from automix_transfer.detection.networks.timm_backbone import encoder_name
+from automix_transfer.detection.networks.fitting import recipes_for
+from automix_transfer.detection.networks.timm_backbone import encoder_name, is_layer_normed, is_transformer
 from automix_transfer.errors import UserError, did_you_mean
 from automix_transfer.host.causes import cause_of
 
@@ -52,6 +53,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     r"\.NUM_CLASSES$|_DIM$|_DIMS$|CHANNELS$|\.NUM_GROUPS$|\.WIDTH_PER_GROUP$": (1, 10**5),
     r"SAMPLING_RATIO$": (0, 64),
     r"FREEZE_AT$": (-1, 5),
+    r"TIMM\.LAYER_DECAY$": (1e-3, 1),
+    r"TIMM\.": (0, 8192),
     r"ANCHOR_GENERATOR\.SIZES$": (1, 10**6),
     r"ANCHOR_GENERATOR\.ASPECT_RATIOS$": (1e-3, 1e3),
     r"": (1 - 2**31, 2**31 - 1),
@@ -137,8 +140,22 @@ CONTRADICTIONS: tuple[tuple[Callable[[SimpleNamespace], bool], str], ...] = (
     ),
     (
         lambda c: c.timm and c.heads in (*BOTTLENECK_RES5, BASIC_RES5),
-        f"{HEADS} has ResNet's res5 in it, which {BACKBONE} has not; use an FPN recipe, "
-        "e.g. coco_ConvNeXtT_FPN_1x",
+        f"{HEADS} has ResNet's res5 in it, which {BACKBONE} has not; use recipe {{recipes}}",
+    ),
+    (
+        lambda c: c.settings.IMAGE_SIZE != 0 and not c.timm,
+        f"MODEL.TIMM.IMAGE_SIZE {{settings.IMAGE_SIZE}} is for timm's networks (timm_fpn/NAME), not "
+        f"{BACKBONE}; leave it out",
+    ),
+    (
+        lambda c: c.settings.WINDOW != 0 and not c.transformer,
+        f"MODEL.TIMM.WINDOW {{settings.WINDOW}} is for plain transformers (timm_fpn/deit_small_patch16_224), "
+        f"not {BACKBONE}; leave it out",
+    ),
+    (
+        lambda c: c.settings.LAYER_DECAY != 1 and not c.adamw,
+        "MODEL.TIMM.LAYER_DECAY {settings.LAYER_DECAY} is for networks that AdamW trains (ViT, DeiT, Swin, "
+        f"ConvNeXt of timm), not {BACKBONE}; leave it out",
     ),
     (
         lambda c: c.timm and c.freeze_at > 0,
@@ -260,10 +277,14 @@ def check_names(cfg: CfgNode) -> None:
 def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:
     """Refuse the first of `CONTRADICTIONS` that the config has; ``from_scratch`` trains without weights."""
     backbone, resnets = cfg.MODEL.BACKBONE, cfg.MODEL.RESNETS
+    encoder = encoder_name(backbone.NAME)
     found = SimpleNamespace(
         backbone=backbone.NAME,
         freeze_at=backbone.FREEZE_AT,
-        timm=encoder_name(backbone.NAME) is not None,
+        timm=encoder is not None,
+        transformer=is_transformer(encoder or ""),
+        adamw=is_layer_normed(encoder or ""),
+        settings=cfg.MODEL.TIMM,
         depth=resnets.DEPTH,
         depths=", ".join(map(str, BASIC_BLOCKS)),
         basic=resnets.DEPTH in BASIC_BLOCKS,
@@ -276,4 +297,4 @@ def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:
     )
     for is_met, problem in CONTRADICTIONS:
         if is_met(found):
-            raise UserError(problem.format(**vars(found)))
+            raise UserError(problem.format(**vars(found), recipes=recipes_for(backbone.NAME)))

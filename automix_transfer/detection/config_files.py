@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +20,6 @@ from automix_transfer.recipes.find import find_recipe
 logger = logging.getLogger("detectron2.automix_transfer")
 BASE = "_BASE_"
 LONGEST = 1000  # characters of a value that is no text
-
-
-def _numbers(value: Any, least: float) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and len(value) == 3
-        and all(type(item) in (int, float) and least < item < math.inf for item in value)
-    )
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= 10_000
-
-
-#: All that an export writes into an overlay, and what its values may be.
-OVERLAY_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "VERSION": (_count, "a number"),
-    "MODEL.PIXEL_MEAN": (lambda value: _numbers(value, -math.inf), "three numbers"),
-    "MODEL.PIXEL_STD": (lambda value: _numbers(value, 0), "three positive numbers"),
-    "MODEL.BACKBONE.NAME": (lambda value: isinstance(value, str), "a name"),
-    **{
-        f"MODEL.RESNETS.{key}": (_count, "a number from 1 to 10,000")
-        for key in ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "STEM_OUT_CHANNELS", "RES2_OUT_CHANNELS")
-    },
-    "MODEL.RESNETS.STRIDE_IN_1X1": (lambda value: isinstance(value, bool), "true or false"),
-    "INPUT.FORMAT": (lambda value: value in ("RGB", "BGR"), "RGB or BGR"),
-}
 
 
 def merge_file(cfg: CfgNode, file: Path) -> set[str]:
@@ -143,50 +116,6 @@ def get_value(cfg: CfgNode, key: str, source: str) -> Any:
             raise UserError(f"{source}: unknown config key {key}; {hint}")
         node = node[part]
     return node
-
-
-def find_overlay(weights: str) -> Path | None:
-    """The YAML beside a weights file of our export; None where there is none."""
-    if not weights.endswith(".pkl"):
-        return None
-    overlay = Path(weights).with_suffix(".yaml")
-    return overlay if overlay.is_file() else None
-
-
-def apply_overlay(cfg: CfgNode, overlay: Path, explicit: set[str]) -> None:
-    """Set what the weights ask for; a key of ``explicit`` with another value is an error with both values."""
-    wanted = flatten(read_yaml(overlay))
-    wanted.pop("MODEL.WEIGHTS", None)  # the file may have been renamed since; the command line names it
-    for key, value in wanted.items():
-        fits, kind = OVERLAY_KEYS.get(key, (None, ""))
-        if fits is None:
-            raise UserError(
-                f"weights overlay {overlay}: {key} is no key of an export ({', '.join(OVERLAY_KEYS)}); "
-                "remove it, and give it in --config-file or on the command line"
-            )
-        if not fits(value):
-            raise UserError(f"weights overlay {overlay}: {key} is {show(value)}; it must be {kind}")
-    # C4 or FPN is the detector's choice; depth and width, checked below, are the weights'
-    if "MODEL.BACKBONE.NAME" in explicit:
-        wanted.pop("MODEL.BACKBONE.NAME", None)
-    apply_settings(cfg, wanted, explicit, overlay)
-
-
-def apply_settings(cfg: CfgNode, wanted: Mapping[str, Any], explicit: set[str], source: Path) -> None:
-    """`apply_overlay` for settings by dotted keys, from the file ``source``."""
-    for key, value in wanted.items():
-        present = get_value(cfg, key, str(source))
-        if same(present, value):
-            continue
-        if key in explicit:
-            raise UserError(
-                f"config key {key} is {show(present)}, but the weights {cfg.MODEL.WEIGHTS} were trained "
-                f"with {show(value)} ({source.name}); leave the key out, or take other weights"
-            )
-        set_value(cfg, key, value, str(source))
-    if wanted:
-        shown = ", ".join(f"{key} {show(value)}" for key, value in wanted.items())
-        logger.info(f"weights overlay {source}: {shown}")
 
 
 def same(a: Any, b: Any) -> bool:

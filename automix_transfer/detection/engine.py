@@ -20,7 +20,6 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import build_optimizer
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import get_bn_modules
@@ -30,6 +29,7 @@ from automix_transfer.command_line import this_command
 from automix_transfer.detection.config_checks import model_errors
 from automix_transfer.detection.config_files import logger
 from automix_transfer.detection.loader import TestLoader, TrainLoader
+from automix_transfer.detection.networks.adamw import adamw
 from automix_transfer.detection.networks.timm_backbone import encoder_name, is_layer_normed
 from automix_transfer.detection.resuming.agreement import refuse_other_checkpoints
 from automix_transfer.detection.resuming.began import write_began
@@ -90,25 +90,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """SGD as Detectron2 has it; AdamW for networks of LayerNorms, whose position biases do not decay."""
-        if not is_layer_normed(encoder_name(cfg.MODEL.BACKBONE.NAME) or ""):
-            return build_optimizer(cfg, model)
-        solver = cfg.SOLVER
-        parameters = get_default_optimizer_params(
-            model,
-            base_lr=solver.BASE_LR,
-            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-            bias_lr_factor=solver.BIAS_LR_FACTOR,
-            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-            overrides={"relative_position_bias_table": {"weight_decay": 0.0}},
-        )
-        logger.info(
-            f"optimizer AdamW, as {cfg.MODEL.BACKBONE.NAME} is trained: learning rate {solver.BASE_LR:g}, "
-            f"decay {solver.WEIGHT_DECAY:g}"
-        )
-        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(
-            parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY
-        )
+        """SGD as Detectron2 has it; AdamW for networks of LayerNorms."""
+        if is_layer_normed(encoder_name(cfg.MODEL.BACKBONE.NAME) or ""):
+            return adamw(cfg, model)
+        return build_optimizer(cfg, model)
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks in its order, with a precise BN that draws its own images and the best

@@ -22,9 +22,10 @@ from typing import Any
 from automix_transfer import command_line
 from automix_transfer.compared.named import folder_name, refuse_twins, split_name
 from automix_transfer.config import flatten
-from automix_transfer.detection.config_files import find_overlay
+from automix_transfer.detection.config import stated
 from automix_transfer.detection.resuming.began import has_checkpoint
 from automix_transfer.detection.trainer import check_weights, prepare
+from automix_transfer.detection.weights.overlay import find_overlay
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json
 from automix_transfer.jobs import Job, is_progress
@@ -104,7 +105,7 @@ def check(plan: Plan) -> dict[Path, dict[str, Any]]:
         except UserError as error:
             raise UserError(f"row '{row.name}': {error}") from error
         digest = _digest(row.weights)
-        settings = {key: value for key, value in flatten(cfg).items() if key not in PLACES}
+        settings = {key: value for key, value in flatten(stated(cfg)).items() if key not in PLACES}
         settings = json.loads(json.dumps(settings))  # as the file gives them back: tuples as lists
         for seed in plan.seeds:
             folder = plan.folder(row, seed)

@@ -1,4 +1,4 @@
-"""Encoders of ours (a training checkpoint, a safetensors file, a plain state dict of timm) into a timm
+"""Encoders (a training checkpoint of ours, a safetensors file, a plain state dict of timm) into a timm
 backbone, with proof.
 
 `models.weights` loads the file whole into the complete encoder, or refuses it; what the backbone keeps is
@@ -8,18 +8,26 @@ images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from automix_transfer.detection.networks.timm_backbone import PYRAMID, STRIDES, TimmBackbone, encoder_name
+from automix_transfer.detection.networks.timm_backbone import (
+    PATCH,
+    PYRAMID,
+    STRIDES,
+    TimmBackbone,
+    encoder_name,
+    is_transformer,
+)
 from automix_transfer.errors import UserError, few
-from automix_transfer.export.proof import Row, compare, module_taps, proof_sizes
+from automix_transfer.export.proof import Row, Taps, compare, module_taps, proof_sizes
 from automix_transfer.io import load_torch
-from automix_transfer.models.encoders import EncoderInfo, plain_info
+from automix_transfer.models.encoders import EncoderInfo, plain_info, size_option
 from automix_transfer.models.weights import rebuild
 from automix_transfer.models.weights_file import read_weights
 
@@ -44,9 +52,16 @@ def input_settings(path: str | Path, backbone: str) -> dict[str, Any]:
     """
     info = read_weights(path).info or plain_info(_bare(encoder_name(backbone) or ""), 0)
     _check_encoder(path, info, backbone)
+    return settings_of(info)
+
+
+def settings_of(info: EncoderInfo) -> dict[str, Any]:
+    """How an encoder is fed and built, as Detectron2's keys and those of `TIMM`."""
+    size = size_option(_bare(info.name), info.image_size).get("img_size", 0)
     return {
         "MODEL.PIXEL_MEAN": [round(255 * value, 6) for value in info.mean],
         "MODEL.PIXEL_STD": [round(255 * value, 6) for value in info.std],
+        **({"MODEL.TIMM.IMAGE_SIZE": size} if size else {}),
         "INPUT.FORMAT": "RGB",
     }
 
@@ -79,29 +94,53 @@ def load_encoder_into(backbone: TimmBackbone, name: str, path: str | Path) -> tu
 
 
 def prove(backbone: TimmBackbone, source: nn.Module, info: EncoderInfo) -> tuple[Row, ...]:
-    """Features of both on random images; a training size alone where the encoder takes no other. Runs on the
-    CPU, in eval mode."""
+    """Features of both on random images, of `sizes_of`. Runs on the CPU, in eval mode."""
     training, device = backbone.training, next(backbone.parameters()).device
-    stages: Any = source.feature_info
-    modules = {STRIDES[item["reduction"]]: item["module"] for item in stages if item["reduction"] in STRIDES}
-    channels = {name: shape.channels for name, shape in backbone.output_shape().items()}
-    layers = [(name, modules[name]) for name in channels]
-    taps = module_taps(source.eval(), layers)
-    # Sides of a whole number of cells of the coarsest map: a detector pads its images to that.
-    sizes = {(n, _whole(height), _whole(width)) for n, height, width in proof_sizes(source, info.image_size)}
+    names = list(backbone.output_shape())
     backbone.cpu().eval()
     try:
         return compare(
-            lambda images: {
-                name: _channels_first(value, channels[name]) for name, value in taps(images).items()
-            },
-            lambda images: {name: backbone.features(images)[name] for name, _ in layers},
-            sorted(sizes),
+            maps_of(source.eval(), names),
+            lambda images: {name: backbone.features(images)[name] for name in names},
+            sizes_of(source, info),
             subject=f"the detector's backbone timm/{info.name}",
             outcome="nothing was trained",
         )
     finally:
         backbone.to(device).train(training)
+
+
+def maps_of(source: nn.Module, names: Iterable[str]) -> Taps:
+    """Images -> the maps (N, C, H, W) of a whole encoder of timm by their names here.
+
+    A plain transformer is built anew for images of another size, by timm, which interpolates its positions
+    once; the detector's backbone does it for each image.
+    """
+    stages: Any = source.feature_info
+    found = {STRIDES[item["reduction"]]: item for item in stages if item["reduction"] in STRIDES}
+    layers = [(name, found[name]["module"]) for name in names]
+    own = getattr(getattr(source, "patch_embed", None), "img_size", None)
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        network: Any = source
+        size = tuple(images.shape[-2:])
+        if own is not None and size != tuple(own) and hasattr(source, "pos_embed"):
+            network = copy.deepcopy(source)
+            network.set_input_size(img_size=size)
+        maps = module_taps(network, layers)(images)
+        return {name: _map(value, network, found[name]["num_chs"]) for name, value in maps.items()}
+
+    return run
+
+
+def sizes_of(source: nn.Module, info: EncoderInfo) -> tuple[tuple[int, int, int], ...]:
+    """(N, H, W) of the images that are compared: of whole cells of the coarsest map, to which a detector pads
+    its images; the training size alone where an encoder takes no other, as Swin."""
+    sizes = {(n, _whole(height), _whole(width)) for n, height, width in proof_sizes(source, info.image_size)}
+    if is_transformer(info.name):
+        side = info.image_size // PATCH * PATCH
+        sizes = {(2, side, side), (1, side + 2 * PATCH, side + PATCH)}
+    return tuple(sorted(sizes))
 
 
 def _check_encoder(path: str | Path, info: EncoderInfo, backbone: str) -> None:
@@ -126,6 +165,8 @@ def _whole(side: int) -> int:
     return max(32, side // 32 * 32)
 
 
-def _channels_first(value: Tensor, channels: int) -> Tensor:
-    """Swin's stages give (N, H, W, C)."""
+def _map(value: Tensor, network: Any, channels: int) -> Tensor:
+    """(N, C, H, W) of tokens (N, T, C), and of Swin's (N, H, W, C)."""
+    if value.ndim == 3:
+        value = value[:, network.num_prefix_tokens :].unflatten(1, network.patch_embed.grid_size)
     return value.permute(0, 3, 1, 2) if value.shape[1] != channels and value.shape[-1] == channels else value

@@ -3,7 +3,8 @@ features are wrong.
 
 Key table (timm, torchvision -> Detectron2): no ``layer`` in the key -> ``stem.``; ``layerN`` -> ``res(N+1)``;
 ``bnN`` -> ``convN.norm``; ``downsample.0`` -> ``shortcut``; ``downsample.1`` -> ``shortcut.norm``; the
-classifier and BN's step counters are dropped.
+classifier and BN's step counters are dropped. Other networks of timm keep timm's names, with ``encoder.``
+before them, and go into the backbone ``timm_fpn/NAME``; what lies behind its last feature map is dropped.
 
 The overlay is not optional: Detectron2's defaults (BGR, standard deviation 1, stride in the 1×1 convolution)
 load the same file without a word and compute other features.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,12 @@ from torch import Tensor
 from automix_transfer import export
 from automix_transfer.detection import compatibility
 from automix_transfer.errors import UserError
-from automix_transfer.export.proof import Loaded, module_taps
+from automix_transfer.export.proof import Loaded, Taps, module_taps
 from automix_transfer.export.source import RESNETS, Source, refuse
 from automix_transfer.io import atomic_write, write_text
 from automix_transfer.models.classifier import classifier_prefixes
 from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.timm_names import timm_name
 
 INSTALL = "automix-transfer install-detectron2"
 # how an overlay begins; what begins otherwise is not ours to replace
@@ -42,29 +45,61 @@ RENAMES = (
 
 
 def export_detectron2(source: Source, output: Path) -> Loaded:
-    """Write ``output`` (.pkl) and its overlay (.yaml), and load both back into Detectron2's own backbones.
+    """Write ``output`` (.pkl) and its overlay (.yaml), and load both back into Detectron2's own backbones; an
+    encoder that is none of its ResNets, into `TimmBackbone`.
 
     Raises:
-        UserError: no ResNet with the ImageNet stem, or no Detectron2, without which nothing can be proven.
+        UserError: an encoder that makes no detector, or no Detectron2, without which nothing can be proven.
     """
-    if source.resnet is None and not (source.info.name == "resnet10_32" and source.info.stem == "imagenet"):
-        instead = "timm or --to safetensors"
-        if source.info.stem == "imagenet":
-            instead += (
-                f", whose file goes into a detector with MODEL.BACKBONE.NAME timm_fpn/{source.info.name}"
-            )
+    resnet = source.resnet is not None or (source.info.name, source.info.stem) == ("resnet10_32", "imagenet")
+    if not resnet and timm_name(source.info) is None:
         known = ", ".join([*RESNETS, "resnet10_32"])
-        reason = f"Detectron2 has ResNets with the ImageNet stem only ({known})"
-        raise refuse(source, "detectron2", reason, instead)
+        reason = f"a detector takes ResNets with the ImageNet stem ({known}) and networks of timm"
+        raise refuse(source, "detectron2", reason, "safetensors")
     if not compatibility.available():
         raise UserError(
             "Detectron2 is not installed or does not import, so an export to it cannot be proven and is not "
             f"written; install it ({INSTALL})"
         )
+    return _export_resnet(source, output) if resnet else _export_timm(source, output)
+
+
+def _export_resnet(source: Source, output: Path) -> Loaded:
     from automix_transfer.detection.weights import proof as prover
 
     tensors = detectron2_state(source.encoder.state_dict(), classifier_prefixes(source.encoder))
-    settings = overlay(source.info, tensors)
+    _write(source, output, tensors, overlay(source.info, tensors))
+    loaded = prover.load_back(output, output.with_suffix(".yaml"), tensors)
+    layers = [(name, "maxpool" if name == "stem" else f"layer{int(name[3]) - 1}") for name in prover.LAYERS]
+    return _loaded(source, loaded, module_taps(source.encoder, layers))
+
+
+def _export_timm(source: Source, output: Path) -> Loaded:
+    from automix_transfer.detection.networks.timm_backbone import PYRAMID, TimmBackbone, features_of
+    from automix_transfer.detection.weights import encoder_weights
+    from automix_transfer.detection.weights import proof as prover
+
+    name = source.info.name.split(".")[0]
+    try:
+        features = features_of(name)
+    except UserError as error:
+        raise refuse(source, "detectron2", str(error), "safetensors") from error
+    with torch.device("meta"):
+        kept = TimmBackbone(name, features).encoder.state_dict()
+    tensors = {
+        f"encoder.{key}": value.detach().float().cpu().clone()
+        for key, value in source.encoder.state_dict().items()
+        if key in kept and not key.endswith("num_batches_tracked")
+    }
+    backbone = {"MODEL.BACKBONE.NAME": f"{PYRAMID}{name}"}
+    _write(source, output, tensors, _nested({**backbone, **encoder_weights.settings_of(source.info)}))
+    loaded = prover.load_encoder_back(output, output.with_suffix(".yaml"), tensors)
+    maps, sizes = encoder_weights.maps_of(source.encoder, features), encoder_weights.sizes_of
+    return replace(_loaded(source, loaded, maps), sizes=sizes(source.encoder, source.info))
+
+
+def _write(source: Source, output: Path, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
+    """The file and its overlay."""
     about = {
         "encoder": source.info.to_dict(),
         "which": source.which,
@@ -79,10 +114,14 @@ def export_detectron2(source: Source, output: Path) -> Loaded:
     }
     atomic_write(output, lambda file: pickle.dump(content, file, protocol=4))
     write_text(output.with_suffix(".yaml"), _overlay_text(source, output.name, settings))
-    words, matched, total, taps = prover.load_back(output, output.with_suffix(".yaml"), tensors)
-    layers = [(name, "maxpool" if name == "stem" else f"layer{int(name[3]) - 1}") for name in prover.LAYERS]
-    features, info = module_taps(source.encoder, layers), source.info
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (info.mean, info.std))
+
+
+def _loaded(source: Source, loaded: tuple[str, int, int, Taps], features: Taps) -> Loaded:
+    """What is compared: normalised pixels, and features."""
+    from automix_transfer.detection.weights import proof as prover
+
+    words, matched, total, taps = loaded
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (source.info.mean, source.info.std))
     return Loaded(
         words,
         matched,
@@ -141,11 +180,31 @@ def overlay(info: EncoderInfo, tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {"VERSION": 2, "MODEL": model, "INPUT": {"FORMAT": "RGB"}}
 
 
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """An overlay of dotted keys."""
+    tree: dict[str, Any] = {"VERSION": 2}
+    for key, value in flat.items():
+        *above, name = key.split(".")
+        node = tree
+        for part in above:
+            node = node.setdefault(part, {})
+        node[name] = value
+    return tree
+
+
 def _overlay_text(source: Source, file: str, settings: dict[str, Any]) -> str:
     about = f"Encoder {source.info.name}" + (f", {source.which}" if source.which else "")
     about += "" if source.step is None else f", step {source.step}"
     lines = [f"{about}; source sha256 {source.sha256}"]
-    if "BACKBONE" in settings["MODEL"]:
+    backbone = settings["MODEL"].get("BACKBONE", {}).get("NAME", "")
+    if "/" in backbone:
+        from automix_transfer.detection.networks.fitting import recipes_for
+
+        lines += [
+            f"For recipe {recipes_for(backbone)}.",
+            "Detectron2 knows this backbone after import automix_transfer.detection.",
+        ]
+    elif backbone:
         lines += [
             "A network of basic blocks: for FPN. Detectron2's own C4 heads build res5 of bottlenecks, into",
             "which these weights load in part and by shape; a C4 detector needs MODEL.ROI_HEADS.NAME",

@@ -1,9 +1,9 @@
 """The proof behind an export to Detectron2: its own builders, its own checkpointer, the features of both
 detector layouts.
 
-The file is loaded twice, as it will be used: into a backbone under a feature pyramid (FPN), and into a
-backbone that ends at res4 with res5 in the ROI head (C4). Everything is NaN before loading, so what the
-checkpointer skips with a warning cannot pass.
+The file of a ResNet is loaded twice, as it will be used: into a backbone under a feature pyramid (FPN), and
+into a backbone that ends at res4 with res5 in the ROI head (C4). That of another encoder is loaded into
+timm's backbone. Everything is NaN before loading, so what the checkpointer skips with a warning cannot pass.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,24 +53,43 @@ def load_back(file: Path, overlay: Path, tensors: Mapping[str, Tensor]) -> tuple
     """
     basic = _config(overlay).MODEL.RESNETS.DEPTH in BASIC_BLOCKS
     fpn, c4 = _fpn(overlay, basic), _c4(overlay, basic)
-    matched = []
-    for layout, network in (("FPN", fpn), ("C4", c4)):
-        _load(network, file)
-        keys = backbone_keys(network)
-        unused = [name for name in tensors if name not in keys]
-        if unused:
-            raise UserError(
-                f"{file}: Detectron2's {layout} backbone has no place for {len(unused)} tensors of the "
-                f"encoder ({few(unused)}), so nothing was written"
-            )
-        state = network.state_dict()
-        matched.append(same_values(tensors, {name: state[key] for name, key in keys.items()}))
+    matched = [_matched(fpn, file, tensors, "FPN"), _matched(c4, file, tensors, "C4")]
     pyramid = _config(overlay, basic).MODEL.BACKBONE.NAME
     words = (
         f"Detectron2's DetectionCheckpointer with {overlay.name}, into {pyramid} "
         f"(FPN) and into {BACKBONES[basic]} + {HEADS[basic]} (C4)"
     )
     return words, min(matched), len(backbone_keys(fpn)), _taps(fpn, c4, _config(overlay))
+
+
+def load_encoder_back(file: Path, overlay: Path, tensors: Mapping[str, Tensor]) -> tuple[str, int, int, Taps]:
+    """`load_back` for an encoder of timm, into its backbone under a pyramid; the taps are pixels and its
+    features."""
+    cfg = _config(overlay)
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = list(STAGES[1:])
+    network = _Part(backbone=build_backbone(cfg)).eval()
+    matched = _matched(network, file, tensors, "timm")
+    bottom_up: Any = network.get_submodule("backbone.bottom_up")
+    words = f"Detectron2's DetectionCheckpointer with {overlay.name}, into {cfg.MODEL.BACKBONE.NAME}"
+    return (
+        words,
+        matched,
+        len(backbone_keys(network)),
+        lambda images: {"pixels": _pixels(images, cfg), **bottom_up.features(images)},
+    )
+
+
+def _matched(network: nn.Module, file: Path, tensors: Mapping[str, Tensor], layout: str) -> int:
+    """How many keys of ``network`` come from ``file``, which is loaded into it."""
+    _load(network, file)
+    keys = backbone_keys(network)
+    if unused := [name for name in tensors if name not in keys]:
+        raise UserError(
+            f"{file}: Detectron2's {layout} backbone has no place for {len(unused)} tensors of the "
+            f"encoder ({few(unused)}), so nothing was written"
+        )
+    state = network.state_dict()
+    return same_values(tensors, {name: state[key] for name, key in keys.items()})
 
 
 class _Part(nn.Module):
@@ -117,17 +137,21 @@ def _taps(fpn: nn.Module, c4: nn.Module, cfg: CfgNode) -> Taps:
     head = c4.get_submodule("roi_heads.res5")
     # an extra norm is left out
     res5 = nn.Sequential(*(block for block in head.children() if isinstance(block, CNNBlockBase)))
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        res4 = c4.get_submodule("backbone")(images)["res4"]
+        return {"pixels": _pixels(images, cfg), **stages(images), "res4 (C4)": res4, "res5 (C4)": res5(res4)}
+
+    return run
+
+
+def _pixels(images: Tensor, cfg: CfgNode) -> Tensor:
+    """Random images as a detector of ``cfg`` feeds them."""
     mean, std = (
         torch.tensor([*value]).view(3, 1, 1) for value in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
     )
     order = [0, 1, 2] if cfg.INPUT.FORMAT == "RGB" else [2, 1, 0]
-
-    def run(images: Tensor) -> dict[str, Tensor]:
-        res4 = c4.get_submodule("backbone")(images)["res4"]
-        pixels = (as_pixels(images)[:, order] - mean) / std
-        return {"pixels": pixels, **stages(images), "res4 (C4)": res4, "res5 (C4)": res5(res4)}
-
-    return run
+    return (as_pixels(images)[:, order] - mean) / std
 
 
 def as_pixels(images: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Detectron2 matches names by suffix, skips what does not fit with a warning, and trains the rest from scratch.
 Here a backbone file (``.pkl``, the format of Detectron2's model zoo) has to fill the backbone and a C4
 detector's res5 completely and has to be used completely; an encoder (a checkpoint or safetensors file of
-ours, timm's state dict) has to fill a timm backbone; a detector (``model_final.pth``) has to fill the whole
-detector.
+ours, timm's state dict) has to fill a timm backbone, and so has a backbone file of one; a detector
+(``model_final.pth``) has to fill the whole detector.
 """
 
 from __future__ import annotations
@@ -73,16 +73,12 @@ def load_weights(model: nn.Module, path: str, backbone: str = "") -> LoadReport:
     timm_backbone = next((module for module in model.modules() if isinstance(module, TimmBackbone)), None)
     if timm_backbone is not None and is_encoder_file(file):
         return _load_encoder(timm_backbone, backbone, file)
-    if timm_backbone is None and file.suffix == ".pkl":
-        return _load_backbone(model, file)
+    if file.suffix == ".pkl":
+        return _load_backbone(model, file, backbone if timm_backbone is not None else "")
     if file.suffix in (".pth", ".pt"):
         return _load_detector(model, file)
     if timm_backbone is not None:
-        raise UserError(
-            f"MODEL.WEIGHTS {path} does not go into MODEL.BACKBONE.NAME {backbone}, which takes an encoder: "
-            "a training "
-            "checkpoint (.pt), a .safetensors of automix-transfer export, or a state dict of timm (.pth)"
-        )
+        raise _not_for(file, backbone)
     if file.suffix == ".safetensors":
         raise UserError(
             f"MODEL.WEIGHTS {path} holds an encoder in timm's names; export it ({EXPORT} --checkpoint {path} "
@@ -91,6 +87,14 @@ def load_weights(model: nn.Module, path: str, backbone: str = "") -> LoadReport:
     raise UserError(
         f"MODEL.WEIGHTS {path} ends in '{file.suffix}', but a detector takes a backbone .pkl ({EXPORT}) or a "
         "detector .pth"
+    )
+
+
+def _not_for(path: Path, backbone: str) -> UserError:
+    return UserError(
+        f"MODEL.WEIGHTS {path} does not go into MODEL.BACKBONE.NAME {backbone}, which takes an encoder: a "
+        f"training checkpoint (.pt), an export of its network ({EXPORT}, or to safetensors), or a state dict "
+        "of timm (.pth)"
     )
 
 
@@ -175,8 +179,10 @@ def implied_settings(path: str | Path) -> dict[str, Any]:
     return caffe2_weights.settings(read_backbone(path))
 
 
-def _load_backbone(model: nn.Module, path: Path) -> LoadReport:
+def _load_backbone(model: nn.Module, path: Path, timm_backbone: str) -> LoadReport:
     held = read_backbone(path)
+    if timm_backbone and not any(name.startswith("encoder.") for name in held):
+        raise _not_for(path, timm_backbone)
     classifier = [name for name in held if name.startswith(CLASSIFIERS)]
     source = {
         name: value

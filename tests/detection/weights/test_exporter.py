@@ -19,6 +19,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.export import run as run_module
 from automix_transfer.export.source import RESNETS, Source
 from automix_transfer.models import EncoderInfo, create_encoder
+from automix_transfer.models.encoders import plain_info
 from automix_transfer.models.weights import LoadReport
 from automix_transfer.recipes.find import RECIPES
 from tests.models.files import automix_checkpoint, random_encoder, write_checkpoint
@@ -229,11 +230,67 @@ def test_a_config_that_contradicts_the_weights_names_both_values(
         )
 
 
-def test_other_encoders_are_sent_to_the_timm_backbone(tmp_path: Path) -> None:
-    info = EncoderInfo("convnext_atto", 3)
-    path = write_checkpoint(tmp_path / "last.pt", {"encoder": random_encoder("convnext_atto", 3)}, info)
-    with pytest.raises(UserError, match="MODEL.BACKBONE.NAME timm_fpn/convnext_atto"):
-        export(path, "detectron2", tmp_path / "x.pkl")
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("test_vit", ["res4"]),
+        ("convnext_atto", ["res2", "res3", "res4", "res5"]),
+        pytest.param(
+            "swin_tiny_patch4_window7_224", ["res2", "res3", "res4", "res5"], marks=pytest.mark.slow
+        ),
+        pytest.param("deit_small_patch16_224", ["res4"], marks=pytest.mark.slow),
+    ],
+)
+def test_other_networks_of_timm(installed, tmp_path: Path, name: str, layers: list[str]) -> None:
+    """Into timm's backbone, with the same proof; the wrong config is told which recipe is right."""
+    from automix_transfer.detection.config import load_config
+    from automix_transfer.detection.weights.weights_check import load_weights
+    from tests.detection.tiny import detector
+
+    encoder = random_encoder(name, 3)
+    torch.save(encoder.state_dict(), tmp_path / "source.pth")
+    proof = export(tmp_path / "source.pth", "detectron2", tmp_path / "x.pkl", name)
+    assert sorted(os.listdir(tmp_path)) == ["source.pth", "x.pkl", "x.proof.json", "x.yaml"]
+    assert proof.matched == proof.total > 50
+    assert {row.layer for row in proof.rows} == {"pixels", *layers}
+    assert max(row.difference for row in proof.rows if row.layer != "pixels") == 0
+    swin = name.startswith("swin")  # takes the size of its training only
+    assert len({row.input for row in proof.rows}) == (1 if swin else 3 if "convnext" in name else 2)
+    backbone = ["MODEL.BACKBONE.NAME", f"timm_fpn/{name}"]
+    model, cfg = detector("embedded_R10_FPN.yaml", *backbone)
+    report = load_weights(model, str(tmp_path / "x.pkl"), cfg.MODEL.BACKBONE.NAME)
+    assert report.matched == report.total == proof.total
+    held = encoder.state_dict()
+    for key, value in model.backbone.bottom_up.encoder.state_dict().items():
+        assert torch.equal(value, held[key]), key
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "x.pkl")]
+    cfg, _ = load_config(CONFIGS / "embedded_R10_FPN.yaml", [*weights, *backbone], num_gpus=0)
+    assert list(cfg.MODEL.PIXEL_MEAN) == [255 * value for value in plain_info(name, 3).mean]
+    kind = "ConvNeXtT" if "convnext" in name else "SwinT" if swin else "DeiTS"
+    for config in ("voc_R50_C4_24k", "voc_RX50_FPN_24k", "voc_ConvNeXtT_FPN_24k"):
+        with pytest.raises(UserError, match=f"BACKBONE.NAME is .*x.pkl .*'{name}'.* voc_{kind}_FPN_24k"):
+            load_config(CONFIGS / f"{config}.yaml", weights, num_gpus=0)
+
+
+def test_encoders_that_make_no_detector(installed, narrow, tmp_path: Path) -> None:
+    for name in ("beit_base_patch16_224", "vit_base_patch32_224"):
+        with torch.device("meta"):
+            encoder = create_encoder(name, 3)
+        source = Source(
+            encoder, EncoderInfo(name, 3), tmp_path / "x.pt", "0", None, None, LoadReport(0, 0, ())
+        )
+        with pytest.raises(UserError, match=f"x.pt: encoder '{name}'"):
+            exporter.export_detectron2(source, tmp_path / "x.pkl")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_resnet_does_not_go_into_a_timm_backbone(installed, narrow, tmp_path: Path) -> None:
+    from automix_transfer.detection.config import load_config
+
+    export(narrow[0], "detectron2", tmp_path / "x.pkl")
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "x.pkl")]
+    with pytest.raises(UserError, match="timm_fpn/deit_small_patch16_224, but .*x.pkl holds a ResNet"):
+        load_config(CONFIGS / "voc_DeiTS_FPN_24k.yaml", weights, num_gpus=0)
 
 
 def test_a_yaml_of_somebody_else_is_not_overwritten(
