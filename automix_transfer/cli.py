@@ -39,7 +39,8 @@ SUBCOMMANDS = {
     },
     "data": {"check": "data.check", "pack": "data.pack", "synthetic": "synthetic.write"},
 }
-SHARED = ("pretrain", "finetune")  #: commands that the processes of a launcher do together
+#: commands that the processes of a launcher do together
+SHARED = ("pretrain", "finetune", "evaluate", "localize", "probe")
 HELP = """usage: automix-transfer COMMAND [arguments]
 
 commands:
@@ -50,6 +51,7 @@ and key=value overrides: --config-file NAME key=value; detect takes KEY VALUE.
 
 on several GPUs:
   torchrun --nproc-per-node 8 --no-python automix-transfer pretrain ...
+  the same for finetune, evaluate, localize, probe
   automix-transfer detect --num-gpus 8 --config-file ...
 
 exit codes: 0 finished, 2 bad input (one line says what); 130 Ctrl-C,

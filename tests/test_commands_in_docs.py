@@ -33,7 +33,7 @@ def commands(text: str) -> list[list[str]]:
     fences = re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     lines = [line for fence in fences for line in fence.replace("\\\n", " ").splitlines()]
     found = [
-        re.match(r"(?:\w+=\S+ |torchrun .*--no-python )*automix-transfer (.+)", line.strip())
+        re.match(r"(?:\w+=\S+ |torchrun .*--no-python (?:-- )?)*automix-transfer (.+)", line.strip())
         for line in lines
     ]
     said = re.findall(r"(?<!`)`automix-transfer ([^`]+)`", text)

@@ -63,7 +63,7 @@ def test_a_command_becomes_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given == [["--config-file", "a b.yaml", "data.root=/x y"], ["--seeds", "3"]]
 
 
-@pytest.mark.parametrize("name", ["detect", "evaluate", "data"])
+@pytest.mark.parametrize("name", ["detect", "export", "data"])
 def test_a_launcher_does_not_start_a_command_several_times(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ anybody's score maps.
     automix-transfer localize --scoremaps DIR --metadata DIR --output out.json
   with masks (OpenImages): metadata whose localization.txt has lines of image id, mask file, ignore file:
     automix-transfer localize --scoremaps DIR --metadata DIR --masks DIR --output out.json
+  on several GPUs, with the figures of one:
+    torchrun --nproc-per-node 8 --no-python automix-transfer localize --dataset cub ...
 
 Prints a table and, with --output, writes out.json, out.csv (a line an image), out.png (the curve) and, where
 the images are known, out.html: the best, median and worst images with map, true and predicted box. A run that

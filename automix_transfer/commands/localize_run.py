@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from automix_transfer import console
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
-from automix_transfer.device import choose_device
 from automix_transfer.io import read_json
 from automix_transfer.localization.evaluate import Chosen, evaluate
 from automix_transfer.localization.maps.sources import EncoderMaps, FolderMaps
@@ -24,12 +24,29 @@ from automix_transfer.owner import owned, owned_file, refuse_foreign
 from automix_transfer.progress import Progress, to_stderr
 from automix_transfer.report.localization_page import write_page
 from automix_transfer.signals import kept
+from automix_transfer.training import sharing
+from automix_transfer.training.joining import by_first, together
+from automix_transfer.training.sharing import Team
 
 
 def localize(args: argparse.Namespace) -> None:
-    """Measure, write and print; an interrupted run goes on from what it has kept."""
+    """Measure, write and print; an interrupted run goes on from what it has kept.
+
+    The processes of a launcher share the images out; the first one writes and prints.
+    """
     partial = None if args.output is None else args.output.with_suffix(".partial")
     goes_on = f"; what was evaluated is kept in {partial}: the same command goes on from there"
+    with sharing.team(args.device) as team, by_first(team.world, _owned(args, partial)):
+        with kept("interrupted" + (goes_on if partial else "")):
+            results, source = measure(args, partial, team)
+            if results is not None:
+                show(results, source, args)
+                results.close()
+
+
+@contextmanager
+def _owned(args: argparse.Namespace, partial: Path | None) -> Iterator[None]:
+    """What is written is owned, and nobody else's."""
     with ExitStack() as stack:
         if partial is not None:
             beside = [args.output.with_suffix(end) for end in (".csv", ".png", ".html")]
@@ -38,10 +55,7 @@ def localize(args: argparse.Namespace) -> None:
             stack.enter_context(owned_file(args.output, is_localization, "output of a localization"))
         if args.save_maps is not None:
             stack.enter_context(owned(args.save_maps, "choose another --save-maps"))
-        with kept("interrupted" + (goes_on if partial else "")):
-            results, source = measure(args, partial)
-            show(results, source, args)
-        results.close()
+        yield
 
 
 def is_localization(path: Path) -> bool:
@@ -50,9 +64,9 @@ def is_localization(path: Path) -> bool:
     return isinstance(content, dict) and "center_box" in content
 
 
-def measure(args: argparse.Namespace, partial: Path | None) -> tuple[Results, Source]:
-    """The results, and the source of maps that they are of."""
-    target_set, other_set = targets(args)
+def measure(args: argparse.Namespace, partial: Path | None, team: Team) -> tuple[Results | None, Source]:
+    """The results, in the first process, and the source of maps that they are of."""
+    target_set, other_set = together(team.world, lambda: targets(args))
     about: dict[str, object] = {
         key: str(value)
         for key in ("dataset", "root", "metadata")
@@ -65,7 +79,7 @@ def measure(args: argparse.Namespace, partial: Path | None) -> tuple[Results, So
         source = FolderMaps(args.scoremaps, args.map_size, args.raw_maps)
         other_source = FolderMaps(args.threshold_scoremaps or args.scoremaps, args.map_size, args.raw_maps)
     else:
-        source = other_source = encoder_maps(args, about)
+        source = other_source = together(team.world, lambda: encoder_maps(args, about, team))
         digest = sha256_of_weights(args.checkpoint)
         about |= {"checkpoint": str(args.checkpoint), "which": args.which, "weights_sha256": digest}
     results = evaluate(
@@ -79,8 +93,10 @@ def measure(args: argparse.Namespace, partial: Path | None) -> tuple[Results, So
         partial=partial,
         signature=about,
         progress=lambda split: Progress(f"localization, {split}"),
+        team=team,
     )
-    results.summary.update(about)
+    if results is not None:
+        results.summary.update(about)
     return results, source
 
 
@@ -114,9 +130,9 @@ def targets(args: argparse.Namespace):
     return from_dataset(args.split), from_dataset(args.threshold_split)
 
 
-def encoder_maps(args: argparse.Namespace, about: dict[str, object]):
+def encoder_maps(args: argparse.Namespace, about: dict[str, object], team: Team):
     """Class maps of the checkpoint's encoder; ``about`` gets what was loaded."""
-    device = choose_device(args.device)
+    device = team.world.device
     said: list[str] = []
     encoder, info = load_encoder(args.checkpoint, args.encoder, args.which, say=said.append)
     about["loaded"] = said[0]

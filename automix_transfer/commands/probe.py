@@ -3,6 +3,7 @@
   automix-transfer probe --weights runs/r50/last.pt --data /data/CUB_200_2011 --output probe.json
   automix-transfer probe --weights r50.pth --encoder resnet50 --data datasets/imagenet --kinds knn
   automix-transfer probe --weights random --encoder resnet18 --data /data/CUB_200_2011   # the floor
+  torchrun --nproc-per-node 8 --no-python automix-transfer probe ...   # features on several GPUs
 
 Nothing of the encoder changes. linear: softmax regression on standardised features to its minimum (L-BFGS),
 whose weight decay is chosen on every fifth training image of each class. knn: the 20 nearest training images
@@ -16,10 +17,13 @@ import argparse
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from automix_transfer.command_line import command_parser
 from automix_transfer.errors import UserError
+
+if TYPE_CHECKING:
+    from automix_transfer.training.sharing import Team
 
 KINDS = ("linear", "knn")
 
@@ -90,26 +94,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = check(args)
 
     from automix_transfer.owner import owned_file
+    from automix_transfer.training import sharing
+    from automix_transfer.training.joining import by_first
 
-    with nullcontext() if args.output is None else owned_file(args.output, is_probe, "output of a probe"):
-        measure(args, kinds)
+    what = is_probe, "output of a probe"
+    with sharing.team(args.device) as team:
+        with by_first(team.world, nullcontext() if args.output is None else owned_file(args.output, *what)):
+            measure(args, kinds, team)
     return 0
 
 
-def measure(args: argparse.Namespace, kinds: Sequence[str]) -> None:
+def measure(args: argparse.Namespace, kinds: Sequence[str], team: Team) -> None:
     """Measure, write and print."""
     from automix_transfer.console import show
     from automix_transfer.data.registry import LAYOUTS
     from automix_transfer.data.settings import DataConfig
-    from automix_transfer.device import choose_device
     from automix_transfer.evaluation.probing import probes
     from automix_transfer.io import write_json
+    from automix_transfer.training.joining import together
 
-    device = choose_device(args.device)
-    dataset = args.dataset or probes.layout_of(args.data)
+    dataset = args.dataset or together(team.world, lambda: probes.layout_of(args.data))
     if dataset not in LAYOUTS:
         raise UserError(f"--dataset {dataset} is unknown; choose one of {', '.join(LAYOUTS)}")
-    encoder, info, loaded = probes.open_encoder(args.weights, args.encoder, args.which, args.seed)
+    named = args.weights, args.encoder, args.which, args.seed
+    encoder, info, loaded = together(team.world, lambda: probes.open_encoder(*named))
     train, test = probes.splits_of(dataset, args.train_split, args.split)
     size = args.image_size or info.image_size
     usual = 1.0 if size <= 64 else 0.875
@@ -125,7 +133,10 @@ def measure(args: argparse.Namespace, kinds: Sequence[str]) -> None:
         workers=args.workers,
         limit_per_class=args.limit_per_class,
     )
-    found = probes.probe(encoder, info, config, kinds, device, args.batch_size, args.k, args.temperature)
+    how = team.world.device, args.batch_size, args.k, args.temperature, team
+    found = probes.probe(encoder, info, config, kinds, *how)
+    if not team.main:
+        return
     found["about"] = probes.about(args.weights, info, config, loaded, args.seed)
     if args.output is not None:
         write_json(args.output, found)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from automix_transfer.host.causes import cause_of
 from automix_transfer.rng import derive_generator
 
 Batch = list[tuple[int, ...]]
+T = TypeVar("T")
 
 
 class EpochBatches(Sampler[Batch]):
@@ -163,14 +164,28 @@ def train_loader(
 
 
 def eval_loader(
-    dataset: ClassificationDataset, batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0
+    dataset: ClassificationDataset,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    whole: bool = False,
 ) -> ImageLoader:
     """Every sample exactly once over all ranks, in order within a rank.
 
-    The last batch may be smaller, and a rank may have none.
+    The last batch may be smaller, and a rank may have none. With ``whole`` the ranks take the batches of one
+    process, else every ``world_size``-th sample.
     """
-    items: Any = [(0, index) for index in range(rank, len(dataset), world_size)]
+    indices = range(len(dataset))
+    chosen = dealt_out(indices, batch_size, rank, world_size) if whole else indices[rank::world_size]
+    items: Any = [(0, index) for index in chosen]
     return ImageLoader(dataset, batch_size=batch_size, sampler=items, **loader_options(workers, 0))
+
+
+def dealt_out(items: Sequence[T], batch_size: int, rank: int, world_size: int) -> list[T]:
+    """What a rank gets of ``items`` when batches of them are dealt out in turn."""
+    starts = range(rank * batch_size, len(items), world_size * batch_size)
+    return [item for start in starts for item in items[start : start + batch_size]]
 
 
 def loader_options(workers: int, seed: int) -> dict[str, Any]:

@@ -23,6 +23,9 @@ Accuracy, calibration, adversarial and corruption error, confused classes.
     automix-transfer evaluate --encoder cifar_resnet20 --weights resnet20.th \\
       --data cifar10/test --suite clean,corruption --corrupted CIFAR-10-C --output out.json
 
+  on several GPUs, with the figures of one (without --, torchrun takes --run for an option of its own):
+    torchrun --nproc-per-node 8 --no-python -- automix-transfer evaluate --run runs/r50
+
 --data is a folder of class folders, or a folder that holds one as test/ or val/; class folders in
 alphabetical order are classes 0, 1, ... of the network. With --dataset it is the root of a data set in its
 native layout. Prints a table and writes it, with all that it was made from, to --output; parts that the file

@@ -16,13 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from automix_transfer.data.loader import eval_loader
+from automix_transfer.data.loader import dealt_out, eval_loader
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES, STANDARD, corrupt
 from automix_transfer.io import load_npy
 from automix_transfer.text_files import same_names
+from automix_transfer.training.distributed import World
+from automix_transfer.training.sharing import ALONE, Team
 
 LABELS = "labels.npy"  #: the file by which a set is CIFAR-C
 Accuracies = dict[str, list[float]]  #: name -> top-1 in percent at severities 1 to 5
@@ -108,24 +110,36 @@ def released_accuracies(
     classes: Sequence[str],
     batch_size: int,
     progress: Callable[[str], None] = lambda line: None,
+    team: Team = ALONE,
 ) -> tuple[Accuracies, int]:
     """Accuracies on every corruption of the released set in ``folder``, and the fewest images of one.
+
+    Of several processes the first gets them.
 
     Raises:
         UserError: as `released_names`; classes of ImageNet-C that are not those of the clean images.
     """
     device = next(network.parameters()).device
-    accuracies: Accuracies = {}
-    counts = []
     batches_of = _cifar_c if (folder / LABELS).is_file() else _imagenet_c
-    with torch.no_grad():
-        for name, batches in batches_of(folder, config, classes, batch_size):
-            hits = [0, 0]
+
+    @torch.no_grad()
+    def own() -> Iterator[tuple[str, int, int]]:
+        for name, batches in batches_of(folder, config, classes, batch_size, team.world):
+            hits, count = 0, 0
             for pixels, labels in batches:
-                hits[0] += int((network(pixels.to(device)).argmax(dim=1).cpu() == labels).sum())
-                hits[1] += len(labels)
-            accuracies.setdefault(name, []).append(100 * hits[0] / max(hits[1], 1))
-            counts.append(hits[1])
+                hits += int((network(pixels.to(device)).argmax(dim=1).cpu() == labels).sum())
+                count += len(labels)
+            yield name, hits, count
+
+    accuracies: Accuracies = {}
+    counts, waiting = [], dict[int, list[tuple[int, int]]]()
+    for number, (name, *seen) in team.pieces(own()):
+        shares = waiting.setdefault(number // team.world.size, [])
+        shares.append((seen[0], seen[1]))
+        if len(shares) == team.world.size:  # a corruption of a severity, all its images
+            hits, images = (sum(values) for values in zip(*shares, strict=True))
+            accuracies.setdefault(name, []).append(100 * hits / max(images, 1))
+            counts.append(images)
             progress(f"{name}, severity {len(accuracies[name])}: {accuracies[name][-1]:.2f} %")
     return accuracies, min(counts, default=0)
 
@@ -185,18 +199,20 @@ def _cifar_files(
 
 
 def _cifar_c(
-    folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int
+    folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int, world: World
 ) -> Iterator[tuple[str, Batches]]:
     labels, files = _cifar_files(folder, config, classes)
     share = len(labels) // len(SEVERITIES)
     for name, images in files.items():
         for severity in SEVERITIES:
-            yield name, _slices(images, labels, (severity - 1) * share, severity * share, batch_size)
+            places = range((severity - 1) * share, severity * share)
+            own = dealt_out(places, batch_size, world.rank, world.size)
+            yield name, _slices(images, labels, own, batch_size)
 
 
-def _slices(images: NDArray[Any], labels: NDArray[Any], start: int, end: int, batch_size: int) -> Batches:
-    for at in range(start, end, batch_size):
-        part = slice(at, min(at + batch_size, end))
+def _slices(images: NDArray[Any], labels: NDArray[Any], places: list[int], batch_size: int) -> Batches:
+    for at in range(0, len(places), batch_size):
+        part = slice(places[at], places[min(at + batch_size, len(places)) - 1] + 1)
         pixels = to_pixels(np.array(images[part]), torch.device("cpu"))
         yield pixels, torch.from_numpy(labels[part].astype(np.int64))
 
@@ -227,7 +243,7 @@ def _imagenet_names(folder: Path) -> list[str]:
 
 
 def _imagenet_c(
-    folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int
+    folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int, world: World
 ) -> Iterator[tuple[str, Batches]]:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
     for name in _imagenet_names(folder):
@@ -246,5 +262,6 @@ def _imagenet_c(
                     f"{folder / name / str(severity)} has other classes ({len(dataset.classes)}) than the "
                     f"clean images ({len(classes)}); restore it from the released archive"
                 )
-            loader = eval_loader(dataset, batch_size, workers=config.workers)
+            place = world.rank, world.size
+            loader = eval_loader(dataset, batch_size, *place, workers=config.workers, whole=True)
             yield name, ((images * std + mean, labels) for images, labels, _ in loader)

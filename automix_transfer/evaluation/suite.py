@@ -1,18 +1,18 @@
 """What any classifier is worth on a folder of images: the parts of the suite, and their figures.
 
 One pass over the images: each is read once and, as it is, classified once; FGSM takes its gradient from that
-same pass.
+same pass. Several processes share the batches out; figures are made of all of them, in the first one.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
@@ -24,6 +24,24 @@ from automix_transfer.evaluation.corruptions import SEVERITIES
 from automix_transfer.evaluation.suite_options import SuiteOptions, check_options
 from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.training.average_precision import class_precisions, mean_precision
+from automix_transfer.training.sharing import ALONE, Team
+
+
+@dataclass(frozen=True)
+class BatchSeen:
+    """What a batch of N images gives: its logits, and how many each attack and corruption leaves recognised.
+
+    Attributes:
+        logits, labels, indices: (N, K), (N,) or (N, K), and (N,).
+        attacked: by the attack's name.
+        corrupted: (corruptions, severities).
+    """
+
+    logits: NDArray[np.float32]
+    labels: NDArray[Any]
+    indices: NDArray[np.int64]
+    attacked: dict[str, int]
+    corrupted: NDArray[np.int64]
 
 
 def evaluate_suite(
@@ -34,6 +52,7 @@ def evaluate_suite(
     options: SuiteOptions | None = None,
     progress: Callable[[int], None] = lambda done: None,
     train_counts: Sequence[int] = (),
+    team: Team = ALONE,
 ) -> dict[str, Any]:
     """Every figure of the parts asked for, in percent unless said otherwise, over all images of ``loader``.
 
@@ -45,47 +64,67 @@ def evaluate_suite(
 
     Args:
         loader: (images (N, 3, H, W) normalised by mean and std, labels (N,), indices); for ``clean`` alone
-            labels may be (N, K).
+            labels may be (N, K). Of several processes the batches that are dealt to this one.
         progress: called with the number of images done after each batch.
         train_counts: for ``shots``: (K,) training images of each class.
+        team: the first process gets the figures of all, the others none.
 
     Raises:
         UserError: no part, an unknown one, no image, or a logit that is not finite.
     """
     options = options or SuiteOptions()
     check_options(options)
-    device = next(encoder.parameters()).device
-    network = OfPixels(encoder, mean, std).to(device)
-    seen: list[tuple[Tensor, Tensor, Tensor]] = []
-    names = options.corruptions if "corruption" in options.parts else ()
-    hits = np.zeros((len(names), len(SEVERITIES)), dtype=np.int64)
-    attacked: Counter[str] = Counter()
     done = 0
-    with eval_mode(encoder), torch.no_grad():
-        for images, labels, indices in loader:
-            images, labels = images.to(device), labels.to(device)
-            clean, recognised = _attacks(network, images, labels, indices, options)
-            attacked.update(recognised)
-            if names:
-                hits += corrupted_hits(
-                    network, network.pixels_of(images), labels, indices, names, options.seed
-                )
-            seen.append((clean.cpu(), labels.cpu(), torch.as_tensor(indices)))
-            done += len(labels)
-            progress(done)
+
+    def count(batch: BatchSeen) -> None:
+        nonlocal done
+        done += len(batch.labels)
+        progress(done)
+
+    seen = team.in_order(see_batches(encoder, loader, mean, std, options), count)
+    if not team.main:
+        return {}
     if not done:
         raise UserError("there is no image to evaluate")
-    logits_NK, labels_N, indices_N = (torch.cat(parts).numpy() for parts in zip(*seen, strict=True))
+    logits_NK, labels_N, indices_N = (
+        np.concatenate([getattr(batch, name) for batch in seen]) for name in ("logits", "labels", "indices")
+    )
     figures = {"images": done, **clean_figures(logits_NK, labels_N, options.parts)}
-    figures |= {f"{name}_error": 100 - 100 * count / done for name, count in attacked.items()}
-    if names:
-        figures |= summarize(dict(zip(names, (100 * hits / done).tolist(), strict=True)), "generated", done)
+    for name in seen[0].attacked:
+        figures[f"{name}_error"] = 100 - 100 * sum(batch.attacked[name] for batch in seen) / done
+    if "corruption" in options.parts:
+        shares = 100 * np.sum([batch.corrupted for batch in seen], axis=0) / done
+        accuracies = dict(zip(options.corruptions, shares.tolist(), strict=True))
+        figures |= summarize(accuracies, "generated", done)
     if "confusion" in options.parts:
         probs_NK = calibration.probabilities(logits_NK)
         figures["confusion"] = confusion_figures(probs_NK, labels_N, indices_N)
     if "shots" in options.parts:
         figures |= shot_figures(logits_NK.argmax(axis=1), labels_N, train_counts)
     return figures
+
+
+def see_batches(
+    encoder: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor, Tensor]],
+    mean: Sequence[float],
+    std: Sequence[float],
+    options: SuiteOptions,
+) -> Iterator[BatchSeen]:
+    """What each batch of ``loader`` gives, in eval mode; see `evaluate_suite`."""
+    device = next(encoder.parameters()).device
+    network = OfPixels(encoder, mean, std).to(device)
+    names = options.corruptions if "corruption" in options.parts else ()
+    with eval_mode(encoder), torch.no_grad():
+        for images, labels, indices in loader:
+            images, labels = images.to(device), labels.to(device)
+            clean, attacked = _attacks(network, images, labels, indices, options)
+            corrupted = np.zeros((0, len(SEVERITIES)), dtype=np.int64)
+            if names:
+                pixels = network.pixels_of(images)
+                corrupted = corrupted_hits(network, pixels, labels, indices, names, options.seed)
+            logits, places = clean.cpu().numpy(), np.asarray(indices)
+            yield BatchSeen(logits, labels.cpu().numpy(), places, attacked, corrupted)
 
 
 def _attacks(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from automix_transfer.errors import UserError
 from automix_transfer.localization.pipeline import Report, Source, Task, measure_all, open_records
+from automix_transfer.localization.records import Records
 from automix_transfer.localization.scores.box_results import summarize_boxes
 from automix_transfer.localization.scores.box_task import BoxTask
 from automix_transfer.localization.scores.mask_results import summarize_masks
@@ -19,6 +22,8 @@ from automix_transfer.localization.scores.mask_task import MaskTask
 from automix_transfer.localization.scores.metrics import default_thresholds
 from automix_transfer.localization.targets import TargetSet
 from automix_transfer.localization.writing import Results
+from automix_transfer.training.joining import refuse_differences, together
+from automix_transfer.training.sharing import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,11 @@ def evaluate(
     partial: Path | None = None,
     signature: dict[str, Any] | None = None,
     progress: Callable[[str], Report] | None = None,
-) -> Results:
+    team: Team = ALONE,
+) -> Results | None:
     """MaxBoxAcc, MaxBoxAccV2 and what belongs to them, or PxAP; ``summary`` is the content of ``out.json``.
+
+    Of several processes, which share the images out, the first gets the results, the others None.
 
     Everything that can be wrong with targets and maps' files is found before the first image of either split
     is evaluated.
@@ -67,16 +75,17 @@ def evaluate(
             "PxAP counts all thresholds, so there is none to fix (--threshold) or to choose on another split "
             "(--threshold-split, --threshold-metadata); leave the option out"
         )
-    ours, other = _Split(source, target_set, thresholds, partial, signature or {}), None
-    if chosen is not None:
-        beside = partial and partial.with_name(f"{partial.name}.{chosen.target_set.name}")
-        other = _Split(chosen.source, chosen.target_set, thresholds, beside, signature or {})
+    ours = _Split(source, target_set, thresholds)
+    other = None if chosen is None else _Split(chosen.source, chosen.target_set, thresholds)
     splits = [ours] if other is None else [other, ours]
+    _open(splits, partial, signature or {}, team)
     for split in splits:
         report = progress(split.target_set.name) if progress else None
         seconds = measure_all(
-            split.source, split.target_set, split.task, split.records, report, workers, save_maps
+            split.source, split.target_set, split.task, split.kept, report, workers, save_maps, team
         )
+    if not team.main:
+        return None
     notes = [note for split in reversed(splits) for note in split.target_set.notes]
     about = {**source.about, "notes": [*notes, *source.notes(target_set)], "seconds": seconds}
     if isinstance(ours.task, MaskTask):
@@ -90,14 +99,42 @@ def evaluate(
 class _Split:
     """One split: its targets, the source of their maps, what is measured, and the records of that."""
 
-    def __init__(
-        self,
-        source: Source,
-        target_set: TargetSet,
-        thresholds: NDArray[np.float64],
-        partial: Path | None,
-        signature: dict[str, Any],
-    ) -> None:
+    def __init__(self, source: Source, target_set: TargetSet, thresholds: NDArray[np.float64]) -> None:
         self.source, self.target_set, size = source, target_set, source.map_size
         self.task: Task = MaskTask(size, thresholds) if target_set.has_masks else BoxTask(size)
-        self.records = open_records(source, target_set, self.task, partial, signature)
+        self.kept: Records | None = None
+
+    @property
+    def records(self) -> Records:
+        assert self.kept is not None
+        return self.kept
+
+
+def _open(splits: Sequence[_Split], partial: Path | None, signature: dict[str, Any], team: Team) -> None:
+    """Find what is wrong, and open the records, in the first process; ``splits`` end with the one that is
+    reported, whose file ``partial`` is."""
+    if team.world.size > 1:
+        refuse_differences(team.world, _facts(splits, signature))
+
+    def work() -> None:
+        for split in reversed(splits):
+            beside = partial and partial.with_name(f"{partial.name}.{split.target_set.name}")
+            file = partial if split is splits[-1] else beside
+            if team.main:
+                split.kept = open_records(split.source, split.target_set, split.task, file, signature)
+            else:
+                split.source.check(split.target_set)
+
+    together(team.world, work)
+
+
+def _facts(splits: Sequence[_Split], signature: dict[str, Any]) -> dict[str, str]:
+    """What must be equal in all processes."""
+    # a machine may have them elsewhere
+    elsewhere = ("root", "metadata", "checkpoint", "loaded", "scoremaps")
+    facts: dict[str, Any] = dict(signature)
+    for split in splits:
+        facts |= {**split.source.about, "--batch-size": split.source.batch_size}
+        rows = json.dumps([split.task.signature, split.target_set.rows()]).encode()
+        facts[f"images of {split.target_set.name}"] = hashlib.sha256(rows).hexdigest()[:12]
+    return {name: str(value) for name, value in facts.items() if name not in elsewhere}

@@ -1,7 +1,7 @@
 """From a source of maps to records: images are decoded, and maps computed and measured, at the same time.
 
 In threads, as the heavy parts release Python's lock. A bounded number of maps waits, so memory does not grow
-with the data set.
+with the data set. Several processes share the images out, and the first one keeps all records.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,21 @@ from typing import Any
 from numpy.typing import NDArray
 
 from automix_transfer.data.cache import stamp
+from automix_transfer.data.loader import dealt_out
 from automix_transfer.localization.maps import score_maps as maps
 from automix_transfer.localization.maps.sources import EncoderMaps, FolderMaps
 from automix_transfer.localization.records import Records
 from automix_transfer.localization.scores.box_task import BoxTask
 from automix_transfer.localization.scores.mask_task import MaskTask
 from automix_transfer.localization.targets import Target, TargetSet
+from automix_transfer.training.sharing import ALONE, Team
 
 Report = Callable[[int, int], None]
 Source = EncoderMaps | FolderMaps
 Task = BoxTask | MaskTask
+
+
+Seen = tuple[int, NDArray | None, dict[str, Any], float]  # index, classes, fields of a record, CPU seconds
 
 
 def open_records(
@@ -40,14 +45,8 @@ def open_records(
     """
     depends = source.check(target_set)
     targets = [
-        [
-            t.image_id,
-            t.label,
-            t.boxes,
-            t.size,
-            [(str(f), stamp(f)) for f in (t.path, *t.masks, t.ignore) if f],
-        ]
-        for t in target_set.targets
+        [*row, [(str(f), stamp(f)) for f in (t.path, *t.masks, t.ignore) if f]]
+        for row, t in zip(target_set.rows(), target_set.targets, strict=True)
     ]
     return Records(
         len(target_set),
@@ -61,53 +60,72 @@ def measure_all(
     source: Source,
     target_set: TargetSet,
     task: Task,
-    records: Records,
+    records: Records | None,
     report: Report | None = None,
     workers: int | None = None,
     save_maps: Path | None = None,
+    team: Team = ALONE,
 ) -> dict[str, float]:
     """Measure every image that ``records`` lacks; what is done when it is interrupted is kept.
 
     Args:
+        records: of the first process; None in the others.
         report: called with (images done, images).
-        workers: threads; default all cores.
+        workers: threads; default all cores, shared out to the processes of a machine.
         save_maps: folder that every score map is written to as ``<image id>.npy``.
+        team: the processes that share the images out.
 
     Returns:
-        Seconds: ``wall``, ``forward`` (wall time of the encoder's passes), ``evaluator`` (CPU time of
-            resizing and measuring).
+        Seconds: ``wall``, ``forward`` (wall time of the encoder's passes, of this process), ``evaluator``
+            (CPU time of resizing and measuring).
     """
-    todo = records.missing()
-    done = len(records) - len(todo)
-    threads = workers or len(os.sched_getaffinity(0))
+    todo = team.of_first([] if records is None else records.missing())
+    done = len(target_set) - len(todo)
     seconds = {"wall": -time.perf_counter(), "forward": -source.seconds, "evaluator": 0.0}
+    own = dealt_out(todo, source.batch_size, team.world.rank, team.world.size)
+    for _, (index, top, fields, spent) in team.pieces(
+        _measured(source, target_set, task, own, workers, save_maps)
+    ):
+        assert records is not None  # in the first process, which alone gets pieces
+        records.put(index, top, fields)
+        seconds["evaluator"] += spent
+        done += 1
+        if report is not None:
+            report(done, len(records))
+    seconds["wall"] += time.perf_counter()
+    seconds["forward"] += source.seconds
+    return {key: round(value, 3) for key, value in seconds.items()}
+
+
+def _measured(
+    source: Source,
+    target_set: TargetSet,
+    task: Task,
+    todo: list[int],
+    workers: int | None,
+    save_maps: Path | None,
+) -> Iterator[Seen]:
+    """What each image of ``todo`` gives, in this order."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads = workers or max(1, len(os.sched_getaffinity(0)) // processes)
     waiting: deque[tuple[int, NDArray | None, Future]] = deque()
 
-    def collect(at_most: int) -> None:
-        nonlocal done
+    def collected(at_most: int) -> Iterator[Seen]:
         while len(waiting) > at_most:
             index, top, future = waiting.popleft()
-            fields, spent = future.result()
-            records.put(index, top, fields)
-            seconds["evaluator"] += spent
-            done += 1
-            if report is not None:
-                report(done, len(records))
+            yield index, top, *future.result()
 
     with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(threads) as readers:
         try:
             for index, raw, top in source.produce(target_set, todo, readers):
                 future = pool.submit(_measure, source, task, target_set.targets[index], raw, save_maps)
                 waiting.append((index, top, future))
-                collect(8 * threads)
-            collect(0)
+                yield from collected(8 * threads)
+            yield from collected(0)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             readers.shutdown(cancel_futures=True)
             raise
-    seconds["wall"] += time.perf_counter()
-    seconds["forward"] += source.seconds
-    return {key: round(value, 3) for key, value in seconds.items()}
 
 
 def _measure(

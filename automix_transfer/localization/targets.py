@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,10 @@ class TargetSet:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def rows(self) -> list[list[Any]]:
+        """What each image is measured against, as JSON takes it; without the files."""
+        return [[t.image_id, t.label, t.boxes, t.size] for t in self.targets]
 
     @property
     def has_masks(self) -> bool:

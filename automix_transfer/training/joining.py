@@ -11,7 +11,8 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -37,18 +38,19 @@ FIRST_WORD, NEXT_WORD, LOOK = (
 _joined = 0  # how often this process has joined a group, so that each has keys of its own in the store
 
 
-def start(device: str = "auto", wait_minutes: float = 10.0) -> World:
+def start(device: str = "auto", wait_minutes: float = 10.0, option: str = "train.device=") -> World:
     """Join the processes of torchrun, or be the only one.
 
     Args:
         device: auto, cpu, or an accelerator: cuda, cuda:N, mps, xpu.
         wait_minutes: for the other processes.
+        option: what gave the device, see `choose_device`.
 
     Raises:
         UserError: the device does not exist, or the others did not come.
     """
     rank, size, local = launched()
-    chosen = choose_device(device, "train.device=", local)
+    chosen = choose_device(device, option, local)
     if chosen.type != "cpu":
         torch.accelerator.set_device_index(chosen)
     if size > 1 and not dist.is_initialized():
@@ -136,8 +138,8 @@ def _meet(store: dist.Store, rank: int, size: int, minutes: float) -> None:
         if now >= begin + 60 * minutes:
             _part(store)
             raise UserError(
-                f"{names} did not come within {duration(60 * minutes)}; start them, or wait longer with "
-                "train.wait_minutes"
+                f"{names} did not come within {duration(60 * minutes)}; start them, or let a training wait "
+                "longer with train.wait_minutes"
             )
         if now >= word:
             to_stderr(f"waiting for {names}, at most {duration(begin + 60 * minutes - now)} more")
@@ -179,6 +181,25 @@ def together(world: World, work: Callable[[], T]) -> T:
         if theirs:
             _end(world, theirs if rank == 0 else f"rank {rank} on {host}: {theirs}")
     return results[0]
+
+
+@contextmanager
+def by_first(world: World, lock: AbstractContextManager[object]) -> Iterator[None]:
+    """``lock`` for all processes: the first holds it, and where it is refused all end.
+
+    Raises:
+        UserError, OSError: as ``lock``, in the first process; the others exit with its code.
+    """
+    with ExitStack() as stack:
+        refusal = None
+        if world.main:
+            try:
+                stack.enter_context(lock)
+            except (UserError, OSError) as error:
+                refusal = error
+        if gather(refusal is not None, world)[0]:
+            raise refusal or SystemExit(EXIT_USER_ERROR)
+        yield
 
 
 def refuse_differences(world: World, facts: Mapping[str, str]) -> None:

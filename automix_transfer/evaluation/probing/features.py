@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.loader import eval_loader
 from automix_transfer.errors import UserError
 from automix_transfer.models.classifier import find_classifier
+from automix_transfer.training.sharing import ALONE, Team
 
 REMEDY = "choose an encoder with a linear classifier, whose inputs are the features"
 
@@ -24,7 +28,9 @@ class Features:
     labels: Tensor
 
 
-@torch.no_grad()
+Vectors = tuple[NDArray[np.float32], NDArray[np.int64]]  # (N, D) features and (N,) labels of a batch
+
+
 def read_features(
     encoder: nn.Module,
     dataset: ClassificationDataset,
@@ -32,28 +38,50 @@ def read_features(
     batch_size: int = 128,
     workers: int = 0,
     say: Callable[[int], None] = lambda done: None,
+    team: Team = ALONE,
 ) -> Features:
     """What ``encoder`` hands to its classifier, one vector an image; in eval mode, in float32.
 
     Args:
         encoder: with a linear classifier, or without one: then its outputs are the features.
         say: is told how many images are done.
+        team: processes that share the images; the first gets all features, the others none.
 
     Raises:
         UserError: the encoder's classifier is no linear layer, it gives something else than one vector an
             image, or values that are not finite.
     """
-    encoder = encoder.to(device).eval()
+    place = team.world.rank, team.world.size
+    loader = eval_loader(dataset, batch_size, *place, workers=workers, whole=True)
+    done = 0
+
+    def count(batch: Vectors) -> None:
+        nonlocal done
+        done += len(batch[1])
+        say(done)
+
+    found = team.in_order(_vectors(encoder.to(device).eval(), loader, device), count)
+    if not found:
+        return Features(torch.empty(0, 0), torch.empty(0, dtype=torch.int64))
+    values, labels = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True))
+    if not torch.isfinite(values).all():
+        raise UserError(
+            "the encoder's features are not finite; take weights of a training that did not diverge"
+        )
+    return Features(values, labels.long())
+
+
+@torch.no_grad()
+def _vectors(encoder: nn.Module, loader: Iterable[Any], device: torch.device) -> Iterator[Vectors]:
+    """Features and labels of each batch."""
     inputs: list[Tensor] = []
     handle = None
     linear = any(isinstance(part, nn.Linear) for part in encoder.modules())
     if outputs_logits(encoder) and (linear or hasattr(encoder, "num_classes")):
         classifier = find_classifier(encoder, REMEDY)
         handle = classifier.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-    found: list[Tensor] = []
-    labels: list[Tensor] = []
     try:
-        for images, label, *_ in eval_loader(dataset, batch_size, workers=workers):
+        for images, label, *_ in loader:
             output = encoder(images.to(device))
             if handle is not None and (not inputs or output.shape[-1] != classifier.out_features):
                 raise UserError(
@@ -66,18 +94,10 @@ def read_features(
                     f"the encoder gives features of shape {shape} for {len(images)} images, not one vector "
                     "an image; choose an encoder that pools"
                 )
-            found.append(vectors.float().cpu())
-            labels.append(label)
-            say(sum(map(len, labels)))
+            yield vectors.float().cpu().numpy(), label.numpy()
     finally:
         if handle is not None:
             handle.remove()
-    values = torch.cat(found)
-    if not torch.isfinite(values).all():
-        raise UserError(
-            "the encoder's features are not finite; take weights of a training that did not diverge"
-        )
-    return Features(values, torch.cat(labels).long())
 
 
 def outputs_logits(encoder: nn.Module) -> bool:

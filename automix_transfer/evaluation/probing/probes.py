@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from automix_transfer.models.weights import load_encoder
 from automix_transfer.models.weights_file import sha256_of_weights
 from automix_transfer.progress import Progress
 from automix_transfer.rng import reseed_globals
+from automix_transfer.training.joining import digest_of, refuse_differences, together
+from automix_transfer.training.sharing import ALONE, Team
 
 KINDS = ("linear", "knn")
 RANDOM = "random"
@@ -80,23 +82,30 @@ def probe(
     batch_size: int = 128,
     neighbours: int = 20,
     temperature: float = 0.07,
+    team: Team = ALONE,
 ) -> dict[str, Any]:
     """Top-1 in percent of each of ``kinds`` on ``config.val_split``, learnt from ``config.train_split``; both
     splits are seen as in testing, without augmentation.
 
+    Of several processes, which share the images out, the first gets the figures.
+
     Raises:
         UserError: splits of different classes, an image that does not decode, an encoder without features.
     """
-    validate(config)
-    check_size(encoder, info.name, config.image_size, "--image-size")
     begin = time.monotonic()
-    train, test = (eval_dataset(config, split) for split in (config.train_split, config.val_split))
-    if train.classes != test.classes:
-        raise UserError(
-            f"{config.root}: {config.train_split} has {len(train.classes)} classes and {config.val_split} "
-            f"{len(test.classes)}, or others; a probe needs the same in both"
-        )
-    learnt, seen = (_features(encoder, part, device, batch_size, config.workers) for part in (train, test))
+    train, test = together(team.world, lambda: _datasets(encoder, info, config))
+    if team.world.size > 1:
+        facts: dict[str, Any] = {f"data.{key}": value for key, value in asdict(config).items()}
+        del facts["data.root"], facts["data.workers"]  # a machine may have them elsewhere
+        images = (part.listing.fingerprint(config.root) for part in (train, test))
+        facts |= {"--batch-size": batch_size, "images": " and ".join(images)}
+        facts["weights"] = digest_of(encoder.state_dict())
+        refuse_differences(team.world, {name: str(value) for name, value in facts.items()})
+    learnt, seen = (
+        _features(encoder, part, device, batch_size, config.workers, team) for part in (train, test)
+    )
+    if not team.main:
+        return {}
     classes = len(train.classes)
     found: dict[str, Any] = {"images": len(test), "training_images": len(train), "classes": classes}
     if "linear" in kinds:
@@ -113,12 +122,32 @@ def probe(
     return {**found, "seconds": round(time.monotonic() - begin, 1)}
 
 
+def _datasets(
+    encoder: nn.Module, info: EncoderInfo, config: DataConfig
+) -> tuple[ClassificationDataset, ClassificationDataset]:
+    """The images that are learnt from, and those that are measured on."""
+    validate(config)
+    check_size(encoder, info.name, config.image_size, "--image-size")
+    train, test = (eval_dataset(config, split) for split in (config.train_split, config.val_split))
+    if train.classes != test.classes:
+        raise UserError(
+            f"{config.root}: {config.train_split} has {len(train.classes)} classes and {config.val_split} "
+            f"{len(test.classes)}, or others; a probe needs the same in both"
+        )
+    return train, test
+
+
 def _features(
-    encoder: nn.Module, dataset: ClassificationDataset, device: torch.device, batch_size: int, workers: int
+    encoder: nn.Module,
+    dataset: ClassificationDataset,
+    device: torch.device,
+    batch_size: int,
+    workers: int,
+    team: Team,
 ) -> Features:
     progress = Progress("features")
     return read_features(
-        encoder, dataset, device, batch_size, workers, lambda done: progress(done, len(dataset))
+        encoder, dataset, device, batch_size, workers, lambda done: progress(done, len(dataset)), team
     )
 
 

@@ -144,6 +144,7 @@ class FolderMaps:
     """
 
     seconds = 0.0
+    batch_size = 1  # maps are read one by one
 
     def __init__(self, root: Path, map_size: int = maps.MAP_SIZE, raw: bool = False) -> None:
         self.root, self.map_size, self.raw = root, map_size, raw

@@ -7,8 +7,7 @@ import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from automix_transfer import __version__, recipes
 from automix_transfer.command_line import this_command
 from automix_transfer.config import to_yaml
 from automix_transfer.device import device_name
-from automix_transfer.errors import EXIT_USER_ERROR, UserError
+from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, sha256_of, write_json, write_text
 from automix_transfer.owner import owned, refuse_foreign
-from automix_transfer.training.distributed import World, gather
+from automix_transfer.training.distributed import World
+from automix_transfer.training.joining import by_first
 from automix_transfer.training.record import checkpoint
 from automix_transfer.training.settings import Experiment
 
@@ -39,23 +39,9 @@ GIT_VARIABLES = (
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "fvcore", "omegaconf")
 
 
-@contextmanager
-def owning(folder: Path, world: World) -> Iterator[None]:
-    """`owner.owned` for all processes: the first holds the lock, and where it is refused all end.
-
-    Raises:
-        UserError, OSError: as `owner.owned`, in the first process; the others exit with its code.
-    """
-    with ExitStack() as stack:
-        refusal = None
-        if world.main:
-            try:
-                stack.enter_context(owned(folder, "give another output=FOLDER"))
-            except (UserError, OSError) as error:
-                refusal = error
-        if gather(refusal is not None, world)[0]:
-            raise refusal or SystemExit(EXIT_USER_ERROR)
-        yield
+def owning(folder: Path, world: World) -> AbstractContextManager[None]:
+    """`owner.owned` for all processes, see `by_first`."""
+    return by_first(world, owned(folder, "give another output=FOLDER"))
 
 
 def prepare(
