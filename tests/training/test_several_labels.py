@@ -19,6 +19,7 @@ from automix_transfer.data.splits import eval_dataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.cli import main as evaluate
 from automix_transfer.export import export
+from automix_transfer.io import load_torch
 from automix_transfer.models import load_encoder
 from automix_transfer.training.average_precision import average_precision
 from automix_transfer.training.distributed import World
@@ -27,7 +28,7 @@ from automix_transfer.training.record.results import final_message, of_each_enco
 from automix_transfer.training.settings import Experiment, load_experiment
 from automix_transfer.training.validation import evaluate_vectors
 from tests.data import several
-from tests.training.processes import assert_same_run
+from tests.training.processes import assert_same_run, finish_ranks, start_ranks
 from tests.training.tiny import FAST
 
 VOC = ["data.dataset=voc", "data.train_split=trainval", "data.val_split=test"]
@@ -152,6 +153,15 @@ def test_finetune_from_a_checkpoint_of_other_classes_on_coco(tmp_path: Path, ima
     assert train(tuned)["map_last"] > 0
     encoder, info = load_encoder(tmp_path / "b" / "last.pt")
     assert info.class_names == ("person", "cat", "dog", "zebra")
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_measures(voc: Path, tmp_path: Path) -> None:
+    shared = experiment(voc, tmp_path / "run", "method.name=mixup", "train.epochs=1")
+    finish_ranks(start_ranks(shared))
+    row = load_torch(tmp_path / "run" / "last.pt")["history"][-1]
+    alone = evaluate_only(shared)
+    assert row["map"] == pytest.approx(alone["map"]) and row["val_loss"] == pytest.approx(alone["val_loss"])
 
 
 @pytest.mark.slow

@@ -101,9 +101,10 @@ def coco_split(root: Path, split: str) -> CocoSplit:
     Raises:
         UserError: there is no such split.
     """
-    file = child(root, "annotations") / f"instances_{split}.json"
-    if file.is_file():
-        return _only([file], file.parent, "instances_", split, root)
+    files = {top: child(top, "annotations") / f"instances_{split}.json" for top in (root, *_folders(root))}
+    having = [top for top, file in files.items() if file.is_file()]
+    if having and (having[0] == root or len(having) == 1):
+        return _only([files[having[0]]], files[having[0]].parent, "instances_", split, having[0])
     found = coco_splits(root)
     if found is None:
         raise UserError(f"{root} has no annotations of COCO's, {near_miss(root)}; expected {LAYOUTS}")

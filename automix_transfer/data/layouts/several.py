@@ -65,17 +65,21 @@ def voc(root: Path, split: str, known: Sequence[str] = (), reference: str = "") 
     if not folders:
         raise UserError(f"{root} has no ImageSets/Main; {near_miss(root)}; expected {VOC_LAYOUT}")
     notes: list[str] = []
-    classes = list(known)
-    if not classes:
-        records = _voc_records(folders, reference or split)
-        names = {item["class"] for record in records for item in record["objects"]}
-        classes = list(VOC_CLASSES) if names <= set(VOC_CLASSES) else sorted(names)
-    records = _voc_records(folders, split, classes, notes)
+    classes, reference = list(known), reference or split
+    if reference != split and not classes:
+        classes = _voc_classes(_voc_records(folders, reference))
+    records = _voc_records(folders, split, classes or None, notes)
+    classes = classes or _voc_classes(records)
     if "+" in split and len({record["file_name"] for record in records}) < len(records):
         raise UserError(
             f"the lists of split '{split}' of {root} share images; leave out one that another holds"
         )
     return _listing(f"{root}, split {split}", records, classes, notes)
+
+
+def _voc_classes(records: Sequence[dict[str, Any]]) -> list[str]:
+    names = {item["class"] for record in records for item in record["objects"]}
+    return list(VOC_CLASSES) if names <= set(VOC_CLASSES) else sorted(names)
 
 
 def _voc_records(
