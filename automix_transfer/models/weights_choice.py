@@ -66,6 +66,7 @@ OF_TRAINING = {
     *("decoder", "decoder_embed", "decoder_blocks", "decoder_norm", "decoder_pred", "decoder_pos_embed"),
     *("mask_token", "n_averaged", "neck", "mix_block", "_metadata", "logit_scale", "loss", "ema_decay"),
 }
+_PLACE = re.compile(r"((?:[A-Za-z_]\w*\.)*)(\d{1,4})\.(.+)")
 CHOICE = "encoder.which, on other command lines --which, chooses"
 
 
@@ -158,15 +159,17 @@ def fit(
     body = [key for key in target if not key.startswith(tuple(heads)) and "num_batches_tracked" not in key]
     if not body:
         return dict(state), []
-    ends = [key.removesuffix(body[0]) for key in state if key.endswith(body[0])]
-    prefix = next((start for start in ends if all(start + key in state for key in body)), None)
+    prefix, notes = _prefix(state, body), list[str]()
+    if prefix is None and (renamed := _named(state, body, target)):
+        state, prefix = renamed, _prefix(renamed, body)
+        notes.append("the places of an nn.Sequential are read as the network's parts, in their order")
     if prefix is None:
         return dict(state), []
     found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
     if prefix == "":
         beside = {key: found.pop(key) for key in list(found) if _of_training(key, target)}
-    notes = [f"prefix '{prefix}' stripped from {len(found)} keys"] if prefix else []
+    notes += [f"prefix '{prefix}' stripped from {len(found)} keys"] if prefix else []
     wanted = [key for key in target if key.startswith(tuple(heads))]
     if not wanted:  # an encoder without a classifier: the file's, or a projection in its place, is left out
         beside |= {key: found.pop(key) for key in list(found) if key.startswith(tuple(heads))}
@@ -179,6 +182,26 @@ def fit(
     if beside:
         notes.append(f"{len(beside)} other tensors passed over ({few(beside)})")
     return found, notes
+
+
+def _prefix(state: Mapping[str, Tensor], body: Sequence[str]) -> str | None:
+    """What stands before all of ``body`` in ``state``; None where not all are there."""
+    ends = [key.removesuffix(body[0]) for key in state if key.endswith(body[0])]
+    return next((start for start in ends if all(start + key in state for key in body)), None)
+
+
+def _named(state: Mapping[str, Tensor], body: Sequence[str], target: Iterable[str]) -> dict[str, Tensor]:
+    """``state`` with names for the numbers that ``nn.Sequential(*network.children())`` puts in their places
+    (``4.0.conv1.weight`` for ``layer1.0.conv1.weight``); empty where it has none such."""
+    found = [match for key in state if (match := _PLACE.fullmatch(key))]
+    names = list(dict.fromkeys(key.split(".", 1)[0] for key in (*body, *target)))
+    for prefix in dict.fromkeys(match[1] for match in found):
+        places = sorted({int(match[2]) for match in found if match[1] == prefix})
+        name_of = dict(zip(map(str, places), names, strict=False))
+        renamed = {m[0]: f"{prefix}{name_of.get(m[2], m[2])}.{m[3]}" for m in found if m[1] == prefix}
+        if {f"{prefix}{key}" for key in body} <= set(renamed.values()):
+            return {renamed.get(key, key): value for key, value in state.items()}
+    return {}
 
 
 def _of_training(key: str, target: Collection[str]) -> bool:

@@ -86,12 +86,15 @@ def read_weights(path: str | Path, which: str | None = None) -> Weights:
         file, info = read_folder(Path(path))
         return replace(read_weights(file, which), info=info, source=str(path))
     path = regular_file(path, "give the path of a weights file or checkpoint")
+    if path.name.endswith(".index.json"):
+        raise UserError(f"{path} only says in which files the weights lie; join them into one, and give that")
     if path.suffix == ".onnx":
         raise UserError(f"{path} is a graph of ONNX, which is for inference; give what it was exported from")
     if _is_safetensors(path):
         return _read_safetensors(path, which)
     content = load_torch(path)
-    if isinstance(content, Mapping) and isinstance(content.get("format"), str):
+    form = content.get("format") if isinstance(content, Mapping) else None
+    if isinstance(form, str) and ("encoders" in content or form.startswith("automix_transfer")):
         return _read_checkpoint(path, content, which)
     where = "its top level"
     notes: list[str] = []
@@ -208,6 +211,12 @@ def _tensors(path: Path, value: Any, where: str) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: {len(odd)} tensors are of a type that no weight has ({few(odd)}); save the plain float "
             "state_dict"
+        )
+    empty = [str(key) for key, item in state.items() if isinstance(item, Tensor) and item.shape == (0,)]
+    if len(empty) > len(state) / 2:
+        raise UserError(
+            f"{path}: {len(empty)} of {len(state)} tensors are empty ({few(empty)}), as those of DeepSpeed's "
+            "ZeRO-3 and of sharded trainings are; gather the weights into one file (zero_to_fp32.py)"
         )
     wrong = [
         str(key) for key, item in state.items() if not isinstance(key, str) or not isinstance(item, Tensor)

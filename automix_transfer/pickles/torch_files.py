@@ -29,6 +29,8 @@ OTHERS = {
     b"\x1f\x8b": "is packed by gzip: unpack it first",
     b"BZh": "is packed by bzip2: unpack it first",
     b"\xfd7zXZ": "is packed by xz: unpack it first",
+    b"\x28\xb5\x2f\xfd": "is packed by zstd: unpack it first",
+    b"7z\xbc\xaf": "is packed by 7z: unpack it first",
 }
 PART = 16 * 2**20  # bytes read at once
 _STORAGES = {
@@ -69,12 +71,14 @@ def read_pickled(path: Path) -> Any:
         OtherFile: another kind of file. CodeWanted: it wants to run code. Any other exception: damaged.
     """
     with path.open("rb") as file:
-        start = file.read(32)
+        start = file.read(262)
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         for first, what in OTHERS.items():
             if start.lower().startswith(first.lower()):
                 raise OtherFile(what)
+        if start[257:] == b"ustar":
+            raise OtherFile("is packed by tar: unpack it first")
         if start.startswith(b"PK\x03\x04"):
             return _read_zip(file, size)
         return _read_stream(file, size)

@@ -143,6 +143,53 @@ FILES: dict[str, tuple[Any, str | None, str, str]] = {
 }
 
 
+PLACES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}
+
+
+def in_places(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As of ``nn.Sequential(*list(network.children())[:-1])``, in which a ReLU has a place, too."""
+    parts = [(key.partition("."), value) for key, value in state.items() if not key.startswith("linear.")]
+    return {f"{prefix}{PLACES[part[0]]}.{part[2]}": value for part, value in parts}
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "model.encoder."])
+def test_places_of_a_sequential_are_the_networks_parts(prefix: str, tmp_path: Path) -> None:
+    torch.save(
+        {"state_dict": {**in_places(prefix, A), "projection_head.0.weight": EXTRA}}, tmp_path / "x.pth"
+    )
+    said: list[str] = []
+    network, info = load_encoder(tmp_path / "x.pth", NAME, say=said.append)
+    assert info.num_classes == 0 and "nn.Sequential" in said[0]
+    assert all(torch.equal(value, A[key]) for key, value in network.state_dict().items())
+
+
+def test_another_sequential_is_not_taken_for_the_network(tmp_path: Path) -> None:
+    state = in_places("", A)
+    torch.save({key: value for key, value in state.items() if not key.startswith("6.")}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"x\.pth"):
+        load_encoder(tmp_path / "x.pth", NAME)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.pth", {"module": {key: torch.zeros(0) for key in A}}, "ZeRO"),
+        ("model.safetensors.index.json", {"weight_map": {}}, "join"),
+    ],
+)
+def test_weights_that_lie_elsewhere(name: str, content: Any, words: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / name)
+    with pytest.raises(UserError, match=words):
+        load_encoder(tmp_path / name, NAME)
+
+
+def test_a_field_called_format_does_not_make_a_checkpoint_ours(tmp_path: Path) -> None:
+    torch.save({"format": "pt", "state_dict": A}, tmp_path / "x.pth")
+    assert torch.equal(
+        load_encoder(tmp_path / "x.pth", NAME)[0].state_dict()["conv1.weight"], A["conv1.weight"]
+    )
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_the_network_that_its_tool_takes_or_that_is_chosen(tmp_path: Path, name: str) -> None:
     content, which, wanted, said = FILES[name]

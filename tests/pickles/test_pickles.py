@@ -258,6 +258,7 @@ def test_tensors_that_are_larger_than_their_bytes_are_refused(tmp_path: Path) ->
         (b"<!DOCTYPE html><html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
         (b"\x1f\x8b\x08", "gzip"),
+        (b"ckpt.pth".ljust(257, b"\0") + b"ustar\x0000" + bytes(500), "tar"),
     ],
 )
 def test_other_files_are_called_by_what_they_are(tmp_path: Path, content: bytes, words: str) -> None:
