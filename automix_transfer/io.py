@@ -129,6 +129,8 @@ def read_json(path: str | Path, most: int | None = None) -> Any:
         ) from error
     # JSONDecodeError, UnicodeDecodeError, integers of thousands of digits
     except (ValueError, RecursionError) as error:
+        if content.startswith(b"\x1f\x8b"):
+            raise UserError(f"{path} is packed by gzip; unpack it first") from error
         where = f" line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(f"{path}{where} is not valid JSON; restore the file from its source") from error
 

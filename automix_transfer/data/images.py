@@ -37,6 +37,19 @@ MAX_MEMORY = 1_000_000_000  # bytes that decoding may take
 #: bytes a pixel of decoding and turning into RGB, by mode, and what decoders hold besides
 _OF_MODE = {"RGB": 4, "L": 5, "1": 5}
 _OF_OTHERS, _OF_FORMAT, _OF_PROGRESSIVE = 10, {"JPEG2000": 16, "WEBP": 8}, 6
+#: what cameras, web sites and archives put under the name of an image, by a mark in the first bytes
+_OTHER_KINDS = {
+    **dict.fromkeys((b"ftyphei", b"ftypmif1", b"ftyphevc"), "HEIC (convert it to JPEG)"),
+    **{
+        b"ftypavi": "AVIF (convert it to JPEG)",
+        b"<svg": "SVG",
+        b"8bps": "PSD",
+        b"%!ps": "PostScript",
+        b"%pdf": "PDF",
+    },
+    **dict.fromkeys((b"<html", b"<!doctype html"), "a web page"),
+    b"\x1f\x8b": "packed by gzip",
+}
 _LARGE, _BAND = 1 << 25, 1 << 22  # pixels above which one image is decoded at a time; of a copied part
 FLAG_NOTE = "not applied, as torchvision's ImageFolder and the WSOL reference do not"
 _ORIENTATION_TAG = 0x0112
@@ -239,11 +252,23 @@ def _complaint(path: str | Path, source: str | Path | BytesIO, error: Exception)
             return "is empty (0 bytes)"
     except OSError:
         pass
+    if isinstance(error, Image.UnidentifiedImageError) and (kind := _other_kind(source)):
+        return f"is not an image of the formats that are read, but {kind}"
     if isinstance(error, Image.UnidentifiedImageError):
         return "is not an image, or is damaged at its start"
     if image_ends_early(error):
         return "is truncated"
     return f"is damaged ({first_line(error)[:120]})"
+
+
+def _other_kind(source: str | Path | BytesIO) -> str:
+    """What a file is that is no image of `FORMATS`, by its first bytes; empty if unknown."""
+    if isinstance(source, BytesIO):
+        start = source.getvalue()[:256].lower()
+    else:
+        with suppress(OSError), open(source, "rb") as file:
+            start = file.read(256).lower()
+    return next((kind for mark, kind in _OTHER_KINDS.items() if mark in start), "")
 
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:

@@ -219,6 +219,20 @@ def test_empty_missing_folders_and_other_files(tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "HEIC"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0" + bytes(200), "AVIF"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b"<!DOCTYPE html><html>403 Forbidden</html>", "web page"),
+    ],
+)
+def test_what_is_no_image_of_ours_is_called_what_it_is(content, kind, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert kind in refused(tmp_path / "x.jpg")
+
+
 def test_decompression_bombs_are_refused_before_they_explode(tmp_path):
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100_000)), (b"IEND", b"")]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
 from xml.etree.ElementTree import Element, ParseError
@@ -38,6 +38,8 @@ TWICE = "lines name an image again; it is taken once"
 WITH_ENDING = "lines name image files; their names without ending are those of the annotations"
 OTHER_NAME = "<filename>s differ from the names in the list; the images are those of the list's names"
 BY_FILENAME = "images have another name than the list; they are found by <filename>"
+OTHER_TAGS = "annotations have tags in capitals or in a namespace, which are read as plain ones"
+OTHER_SHAPES = ("robndbox", "polygon", "segmentation")  # what some tools write in place of a box
 ZERO_BASED = "boxes begin at 0, where VOC counts pixels from 1; training clips them"
 
 
@@ -125,12 +127,11 @@ def _identifier(row: str, folder: Folder) -> str | None:
         name = row
     names = [found for found in (row, name) if is_plain_name(found) and is_file(folder.annotation(found))]
     name = names[0] if names else name
-    if not is_plain_name(name):
-        return None
-    if is_image_name(name) and not is_file(folder.annotation(name)):
+    file = PurePosixPath(name.replace("\\", "/")) if not names else PurePosixPath()
+    if is_image_name(file.name) or file.suffix.lower() == ".xml":
         folder.findings.note(name, WITH_ENDING)
-        name = Path(name).stem
-    return name
+        name = file.stem
+    return name if is_plain_name(name) else None
 
 
 def _parse(path: Path, findings: Findings) -> Element | None:
@@ -152,10 +153,20 @@ def _parse(path: Path, findings: Findings) -> Element | None:
     except (ValueError, LookupError):  # bytes that contradict the declared encoding, or an unknown one
         findings.refuse(path, "is not XML text in a known encoding")
     else:
-        if tree is not None and tree.tag == "annotation":
+        if tree is not None and _plain_tags(tree, path, findings).tag == "annotation":
             return tree
         findings.refuse(path, "has no <annotation> element at its top")
     return None
+
+
+def _plain_tags(tree: Element, path: Path, findings: Findings) -> Element:
+    """``tree`` with tags in small letters and without a namespace: else its objects would not be found."""
+    nodes = [(node, node.tag.rpartition("}")[2].lower()) for node in tree.iter()]
+    if any(node.tag != plain for node, plain in nodes):
+        findings.note(path, OTHER_TAGS)
+    for node, plain in nodes:
+        node.tag = plain
+    return tree
 
 
 def _as_utf8(content: bytes) -> bytes:
@@ -229,6 +240,10 @@ def _read_object(node: Element, where: str, size: tuple[int, int], folder: Folde
         findings.refuse(
             where, "<pose> is missing or empty (Detectron2's evaluator reads it); write Unspecified"
         )
+    if node.find("bndbox") is None:
+        shape = next((tag for tag in OTHER_SHAPES if node.find(tag) is not None), "")
+        findings.refuse(where, "has no <bndbox>" + (f" but a <{shape}>" if shape else ""), "no box")
+        return None
     names = ("xmin", "ymin", "xmax", "ymax")
     found = [_number(node, f"bndbox/{corner}", where, findings, whole=strict) for corner in names]
     corners = [corner for corner in found if corner is not None]

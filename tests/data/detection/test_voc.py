@@ -85,6 +85,11 @@ def test_lists_with_a_second_column_blank_lines_and_windows_line_ends_are_read(t
         ("<width>40", "<width>40.5", "size/width: is '40.5'; expected a whole number"),
         ("<name>dog</name>", "", "object 2: <name> is missing or empty"),
         ("<name>dog", "<name>wolf", "object 2: class 'wolf' is unknown; the classes are cat, dog"),
+        (
+            "<bndbox><xmax>20</xmax><ymax>10</ymax><xmin>11</xmin><ymin>10</ymin></bndbox>",
+            "",
+            "no <bndbox>: x",
+        ),
         ("<difficult>1", "<difficult>yes", "object 2, difficult: is 'yes'; expected 0 or 1"),
         ("</annotation>", "", "a.xml line 14: is not well-formed XML"),
         ("annotation>", "note>", "has no <annotation> element at its top"),
@@ -124,6 +129,8 @@ def test_what_only_the_evaluator_needs_is_asked_for_only_when_strict(tmp_path):
         ("<xmin>11", "<xmin>20", "", None),  # a pixel wide
         ("\n", "\r\n", "", None),
         ("<annotation>", "\ufeff<annotation>", "", None),
+        ("<annotation>", '<annotation xmlns="http://x.org/voc">', "a.xml", None),
+        ("object>", "Object>", "a.xml", None),
     ],
 )
 def test_each_habit_of_exporters_is_read_and_told_once(tmp_path, old, new, where, box):
@@ -149,7 +156,10 @@ def test_images_of_other_endings_are_found(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("my photo 1", "my photo 1"), ("my photo 1", "my photo 1 -1"), ("a", "a.jpg"), ("a", "\ufeffa")],
+    [
+        *(("my photo 1", "my photo 1"), ("my photo 1", "my photo 1 -1"), ("a", "\ufeffa")),
+        *(("a", line) for line in ("a.jpg", "a.xml", "/x/VOC/JPEGImages/a.jpg", "C:\\x\\a.JPG")),
+    ],
 )
 def test_names_in_lists(tmp_path, name, line):
     root = make(tmp_path, ids=f"{line}\r\n")
