@@ -16,6 +16,12 @@ from automix_transfer.errors import UserError, few
 from automix_transfer.text_files import plain_name
 
 FOLDER_LAYOUT = "ROOT/SPLIT/CLASS/image.jpg, e.g. /data/imagenet/train/n01440764/n01440764_10026.JPEG"
+#: files of data sets that are not read as they are, and what to do with them
+FOREIGN = {
+    ".tar": "unpack each into a folder of its name, or see data.dataset=shards",
+    ".zip": "unpack them",
+    **dict.fromkeys((".parquet", ".arrow", ".tfrecord", ".mdb", ".h5"), "write class folders of them"),
+}
 #: What else a split is called, in the order in which it is looked for; capitals do not matter.
 OTHER_NAMES = {
     "train": ("train", "training", "train_mini"),
@@ -101,7 +107,10 @@ def split_folder(root: Path, split: str) -> tuple[Path, list[str]]:
     if folder is None:
         has = ", ".join(f.name for f in subfolders(root)[:8])
         higher = root.absolute().parent
-        remedy = "name another with data.train_split or data.val_split"
+        remedy = f"name another with data.train_split or data.val_split{foreign_files(root)}"
+        if any(map(_holds_image, subfolders(root)[:8])):
+            own = f"data.root={higher} data.train_split={root.absolute().name}"
+            remedy = f"if these are classes, it is a split itself: set {own}"
         if is_split(higher, split):
             remedy = f"{higher} has one: set data.root={higher}"
         raise UserError(
@@ -162,5 +171,22 @@ def class_names(folder: Path, aside: Aside, layout: str) -> list[str]:
     if not names:
         loose = sum(is_image_name(entry.name) for entry in os.scandir(folder))
         circles = f" but links to itself ({few(aside.circles)})" if aside.circles else ""
-        raise UserError(f"{folder} holds {loose:,} images but no class folders{circles}; expected {layout}")
+        holds = f"{folder} holds {loose:,} images but no class folders{circles}{foreign_files(folder)}"
+        raise UserError(f"{holds}; expected {layout}")
     return names
+
+
+def foreign_files(folder: Path) -> str:
+    """The files of `FOREIGN` in ``folder`` or its ``data``, as the rest of a sentence; empty if there are
+    none."""
+    names = [entry.name.lower() for place in (folder, folder / "data") for entry in _entries(place)]
+    counts = {kind: sum(kind in name for name in names) for kind in FOREIGN}
+    found = next((kind for kind, count in counts.items() if count), None)
+    return f"; it holds {counts[found]:,} {found} files: {FOREIGN[found]}" if found else ""
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except OSError:
+        return []

@@ -38,6 +38,8 @@ class Aside:
     others: int = 0  # visible files that are no images by their names
     hidden: list[str] = field(default_factory=list)
     circles: list[str] = field(default_factory=list)  # links to a folder that was met already
+    loose: int = 0  # images beside the class folders
+    merged: list[str] = field(default_factory=list)  # class folders whose images lie in several below them
 
     def notes(self, folder: Path) -> tuple[str, ...]:
         """One sentence for each kind, with its count."""
@@ -45,6 +47,10 @@ class Aside:
         what = {
             f"{self.others} files in {folder} are no images by their names and were left aside": self.others,
             f"{hidden} hidden entries in {folder} were passed over ({_names(self.hidden)})": hidden,
+            f"{self.loose} images in {folder} lie beside the class folders, have no class and were left "
+            "aside": self.loose,
+            f"{len(self.merged)} class folders in {folder} have images in several folders below them, which "
+            f"are one class, as torchvision's ImageFolder reads them ({_names(self.merged)})": self.merged,
             f"{circles} links in {folder} lead to folders that are read already, and were passed over "
             f"({few(os.path.relpath(path, folder) for path in self.circles)})": circles,
         }
@@ -75,6 +81,7 @@ def class_folders(folder: Path, aside: Aside) -> list[str]:
     names, links = [], list[os.DirEntry]()
     for entry in os.scandir(folder):
         if not _is_folder(entry):
+            aside.loose += is_image_name(entry.name)
             continue
         if is_hidden(entry.name):
             aside.hidden.append(entry.path)
@@ -125,6 +132,8 @@ def images_below(folder: Path, aside: Aside) -> list[str]:
                     aside.others += 1
         found.append((place, images))
         links.sort(reverse=True)
+    if sum(bool(names) for _, names in found) > 1:
+        aside.merged.append(str(folder))
     return [f"{place}{os.sep}{name}" for place, names in sorted(found) for name in sorted(names)]
 
 

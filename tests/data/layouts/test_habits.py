@@ -290,3 +290,32 @@ def test_a_devkit_whose_synsets_are_no_list(tmp_path):
     savemat(tmp_path / "meta.mat", {"synsets": 1})
     with pytest.raises(UserError, match=r"meta\.mat"):
         _of_devkit(table, ["ILSVRC2012_val_00000001.JPEG"])
+
+
+def test_images_without_a_class_and_folders_that_are_one_class_are_counted(tmp_path):
+    root = trees.folders(tmp_path)
+    trees.save_image(root / "train" / "loose.png")
+    names = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    for part in ("a", "b"):
+        trees.save_image(root / "train" / names[0] / part / "1.png")
+    notes = load("imagefolder", root).notes
+    assert any(note.startswith("1 images") and "no class" in note for note in notes)
+    assert any(note.startswith("1 class folders") and names[0] in note for note in notes)
+    assert not load("imagefolder", root, "val").notes
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["train/n01.tar", "train/n02.tar"], r"2 \.tar files: unpack"),
+        (["data/train-00000-of-00001.parquet"], r"1 \.parquet files"),
+        (["imagenet.zip"], r"1 \.zip files"),
+        (["ant/1.png", "bee/1.png"], r"data\.train_split=root"),
+    ],
+)
+def test_near_misses_of_class_folders_name_what_lies_there(files, words, tmp_path):
+    for file in files:
+        (tmp_path / "root" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / file).write_bytes(b"")
+    with pytest.raises(UserError, match=words):
+        load("imagefolder", tmp_path / "root")
