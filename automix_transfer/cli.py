@@ -37,7 +37,7 @@ SUBCOMMANDS = {
         "compare": "commands.detect_compare",
         "predict": "commands.detect_predict",
     },
-    "data": {"check": "data.check", "pack": "data.pack", "synthetic": "synthetic.write"},
+    "data": {"check": "data.check", "pack": "data.shards.packing", "synthetic": "synthetic.write"},
 }
 #: commands that the processes of a launcher do together
 SHARED = ("pretrain", "finetune", "evaluate", "localize", "probe")

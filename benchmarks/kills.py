@@ -114,8 +114,9 @@ ORDER = (
 )
 #: modules that a fork has in memory already
 IMPORTED = (
-    *("commands.pretrain", "commands.finetune", "commands.detect", "detection.trainer", "data.pack"),
+    *("commands.pretrain", "commands.finetune", "commands.detect", "detection.trainer"),
     *("synthetic.write", "evaluation.cli", "commands.localize", "commands.export", "commands.write_supermix"),
+    "data.shards.packing",
     "training.loop",
 )
 KILLS, COLD, PATIENCE = (

@@ -21,9 +21,9 @@ from scipy.io import savemat
 from automix_transfer.data.detection.coco import read_coco
 from automix_transfer.data.detection.voc import read_voc
 from automix_transfer.data.images import read_image
-from automix_transfer.data.pack import main as pack
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.shards.packing import main as pack
 from automix_transfer.localization.maps.score_maps import read_map
 from automix_transfer.localization.metadata import read_metadata
 from automix_transfer.mixing import build_method

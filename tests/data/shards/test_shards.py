@@ -14,10 +14,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from automix_transfer.data import check, pack
+from automix_transfer.data import check
 from automix_transfer.data.loader import train_loader
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
+from automix_transfer.data.shards import packing
 from automix_transfer.data.shards.index import shards
 from automix_transfer.data.shards.tar import TarError, members
 from automix_transfer.data.splits import eval_dataset, train_dataset
@@ -37,7 +38,7 @@ def packed(tmp_path: Path) -> tuple[Path, Path]:
     """A folder of 21 + 21 images in 3 classes, and the same in shards."""
     root, output = trees.folders(tmp_path / "folders", classes=3, images=7), tmp_path / "shards"
     for split in ("train", "val"):
-        pack.pack(load_listing(DataConfig(root=str(root)), split), output, split)
+        packing.pack(load_listing(DataConfig(root=str(root)), split), output, split)
     return root, output
 
 
@@ -172,28 +173,28 @@ def test_packing_goes_on_and_refuses_what_it_cannot_pack(
     arguments = ["--dataset", "imagefolder", "--root", str(root), "--output", str(output)]
     shard = output / "train-000000.tar"
     before, when = shard.read_bytes(), shard.stat().st_mtime_ns
-    assert pack.main(arguments) == 0 and shard.stat().st_mtime_ns == when
+    assert packing.main(arguments) == 0 and shard.stat().st_mtime_ns == when
     assert "train: 21 images of 3 classes in 1 shards" in capsys.readouterr().out
     shard.write_bytes(before[:-1])
-    pack.main(arguments)
+    packing.main(arguments)
     assert shard.read_bytes() == before
     shutil.copy(shard, output / "train-000007.tar")
     with pytest.raises(UserError, match="train-000007.tar"):
-        pack.main(arguments)
+        packing.main(arguments)
     (root / "train" / "class_9").mkdir()
     trees.save_image(root / "train" / "class_9" / "x.png")
     with pytest.raises(UserError, match="other classes"):
-        pack.main(arguments)
+        packing.main(arguments)
     shutil.rmtree(root / "train" / "class_9")
     (output / "classes.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(UserError, match="classes.txt"):
-        pack.main(arguments)
+        packing.main(arguments)
     assert (output / "classes.txt").read_bytes() == b"caf\xe9\n"
     with pytest.raises(UserError, match="--megabytes 0"):
-        pack.main([*arguments, "--megabytes", "0"])
+        packing.main([*arguments, "--megabytes", "0"])
     monkeypatch.setattr(sys, "argv", ["pack"])
     trees.cub(root / "cub")
-    pack.main(["--dataset", "cub", "--root", str(root / "cub"), "--output", str(output / "cub")])
+    packing.main(["--dataset", "cub", "--root", str(root / "cub"), "--output", str(output / "cub")])
     assert shards(output / "cub", "test").classes == ["001.Bird_0", "002.Bird_1", "003.Bird_2"]
 
 
@@ -202,7 +203,7 @@ def test_a_shard_is_packed_again_when_a_label_or_an_image_changed(packed: tuple[
     arguments = ["--dataset", "imagefolder", "--root", str(root), "--output", str(output), "--split", "train"]
 
     def labels() -> list[int]:
-        pack.main(arguments)
+        packing.main(arguments)
         return shards(output, "train").labels
 
     first = load_listing(DataConfig(root=str(root)), "train").paths[0]
@@ -226,12 +227,12 @@ def test_what_is_packed_decodes_and_may_be_linked(tmp_path: Path) -> None:
     folder = root / "train" / "class_0"
     (folder / "link.png").symlink_to(folder / "0_0.png")
     arguments = ["--dataset", "imagefolder", "--root", str(root), "--output", str(tmp_path / "shards")]
-    assert pack.main([*arguments, "--split", "train"]) == 0
+    assert packing.main([*arguments, "--split", "train"]) == 0
     (folder / "passwd.png").symlink_to("/etc/passwd")
     (folder / "zero.png").symlink_to("/dev/zero")
     (folder / "cut.png").write_bytes((folder / "0_1.png").read_bytes()[:60])
     with pytest.raises(UserError) as error:
-        pack.main([*arguments, "--split", "train"])
+        packing.main([*arguments, "--split", "train"])
     assert all(f"{name}.png" in str(error.value) for name in ("passwd", "zero", "cut"))
     assert shards(tmp_path / "shards", "train").labels.count(0) == 5  # what was there is untouched
 
@@ -258,7 +259,7 @@ def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
     for split in ("train", "val"):
         (root / split / "class_1").rename(root / split / os.fsdecode(b"caf\xe9"))
     with pytest.raises(UserError, match=r"class 'caf\\udce9'") as error:
-        pack.main(["--dataset", "imagefolder", "--root", str(root), "--output", str(tmp_path / "shards")])
+        packing.main(["--dataset", "imagefolder", "--root", str(root), "--output", str(tmp_path / "shards")])
     str(error.value).encode()  # can be printed
     assert not (tmp_path / "shards").exists()
 
@@ -268,13 +269,13 @@ def test_shards_are_cut_by_size(
 ) -> None:
     root, _ = packed
     listing = load_listing(DataConfig(root=str(root)), "train")
-    monkeypatch.setattr(pack, "_starts", lambda sizes, limit: iter([0, 5, 20]))
-    assert len(pack.pack(listing, tmp_path / "cut", "train")) == 3
+    monkeypatch.setattr(packing, "_starts", lambda sizes, limit: iter([0, 5, 20]))
+    assert len(packing.pack(listing, tmp_path / "cut", "train")) == 3
     again = shards(tmp_path / "cut", "train")
     assert again.labels == listing.labels and again.packed is not None
     assert [again.packed.read(index) for index in range(21)] == [path.read_bytes() for path in listing.paths]
     monkeypatch.undo()
-    assert list(pack._starts([4, 4, 4, 9, 1, 1], 8)) == [0, 2, 3, 4]
+    assert list(packing._starts([4, 4, 4, 9, 1, 1], 8)) == [0, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
