@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from timm.models import save_for_hf
 
 from automix_transfer.errors import UserError
 from automix_transfer.export import export
+from automix_transfer.export.card import Facts, model_card
 from automix_transfer.io import write_json
 from automix_transfer.models import load_encoder, read_weights
+from automix_transfer.models.encoders import EncoderInfo
 from tests.models.files import assert_same, automix_checkpoint, random_encoder
 
 DATA = {
@@ -163,3 +166,16 @@ def test_a_file_for_timm_comes_with_how_its_input_is_made(
     proof = export(path, "timm", tmp_path / "x.pth")
     monkeypatch.chdir(tmp_path)
     assert input_of(eval(proof.target, {"timm": timm})) == input_of(load_encoder(path)[0])
+
+
+def test_a_run_on_several_labels_has_map_and_independent_probabilities(hub: Path, tmp_path: Path) -> None:
+    row = {"epoch": 1, "map": 70.0, "map_k": 70.0, "map_q": 60.0}
+    training = {"config": {"data": {"dataset": "voc"}}, "history": [row], "epoch": 1}
+    info = EncoderInfo("resnet18", 20)
+    for which, value in (("k", 0.7), ("q", 0.6)):
+        source = SimpleNamespace(training=training, info=info, path=tmp_path / "last.pt", which=which)
+        source.sha256, source.step = "0", 1
+        (result,) = Facts(source).front()["model-index"][0]["results"]
+        assert result["metrics"] == [{"type": "mAP", "value": value, "name": "mAP"}]
+        assert "logits.sigmoid()" in model_card(source, False)
+    assert "sigmoid" not in (hub / "README.md").read_text()

@@ -20,7 +20,7 @@ from automix_transfer.data.detection.find_splits import coco_split, near_miss, v
 from automix_transfer.data.detection.voc import ZERO_BASED, read_voc
 from automix_transfer.data.layouts.folders import require_folder
 from automix_transfer.data.listing import Listing, Paths
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 
 VOC_LAYOUT = (
     "ROOT/ImageSets/Main/{train,val,trainval,test}.txt, ROOT/Annotations/*.xml and ROOT/JPEGImages/, ROOT "
@@ -130,7 +130,13 @@ def _listing(
             elif vector[label] == 0:
                 vector[label] = -1
     files = [str(record["file_name"]) for record in records]
-    if not (vectors == 1).any():
+    absent = [classes[label] for label in np.flatnonzero(~(vectors == 1).any(axis=0))]
+    if len(absent) == len(classes):
         raise UserError(f"{where}: no image shows an object; give a split with annotations")
-    told = tuple(note for note in notes if not any(habit in note for habit in OF_SHAPES))
-    return Listing(Paths(files), [], classes, vectors=vectors, notes=told)
+    told = [note for note in notes if not any(habit in note for habit in OF_SHAPES)]
+    if absent:
+        told.append(
+            f"{where}: no image shows {len(absent)} of the {len(classes)} classes ({few(absent)}), which "
+            "have no average precision here; mAP is the mean over the others"
+        )
+    return Listing(Paths(files), [], classes, vectors=vectors, notes=tuple(told))
