@@ -20,7 +20,7 @@ from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from automix_transfer.io import expand_home, sha256_of
 from automix_transfer.jobs import Job, is_progress
 from automix_transfer.mixing.table import METHODS
-from automix_transfer.models.encoders import EncoderInfo
+from automix_transfer.models.encoders import EncoderInfo, size_option
 from automix_transfer.recipes.find import PROTOCOL, RECIPES, find_recipe
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.transfer.backbones import TIMM, Backbone, Named
@@ -278,7 +278,7 @@ class _Steps:
             "detect",
             *("--resume", "--config-file", recipe, "--data-root", str(data.root)),
             *("--num-gpus", str(self.settings.num_gpus)),
-            *([] if backbone.file else _normalisation(backbone.info)),
+            *([] if backbone.file else _as_trained(backbone.info, timm)),
             *self.given("detection"),
             *made.chosen,
             *(() if trial is None else ("DATASETS.HOLD_OUT", str(HELD_OUT))),
@@ -313,12 +313,15 @@ def _network(backbone: Backbone) -> list[str]:
     return [*words, *([f"encoder.which={named.which}"] if named.which else [])]
 
 
-def _normalisation(info: EncoderInfo) -> list[str]:
-    """Feeds a detector of random weights as the others, whose weights say it; ImageNet's is usual."""
+def _as_trained(info: EncoderInfo, timm: bool) -> list[str]:
+    """Feeds and builds a detector of random weights as the others, whose weights say it; ImageNet's mean and
+    deviation and the network's own size are usual."""
+    size = size_option(info.name, info.image_size).get("img_size") if timm else None
+    positions = ["MODEL.TIMM.IMAGE_SIZE", str(size)] if size else []
     if (info.mean, info.std) == (IMAGENET_MEAN, IMAGENET_STD):
-        return []
+        return positions
     mean, std = ([round(255 * value, 6) for value in values] for values in (info.mean, info.std))
-    return ["MODEL.PIXEL_MEAN", str(mean), "MODEL.PIXEL_STD", str(std)]
+    return ["MODEL.PIXEL_MEAN", str(mean), "MODEL.PIXEL_STD", str(std), *positions]
 
 
 def _options(backbone: Backbone) -> list[str]:

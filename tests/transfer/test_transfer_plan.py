@@ -12,7 +12,7 @@ import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.io import save_torch, write_json
-from automix_transfer.models import create_encoder
+from automix_transfer.models import EncoderInfo, create_encoder
 from automix_transfer.transfer import backbones
 from automix_transfer.transfer import transfer_plan as plan
 from automix_transfer.transfer import transfer_settings as wanted
@@ -92,6 +92,10 @@ def test_detection_exports_once_and_timm_backbones_read_checkpoints(tmp_path, we
     for info, fed in ((backbone.info, False), (half, True)):  # as the weights that it is compared with
         job = plan._Steps(swin).detection(data[0], backbones.Backbone(random, "", "", info), 1)
         assert ("MODEL.PIXEL_MEAN" in job.command) is ("[127.5, 127.5, 127.5]" in job.command) is fed
+    small = EncoderInfo("test_vit", 3, image_size=64)  # its positions are for fewer patches
+    for detector, said in ((swin, True), (chosen, False)):
+        job = plan._Steps(detector).detection(data[0], backbones.Backbone(random, "", "", small), 1)
+        assert ("MODEL.TIMM.IMAGE_SIZE 64" in " ".join(job.command)) is said
     assert not plan.reads_checkpoints(plan.find_recipe("embedded_R10_FPN", "detection"), ())
     assert plan.reads_checkpoints(plan.find_recipe("voc_SwinT_FPN_24k", "detection"), ())
 

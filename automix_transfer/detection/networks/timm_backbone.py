@@ -173,7 +173,16 @@ def _network(name: str, image_size: int) -> Any:  # timm's own methods are in no
     if is_transformer(name):
         rates = [rate for size, rate in DROP_PATH.items() if f"_{size}_" in name]
         options = {"drop_path_rate": (rates or [DROP_PATH_SMALL])[0], "dynamic_img_size": True}
-    network = create_encoder(name.split(".")[0], 0, image_size=image_size or None, **options)
+    bare = name.split(".")[0]
+    if image_size and not getattr(timm.get_pretrained_cfg(bare), "fixed_input_size", False):
+        raise UserError(
+            f"MODEL.TIMM.IMAGE_SIZE is {image_size}, but timm_fpn/{bare} takes images of any size; leave it "
+            "out"
+        )
+    try:
+        network: Any = create_encoder(bare, 0, image_size=image_size or None, **options)
+    except UserError as error:
+        raise UserError(str(error).replace("data.image_size", "MODEL.TIMM.IMAGE_SIZE")) from error
     if not hasattr(network, "forward_intermediates") or not hasattr(network, "prune_intermediate_layers"):
         raise UserError(
             f"MODEL.BACKBONE.NAME timm_fpn/{name}: timm gives no feature maps of it; take another encoder"

@@ -6,7 +6,7 @@ import torch
 from automix_transfer.errors import UserError
 from automix_transfer.models import EncoderInfo
 from tests.detection.tiny import CONFIGS, QUICK, detector
-from tests.models.files import automix_checkpoint, write_checkpoint
+from tests.models.files import automix_checkpoint, random_encoder, write_checkpoint
 
 FPN = "embedded_R10_FPN.yaml"
 NETWORKS = [
@@ -54,6 +54,24 @@ def test_any_encoder_is_loaded_whole_and_proven(name, tmp_path):
             key: tuple(value.shape[-2:]) for key, value in model.backbone(torch.zeros(1, 3, 96, 160)).items()
         }
     assert shapes["p3"] == (12, 20) and shapes["p5"] == (3, 5)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_swins_masks_are_made_for_each_image():
+    """Features at another size are those of the network that timm builds anew for it; its last stage, one
+    window in training, stays unshifted here."""
+    from automix_transfer.detection.networks.timm_backbone import TimmBackbone
+
+    name = "swin_tiny_patch4_window7_224"
+    encoder = random_encoder(name, 3)
+    ours = TimmBackbone(name, ["res2", "res3", "res4"]).eval()
+    ours.encoder.load_state_dict(encoder.state_dict(), strict=False)
+    encoder.set_input_size(img_size=(96, 160), window_size=(7, 7), always_partition=True)
+    images = torch.randn(1, 3, 96, 160, generator=torch.Generator().manual_seed(0))
+    expected = encoder.forward_intermediates(images, indices=[0, 1, 2], intermediates_only=True)
+    for found, value in zip(ours.features(images).values(), expected, strict=True):
+        assert torch.equal(found, value)
 
 
 def test_a_difference_in_features_is_an_error(tmp_path, monkeypatch):

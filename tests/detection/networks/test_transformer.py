@@ -148,6 +148,8 @@ def test_networks_that_make_no_pyramid(name, message):
         ("voc_SwinT_FPN_24k", ["MODEL.TIMM.WINDOW", "14"], "MODEL.TIMM.WINDOW 14"),
         ("voc_R50_FPN_24k", ["MODEL.TIMM.LAYER_DECAY", "0.7"], "MODEL.TIMM.LAYER_DECAY 0.7"),
         ("voc_R50_FPN_24k", ["MODEL.TIMM.IMAGE_SIZE", "64"], "MODEL.TIMM.IMAGE_SIZE 64"),
+        ("voc_DeiTS_FPN_24k", ["MODEL.TIMM.IMAGE_SIZE", "100"], "MODEL.TIMM.IMAGE_SIZE=100"),
+        ("voc_ConvNeXtT_FPN_24k", ["MODEL.TIMM.IMAGE_SIZE", "64"], "MODEL.TIMM.IMAGE_SIZE is 64"),
         ("voc_DeiTS_FPN_24k", ["MODEL.TIMM.LAYER_DECAY", "1.7"], "MODEL.TIMM.LAYER_DECAY is 1.7"),
         ("voc_DeiTS_FPN_24k", ["MODEL.FPN.IN_FEATURES", "['res2','res4']"], "MODEL.FPN.IN_FEATURES"),
         ("voc_DeiTS_FPN_24k", ["MODEL.FPN.IN_FEATURES", "['res2','stem']"], "MODEL.FPN.IN_FEATURES"),
