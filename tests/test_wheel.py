@@ -161,6 +161,7 @@ def test_every_command_runs(installed: Path, run: Run) -> None:
     place = installed / "empty"
     run("data", "synthetic", "--scale", "0.1")  # done, where the demo has run
     short = [*SMALL_TRAINING, "train.epochs=1", "train.device=cpu"]
+    small = [part for word in SMALL_DETECTION for part in word.split("=")]
 
     def detection() -> None:
         config = ["--config-file", "embedded_r10_automix", "data.root=datasets/imagenet"]
@@ -168,7 +169,7 @@ def test_every_command_runs(installed: Path, run: Run) -> None:
         run("export", "--checkpoint=runs/pretrain/last.pt", "--to=detectron2", "--output=backbone.pkl")
         assert "installed already" in run("install-detectron2").stdout
         config = ["--config-file=embedded_R10_FPN", "--num-gpus=0", "--data-root=datasets/VOC2007"]
-        run("detect", *config, "MODEL.WEIGHTS", "backbone.pkl", "OUTPUT_DIR", "runs/detect", *SMALL_DETECTION)
+        run("detect", *config, "MODEL.WEIGHTS", "backbone.pkl", "OUTPUT_DIR", "runs/detect", *small)
 
     def classification() -> None:
         config = ["--config-file", "embedded_cub", "data.root=datasets/CUB_200_2011"]

@@ -1,10 +1,9 @@
-"""Pictures of the page: sliders, cards of examples, figures and the pictures of runs, each with what it was
-made from."""
+"""Pictures of the page: sliders, figures and the pictures of runs, each with what it was made from."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +18,8 @@ from automix_transfer.runs.collect import SLIDER, File, Found
 from automix_transfer.runs.folder import read_optional
 
 #: figure of a demo -> its heading; in this order, wherever they exist
-HEADINGS = {
-    "methods": "The same pairs under every method",
-    "by_lambda": "AutoMix from image j to image i",
-    "cams": "Class activation maps",
-    "detections": "Detections",
-}
-#: of a finished demo, as picture or as something better
-EXPECTED = ("methods", "cams", "detections")
+HEADINGS = {"methods": "The same pairs under every method", "by_lambda": "AutoMix from image j to image i"}
+EXPECTED = ("methods",)  #: of a finished demo
 
 
 @dataclass(frozen=True)
@@ -54,17 +47,6 @@ class SliderView:
     classes: list[tuple[str, str]]
     rows: list[tuple[str, str, str, list[Picture]]]
     seen: dict[str, list[list[list[float]]]]
-
-
-@dataclass(frozen=True)
-class Shots:
-    """Cards of a ``shots.json``: (pictures with the word under each, text)."""
-
-    path: Path
-    heading: str
-    caption: str
-    source: str
-    cards: list[tuple[list[tuple[str, Picture]], str]]
 
 
 def slider_views(found: Found, embedder: Embedder, runs: Sequence[Path]) -> list[SliderView]:
@@ -145,38 +127,15 @@ def slider_view(file: File, embedder: Embedder) -> SliderView:
     return view
 
 
-def shots_reader(embedder: Embedder) -> Callable[[File], Shots]:
-    """Reads the cards of a ``shots.json``; one without a picture that can be shown is left out."""
-
-    def read(file: File) -> Shots:
-        content, cards = file.content, []
-        for card in content["cards"]:
-            pictures = [
-                (str(one["word"]), picture)
-                for one in card["pictures"]
-                if (picture := embedder.embed(file.path.parent / str(one["file"]), file.path.parent))
-            ]
-            if pictures:
-                cards.append((pictures, str(card["text"])))
-        if not cards:
-            raise ValueError("no card can be shown")
-        heading = content.get("heading") or file.path.parent.name.replace("_", " ").capitalize()
-        source = content.get("source") or file.name
-        return Shots(file.path, str(heading), str(content.get("caption") or ""), str(source), cards)
-
-    return read
-
-
-def gallery(found: Found, embedder: Embedder, replaced: set[str], expected: bool) -> list[Figure]:
-    """The PNGs of all ``figures`` folders, without what the page shows in a better way (``replaced``);
-    ``expected``: whether those of a demo should be there."""
-    figures, there = [], set(replaced)
+def gallery(found: Found, embedder: Embedder, expected: bool) -> list[Figure]:
+    """The PNGs of all ``figures`` folders; ``expected``: whether those of a demo should be there."""
+    figures, there = [], set[str]()
     for folder in found.figures:
         captions = folder / "captions.json"
         words = read_optional(captions, found.problems) if captions.exists() else {}
         files = {path.stem: path for path in sorted(folder.glob("*.png"))}
         there |= {*files}
-        for name in sorted({*files} - replaced, key=lambda name: ([*HEADINGS, name].index(name), name)):
+        for name in sorted(files, key=lambda name: ([*HEADINGS, name].index(name), name)):
             if picture := embedder.embed(files[name]):
                 heading = HEADINGS.get(name, name.replace("_", " ").capitalize())
                 source = found.name(files[name])

@@ -16,10 +16,11 @@ from automix_transfer.io import write_text
 from automix_transfer.report import html, sections
 from automix_transfer.report.curves import curve_data, first_plot, gather_curves
 from automix_transfer.report.embed import Embedder
-from automix_transfer.report.gallery import gallery, plots_beside, run_pictures, shots_reader, slider_views
+from automix_transfer.report.gallery import gallery, plots_beside, run_pictures, slider_views
 from automix_transfer.runs.collect import File, Found, collect
 from automix_transfer.runs.folder import RunFolder, commit_of, differences, is_number, read_run
 from automix_transfer.transfer import chain
+from automix_transfer.transfer.transfer_settings import TASKS
 
 #: runs whose config, command and pictures are folded out; of further ones the table says what they differ in
 DETAILS = 40
@@ -41,11 +42,10 @@ class Row:
 
 @dataclass
 class Chain:
-    """A ``summary.json`` with its tables; ``prefix`` leads from the page's folder to the chain's."""
+    """A demo's ``summary.json`` with its table; ``prefix`` leads from the page's folder to the chain's."""
 
     prefix: str
     pretrained: list[chain.Pretrained]
-    comparisons: list[chain.Comparison]
     notes: list[str]
     seconds: dict[str, float]
     settings: dict[str, Any]
@@ -153,13 +153,12 @@ def _curves(found: Found, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _pictures(found: Found, embedder: Embedder, rows: Sequence[Row], expected: bool) -> dict[str, Any]:
-    """Cards, figures, plots beside results, and the pictures of runs."""
-    shots = found.read("shots", shots_reader(embedder))
-    figures = gallery(found, embedder, {group.path.parent.name for group in shots}, expected)
+    """Figures, plots beside results, and the pictures of runs."""
+    figures = gallery(found, embedder, expected)
     thresholds = plots_beside(found.of("localization"), embedder)
     for row in rows[:DETAILS]:
         row.pictures = run_pictures(row.run.path, embedder)
-    return {"shots": shots, "figures": figures, "thresholds": thresholds}
+    return {"figures": figures, "thresholds": thresholds}
 
 
 def _files(found: Found, rows: Sequence[Row]) -> dict[str, Any]:
@@ -169,6 +168,8 @@ def _files(found: Found, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "steps": found.read("steps", lambda file: (file, sections.step_rows(file))),
         "speeds": [row for row in rows if row.speed is not None],
+        "answers": found.read("answer", sections.answer),
+        "task_titles": {name: task.title for name, task in TASKS.items()},
         "compared": found.read("comparison", lambda file: (file, sections.comparison_rows(file))),
         "detections": found.of("detection"),
         "localizations": found.of("localization"),
@@ -199,7 +200,6 @@ def _chain(file: File, found: Found) -> Chain:
     return Chain(
         prefix,
         chain.pretrained(content),
-        chain.comparisons(content),
         [str(note) for note in content.get("notes", [])],
         {key: value for key, value in seconds if is_number(value)},
         dict(content.get("settings", {})),

@@ -201,6 +201,33 @@ def step_rows(file: File) -> list[dict[str, Any]]:
     return sorted((row for row in rows if row["seconds"] is not None), key=lambda row: row["seconds"])
 
 
+@dataclass
+class Answer:
+    """A comparison of backbones; the first is the reference. ``rows`` are those of its ``answer.json``."""
+
+    file: File
+    backbones: list[str]
+    rows: list[dict[str, Any]]
+
+
+def answer(file: File) -> Answer:
+    """Of automix-transfer transfer: what each backbone reaches on every figure, and its difference to the
+    first."""
+    rows = []
+    for row in file.content["rows"]:
+        scores = []
+        for score in row["scores"]:
+            ends = [number({"end": end}, "end") for end in score.get("interval") or ()]
+            scores.append(
+                {key: number(score, key) for key in ("mean", "std", "difference")}
+                | {key: str(score.get(key) or "") for key in ("backbone", "word", "missing")}
+                | {"interval": ends if len(ends) == 2 and None not in ends else None}
+            )
+        rows.append({key: str(row[key]) for key in ("task", "data", "figure", "better")} | {"scores": scores})
+    backbones = [str(name) for name in file.content["about"]["backbones"]]
+    return Answer(file, backbones, [row for row in rows if row["scores"]])
+
+
 def comparison_rows(file: File) -> list[dict[str, Any]]:
     """Of automix-transfer detect compare: name and (mean, std, gain) of AP, AP50, AP75."""
     rows = []

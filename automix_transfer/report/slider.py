@@ -7,6 +7,7 @@ says what the strips show.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +23,12 @@ from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.mixers import automix_mask, mix_block_of, mix_pairs, picture_method
 from automix_transfer.figures.samples import Pairs, choose_pairs, pairs_of, shares
-from automix_transfer.io import write_json
+from automix_transfer.io import atomic_write, write_json
 from automix_transfer.mixing import METHODS, AutoMix, Method
 from automix_transfer.mixing.pairs import blend
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.progress import Progress
-from automix_transfer.report.cards import save_webp
 from automix_transfer.rng import derive_generator
 from automix_transfer.runs.collect import SLIDER
 from automix_transfer.text_files import read_text
@@ -207,3 +207,10 @@ def _save(path: Path, frames: NDArray[np.uint8]) -> tuple[int, int]:
     padded = np.pad(frames, ((0, 0), (PAD, PAD), (0, 0), (0, 0)), mode="edge")
     save_webp(path, padded.reshape(count * (height + 2 * PAD), width, 3), 84)
     return height, width
+
+
+def save_webp(path: Path, picture: NDArray[np.uint8], quality: int) -> None:
+    """Write (H, W, 3) uint8, atomically."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="WEBP", quality=quality, method=4)
+    atomic_write(path, lambda file: file.write(buffer.getvalue()))

@@ -20,12 +20,12 @@ DETECTOR_FILES = {"last_checkpoint", "model_final.pth"}
 PRUNED = {"tensorboard", "wandb", "maps", "logs", "pictures", "checkpoints", "__pycache__", "node_modules"}
 SILENT = {f"{name}.json" for name in "metrics run categories best began demo captions".split()}
 DEPTH, FOLDERS, JSON_BYTES = 7, 20_000, 8_000_000
-SLIDER, SHOTS = "slider.json", "shots.json"
+SLIDER = "slider.json"
 #: file -> its kind, whatever it holds
-BY_NAME = {SLIDER: "slider", SHOTS: "shots", "confusion.json": "confusion"}
+BY_NAME = {SLIDER: "slider", "confusion.json": "confusion"}
 #: the steps of a chain and its starts, in the order in which the page shows them
-STEPS = ("pretrain", "detection", "finegrained", "wsol")
-ORDER = (*STEPS, "vanilla", "random_init", "scratch", "mixup", "cutmix", "automix")
+STEPS = ("pretrain", "downstream", "detection", "finetune", "localization", "probe")
+ORDER = (*STEPS, "vanilla", "random", "mixup", "cutmix", "automix")
 
 
 def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -36,15 +36,14 @@ def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
 KINDS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "proof": _has("matched", "total", "largest_difference"),
     "detection": lambda c: "AP50" in c and ("detector" in c or "metrics" in c),
+    "answer": lambda c: isinstance(c.get("rows"), list) and "backbones" in (c.get("about") or ()),
     "comparison": lambda c: isinstance(c.get("rows"), list) and isinstance(c.get("about"), dict),
     "localization": lambda c: ("MaxBoxAcc" in c or "PxAP" in c) and "accuracy" not in c,
     "steps": lambda c: isinstance(c.get("steps"), dict) and isinstance(c.get("setting"), dict),
     "confusion": lambda c: isinstance(c.get("pairs") or c.get("most_confused"), list),
     "mixed": lambda c: isinstance(c.get("accuracy"), dict) and "images" in c,
     "evaluation": lambda c: isinstance(c.get("about"), dict) and "images" in c,
-    "summary": lambda c: any(
-        isinstance(c.get(key), dict) for key in ("pretrain", "detection", "finegrained")
-    ),
+    "summary": lambda c: isinstance(c.get("pretrain"), dict),
 }
 
 

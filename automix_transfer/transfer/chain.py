@@ -1,4 +1,4 @@
-"""The numbers of ``summary.json`` as rows: what was measured, against what, and where it comes from."""
+"""The pretrainings of a demo's ``summary.json`` as rows."""
 
 from __future__ import annotations
 
@@ -9,30 +9,6 @@ from typing import Any
 from automix_transfer.config import flatten
 from automix_transfer.mixing.table import METHODS
 from automix_transfer.runs.folder import is_number, number
-
-DATASETS = {"cub": "CUB layout", "aircraft": "Aircraft layout"}
-SECTIONS = ("pretrain", "detection", "wsol", "finegrained")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One metric in percent: a baseline's value and AutoMix's; None is what the summary does not hold.
-
-    ``baseline_source`` and ``source``: the files, in the chain's folder, that the two values were read from.
-    """
-
-    task: str
-    metric: str
-    baseline_name: str
-    baseline_source: str
-    source: str
-    baseline: float | None
-    value: float | None
-
-    @property
-    def gain(self) -> float | None:
-        """Points of percent; None where one of the two is missing."""
-        return None if self.value is None or self.baseline is None else self.value - self.baseline
 
 
 @dataclass(frozen=True)
@@ -60,33 +36,9 @@ def pretrained(summary: Mapping[str, Any]) -> list[Pretrained]:
     return rows
 
 
-def comparisons(summary: Mapping[str, Any]) -> list[Comparison]:
-    """What the pretrained backbone is worth downstream; rows without any number are left out."""
-    detection = ("Detection, VOC layout", "random start", "detection/random_init", "detection/automix")
-    wsol = ("Localization, CUB layout", "centre box", "wsol/automix.json", "wsol/automix.json")
-    wanted: list[tuple[str, tuple[str, ...], tuple[str, ...]]]
-    wanted = [(key, detection, ("detection", "random_init")) for key in ("AP", "AP50", "AP75")]
-    wanted += [(key, wsol, ("wsol", "center_box")) for key in ("MaxBoxAcc", "MaxBoxAccV2")]
-    for name in summary.get("finegrained") or {}:
-        run = f"finegrained/{name}"
-        words = (
-            f"Fine-grained, {DATASETS.get(name, name)}",
-            "from scratch",
-            f"{run}_scratch",
-            f"{run}_automix",
-        )
-        wanted.append(("top-1", words, ("finegrained", name, "scratch")))
-    rows = []
-    for metric, (task, baseline, before, after), keys in wanted:
-        key = metric.replace("-", "")
-        values = (number(summary, *path, key) for path in (keys, (*keys[:-1], "automix")))
-        rows.append(Comparison(task, metric, baseline, before, after, *values))
-    return [row for row in rows if row.value is not None or row.baseline is not None]
-
-
 def missing(summary: Mapping[str, Any]) -> list[str]:
     """A sentence for every number of a chain's summary that could not be measured."""
-    numbers = flatten({key: summary[key] for key in SECTIONS if key in summary})
+    numbers = flatten({key: summary[key] for key in ("pretrain",) if key in summary})
     return [f"summary.json has no number for {key}" for key, value in numbers.items() if not is_number(value)]
 
 

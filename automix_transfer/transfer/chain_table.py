@@ -7,22 +7,17 @@ from typing import Any
 
 from tabulate import tabulate
 
-from automix_transfer.transfer.chain import comparisons, method_name, missing, percent, pretrained
+from automix_transfer.transfer.chain import method_name, missing, percent, pretrained
 
 
 def chain_table(summary: Mapping[str, Any]) -> str:
-    """Pretraining and downstream as plain text, all numbers in percent; then its notes and what it lacks."""
+    """The pretrainings as plain text, all numbers in percent; then its notes and what it lacks."""
     methods = [
         (method_name(row.method), row.top1, row.gain, row.mixed_top1, row.mixed_top2)
         for row in pretrained(summary)
     ]
-    tasks = [
-        (row.task, row.metric, row.baseline_name, row.baseline, row.value, row.gain)
-        for row in comparisons(summary)
-    ]
     parts = [
         _table("Pretraining", methods, ["method"], ["top-1", "gain", "mixed top-1", "mixed top-2"]),
-        _table("Downstream", tasks, ["task", "metric", "baseline"], ["", "AutoMix", "gain"]),
         "\n".join([*summary.get("notes", ()), *missing(summary)]),
     ]
     return "\n\n".join(filter(None, parts)) or "summary.json holds no numbers"

@@ -28,6 +28,8 @@ from automix_transfer.transfer.estimate import seconds_an_image
 from automix_transfer.transfer.transfer_settings import PROBES, TASKS, Data, Settings
 from automix_transfer.transfer.tuning import HELD_OUT, SEED, Choice, Trial
 
+START = 5.0  #: seconds that a command takes to begin
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -125,7 +127,8 @@ class _Steps:
     ) -> Job:
         # localization prints the kinds of its errors, which are none of the job's
         keep = is_progress if words[4] != "localize" else lambda line: line.startswith("MaxBox")
-        job = self.jobs.setdefault(name, Job(name, words, result, needs, seconds / 60, keep))
+        minutes = (seconds + START) / 60 if seconds else 0.0
+        job = self.jobs.setdefault(name, Job(name, words, result, needs, minutes, keep))
         if any(other.result == result and other is not job for other in self.jobs.values()):
             raise UserError(f"two backbones would both write {result}; rename one of --backbones")
         return job

@@ -104,12 +104,10 @@ def test_numbers_their_gains_and_where_they_come_from(page):
         "39.50",
         "20.50",
         "+8.50",
-        "−1.50",
-        "+31.50",
         "60 / 60",
         "10 min 55 s",
         "pretrain/automix",
-        "detection/random_init",
+        "detection/random",
         COMMIT[:10] + "+",
         "wsol/automix.json",
     ):
@@ -129,7 +127,6 @@ def test_evaluations_confusions_and_timings(page):
         "Wren <small>",
         "0.300",
         "3.00",
-        "IoU 0.61",
         "disc",
         f"pretrain/vanilla/evaluation.json @ {COMMIT[:10]} ← pretrain/vanilla @ {COMMIT[:10]}+",
     ):
@@ -139,20 +136,16 @@ def test_evaluations_confusions_and_timings(page):
 
 def test_text_from_files_is_shown_as_text(page):
     assert "<b>behind</b>" not in page and "&lt;b&gt;behind&lt;/b&gt; &amp; says so" in page
-    assert (
-        "The same &lt;pairs&gt;." in page and "# &lt;as run&gt;" in page and "Where it &lt;looks&gt;" in page
-    )
+    assert "The same &lt;pairs&gt;." in page and "# &lt;as run&gt;" in page
     assert "Wren <small>" not in page
 
 
 def test_what_is_missing_is_said(page):
     text = Checker(page).text
     for sentence in (
-        "summary.json has no number for detection.random_init.AP75",
+        "summary.json has no number for pretrain.cutmix.mixed_top1",
         "finegrained/cub_automix/metrics.json does not exist",
-        "figures/detections.png does not exist",
         "figures/mixed_accuracy.png is not a picture that can be shown",
-        "figures/cams/gone.png is not a picture",
         "finegrained/cub_automix/confusion/gone.png is not a picture",
     ):
         assert sentence in text, sentence
@@ -312,7 +305,7 @@ def test_command_line(demo, tmp_path, capsys):
     assert main(["page", str(demo), str(demo / "pretrain"), "-o", str(tmp_path / "r.html")]) == 0
     assert (tmp_path / "r.html").stat().st_size > 10_000
     assert main(["table", str(demo)]) == 0
-    assert "MaxBoxAccV2" in capsys.readouterr().out
+    assert "CutMix" in capsys.readouterr().out
     (tmp_path / "summary.json").write_text("[]")
     with pytest.raises(UserError, match="not a JSON object"):
         main(["table", str(tmp_path)])

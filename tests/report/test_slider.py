@@ -14,10 +14,9 @@ from automix_transfer.errors import UserError
 from automix_transfer.mixing import build_method
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
 from automix_transfer.report import slider
-from automix_transfer.report.cards import Shot, write_shots
 from automix_transfer.report.curves import Line, curve_data, thinned
 from automix_transfer.report.embed import Embedder
-from automix_transfer.report.gallery import shots_reader, slider_views
+from automix_transfer.report.gallery import slider_views
 from automix_transfer.report.svg import line_plot
 from automix_transfer.runs.collect import collect
 from automix_transfer.runs.folder import differences, settings
@@ -96,17 +95,6 @@ def test_a_run_without_checkpoint_gets_no_slider_and_a_sentence(tmp_path):
 def test_other_methods_have_no_slider():
     with pytest.raises(UserError, match="no Mix Block"):
         slider.render(build_method("mixup", create_encoder("resnet10_32", 3)), INFO, Samples())
-
-
-def test_cards_come_back(tmp_path):
-    picture = np.full((20, 30, 3), 200, np.uint8)
-    about = {"heading": "H", "caption": "C", "source": "S"}
-    write_shots(tmp_path / "figures" / "cams", [Shot([("a", picture), ("b", picture)], "text")], about)
-    (group,) = collect([tmp_path]).read("shots", shots_reader(Embedder([])))
-    ((pictures, text),) = group.cards
-    assert (group.heading, group.source, text) == ("H", "S", "text") and [
-        (word, p.width) for word, p in pictures
-    ] == [("a", 30), ("b", 30)]
 
 
 def test_settings_and_what_differs():

@@ -11,6 +11,7 @@ import torch
 from automix_transfer.commands import transfer
 from automix_transfer.commands.probe import main as probe
 from automix_transfer.errors import UserError
+from automix_transfer.evaluation.probing.probes import layout_of
 from automix_transfer.io import save_torch
 from automix_transfer.models import create_encoder
 from tests.training.tiny import write_images
@@ -48,6 +49,15 @@ def test_options_of_a_probe(tmp_path: Path, words: list[str], match: str) -> Non
     write_images(tmp_path)
     with pytest.raises(UserError, match=match):
         probe(["--weights", "x.pth", "--data", str(tmp_path), *words])
+
+
+def test_a_layout_is_known_also_where_the_archive_unpacked_it(tmp_path: Path) -> None:
+    (tmp_path / "fgvc-aircraft-2013b" / "data").mkdir(parents=True)
+    (tmp_path / "fgvc-aircraft-2013b" / "data" / "variants.txt").touch()
+    for folder in (tmp_path, tmp_path / "fgvc-aircraft-2013b", tmp_path / "fgvc-aircraft-2013b" / "data"):
+        assert layout_of(folder) == "aircraft"
+    with pytest.raises(UserError, match="none of the layouts"):
+        layout_of(tmp_path / "fgvc-aircraft-2013b" / "nothing")
 
 
 @pytest.mark.slow

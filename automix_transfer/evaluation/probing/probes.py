@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from automix_transfer.data.dataset import ClassificationDataset
+from automix_transfer.data.layouts.walking import find_below
 from automix_transfer.data.registry import KNOWN_BY, SPLITS
 from automix_transfer.data.settings import DataConfig, validate
 from automix_transfer.data.splits import eval_dataset
@@ -59,14 +60,16 @@ def splits_of(dataset: str, train: str | None, test: str | None) -> tuple[str, s
 
 
 def layout_of(root: Path) -> str:
-    """The name of the layout that the folder ``root`` has.
+    """The name of the layout that the folder ``root`` has, or one up to two folders below it, as archives
+    unpack.
 
     Raises:
         UserError: none that is known.
     """
-    for name, fits in KNOWN_BY.items():
-        if fits(root):
-            return name
+    for depth in range(3):
+        for name, fits in KNOWN_BY.items():
+            if find_below(root, fits, depth):
+                return name
     raise UserError(
         f"{root} has none of the layouts {', '.join(KNOWN_BY)}; name it, or see automix-transfer data check "
         "--help for how each lies on disk"
