@@ -102,9 +102,14 @@ def _reason(error: BaseException) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8. What a name of other bytes has become (``\\udce9``) is escaped,
-    which JSON reads back."""
-    atomic_write(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+    """Write a text file atomically, in UTF-8; see `encodable`."""
+    atomic_write(path, lambda file: file.write(encodable(text).encode()))
+
+
+def encodable(text: str) -> str:
+    """``text`` with an escape for what a name that is no UTF-8 has become (``\\udce9``), which JSON reads
+    back."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write_json(path: str | Path, value: Any) -> None:

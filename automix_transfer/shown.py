@@ -13,8 +13,9 @@ from typing import Any
 
 #: colours of a terminal, which say nothing
 COLOURS = re.compile(r"\x1b\[[\d;:]*m")
-#: control characters (a terminal's ESC, CSI and OSC among them), and those that reorder or split a line
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+#: control characters (a terminal's ESC, CSI and OSC among them), those that reorder or split a line, and what
+#: bytes that are no UTF-8 have become, of which no font and no encoding knows
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 LONGEST_WORD, LONGEST_LINE = 500, 1500  # characters; paths that people type are shorter
 LONGEST_LABEL = 80  # of a name in a table or a figure

@@ -192,3 +192,4 @@ def test_names_that_are_no_utf_8_come_back_from_json(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     write_json(tmp_path / "x.json", {name: [name]})
     assert read_json(tmp_path / "x.json") == {name: [name]}
+    assert clean(f"{name}\x1b]0;x") == r"caf\udce9\x1b]0;x"

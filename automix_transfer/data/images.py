@@ -231,8 +231,8 @@ def _decode(
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(
-            f"image {path} has {first_line(error)}, and decoding it would take more than "
-            f"{MAX_MEMORY // 10**9} GB (a decompression bomb?); shrink or remove it"
+            f"image {path} is too large to be decoded in {MAX_MEMORY // 10**9} GB (a decompression bomb? "
+            f"{first_line(error)}); shrink or remove it"
         ) from error
     except MemoryError as error:
         raise UserError(f"image {path} does not fit into memory; shrink or remove it") from error

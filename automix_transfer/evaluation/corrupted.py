@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from automix_transfer.data.layouts.walking import subfolders
 from automix_transfer.data.loader import dealt_out, eval_loader
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.splits import eval_dataset
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES, STANDARD, corrupt
 from automix_transfer.io import load_npy
 from automix_transfer.text_files import same_names
@@ -141,6 +142,11 @@ def released_accuracies(
             accuracies.setdefault(name, []).append(100 * hits / max(images, 1))
             counts.append(images)
             progress(f"{name}, severity {len(accuracies[name])}: {accuracies[name][-1]:.2f} %")
+    left = [place.name for place in subfolders(folder) if (place / "1").is_dir() and place.name not in NAMES]
+    if left and counts:
+        progress(f"note: {few(left)} in {folder} are no corruptions of the benchmark and are left out")
+    if len(set(counts)) > 1:
+        progress(f"note: the corruptions have {min(counts):,} to {max(counts):,} images each")
     return accuracies, min(counts, default=0)
 
 
@@ -227,31 +233,39 @@ def _array(file: Path, dimensions: int) -> NDArray[Any]:
 
 
 def _imagenet_names(folder: Path) -> list[str]:
-    names = [name for name in NAMES if (folder / name).is_dir()]
-    if not names:
+    places = _imagenet_places(folder)
+    if not places:
         raise UserError(
             f"{folder} holds no corruption: expected <name>.npy and labels.npy (CIFAR-C), or "
             "<name>/<severity 1 to 5>/<class>/ (ImageNet-C)"
         )
-    parts = [folder / name / str(severity) for name in names for severity in SEVERITIES]
+    parts = [place / str(severity) for place in places.values() for severity in SEVERITIES]
     if missing := [part for part in parts if not part.is_dir()]:
         raise UserError(
             f"{missing[0]} is no folder; a corruption has the severities 1 to 5: unpack it again, or take "
             f"{missing[0].parent} away"
         )
-    return names
+    return list(places)
+
+
+def _imagenet_places(folder: Path) -> dict[str, Path]:
+    """Corruption -> its folder, in ``folder`` or, where each archive has a folder of its own, one below."""
+    inside = subfolders(folder)
+    found = {place.name: place for above in inside for place in subfolders(above) if place.name in NAMES}
+    found |= {place.name: place for place in inside if place.name in NAMES}
+    return {name: found[name] for name in NAMES if name in found}
 
 
 def _imagenet_c(
     folder: Path, config: DataConfig, classes: Sequence[str], batch_size: int, world: World
 ) -> Iterator[tuple[str, Batches]]:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
-    for name in _imagenet_names(folder):
+    for name, root in _imagenet_places(folder).items():
         for severity in SEVERITIES:
             where = replace(
                 config,
                 dataset="imagefolder",
-                root=str(folder / name),
+                root=str(root),
                 train_split=str(severity),
                 val_split=str(severity),
                 test_crop_ratio=1.0,  # its images are cut already
@@ -259,7 +273,7 @@ def _imagenet_c(
             dataset = eval_dataset(where, known=classes)
             if not same_names(dataset.classes, classes):
                 raise UserError(
-                    f"{folder / name / str(severity)} has other classes ({len(dataset.classes)}) than the "
+                    f"{root / str(severity)} has other classes ({len(dataset.classes)}) than the "
                     f"clean images ({len(classes)}); restore it from the released archive"
                 )
             place = world.rank, world.size

@@ -22,7 +22,7 @@ import torch
 from automix_transfer.errors import UserError, first_line
 from automix_transfer.export.proof import Loaded, module_taps, same_values
 from automix_transfer.export.source import Source
-from automix_transfer.io import atomic_write
+from automix_transfer.io import atomic_write, encodable
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 # of the largest logit; BatchNorm that is folded into a convolution gives about 1e-6
@@ -85,7 +85,7 @@ def metadata(source: Source) -> dict[str, str]:
     about = {key: info[key] for key in keys} | {"class_names": list(source.info.class_names)}
     about |= {"encoder": source.info.name, "step": source.step, "source_sha256": source.sha256}
     return {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        key: encodable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         for key, value in about.items()
     }
 

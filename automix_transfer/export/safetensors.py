@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 
 from automix_transfer.export.proof import Loaded, layers_of, loaded_back
 from automix_transfer.export.source import Source
-from automix_transfer.io import atomic_write
+from automix_transfer.io import atomic_write, encodable
 from automix_transfer.models.weights_file import CHECKPOINT_FORMAT, METADATA_KEY, read_weights
 
 
@@ -27,7 +27,8 @@ def write_safetensors(source: Source, output: Path) -> None:
         "source_sha256": source.sha256,
     }
     state = {key: value.clone().contiguous() for key, value in source.encoder.state_dict().items()}
-    content = save(state, metadata={"format": "pt", METADATA_KEY: json.dumps(about, ensure_ascii=False)})
+    said = encodable(json.dumps(about, ensure_ascii=False))
+    content = save(state, metadata={"format": "pt", METADATA_KEY: said})
     atomic_write(output, lambda file: file.write(content))
 
 

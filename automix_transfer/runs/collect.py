@@ -36,7 +36,9 @@ def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
 KINDS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "proof": _has("matched", "total", "largest_difference"),
     "detection": lambda c: "AP50" in c and ("detector" in c or "metrics" in c),
-    "answer": lambda c: isinstance(c.get("rows"), list) and "backbones" in (c.get("about") or ()),
+    "answer": lambda c: (
+        isinstance(c.get("rows"), list) and isinstance(about := c.get("about"), dict) and "backbones" in about
+    ),
     "comparison": lambda c: isinstance(c.get("rows"), list) and isinstance(c.get("about"), dict),
     "localization": lambda c: ("MaxBoxAcc" in c or "PxAP" in c) and "accuracy" not in c,
     "steps": lambda c: isinstance(c.get("steps"), dict) and isinstance(c.get("setting"), dict),

@@ -58,6 +58,25 @@ def test_a_corruption_that_lacks_a_severity_is_named(tmp_path: Path) -> None:
         released_names(tmp_path, DataConfig(root="x"), ["a"])
 
 
+def test_each_archive_of_imagenet_c_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    from automix_transfer.evaluation.corrupted import released_accuracies, released_names
+
+    for name, images in (("fog", 1), ("snow", 2), ("mist", 1)):
+        for severity in range(1, 6):
+            place = tmp_path / "weather" / name / str(severity) / "a"
+            place.mkdir(parents=True)
+            for number in range(images):
+                Image.new("RGB", (9, 9)).save(place / f"{number}.png")
+    (tmp_path / "mist").symlink_to(tmp_path / "weather" / "mist")
+    config = DataConfig(root="x", image_size=9, workers=0)
+    assert released_names(tmp_path, config, ["a"]) == ["snow", "fog"]
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 1))
+    said: list[str] = []
+    found, images = released_accuracies(network, tmp_path, config, ["a"], 4, said.append)
+    assert found == {"snow": [100.0] * 5, "fog": [100.0] * 5} and images == 1
+    assert "mist" in said[-2] and "1 to 2 images" in said[-1]
+
+
 def run(files: Path, output: Path, *more: str) -> dict:
     command = (
         f"--encoder cifar_resnet8 --weights {files / 'net.pth'} --data {files / 'clean'} --batch-size 3 "

@@ -334,6 +334,14 @@ def test_names_of_any_bytes_reach_the_page_without_control(tmp_path):
     assert not set(re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)) and "\\x1b[2Jb" in text
 
 
+@pytest.mark.parametrize("about", [5, "backbones", ["backbones"], None, {"backbones": 3}])
+def test_an_answer_about_nothing_does_not_break_the_page(about, tmp_path):
+    write_run(tmp_path / "run", 50.0)
+    content = {"about": about, "rows": [{"task": "knn", "scores": []}, 7]}
+    (tmp_path / "answer.json").write_text(json.dumps(content))
+    assert "</html>" in build(tmp_path, tmp_path / "page.html", render=False).read_text()
+
+
 def test_a_picture_outside_of_its_folder_is_not_embedded(tmp_path: Path) -> None:
     """Neither by its path nor by a link: whoever gets the page must not get other files with it."""
     run = tmp_path / "run"
