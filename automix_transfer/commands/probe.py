@@ -43,6 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dataset", metavar="NAME", help="layout of --data (default: the one that it has)")
     add("--train-split", help="what is learnt from (default: train; Aircraft: trainval)")
     add("--split", help="what is measured on (default: the layout's test or validation split)")
+    for what in ("image", "label"):
+        words = f"of --dataset hf: where the {what}s are (default: the usual name)"
+        add(f"--{what}-column", default="", metavar="NAME", help=words)
     add("--kinds", default=",".join(KINDS), help="parts of %(default)s (default: all)")
     add("--image-size", type=int, metavar="PIXELS", help="default: the encoder's own")
     add(
@@ -126,6 +129,8 @@ def measure(args: argparse.Namespace, kinds: Sequence[str], team: Team) -> None:
         root=str(args.data),
         train_split=train,
         val_split=test,
+        image_column=args.image_column,
+        label_column=args.label_column,
         image_size=size,
         test_crop_ratio=usual if args.test_crop_ratio is None else args.test_crop_ratio,
         mean=list(args.mean or info.mean),

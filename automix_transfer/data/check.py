@@ -269,6 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--root", required=True, help="the folder that holds the data set")
     checked = "a split to check, may be repeated (default: the usual ones)"
     add("--split", action="append", default=[], help=checked)
+    for kind in ("image", "label"):
+        words = f"hf: where the {kind}s are (data.{kind}_column)"
+        add(f"--{kind}-column", default="", metavar="NAME", help=words)
     lists = "check folders and list files, but do not read the images"
     add("--lists-only", action="store_true", help=lists)
     banner = "aircraft: do not expect the 20-pixel banner (data.crop_banner=false)"
@@ -278,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     splits = options.split or list(LAYOUTS[options.dataset].splits)
     config = DataConfig(dataset=options.dataset, root=options.root, crop_banner=not options.keep_banner)
+    config.image_column, config.label_column = options.image_column, options.label_column
     if "train" not in splits:
         config.train_split = splits[0]
     try:

@@ -62,6 +62,11 @@ def names_of(paths: Iterable[str | Path]) -> Iterable[str]:
     return paths.names() if isinstance(paths, Paths) else map(str, paths)
 
 
+def leads_out(name: str) -> bool:
+    """Whether a relative path from a file leaves the folder that it is joined to."""
+    return not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name
+
+
 @dataclass(frozen=True)
 class Packed:
     """Where images lie inside larger files.
@@ -108,7 +113,7 @@ class Listing:
         crop_bottom: rows to cut off the bottom of each image when it is read (the banner of Aircraft).
         pixels: (N, H, W, 3) uint8, where the images lie in a few files together; ``paths`` then say where:
             FILE/NUMBER.
-        packed: where the images lie in tar files; ``paths`` then say where: SHARD/MEMBER.
+        packed: where the images lie in larger files; ``paths`` then say where: SHARD/MEMBER, FILE/ROW.
         vectors: (N, K) int8, where an image shows several classes: 1 there, 0 not there, -1 unknown.
         notes: what the reader found worth saying, e.g. files that it left aside.
     """

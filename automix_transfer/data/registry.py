@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from automix_transfer.data.layouts.cars import CARS_LAYOUT, cars, is_cars
 from automix_transfer.data.layouts.cifar import CIFAR10, CIFAR100, cifar10, cifar100
 from automix_transfer.data.layouts.folders import FOLDER_LAYOUT, has_splits, imagefolder
+from automix_transfer.data.layouts.huggingface import HF_LAYOUT, huggingface, is_saved
 from automix_transfer.data.layouts.large_scale import (
     INAT_LAYOUT,
     PLACES_LAYOUT,
@@ -62,6 +63,7 @@ LAYOUTS = {
     "voc": Layout(voc, ("trainval", "test"), VOC_LAYOUT),
     "coco": Layout(coco, ("train", "val"), COCO_LAYOUT),
     "shards": Layout(shards, ("train", "val"), SHARD_LAYOUT),
+    "hf": Layout(huggingface, ("train", "val"), HF_LAYOUT),
 }
 DATASETS = {name: layout.read for name, layout in LAYOUTS.items()}
 SPLITS = {name: layout.splits for name, layout in LAYOUTS.items()}
@@ -81,10 +83,11 @@ KNOWN_BY: dict[str, Callable[[Path], bool]] = {
     "voc": is_voc,
     "coco": is_coco,
     "shards": lambda folder: any(folder.glob("train*.tar")),
+    "hf": is_saved,
     "imagefolder": lambda folder: has_splits(folder, "train", "val"),
 }
 #: Whose classes may be folders, so that their order can be chosen.
-_ORDERED = ("imagefolder", "shards", "cifar10", "cifar100")
+_ORDERED = ("imagefolder", "shards", "cifar10", "cifar100", "hf")
 
 
 def load_listing(config: DataConfig, split: str, known: Sequence[str] = (), vectors: bool = False) -> Listing:
@@ -122,6 +125,8 @@ def load_listing(config: DataConfig, split: str, known: Sequence[str] = (), vect
     options: dict[str, Any] = {}
     if config.dataset in _ORDERED:
         options = {"order": config.class_order, "known": known, "reference": sliced(config.train_split)[0]}
+        if config.dataset == "hf":
+            options |= {"image_column": config.image_column, "label_column": config.label_column}
     elif config.dataset == "voc":
         options = {"known": known, "reference": sliced(config.train_split)[0]}
     try:

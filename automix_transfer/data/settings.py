@@ -42,8 +42,11 @@ class DataConfig:
             any.
         train_split, val_split: CUB: train, test (val means the same); Tiny-ImageNet: train, val; Aircraft:
             train, val, trainval, test; folders: any folder's name; VOC: a list, VOC2007/LIST, or several
-            joined by +; COCO: train, val, or what is behind instances_. ``train[:80%]`` is the first 80 % of
-            the images of each class and ``train[80%:]`` the rest, to choose settings without test images.
+            joined by +; COCO: train, val, or what is behind instances_; hf: any, val being also validation or
+            test where there is no other. ``train[:80%]`` is the first 80 % of the images of each class and
+            ``train[80%:]`` the rest, to choose settings without test images.
+        image_column, label_column: hf only: the columns of images and labels; empty: image or img, and label,
+            labels or fine_label, or the only ones of their kind.
         image_size: side of the square images that the encoder sees, in pixels.
         resize: training only: the shorter side is first resized to this (0: not at all). The fine-grained
             recipe uses 256.
@@ -83,6 +86,8 @@ class DataConfig:
     classes: int = 0
     train_split: str = "train"
     val_split: str = "val"
+    image_column: str = ""
+    label_column: str = ""
     image_size: int = 224
     resize: int = 0
     crop: str = "random_resized"
@@ -128,6 +133,10 @@ def validate(config: DataConfig) -> None:
         ),
         *((name, getattr(config, name) >= least, f"at least {least}") for name, least in LEAST.items()),
         *((name, getattr(config, name) <= most, f"at most {most:,}") for name, most in MOST.items()),
+        *(
+            (name, config.dataset == "hf" or not getattr(config, name), "left out unless data.dataset=hf")
+            for name in ("image_column", "label_column")
+        ),
         ("scale", _ascend(config.scale, 1), "two shares of the image's area, 0 < smallest <= largest <= 1"),
         ("ratio", _ascend(config.ratio, 1000), "two aspect ratios, 0 < smallest <= largest <= 1000"),
         ("mean", len(config.mean) == 3 and all(map(math.isfinite, config.mean)), "three finite numbers"),

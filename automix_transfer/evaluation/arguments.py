@@ -63,6 +63,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--train-split", metavar="NAME", help=words)
     words = "of class folders that are numbers, for weights that do not name their classes"
     data.add_argument("--class-order", choices=("number", "text"), help=words)
+    for what in ("image", "label"):
+        words = f"of --dataset hf: where the {what}s are (default: the usual name)"
+        data.add_argument(f"--{what}-column", metavar="NAME", help=words)
     words = "only N images, spread evenly over the set (0: all); not with --corrupted"
     data.add_argument("--limit", type=int, default=0, metavar="N", help=words)
     how = parser.add_argument_group("input (defaults are the run's or the encoder's)")

@@ -15,7 +15,7 @@ from automix_transfer.data.loader import eval_loader
 from automix_transfer.evaluation.arguments import parse
 from automix_transfer.evaluation.attacks import OfPixels
 from automix_transfer.evaluation.confusion import FOLDER, write_confusion
-from automix_transfer.evaluation.corrupted import (
+from automix_transfer.evaluation.corruptions.corrupted import (
     check_baseline,
     relative_error,
     released_accuracies,

@@ -37,6 +37,7 @@ SAME = (
     "data",
     "dataset",
     "split",
+    "columns",
     "limit",
     "image_size",
     "test_crop_ratio",

@@ -75,6 +75,7 @@ def about(
         "data": str(args.data or config.root),
         "dataset": config.dataset,
         "split": config.val_split,
+        **({"columns": [config.image_column, config.label_column]} if config.dataset == "hf" else {}),
         "limit": args.limit,
         "image_size": config.test_size or config.image_size,
         "test_crop_ratio": config.test_crop_ratio,

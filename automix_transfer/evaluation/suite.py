@@ -19,8 +19,8 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation import calibration
 from automix_transfer.evaluation.attacks import OfPixels, gradient_of, pgd, signed_step
 from automix_transfer.evaluation.confusion import confusion_figures, shot_figures
-from automix_transfer.evaluation.corrupted import corrupted_hits, summarize
 from automix_transfer.evaluation.corruptions import SEVERITIES
+from automix_transfer.evaluation.corruptions.corrupted import corrupted_hits, summarize
 from automix_transfer.evaluation.suite_options import SuiteOptions, check_options
 from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.training.average_precision import class_precisions, mean_precision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from automix_transfer.data.listing import Box, Problems, parse_box, read_lines
+from automix_transfer.data.listing import Box, Problems, leads_out, parse_box, read_lines
 from automix_transfer.errors import UserError
 from automix_transfer.localization.targets import Target, TargetSet, image_size
 
@@ -59,11 +59,6 @@ def read_metadata(folder: Path, masks: Path | None = None) -> TargetSet:
             notes = (f"{beyond} boxes of {where} reach beyond their images; the reference takes them so",)
     classes = [str(label) for label in range(max(target.label for target in targets) + 1)]
     return TargetSet(folder.name, targets, classes, known_classes=False, notes=notes)
-
-
-def leads_out(name: str) -> bool:
-    """Whether a relative path from a file leaves the folder that it is joined to."""
-    return not name.strip() or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name
 
 
 def _has_masks(path: Path) -> bool:

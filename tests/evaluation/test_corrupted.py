@@ -16,8 +16,8 @@ from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation import evaluate_run as evaluation
 from automix_transfer.evaluation.cli import main
-from automix_transfer.evaluation.corrupted import relative_error, summarize
 from automix_transfer.evaluation.corruptions import NAMES, STANDARD, corrupt
+from automix_transfer.evaluation.corruptions.corrupted import relative_error, summarize
 from automix_transfer.models import create_encoder, load_encoder
 from automix_transfer.signals import Interrupted
 
@@ -50,7 +50,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_corruption_that_lacks_a_severity_is_named(tmp_path: Path) -> None:
-    from automix_transfer.evaluation.corrupted import released_names
+    from automix_transfer.evaluation.corruptions.corrupted import released_names
 
     for severity in range(1, 5):
         (tmp_path / "fog" / str(severity)).mkdir(parents=True)
@@ -59,7 +59,7 @@ def test_a_corruption_that_lacks_a_severity_is_named(tmp_path: Path) -> None:
 
 
 def test_each_archive_of_imagenet_c_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    from automix_transfer.evaluation.corrupted import released_accuracies, released_names
+    from automix_transfer.evaluation.corruptions.corrupted import released_accuracies, released_names
 
     for name, images in (("fog", 1), ("snow", 2), ("mist", 1)):
         for severity in range(1, 6):

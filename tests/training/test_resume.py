@@ -48,6 +48,17 @@ def test_an_approximation_that_counts_its_steps_resumes_to_the_same_bits(experim
 
 
 @pytest.mark.slow
+def test_a_data_set_of_hugging_face_resumes_to_the_same_bits(experiment, tmp_path: Path) -> None:
+    saved = Path(__file__).parents[1] / "fixtures" / "huggingface" / "saved"
+    data = ["data.dataset=hf", f"data.root={saved}", "data.val_split=test", "train.batch_size=2"]
+    killed = experiment(*data, *RANDOM)
+    whole = replace(killed, output=str(tmp_path / "whole"))
+    finish(whole)
+    assert kill_and_resume(killed, seed=5, total=STEPS) >= 1
+    assert_same_run(Path(whole.output), Path(killed.output))
+
+
+@pytest.mark.slow
 def test_workers_do_not_change_the_result(experiment, tmp_path: Path) -> None:
     train(experiment(*RANDOM, f"output={tmp_path / 'a'}"))
     train(experiment(*RANDOM, f"output={tmp_path / 'b'}", "data.workers=1"))
