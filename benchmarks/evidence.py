@@ -136,9 +136,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--table", action="store_true", help="train nothing; print the tables of what is in --keep"
     )
-    parser.add_argument(
-        "--docs", type=Path, metavar="DIR", help="with --table: write evidence.md and .png here"
-    )
+    parser.add_argument("--docs", type=Path, metavar="DIR", help="with --table: draw evidence.png here")
     return parser
 
 
