@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
 from tabulate import tabulate
 
+from automix_transfer.compared.paired import difference
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json, write_text
 
@@ -128,13 +127,10 @@ def differences(
             if one is None or two is None or len(seeds) < 2:
                 continue
             values = [one.held[seed]["top1"] - two.held[seed]["top1"] for seed in seeds]
-            mean = statistics.mean(values)
-            half = (
-                float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-            )
-            verdict = "not to be told apart" if abs(mean) <= half else "ahead" if mean > 0 else "behind"
-            label, interval = f"{ours} - {other}", f"[{mean - half:+.2f}, {mean + half:+.2f}]"
-            found.append([label, epochs, len(seeds), f"{mean:+.2f}", interval, verdict])
+            gain = difference(values)
+            low, high = gain.interval or (gain.mean, gain.mean)
+            label, interval = f"{ours} - {other}", f"[{low:+.2f}, {high:+.2f}]"
+            found.append([label, epochs, gain.n, f"{gain.mean:+.2f}", interval, gain.word])
     return found
 
 

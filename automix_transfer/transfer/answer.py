@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
-
+from automix_transfer.compared.paired import difference
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json
 from automix_transfer.runs.folder import is_number
@@ -156,19 +154,8 @@ def score(
     differences = paired(values, reference)
     if not differences:
         return Score(name, values, mean, std, None, None, "no seed in common", reason)
-    difference = statistics.fmean(differences)
-    n = len(differences)
-    if n < 2:
-        return Score(name, values, mean, std, difference, None, "one pair", reason)
-    if statistics.stdev(differences) == 0:  # coarse figures of a few images; t would call it certain
-        word = "equal" if difference == 0 else "the same difference for each seed"
-        return Score(name, values, mean, std, difference, None, word, reason)
-    half = float(student.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
-    ahead = (difference > 0) == more
-    word = (
-        f"not to be told apart with {n} seeds" if abs(difference) <= half else "ahead" if ahead else "behind"
-    )
-    return Score(name, values, mean, std, difference, (difference - half, difference + half), word, reason)
+    found = difference(differences, more)
+    return Score(name, values, mean, std, found.mean, found.interval, found.word, reason)
 
 
 def paired(values: Mapping[int | None, float], reference: Mapping[int | None, float]) -> list[float]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.compared.paired import Difference, difference
 from automix_transfer.data.detection.annotation_checks import as_number, shown
 from automix_transfer.detection.comparing.compare import Plan
 from automix_transfer.detection.scores.results import HEADLINE, RULES, aligned, csv_cell
@@ -26,6 +27,8 @@ ABOUT: dict[str, type] = {
     "images": dict,
 }
 
+PARTS = ("", "_std", "_gain", "_gain_std", "_gain_low", "_gain_high")  #: columns of a figure in the CSV
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -35,8 +38,9 @@ class Spread:
     std: float | None
     n: int
 
-    def text(self, sign: str = "") -> str:
-        return f"{self.mean:{sign}.2f}" + (f" ± {self.std:.2f}" if self.std is not None else "")
+    def text(self) -> str:
+        """``20.40 ± 1.42``."""
+        return f"{self.mean:.2f}" + (f" ± {self.std:.2f}" if self.std is not None else "")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Result:
     weights: str
     runs: dict[int, dict[str, float | None]]
     means: dict[str, Spread | None]
-    gains: dict[str, Spread | None]
+    gains: dict[str, Difference | None]
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,7 @@ class Comparison:
         """Head and rows as text."""
         head = ["method", *(part for key in HEADLINE for part in (key, "gain"))]
         rows = [
-            [
-                row.name,
-                *(part for key in HEADLINE for part in (_text(row.means[key]), _text(row.gains[key], "+"))),
-            ]
+            [row.name, *(part for key in HEADLINE for part in (_text(row.means[key]), _gain(row.gains[key])))]
             for row in self.rows
         ]
         return [head, *rows]
@@ -89,7 +90,7 @@ class Comparison:
         about, seeds, first = self.about, self.about["seeds"], self.rows[0].name
         how = (
             f"mean ± standard deviation (n - 1) over seeds {', '.join(map(str, seeds))}; gain over "
-            f"'{first}', seed by seed"
+            f"'{first}', seed by seed, with its 95 % interval (t)"
             if len(seeds) > 1
             else f"one run each (seed {seeds[0]}), so a difference may be the seed's; gain over '{first}'"
         )
@@ -108,7 +109,7 @@ class Comparison:
                     "folder": row.folder,
                     "weights": row.weights or None,
                     **{key: _spread(row.means[key]) for key in HEADLINE},
-                    "gain": {key: _spread(row.gains[key]) for key in HEADLINE},
+                    "gain": {key: gain and asdict(gain) for key, gain in row.gains.items()},
                     "runs": {str(seed): figures for seed, figures in row.runs.items()},
                 }
                 for row in self.rows
@@ -119,11 +120,14 @@ class Comparison:
         """Write ``comparison.txt``, ``.md``, ``.json``, ``.csv`` (rows), and every figure to ``runs.csv``."""
         write_text(folder / "comparison.txt", self.text() + "\n")
         write_text(folder / "comparison.md", self.markdown())
-        columns = [f"{key}{part}" for key in HEADLINE for part in ("", "_std", "_gain", "_gain_std")]
+        columns = [f"{key}{part}" for key in HEADLINE for part in PARTS]
         rows: list[list[Any]] = [["method", "weights", "seeds", *columns]]
         for row in self.rows:
-            spreads = [spread for key in HEADLINE for spread in (row.means[key], row.gains[key])]
-            values = [value for s in spreads for value in ((s.mean, s.std) if s else (None, None))]
+            values: list[float | None] = []
+            for key in HEADLINE:
+                mean, gain = row.means[key], row.gains[key]
+                values += (mean.mean, mean.std) if mean else (None, None)
+                values += (gain.mean, gain.std, *(gain.interval or (None, None))) if gain else (None,) * 4
             rows.append([row.name, row.weights or "random", len(row.runs), *map(csv_cell, values)])
         write_text(folder / "comparison.csv", csv_text(rows))
         keys = dict.fromkeys(key for row in self.rows for figures in row.runs.values() for key in figures)
@@ -153,7 +157,7 @@ def collect(plan: Plan, differences: Sequence[str] = ()) -> Comparison:
         gains = {
             key: None
             if number == 0
-            else spread_of([_difference(runs[row][seed][key], first[seed][key]) for seed in plan.seeds])
+            else _difference([(runs[row][seed][key], first[seed][key]) for seed in plan.seeds])
             for key in HEADLINE
         }
         rows.append(Result(row.name, row.folder, row.weights, runs[row], means, gains))
@@ -211,12 +215,21 @@ def _percent(value: Any) -> float | None:
     return number
 
 
-def _difference(value: float | None, base: float | None) -> float | None:
-    return None if value is None or base is None else value - base
+def _difference(pairs: Sequence[tuple[float | None, float | None]]) -> Difference | None:
+    """Of values and those that they are paired with; None where one is missing."""
+    known = [value - base for value, base in pairs if value is not None and base is not None]
+    return difference(known) if known and len(known) == len(pairs) else None
 
 
-def _text(spread: Spread | None, sign: str = "") -> str:
-    return "–" if spread is None else spread.text(sign)
+def _text(spread: Spread | None) -> str:
+    return "–" if spread is None else spread.text()
+
+
+def _gain(gain: Difference | None) -> str:
+    if gain is None:
+        return "–"
+    interval = f" [{gain.interval[0]:+.2f}, {gain.interval[1]:+.2f}]" if gain.interval else ""
+    return f"{gain.mean:+.2f}{interval}"
 
 
 def _spread(spread: Spread | None) -> dict[str, Any] | None:

@@ -229,12 +229,15 @@ def test_table_by_hand(tmp_path):
     )
     text = comparison.text()
     assert (
-        "20.00 ± 9.90  +5.00 ± 2.83" in text
+        "20.00 ± 9.90  +5.00 [-20.41, +30.41]" in text
         and "seeds 1, 2" in text
         and "9 iterations of batch 2, on x:test (11-point rule)" in text
     )
     comparison.write(plan.output)
-    assert "| Auto\\|Mix | 20.00 ± 9.90 | +5.00 ± 2.83 |" in (plan.output / "comparison.md").read_text()
+    assert (
+        "| Auto\\|Mix | 20.00 ± 9.90 | +5.00 [-20.41, +30.41] |"
+        in (plan.output / "comparison.md").read_text()
+    )
     with open(plan.output / "comparison.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[1]["AP50_gain"] == "10.0000" and rows[0]["AP_gain"] == "" and rows[0]["weights"] == "random"
