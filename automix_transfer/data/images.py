@@ -50,6 +50,7 @@ _OTHER_KINDS = {
     **dict.fromkeys((b"<html", b"<!doctype html"), "a web page"),
     b"\x1f\x8b": "packed by gzip",
 }
+MOST_SHOWN = 1 << 25  # pixels of a picture on a page or in a figure, which were drawn for it
 _LARGE, _BAND = 1 << 25, 1 << 22  # pixels above which one image is decoded at a time; of a copied part
 FLAG_NOTE = "not applied, as torchvision's ImageFolder and the WSOL reference do not"
 _ORIENTATION_TAG = 0x0112
@@ -99,9 +100,9 @@ def lies_in(folder: str | Path, path: str | Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def open_image(source: str | Path | IO[bytes]) -> Image.Image:
-    """``PIL.Image.open`` for the formats of `FORMATS`, of regular files, of at most `MAX_PIXELS` pixels that
-    take at most `MAX_MEMORY` to decode.
+def open_image(source: str | Path | IO[bytes], most: int = MAX_PIXELS) -> Image.Image:
+    """``PIL.Image.open`` for the formats of `FORMATS`, of regular files, of at most ``most`` pixels that take
+    at most `MAX_MEMORY` to decode.
 
     Raises:
         OSError: no image of these formats, or no regular file.
@@ -112,7 +113,7 @@ def open_image(source: str | Path | IO[bytes]) -> Image.Image:
     image = Image.open(source, formats=FORMATS)
     pixels, each = image.width * image.height, _OF_MODE.get(image.mode, _OF_OTHERS)
     each += _OF_FORMAT.get(image.format or "", 0) + _OF_PROGRESSIVE * bool(image.info.get("progressive"))
-    if pixels > min(MAX_PIXELS, MAX_MEMORY // each):
+    if pixels > min(most, MAX_MEMORY // each):
         image.close()
         raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
     return image

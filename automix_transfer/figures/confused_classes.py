@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from automix_transfer.data.images import lies_in, open_image
+from automix_transfer.data.images import MOST_SHOWN, lies_in, open_image
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.confusion import FILE
 from automix_transfer.evaluation.evaluate_run import evaluation_of
@@ -105,7 +105,7 @@ def example(folder: Path, file: str) -> Cell:
     try:
         if not lies_in(folder, folder / file):
             raise ValueError("a picture of somebody else")
-        with open_image(folder / file) as image:
+        with open_image(folder / file, MOST_SHOWN) as image:
             return Cell(
                 np.asarray(ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC))
             )

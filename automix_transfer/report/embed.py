@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from automix_transfer.data.images import lies_in, open_image, require_file
+from automix_transfer.data.images import MOST_SHOWN, lies_in, open_image, require_file
 
 BUDGET = 11_000_000  #: bytes of pictures before base64, which adds a third: below 15 MB a page
 LARGE = 120_000  #: PNGs above this are photographs, which WebP stores in a fifth
@@ -43,7 +43,7 @@ class Embedder:
         try:
             require_file(path)
             data = path.read_bytes()
-            with open_image(io.BytesIO(data)) as image:
+            with open_image(io.BytesIO(data), MOST_SHOWN) as image:
                 image.load()
                 size, kind = image.size, (image.format or "png").lower()
                 if len(data) > LARGE:

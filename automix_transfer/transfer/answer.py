@@ -116,6 +116,8 @@ def value_at(content: Any, path: Sequence[str], file: Path) -> float | None:
             raise UserError(f"{file}: '{'.'.join(path)}' is no table of numbers; remove it to measure again")
         rows = [statistics.fmean(row) for row in content.values() if row]
         return statistics.fmean(rows) if rows else None
+    if is_number(content) and not 0 <= content <= 100.001:  # of rounding
+        raise UserError(f"{file}: '{'.'.join(path)}' is no percentage; remove it to measure again")
     return float(content) if is_number(content) else None
 
 

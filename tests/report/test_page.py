@@ -342,6 +342,13 @@ def test_an_answer_about_nothing_does_not_break_the_page(about, tmp_path):
     assert "</html>" in build(tmp_path, tmp_path / "page.html", render=False).read_text()
 
 
+def test_a_picture_of_very_many_pixels_is_left_out(tmp_path):
+    """Its file is small, and its WebP would take minutes."""
+    Image.new("L", (8000, 8000)).save(tmp_path / "x.png")
+    problems: list[str] = []
+    assert Embedder(problems).embed(tmp_path / "x.png") is None and "x.png" in problems[0]
+
+
 def test_a_picture_outside_of_its_folder_is_not_embedded(tmp_path: Path) -> None:
     """Neither by its path nor by a link: whoever gets the page must not get other files with it."""
     run = tmp_path / "run"

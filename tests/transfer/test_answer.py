@@ -71,6 +71,12 @@ def test_what_is_missing_is_said_with_its_reason(tmp_path: Path) -> None:
     assert "a_b" in (tmp_path / "answer.md").read_text()
 
 
+@pytest.mark.parametrize("value", [1e299, -1, 100.5])
+def test_a_figure_that_is_no_percentage_is_refused_by_its_file(value: float) -> None:
+    with pytest.raises(UserError, match=r"boxes\.json.*MaxBoxAcc"):
+        value_at({"MaxBoxAcc": value}, ("MaxBoxAcc",), Path("boxes.json"))
+
+
 def test_a_table_that_holds_no_numbers_is_refused_by_its_file(tmp_path: Path) -> None:
     file = tmp_path / "evaluation.json"
     assert value_at({"a": {"noise": [1, 3], "blur": [4]}}, ["a"], file) == 3

@@ -9,15 +9,18 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from numpy.typing import NDArray
 
-from automix_transfer.data.images import pixels_of, read_image
+from automix_transfer.data.images import read_image
 from automix_transfer.detection.registered.datasets import register_folder
 from automix_transfer.detection.showing.inference import load_run
+from automix_transfer.detection.showing.rectangles import drawable
+
+MOST_PIXELS = 1 << 22  #: of an example, which is shown at a few hundred pixels a side
 
 
 @dataclass(frozen=True)
 class Detections:
-    """One image (H, W, 3) uint8, its true boxes (N, 4), and the boxes (M, 4) found with a score of at least
-    the threshold, x0 y0 x1 y1."""
+    """One image (H, W, 3) uint8, smaller where it has more than `MOST_PIXELS`, its true boxes (N, 4), and the
+    boxes (M, 4) found with a score of at least the threshold, x0 y0 x1 y1 in its pixels."""
 
     image: NDArray[np.uint8]
     true_boxes: NDArray[np.float64]
@@ -55,14 +58,15 @@ def detect_examples(
     for index in spread(len(records), count):
         record = records[index]
         read = read_image(record["file_name"], upright=True)
-        instances, image = detector.detect(read), pixels_of(read)
+        instances = detector.detect(read)
+        picture, scale = drawable(read, MOST_PIXELS)
         instances = instances[instances.scores >= threshold]
         labels = instances.pred_classes.tolist()
         found.append(
             Detections(
-                image,
-                np.array([item["bbox"] for item in record["annotations"]], dtype=np.float64).reshape(-1, 4),
-                instances.pred_boxes.tensor.double().numpy(),
+                np.asarray(picture),
+                scale * np.array([item["bbox"] for item in record["annotations"]], float).reshape(-1, 4),
+                scale * instances.pred_boxes.tensor.double().numpy(),
                 labels,
                 [detector.names[label] for label in labels],
                 instances.scores.tolist(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from PIL import Image
 from automix_transfer.data.detection.image_files import vanishes
 from automix_transfer.data.images import is_image_name, read_image
 from automix_transfer.detection.showing.inference import TrainedDetector
-from automix_transfer.detection.showing.rectangles import class_colour, draw_boxes
+from automix_transfer.detection.showing.rectangles import class_colour, draw_boxes, drawable
 from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write, write_json
 from automix_transfer.progress import Progress
@@ -110,7 +109,7 @@ def predict(
         instances = instances[instances.scores >= threshold]
         add(result, instances, name, *image.size, detector.categories)
         if draw:
-            image, scale = drawable(image)
+            image, scale = drawable(image, MOST_DRAWN)
             picture = draw_instances(image, instances, detector.names, scale)
             atomic_write(
                 output / "drawn" / drawn[name],
@@ -131,12 +130,6 @@ def check_sides(file: Path, size: tuple[int, int], most: int) -> None:
             f"image {file} is {size[0]} x {size[1]} pixels, too narrow or too long for a detector; cut it "
             "into parts, or remove it"
         )
-
-
-def drawable(image: Image.Image) -> tuple[Image.Image, float]:
-    """``image`` with at most `MOST_DRAWN` pixels, and the scale that this took."""
-    factor = math.ceil(math.sqrt(image.width * image.height / MOST_DRAWN))
-    return (image.reduce(factor) if factor > 1 else image), 1 / factor
 
 
 def add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def draw_boxes(
             dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 130
             draw.text((left + 1, top), text, "white" if dark else "black", font)
     return np.array(picture)
+
+
+def drawable(image: Image.Image, most: int) -> tuple[Image.Image, float]:
+    """``image`` with at most ``most`` pixels, and the scale that this took."""
+    factor = math.ceil(math.sqrt(image.width * image.height / most))
+    return (image.reduce(factor) if factor > 1 else image), 1 / factor
 
 
 def fit(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -269,15 +269,20 @@ def test_images_without_a_pixel_at_the_detectors_size(size):
     check_sides(Path("a.png"), (min(size[0], 2000), min(size[1], 2000)), 1333)
 
 
-def test_a_large_image_is_drawn_smaller_with_its_boxes(monkeypatch):
-    from automix_transfer.detection.showing import predict
+def test_a_large_image_is_drawn_smaller_with_its_boxes(run, coco, monkeypatch):
+    from automix_transfer.detection.showing import examples
+    from automix_transfer.detection.showing.rectangles import drawable
 
-    monkeypatch.setattr(predict, "MOST_DRAWN", 100)
     image = Image.new("RGB", (40, 20))
-    small, scale = predict.drawable(image)
-    assert small.size == (14, 7) and scale == 1 / 3
-    monkeypatch.setattr(predict, "MOST_DRAWN", 800)
-    assert predict.drawable(image) == (image, 1)
+    small, scale = drawable(image, 100)
+    assert small.size == (14, 7) and scale == 1 / 3 and drawable(image, 800) == (image, 1)
+    [whole] = examples.detect_examples(run, coco, 1, 0.0)
+    monkeypatch.setattr(examples, "MOST_PIXELS", whole.image.shape[0] * whole.image.shape[1] // 4)
+    [half] = examples.detect_examples(run, coco, 1, 0.0)
+    assert half.image.shape[0] * 2 == whole.image.shape[0] and half.scores == whole.scores
+    assert np.array_equal(2 * half.boxes, whole.boxes) and np.array_equal(
+        2 * half.true_boxes, whole.true_boxes
+    )
 
 
 def test_a_strip_fits_into_a_square():
