@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -162,9 +163,15 @@ def _taken(path: Path, refusal: str, wait: bool) -> Iterator[None]:
 
 
 def _open_locked(path: Path, wait: bool) -> int:
-    """The lock file's descriptor. This process must not open it again: to close that would unlock it."""
+    """The lock file's descriptor. This process must not open it again: to close that would unlock it.
+
+    A folder of somebody else's may hold a link or a pipe of the lock's name, and what it leads to would be
+    emptied, or waited for.
+    """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise UserError(f"{path} is no file of ours but a link, a folder or a pipe; remove it")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             with suppress(FileNotFoundError):  # the owner before removed it after we had opened it

@@ -87,6 +87,27 @@ def test_a_lock_that_was_copied_with_its_folder_holds_nothing(tmp_path: Path, lo
         pass
 
 
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder"])
+def test_what_only_has_the_name_of_a_lock_is_neither_emptied_nor_waited_for(
+    kind: str, tmp_path: Path, locks: str
+) -> None:
+    precious, run = tmp_path / "precious", tmp_path / "run"
+    precious.write_text("mine")
+    run.mkdir()
+    for lock in (run / LOCK, run / ".x.json.lock"):
+        if kind == "pipe":
+            os.mkfifo(lock)
+        elif kind == "folder":
+            lock.mkdir()
+        else:
+            lock.symlink_to(precious if kind == "link" else tmp_path / "new")
+    with pytest.raises(UserError, match=r"\.owner\.lock"), owned(run):
+        pass
+    with pytest.raises(UserError, match=r"\.x\.json\.lock"), owned_file(run / "x.json", alone=True):
+        pass
+    assert precious.read_text() == "mine" and not (tmp_path / "new").exists()
+
+
 def test_one_output_has_one_writer_and_a_run_has_one_for_all(tmp_path: Path, locks: str) -> None:
     with another(tmp_path / "out.json", locks, "owned_file"):
         with owned_file(tmp_path / "other.json"):

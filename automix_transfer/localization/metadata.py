@@ -6,6 +6,7 @@ from pathlib import Path
 
 from automix_transfer.data.listing import Box, Problems, leads_out, parse_box, read_lines
 from automix_transfer.errors import UserError
+from automix_transfer.io import regular_file
 from automix_transfer.localization.targets import Target, TargetSet, image_size
 
 METADATA_FILES = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
@@ -64,9 +65,9 @@ def read_metadata(folder: Path, masks: Path | None = None) -> TargetSet:
 def _has_masks(path: Path) -> bool:
     """Whether the first line names files instead of coordinates: three fields."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with regular_file(path, "restore it").open(encoding="utf-8") as file:
             first = next((line for line in file if line.strip()), "")
-    except (OSError, UnicodeDecodeError):
+    except (UserError, OSError, UnicodeDecodeError):
         return False
     return first.count(",") == 2
 

@@ -34,6 +34,7 @@ from automix_transfer.report.comparison_page import (
 )
 from automix_transfer.report.embed import Embedder
 from automix_transfer.runs.folder import Points, commit_of, read_history, read_metrics
+from automix_transfer.text_files import read_text
 from automix_transfer.transfer.answer import Row
 from automix_transfer.transfer.transfer_plan import Cell
 from automix_transfer.transfer.transfer_settings import TASKS
@@ -198,8 +199,7 @@ def maps_of(results: Path) -> list[Picture]:
     config = DataConfig(dataset=measured["dataset"], root=measured["root"])
     split = measured["split"]
     target_set = targets_of(load_listing(config, split), split)
-    with results.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(read_text(results.with_suffix(".csv")).splitlines()))
     pictures = []
     for index in [number * len(rows) // SHOWN for number in range(min(SHOWN, len(rows)))]:
         target = target_set.targets[index]

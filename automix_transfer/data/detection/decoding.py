@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from automix_transfer.data.cache import cache_file
-from automix_transfer.data.images import read_image
+from automix_transfer.data.images import read_image, require_file
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json
 from automix_transfer.progress import Progress
@@ -65,6 +65,7 @@ def problem(file: Path, whole: bool = True) -> str:
 
 def _is_complete(file: Path) -> bool:
     try:
+        require_file(file)
         with file.open("rb") as opened:
             begin = opened.read(8)
             opened.seek(-12, os.SEEK_END)

@@ -18,6 +18,7 @@ from automix_transfer.data.layouts.walking import find_root
 from automix_transfer.data.listing import Listing
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_arrays
+from automix_transfer.text_files import MOST_BYTES, read_text
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
@@ -121,8 +122,8 @@ def _class_names(release: Release, folder: Path, binary: bool) -> list[str]:
     file = folder / (release.names_file if binary else release.meta)
     if binary:
         try:
-            names: Any = file.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
+            names: Any = read_text(file, MOST_BYTES).split()
+        except UserError as error:
             raise UserError(f"{file} with the names of the classes could not be read; {_RESTORE}") from error
     else:
         names = dict(_mapping(file)).get(release.names_key)

@@ -46,7 +46,11 @@ def forget_metrics_after(file: Path, iteration: int) -> list[dict[str, Any]]:
     that are kept."""
     if not file.is_file():
         return []
-    kept = [row for line in file.read_text().splitlines() if _iteration(row := _row(line)) < iteration]
+    kept = [
+        row
+        for line in file.read_text("utf-8", "replace").splitlines()
+        if _iteration(row := _row(line)) < iteration
+    ]
     write_text(file, "".join(f"{json.dumps(row, sort_keys=True)}\n" for row in kept))
     return kept
 

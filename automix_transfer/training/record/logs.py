@@ -115,6 +115,10 @@ class Log:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 continue
+            if not isinstance(row, dict) or not all(
+                isinstance(row.get(k, 0), int) for k in ("step", "epoch")
+            ):
+                continue
             if row.get("step", 0) <= step and (row.get("kind") != "epoch" or row.get("epoch", 0) <= epoch):
                 kept.append(line)
                 rows.append(row)
