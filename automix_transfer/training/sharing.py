@@ -45,6 +45,10 @@ class Team:
         self.world, self.hosts = world, hosts
         self._to = dict(to)
 
+        # else a loader's worker would hold the connection of a process that died
+        if to:
+            os.register_at_fork(after_in_child=self._close)
+
     @property
     def main(self) -> bool:
         return self.world.main
@@ -157,10 +161,13 @@ class Team:
                 connection.send(word)
         if error is None and not self.main:
             self._hear(0)
-        for connection in self._to.values():
-            connection.close()
+        self._close()
         if error is not None and silent:
             raise SystemExit(EXIT_USER_ERROR)
+
+    def _close(self) -> None:
+        for connection in self._to.values():
+            connection.close()
 
 
 #: one process, which does everything itself

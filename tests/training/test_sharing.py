@@ -100,6 +100,20 @@ def test_the_first_says_what_ended_another(
         list(first.pieces(["own"]))
 
 
+def test_what_a_process_that_died_had_started_does_not_hide_it() -> None:
+    first, second = teams(2)
+    started = os.fork()
+    if not started:
+        signal.pause()
+    try:
+        second._to[0].close()
+        with pytest.raises(UserError, match="rank 1 on host1 ended without a word"):
+            list(first.pieces(["own"]))
+    finally:
+        os.kill(started, signal.SIGKILL)
+        os.waitpid(started, 0)
+
+
 def test_where_the_first_died_the_second_says_so_and_where_it_failed_nobody_does() -> None:
     for rank, raised in ((1, UserError), (2, SystemExit)):
         first, *others = teams(3)

@@ -20,7 +20,9 @@ FOLDER_LAYOUT = "ROOT/SPLIT/CLASS/image.jpg, e.g. /data/imagenet/train/n01440764
 FOREIGN = {
     ".tar": "unpack each into a folder of its name, or see data.dataset=shards",
     ".zip": "unpack them",
-    **dict.fromkeys((".parquet", ".arrow", ".tfrecord", ".mdb", ".h5"), "write class folders of them"),
+    ".arrow": "see data.dataset=hf",
+    ".parquet": "write them by save_to_disk of Hugging Face's datasets, for data.dataset=hf",
+    **dict.fromkeys((".tfrecord", ".mdb", ".h5"), "write class folders of them"),
 }
 #: What else a split is called, in the order in which it is looked for; capitals do not matter.
 OTHER_NAMES = {
