@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from automix_transfer.data.listing import Listing
 from automix_transfer.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from evidence import BLOCKS, METHODS, runs_of  # noqa: E402
+from evidence_boxes import coco  # noqa: E402
 from evidence_table import differences, read, write_tables  # noqa: E402
 
 
@@ -36,7 +38,7 @@ def test_differences_are_paired_and_their_intervals_are_students(tmp_path: Path)
     series = read(tmp_path)
     # differences 2, 2.5, 1: mean 1.8333, s 0.7638, t(0.975, 2) = 4.3027
     assert differences(series, [("automix k", "vanilla")]) == [
-        ["automix k - vanilla", 30, 3, "+1.83", "[-0.06, +3.73]", "not to be told apart"]
+        ["automix k - vanilla", 30, 3, "+1.83", "[-0.06, +3.73]", "not to be told apart with 3 seeds"]
     ]
     assert differences(series, [("automix k", "vanilla ema"), ("automix k", "mixup")])[0][3] == "-0.03"
     write_tables(tmp_path, [("automix k", "vanilla")], [], tmp_path)
@@ -51,3 +53,13 @@ def test_nothing_kept_is_said(tmp_path: Path) -> None:
 def test_blocks_name_methods() -> None:
     assert {run.method for block in BLOCKS for run in runs_of(block)} == METHODS.keys()
     assert len(runs_of("A")) == 15 and runs_of("A100")[0].networks == ("k", "q")
+
+
+def test_boxes_become_cocos() -> None:
+    listing = Listing([Path("a.JPEG"), Path("b.JPEG")], [1, 0], ["cat", "dog"], [[(4, 0, 60, 55)], []])
+    found = coco(listing)
+    assert [image["file_name"] for image in found["images"]] == ["a.JPEG", "b.JPEG"]
+    (box,) = found["annotations"]
+    assert (box["bbox"], box["area"], box["category_id"], box["image_id"]) == ([4, 0, 56, 55], 3080, 2, 1)
+    with pytest.raises(UserError, match="boxes"):
+        coco(Listing([], [], []))
