@@ -223,7 +223,7 @@ def _pump(job: Job, process: subprocess.Popen, logs: Path, lines: queue.Queue) -
     """Into the log, and to us; where the log cannot be written, to us alone, so that the job goes on."""
 
     def log(text: str) -> None:
-        with suppress(OSError), open(_log(logs, job), "a", encoding="utf-8") as file:
+        with suppress(OSError), open(_log(logs, job), "a", encoding="utf-8", opener=_opener) as file:
             file.write(text)
 
     log(f"$ {job.line}\n")
@@ -232,6 +232,11 @@ def _pump(job: Job, process: subprocess.Popen, logs: Path, lines: queue.Queue) -
         if line.strip():
             lines.put((job, line.rstrip()))
     lines.put((job, None))
+
+
+def _opener(path: str, flags: int) -> int:
+    """Follows no link and waits for no pipe, which a folder of somebody else's may hold."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def _cost(job: Job) -> float:
@@ -249,7 +254,8 @@ def _log(logs: Path, job: Job) -> Path:
 
 def _last_line(logs: Path, job: Job) -> str:
     try:
-        text = _log(logs, job).read_text(encoding="utf-8")
+        with open(_log(logs, job), encoding="utf-8", errors="replace", opener=_opener) as file:
+            text = file.read()
     except OSError:
         text = ""
     return ([line.strip() for line in text.splitlines() if line.strip()] or ["no output"])[-1]

@@ -1,5 +1,6 @@
 """Jobs side by side: order, what is done stays done, and a failure names its log."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -36,6 +37,16 @@ def test_jobs_wait_for_what_they_need_and_are_not_repeated(tmp_path, capsys):
     assert run_jobs(jobs, tmp_path / "logs", parallel=2) == {}
     (tmp_path / "last.done").unlink()
     assert set(run_jobs(jobs, tmp_path / "logs", parallel=2)) == {"last"}
+
+
+def test_logs_that_are_links_or_pipes_are_neither_written_nor_waited_for(tmp_path):
+    precious, logs = tmp_path / "precious", tmp_path / "logs"
+    precious.write_text("mine")
+    logs.mkdir()
+    (logs / "a.log").symlink_to(precious)
+    os.mkfifo(logs / "b.log")
+    assert set(run_jobs([job(tmp_path, "a"), job(tmp_path, "b")], logs, parallel=2)) == {"a", "b"}
+    assert precious.read_text() == "mine"
 
 
 def test_a_file_may_be_looked_into_for_whether_a_job_is_done(tmp_path):

@@ -26,7 +26,7 @@ def class_colour(label: int) -> Colour:
 
 
 def draw_boxes(
-    image: ArrayLike, boxes: ArrayLike, texts: Sequence[str], colours: Sequence[Colour]
+    image: ArrayLike | Image.Image, boxes: ArrayLike, texts: Sequence[str], colours: Sequence[Colour]
 ) -> NDArray[np.uint8]:
     """A copy of ``image`` (H, W, 3) uint8 with ``boxes`` (N, 4), x0 y0 x1 y1 in its pixels, and their texts.
 
