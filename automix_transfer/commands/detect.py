@@ -18,7 +18,12 @@ are not repeated are the run's own.
 The output folder holds config.yaml, metrics.json, TensorBoard events, last_checkpoint and model_final.pth as
 Detectron2 has them, model_best.pth where TEST.EVAL_PERIOD is set, and results.json and results.csv with AP,
 AP50 and AP75; --eval-only writes them as results_eval.json and results_eval.csv, since results.json says that
-a run was trained to its end.
+a run was trained to its end. --eval-only --checkpoints runs/x/model_*.pth evaluates each of them, with the
+config.yaml beside them unless --config-file names another: checkpoints.csv, .json and .png. What is evaluated
+already is not evaluated again; a file that is no detector of this config is left out (exit code 1).
+
+TEST.LOSS True measures the losses of the test set, too (val_loss, val_loss_cls, ...), and SOLVER.PATIENCE N
+ends a training after N evaluations that were no better in --best-metric than the best before them.
 
 Exit codes: 0 finished, 2 bad input (one line says what), 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 138 SIGUSR1 (a
 checkpoint was written; --resume goes on).
@@ -32,6 +37,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing import active_children
+from pathlib import Path
 from typing import Any
 
 from automix_transfer import signals
@@ -53,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--eval-only", action="store_true", help="only evaluate MODEL.WEIGHTS, or with --resume the run's own"
     )
+    several = "with --eval-only: evaluate each of these, and draw AP by iteration (files, or a run's folder)"
+    add("--checkpoints", nargs="+", metavar="FILE", help=several)
     add("--num-gpus", type=int, default=1, help="GPUs of each machine (default 1); 0: the CPU")
     add("--num-machines", type=int, default=1, help="machines (default 1)")
     add("--machine-rank", type=int, default=0, help="which of them this is, from 0 (default 0)")
@@ -67,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "--coco-evaluator", default="pycocotools", metavar="NAME", help=f"pycocotools (default), or {hotcoco}"
     )
     best = "what model_best.pth is best at, measured every TEST.EVAL_PERIOD iterations (default: bbox/AP)"
-    add("--best-metric", default="bbox/AP", metavar="NAME", help=best)
+    add("--best-metric", metavar="NAME", help=best)
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the config, last")
     return result
 
@@ -77,22 +85,45 @@ def own_port() -> int:
     return 2**15 + 2**14 + hash(os.getuid() if sys.platform != "win32" else 1) % 2**14
 
 
-def work(arguments: argparse.Namespace) -> None:
+def job(arguments: argparse.Namespace) -> int:
+    """Train or evaluate; returns the exit code."""
+    from automix_transfer.detection.trainer import prepare, train
+
+    cfg = prepare(arguments)
+    if not arguments.checkpoints:
+        train(cfg, arguments)
+        return 0
+    from detectron2.utils import comm
+
+    from automix_transfer.detection.comparing.checkpoint_series import STEM, evaluate_each
+    from automix_transfer.detection.scores.results import HEADLINE
+    from automix_transfer.detection.scores.validation_loss import TOTAL
+    from automix_transfer.figures.checkpoint_curve import checkpoint_curve, panels_of
+    from automix_transfer.figures.sheet import save_parts
+
+    rows, problems = evaluate_each(cfg, arguments)
+    figures = [{**row, **row.get("losses", {})} for row in rows]
+    titles = {"On the test split (%)": HEADLINE, "Loss on the test split": (TOTAL,)}
+    panels = panels_of(figures, "iterations", titles)
+    if panels and comm.is_main_process():
+        save_parts(Path(cfg.OUTPUT_DIR) / f"{STEM}.png", [checkpoint_curve(panels)])
+    return 1 if problems else 0
+
+
+def work(arguments: argparse.Namespace) -> int:
     """What each process does."""
     import torch
     from detectron2.utils import comm
 
-    from automix_transfer.detection.trainer import prepare, train
-
     if comm.get_world_size() == 1:
-        train(prepare(arguments), arguments)  # `run_script` says what goes wrong
-        return
+        return job(arguments)  # `run_script` says what goes wrong
     open_outputs()
     show_log()
     try:
         with signals.listening():
             signals.release()
-            train(prepare(arguments), arguments)
+            if code := job(arguments):
+                sys.exit(code)
     except KeyboardInterrupt as stopped:
         if comm.is_main_process():
             print(stopped, file=sys.stderr)
@@ -101,6 +132,7 @@ def work(arguments: argparse.Namespace) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    return 0
 
 
 def in_processes(launch: Callable[..., None], *arguments: Any) -> None:
@@ -121,7 +153,7 @@ def in_processes(launch: Callable[..., None], *arguments: Any) -> None:
         running.result()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.config_file:
         options.config_file = str(find_recipe(options.config_file, "detection"))
@@ -138,15 +170,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from automix_transfer.detection.trainer import check_weights, prepare
 
+    if options.checkpoints:
+        from automix_transfer.detection.comparing.checkpoint_series import take_checkpoints
+
+        take_checkpoints(options)
     # find mistakes here, in one sentence, before many processes start
     if options.num_gpus * options.num_machines > 1:
-        check_weights(prepare(options), options)
+        cfg = prepare(options)
+        if not options.checkpoints:
+            check_weights(cfg, options)
         options.data_checked = True
     place = options.num_machines, options.machine_rank, options.dist_url, (options,)
     try:
         if options.num_gpus * options.num_machines > 1:
             in_processes(launch, work, options.num_gpus, *place)
         else:
-            work(options)
+            return work(options)
     except ProcessExitedException as error:  # a process that ended with a code of ours has said why
-        sys.exit(error.exit_code if error.exit_code > 0 else 1)
+        return error.exit_code if error.exit_code > 0 else 1
+    return 0

@@ -3,9 +3,9 @@
 The weights decide how they want to be fed and built: pixel mean and std, channel order, stride placement,
 depth, groups and width. An export of ours says so in the YAML beside it (``x.pkl`` -> ``x.yaml``, the
 overlay). The overlay is applied by itself; a key that the config file or the command line sets to another
-value is an error that names both. ``DATALOADER.ON_BAD_IMAGE``, ``DATASETS.HOLD_OUT`` and ``MODEL.TIMM`` are
-added to Detectron2's own keys, and written only where they are set. So plain Detectron2 reads the
-``config.yaml`` of a run; that of one on timm's networks, once this package is imported.
+value is an error that names both. The keys of `OURS`, and ``MODEL.TIMM``, are added to Detectron2's own, and
+written only where they are set. So plain Detectron2 reads the ``config.yaml`` of a run; that of one on timm's
+networks, once this package is imported.
 """
 
 from __future__ import annotations
@@ -36,6 +36,14 @@ from automix_transfer.detection.weights.weights_check import implied_settings
 from automix_transfer.errors import UserError
 from automix_transfer.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 
+#: Keys that are added to Detectron2's, with the value at which they do nothing.
+OURS = {
+    ("DATALOADER", "ON_BAD_IMAGE"): "stop",
+    ("DATASETS", "HOLD_OUT"): 0,
+    ("SOLVER", "PATIENCE"): 0,
+    ("TEST", "LOSS"): False,
+}
+
 
 def default_config() -> CfgNode:
     """Detectron2's defaults with the pixels and strides of torchvision's and timm's networks, and a seed.
@@ -50,8 +58,8 @@ def default_config() -> CfgNode:
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
     cfg.MODEL.WEIGHTS = ""
     cfg.SEED = 0
-    cfg.DATALOADER.ON_BAD_IMAGE = "stop"
-    cfg.DATASETS.HOLD_OUT = 0
+    for (section, name), value in OURS.items():
+        cfg[section][name] = value
     return cfg
 
 
@@ -142,10 +150,9 @@ def stated(cfg: CfgNode) -> CfgNode:
     """A config without keys of ours that are not set."""
     written = cfg.clone()
     written.defrost()
-    if written.DATALOADER.ON_BAD_IMAGE == "stop":
-        del written.DATALOADER["ON_BAD_IMAGE"]
-    if written.DATASETS.HOLD_OUT == 0:
-        del written.DATASETS["HOLD_OUT"]
+    for (section, name), value in OURS.items():
+        if written[section][name] == value:
+            del written[section][name]
     if written.MODEL.TIMM == TIMM:
         del written.MODEL["TIMM"]
     return written

@@ -41,6 +41,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     r"\.NORM_TYPE$": (0, math.inf),
     r"_BETA$|LOSS_WEIGHT$|GENERATOR\.MIN_SIZE$": NO_LESS,
     r"^DATALOADER\.NUM_WORKERS$": (0, 2**31 - 1),  # `trainer` knows how many this machine takes
+    r"^SOLVER\.PATIENCE$": NO_LESS,
     r"^SEED$": (0, MAX_SEED),  # -1 draws a seed that no resumed run could know
     r"^TEST\.PRECISE_BN\.NUM_ITER$": (1, 10**4),
     r"TOPK|\.(BATCH_SIZE|DETECTIONS)_PER_IMAGE$": (1, MOST_REGIONS),

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import shlex
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -41,7 +42,9 @@ from automix_transfer.detection.resuming.checkpoints import (
     latest,
     restore,
 )
+from automix_transfer.detection.resuming.early_stop import EarlyStop
 from automix_transfer.detection.resuming.unfinished import (
+    Curves,
     curves_of,
     forget_metrics_after,
     make_up,
@@ -50,6 +53,7 @@ from automix_transfer.detection.resuming.unfinished import (
 )
 from automix_transfer.detection.scores.coco_evaluation import ENGINES
 from automix_transfer.detection.scores.evaluation import build_evaluator
+from automix_transfer.detection.scores.validation_loss import ValidationLoss, validation_losses
 from automix_transfer.detection.weights.weights_check import LoadReport, load_weights
 from automix_transfer.errors import UserError, first_line
 from automix_transfer.signals import Interrupted, StopRequest
@@ -69,6 +73,7 @@ class Trainer(DefaultTrainer):
     iter: int
     coco_evaluator = ENGINES[0]
     best_metric = BEST_METRIC
+    stopped_early: Mapping[str, Any] | None = None  # see `EarlyStop`, in whose hands it is
     stop = StopRequest()  # of the training that is under way
 
     @classmethod
@@ -108,19 +113,33 @@ class Trainer(DefaultTrainer):
             found.append(PreciseBN(test.EVAL_PERIOD, self.model, images, test.PRECISE_BN.NUM_ITER))
         if main:
             found.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
-        found.append(hooks.EvalHook(test.EVAL_PERIOD, self._evaluate))
+        self.measured: dict[str, tuple[int, Mapping[str, Any]]] = {}
+        found.append(hooks.EvalHook(test.EVAL_PERIOD, partial(self._evaluate, "figures", self._figures)))
+        if test.LOSS:
+            found.append(ValidationLoss(test.EVAL_PERIOD, partial(self._evaluate, "losses", self._losses)))
         if main:
             found.append(BestCheckpoint(self.checkpointer, self.best_metric, test.EVAL_PERIOD))
+        if cfg.SOLVER.PATIENCE:
+            found.append(EarlyStop(self.best_metric, cfg.SOLVER.PATIENCE, test.EVAL_PERIOD))
         return found
 
-    def _evaluate(self) -> Mapping[str, Any]:
-        """Evaluate, or stop where a signal has come.
+    def _figures(self) -> Mapping[str, Any]:
+        return self.test(self.cfg, self.model)
+
+    def _losses(self) -> Mapping[str, Any]:
+        return validation_losses(self.cfg, _unwrapped(self.model), self.stop)
+
+    def _evaluate(self, name: str, measure: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Evaluate once after an iteration, or stop where a signal has come.
 
         Raises:
             UserError: the evaluation failed; the checkpoint is written.
         """
+        done = min(self.iter + 1, self.max_iter)
+        if self.measured.get(name, (0, {}))[0] == done:  # it was the last before an early stop
+            return self.measured[name][1]
         try:
-            self._last_eval_results = self.test(self.cfg, self.model)
+            self.measured[name] = done, measure()
         except Interrupted as stopped:
             self._save_and_stop(stopped.number)
         except Exception as error:  # an image that was damaged since it was looked at, a full memory, ...
@@ -134,7 +153,7 @@ class Trainer(DefaultTrainer):
             ) from error
         if number := stop_number(self.stop, 0, comm.get_world_size()):
             self._save_and_stop(number)
-        return self._last_eval_results
+        return self.measured[name][1]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the newest checkpoint in OUTPUT_DIR that loads, or start from ``MODEL.WEIGHTS``."""
@@ -148,7 +167,7 @@ class Trainer(DefaultTrainer):
                 _unwrapped(self.model), self.cfg.MODEL.WEIGHTS, self.cfg.MODEL.BACKBONE.NAME
             )
             if comm.is_main_process():
-                write_began(self.cfg, str(self.loaded))
+                write_began(self.cfg, str(self.loaded), self.best_metric)
             logger.info(("--resume: nothing to resume, starting; " if resume else "") + str(self.loaded))
             return
         file, content = found
@@ -179,19 +198,20 @@ class Trainer(DefaultTrainer):
         # only now that weights and data are known to be good, and behind the hooks that measure
         writers = self.build_writers() if comm.is_main_process() else []
         write_on(writers, self.rows)
-        self.register_hooks([hooks.PeriodicWriter(writers, period=20)] if writers else [])
+        self.register_hooks([Curves(writers, self.cfg.TEST.EVAL_PERIOD)] if writers else [])
         self.stop = stop = type(self).stop = StopRequest(impatient=world == 1)
         with stop, EventStorage(self.start_iter) as self.storage:
             try:
                 restore_curves(self.storage, self.curves)
                 self.before_train()
                 make_up(self, self.rows, self.ended)
-                for iteration in range(self.start_iter, self.max_iter):
-                    self.iter = iteration
+                done = self.start_iter
+                while done < self.max_iter:  # which an early stop brings nearer
+                    self.iter, done = done, done + 1
                     self.before_step()
                     self.run_step()
                     self.after_step()
-                    if number := stop_number(stop, self.iter + 1, world):
+                    if number := stop_number(stop, done, world):
                         self._save_and_stop(number)
                 self.iter = self.max_iter
                 self.after_train()
@@ -233,9 +253,9 @@ class Trainer(DefaultTrainer):
         super().load_state_dict(state)
         self._trainer.load_state_dict(state["_trainer"])
 
-    def results(self) -> Mapping[str, Any]:
-        """Of the evaluation after the last iteration."""
-        return getattr(self, "_last_eval_results", None) or {}
+    def results(self, name: str) -> Mapping[str, Any]:
+        """Of the evaluation after the last iteration: ``figures`` or ``losses``."""
+        return self.measured.get(name, (0, {}))[1] or {}
 
 
 class PreciseBN(hooks.PreciseBN):

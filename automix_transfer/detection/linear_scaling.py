@@ -13,6 +13,7 @@ from automix_transfer.errors import UserError
 FREE_ON_RESUME = (
     "SOLVER.MAX_ITER",
     "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.PATIENCE",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.ON_BAD_IMAGE",
     "OUTPUT_DIR",

@@ -92,7 +92,8 @@ class TrainLoader:
 
 
 class TestLoader(ImageLoader):
-    """This process's share of a test set, an image a batch, mapped as Detectron2 does.
+    """This process's share of a test set, an image a batch, mapped as Detectron2 does, or by ``mapper``;
+    ``indices`` says which images of the set these are.
 
     A signal that came to ``stop`` ends it: by `Interrupted` in a single process, and early among several,
     which have to agree before they end.
@@ -100,12 +101,15 @@ class TestLoader(ImageLoader):
 
     __test__ = False  # it is no test
 
-    def __init__(self, cfg: CfgNode, name: str, stop: StopRequest) -> None:
+    def __init__(
+        self, cfg: CfgNode, name: str, stop: StopRequest, mapper: DatasetMapper | None = None
+    ) -> None:
         records = get_detection_dataset_dicts(name, filter_empty=False)
-        samples = Samples(records, DatasetMapper(cfg, False), cfg.SEED, "test")
+        samples = Samples(records, mapper or DatasetMapper(cfg, False), cfg.SEED, "test")
         options = loader_options(cfg.DATALOADER.NUM_WORKERS, cfg.SEED)
         options |= {"pin_memory": False, "persistent_workers": False}
-        items: Any = [(index, index) for index in InferenceSampler(len(records))]
+        self.indices = list(InferenceSampler(len(records)))
+        items: Any = [(index, index) for index in self.indices]
         super().__init__(samples, batch_size=1, sampler=items, collate_fn=list, **options)
         self.stop = stop
 

@@ -57,6 +57,7 @@ from automix_transfer.detection.scores.results import (
     write_categories,
     write_results,
 )
+from automix_transfer.detection.scores.validation_loss import validation_losses
 from automix_transfer.detection.weights.weights_check import load_weights
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import write_text
@@ -132,9 +133,7 @@ def prepare(arguments: Namespace) -> CfgNode:
                 check_builtin(name)
         if cfg.MODEL.MASK_ON:
             check_masks(cfg, training=not arguments.eval_only)
-    metric = getattr(arguments, "best_metric", BEST_METRIC)
-    if metric != BEST_METRIC and not arguments.eval_only:  # of several test sets, the default is only missed
-        check_metric(cfg, metric)
+    _choose_metric(cfg, arguments)
     refuse_top_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     _check_writable(cfg.OUTPUT_DIR)
     if not checked:
@@ -147,6 +146,16 @@ def prepare(arguments: Namespace) -> CfgNode:
         arguments.notes += check_images(cfg)
     cfg.freeze()
     return cfg
+
+
+def _choose_metric(cfg: CfgNode, arguments: Namespace) -> None:
+    """--best-metric is what is typed, or that of a resumed run; a `UserError` where nothing measures it."""
+    own = read_began(cfg.OUTPUT_DIR).get("best_metric") if arguments.resume else None
+    metric = getattr(arguments, "best_metric", None) or own or BEST_METRIC
+    # of several test sets, the default is only missed, unless something depends on it
+    if not arguments.eval_only and (metric != BEST_METRIC or cfg.SOLVER.PATIENCE):
+        check_metric(cfg, metric)
+    arguments.best_metric = metric
 
 
 def _check_task(cfg: CfgNode, arguments: Namespace) -> None:
@@ -164,6 +173,11 @@ def _check_task(cfg: CfgNode, arguments: Namespace) -> None:
         )
     elif cfg.SOLVER.BASE_LR == 0:
         raise UserError("SOLVER.BASE_LR is 0, which trains nothing; give a rate above 0, or --eval-only")
+    elif cfg.SOLVER.PATIENCE and cfg.TEST.EVAL_PERIOD < 1:
+        raise UserError(
+            f"SOLVER.PATIENCE {cfg.SOLVER.PATIENCE} counts evaluations, but TEST.EVAL_PERIOD is "
+            f"{cfg.TEST.EVAL_PERIOD}, which makes none on the way; set it, or leave SOLVER.PATIENCE out"
+        )
     if (workers := cfg.DATALOADER.NUM_WORKERS) > most_workers():
         raise UserError(f"DATALOADER.NUM_WORKERS is {workers}; this machine takes {most_workers()} at most")
     if not weights or (arguments.resume and saved_config(cfg.OUTPUT_DIR) is not None):
@@ -213,7 +227,8 @@ def train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
         return _train(cfg, arguments)
 
 
-def _train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
+def set_up(cfg: CfgNode, arguments: Namespace) -> None:
+    """Detectron2's logs and seeds, and the files that say what the output folder is of."""
     file = Path(cfg.OUTPUT_DIR) / "config.yaml"
     before = file.read_text() if arguments.eval_only and file.is_file() else None
     default_setup(cfg, arguments)
@@ -226,6 +241,11 @@ def _train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
     Trainer.best_metric = getattr(arguments, "best_metric", BEST_METRIC)
     if comm.is_main_process():
         write_categories(cfg)
+
+
+def _train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
+    set_up(cfg, arguments)
+    more: dict[str, Any] = {}
     iterations: int | None  # that the detector is trained for; None where its file does not say
     if arguments.eval_only:
         model = Trainer.build_model(cfg)
@@ -240,16 +260,19 @@ def _train(cfg: CfgNode, arguments: Namespace) -> dict[str, Any]:
             iterations = loaded.iterations
             logger.info(str(loaded))
         measured: Mapping[str, Any] = Trainer.test(cfg, model)
+        losses: Mapping[str, Any] = validation_losses(cfg, model, Trainer.stop) if cfg.TEST.LOSS else {}
     else:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=arguments.resume)
         trainer.train()
-        loaded, measured = trainer.loaded, trainer.results()
-        iterations = trainer.max_iter
+        loaded, measured, losses = trainer.loaded, trainer.results("figures"), trainer.results("losses")
+        iterations, stopped = trainer.max_iter, trainer.stopped_early
+        more = {"stopped_early": dict(stopped)} if stopped else {}
     if not comm.is_main_process():
         return {}
     began = read_began(cfg.OUTPUT_DIR) if not arguments.eval_only or arguments.resume else {}
-    results = summarize(cfg, measured, str(loaded) if loaded else began.get("loaded"), iterations)
+    results = summarize(cfg, measured, str(loaded) if loaded else began.get("loaded"), iterations, losses)
+    results |= more
     results["weights_sha256"] = began.get("weights_sha256", weights_hash(cfg.MODEL.WEIGHTS))
     name = EVALUATED if arguments.eval_only else TRAINED
     write_results(cfg.OUTPUT_DIR, results, name)

@@ -128,14 +128,18 @@ def scores_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 @drawn
 def curves_figure(histories: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Figure:
-    """Training loss by iteration, and AP50 where it was measured on the way: a thin line a seed, a thick one
-    their mean.
+    """Training loss by iteration, and AP50 and the loss on the test split where they were measured on the
+    way: a thin line a seed, a thick one their mean.
 
     ``histories``: row -> seed -> rows of `read_metrics`. The loss is Detectron2's, the median of the 20
     iterations before.
     """
     panels = {}
-    for key, title in (("total_loss", "Training loss"), ("bbox/AP50", "AP50 on the test split (%)")):
+    for key, title in (
+        ("total_loss", "Training loss"),
+        ("val_loss", "Loss on the test split"),
+        ("bbox/AP50", "AP50 on the test split (%)"),
+    ):
         found = {name: [points(rows, key) for rows in seeds.values()] for name, seeds in histories.items()}
         if key == "total_loss" or any(len(x) > 1 for lines in found.values() for x, _ in lines):
             panels[title] = found

@@ -32,11 +32,12 @@ QUANTITIES = {
     "images_per_s": "Images per second",
     "lr": "Learning rate",
     "total_loss": "Detector: training loss",
+    "detector_val_loss": "Detector: validation loss",
     "bbox/AP50": "Detector: AP50 (%)",
     "bbox/AP": "Detector: AP (%)",
     "bbox/AP75": "Detector: AP75 (%)",
 }
-DETECTORS = ("total_loss", "bbox/AP50", "bbox/AP", "bbox/AP75")
+DETECTORS = ("total_loss", "bbox/AP50", "bbox/AP", "bbox/AP75", "detector_val_loss")
 ESSENTIAL = ("top1", "map", "val_loss", "loss", "total_loss", "bbox/AP50")
 FEW, MANY = 160, 40  #: points of a curve, and where there are very many runs
 BUDGET = 2_500_000  #: characters of all curves
@@ -66,7 +67,17 @@ def gather_curves(
         lines.append(line)
     for name, path in detectors:
         rows = read_metrics(path, problems) if (path / "metrics.json").is_file() else []
-        lines.append(Line(name, "", {key: found for key in DETECTORS if (found := points(rows, key))[0]}))
+        lines.append(
+            Line(
+                name,
+                "",
+                {
+                    key: found
+                    for key in DETECTORS
+                    if (found := points(rows, key.removeprefix("detector_")))[0]
+                },
+            )
+        )
     return [line for line in lines if line.curves]
 
 

@@ -94,8 +94,10 @@ class Comparison:
             if len(seeds) > 1
             else f"one run each (seed {seeds[0]}), so a difference may be the seed's; gain over '{first}'"
         )
+        stopped = about.get("stopped_early")
+        until = f" (SOLVER.PATIENCE ended {len(stopped)} of the runs earlier)" if stopped else ""
         return (
-            f"{about['detector']}, {about['iterations']} iterations of batch {about['batch']}, on "
+            f"{about['detector']}, {about['iterations']} iterations{until} of batch {about['batch']}, on "
             f"{about['data']} ({about['rule']}); percent; {how}."
         )
 
@@ -162,9 +164,18 @@ def collect(plan: Plan, differences: Sequence[str] = ()) -> Comparison:
         }
         rows.append(Result(row.name, row.folder, row.weights, runs[row], means, gains))
     one = found[plan.rows[0]][plan.seeds[0]]
+    ended = {
+        f"{row.name} seed {seed}": results["stopped_early"]
+        for row, of_row in found.items()
+        for seed, results in of_row.items()
+        if results.get("stopped_early")
+    }
+    limits = [one["iterations"], *(stop["max_iter"] for stop in ended.values())]
     about = {
         **{key: one[key] for key in ABOUT if key != "images"},
         "seeds": list(plan.seeds),
+        "iterations": max(limits),
+        "stopped_early": {name: stop["iteration"] for name, stop in ended.items()},
         "images": one["images"].get(one["data"]),
         "config_file": str(plan.config_file),
         "overrides": list(plan.overrides),

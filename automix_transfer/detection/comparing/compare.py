@@ -227,14 +227,18 @@ def _refuse_other_settings(folder: Path, wanted: Mapping[str, Any]) -> None:
     for key, value in wanted["config"].items():
         if (found := before["config"].get(key)) != value:
             raise UserError(f"{folder} was started with {key} {found}, but now it is {value}; {remedy}")
-    _refuse_unfinished(folder / "results.json", wanted["config"]["SOLVER.MAX_ITER"])
+    _refuse_unfinished(folder / "results.json", wanted["config"])
 
 
-def _refuse_unfinished(file: Path, iterations: int) -> None:
-    """A run that was gone on with by hand may have fewer or more iterations, and looks finished."""
+def _refuse_unfinished(file: Path, config: Mapping[str, Any]) -> None:
+    """A run that was gone on with by hand may have fewer or more iterations, and looks finished; one that
+    `EarlyStop` ended is."""
+    iterations = config["SOLVER.MAX_ITER"]
     results = read_json(file) if file.is_file() else {"iterations": iterations}
     found = results.get("iterations") if isinstance(results, dict) else None
-    if found != iterations:
+    stop = results.get("stopped_early") if "SOLVER.PATIENCE" in config and found else None
+    ended = isinstance(stop, dict) and (stop.get("iteration"), stop.get("max_iter")) == (found, iterations)
+    if found != iterations and not ended:
         raise UserError(
             f"{file} has the figures of {found or 'an unknown number of'} iterations, but this comparison's "
             f"runs have {iterations}; remove the folder {file.parent} to run it again"

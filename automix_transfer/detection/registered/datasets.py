@@ -243,9 +243,10 @@ def check_masks(cfg: CfgNode, training: bool = True) -> None:
                 f"MODEL.MASK_ON True needs segmentations, but {without} of {len(objects)} objects of "
                 f"'{Path(name).name}' have none; use a COCO json with segmentations, or MODEL.MASK_ON False"
             )
-        if name not in trained:
+        if name not in trained and not cfg.TEST.LOSS:
             continue
-        encoded = sum(isinstance(item["segmentation"], dict) for item in objects)
+        learned = [item for item in items if not item.get("iscrowd", 0)]
+        encoded = sum(isinstance(item["segmentation"], dict) for item in learned)
         if encoded and cfg.INPUT.MASK_FORMAT == "polygon":
             raise UserError(
                 f"{encoded} of {len(objects)} objects of '{Path(name).name}' have run-length encoded masks, "

@@ -23,12 +23,13 @@ ANY_CHECKPOINT = ("last_checkpoint", "model_final.pth", "model_[0-9]*.pth")
 REMEDY = "that is another training; give what it was begun with, or choose another OUTPUT_DIR to start afresh"
 
 
-def write_began(cfg: CfgNode, loaded: str) -> dict[str, Any]:
+def write_began(cfg: CfgNode, loaded: str, best_metric: str) -> dict[str, Any]:
     """Note in OUTPUT_DIR what a run begins with; ``loaded`` says in words what was loaded of its weights."""
     began = {
         "weights": cfg.MODEL.WEIGHTS,
         "weights_sha256": weights_hash(cfg.MODEL.WEIGHTS),
         "loaded": loaded,
+        "best_metric": best_metric,
         "train": images_of(cfg.DATASETS.TRAIN),
         "test": images_of(cfg.DATASETS.TEST),
     }

@@ -115,8 +115,13 @@ def restore(model: nn.Module, content: dict[str, Any], file: Path) -> None:
         ) from error
 
 
+def score(metric: str, value: float) -> float:
+    """A number that is larger for a better ``value``: of losses the smaller is; NaN is the worst."""
+    return -math.inf if math.isnan(value) else -value if metric.startswith("val_loss") else value
+
+
 class BestCheckpoint(HookBase):
-    """Keeps ``model_best.pth`` after evaluations with a larger ``metric`` than any before, resumed or not."""
+    """Keeps ``model_best.pth`` after evaluations with a better ``metric`` than any before, resumed or not."""
 
     def __init__(self, checkpointer: SafeCheckpointer, metric: str, period: int) -> None:
         self.checkpointer, self.metric, self.period = checkpointer, metric, period
@@ -138,8 +143,9 @@ class BestCheckpoint(HookBase):
             logger.warning(f"{BEST_FILE}.pth is not kept: no metric '{self.metric}'; known are {names}")
             return
         value = known[self.metric][0]
-        before = read_json(self.record)["value"] if self.record.is_file() else -math.inf
-        if value > before:  # never for NaN
+        before = read_json(self.record) if self.record.is_file() else {}
+        best = score(self.metric, before["value"]) if before.get("metric") == self.metric else -math.inf
+        if score(self.metric, value) > best:  # never for NaN
             self.checkpointer.write(BEST_FILE, iteration=iteration - 1)
             about = {"metric": self.metric, "value": float(value), "iteration": iteration}
             write_json(self.record, {"file": f"{BEST_FILE}.pth", **about})

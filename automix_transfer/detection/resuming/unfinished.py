@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 
 from automix_transfer.detection.resuming.checkpoints import FINAL, BestCheckpoint
+from automix_transfer.detection.resuming.early_stop import EarlyStop
 from automix_transfer.io import write_text
 
 OF_THE_PROCESS = ("time", "data_time", "rank_data_time", "eta_seconds")  # curves that a new one begins anew
@@ -55,6 +56,20 @@ def forget_metrics_after(file: Path, iteration: int) -> list[dict[str, Any]]:
     return kept
 
 
+class Curves(hooks.PeriodicWriter):
+    """Detectron2's, which writes every 20 iterations the newest value of each curve, and here after each
+    evaluation too, so that none is lost."""
+
+    def __init__(self, writers: Sequence[EventWriter], evaluations: int) -> None:
+        super().__init__(writers, WINDOW)
+        self.evaluations = evaluations
+
+    def after_step(self) -> None:
+        evaluated = self.evaluations > 0 and (self.trainer.iter + 1) % self.evaluations == 0
+        self._period = 1 if evaluated else WINDOW
+        super().after_step()
+
+
 def write_on(writers: Iterable[EventWriter], rows: Iterable[Mapping[str, Any]]) -> None:
     """Let Detectron2's writers write what comes after ``rows``, and nothing of them a second time."""
     last = max((int(_iteration(row)) for row in rows), default=-1)
@@ -73,7 +88,7 @@ def make_up(trainer: DefaultTrainer, rows: Sequence[Mapping[str, Any]], ended: b
     period, done, last = trainer.cfg.TEST.EVAL_PERIOD, trainer.start_iter, trainer.max_iter
     due: tuple[type[hooks.HookBase], ...] = ()
     if comm.all_gather(evaluation_is_due(period, done, last, rows))[0]:
-        due = (hooks.EvalHook, BestCheckpoint, hooks.PeriodicWriter)
+        due = (hooks.EvalHook, BestCheckpoint, EarlyStop, hooks.PeriodicWriter)
     elif done == last and not any(row.get("iteration") == done - 1 for row in rows):
         due = (hooks.PeriodicWriter,)
     if due or done == last:

@@ -11,6 +11,7 @@ from detectron2.evaluation import DatasetEvaluator
 
 from automix_transfer.detection.registered.datasets import class_names_of, complete_builtin_voc
 from automix_transfer.detection.scores.coco_evaluation import CLASS_FIGURES, ENGINES, FIGURES, COCOEvaluator
+from automix_transfer.detection.scores.validation_loss import TOTAL
 from automix_transfer.detection.scores.voc_evaluation import VOCEvaluator, tasks_of
 from automix_transfer.errors import UserError
 
@@ -37,6 +38,8 @@ def build_evaluator(cfg: CfgNode, name: str, engine: str = ENGINES[0]) -> Datase
 
 def check_metric(cfg: CfgNode, metric: str) -> None:
     """A `UserError` where no evaluation on ``DATASETS.TEST`` gives ``metric``, before any training."""
+    if metric == TOTAL and not cfg.TEST.LOSS:
+        raise UserError(f"--best-metric {metric} is measured with TEST.LOSS True; add it")
     known = metrics_of(cfg)
     if known and metric not in known:
         close = difflib.get_close_matches(metric, known, n=1)
@@ -50,7 +53,8 @@ def check_metric(cfg: CfgNode, metric: str) -> None:
 
 def metrics_of(cfg: CfgNode) -> list[str]:
     """Every figure of ``DATASETS.TEST`` as Detectron2 logs it: ``bbox/AP50``, ``bbox_area/AP75-dog``; of
-    several sets, each with its name before it. Empty where a set has no evaluator here."""
+    several sets, each with its name before it; and ``val_loss``, where it is measured. Empty where a set has
+    no evaluator here."""
     found: list[str] = []
     for data in cfg.DATASETS.TEST:
         metadata = MetadataCatalog.get(data)
@@ -66,4 +70,4 @@ def metrics_of(cfg: CfgNode) -> list[str]:
         of_classes = (f"{figure}-{name}" for name in class_names_of(data) for figure in CLASS_FIGURES)
         before = f"{data}/" if len(cfg.DATASETS.TEST) > 1 else ""
         found += [f"{before}{task}/{figure}" for figure in (*figures, *of_classes) for task in tasks]
-    return found
+    return [TOTAL, *found] if cfg.TEST.LOSS else found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -26,7 +27,11 @@ ALL = "(all)"  # the row of the means in results.csv
 
 
 def summarize(
-    cfg: CfgNode, measured: Mapping[str, Any], loaded: str | None, iterations: int | None
+    cfg: CfgNode,
+    measured: Mapping[str, Any],
+    loaded: str | None,
+    iterations: int | None,
+    losses: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """AP, AP50 and AP75 of the first test set in percent, every other figure, each class's, and what they are
     figures of.
@@ -36,6 +41,7 @@ def summarize(
             there are several.
         loaded: what was loaded, in words; None for a detector that went on from its own checkpoint.
         iterations: that the detector was trained for; None where its file does not say.
+        losses: of `validation_losses`, which stand in the result where they were measured.
     """
     by_set = dict(measured) if len(cfg.DATASETS.TEST) > 1 else {name: measured for name in cfg.DATASETS.TEST}
     first = by_set.get(cfg.DATASETS.TEST[0], {}) if cfg.DATASETS.TEST else {}
@@ -49,6 +55,7 @@ def summarize(
         "iterations": iterations,
         "batch": cfg.SOLVER.IMS_PER_BATCH,
         "seed": cfg.SEED,
+        **({"losses": {key: _number(value) for key, value in losses.items()}} if losses else {}),
         "metrics": {
             short_name(name): {
                 task: {key: _number(value) for key, value in figures.items() if "-" not in key}

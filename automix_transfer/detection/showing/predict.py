@@ -164,7 +164,10 @@ def draw_instances(
     labels, scores = instances.pred_classes.tolist(), instances.scores.tolist()
     texts = [f"{names[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
     return draw_boxes(
-        image, scale * instances.pred_boxes.tensor.numpy(), texts, [class_colour(label) for label in labels]
+        np.asarray(image),
+        scale * instances.pred_boxes.tensor.numpy(),
+        texts,
+        [class_colour(label) for label in labels],
     )
 
 
