@@ -270,7 +270,7 @@ def test_comparison_of_other_layers(found: dict[str, torch.Tensor]) -> None:
         ("cifar_resnet8", "cifar", "torchvision", "use --to timm or --to safetensors"),
         ("cifar_resnet8", "cifar", "timm", "use --to safetensors"),
         ("torchvision/squeezenet1_1", "imagenet", "timm", "use --to torchvision or --to safetensors"),
-        ("cifar_resnet8", "cifar", "detectron2", "use --to timm or --to safetensors"),
+        ("cifar_resnet8", "cifar", "detectron2", "use --to safetensors"),
         ("resnet10_32", "cifar", "detectron2", "with the CIFAR stem cannot be exported to detectron2"),
     ],
 )

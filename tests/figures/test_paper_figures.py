@@ -196,7 +196,7 @@ def test_robustness_of_several_outputs(tmp_path: Path) -> None:
         [90, 80, 70, 60, 50],
         [89, 79, 69, 59, 49],
     ]
-    (tmp_path / "c.json").write_text(json.dumps({"corruption": {"rain": [1, 2, 3, 4, 5]}}))
+    (tmp_path / "c.json").write_text(json.dumps({"corruption": {"frost": [1, 2, 3, 4, 5]}}))
     for file, words in (("c.json", "different corruptions"), ("bad.json", "bad.json.*corruption")):
         (tmp_path / "bad.json").write_text('{"corruption": {"fog": [1, null]}}')
         with pytest.raises(UserError, match=words):

@@ -3,7 +3,8 @@
 An Arrow file (the IPC format, streaming or not: arrow.apache.org/docs/format/Columnar.html) is a row of
 messages. Each begins with a FlatBuffer that says what follows: the schema, then batches of rows, of whose
 columns it holds where the buffers lie. So the bytes of an image are a span of the file, which is read as that
-of a tar shard, in any order. Nothing is decoded, and what a file says is believed only as far as it reaches.
+of a tar shard, in any order. Nothing is decoded, and what a file says is believed only as far as it reaches,
+which readers that trust their files (pyarrow) do not promise.
 """
 
 from __future__ import annotations
