@@ -119,19 +119,14 @@ def evaluate_each(cfg: CfgNode, arguments: Namespace) -> tuple[list[dict[str, An
         known = comm.all_gather(_known(cfg.OUTPUT_DIR, settings))[0]
         model, rows, problems = Trainer.build_model(cfg), list[dict[str, Any]](), list[str]()
         for number, file in enumerate(arguments.checkpoints, 1):
-            row, problem = None, ""
             try:
                 row = _evaluate(cfg, model, file, known)
-            except _Unfit as error:
-                problem = str(error)
-            # what one process cannot read, all leave out
-            if problem := next(filter(None, comm.all_gather(problem)), ""):
-                problems.append(problem)
-                logger.warning(f"left out: {problem}")
-            elif row is not None:
                 rows.append(row)
                 figures = "  ".join(f"{key} {percent(row[key])}" for key in HEADLINE)
                 logger.info(f"{number} of {len(arguments.checkpoints)} checkpoints: {file}: {figures}")
+            except _Unfit as error:
+                problems.append(str(error))
+                logger.warning(f"left out: {error}")
             rows.sort(key=lambda row: (row["iterations"] is None, row["iterations"] or 0))
             if comm.is_main_process():
                 _write(cfg.OUTPUT_DIR, settings, rows, problems, known)
@@ -146,13 +141,11 @@ class _Unfit(Exception):
     """A file that is no detector of this config."""
 
 
-def _evaluate(
-    cfg: CfgNode, model: Any, file: str, known: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """The row of a checkpoint; None in all processes but the first.
+def _evaluate(cfg: CfgNode, model: Any, file: str, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The row of a checkpoint, the same in every process; it is among ``known`` then.
 
     Raises:
-        _Unfit: the file does not load; no process has begun to evaluate it.
+        _Unfit: in every process: one cannot load the file.
     """
     problem = digest = ""
     report = None
@@ -174,10 +167,11 @@ def _evaluate(
     assert report is not None
     measured = Trainer.test(cfg, model)
     losses = validation_losses(cfg, model, Trainer.stop) if cfg.TEST.LOSS else {}
-    if not comm.is_main_process():
-        return None
     row = summarize(cfg, measured, str(report), report.iterations, losses)
-    return {"file": file, "sha256": digest, **row, "weights": file}
+    row = {"file": file, "sha256": digest, **row, "weights": file}
+    # the last numbered checkpoint and model_final.pth may be the same bytes
+    known[digest] = comm.all_gather(row)[0]
+    return known[digest]
 
 
 def _digest(cfg: CfgNode, evaluator: str) -> str:

@@ -32,16 +32,16 @@ def test_each_is_evaluated_once(run, voc, script, monkeypatch):
 
     monkeypatch.setattr(engine.Trainer, "test", staticmethod(counted))
     command = ["--eval-only", "--num-gpus", "0", "--data-root", voc, "--checkpoints"]
-    names = ["model_0000009.pth", "model_final.pth", "model_0000000.pth"]
+    names = ["model_0000009.pth", "model_final.pth", "model_0000000.pth", "model_0000001.pth"]
     code, out, error, files = script(*command, *(folder / name for name in names), output=folder)
     assert code == 1 and len(asked) == 2, out + error
     assert {"checkpoints.json", "checkpoints.csv", "checkpoints.png"} <= set(files)
     found = json.loads((folder / "checkpoints.json").read_text())
     rows = found["checkpoints"]
-    assert [row["iterations"] for row in rows] == [1, 2] and "model_0000009.pth" in found["problems"][0]
+    assert [row["iterations"] for row in rows] == [1, 2, 2] and "model_0000009.pth" in found["problems"][0]
     assert rows[1]["metrics"] == results["metrics"]
     table = (folder / "checkpoints.csv").read_text().splitlines()
-    assert table[0].startswith("file,iterations,AP,AP50,AP75,val_loss") and len(table) == 3
+    assert table[0].startswith("file,iterations,AP,AP50,AP75,val_loss") and len(table) == 4
     assert min(Image.open(folder / "checkpoints.png").size) > 100
     before = (folder / "config.yaml").read_text()
     # again, and with the losses: other settings, so it is evaluated again

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from automix_transfer.errors import UserError
+from tests.detection.comparing.test_compare import plan_of, write_run
 from tests.detection.resuming.test_began import start
 from tests.detection.test_resume import arguments, weights
 from tests.detection.tiny import QUICK
@@ -125,3 +126,20 @@ def test_a_comparison_takes_a_run_that_was_ended_early(tmp_path):
         file.write_text(json.dumps(results))
         with pytest.raises(UserError, match=r"results\.json"):
             _refuse_unfinished(file, config)
+
+
+def test_a_table_says_which_runs_were_ended_early(tmp_path):
+    from automix_transfer.detection.comparing.collected import collect
+    from automix_transfer.detection.comparing.compare import Row
+
+    plan = plan_of(tmp_path, [Row("a", ""), Row("b", "")])
+    for row in plan.rows:
+        for seed in plan.seeds:
+            write_run(plan.folder(row, seed), 1.0, seed)
+    whole = collect(plan)
+    file = plan.folder(plan.rows[0], 2) / "results.json"
+    stop = {"iteration": 4, "max_iter": 9}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "iterations": 4, "stopped_early": stop}))
+    found = collect(plan)
+    assert found.about["stopped_early"] == {"a seed 2": 4} and found.about["iterations"] == 9
+    assert "SOLVER.PATIENCE" in found.sentence() and "SOLVER.PATIENCE" not in whole.sentence()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from automix_transfer.errors import UserError
+from tests.detection.resuming.test_began import start
 from tests.detection.test_resume import FPN, arguments, weights
 from tests.detection.tiny import QUICK, detector
 
@@ -64,13 +65,16 @@ def test_a_training_with_it_has_the_bits_of_one_without(voc, tmp_path):
 
     options = [*QUICK, "SOLVER.MAX_ITER", "3", "TEST.EVAL_PERIOD", "1", "MODEL.RESNETS.NORM", "BN"]
     trainer.run(FPN, "", voc, tmp_path / "without", options, seed=1)
-    trainer.run(FPN, "", voc, tmp_path / "with", [*options, "TEST.LOSS", "True"], seed=1)
+    options = [*options, "SEED", "1", "MODEL.WEIGHTS", "", "TEST.LOSS", "True"]
+    start(voc, tmp_path / "with", *options, resume=False, best_metric="val_loss")
     a, b = (weights(tmp_path / name / "model_final.pth") for name in ("without", "with"))
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert "LOSS: true" not in (tmp_path / "without" / "config.yaml").read_text()
     rows = [json.loads(line) for line in (tmp_path / "with" / "metrics.json").read_text().splitlines()]
     measured = [row["val_loss"] for row in rows if "val_loss" in row]
     assert len(measured) == 3 and all(one != other for one, other in pairwise(measured))
+    best = json.loads((tmp_path / "with" / "best.json").read_text())
+    assert (best["value"], best["iteration"]) == (min(measured), measured.index(min(measured)) + 1)
     found = json.loads((tmp_path / "with" / "results.json").read_text())["losses"]
     assert found["val_loss"] == measured[-1] and found.keys() == {"val_loss", *LOSSES}
 
