@@ -32,6 +32,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".
 # Decoders of pixels only: Pillow would also open EPS, which runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG2000")
 MAX_PIXELS = 178_956_970  # where Pillow itself calls an image a decompression bomb
+#: of a detector, which holds several copies: where Pillow itself warns of a decompression bomb
+DETECTED_PIXELS = 89_478_485
 MAX_BYTES = 1 << 29  # of a file; what is larger is no image of so many pixels
 MAX_MEMORY = 1_000_000_000  # bytes that decoding may take
 #: bytes a pixel of decoding and turning into RGB, by mode, and what decoders hold besides

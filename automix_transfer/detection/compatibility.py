@@ -31,10 +31,11 @@ import os
 import sys
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
-from automix_transfer.data.images import open_image, require_file
+from automix_transfer.data.images import DETECTED_PIXELS, open_image, require_file
 from automix_transfer.errors import UserError
 
 INSTALL = "automix-transfer install-detectron2"
@@ -111,9 +112,9 @@ def _read_our_formats_only() -> None:
 
 
 class _OurFormats(ModuleType):
-    """``PIL.Image`` with `open_image` in place of its ``open``."""
+    """``PIL.Image`` with `open_image` in place of its ``open``, for images of at most `DETECTED_PIXELS`."""
 
-    open = staticmethod(open_image)
+    open = staticmethod(partial(open_image, most=DETECTED_PIXELS))
 
     def __getattr__(self, name: str) -> Any:
         import PIL.Image

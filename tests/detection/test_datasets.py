@@ -243,18 +243,21 @@ def test_a_part_of_the_training_images_is_held_out_and_tested_on(voc, coco):
             hold_out(cfg)
 
 
-def test_strips_are_refused_before_the_training(tmp_path):
+def test_strips_and_bombs_are_refused_before_the_training(tmp_path):
     from detectron2.config import get_cfg
     from detectron2.data import DatasetCatalog
 
-    from automix_transfer.detection.registered.datasets import refuse_strips, register_folder
+    from automix_transfer.detection.registered.datasets import refuse_shapes, register_folder
 
     data = register_folder(write_voc(tmp_path / "VOC2007"))
     cfg = get_cfg()
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = data.train, data.test
-    refuse_strips(cfg)
+    refuse_shapes(cfg)
     DatasetCatalog.get(data.test[0])[0].update(width=1, height=5000)
     with pytest.raises(UserError, match=r"DATASETS\.TEST.*1 x 5000.*INPUT\.MAX_SIZE_TEST"):
-        refuse_strips(cfg)
+        refuse_shapes(cfg)
     cfg.INPUT.MIN_SIZE_TEST = 0
-    refuse_strips(cfg)
+    refuse_shapes(cfg)
+    DatasetCatalog.get(data.train[0])[0].update(width=10_000, height=9_000)
+    with pytest.raises(UserError, match=r"DATASETS\.TRAIN.*10000 x 9000"):
+        refuse_shapes(cfg)

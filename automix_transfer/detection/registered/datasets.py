@@ -42,6 +42,7 @@ from automix_transfer.data.detection.findings import Findings
 from automix_transfer.data.detection.image_files import vanishes
 from automix_transfer.data.detection.leak import refuse_leak
 from automix_transfer.data.detection.voc import read_voc
+from automix_transfer.data.images import DETECTED_PIXELS
 from automix_transfer.data.problems import Problems
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import read_json
@@ -327,7 +328,7 @@ def check_images(cfg: CfgNode) -> list[str]:
             is skip.
     """
     skip, notes = cfg.DATALOADER.ON_BAD_IMAGE == "skip", []
-    refuse_strips(cfg)
+    refuse_shapes(cfg)
     for part, remedy in (("TEST", ""), ("TRAIN", ", or set DATALOADER.ON_BAD_IMAGE skip")):
         names = [name for name in cfg.DATASETS[part] if part == "TEST" or name not in cfg.DATASETS.TEST]
         files = list(dict.fromkeys(file for name in names for file in files_of(name)))
@@ -343,19 +344,25 @@ def check_images(cfg: CfgNode) -> list[str]:
     return notes
 
 
-def refuse_strips(cfg: CfgNode) -> None:
-    """Raise a `UserError` for images so thin that no pixel of them is left once they are scaled."""
+def refuse_shapes(cfg: CfgNode) -> None:
+    """Raise a `UserError` for images so thin that no pixel of them is left once they are scaled, and for
+    those of more pixels than a detector opens."""
     for part in ("TRAIN", "TEST"):
         most, sides = cfg.INPUT[f"MAX_SIZE_{part}"], cfg.INPUT[f"MIN_SIZE_{part}"]
-        found = [
-            f"image {record['file_name']} is {record['width']} x {record['height']} pixels"
-            for name in cfg.DATASETS[part]
-            if not is_released_coco(name)
-            for record in DatasetCatalog.get(name)
-            if vanishes((record.get("width", 1), record.get("height", 1)), most) and sides not in (0, (0,))
-        ]
-        Problems(f"DATASETS.{part}", found).raise_if_any(
+        thin, large = list[str](), list[str]()
+        for name in cfg.DATASETS[part]:
+            for record in () if is_released_coco(name) else DatasetCatalog.get(name):
+                width, height = record.get("width", 1), record.get("height", 1)
+                text = f"image {record['file_name']} is {width} x {height} pixels"
+                if vanishes((width, height), most) and sides not in (0, (0,)):
+                    thin.append(text)
+                elif width * height > DETECTED_PIXELS:
+                    large.append(text)
+        Problems(f"DATASETS.{part}", thin).raise_if_any(
             f"too thin for INPUT.MAX_SIZE_{part} {most}: cut them, or take them out of the data set"
+        )
+        Problems(f"DATASETS.{part}", large).raise_if_any(
+            f"more than {DETECTED_PIXELS:,}, which is what a detector opens: cut or shrink them"
         )
 
 
