@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from scipy.stats import t as student
 
-AHEAD, BEHIND = "ahead", "behind"
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -43,5 +41,5 @@ def difference(values: Sequence[float], more: bool = True) -> Difference:
         return Difference(mean, std, n, None, "equal" if mean == 0 else "the same difference for each seed")
     half = float(student.ppf(0.975, n - 1)) * std / math.sqrt(n)
     ahead = (mean > 0) == more
-    word = f"not to be told apart with {n} seeds" if abs(mean) <= half else AHEAD if ahead else BEHIND
+    word = f"not to be told apart with {n} seeds" if abs(mean) <= half else "ahead" if ahead else "behind"
     return Difference(mean, std, n, (mean - half, mean + half), word)

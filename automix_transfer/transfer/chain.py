@@ -38,7 +38,7 @@ def pretrained(summary: Mapping[str, Any]) -> list[Pretrained]:
 
 def missing(summary: Mapping[str, Any]) -> list[str]:
     """A sentence for every number of a chain's summary that could not be measured."""
-    numbers = flatten({key: summary[key] for key in ("pretrain",) if key in summary})
+    numbers = flatten({"pretrain": summary["pretrain"]}) if "pretrain" in summary else {}
     return [f"summary.json has no number for {key}" for key, value in numbers.items() if not is_number(value)]
 
 

@@ -25,7 +25,7 @@ from automix_transfer.recipes.find import PROTOCOL, RECIPES, find_recipe
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.transfer.backbones import TIMM, Backbone, Named
 from automix_transfer.transfer.estimate import seconds_an_image
-from automix_transfer.transfer.transfer_settings import PROBES, TASKS, Data, Settings
+from automix_transfer.transfer.transfer_settings import PROBES, TASKS, Data, Settings, stands_on
 from automix_transfer.transfer.tuning import HELD_OUT, SEED, Choice, Trial
 
 START = 5.0  #: seconds that a command takes to begin
@@ -87,10 +87,8 @@ def plan_trials(
         backbone = backbones[one.name, settings.seeds[0]]
         for data in settings.data:
             for task, grid in settings.tune.items():
-                if not any(
-                    TASKS[name].reads(data.layout) and task in (name, TASKS[name].needs)
-                    for name in settings.tasks
-                ):
+                tasks = [name for name in settings.tasks if stands_on(name, task)]
+                if not any(TASKS[name].reads(data.layout) for name in tasks):
                     continue
                 for value in grid.values:
                     make = steps.detection if task == "detection" else steps.finetune
@@ -175,7 +173,7 @@ class _Steps:
             f"data.std={list(info.std)}",
             *_network(backbone),
             *given,
-            *("=".join(made.chosen) for _ in made.chosen[:1]),
+            *(["=".join(made.chosen)] if made.chosen else []),
         ]
         if trial is not None:
             train = [word for word in overrides if word.startswith("data.train_split=")][-1].partition("=")[2]

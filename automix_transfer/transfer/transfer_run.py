@@ -20,7 +20,7 @@ from automix_transfer.training.record.run_folder import git_commit
 from automix_transfer.transfer.answer import Row, answer, value_at
 from automix_transfer.transfer.backbones import Backbone, Named, open_backbones
 from automix_transfer.transfer.transfer_plan import Cell, option_of, plan, plan_trials, recipe_digest
-from automix_transfer.transfer.transfer_settings import TASKS, Settings
+from automix_transfer.transfer.transfer_settings import Settings, stands_on
 from automix_transfer.transfer.tuning import Choice, Trial, choose, said
 
 RECORD = "transfer.json"  #: in the output: every job that was begun, with its command and its backbone
@@ -261,15 +261,17 @@ def run(prepared: Prepared, jobs: int | None) -> tuple[list[Row], dict[str, Any]
     parallel = side_by_side(jobs) if jobs or not gpus else gpus
     failures: dict[str, str] = {}
     devices = [str(number % gpus) for number in range(parallel)] if gpus else []
-    if prepared.choosing:
-        lost: dict[str, str] = {}
+
+    def run_now(failed: dict[str, str]) -> None:
         print(plan_table(prepared.now), flush=True)
         write_record(prepared)
-        run_jobs(prepared.now, output / "logs", parallel, 1, lost, devices)
+        run_jobs(prepared.now, output / "logs", parallel, 1, failed, devices)
+
+    if prepared.choosing:
+        lost: dict[str, str] = {}
+        run_now(lost)
         prepared = chosen(prepared, lost, failures)
-    print(plan_table(prepared.now), flush=True)
-    write_record(prepared)
-    run_jobs(prepared.now, output / "logs", parallel, 1, failures, devices)
+    run_now(failures)
     rows = answer(prepared.cells, [one.name for one in prepared.named], failures)
     return rows, prepared.about(failures)
 
@@ -289,8 +291,7 @@ def chosen(prepared: Prepared, lost: Mapping[str, str], failures: dict[str, str]
     of = {job.name: job for job in jobs}
     for one in choices:
         for cell in cells if one.value is None else ():
-            trained = one.task in (cell.task, TASKS[cell.task].needs)
-            if trained and (cell.data, cell.backbone) == (one.data, one.backbone):
+            if stands_on(cell.task, one.task) and (cell.data, cell.backbone) == (one.data, one.backbone):
                 reason = next(iter(one.lost.values()), "no figure")
                 failures |= {
                     name: f"no value of {one.key} could be trained: {reason}"

@@ -75,6 +75,11 @@ TASKS: dict[str, Task] = {
 }
 
 
+def stands_on(task: str, training: str) -> bool:
+    """Whether ``task`` is ``training`` itself, or is measured on its runs."""
+    return training in (task, TASKS[task].needs)
+
+
 @dataclass(frozen=True)
 class Data:
     """A data set: its name in the table, its folder, and its layout (`DETECTION`: VOC's or COCO's)."""
@@ -196,7 +201,7 @@ def parse_tune(words: Sequence[str], tasks: Sequence[str]) -> dict[str, Grid]:
     Raises:
         UserError: no ``KEY=VALUE,VALUE``, or no such training among ``tasks``.
     """
-    trained = [name for name in RATES if any(name in (task, TASKS[task].needs) for task in tasks)]
+    trained = [name for name in RATES if any(stands_on(task, name) for task in tasks)]
     result: dict[str, Grid] = {}
     for word in words:
         key, _, text = word.partition("=")
@@ -238,7 +243,7 @@ def check(settings: Settings) -> None:
                 "leave it out, or add its task"
             )
     for name in settings.overrides:
-        if name not in settings.tasks and not any(TASKS[task].needs == name for task in settings.tasks):
+        if not any(stands_on(task, name) for task in settings.tasks):
             raise UserError(f"{name}.… is set, but {name} is none of --tasks {','.join(settings.tasks)}")
     for name, grid in settings.tune.items():
         given = settings.overrides.get(name, ())
