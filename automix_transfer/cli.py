@@ -11,8 +11,9 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from automix_transfer import __version__
-from automix_transfer.command_line import LAUNCHER, PROGRAM
+from automix_transfer.command_line import PROGRAM
 from automix_transfer.errors import EXIT_USER_ERROR, UserError, did_you_mean, run_script
+from automix_transfer.host.launched import by_launcher, speaks_for_all
 
 #: command -> (module with ``main(arguments)``, what it does); an empty module has subcommands only
 COMMANDS = {
@@ -76,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         return 0
     module, rest = command_of(given)
     size = os.environ.get("WORLD_SIZE", "1")
-    if given[0] not in SHARED and size != "1" and all(map(os.environ.get, LAUNCHER)):
-        if os.environ["RANK"] != "0":
+    if given[0] not in SHARED and size != "1" and by_launcher():
+        if not speaks_for_all():
             return EXIT_USER_ERROR  # the first process says why
         how = "with --num-gpus" if given[0] == "detect" else "as one process"
         raise UserError(

@@ -12,13 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from automix_transfer.host.launched import by_launcher
+
 PROGRAM = "automix-transfer"
 _MODULE = "automix_transfer"
 PYTHON = (sys.executable, "-P")  #: this interpreter, which does not import from the current folder
 _COMMAND = [*PYTHON, "-m", _MODULE]
-
-#: what a launcher (torchrun, or a line of srun) sets in each process
-LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def leave_current_folder() -> None:
@@ -100,7 +99,7 @@ def this_command() -> list[str]:
     program = Path(sys.argv[0])
     ours = program.name == PROGRAM or (program.parent.name, program.name) == (_MODULE, "__main__.py")
     words = [PROGRAM, *sys.argv[1:]] if ours else list(sys.argv)
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = int(os.environ["WORLD_SIZE"]) if by_launcher() else 1
     if size > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
         local = os.environ.get("LOCAL_WORLD_SIZE", str(size))
         nodes = size // max(int(local), 1)

@@ -98,7 +98,9 @@ def run_script(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_USER_ERROR
     except (OSError, MemoryError, RuntimeError) as error:
-        print(f"error: {_sentence_of(error)}", file=sys.stderr)
+        if not (sentence := sentence_of(error)):
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
         code = EXIT_USER_ERROR
     sys.exit(code or 0)
 
@@ -114,14 +116,14 @@ def run_old_module(command: str, main: Callable[[], int | None]) -> None:
     run_script(warned)
 
 
-def _sentence_of(error: Exception) -> str:
-    """What an error that nobody has caught means to a user; raised again where that is not known."""
-    if cause := cause_of(error):
-        return cause
+def sentence_of(error: BaseException) -> str:
+    """What an error means to a user, in one sentence; nothing where that is not known."""
+    if known := str(error) if isinstance(error, UserError) else cause_of(error):
+        return known
     files = [getattr(error, "filename", None), getattr(error, "filename2", None)]
     names = [clean(os.fsdecode(name)) for name in files if isinstance(name, str | bytes | os.PathLike)]
     reason = getattr(error, "strerror", None)  # an HTTPError's file is its address, and it has none
     if not names or not reason:
-        raise error
+        return ""
     remedy = "correct the path or its permissions, or choose another one"
     return f"{' -> '.join(names)} cannot be used ({reason}); {remedy}"

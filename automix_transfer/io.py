@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from automix_transfer.errors import UserError
+from automix_transfer.host.writable import sync_folder
 from automix_transfer.text_files import read_bytes
 
 if TYPE_CHECKING:
@@ -67,15 +68,6 @@ def temporary_name(path: Path) -> Path:
     Not by tempfile, whose files only their owner can read.
     """
     return path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Watched:

@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from automix_transfer.host.launched import speaks_for_all
+
 ALL = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
 )
@@ -117,7 +119,7 @@ def say_last(stopped: KeyboardInterrupt) -> int:
     From here on another signal ends the process at once.
     """
     _handle_all(_leave)
-    if os.environ.get("RANK", "0") == "0":
+    if speaks_for_all():
         with suppress(OSError):  # the terminal may be what went away
             print(str(stopped) or UNTOUCHED, file=sys.stderr, flush=True)
     return getattr(stopped, "code", 128 + signal.SIGINT)
@@ -185,5 +187,5 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _leave(number: int, _frame: FrameType | None) -> None:
     with suppress(OSError):
-        os.write(2, f"{UNTOUCHED}\n".encode() if os.environ.get("RANK", "0") == "0" else b"")
+        os.write(2, f"{UNTOUCHED}\n".encode() if speaks_for_all() else b"")
     os._exit(128 + number)

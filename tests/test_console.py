@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from automix_transfer import __version__, cli
-from automix_transfer.command_line import LAUNCHER, command, leave_current_folder, this_command, typed
+from automix_transfer.command_line import command, leave_current_folder, this_command, typed
 from automix_transfer.errors import UserError
+from automix_transfer.host.launched import LAUNCHER
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = [

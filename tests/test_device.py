@@ -12,8 +12,8 @@ from automix_transfer.commands import doctor_report
 from automix_transfer.data.loader import loader_options
 from automix_transfer.device import choose_device, device_name, widest_float
 from automix_transfer.errors import UserError
+from automix_transfer.host.launched import LAUNCHER
 from automix_transfer.training import joining
-from automix_transfer.training.joining import LAUNCHER
 
 
 @pytest.fixture

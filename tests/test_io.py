@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import stat
 from email.message import Message
 from pathlib import Path
 from urllib.error import HTTPError
@@ -193,3 +194,20 @@ def test_names_that_are_no_utf_8_come_back_from_json(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {name: [name]})
     assert read_json(tmp_path / "x.json") == {name: [name]}
     assert clean(f"{name}\x1b]0;x") == r"caf\udce9\x1b]0;x"
+
+
+def test_a_file_system_that_syncs_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SMB, some FUSE: the file itself is synced, and that is all that can be had."""
+    sync = os.fsync
+
+    def no_folders(number: int, error: int = errno.EINVAL) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(error, os.strerror(error))
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", no_folders)
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    monkeypatch.setattr(os, "fsync", lambda number: no_folders(number, errno.EIO))
+    with pytest.raises(UserError, match=r"a\.json"):
+        write_json(tmp_path / "a.json", {"a": 2})

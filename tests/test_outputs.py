@@ -8,13 +8,18 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from automix_transfer import console
+from automix_transfer.cli import main
 from automix_transfer.command_line import command
 from automix_transfer.console import Device, Output, show
 from automix_transfer.errors import UserError, run_script
+from automix_transfer.paper.cli import FORMATS, begins_as
+from automix_transfer.paper.plans.run_plan import is_list
 from automix_transfer.shown import clean, clean_lines, csv_text, from_csv
 
 HOSTILE = "cat\x1b[31m\x1b]0;owned\x07\x9b2J\u202egnp.exe\r\n"
@@ -101,3 +106,61 @@ def test_help_needs_no_output(redirected: str) -> None:
     line = f"set -o pipefail; {' '.join(command('--help'))} {redirected}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr
+
+
+RUN_FILE = '{"top1_last": 71.2}\n'  #: metrics.json of a run, which no command below writes
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["doctor", "--output", "FILE"],
+        ["report", "tables", "FOLDER", "--format", "json", "-o", "FILE"],
+        ["report", "tables", "FOLDER", "-o", "FILE"],
+        ["report", "run", "table9", "--no-measure", "--print", "-o", "FILE"],
+        ["report", "figure", "fig4", "--runs", "FOLDER", "-o", "PICTURE"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_foreign_is_written_over(tmp_path: Path, words: list[str]) -> None:
+    file = tmp_path / "metrics.json"
+    file.write_text(RUN_FILE)
+    places = {"FILE": str(file), "FOLDER": str(tmp_path), "PICTURE": str(file.with_suffix(".png"))}
+    with pytest.raises(UserError, match=r"metrics\.json exists"):
+        main([places.get(word, word) for word in words])
+    assert [path.name for path in tmp_path.iterdir()] == [file.name] and file.read_text() == RUN_FILE
+
+
+def test_what_a_command_wrote_it_may_write_again(tmp_path: Path) -> None:
+    texts = {
+        "text": "Table 1. Top-1",
+        "markdown": "**Figure 9.** Top-1",
+        "latex": "\\begin{table}\n",
+        "csv": ",CIFAR-10 ours,CIFAR-10 std\n",
+        "json": '[\n  {\n    "table": "table1"',
+    }
+    for form in FORMATS:
+        text = texts[form]
+        (tmp_path / form).write_text(text)
+        assert begins_as(form, tmp_path / form)
+    for text in (
+        "#!/bin/bash\n# 3 runs; sbatch jobs.sh starts them",
+        "torchrun -m automix_transfer pretrain",
+    ):
+        (tmp_path / "jobs.sh").write_text(text)
+        assert is_list(tmp_path / "jobs.sh")
+    (tmp_path / "jobs.sh").write_text("#!/bin/bash\nrm -r runs\n")
+    assert not is_list(tmp_path / "jobs.sh")
+
+
+def test_a_plan_for_a_scheduler_must_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands nowhere else: a full disk behind stdout is an error."""
+    monkeypatch.setattr(sys, "stdout", output("/dev/full"))
+    plan = SimpleNamespace(slurm=lambda: "#!/bin/bash\n", text=lambda: "jobs\n")
+    monkeypatch.setattr("automix_transfer.transfer.transfer_run.prepare", lambda *_, **__: plan)
+    monkeypatch.setattr("automix_transfer.transfer.transfer_settings.parse_data", lambda _: ())
+    monkeypatch.setattr("automix_transfer.transfer.transfer_settings.check", lambda _: None)
+    for last in (["--print", "slurm"], ["--plan"]):
+        words = ["--backbones", "random", "--tasks", "knn", "--data", "x", "--output", "y", *last]
+        with pytest.raises(OSError, match="standard output"):
+            main(["transfer", *words])

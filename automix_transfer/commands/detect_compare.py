@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.command_line import command_parser
+from automix_transfer.console import say, show
 from automix_transfer.errors import UserError
 from automix_transfer.owner import owned
 from automix_transfer.recipes.find import find_recipe
@@ -87,9 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     inputs = compare.check(plan)
     jobs = compare.jobs(plan)
-    print(f"{len(plan.rows)} rows x {len(plan.seeds)} seeds, checked:\n{plan_table(jobs)}", flush=True)
+    checked = f"{len(plan.rows)} rows x {len(plan.seeds)} seeds, checked:\n{plan_table(jobs)}"
     if options.check_only:
+        show(checked)
         return 0
+    say(checked)
     with owned(plan.output, "give another --output"):
         compare.write_inputs(inputs)
         run_jobs(jobs, plan.output / "logs", parallel)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.console import show
-from automix_transfer.io import write_json
+from automix_transfer.io import read_json, write_json
+from automix_transfer.owner import refuse_foreign
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,9 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from automix_transfer.commands.doctor_report import examine, text
 
+    if options.output is not None:
+        refuse_foreign(options.output, is_report, "report of doctor")
     report = examine(options.data_root)
     if options.output is not None:
         write_json(options.output, report)
         print(f"written: {options.output}", file=sys.stderr)
     show(text(report))
     return 0
+
+
+def is_report(path: Path) -> bool:
+    """Whether ``path`` is an output of this command."""
+    content = read_json(path)
+    return isinstance(content, dict) and {"automix_transfer", "packages", "free disk"} <= content.keys()

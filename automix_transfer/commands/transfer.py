@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automix_transfer.command_line import command_parser
+from automix_transfer.console import show
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
@@ -127,9 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     transfer_settings.check(settings)
     chosen = prepare(settings, named, num_gpus=1 if args.print else None)
     if args.print == "slurm":
-        print(chosen.slurm(), end="")
+        show(chosen.slurm(), end="")
     elif args.plan:
-        print(chosen.text(), flush=True)
+        show(chosen.text())
     else:
         return answered(args.output, chosen, args.jobs)
     return 0
@@ -137,7 +138,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def answered(output: Path, chosen: Prepared, jobs: int | None) -> int:
     """Run, write and print; 2 where something is missing of the answer."""
-    from automix_transfer.console import show
     from automix_transfer.owner import owned
     from automix_transfer.report.transfer_page import build
     from automix_transfer.transfer.answer_tables import write_answer

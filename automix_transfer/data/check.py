@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from automix_transfer.command_line import command_parser
+from automix_transfer.console import show
 from automix_transfer.data.cache import cache_file
 from automix_transfer.data.images import FLAG_NOTE, ImageFacts, cut_bottom, decode_image
 from automix_transfer.data.listing import Listing
@@ -286,17 +287,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config.train_split = splits[0]
     try:
         report = check_root(config, splits, not options.lists_only, max(0, options.workers))
-        print(report)
-        problems, where = report.problems, ""
+        problems, where, found = report.problems, "", f"{report}\n"
     except ListError as error:
-        problems, where = list(error.found), "the lists of "
+        problems, where, found = list(error.found), "the lists of ", ""
     said = f"{len(problems):,} problem(s) in {where}{options.dataset} at {options.root}"
     if options.output:
         with owned_file(options.output, _is_ours, "list of data check"):
             write_text(options.output, "\n".join([f"{HEAD}{said}", *problems, ""]))
+    show(found + "\n".join(bounded(problems)), end="\n" if problems else "")
     if not problems:
         return 0
-    print("\n".join(bounded(problems)))
     said += f"; all of them are in {options.output}" if options.output else ""
     print(f"error: {said}", file=sys.stderr)
     return 2

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -56,6 +57,7 @@ from automix_transfer.detection.scores.evaluation import build_evaluator
 from automix_transfer.detection.scores.validation_loss import ValidationLoss, validation_losses
 from automix_transfer.detection.weights.weights_check import LoadReport, load_weights
 from automix_transfer.errors import UserError, first_line
+from automix_transfer.host.causes import disk_is_full
 from automix_transfer.signals import Interrupted, StopRequest
 
 BEST_METRIC = "bbox/AP"
@@ -222,10 +224,18 @@ class Trainer(DefaultTrainer):
                     f"(now {solver.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS ({solver.WARMUP_ITERS}); the "
                     "last checkpoint is untouched"
                 ) from error
+            except OSError as error:
+                if not disk_is_full(error):
+                    raise
+                raise UserError(
+                    f"{self.cfg.OUTPUT_DIR} could not be written ({error.strerror}); free space and go on "
+                    f"with: {resume_command()}"
+                ) from error
             finally:
                 type(self).stop = StopRequest()
                 for writer in writers:
-                    writer.close()
+                    with suppress(OSError):  # of a full disk, which is what is being raised
+                        writer.close()
 
     def _save(self) -> str:
         """Write a checkpoint of the iterations done, unless it is there as model_final; returns its name."""

@@ -39,12 +39,13 @@ from automix_transfer.detection.registered.held_out import hold_out
 from automix_transfer.detection.resuming.agreement import owning, refuse_differences
 from automix_transfer.detection.resuming.began import (
     read_began,
+    refuse_other_folder,
     refuse_other_images,
     refuse_other_weights,
     refuse_shorter,
     weights_hash,
 )
-from automix_transfer.detection.resuming.checkpoints import done, latest, restore
+from automix_transfer.detection.resuming.checkpoints import check_disk, done, latest, restore
 from automix_transfer.detection.scores.coco_evaluation import ENGINES, check_engine
 from automix_transfer.detection.scores.evaluation import check_metric
 from automix_transfer.detection.scores.results import (
@@ -141,7 +142,9 @@ def prepare(arguments: Namespace) -> CfgNode:
             _check_same_run(cfg, arguments)
     _check_run_folder(cfg, arguments)
     processes = max(1, arguments.num_gpus * arguments.num_machines)
-    check_size(cfg, training=not arguments.eval_only, processes=processes)
+    parameters = check_size(cfg, training=not arguments.eval_only, processes=processes)
+    if not arguments.eval_only:
+        check_disk(cfg, parameters)
     if not checked and not arguments.eval_only:
         arguments.notes += check_images(cfg)
     cfg.freeze()
@@ -324,6 +327,8 @@ def _check_run_folder(cfg: CfgNode, arguments: Namespace) -> None:
         raise UserError(
             f"OUTPUT_DIR {output} already holds a checkpoint; go on with --resume, or choose another folder"
         )
+    elif not arguments.eval_only:
+        refuse_other_folder(Path(output), arguments.resume)
 
 
 @contextmanager

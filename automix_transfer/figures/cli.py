@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automix_transfer.errors import UserError
+from automix_transfer.io import read_json
+from automix_transfer.owner import owned_file
 
 if TYPE_CHECKING:
     from automix_transfer.figures.common import Asked
@@ -110,7 +113,20 @@ def draw_figure(args: argparse.Namespace) -> None:
         args.seed = int(args.name == "fig13")
     args.lams.sort()
     asked = Asked(**{option.name: getattr(args, option.name) for option in fields(Asked)})
-    print(f"written: {drawer(args.name)(asked)}")
+    numbers = args.output.with_suffix(".json")
+    what = f"figure, for {numbers.name} beside it has no numbers of one"
+    with ExitStack() as stack:
+        for file in (numbers, args.output):
+            stack.enter_context(owned_file(file, lambda _: is_figure(numbers, args.name), what))
+        print(f"written: {drawer(args.name)(asked)}")
+
+
+def is_figure(numbers: Path, name: str) -> bool:
+    """Whether ``numbers`` are those of a figure; of the confused classes also the run's own."""
+    content = read_json(numbers)
+    own = name == "confusion" and numbers.name == "confusion.json"
+    keys = {"per_class", "pairs"} if own else {"figure", "caption"}
+    return isinstance(content, dict) and keys <= content.keys()
 
 
 def drawer(name: str) -> Callable[[Asked], Path]:

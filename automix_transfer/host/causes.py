@@ -20,6 +20,8 @@ _MAIN_MEMORY = re.compile(r"DefaultCPUAllocator|bad_alloc|could not allocate mem
 _ONE_VALUE = "more than 1 value per channel"
 #: torch: a loader's worker that died, a RuntimeError
 _WORKER = re.compile("DataLoader worker.*(is killed|exited unexpectedly)", re.DOTALL)
+#: torch: no room in /dev/shm for a batch of a loader's worker, a RuntimeError
+_SHARED = re.compile(r"unable to (allocate shared memory|write to file </torch)")
 #: Python: a pipe that has no free number for the file that it is handed, a RuntimeError
 _NO_NUMBER = re.compile(r"received \d+ items of ancdata")
 #: Pillow: an image that ends before its last pixel, an OSError
@@ -49,6 +51,16 @@ def too_many_files(error: BaseException) -> bool:
     )
 
 
+def shared_memory_ran_out(error: BaseException) -> bool:
+    """Whether /dev/shm had no room."""
+    return any(isinstance(e, RuntimeError) and _SHARED.search(str(e)) for e in chain(error))
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether a disk had no room, or a quota, and the error does not say for which file."""
+    return isinstance(error, OSError) and error.errno in FULL and error.filename is None
+
+
 def worker_died(error: BaseException) -> bool:
     """Whether a process that loads data ended without a word."""
     return isinstance(error, RuntimeError) and bool(_WORKER.search(str(error)))
@@ -74,7 +86,9 @@ def cause_of(error: BaseException) -> str:
         )
     if main_memory_ran_out(error):
         return "the machine's memory ran out; lower the batch size, the images' size or the number of workers"
-    if worker_died(error):
+    if disk_is_full(error):
+        return f"a file could not be written ({error.strerror}); free space, or write elsewhere"
+    if shared_memory_ran_out(error) or worker_died(error):
         return (
             "a data loader worker was killed, most often because memory or /dev/shm ran out; lower "
             "data.workers or the batch size"

@@ -1,5 +1,5 @@
 """Caches and temporary files of the libraries that we use, on a machine where only the output can be written:
-read-only images, users without a home folder or a name, no /tmp."""
+read-only images, users without a home folder or a name, no /tmp, file systems that cannot all."""
 
 from __future__ import annotations
 
@@ -47,6 +47,18 @@ def can_write(folder: Path) -> bool:
 def existing(folder: Path) -> Path:
     """``folder``, or the closest folder above it that is there."""
     return next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut, where the file system can; SMB cannot."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @cache

@@ -6,7 +6,6 @@ with the data set. Several processes share the images out, and the first one kee
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from automix_transfer.data.cache import stamp
 from automix_transfer.data.loader import dealt_out
+from automix_transfer.host.launched import cores, processes_here
 from automix_transfer.localization.maps import score_maps as maps
 from automix_transfer.localization.maps.sources import EncoderMaps, FolderMaps
 from automix_transfer.localization.records import Records
@@ -106,8 +106,7 @@ def _measured(
     save_maps: Path | None,
 ) -> Iterator[Seen]:
     """What each image of ``todo`` gives, in this order."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = workers or max(1, len(os.sched_getaffinity(0)) // processes)
+    threads = workers or max(1, cores() // processes_here())
     waiting: deque[tuple[int, NDArray | None, Future]] = deque()
 
     def collected(at_most: int) -> Iterator[Seen]:

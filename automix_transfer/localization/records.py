@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automix_transfer.errors import UserError
+from automix_transfer.owner import refuse_foreign
 
 TOP = 5
 #: what every record begins with: whether it is complete, and the predicted classes, best first (-1 where
@@ -37,7 +38,7 @@ class Records:
             anew.
 
     Raises:
-        UserError: the disk has no room for it.
+        UserError: the disk has no room for it, or ``path`` is somebody else's file.
     """
 
     def __init__(self, n_images: int, dtype: np.dtype, path: Path | None, signature: dict[str, Any]) -> None:
@@ -47,20 +48,22 @@ class Records:
             json.dumps([signature, n_images, dtype.descr], sort_keys=True).encode()
         ).hexdigest()
         size = n_images * dtype.itemsize
-        mode, beside = "w+b", self._signature_path
-        if path and beside and path.is_file() and beside.is_file():
-            if beside.read_text() == digest and path.stat().st_size == size:
-                mode = "r+b"
+        beside, goes_on = self._signature_path, False
+        if path and beside:
+            refuse_foreign(path, lambda _: beside.is_file(), "file of an interrupted evaluation")
+            goes_on = path.is_file() and path.stat().st_size == size and _text(beside) == digest
         try:
             if path is None or beside is None:
                 self._file: Any = tempfile.TemporaryFile(prefix="wsol")
-            else:
+            elif goes_on:
+                self._file = open(path, "r+b")
+            else:  # of a process that is killed here, nothing is gone on with
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = open(path, mode)
+                path.unlink(missing_ok=True)
                 beside.write_text(digest)
-            if mode == "w+b" and size:
-                # a full disk shows here and not as a crash in the middle
-                os.posix_fallocate(self._file.fileno(), 0, size)
+                self._file = open(path, "w+b")
+            if not goes_on and size:
+                _allocate(self._file, size)
         except OSError as error:
             raise UserError(
                 f"{path or tempfile.gettempdir()} has no room for {size:,} bytes of intermediate results "
@@ -99,3 +102,15 @@ class Records:
         for path in (self.path, self._signature_path):
             if path is not None:
                 path.unlink(missing_ok=True)
+
+
+def _text(file: Path) -> str:
+    return file.read_text(errors="replace") if file.is_file() else ""
+
+
+def _allocate(file: Any, size: int) -> None:
+    """``size`` bytes, so that a full disk shows here and not as a crash in the middle."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from automix_transfer.console import show
+from automix_transfer.owner import refuse_foreign
 from automix_transfer.progress import to_stderr
 
-FORMATS = ("text", "markdown", "latex", "csv", "json")
+#: how a table in each format begins
+FORMATS = {
+    "text": "(Table|Figure) ",
+    "markdown": r"\*\*(Table|Figure) ",
+    "latex": r"\\begin{table}",
+    "csv": ",.* ours",
+    "json": r"\[(\]|\s*{\s*\"table\")",
+}
 TABLES = """
 Prints the paper's tables that the runs are about, in the paper's own form,
 ours beside the paper's numbers: the mean over trials (runs of the same
@@ -72,6 +82,8 @@ def print_tables(args: argparse.Namespace) -> int:
     from automix_transfer.paper.tables import fill, with_runs
 
     wanted = [paper.table(name) for name in args.table]
+    if args.output is not None:
+        refuse_foreign(args.output, partial(begins_as, args.format), f"table in {args.format}")
     measured = measure(args.folders, to_stderr)
     filled = [fill(table, measured) for table in wanted] if wanted else with_runs(measured)
     if args.format == "json":
@@ -94,6 +106,12 @@ def print_tables(args: argparse.Namespace) -> int:
     for line in remarks(measured, bool(filled), args.folders):
         print(line, file=sys.stderr)
     return 0
+
+
+def begins_as(form: str, file: Path) -> bool:
+    """Whether ``file`` begins as a table in this format does."""
+    with file.open(encoding="utf-8") as opened:
+        return re.match(FORMATS[form], opened.read(1000)) is not None
 
 
 def remarks(measured: Any, any_table: bool, folders: Sequence[Path], most: int = 20) -> list[str]:

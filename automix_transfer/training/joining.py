@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from automix_transfer.command_line import LAUNCHER
 from automix_transfer.device import choose_device
-from automix_transfer.errors import EXIT_USER_ERROR, UserError
+from automix_transfer.errors import EXIT_USER_ERROR, UserError, first_line, sentence_of
+from automix_transfer.host.launched import LAUNCHER
 from automix_transfer.progress import duration, to_stderr
 from automix_transfer.training.distributed import World, gather
 
@@ -165,19 +165,23 @@ def _part(store: dist.Store) -> None:
 def together(world: World, work: Callable[[], T]) -> T:
     """``work()`` in all processes; if it fails in one, rank 0 says which and why, and all end.
 
-    ``work`` talks to no other process.
+    ``work`` talks to no other process. An error that nobody knows also keeps its traceback.
 
     Raises:
         UserError: in rank 0; the others leave with its exit code.
     """
     if world.size == 1:
         return work()
-    problem, results = "", list[T]()
+    problem, results, unknown = "", list[T](), None
     try:
         results.append(work())
-    except UserError as error:
-        problem = str(error)
+    except Exception as error:
+        problem = sentence_of(error)
+        if not problem:
+            problem, unknown = f"{type(error).__name__}: {first_line(error)}", error
     for rank, (host, theirs) in enumerate(gather((socket.gethostname(), problem), world)):
+        if theirs and unknown is not None:
+            raise unknown
         if theirs:
             _end(world, theirs if rank == 0 else f"rank {rank} on {host}: {theirs}")
     return results[0]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from automix_transfer.console import say, show
 from automix_transfer.data.check import check_data
 from automix_transfer.errors import UserError
 from automix_transfer.models.freezing import keep_frozen
@@ -63,10 +64,8 @@ def train(
     try:
         with ExitStack() as stack:
             stack.enter_context(remedies(experiment, world))
-            if not dry_run:
-                stack.enter_context(owning(folder, world))
-            if not resume:
-                joining.together(world, lambda: refuse_overwriting(folder))
+            stack.enter_context(owning(folder, world))
+            joining.together(world, lambda: refuse_overwriting(folder, resume))
             if dry_run:
                 return rehearse(experiment, world)
             found = joining.together(world, lambda: load_latest(folder, world.say) if resume else None)
@@ -140,7 +139,7 @@ def rehearse(experiment: Experiment, world: World) -> dict[str, Any]:
             schedule=replace(experiment.schedule, warmup_epochs=0.0),
         )
         if world.main:
-            print(check_data(experiment.data, workers=experiment.data.workers), flush=True)
+            say(str(check_data(experiment.data, workers=experiment.data.workers)))
         run = build_run(short, world)
         world.say(groups_table(run.optimizer, experiment.optimizer.lr))
         joining.together(world, lambda: check_room(run, Path(experiment.output)))
@@ -170,7 +169,8 @@ def evaluate_only(experiment: Experiment) -> dict[str, float]:
             )
         method, batches = build_evaluation(experiment, world, found)
         metrics = evaluate_encoders(method, batches, world, experiment.train.precision)
-        world.say("\n".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+        if world.main:
+            show("\n".join(f"{name} {value:.3f}" for name, value in metrics.items()))
         return metrics
     finally:
         joining.stop(world)

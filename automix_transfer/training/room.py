@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from torch import Tensor
 
 from automix_transfer.errors import UserError
+from automix_transfer.host.launched import processes_here
 from automix_transfer.host.writable import existing
 from automix_transfer.training.setup import Run
 
@@ -40,7 +40,7 @@ def check_room(run: Run, folder: Path) -> None:
     if loader.num_workers and SHARED.is_dir():
         pixels = 3 * run.experiment.data.image_size**2 * 4 * run.train_set.views
         batch = train.batch_size // (run.world.size * train.accumulate) * pixels
-        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if run.world.size > 1 else 1
+        ranks = processes_here() if run.world.size > 1 else 1
         needed = ranks * loader.num_workers * (loader.prefetch_factor or 2) * batch
         if needed > (free := shutil.disk_usage(SHARED).free):
             raise UserError(

@@ -120,7 +120,7 @@ class TrainConfig:
     deterministic: bool = False  # only deterministic GPU kernels (slower); a CPU is deterministic anyway
     sync_batchnorm: bool = False  # BatchNorm statistics over all processes
     device: str = "auto"  # auto (an accelerator if there is one) | cpu | cuda | cuda:1 | mps | xpu
-    wait_minutes: float = between(10.0)  # for the other processes, when a run on several starts
+    wait_minutes: float = between(10.0, 0, 10**6)  # for the other processes, when a run on several starts
     log_every: int = between(50, 1)  # steps between two lines of the log
     # steps between two checkpoints, besides those at the end of each epoch; 0: only those
     save_every_steps: int = between(1000)

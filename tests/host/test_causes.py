@@ -55,6 +55,18 @@ def test_a_worker_that_died(end: Callable[[], None]) -> None:
     assert causes.worker_died(error) and "data.workers" in causes.cause_of(error)
 
 
+@pytest.mark.parametrize("make", ["_new_using_fd_cpu", "_new_using_filename_cpu"])
+def test_shared_memory(make: str) -> None:
+    error = raised_by(lambda: getattr(torch.UntypedStorage, make)(2**60))
+    assert causes.shared_memory_ran_out(error) and "/dev/shm" in causes.cause_of(error)
+
+
+@pytest.mark.parametrize("number", causes.FULL)
+def test_a_full_disk_that_is_not_named(number: int) -> None:
+    assert os.strerror(number) in causes.cause_of(OSError(number, os.strerror(number)))
+    assert not causes.cause_of(OSError(number, os.strerror(number), "a.json"))  # which says more
+
+
 def test_no_number_for_another_file() -> None:
     here, there = socket.socketpair()
     with here, there:

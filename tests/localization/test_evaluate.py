@@ -3,6 +3,7 @@ with bad input."""
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import save_torch
 from automix_transfer.localization.metadata import read_metadata
 from automix_transfer.localization.overlays import grid, overlay, to_png
+from automix_transfer.localization.records import COMMON, Records
 from automix_transfer.localization.scores.box_task import BoxTask
 from automix_transfer.models.encoders import EncoderInfo, create_encoder
 from tests.localization import oracle
@@ -175,6 +177,22 @@ def test_an_interrupted_run_goes_on(cub, tmp_path, monkeypatch, capsys, kind):
     assert len(calls) == total - 4 and numbers(cut) == numbers(whole)
     assert cut.with_suffix(".csv").read_text() == whole.with_suffix(".csv").read_text()
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+
+
+def test_a_file_of_records_that_is_somebody_elses(tmp_path, monkeypatch):
+    """It is refused; one whose signature was damaged, or was killed before it had one, is begun anew."""
+    dtype, file = np.dtype(COMMON), tmp_path / "out.partial"
+    file.write_text("mine")
+    with pytest.raises(UserError, match=r"out\.partial exists"):
+        Records(3, dtype, file, {})
+    assert file.read_text() == "mine"
+    file.unlink()
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)  # macOS
+    first = Records(3, dtype, file, {})
+    first.put(1, None, {})
+    assert Records(3, dtype, file, {}).n_continued == 1
+    (tmp_path / "out.partial.json").write_bytes(b"\xff\0")
+    assert Records(3, dtype, file, {}).n_continued == 0
 
 
 def test_maps_that_changed_meanwhile_are_measured_again(cub, tmp_path, monkeypatch):

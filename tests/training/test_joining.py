@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from automix_transfer.errors import UserError
+from automix_transfer.host.launched import LAUNCHER
 from automix_transfer.training import joining
-from automix_transfer.training.joining import LAUNCHER, launched, refuse_differences, together
+from automix_transfer.training.joining import launched, refuse_differences, together
 from tests.training.processes import free_port
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -120,10 +120,17 @@ def test_other_data_is_refused(experiment, tmp_path: Path) -> None:
         train(experiment(f"data.root={write_images(tmp_path / 'more', train=27)}"), resume=True)
 
 
-def test_fresh_run_does_not_overwrite(experiment) -> None:
+def test_fresh_run_does_not_overwrite(experiment, tmp_path: Path) -> None:
     train(experiment())
     with pytest.raises(UserError, match="--resume"):
         train(experiment())
+    for name in ("last.pt", "previous.pt"):
+        (tmp_path / "run" / name).unlink()
+    with pytest.raises(UserError, match=r"best\.pt"):
+        train(experiment())
+    (tmp_path / "run" / "best.pt").unlink()
+    with pytest.raises(UserError, match=r"metrics\.json"):  # what was measured is not trained over
+        train(experiment(), resume=True)
 
 
 def test_best_goes_on(experiment, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ PIXEL_BYTES = 3 * 4 + 64 * 4 // 4
 STRIDE = 16  # of features with anchors; FPN has finer ones as well
 
 
-def check_size(cfg: CfgNode, training: bool = False, processes: int = 1) -> None:
+def check_size(cfg: CfgNode, training: bool = False, processes: int = 1) -> int:
     """Refuse a network of more than `MOST_PARAMETERS`, and one whose parameters, images or regions alone are
-    more than the memory of ``MODEL.DEVICE``.
+    more than the memory of ``MODEL.DEVICE``; returns how many parameters it has.
 
     Args:
         training: gradients, momentum and a whole batch are held; otherwise one image.
@@ -61,6 +61,7 @@ def check_size(cfg: CfgNode, training: bool = False, processes: int = 1) -> None
             f"this config needs more than {sum(needed.values()) / 1e9:,.0f} GB of memory and {device} has "
             f"{total / 1e9:,.0f}; lower what needs most: {values}"
         )
+    return count
 
 
 def _of_images(

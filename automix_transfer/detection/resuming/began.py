@@ -14,11 +14,14 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
+from automix_transfer.config import read_yaml
 from automix_transfer.detection.registered.datasets import files_of, is_released_coco
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, sha256_of, write_json
+from automix_transfer.owner import refuse_foreign
 
 BEGAN = "began.json"
+RESULTS = "results.json"  #: of a run that was trained to its end
 ANY_CHECKPOINT = ("last_checkpoint", "model_final.pth", "model_[0-9]*.pth")
 REMEDY = "that is another training; give what it was begun with, or choose another OUTPUT_DIR to start afresh"
 
@@ -42,6 +45,29 @@ def read_began(folder: str | Path) -> dict[str, Any]:
     file = Path(folder) / BEGAN
     found = read_json(file) if file.is_file() else {}
     return found if isinstance(found, dict) else {}
+
+
+def refuse_other_folder(folder: Path, resume: bool = False) -> None:
+    """A run that begins must not write over files of something else; where it was to ``resume`` one, nor over
+    its figures.
+
+    Raises:
+        UserError: names the file.
+    """
+    refuse_foreign(folder / "run.json", lambda _: False, "file of a detector's run, but of a pretraining")
+    refuse_foreign(folder / "config.yaml", _is_config, "config of a detector")
+    if not (folder / BEGAN).exists():
+        for name in ("metrics.json", RESULTS):
+            refuse_foreign(folder / name, lambda _: False, f"file of a detector's run, for it has no {BEGAN}")
+    elif resume and (folder / RESULTS).exists():
+        raise UserError(
+            f"{folder / RESULTS} has the figures of a finished run, whose checkpoints are gone, so there is "
+            "nothing to resume; leave --resume out to train anew, or choose another OUTPUT_DIR"
+        )
+
+
+def _is_config(file: Path) -> bool:
+    return {"MODEL", "SOLVER"} <= read_yaml(file).keys()
 
 
 def has_checkpoint(folder: str | Path) -> bool:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
@@ -23,6 +25,7 @@ from torch import nn
 from automix_transfer.detection.config_files import logger
 from automix_transfer.detection.resuming.began import has_checkpoint
 from automix_transfer.errors import UserError, few
+from automix_transfer.host.writable import existing
 from automix_transfer.io import load_torch, read_json, save_torch, temporary_name, write_json, write_text
 
 BEST_FILE, BEST_RECORD = "model_best", "best.json"
@@ -57,6 +60,25 @@ class SafeCheckpointer(DetectionCheckpointer):
         logger.info(f"checkpoint {file}")
 
 
+def check_disk(cfg: CfgNode, parameters: int) -> None:
+    """Refuse a run whose checkpoints have no room in OUTPUT_DIR: every ``SOLVER.CHECKPOINT_PERIOD``
+    iterations one that stays, the last, the best, and one that is being written.
+
+    Args:
+        parameters: of the network; a checkpoint holds each twice, as SGD has its momentum.
+    """
+    folder, period = Path(cfg.OUTPUT_DIR), cfg.SOLVER.CHECKPOINT_PERIOD
+    count = max(1, cfg.SOLVER.MAX_ITER // max(1, period)) + 2 + (cfg.TEST.EVAL_PERIOD > 0)
+    size = 2 * 4 * parameters
+    needed = count * size - sum(file.stat().st_size for file in folder.glob("model_*.pth"))
+    if needed > (free := shutil.disk_usage(existing(folder)).free):
+        raise UserError(
+            f"OUTPUT_DIR {folder} has {free / 1e9:.2f} GB free, but {count} checkpoints of {size / 1e9:.2f} "
+            f"GB need {needed / 1e9:.2f} GB; free space, choose another folder, or raise "
+            f"SOLVER.CHECKPOINT_PERIOD ({period})"
+        )
+
+
 def latest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint that ``last_checkpoint`` names, or the newest that is whole; None without any.
 
@@ -67,7 +89,7 @@ def latest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
     if not has_checkpoint(folder):
         return None
     if (folder / LAST).is_file():
-        named = [folder / Path((folder / LAST).read_text().strip()).name]
+        named = [folder / Path((folder / LAST).read_text("utf-8", "replace").strip()).name]
     else:
         named, problems = [], [f"{folder / LAST} is missing; the newest checkpoint that loads is taken"]
     numbered = sorted(folder.glob("model_[0-9]*.pth"), key=lambda file: file.stem, reverse=True)

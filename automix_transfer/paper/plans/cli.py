@@ -11,6 +11,7 @@ from typing import Any
 
 from automix_transfer.console import show
 from automix_transfer.errors import UserError
+from automix_transfer.owner import refuse_foreign
 from automix_transfer.progress import to_stderr
 
 
@@ -150,8 +151,10 @@ def plan(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
-    from automix_transfer.paper.plans.run_plan import make_plan, print_commands, run_plan, summary
+    from automix_transfer.paper.plans.run_plan import is_list, make_plan, print_commands, run_plan, summary
 
+    if args.print and args.file is not None:
+        refuse_foreign(args.file, is_list, "list of commands")
     args.measure = args.measure and not args.print
     settings = plan_settings(args)
     found, times = make_plan(args, settings, to_stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from automix_transfer.paper.plans.times import StepTimes
 from automix_transfer.paper.references import plain_config, training_key
 from automix_transfer.paper.trained import PLANNED, Trained, differences, epochs_done, read_trained, short
 from automix_transfer.progress import duration
+from automix_transfer.text_files import read_text
 from automix_transfer.training.settings import load_experiment
 
 SLURM = """#!/bin/bash
@@ -247,6 +249,13 @@ def print_commands(
     else:
         show(text, end="")
     return 0
+
+
+def is_list(file: Path) -> bool:
+    """Whether `print_commands` wrote ``file``."""
+    first, _, rest = read_text(file).partition("\n")
+    commands = re.search("automix[-_]transfer ", first)
+    return bool(commands) or (first == "#!/bin/bash" and "; sbatch " in rest[:300])
 
 
 def check(plan: Plan) -> None:

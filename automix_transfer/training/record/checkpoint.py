@@ -18,7 +18,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError
-from automix_transfer.io import load_torch, save_torch, sync_folder, temporary_name
+from automix_transfer.host.writable import sync_folder
+from automix_transfer.io import load_torch, save_torch, temporary_name
 from automix_transfer.mixing.base import Method
 
 FORMAT = "automix_transfer/1"
@@ -104,23 +105,33 @@ def save(folder: Path, checkpoint: Checkpoint, names: Sequence[str] = (), truste
     sync_folder(folder)
 
 
+def others(folder: Path) -> list[Path]:
+    """Checkpoints of a run besides its last two: the best, and those of ``train.keep_epochs``."""
+    return [file for file in (folder / BEST, *sorted(folder.glob("epoch_*.pt"))) if file.is_file()]
+
+
 def load_latest(folder: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoint | None:
     """The newest checkpoint in ``folder`` that loads, None where there is none; ``say`` is told which.
+
+    Where the last two are lost, it is the furthest of the `others`, rather than the beginning over them.
 
     Raises:
         UserError: there are checkpoints, but none of them loads.
     """
     problems: list[str] = []
-    for path in (folder / LAST, folder / PREVIOUS):
-        if not path.exists():
-            continue
-        try:
-            found = Checkpoint.from_dict(read(path))
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        say(f"resumed from {path}" + (f", because {'; '.join(problems)}" if problems else ""))
-        return found
+    for paths in ([folder / LAST], [folder / PREVIOUS], others(folder)):
+        loaded: list[tuple[Path, Checkpoint]] = []
+        for path in paths:
+            try:
+                loaded += [(path, Checkpoint.from_dict(read(path)))] if path.exists() else []
+            except UserError as error:
+                problems.append(str(error))
+        if loaded:
+            path, found = max(loaded, key=lambda one: one[1].step)
+            lost = [] if problems or path.name in (LAST, PREVIOUS) else [f"{folder / LAST} is missing"]
+            why = "; ".join([*problems, *lost])
+            say(f"resumed from {path}" + (f", because {why}" if why else ""))
+            return found
     if problems:
         raise UserError(
             f"no checkpoint in {folder} can be used: {'; '.join(problems)}; choose another output to start "

@@ -94,15 +94,26 @@ def recipe_of(file: Path) -> dict[str, str] | None:
     return {"name": file.stem, "sha256": sha256_of(file)}
 
 
-def refuse_overwriting(folder: Path) -> None:
-    """A fresh run must not write over another run's checkpoints, nor over files that are no run's."""
+def refuse_overwriting(folder: Path, resume: bool = False) -> None:
+    """A fresh run must not write over another run's checkpoints, nor over files that are no run's.
+
+    Args:
+        resume: a run that goes on where there is a checkpoint, and is fresh where there is none.
+    """
     if not (folder / "run.json").exists():
         for name in ("config.yaml", "log.csv", "log.jsonl", "metrics.json"):
             refuse_foreign(folder / name, lambda _: False, "file of a run, for it has no run.json")
-    if (folder / checkpoint.LAST).exists() or (folder / checkpoint.PREVIOUS).exists():
+    held = [folder / checkpoint.LAST, folder / checkpoint.PREVIOUS, *checkpoint.others(folder)]
+    if held := [path for path in held if path.exists()]:
+        if not resume:
+            raise UserError(
+                f"{folder} already holds a checkpoint of a run ({held[0].name}); go on with --resume, or "
+                "choose another folder with output=FOLDER"
+            )
+    elif resume and (folder / "metrics.json").exists():
         raise UserError(
-            f"{folder} already holds the checkpoint of a run; go on with --resume, or choose another folder "
-            "with output=FOLDER"
+            f"{folder / 'metrics.json'} has the figures of a finished run, whose checkpoints are gone, so "
+            "there is nothing to resume; leave --resume out to train anew, or choose another output=FOLDER"
         )
 
 

@@ -40,8 +40,6 @@ def test_rotation_and_best(tmp_path: Path) -> None:
 
 
 def test_chosen_epochs_stay_as_they_ended(experiment, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "epoch_0001.pt").write_bytes(b"of a run before, or damaged")
     train(experiment("train.keep_epochs=[1,3]", "train.epochs=3", "train.save_every_steps=1"))
     kept = {path.name: load_torch(path)["step"] for path in (tmp_path / "run").glob("epoch_*.pt")}
     assert kept == {"epoch_0001.pt": 3, "epoch_0003.pt": 9}
@@ -108,6 +106,17 @@ def test_lost_last_falls_back(tmp_path: Path) -> None:
     said: list[str] = []
     found = checkpoint.load_latest(tmp_path, said.append)
     assert found is not None and found.step == 1 and "previous.pt" in said[0]
+
+
+def test_where_the_last_two_are_lost_the_furthest_of_the_others_goes_on(tmp_path: Path) -> None:
+    for step, names in ((1, ["best.pt"]), (3, ["epoch_0003.pt"]), (2, ["epoch_0002.pt"]), (4, [])):
+        checkpoint.save(tmp_path, content(step), names)
+    (tmp_path / "previous.pt").unlink()
+    (tmp_path / "last.pt").write_bytes(b"")
+    said: list[str] = []
+    found = checkpoint.load_latest(tmp_path, said.append)
+    assert found is not None and found.step == 3
+    assert "epoch_0003.pt" in said[0] and "last.pt is damaged" in said[0]
 
 
 class Hostile:
