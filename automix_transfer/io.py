@@ -197,7 +197,7 @@ def load_arrays(path: str | Path, source: str) -> Any:
 
 
 def _load_pickled(path: Path, remedy: str) -> Any:
-    from automix_transfer.pickles.machine import CodeWanted, Inert
+    from automix_transfer.pickles.inert import CodeWanted, Inert
     from automix_transfer.pickles.torch_files import OtherFile, read_pickled
 
     try:

@@ -16,7 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from automix_transfer.errors import UserError, few
-from automix_transfer.pickles.machine import Inert
+from automix_transfer.pickles.inert import Inert
 
 #: What DDP, torch.compile and other people's wrappers put before keys.
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")

@@ -28,7 +28,7 @@ from automix_transfer.models.weights_choice import (
     choose_part,
     refuse_choice,
 )
-from automix_transfer.pickles.machine import Inert
+from automix_transfer.pickles.inert import Inert
 
 CHECKPOINT_FORMAT = "automix_transfer/1"
 #: Of our safetensors files: JSON with format, encoder, which, step, source_sha256.

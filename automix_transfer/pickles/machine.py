@@ -12,94 +12,20 @@ containers that hold one another many times are counted as often as somebody wou
 from __future__ import annotations
 
 import pickle
-import string
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 import numpy
 
+from automix_transfer.pickles.arrays import PickledArray, PickledType
+from automix_transfer.pickles.builders import CONTAINER, KNOWN
+from automix_transfer.pickles.inert import CodeWanted, Damaged, Inert, Known, wants_code
+from automix_transfer.pickles.settler import Settler
+
 MOST_STEPS = 4_000_000  # reads, two or three an object; some seconds
-MOST_ITEMS = 10_000_000  # in nested containers
 FREE_BYTES = 256 * 2**20  # that may be copied beyond four times what the file holds
-CONTAINER = 256  # bytes that an empty one counts for
 MOST_ODD_KEYS, MOST_IN_KEY = 2_000, 16  # keys that are no text and no number, and parts of one of them
-_PRINTABLE = frozenset(string.ascii_letters + string.digits + "_.<>")
-
-
-class CodeWanted(Exception):
-    """The pickle calls a function; the message is its name."""
-
-
-class Damaged(Exception):
-    """The pickle is not what any tool writes."""
-
-
-class Inert:
-    """An object that was passed over, or its class; ``name`` is that of the class or function."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = "".join(letter if letter in _PRINTABLE else "?" for letter in name[:100])
-
-    def __repr__(self) -> str:
-        return f"<{self.name}>"
-
-
-class Known:
-    """A callable of `KNOWN`: ``make(machine, *arguments)`` gives the object."""
-
-    __slots__ = ("make", "name")
-
-    def __init__(self, name: str, make: Callable[..., Any]) -> None:
-        self.name, self.make = name, make
-
-
-# --- what is data
-
-#: Classes of these modules hold values and nothing else.
-_DATA_MODULES = {
-    "argparse",
-    "collections",
-    "datetime",
-    "decimal",
-    "fractions",
-    "numbers",
-    "pathlib",
-    "pathlib._local",
-    "typing",
-    "uuid",
-}
-_DATA = {
-    *("collections.deque", "datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta"),
-    *("datetime.timezone", "functools.partial", "types.SimpleNamespace", "re._compile", "logging.getLogger"),
-    *(f"builtins.{name}" for name in ("slice", "range", "xrange", "complex", "object", "type")),
-    *("zoneinfo.ZoneInfo", "zoneinfo.ZoneInfo._unpickle", "torch.serialization._get_layout"),
-    *("random.Random", "array.array", "array._array_reconstructor", "torch.storage._load_from_bytes"),
-    *(f"numpy.random._pickle.__{name}_ctor" for name in ("randomstate", "generator", "bit_generator")),
-    *("torch.device", "torch.Generator"),
-}
-_TENSORS = ("torch._utils._rebuild_", "torch._tensor._rebuild_")
-_STANDARD = sys.stdlib_module_names | {"__builtin__", "copy_reg", "commands", "cPickle", "Queue"}
-
-
-def wants_code(name: str, function: bool) -> bool:
-    """Is an object named ``name`` more than data?
-
-    Args:
-        function: it is called, as classes and functions can be; of others' names the small first letter tells
-            a function. A class that only an opcode for classes names is none.
-    """
-    module, _, last = name.rpartition(".")
-    last = last.lstrip("_")
-    if name in _DATA or (module in _DATA_MODULES and last[:1].isupper()) or name.startswith(_TENSORS):
-        return False
-    return module.split(".")[0] in _STANDARD or (function and not last[:1].isupper())
-
-
-# --- the machine
 
 
 class _Counted:
@@ -138,8 +64,8 @@ class Machine(pickle._Unpickler):  # type: ignore[name-defined]
         self.odd_keys = 0
 
     def read_value(self) -> Any:
-        """The value of the pickle, its arrays and containers checked; see `_Settler`."""
-        return _Settler().settle(self.load())
+        """The value of the pickle, its arrays and containers checked; see `Settler`."""
+        return Settler().settle(self.load())
 
     def spend(self, size: int) -> None:
         """``size`` bytes are about to be made."""
@@ -300,174 +226,3 @@ class Machine(pickle._Unpickler):  # type: ignore[name-defined]
     }.items():
         dispatch[_code[0]] = _action
     del _code, _action
-
-
-class _Settler:
-    """Puts real arrays where pickled ones stand, and walks all containers once.
-
-    Refused are containers that hold themselves, and such that hold one another so often that a walk through
-    all of them would not end.
-    """
-
-    def __init__(self) -> None:
-        self.seen: dict[int, tuple[Any, int]] = {}
-        self.kept: list[Any] = []  # an object that is gone would give its number to another one
-
-    def settle(self, value: Any) -> Any:
-        return self._visit(value)[0]
-
-    def _visit(self, value: Any) -> tuple[Any, int]:
-        """The settled value, and the number of values in it."""
-        if not isinstance(value, list | tuple | dict):
-            return _settled(value), 1
-        if id(value) in self.seen:
-            known, size = self.seen[id(value)]
-            if size == 0:
-                raise Damaged("a container that holds itself")
-            return known, size
-        self.seen[id(value)] = value, 0
-        items = [self._visit(item) for item in (value.values() if isinstance(value, dict) else value)]
-        size = 1 + sum(size for _, size in items)
-        if size > MOST_ITEMS:
-            raise Damaged("containers that hold one another too often")
-        found: Any = value
-        if isinstance(value, tuple):
-            found = tuple(item for item, _ in items)
-        elif isinstance(value, list):
-            value[:] = [item for item, _ in items]
-        else:
-            for key, (item, _) in zip(value, items, strict=True):
-                value[key] = item
-        self.seen[id(value)] = found, size
-        self.kept.append(value)
-        return found, size
-
-
-def _settled(value: Any) -> Any:
-    if isinstance(value, PickledArray):
-        return Inert("numpy.ndarray") if value.value is None else value.value
-    if isinstance(value, PickledType):
-        return Inert("numpy.dtype")
-    return Inert(value.name) if isinstance(value, Known) else value
-
-
-# --- NumPy's arrays. NumPy does not check types, shapes and bytes, so a damaged file can end the interpreter.
-
-
-class PickledType:
-    """A pickled dtype: a plain number or text of one size; any other is read over (``dtype`` is None)."""
-
-    def __init__(self, machine: Machine, name: Any, *_: object) -> None:
-        found = numpy.dtype(name) if isinstance(name, str) and len(name) < 20 else None
-        plain = found is not None and found.kind in "biufcSU" and found.subdtype is None and found.itemsize
-        self.dtype = found if plain else None
-
-    def build(self, machine: Machine, state: Any) -> None:
-        if self.dtype is not None and state[1] in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class PickledArray:
-    """A pickled array; `value` is the real one, None for one of objects."""
-
-    def __init__(self, *_: object) -> None:
-        self.value: numpy.ndarray | None = None
-
-    def build(self, machine: Machine, state: Any) -> None:
-        _, shape, kind, fortran, content = state
-        if kind.dtype is not None:
-            self.value = _from_bytes(machine, content, kind, shape, "F" if fortran else "C")
-
-
-def _from_bytes(machine: Machine, content: Any, kind: Any, shape: Any, order: Any = "C") -> Any:
-    if kind.dtype is None:
-        return Inert("numpy.ndarray")
-    content = content.encode("latin1") if isinstance(content, str) else bytes(content)
-    if any(type(side) is not int or side < 0 for side in shape):
-        raise Damaged("an array of a negative size")
-    machine.spend(2 * len(content))
-    values = numpy.frombuffer(content, kind.dtype)
-    return values.reshape(shape, order=order).copy(order=order)
-
-
-def _scalar(machine: Machine, kind: Any, content: Any = b"") -> Any:
-    value = _from_bytes(machine, content, kind, (1,))
-    return value if isinstance(value, Inert) else value[0]
-
-
-def _encode(machine: Machine, text: str, codec: str) -> bytes:
-    if codec not in ("latin1", "latin-1") or not isinstance(text, str):
-        raise Damaged(f"a codec {str(codec)[:20]}")
-    machine.spend(len(text))
-    return text.encode("latin1")
-
-
-def _bytes(machine: Machine, *content: Any) -> bytes:
-    """Python 2 writes an empty string as a call, Python 3 in old protocols a list of numbers or latin1."""
-    if not content:
-        return b""
-    if not isinstance(content[0], list | tuple | bytes):
-        raise Damaged("bytes of something else")
-    machine.spend(len(content[0]))
-    return bytes(content[0])
-
-
-def _ordered(machine: Machine, items: Any = ()) -> OrderedDict:
-    machine.spend(CONTAINER + 150 * len(items))
-    pairs = list(items.items()) if isinstance(items, dict) else [(key, value) for key, value in items]
-    found: OrderedDict = OrderedDict()
-    machine.fill(found, [key for key, _ in pairs], [value for _, value in pairs])
-    return found
-
-
-def _set(machine: Machine, items: Any = ()) -> set:
-    machine.spend(CONTAINER + 80 * len(items))
-    return set(map(machine.sound_key, items))
-
-
-def _tuple(machine: Machine, items: Any = ()) -> tuple:
-    machine.spend(64 + 8 * len(items))
-    return tuple(items)
-
-
-def _plain_dict(machine: Machine, items: Any = None, *_: Any) -> dict:
-    """A defaultdict's first argument is its factory, a Counter's its content."""
-    return machine.fill({}, items, items.values()) if isinstance(items, dict) else {}
-
-
-def _attribute(machine: Machine, value: Any, name: str) -> Inert:
-    if not isinstance(value, Inert | Known) or not isinstance(name, str):
-        raise Damaged("an attribute of a value")
-    return Inert(f"{value.name}.{name}")
-
-
-def _of_class(machine: Machine, kind: Any, *arguments: Any) -> Any:
-    return machine.call(kind, arguments, function=False)
-
-
-def _bare(machine: Machine, kind: Any, *_: Any) -> Any:
-    return machine.call(kind, (), function=False)
-
-
-#: Full name in the pickle (`numpy` for NumPy's inner modules of any version) -> what builds it.
-KNOWN: dict[str, Callable[..., Any]] = {
-    "numpy.ndarray": PickledArray,
-    "numpy._reconstruct": PickledArray,
-    "numpy._frombuffer": _from_bytes,
-    "numpy.scalar": _scalar,
-    "numpy.dtype": PickledType,
-    "collections.OrderedDict": _ordered,
-    "collections.defaultdict": _plain_dict,
-    "collections.Counter": _plain_dict,
-    "builtins.dict": _plain_dict,
-    "builtins.set": _set,
-    "builtins.frozenset": _set,
-    "builtins.tuple": _tuple,
-    "builtins.bytes": _bytes,
-    "builtins.bytearray": _bytes,
-    "builtins.getattr": _attribute,
-    "copyreg._reconstructor": _bare,
-    "copyreg.__newobj__": _of_class,
-    "_codecs.encode": _encode,
-    "torch.Size": _tuple,
-}

@@ -17,7 +17,9 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from automix_transfer.pickles.machine import KNOWN, Damaged, Inert, Known, Machine
+from automix_transfer.pickles.builders import KNOWN
+from automix_transfer.pickles.inert import Damaged, Inert, Known
+from automix_transfer.pickles.machine import Machine
 
 MAGIC = 0x1950A86A20F9469CFC6C  # of torch's format before the zip
 #: What else lies under the names of weights, by its first bytes.

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from automix_transfer.errors import UserError
 from automix_transfer.io import load_arrays, load_npy, load_torch, regular_file
 from automix_transfer.pickles import machine
-from automix_transfer.pickles.machine import Inert
+from automix_transfer.pickles.inert import Inert
 
 KINDS = pytest.mark.parametrize("kind", ["zip", "legacy"])
 
