@@ -24,7 +24,8 @@ from automix_transfer.training import joining
 from automix_transfer.training.loop import fit
 from automix_transfer.training.record.run_folder import prepare
 from automix_transfer.training.settings import load_experiment
-from automix_transfer.training.setup import Run, build_run
+from automix_transfer.training.setup.build_run import build_run
+from automix_transfer.training.setup.run_state import Run
 
 PHOTO_CLASSES = 8
 #: Methods whose solver is on the CPU, which therefore has to wait for the GPU.

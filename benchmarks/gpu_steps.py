@@ -11,7 +11,7 @@ import torch
 from gpu_setting import Found, Setting, over, table
 from step_time import Step, make_step, peak_memory, timed
 
-from automix_transfer.training.setup import choose_kernels, try_to_compile
+from automix_transfer.training.setup.kernels import choose_kernels, try_to_compile
 
 #: Of two precisions on equal weights, images and draws: the largest relative difference of the first loss,
 #: and the least cosine between the changes that the first step makes to the weights. PuzzleMix's masks hang

@@ -19,7 +19,7 @@ from timm.optim import create_optimizer_v2
 
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.training.loop import fit
-from automix_transfer.training.setup import Run
+from automix_transfer.training.setup.run_state import Run
 from automix_transfer.training.validation import autocast
 
 

@@ -26,7 +26,7 @@ from automix_transfer.mixing import AutoMix
 from automix_transfer.rng import reseed_globals
 from automix_transfer.runs.folder import is_number
 from automix_transfer.training.settings import Experiment
-from automix_transfer.training.setup import build_model
+from automix_transfer.training.setup.build_model import build_model
 
 FLAT = 0.05  #: spatial standard deviation at λ = 0.5 below which a mask is called flat: as good as MixUp
 

@@ -31,7 +31,8 @@ from automix_transfer.training.record.run_folder import owning, prepare, refuse_
 from automix_transfer.training.remedies import remedies
 from automix_transfer.training.room import check_room
 from automix_transfer.training.settings import Experiment, complete
-from automix_transfer.training.setup import Run, build_evaluation, build_run
+from automix_transfer.training.setup.build_run import build_evaluation, build_run
+from automix_transfer.training.setup.run_state import Run
 from automix_transfer.training.validation import autocast
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from automix_transfer.errors import UserError
 from automix_transfer.host.launched import processes_here
 from automix_transfer.host.writable import existing
-from automix_transfer.training.setup import Run
+from automix_transfer.training.setup.run_state import Run
 
 SHARED = Path("/dev/shm")
 SLOTS = {"sgd": 1, "adamw": 2, "lamb": 2}  #: values that an optimizer keeps for each that it trains

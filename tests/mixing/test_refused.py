@@ -10,7 +10,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.mixing import METHODS, build_method
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.training.settings import load_experiment
-from automix_transfer.training.setup import build_model
+from automix_transfer.training.setup.build_model import build_model
 from tests.mixing.tiny_methods import CLASSES, tiny_encoder, tiny_options, tiny_resnet, tiny_vit
 
 INFO = EncoderInfo("resnet10_32", CLASSES, image_size=32)

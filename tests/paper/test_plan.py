@@ -29,7 +29,7 @@ from automix_transfer.paper.plans.scale import Scale, parse_scale
 from automix_transfer.paper.references import plain_config, training_key
 from automix_transfer.report.cli import main
 from automix_transfer.training.settings import flatten, load_experiment
-from automix_transfer.training.setup import build_model
+from automix_transfer.training.setup.build_model import build_model
 from tests.paper.folders import write_evaluation, write_trained
 
 ABLATIONS = [

@@ -12,7 +12,8 @@ from automix_transfer.mixing import METHODS
 from automix_transfer.recipes.find import RECIPES
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import load_experiment
-from automix_transfer.training.setup import build_model, pass_size
+from automix_transfer.training.setup.build_model import build_model
+from automix_transfer.training.setup.build_run import pass_size
 from tests.data import trees
 from tests.mixing.tiny_methods import batch, tiny_method
 

@@ -18,7 +18,8 @@ from automix_transfer.models.classifier import find_classifier
 from automix_transfer.training import loop
 from automix_transfer.training.distributed import World
 from automix_transfer.training.record.results import headline
-from automix_transfer.training.setup import build_model, build_run
+from automix_transfer.training.setup.build_model import build_model
+from automix_transfer.training.setup.build_run import build_run
 from tests.recipes.small_recipes import RECIPES, SmallRecipes, kind_of, plain, same_when_small
 
 pytestmark = pytest.mark.slow

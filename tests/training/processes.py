@@ -21,7 +21,7 @@ from automix_transfer.io import load_torch
 from automix_transfer.training import loop
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import Experiment
-from automix_transfer.training.setup import Run
+from automix_transfer.training.setup.run_state import Run
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["automix_transfer.training.loop", "torch.utils.tensorboard"])

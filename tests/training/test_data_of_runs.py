@@ -15,7 +15,9 @@ from automix_transfer.training.distributed import World
 from automix_transfer.training.loop import train
 from automix_transfer.training.record.checkpoint import load_latest
 from automix_transfer.training.settings import Experiment, load_experiment
-from automix_transfer.training.setup import build_data, build_model, build_run, tell_of_data
+from automix_transfer.training.setup.build_data import build_data, tell_of_data
+from automix_transfer.training.setup.build_model import build_model
+from automix_transfer.training.setup.build_run import build_run
 from tests.training.tiny import FAST, write_images
 
 

@@ -20,7 +20,7 @@ from automix_transfer.training import distributed
 from automix_transfer.training.distributed import World, shares
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import TrainConfig
-from automix_transfer.training.setup import build_run
+from automix_transfer.training.setup.build_run import build_run
 from automix_transfer.training.validation import evaluate
 from tests.training.processes import assert_same_run, finish_ranks, start_ranks
 from tests.training.tiny import FAST
@@ -36,7 +36,7 @@ from automix_transfer.training import joining
 from automix_transfer.training.loop import fit
 from automix_transfer.training.record.checkpoint import load_latest
 from automix_transfer.training.settings import load_experiment
-from automix_transfer.training.setup import build_run
+from automix_transfer.training.setup.build_run import build_run
 from automix_transfer.signals import Interrupted
 
 whole = load_experiment(overrides=sys.argv[1:])

@@ -17,7 +17,7 @@ from automix_transfer.models.weights import load_encoder
 from automix_transfer.training.loop import train
 from automix_transfer.training.record.resume_checks import refuse_changes
 from automix_transfer.training.settings import Experiment, load_experiment, with_defaults
-from automix_transfer.training.setup import Run
+from automix_transfer.training.setup.run_state import Run
 from tests.training.processes import assert_same_run, at_each_update
 
 Make = Callable[..., Experiment]

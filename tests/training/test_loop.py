@@ -19,12 +19,12 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import load_torch, read_json
 from automix_transfer.mixing import Vanilla
 from automix_transfer.mixing.base import StepOutput
-from automix_transfer.training import setup
 from automix_transfer.training.distributed import World
 from automix_transfer.training.loop import evaluate_only, fit, train
 from automix_transfer.training.record.results import final_message
 from automix_transfer.training.record.run_folder import prepare
-from automix_transfer.training.setup import build_run
+from automix_transfer.training.setup import build_model
+from automix_transfer.training.setup.build_run import build_run
 from tests.training.processes import assert_same_run, rows
 
 WORLD = World(0, 1, torch.device("cpu"))
@@ -106,7 +106,7 @@ def test_fine_tuning_starts_from_weights(experiment, tmp_path: Path) -> None:
         f"output={tmp_path / 'tuned'}", f"encoder.weights={tmp_path / 'run' / 'last.pt'}", "encoder.which=q"
     )
     said: list[str] = []
-    method, _ = setup.build_model(settings, ["a", "b"], say=said.append)
+    method, _ = build_model.build_model(settings, ["a", "b"], say=said.append)
     assert torch.equal(
         method.state_dict()["encoder.layer4.0.conv2.weight"], source["encoder_q.layer4.0.conv2.weight"]
     )
@@ -121,7 +121,7 @@ def test_a_kept_classifier_is_not_drawn_anew(experiment, tmp_path: Path) -> None
     last = tmp_path / "run" / "last.pt"
     source = load_torch(last)["model"]["encoder.fc.weight"]
     keep = ["method.name=automix", "method.preset=openmixup", f"encoder.weights={last}"]
-    method, _ = setup.build_model(
+    method, _ = build_model.build_model(
         experiment(*keep, "encoder.classifier=keep"), ["class_0", "class_1", "class_2"]
     )
     for name in ("encoder_q.fc", "encoder_k.fc", "head_q"):
@@ -179,7 +179,7 @@ def test_clipping_bounds_the_step(experiment, tmp_path: Path) -> None:
         "optimizer.weight_decay=0",
         "optimizer.lr=1",
     )
-    before = setup.build_run(settings, setup_world()).method.state_dict()
+    before = build_run(settings, setup_world()).method.state_dict()
     after = weights_after(settings)
     moved = math.sqrt(
         sum(float((after[n] - before[n]).square().sum()) for n in after if n.endswith((".weight", ".bias")))
@@ -279,7 +279,7 @@ class Diverges(Vanilla):
 def test_nan_stops_with_step_images_and_checkpoint(
     experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setup, "build_method", lambda name, encoder, options: Diverges(encoder))
+    monkeypatch.setattr(build_model, "build_method", lambda name, encoder, options: Diverges(encoder))
     Diverges.calls = 0
     with pytest.raises(UserError, match=r"step 5.*\.png.*last\.pt") as caught:
         train(experiment())
@@ -299,7 +299,7 @@ def test_weights_that_are_not_finite_are_not_saved(
                 with torch.no_grad():
                     self.encoder.fc.weight[0, 0] = float("nan")
 
-    monkeypatch.setattr(setup, "build_method", lambda name, encoder, options: Poisoned(encoder))
+    monkeypatch.setattr(build_model, "build_method", lambda name, encoder, options: Poisoned(encoder))
     with pytest.raises(UserError, match="fc.weight.* step 6"):
         train(experiment())
     assert load_torch(tmp_path / "run" / "last.pt")["step"] == 3

@@ -14,7 +14,7 @@ from automix_transfer.training import room
 from automix_transfer.training.distributed import World
 from automix_transfer.training.loop import train
 from automix_transfer.training.room import check_room, checkpoint_bytes
-from automix_transfer.training.setup import build_run
+from automix_transfer.training.setup.build_run import build_run
 
 WORLD = World(0, 1, torch.device("cpu"))
 Usage = namedtuple("Usage", "total used free")

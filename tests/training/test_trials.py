@@ -19,7 +19,7 @@ from automix_transfer.signals import Interrupted, StopRequest
 from automix_transfer.training.loop import train
 from automix_transfer.training.record import recorder
 from automix_transfer.training.settings import Experiment
-from automix_transfer.training.setup import Run
+from automix_transfer.training.setup.run_state import Run
 from automix_transfer.training.trials import message, run_trials, summarize
 from tests.training.processes import assert_same_run, at_each_update, finish_ranks, start_ranks
 

@@ -20,7 +20,7 @@ from automix_transfer.training.record.results import final_message, final_metric
 from automix_transfer.training.record.run_folder import command_line
 from automix_transfer.training.record.saver import Saver
 from automix_transfer.training.record.timing import Timer
-from automix_transfer.training.setup import Batch, Run
+from automix_transfer.training.setup.run_state import Batch, Run
 
 
 class Recorder:

@@ -10,7 +10,7 @@ from typing import Any
 from automix_transfer.data.loader import ImageLoader
 from automix_transfer.mixing import Method
 from automix_transfer.training.distributed import World, broadcast_buffers
-from automix_transfer.training.setup import Run
+from automix_transfer.training.setup.run_state import Run
 from automix_transfer.training.validation import evaluate, evaluate_vectors
 
 #: What a run is judged by, and what it is called: mAP where images have several labels.

@@ -19,7 +19,7 @@ from automix_transfer.signals import Interrupted
 from automix_transfer.training.loop import train
 from automix_transfer.training.record import checkpoint
 from automix_transfer.training.record.saver import Saver
-from automix_transfer.training.setup import Run
+from automix_transfer.training.setup.run_state import Run
 from tests.training.processes import assert_same_run, at_each_update
 from tests.training.record.test_checkpoint import content
 

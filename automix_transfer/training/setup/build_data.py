@@ -1,0 +1,84 @@
+"""The images of an experiment: both splits, this process's share of them, and the weights of classes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from automix_transfer.data.dataset import ClassificationDataset
+from automix_transfer.data.listing import Listing
+from automix_transfer.data.loader import ImageLoader, TrainLoader, eval_loader, train_loader
+from automix_transfer.data.splits import eval_dataset, shared_images, train_dataset
+from automix_transfer.data.transforms import eval_transform
+from automix_transfer.errors import UserError
+from automix_transfer.progress import to_stderr
+from automix_transfer.rng import derive_generator
+from automix_transfer.training.distributed import World
+from automix_transfer.training.settings import Experiment
+
+
+def tell_of_data(train: Listing, val: Listing) -> None:
+    """What the readers of both splits found worth saying, and images that both splits have."""
+    shared = () if val.paths is train.paths else (shared_images(train, val),)
+    for note in dict.fromkeys((*train.notes, *val.notes, *shared)):
+        if note:
+            to_stderr(f"note: {note}")
+
+
+def build_data(
+    experiment: Experiment, known: Sequence[str] = ()
+) -> tuple[ClassificationDataset, ClassificationDataset]:
+    """Training and validation sets; ``known`` are the classes of a run that goes on.
+
+    With ``train.overfit_batches`` both are the same few batches, without augmentation.
+    """
+    data, train = experiment.data, experiment.train
+    train_set = train_dataset(data, experiment.seed, known, vectors=True)
+    if train.overfit_batches:
+        count = min(train.overfit_batches * train.batch_size, len(train_set))
+        order = torch.randperm(len(train_set), generator=derive_generator(experiment.seed, "overfit"))
+        chosen = train_set.listing.select(order[:count].tolist())
+        train_set = ClassificationDataset(chosen, eval_transform(data), experiment.seed)
+        return train_set, copy.copy(train_set)  # a method may ask for more views in training
+    eval_set = eval_dataset(data, known=known, vectors=True)
+    if list(eval_set.classes) != list(train_set.classes):
+        differing = sorted(set(eval_set.classes) ^ set(train_set.classes))[:3]
+        raise UserError(
+            f"splits {data.train_split} and {data.val_split} of {data.root} have different classes "
+            f"({', '.join(map(str, differing))}, ...); both need the same class folders"
+        )
+    return train_set, eval_set
+
+
+def build_loaders(
+    experiment: Experiment,
+    world: World,
+    train_set: ClassificationDataset,
+    eval_set: ClassificationDataset,
+    size: int,
+) -> tuple[TrainLoader, ImageLoader]:
+    """This process's share of both splits, ``size`` training images at a time."""
+    data, eval_size = experiment.data, experiment.train.eval_batch_size or size
+    train_batches = train_loader(
+        train_set,
+        size,
+        experiment.seed,
+        rank=world.rank,
+        world_size=world.size,
+        workers=data.workers,
+        repeats=data.repeats,
+        sampler=data.sampler,
+    )
+    return train_batches, eval_loader(eval_set, eval_size, world.rank, world.size, data.workers)
+
+
+def class_weights(counts: NDArray[np.int64], kind: str) -> Tensor:
+    """(K,) float32: 1 / n of each class's ``counts`` n (``balanced``) or 1 / sqrt(n) (``sqrt``), times what
+    makes the mean over all images 1, so that the loss keeps its scale."""
+    weights = counts ** {"balanced": -1.0, "sqrt": -0.5}[kind]
+    return torch.from_numpy(weights * (counts.sum() / (weights * counts).sum())).float()
