@@ -168,7 +168,8 @@ def _without_those_that_need(name: str, waiting: Sequence[Job], failures: dict[s
     lost = {name}
     while more := {job.name for job in waiting if not lost.isdisjoint(job.needs)} - lost:
         lost |= more
-    failures.update({job.name: f"'{name}', which it needs, failed" for job in waiting if job.name in lost})
+    reason = f"'{name}', which it needs, failed: {failures[name]}"
+    failures.update({job.name: reason for job in waiting if job.name in lost})
     return [job for job in waiting if job.name not in lost]
 
 

@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="checkpoint, export, torchvision or timm weights, or random",
     )
     add("--encoder", metavar="NAME", help="the network's name, where the file does not say it")
+    add("--stem", default="imagenet", help="of --weights random: imagenet (default) or cifar")
     add("--which", help="encoder of a file that holds several: k, q, ema, teacher, ...")
     add("--data", type=Path, required=True, metavar="DIR", help="root of a data set, in its native layout")
     add("--dataset", metavar="NAME", help="layout of --data (default: the one that it has)")
@@ -119,7 +120,7 @@ def measure(args: argparse.Namespace, kinds: Sequence[str], team: Team) -> None:
     dataset = args.dataset or together(team.world, lambda: probes.layout_of(args.data))
     if dataset not in LAYOUTS:
         raise UserError(f"--dataset {dataset} is unknown; choose one of {', '.join(LAYOUTS)}")
-    named = args.weights, args.encoder, args.which, args.seed
+    named = args.weights, args.encoder, args.which, args.seed, args.stem, args.image_size
     encoder, info, loaded = together(team.world, lambda: probes.open_encoder(*named))
     train, test = probes.splits_of(dataset, args.train_split, args.split)
     size = args.image_size or info.image_size

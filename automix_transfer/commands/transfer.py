@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 from automix_transfer.command_line import command_parser
 from automix_transfer.console import show
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
+from automix_transfer.io import expand_home
 
 if TYPE_CHECKING:
     from automix_transfer.transfer.transfer_run import Prepared
@@ -47,20 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     many: dict[str, Any] = {"nargs": "+", "action": "extend"}
     add("--backbones", required=True, metavar="[NAME=]SOURCE", help="the first is the reference", **many)
-    add(
-        "--encoder",
-        default=[],
-        metavar="[NAME=]NETWORK",
-        help="for sources that do not say which network they hold, and for random",
-        **many,
-    )
-    add(
-        "--which",
-        default=[],
-        metavar="[NAME=]k|q|ema",
-        help="encoder of a file that holds several (default: the one for inference)",
-        **many,
-    )
+    words = "for sources that do not say which network they hold, and for random"
+    add("--encoder", default=[], metavar="[NAME=]NETWORK", help=words, **many)
+    words = "encoder of a file that holds several (default: the one for inference)"
+    add("--which", default=[], metavar="[NAME=]k|q|ema", help=words, **many)
     add(
         "--tasks",
         required=True,
@@ -74,7 +65,13 @@ def build_parser() -> argparse.ArgumentParser:
         **many,
     )
     add("--seeds", default="3", metavar="N", help="how many (1..N), or a list: 5,7,9 (default 3)")
-    add("--detector", default="", metavar="RECIPE", help="of detection: a recipe's name, or a file")
+    add(
+        "--detector",
+        default="",
+        metavar="RECIPE",
+        help="of detection: a recipe's name, or a file "
+        "(default: that of the paper's table for the backbones' network)",
+    )
     add(
         "--finetune-recipe",
         default="",
@@ -109,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from automix_transfer.transfer import backbones, transfer_settings
     from automix_transfer.transfer.transfer_run import prepare
 
+    args.output = expand_home(args.output)
     named = backbones.parse_backbones(args.backbones, args.encoder, args.which)
     tasks = transfer_settings.parse_tasks(args.tasks)
     settings = transfer_settings.Settings(

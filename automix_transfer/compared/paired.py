@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from scipy.stats import t as student
 
+ROUNDING = 1e-9  #: percent; of differences of floats that are equal
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -37,8 +39,9 @@ def difference(values: Sequence[float], more: bool = True) -> Difference:
     if n < 2:
         return Difference(mean, None, n, None, "one pair")
     std = statistics.stdev(values)
-    if std == 0:  # coarse figures of a few images; t would call it certain
-        return Difference(mean, std, n, None, "equal" if mean == 0 else "the same difference for each seed")
+    if std < ROUNDING:  # coarse figures of a few images; t would call it certain
+        same = "equal" if abs(mean) < ROUNDING else "the same difference for each seed"
+        return Difference(mean, std, n, None, same)
     half = float(student.ppf(0.975, n - 1)) * std / math.sqrt(n)
     ahead = (mean > 0) == more
     word = f"not to be told apart with {n} seeds" if abs(mean) <= half else "ahead" if ahead else "behind"

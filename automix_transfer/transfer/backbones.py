@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from automix_transfer.compared.named import folder_name, refuse_twins, split_name
 from automix_transfer.errors import UserError, first_line
-from automix_transfer.io import save_torch
+from automix_transfer.io import expand_home, save_torch
 from automix_transfer.models.encoders import EncoderInfo, create_encoder, plain_info
-from automix_transfer.models.weights import load_encoder
-from automix_transfer.models.weights_file import sha256_of_weights
+from automix_transfer.models.weights import rebuild
+from automix_transfer.models.weights_file import Weights, read_weights, sha256_of_weights
+from automix_transfer.progress import to_stderr
 
 RANDOM, TIMM = "random", "timm:"
 #: in a source: each seed has a file of its own, so that differences are those of pretrainings
@@ -67,12 +69,13 @@ def parse_backbones(
     found: list[tuple[str, str]] = []
     for value in values:
         usual = RANDOM if value == RANDOM else Path(value.removeprefix(TIMM)).stem
-        name, source = split_name(value, Path.exists, usual)
+        name, source = split_name(value, lambda path: expand_home(path).exists(), usual)
         if not value.isprintable():
             raise UserError(f"--backbones {value!r} has characters that are not printable; rename it")
         if not name or not source:
             raise UserError(f"--backbones {value} must be NAME=SOURCE, a file, timm:NAME, or {RANDOM}")
-        found.append((name, source))
+        is_file = source and source != RANDOM and not source.startswith(TIMM)
+        found.append((name, str(expand_home(source)) if is_file else source))
     names = [name for name, _ in found]
     of_encoder, of_which = (
         _by_name(option, given, names) for option, given in (("--encoder", encoders), ("--which", which))
@@ -103,47 +106,87 @@ def open_backbones(
 ) -> dict[tuple[str, int], Backbone]:
     """(name, seed) -> backbone, each file read and built whole once.
 
+    A file that does not say its network is tried as those of the others, of which every key has to fit.
     timm's pretrained weights are written into ``folder``, once.
 
     Raises:
         UserError: as `load_encoder`, for any of them; ``random`` without any network to initialise.
     """
-    opened: dict[str, tuple[str, str, EncoderInfo]] = {}
+    opened: dict[str, Backbone] = {}
     result: dict[tuple[str, int], Backbone] = {}
-    for one in sorted(named, key=lambda one: one.source == RANDOM):  # random has another's network
-        for seed in seeds:
-            source = one.source.replace(SEED, str(seed))
-            key = f"{source} {one.encoder} {one.which}"
-            if key not in opened:
-                first = next(iter(result.values())).info if result else None
-                opened[key] = _open(one, source, folder, first)
-            result[one.name, seed] = Backbone(one, *opened[key])
+    sources = [(one, seed, one.source.replace(SEED, str(seed))) for one in named for seed in seeds]
+    for one, seed, source in sorted(sources, key=_says_too_little):
+        key = f"{source} {one.encoder} {one.which}"
+        if key not in opened:
+            opened[key] = _open(one, source, folder, [found.info for found in opened.values()])
+        found = opened[key]
+        own = replace(one, encoder=found.named.encoder)
+        result[one.name, seed] = replace(found, named=own)
     return result
 
 
-def _open(named: Named, source: str, folder: Path, other: EncoderInfo | None) -> tuple[str, str, EncoderInfo]:
-    """File, digest and network of one source."""
+def _says_too_little(one: tuple[Named, int, str]) -> int:
+    """0 for a source that says its network, 1 for a file that does not, 2 for ``random``."""
+    named, _, source = one
     if source == RANDOM:
+        return 2
+    if named.encoder or source.startswith(TIMM) or not Path(source).exists():
+        return 0
+    with _called(named):
+        return int(read_weights(source, named.which or None).info is None)
+
+
+@contextmanager
+def _called(named: Named) -> Iterator[None]:
+    """What is wrong with a backbone, with its name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"backbone '{named.name}': {error}") from error
+
+
+def _open(named: Named, source: str, folder: Path, others: Sequence[EncoderInfo]) -> Backbone:
+    """The backbone of one source; ``named`` of it says the network where its file does not."""
+    if source == RANDOM:
+        other = others[0] if others else None
         name = named.encoder or (other.name if other else "")
         if not name:
             raise UserError(f"--backbones {RANDOM} alone names no network; add --encoder NAME")
         stem = other.stem if other and not named.encoder else "imagenet"
         create_encoder(name, 1, stem)  # an unknown name is said here
-        if other and name == other.name:
-            return "", "", other
-        return "", "", plain_info(name, 0, stem)
+        same = other if other and name == other.name else None
+        return Backbone(named, "", "", same or plain_info(name, 0, stem))
     network = named.encoder or None
     if source.startswith(TIMM):
         network = source.removeprefix(TIMM)
         source = str(_of_timm(network, folder))
     path = Path(source)
-    if not path.exists():
-        raise UserError(f"backbone '{named.name}': {source} does not exist; give its file")
-    try:
-        _, info = load_encoder(path, network, named.which or None)
-    except UserError as error:
-        raise UserError(f"backbone '{named.name}': {error}") from error
-    return source, sha256_of_weights(path), info
+    with _called(named):
+        if not path.exists():
+            raise UserError(f"{source} does not exist; give its file")
+        weights = read_weights(path, named.which or None)
+        if weights.info is None and network is None:
+            network = _fitting(named, weights, others)
+            named = replace(named, encoder=network)
+        _, info, _ = rebuild(weights, network)
+    return Backbone(named, source, sha256_of_weights(path), info)
+
+
+def _fitting(named: Named, weights: Weights, others: Sequence[EncoderInfo]) -> str:
+    """The first network of other backbones into which all of ``weights`` fits; that is said."""
+    for name in dict.fromkeys(info.name for info in others):
+        try:
+            rebuild(weights, name)
+        except UserError:
+            continue
+        to_stderr(
+            f"note: backbone '{named.name}' does not say its network and is taken for {name}, which fits"
+        )
+        return name
+    raise UserError(
+        f"{weights.source} does not say which encoder it holds; name it: --encoder {named.name}=NETWORK, "
+        f"e.g. {named.name}=resnet50, or any timm model name"
+    )
 
 
 def _of_timm(name: str, folder: Path) -> Path:

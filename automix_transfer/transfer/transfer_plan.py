@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from automix_transfer.command_line import command
 from automix_transfer.compared.named import folder_name
 from automix_transfer.config import read_layers, read_yaml
+from automix_transfer.data.detection.find_splits import voc_folders
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
@@ -20,14 +21,28 @@ from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from automix_transfer.io import expand_home, sha256_of
 from automix_transfer.jobs import Job, is_progress
 from automix_transfer.mixing.table import METHODS
-from automix_transfer.models.encoders import EncoderInfo, size_option
+from automix_transfer.models.encoders import EncoderInfo, plain_info, size_option
 from automix_transfer.recipes.find import PROTOCOL, RECIPES, find_recipe
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.transfer.backbones import TIMM, Backbone, Named
 from automix_transfer.transfer.estimate import seconds_an_image
-from automix_transfer.transfer.transfer_settings import PROBES, TASKS, Data, Settings, stands_on
+from automix_transfer.transfer.transfer_settings import DETECTION, PROBES, TASKS, Data, Settings, stands_on
 from automix_transfer.transfer.tuning import HELD_OUT, SEED, Choice, Trial
 
+#: network -> the recipes of detection that are taken where none is named
+USUAL_DETECTORS = {
+    "resnet10_32": "embedded_R10_FPN",
+    "resnet18": "voc_R18_FPN_24k coco_R18_FPN_2x",
+    "resnet34": "voc_R34_FPN_24k coco_R34_FPN_2x",
+    "resnet50": "voc_R50_C4_24k coco_R50_C4_2x",
+    "resnet101": "voc_R101_C4_24k coco_R101_C4_2x",
+    "resnext50_32x4d": "voc_RX50_C4_24k coco_RX50_C4_2x",
+    "resnext101_32x4d": "voc_RX101_C4_24k coco_RX101_C4_2x",
+    "wide_resnet50_2": "voc_WRN50_C4_24k",
+    "deit_small_patch16_224": "voc_DeiTS_FPN_24k coco_DeiTS_FPN_1x",
+    "swin_tiny_patch4_window7_224": "voc_SwinT_FPN_24k coco_SwinT_FPN_1x",
+    "convnext_tiny": "voc_ConvNeXtT_FPN_24k coco_ConvNeXtT_FPN_1x",
+}
 START = 5.0  #: seconds that a command takes to begin
 
 
@@ -204,7 +219,7 @@ class _Steps:
 
     def localization(self, data: Data, backbone: Backbone, seed: int, needs: Job) -> Job:
         named, info = backbone.named, backbone.info
-        size = int(option_of(self.given("localization"), "--image-size", 224))
+        size = number_of(self.given("localization"), "--image-size", 224)
         seconds = (
             self.images(data, self.config(data, size))[1] * seconds_an_image(info.name, info.stem, size)[0]
         )
@@ -224,7 +239,7 @@ class _Steps:
         forward, step = seconds_an_image(info.name, info.stem, info.image_size)
         made = option_of(self.given("robustness"), "--corruptions", ",".join(NAMES)).count(",") + 1
         test_images = self.images(data, self.config(data, info.image_size))[1]
-        test_images = min(test_images, int(option_of(self.given("robustness"), "--limit", 0)) or test_images)
+        test_images = min(test_images, number_of(self.given("robustness"), "--limit", 0) or test_images)
         seconds = test_images * (forward * (1 + made * len(SEVERITIES)) + step)
         output = self.place("robustness", data, named, seed) / "evaluation.json"
         words = command(
@@ -247,18 +262,13 @@ class _Steps:
             "probe",
             *("--weights", backbone.file or "random", "--data", str(data.root), "--dataset", data.layout),
             *_options(backbone),
-            *(
-                "--kinds",
-                ",".join(kinds),
-                "--seed",
-                str(seed if own is not None else 0),
-                "--output",
-                str(output),
-            ),
+            *("--kinds", ",".join(kinds), "--seed", str(seed if own is not None else 0)),
+            *("--output", str(output)),
+            *([] if backbone.file else _fed_as_the_others(backbone.info)),
             *given,
         )
         place, info = "" if own is None else f" seed{seed}", backbone.info
-        size = int(option_of(given, "--image-size", info.image_size))
+        size = number_of(given, "--image-size", info.image_size)
         seconds = (
             sum(self.images(data, self.config(data, size))) * seconds_an_image(info.name, info.stem, size)[0]
         )
@@ -304,7 +314,34 @@ class _Steps:
 
 def option_of(words: Sequence[str], name: str, usual: Any) -> str:
     """The value that a command is given for an option."""
-    return words[words.index(name) + 1] if name in words[:-1] else str(usual)
+    places = [place for place, word in enumerate(words[:-1]) if word == name]
+    return words[places[-1] + 1] if places else str(usual)
+
+
+def number_of(words: Sequence[str], name: str, usual: int) -> int:
+    """The same of an option that is a whole number."""
+    value = option_of(words, name, usual)
+    if not value.isdecimal():
+        raise UserError(f"{name.removeprefix('--').replace('-', '_')}={value} must be a whole number")
+    return int(value)
+
+
+def usual_detector(backbones: Iterable[Backbone], data: Iterable[Data]) -> str:
+    """The recipe of the backbones' network for the data, where all of a kind have one.
+
+    Raises:
+        UserError: several networks or kinds of data, or a network without a recipe.
+    """
+    networks = sorted({one.info.name.removeprefix("torchvision/").split(".")[0] for one in backbones})
+    kinds = {"voc" if voc_folders(one.root) else "coco" for one in data if one.layout == DETECTION}
+    names = USUAL_DETECTORS.get(networks[0], "").split() if len(networks) == len(kinds) == 1 else []
+    for name in names:
+        if name.startswith((*kinds, "embedded")):
+            return name
+    raise UserError(
+        f"task detection needs --detector RECIPE, one for all backbones ({', '.join(networks)}), e.g. "
+        "voc_R50_C4_24k; for other encoders add detection.MODEL.BACKBONE.NAME=timm_fpn/NAME to one with FPN"
+    )
 
 
 def _network(backbone: Backbone) -> list[str]:
@@ -323,6 +360,18 @@ def _as_trained(info: EncoderInfo, timm: bool) -> list[str]:
         return positions
     mean, std = ([round(255 * value, 6) for value in values] for values in (info.mean, info.std))
     return ["MODEL.PIXEL_MEAN", str(mean), "MODEL.PIXEL_STD", str(std), *positions]
+
+
+def _fed_as_the_others(info: EncoderInfo) -> list[str]:
+    """Builds and feeds a probe of random weights as the others, whose weights say it, where it is unusual."""
+    usual = plain_info(info.name, 0)
+    words = ["--stem", info.stem] if info.stem != usual.stem else []
+    if info.image_size != usual.image_size:
+        words += ["--image-size", str(info.image_size)]
+    for key in ("mean", "std"):
+        if getattr(info, key) != getattr(usual, key):
+            words += [f"--{key}", *map(str, getattr(info, key))]
+    return words
 
 
 def _options(backbone: Backbone) -> list[str]:

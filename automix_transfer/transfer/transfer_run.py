@@ -19,8 +19,15 @@ from automix_transfer.owner import owned, refuse_foreign
 from automix_transfer.training.record.run_folder import git_commit
 from automix_transfer.transfer.answer import Row, answer, value_at
 from automix_transfer.transfer.backbones import Backbone, Named, open_backbones
-from automix_transfer.transfer.transfer_plan import Cell, option_of, plan, plan_trials, recipe_digest
-from automix_transfer.transfer.transfer_settings import Settings, stands_on
+from automix_transfer.transfer.transfer_plan import (
+    Cell,
+    option_of,
+    plan,
+    plan_trials,
+    recipe_digest,
+    usual_detector,
+)
+from automix_transfer.transfer.transfer_settings import DETECTION, Settings, stands_on
 from automix_transfer.transfer.tuning import Choice, Trial, choose, said
 
 RECORD = "transfer.json"  #: in the output: every job that was begun, with its command and its backbone
@@ -178,6 +185,8 @@ def prepare(settings: Settings, named: Sequence[Named], num_gpus: int | None = N
     """
     settings = replace(settings, num_gpus=int(torch.cuda.is_available()) if num_gpus is None else num_gpus)
     backbones = open_backbones(named, settings.seeds, settings.output / "backbones")
+    if DETECTION in settings.tasks and not settings.detector:
+        settings = replace(settings, detector=usual_detector(backbones.values(), settings.data))
     before, trials = plan_trials(settings, named, backbones)
     choices = choose(trials, settings.tune, value_at)
     jobs, cells = plan(settings, named, backbones, choices)

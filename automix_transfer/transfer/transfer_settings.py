@@ -10,6 +10,7 @@ from automix_transfer.compared.named import folder_name, refuse_twins, split_nam
 from automix_transfer.data.detection.find_splits import coco_splits, voc_folders
 from automix_transfer.errors import UserError, did_you_mean
 from automix_transfer.evaluation.probing.probes import layout_of
+from automix_transfer.io import expand_home
 
 DETECTION = "detection"  #: what a data set of boxes is called where another has its layout
 PROBES = ("linear", "knn")  #: tasks on fixed features
@@ -110,7 +111,7 @@ class Settings:
         tasks: keys of `TASKS`, in the table's order.
         data: the data sets.
         seeds: of the trainings.
-        detector, finetune_recipe: names or files; the detector is needed for detection.
+        detector, finetune_recipe: names or files; '' is the usual one.
         overrides: task -> settings over the recipe's, as its command takes them.
         tune: task -> the setting that is chosen for each backbone, on held-out training images, and its grid.
         num_gpus: GPUs of a detector.
@@ -135,8 +136,8 @@ def parse_data(values: Sequence[str]) -> tuple[Data, ...]:
     """
     found: list[Data] = []
     for value in values:
-        name, root = split_name(value, Path.is_dir, Path(value).name)
-        folder = Path(root)
+        name, root = split_name(value, lambda path: expand_home(path).is_dir(), Path(value).name)
+        folder = expand_home(root)
         if not value.isprintable():
             raise UserError(f"--data {value!r} has characters that are not printable; rename it")
         if not name or "/" in name or not folder.is_dir():
@@ -249,8 +250,3 @@ def check(settings: Settings) -> None:
         given = settings.overrides.get(name, ())
         if any(word == grid.key or word.startswith(f"{grid.key}=") for word in given):
             raise UserError(f"{name}.{grid.key} is set and to be chosen by --tune; leave one of them out")
-    if DETECTION in settings.tasks and not settings.detector:
-        raise UserError(
-            "task detection needs --detector RECIPE, one for all backbones, e.g. voc_R50_C4_24k; for other "
-            "encoders add detection.MODEL.BACKBONE.NAME=timm_fpn/NAME to one with FPN"
-        )

@@ -54,8 +54,11 @@ class Choice:
         """``vanilla 0.03 (71.20 %)``, with a word where a better one may lie outside of the grid."""
         if self.value is None:
             return f"{self.backbone} none"
-        numbers = sorted(grid.values, key=_number)
-        edge = ", at the edge of the grid" if self.value in (numbers[0], numbers[-1]) else ""
+        numbers = sorted(
+            number for value in grid.values if (number := _number(value)) is not None
+        )  # words have no edge
+        at_edge = bool(numbers) and _number(self.value) in (numbers[0], numbers[-1])
+        edge = ", at the edge of the grid" if at_edge else ""
         lost = f"; without {', '.join(self.lost)}, which failed" if self.lost else ""
         return f"{self.backbone} {self.value} ({self.held_out[self.value]:.2f} %{edge}{lost})"
 
@@ -108,8 +111,8 @@ def said(choices: Sequence[Choice], grids: Mapping[str, Grid]) -> list[str]:
     return lines
 
 
-def _number(value: str) -> float:
+def _number(value: str) -> float | None:
     try:
         return float(value)
     except ValueError:
-        return 0.0
+        return None

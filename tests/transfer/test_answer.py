@@ -32,6 +32,7 @@ def test_the_interval_is_that_of_the_paired_t_test() -> None:
         ({1: 69.0, 2: 73.0, 3: 71.0, 4: 71.6}, True, "not to be told apart with 4 seeds"),
         ({seed: value - 3 for seed, value in THEIRS.items()}, True, "the same difference for each seed"),
         (dict(THEIRS), True, "equal"),
+        ({1: 70.2, 2: 71.7}, True, "the same difference for each seed"),  # but for rounding
         ({1: 75.0}, True, "one pair"),
         ({9: 75.0}, True, "no seed in common"),
     ],

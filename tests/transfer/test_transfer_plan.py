@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from automix_transfer.commands.probe import main as probe
 from automix_transfer.errors import UserError
 from automix_transfer.io import save_torch, write_json
 from automix_transfer.models import EncoderInfo, create_encoder
+from automix_transfer.models.weights_file import CHECKPOINT_FORMAT, METADATA_KEY
 from automix_transfer.transfer import backbones
 from automix_transfer.transfer import transfer_plan as plan
 from automix_transfer.transfer import transfer_settings as wanted
@@ -272,3 +276,65 @@ def test_an_answer_is_not_written_over_files_of_others(tmp_path) -> None:
         refuse_others_answer(tmp_path)
     write_json(tmp_path / RECORD, {})  # which a comparison has written before its page
     refuse_others_answer(tmp_path)
+
+
+def test_random_weights_are_probed_as_those_of_the_others_are(tmp_path, images) -> None:
+    info = EncoderInfo("resnet10_32", 3, "cifar", image_size=32, mean=(0.5, 0.5, 0.5))
+    file = tmp_path / "cifar.safetensors"
+    about = {"format": CHECKPOINT_FORMAT, "encoder": info.to_dict(), "which": "encoder", "step": 1}
+    about["source_sha256"] = "0" * 64
+    state = info.build().state_dict()
+    save_file(state, file, {METADATA_KEY: json.dumps(about)})
+    asked = settings(tmp_path / "out", images, tasks=("knn",), seeds=(1,))
+    prepared = prepare(asked, backbones.parse_backbones(["random", f"ours={file}"]))
+    random, ours = prepared.jobs
+    result = {}
+    for job in (random, ours):
+        assert probe(job.command[5:]) == 0
+        result[job.name] = json.loads(job.result.read_text())["about"]
+    assert not prepared.differences()
+    assert len({str(about["data"]) for about in result.values()}) == 1
+    assert len({about["encoder"]["stem"] for about in result.values()}) == 1
+    assert random.command[random.command.index("--mean") + 1] == "0.5"
+
+
+def test_a_file_that_names_no_network_is_taken_for_one_that_it_fits(tmp_path, weights, capsys) -> None:
+    named = backbones.parse_backbones([f"plain={weights}", "random"], ["random=resnet10_32"])
+    with pytest.raises(UserError, match="--encoder plain="):
+        backbones.open_backbones(named, (1,), tmp_path)
+    ours = tmp_path / "run" / "plain.pth"
+    save_torch(ours, create_encoder("resnet10_32", 7).state_dict())
+    three = backbones.parse_backbones([f"plain={ours}", f"said={weights}", "random"], ["said=resnet10_32"])
+    opened = backbones.open_backbones(three, (1, 2), tmp_path)
+    assert opened["plain", 2].named.encoder == "resnet10_32" and opened["plain", 1].info.num_classes == 7
+
+
+def test_paths_may_begin_at_home(tmp_path, weights, images, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(weights.parent))
+    (one,) = backbones.parse_backbones([f"a=~/{weights.name}"])
+    assert one.source == str(weights)
+    monkeypatch.setenv("HOME", str(images))
+    assert [data.root for data in wanted.parse_data(["a=~", "~/"])] == [images, images]
+
+
+@pytest.mark.parametrize("word", ["knn.image_size=big", "robustness.limit=-3", "robustness.limit=x"])
+def test_a_number_that_is_none_is_told(tmp_path, weights, images, word) -> None:
+    given = wanted.parse_overrides([word])
+    with pytest.raises(UserError, match=word.partition(".")[2]):
+        prepare(settings(tmp_path, images, overrides=given), named(weights))
+
+
+def test_a_detector_is_that_of_the_network_where_all_have_one(tmp_path) -> None:
+    (tmp_path / "VOC2007" / "ImageSets" / "Main").mkdir(parents=True)
+    data = wanted.parse_data([f"voc={tmp_path}"])
+    one = backbones.Backbone(backbones.Named("a", "a.pt"), "a.pt", "", EncoderInfo("resnet50.a1_in1k", 0))
+    other = dataclasses.replace(one, info=EncoderInfo("torchvision/resnet50", 10))
+    assert plan.usual_detector([one, other], data) == "voc_R50_C4_24k"
+    coco = [dataclasses.replace(data[0], root=tmp_path / "none")]
+    assert plan.usual_detector([one], coco) == "coco_R50_C4_2x"
+    swin = dataclasses.replace(one, info=EncoderInfo("swin_tiny_patch4_window7_224", 0))
+    for backbone, sets in (([one, swin], data), ([one], [*data, *coco])):
+        with pytest.raises(UserError, match="--detector"):
+            plan.usual_detector(backbone, sets)
+    for names in plan.USUAL_DETECTORS.values():
+        assert all(plan.find_recipe(name, "detection").is_file() for name in names.split())

@@ -33,9 +33,17 @@ RANDOM = "random"
 
 
 def open_encoder(
-    weights: str, name: str | None, which: str | None, seed: int
+    weights: str,
+    name: str | None,
+    which: str | None,
+    seed: int,
+    stem: str = "imagenet",
+    image_size: int | None = None,
 ) -> tuple[nn.Module, EncoderInfo, str]:
     """The encoder of a file, or ``random``: one that ``seed`` initialises; and a sentence on what was loaded.
+
+    Args:
+        stem, image_size: of random weights; None: the network's own size in pixels.
 
     Raises:
         UserError: as `load_encoder`; ``random`` without a name.
@@ -47,7 +55,8 @@ def open_encoder(
     if name is None:
         raise UserError("--weights random needs --encoder NAME, the network that is initialised")
     reseed_globals(seed, "initialise")
-    info = plain_info(name, 1000)
+    info = plain_info(name, 1000, stem)
+    info = replace(info, image_size=image_size or info.image_size)
     encoder = info.build().eval()
     describe(encoder, info)
     return encoder, info, f"random weights of seed {seed}"
@@ -157,10 +166,8 @@ def _features(
 def about(weights: str, info: EncoderInfo, config: DataConfig, loaded: str, seed: int) -> dict[str, Any]:
     """What the figures were measured with."""
     source = {} if weights == RANDOM else {"sha256": sha256_of_weights(weights)}
-    data = {
-        key: getattr(config, key)
-        for key in ("dataset", "root", "train_split", "val_split", "image_size", "test_crop_ratio")
-    }
+    keys = ("dataset", "root", "train_split", "val_split", "image_size", "test_crop_ratio", "mean", "std")
+    data = {key: getattr(config, key) for key in keys}
     named = replace(info, class_names=())
     return {
         "weights": weights,
