@@ -30,7 +30,7 @@ missing. OUTPUT then holds answer.txt, .md, .tex, .csv, .json, runs.csv (every v
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.finetune_recipe,
         transfer_settings.parse_overrides(args.settings),
         transfer_settings.parse_tune(args.tune, tasks),
+        rehearse=rehearsal() if "detection" in tasks else None,
     )
     if not str(args.output).isprintable():
         raise UserError(
@@ -132,6 +133,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         return answered(args.output, chosen, args.jobs)
     return 0
+
+
+def rehearsal() -> Callable[[str, tuple[str, ...], Path, int, bool], float] | None:
+    """`detection.rehearsal.rehearse`, where there is Detectron2."""
+    from automix_transfer.detection import compatibility
+
+    if not compatibility.available():
+        return None
+    from automix_transfer.detection.rehearsal import rehearse
+
+    return rehearse
 
 
 def answered(output: Path, chosen: Prepared, jobs: int | None) -> int:

@@ -123,6 +123,7 @@ def prepare(arguments: Namespace) -> CfgNode:
             arguments.num_gpus,
             arguments.num_machines,
             arguments.resume,
+            getattr(arguments, "weights_follow", False),
         )
     _check_task(cfg, arguments)
     with _collected_notes(arguments.notes):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from automix_transfer.command_line import command
 from automix_transfer.compared.named import folder_name
 from automix_transfer.config import read_layers, read_yaml
@@ -119,6 +121,7 @@ class _Steps:
         self.choices = {(one.task, one.data, one.backbone): one for one in choices}
         self.jobs: dict[str, Job] = {}
         self.counts: dict[tuple[Any, ...], tuple[int, int]] = {}
+        self.detectors: dict[str, float] = {}  # seconds of one, by data set
 
     def cell(self, task: str, data: Data, backbone: Backbone, seed: int) -> Cell:
         named = backbone.named
@@ -285,17 +288,34 @@ class _Steps:
             first = self.settings.seeds[0]  # whose weights a trial has
             export = self.export(backbone, seed if trial is None else first, kind, suffix)
             needs, weights = [export.name], export.command[export.command.index("--output") + 1]
+        options = [*([] if backbone.file else _as_trained(backbone.info, timm)), *self.given("detection")]
         words = command(
             "detect",
             *("--resume", "--config-file", recipe, "--data-root", str(data.root)),
             *("--num-gpus", str(self.settings.num_gpus)),
-            *([] if backbone.file else _as_trained(backbone.info, timm)),
-            *self.given("detection"),
+            *options,
             *made.chosen,
             *(() if trial is None else ("DATASETS.HOLD_OUT", str(HELD_OUT))),
             *("SEED", str(seed), "MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(folder)),
         )
-        return self.add(f"detect {made.name}", words, folder / "results.json", needs)
+        result = folder / "results.json"
+        if trial is not None:
+            options += made.chosen
+        seconds = 0.0 if result.is_file() else self.seconds_of_detector(data, options, bool(backbone.file))
+        return self.add(f"detect {made.name}", words, result, needs, seconds)
+
+    def seconds_of_detector(self, data: Data, options: Sequence[str], pretrained: bool) -> float:
+        """Of one training, measured once for a data set; 0, which is not known, where detectors are trained
+        on another machine."""
+        settings = self.settings
+        if settings.rehearse is None or torch.cuda.device_count() < settings.num_gpus:
+            return 0.0
+        if data.name not in self.detectors:
+            recipe = str(find_recipe(settings.detector, "detection"))
+            self.detectors[data.name] = settings.rehearse(
+                recipe, tuple(options), data.root, settings.num_gpus, pretrained
+            )
+        return self.detectors[data.name]
 
     def export(self, backbone: Backbone, seed: int, kind: str, suffix: str) -> Job:
         named = backbone.named
@@ -308,7 +328,10 @@ class _Steps:
             *_options(backbone),
         )
         return self.add(
-            f"export {named.folder}{' ' if own else ''}{own}", words, file.with_suffix(".proof.json")
+            f"export {named.folder}{' ' if own else ''}{own}",
+            words,
+            file.with_suffix(".proof.json"),
+            seconds=START,
         )
 
 

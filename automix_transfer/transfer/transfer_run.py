@@ -70,8 +70,12 @@ class Prepared:
     def text(self) -> str:
         """The plan: jobs with their minutes, their commands, and what differs between the backbones."""
         jobs = {job.name: job for job in (*self.now, *self.jobs)}.values()
-        left = sum(job.minutes for job in jobs if not job.done)
-        known = f"{left / 60:.1f} core-hours are left, by a step measured on this machine" if left else ""
+        left = [job for job in jobs if not job.done]
+        hours = sum(job.minutes for job in left) / 60
+        unknown = sum(not job.minutes for job in left)
+        known = f"{hours:.1f} core-hours are left, by a step measured on this machine" if hours else ""
+        if hours and unknown:
+            known += f", and {unknown} jobs whose time is not known here"
         then = (
             f"These choose {', '.join(sorted({one.key for one in self.choices}))} for each backbone; then "
             f"come the {len(self.jobs)} jobs of the comparison, with what was chosen"

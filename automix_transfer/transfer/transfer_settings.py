@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,6 +115,9 @@ class Settings:
         overrides: task -> settings over the recipe's, as its command takes them.
         tune: task -> the setting that is chosen for each backbone, on held-out training images, and its grid.
         num_gpus: GPUs of a detector.
+        rehearse: checks a detector's recipe, settings and data, and returns the seconds of its training (0:
+            not known); given the recipe's file, KEY VALUE pairs, the folder of the data, GPUs and whether it
+            is pretrained. None where there is no Detectron2.
     """
 
     output: Path
@@ -126,6 +129,7 @@ class Settings:
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tune: Mapping[str, Grid] = field(default_factory=dict)
     num_gpus: int = 0
+    rehearse: Callable[[str, tuple[str, ...], Path, int, bool], float] | None = None
 
 
 def parse_data(values: Sequence[str]) -> tuple[Data, ...]:

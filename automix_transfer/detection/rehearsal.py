@@ -1,0 +1,111 @@
+"""A detector before it is trained: its settings and data are checked, and one step of it is timed."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.events import EventStorage
+
+from automix_transfer.detection.engine import Trainer
+from automix_transfer.detection.trainer import prepare
+from automix_transfer.progress import to_stderr
+
+AT_ONCE = 2  #: images of the step that is timed, as each GPU has in the recipes
+LONG = 5.0  #: seconds; what takes longer is timed once, and not a second time warm
+
+
+@cache
+def rehearse(
+    config_file: str, overrides: tuple[str, ...], data_root: Path, num_gpus: int, pretrained: bool
+) -> float:
+    """Seconds that a training of a detector and its evaluations take on this machine, by one step and one
+    image measured with random weights, in the one thread of a job or on the GPU; 0, which is not known,
+    where memory does not suffice for it.
+
+    Args:
+        overrides: as `automix-transfer detect` is given them; MODEL.WEIGHTS is not needed.
+        pretrained: it will be given weights.
+
+    Raises:
+        UserError: what the command itself would refuse of these settings and data.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = prepare(
+            Namespace(
+                config_file=config_file,
+                opts=[*overrides, "MODEL.WEIGHTS", "", "OUTPUT_DIR", f"{folder}/run"],
+                data_root=data_root,
+                class_names=None,
+                num_gpus=num_gpus,
+                num_machines=1,
+                resume=False,
+                eval_only=False,
+                weights_follow=pretrained,
+            )
+        )
+    to_stderr(f"measuring a step of {config_file} on {data_root}")
+    try:
+        step, forward, tested = _measured(cfg)
+    except (RuntimeError, MemoryError):
+        return 0.0
+    solver, every = cfg.SOLVER, cfg.TEST.EVAL_PERIOD
+    evaluations = -(-solver.MAX_ITER // every) if every > 0 else 1
+    trained = solver.MAX_ITER * solver.IMS_PER_BATCH
+    return (trained * step + evaluations * tested * forward) / max(1, num_gpus)
+
+
+def _measured(cfg: CfgNode) -> tuple[float, float, int]:
+    """Seconds of a training step and of testing, for each image; and the number of test images."""
+    single = cfg.clone()
+    single.defrost()
+    single.DATALOADER.NUM_WORKERS = 0
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _quiet(), EventStorage(0):
+            model = Trainer.build_model(single)
+            images = next(iter(Trainer.build_train_loader(single)))[:AT_ONCE]
+            step = _timed(lambda: sum(model(images).values()).backward()) / len(images)
+            model.eval()
+            with torch.no_grad():
+                tests = [Trainer.build_test_loader(single, name) for name in single.DATASETS.TEST]
+                image = next(iter(tests[0]))
+                forward = _timed(lambda: model(image)) / len(image)
+            return step, forward, sum(len(loader.indices) for loader in tests)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    """Seconds of ``work``, of the second time where that does not take long."""
+    seconds = 0.0
+    for _ in range(2):
+        begin = time.monotonic()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds = time.monotonic() - begin
+        if seconds > LONG:
+            break
+    return seconds
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Detectron2's log, which is the job's."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
