@@ -47,6 +47,7 @@ class Job:
         needs: names of jobs that must be done first.
         minutes: rough cost; of the jobs that could start, the longest chain starts first. 0 is not known.
         keep: which lines of its output are shown; all of them go to ``<log folder>/<name>.log``.
+        data: a digest of the data that it reads, where that is known.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Job:
     minutes: float = 0.0
     keep: Callable[[str], bool] = field(default=lambda line: True)
     proves: Callable[[Path], bool] = Path.exists
+    data: str = ""
 
     @property
     def done(self) -> bool:

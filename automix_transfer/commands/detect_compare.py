@@ -25,7 +25,7 @@ from pathlib import Path
 from automix_transfer.command_line import command_parser
 from automix_transfer.console import say, show
 from automix_transfer.errors import UserError
-from automix_transfer.owner import owned
+from automix_transfer.owner import owned, refuse_top_folder
 from automix_transfer.recipes.find import find_recipe
 
 
@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.num_gpus,
         tuple(options.opts),
     )
+    refuse_top_folder(plan.output, "--output")
     inputs = compare.check(plan)
     jobs = compare.jobs(plan)
     checked = f"{len(plan.rows)} rows x {len(plan.seeds)} seeds, checked:\n{plan_table(jobs)}"
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     say(checked)
     with owned(plan.output, "give another --output"):
+        compare.refuse_others_answer(plan.output, inputs)
         compare.write_inputs(inputs)
         run_jobs(jobs, plan.output / "logs", parallel)
         comparison = collect(plan, compare.differences(inputs))

@@ -19,7 +19,7 @@ from pathlib import Path
 from automix_transfer.command_line import command_parser
 from automix_transfer.console import say
 from automix_transfer.errors import UserError
-from automix_transfer.owner import owned
+from automix_transfer.owner import owned, refuse_foreign, refuse_top_folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,14 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
 
     from automix_transfer.detection.showing.inference import load_run
-    from automix_transfer.detection.showing.predict import find_images, predict
+    from automix_transfer.detection.showing.predict import find_images, is_predictions, predict
 
     images = find_images(options.images)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     detector = load_run(options.run, options.checkpoint, device)
     output = options.output or options.run / "predictions"
     print(f"{detector.checkpoint}: {len(detector.names)} classes; {len(images)} images", flush=True)
+    refuse_top_folder(output, "--output")
     with owned(output, "give another --output"):
+        refuse_foreign(output / "predictions.json", is_predictions, "output of detect predict")
         found = predict(detector, images, output, options.threshold, not options.no_draw, say)
     count = f"{len(found.annotations)} detections with a score of at least {options.threshold}"
     drawn = "" if options.no_draw else f", {output / 'drawn'}"

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.command_line import command_parser
+from automix_transfer.data.settings import check_workers
 from automix_transfer.errors import UserError
 
 #: the methods of `localization.maps.cam`, read without torch
@@ -117,6 +118,7 @@ def check(args: argparse.Namespace) -> None:
     for name, least in LEAST.items():
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise UserError(f"{_option(name)} {getattr(args, name)} must be at least {least}")
+    check_workers(args.workers or 0)
     for refused, sentence in refusals(args):
         if refused:
             raise UserError(sentence)

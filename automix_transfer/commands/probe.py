@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automix_transfer.command_line import command_parser
+from automix_transfer.data.settings import check_workers
 from automix_transfer.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def check(args: argparse.Namespace) -> tuple[str, ...]:
     kinds = tuple(dict.fromkeys(part.strip() for part in args.kinds.split(",") if part.strip()))
     if not kinds or not set(kinds) <= set(KINDS):
         raise UserError(f"--kinds {args.kinds} must be parts of {', '.join(KINDS)}")
-    least = {"k": 1, "limit_per_class": 0, "batch_size": 1, "workers": 0, "seed": 0, "image_size": 1}
+    check_workers(args.workers)
+    least = {"k": 1, "limit_per_class": 0, "batch_size": 1, "seed": 0, "image_size": 1}
     for name, low in least.items():
         value = getattr(args, name)
         if value is not None and not low <= value <= 10_000_000:

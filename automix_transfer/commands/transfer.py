@@ -38,6 +38,7 @@ from automix_transfer.command_line import command_parser
 from automix_transfer.console import show
 from automix_transfer.errors import EXIT_USER_ERROR, UserError
 from automix_transfer.io import expand_home
+from automix_transfer.owner import owned, refuse_top_folder
 
 if TYPE_CHECKING:
     from automix_transfer.transfer.transfer_run import Prepared
@@ -125,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"--output {str(args.output)!r} has characters that are not printable; choose another folder"
         )
     transfer_settings.check(settings)
+    refuse_top_folder(args.output, "--output")
     chosen = prepare(settings, named, num_gpus=1 if args.print else None)
     if args.print == "slurm":
         show(chosen.slurm(), end="")
@@ -148,7 +150,6 @@ def rehearsal() -> Callable[[str, tuple[str, ...], Path, int, bool], float] | No
 
 def answered(output: Path, chosen: Prepared, jobs: int | None) -> int:
     """Run, write and print; 2 where something is missing of the answer."""
-    from automix_transfer.owner import owned
     from automix_transfer.report.transfer_page import build
     from automix_transfer.transfer.answer_tables import write_answer
     from automix_transfer.transfer.transfer_run import refuse_others_answer, run

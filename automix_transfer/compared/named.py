@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +19,12 @@ def folder_name(name: str, otherwise: str) -> str:
 
 
 def split_name(value: str, is_path: Callable[[Path], bool], usual: str) -> tuple[str, str]:
-    """``NAME=SOURCE`` as both; a path, also one with ``=`` in it, and a bare source are called ``usual``."""
+    """``NAME=SOURCE`` as both; a path, also one with ``=`` in it, and a bare source are called ``usual``.
+
+    A shell leaves ``~`` behind ``=`` as it is.
+    """
     name, equals, source = value.partition("=")
-    return (name, source) if equals and not is_path(Path(value)) else (usual, value)
+    return (name, os.path.expanduser(source)) if equals and not is_path(Path(value)) else (usual, value)
 
 
 def refuse_twins(option: str, kind: str, name: str, folder: str, others: Sequence[str], form: str) -> None:

@@ -133,12 +133,17 @@ class Listing:
 
     def fingerprint(self, root: str | Path) -> str:
         """How many images, and a hash of their names below ``root`` and their labels, in order."""
-        text = (
-            "\0".join(names_of(self.paths)).replace(f"{root}/", "").encode("utf-8", errors="surrogateescape")
-        )
+        names = "\0".join(names_of(self.paths)).replace(f"{root}/", "")
+        return f"{len(self):,} images ({self._hash(names)[:12]})"
+
+    def digest(self) -> str:
+        """A hash of the images' names, each with the folder that it lies in, and of their labels, in order:
+        the same wherever the data set lies."""
+        return self._hash("\0".join("/".join(name.rsplit("/", 2)[-2:]) for name in names_of(self.paths)))
+
+    def _hash(self, names: str) -> str:
         labels = np.asarray(self.labels, dtype=np.int64) if self.vectors is None else self.vectors
-        digest = hashlib.sha256(text + labels.tobytes())
-        return f"{len(self):,} images ({digest.hexdigest()[:12]})"
+        return hashlib.sha256(names.encode("utf-8", errors="surrogateescape") + labels.tobytes()).hexdigest()
 
     @property
     def files(self) -> Sequence[Path]:

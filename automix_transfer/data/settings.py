@@ -119,6 +119,12 @@ def most_workers() -> int:
     return max(64, 4 * (os.cpu_count() or 1))
 
 
+def check_workers(count: int, option: str = "--workers ") -> None:
+    """Refuse a number of processes or threads that is negative or more than `most_workers`."""
+    if not 0 <= count <= most_workers():
+        raise UserError(f"{option}{count} must be from 0 to {most_workers()}, what this machine takes")
+
+
 def validate(config: DataConfig) -> None:
     """Check every field's range.
 

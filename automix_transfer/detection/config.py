@@ -10,6 +10,7 @@ networks, once this package is imported.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -91,6 +92,7 @@ def load_config(
     typed = merge_overrides(cfg, overrides)
     explicit |= typed
     check_values(cfg)
+    cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS = map(os.path.expanduser, (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS))
     saved = saved_config(cfg.OUTPUT_DIR) if resume else None
     check_danger(cfg, resumed=saved is not None)
     if "MODEL.WEIGHTS" not in explicit and saved is None:

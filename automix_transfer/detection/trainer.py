@@ -22,7 +22,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from automix_transfer.config import flatten
-from automix_transfer.data.settings import most_workers
+from automix_transfer.data.settings import check_workers
 from automix_transfer.detection.config import load_config, logger, plain, saved_config
 from automix_transfer.detection.config_checks import model_errors
 from automix_transfer.detection.engine import BEST_METRIC, Trainer
@@ -182,8 +182,7 @@ def _check_task(cfg: CfgNode, arguments: Namespace) -> None:
             f"SOLVER.PATIENCE {cfg.SOLVER.PATIENCE} counts evaluations, but TEST.EVAL_PERIOD is "
             f"{cfg.TEST.EVAL_PERIOD}, which makes none on the way; set it, or leave SOLVER.PATIENCE out"
         )
-    if (workers := cfg.DATALOADER.NUM_WORKERS) > most_workers():
-        raise UserError(f"DATALOADER.NUM_WORKERS is {workers}; this machine takes {most_workers()} at most")
+    check_workers(cfg.DATALOADER.NUM_WORKERS, "DATALOADER.NUM_WORKERS ")
     if not weights or (arguments.resume and saved_config(cfg.OUTPUT_DIR) is not None):
         return
     if not os.path.isfile(weights):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automix_transfer.data.registry import DATASETS
-from automix_transfer.data.settings import INTERPOLATIONS
+from automix_transfer.data.settings import INTERPOLATIONS, check_workers
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES
 from automix_transfer.evaluation.suite_options import PARTS, SuiteOptions, check_options
@@ -118,8 +118,9 @@ def check(args: argparse.Namespace, parts: Sequence[str]) -> None:
         value = getattr(args, name)
         if value is not None and not 1 <= value <= most:
             raise UserError(f"--{name.replace('_', '-')} {value} must be from 1 to {most}")
-    if args.limit < 0 or args.workers < 0:
-        raise UserError("--limit and --workers must be 0 or more")
+    check_workers(args.workers)
+    if args.limit < 0:
+        raise UserError(f"--limit {args.limit} must be 0 or more")
     if args.output is not None and args.output.suffix != ".json":
         raise UserError(f"--output {args.output} must end in .json")
     if "shots" in parts and args.run is None and args.train_split is None:

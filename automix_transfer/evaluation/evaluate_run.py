@@ -23,7 +23,7 @@ from automix_transfer.evaluation.corruptions.corrupted import (
     summarize,
 )
 from automix_transfer.evaluation.inputs import Inputs, open_inputs, train_counts
-from automix_transfer.evaluation.kept import kept_parts
+from automix_transfer.evaluation.kept import kept_parts, refuse_others_confusion
 from automix_transfer.evaluation.output import (
     EVALUATION,
     about,
@@ -93,6 +93,8 @@ def _open(args: argparse.Namespace, options: SuiteOptions, output: Path | None, 
             to_stderr("note: these images have several labels; of the default --suite only clean is measured")
     source = about(args, inputs, options, team.world.device)
     kept = kept_parts(output, options.parts, source) if output is not None else {}
+    if output is not None and "confusion" in options.parts:
+        refuse_others_confusion(output, source)
     names = options.corruptions
     if args.corrupted is not None:
         names = tuple(released_names(args.corrupted, config, classes))

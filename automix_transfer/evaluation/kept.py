@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from automix_transfer.errors import UserError
-from automix_transfer.evaluation.confusion import SHOTS
+from automix_transfer.evaluation.confusion import FILE, SHOTS
 from automix_transfer.io import read_json
+from automix_transfer.owner import refuse_foreign
 
 #: part of the suite -> the figures that it gives
 FIGURES = {
@@ -48,7 +49,9 @@ SAME = (
     "pgd_steps",
     "pgd_step_size",
     "seed",
+    "images_sha256",
 )
+NEWER = ("images_sha256",)  #: that outputs of 0.2 do not say
 SOURCE = (
     "version",
     "commit",
@@ -81,7 +84,8 @@ def kept_parts(output: Path, parts: Sequence[str], source: Mapping[str, Any]) ->
     if not held:
         return {}
     about = _mapping(content.get("about"))
-    other = next((key for key in SAME if about.get(key) != source.get(key)), None)
+    same = [key for key in SAME if key in about or key not in NEWER]
+    other = next((key for key in same if about.get(key) != source.get(key)), None)
     if other is not None:
         raise UserError(
             f"{output} holds {', '.join(held)} of another {other} ({about.get(other)}, now "
@@ -93,6 +97,26 @@ def kept_parts(output: Path, parts: Sequence[str], source: Mapping[str, Any]) ->
         **{key: content[key] for keys in held.values() for key in keys},
         "kept": {part: before.get(part, made) for part in held},
     }
+
+
+def refuse_others_confusion(output: Path, source: Mapping[str, Any]) -> None:
+    """``confusion.json`` beside ``output`` may be written over where it is of the same network, or of what
+    ``output`` holds now; elsewhere it is that of another output in the same folder.
+
+    Raises:
+        UserError: it is, or it is no such file at all.
+    """
+
+    def network_of(file: Path) -> Any:
+        return _mapping(_mapping(read_json(file)).get("about")).get("weights_sha256")
+
+    def ours(file: Path) -> bool:
+        found = network_of(file)
+        return found is not None and (
+            found == source["weights_sha256"] or (output.is_file() and found == network_of(output))
+        )
+
+    refuse_foreign(output.with_name(FILE), ours, f"file of {output.name}, whose folder it shares")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

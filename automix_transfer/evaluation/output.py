@@ -76,6 +76,7 @@ def about(
         "dataset": config.dataset,
         "split": config.val_split,
         **({"columns": [config.image_column, config.label_column]} if config.dataset == "hf" else {}),
+        "images_sha256": inputs.dataset.listing.digest(),
         "limit": args.limit,
         "image_size": config.test_size or config.image_size,
         "test_crop_ratio": config.test_crop_ratio,

@@ -31,6 +31,7 @@ MANIFEST = "synthetic.json"
 CHUNK = 32  # images a task of a worker
 EPILOG = """A data set that is already complete for this seed and scale is left as it is, so the command can
 be repeated at no cost. A folder that this program did not write is never touched."""
+MOST_PROCESSES = 256
 POOL_FROM = 600  # fewer images than this are rendered sooner than worker processes start
 
 
@@ -54,6 +55,8 @@ def write_all(
         raise UserError(
             f"--scale {scale} is out of range; give a number above 0 and up to 100 (1 is what the demo uses)"
         )
+    if processes is not None and not 1 <= processes <= MOST_PROCESSES:
+        raise UserError(f"--processes {processes} must be from 1 to {MOST_PROCESSES}")
     out = Path(out)
     try:
         with owned(out, wait=True):  # and then everything is there

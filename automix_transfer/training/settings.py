@@ -6,6 +6,7 @@ another method is an unknown key. Rates, epochs and batch sizes hold for any num
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from automix_transfer import mixing
 from automix_transfer.config import flatten, load_config
-from automix_transfer.data.settings import GONE, MULTI_LABEL, DataConfig, most_workers
+from automix_transfer.data.settings import GONE, MULTI_LABEL, DataConfig, check_workers
 from automix_transfer.errors import UserError, warn_renamed
 from automix_transfer.mixing import METHODS
 from automix_transfer.mixing.checks import between, checked, one_of, positive
@@ -207,7 +208,12 @@ def complete(experiment: Experiment) -> Experiment:
     if experiment.data.dataset in MULTI_LABEL:
         given = {"loss": "bce", "bce_threshold": -1.0, **given}  # the mixes of label vectors as they are
         check_vectors(experiment, name, given["loss"])
-    experiment = replace(experiment, method={"name": name, **asdict(mixing.load_options(name, given))})
+    experiment = replace(
+        experiment,
+        method={"name": name, **asdict(mixing.load_options(name, given))},
+        output=os.path.expanduser(experiment.output),
+        encoder=replace(experiment.encoder, weights=os.path.expanduser(experiment.encoder.weights)),
+    )
     preset = experiment.method.get("preset")
     if preset != given.get("preset", preset):
         warn_renamed(f"method.preset={given['preset']}", f"method.preset={preset}")
@@ -221,11 +227,10 @@ def check(experiment: Experiment) -> None:
     for section in ("encoder", "ema", "optimizer", "schedule", "loss", "train"):
         check_fields(getattr(experiment, section), f"{section}.")
     refuse_top_folder(experiment.output, "output")
+    check_workers(experiment.data.workers, "data.workers=")
     decay, warmup = experiment.ema.decay, schedule.warmup_epochs
     weighted, sampler = experiment.loss.class_weights, experiment.data.sampler
-    workers, most = experiment.data.workers, most_workers()
     refusals = {
-        f"data.workers={workers} is more than this machine takes; give {most} at most": workers > most,
         f"config key 'ema.decay' is {decay}; it must be at least 0 and less than 1": not 0 <= decay < 1,
         "encoder.checkpointing=true does not go with train.compile=true, which would count BatchNorm's "
         "batches twice; set one of them to false": experiment.encoder.checkpointing and train.compile,

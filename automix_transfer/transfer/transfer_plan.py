@@ -120,7 +120,7 @@ class _Steps:
         self.settings = settings
         self.choices = {(one.task, one.data, one.backbone): one for one in choices}
         self.jobs: dict[str, Job] = {}
-        self.counts: dict[tuple[Any, ...], tuple[int, int]] = {}
+        self.counts: dict[tuple[Any, ...], tuple[int, int, str]] = {}
         self.detectors: dict[str, float] = {}  # seconds of one, by data set
 
     def cell(self, task: str, data: Data, backbone: Backbone, seed: int) -> Cell:
@@ -139,12 +139,18 @@ class _Steps:
         return Cell(task, data.name, named.name, None if fixed else seed, job.name, job.result)
 
     def add(
-        self, name: str, words: list[str], result: Path, needs: Sequence[str] = (), seconds: float = 0.0
+        self,
+        name: str,
+        words: list[str],
+        result: Path,
+        needs: Sequence[str] = (),
+        seconds: float = 0.0,
+        read: str = "",
     ) -> Job:
         # localization prints the kinds of its errors, which are none of the job's
         keep = is_progress if words[4] != "localize" else lambda line: line.startswith("MaxBox")
         minutes = (seconds + START) / 60 if seconds else 0.0
-        job = self.jobs.setdefault(name, Job(name, words, result, needs, minutes, keep))
+        job = self.jobs.setdefault(name, Job(name, words, result, needs, minutes, keep, data=read))
         if any(other.result == result and other is not job for other in self.jobs.values()):
             raise UserError(f"two backbones would both write {result}; rename one of --backbones")
         return job
@@ -199,21 +205,22 @@ class _Steps:
             overrides += [f"data.val_split={train}[{100 - HELD_OUT}%:]"]
         files = [find_recipe(recipe, "finegrained", "pretrain")] if recipe else []
         experiment = load_experiment([PROTOCOL, *files], overrides)
-        train_images, test_images = self.images(data, experiment.data)
+        train_images, test_images, read = self.images(data, experiment.data)
         forward, step = seconds_an_image(info.name, info.stem, experiment.data.image_size)
         passes = float(re.findall(r"[\d.]+", METHODS[experiment.method["name"]].passes)[0])
         seconds = experiment.train.epochs * (train_images * step * passes / 3 + test_images * forward)
         config = ("--config-file", recipe) if recipe else ()
         words = command("finetune", "--resume", *config, *overrides)
-        return self.add(f"finetune {made.name}", words, folder / "metrics.json", seconds=seconds)
+        return self.add(f"finetune {made.name}", words, folder / "metrics.json", seconds=seconds, read=read)
 
-    def images(self, data: Data, config: DataConfig) -> tuple[int, int]:
-        """Training and test images that a task reads of a data set; its class names and lists are checked."""
+    def images(self, data: Data, config: DataConfig) -> tuple[int, int, str]:
+        """Training and test images that a task reads of a data set, and a digest of them; its class names and
+        lists are checked."""
         limits = config.limit_classes, config.limit_per_class
         key = data.name, config.train_split, config.val_split, *limits
         if key not in self.counts:
-            train, test = (load_listing(config, split) for split in (config.train_split, config.val_split))
-            self.counts[key] = len(train.labels), len(test.labels)
+            both = [load_listing(config, split) for split in (config.train_split, config.val_split)]
+            self.counts[key] = len(both[0]), len(both[1]), " ".join(listing.digest() for listing in both)
         return self.counts[key]
 
     def config(self, data: Data, size: int) -> DataConfig:
@@ -223,9 +230,8 @@ class _Steps:
     def localization(self, data: Data, backbone: Backbone, seed: int, needs: Job) -> Job:
         named, info = backbone.named, backbone.info
         size = number_of(self.given("localization"), "--image-size", 224)
-        seconds = (
-            self.images(data, self.config(data, size))[1] * seconds_an_image(info.name, info.stem, size)[0]
-        )
+        _, test_images, read = self.images(data, self.config(data, size))
+        seconds = test_images * seconds_an_image(info.name, info.stem, size)[0]
         output = self.place("localization", data, named, seed) / "boxes.json"
         words = command(
             "localize",
@@ -233,15 +239,14 @@ class _Steps:
             *("--checkpoint", str(needs.result.parent / "last.pt")),
             *self.given("localization"),
         )
-        return self.add(
-            f"localize {data.folder} {named.folder} seed{seed}", words, output, [needs.name], seconds
-        )
+        name = f"localize {data.folder} {named.folder} seed{seed}"
+        return self.add(name, words, output, [needs.name], seconds, read)
 
     def robustness(self, data: Data, backbone: Backbone, seed: int, needs: Job) -> Job:
         named, info = backbone.named, backbone.info
         forward, step = seconds_an_image(info.name, info.stem, info.image_size)
         made = option_of(self.given("robustness"), "--corruptions", ",".join(NAMES)).count(",") + 1
-        test_images = self.images(data, self.config(data, info.image_size))[1]
+        _, test_images, read = self.images(data, self.config(data, info.image_size))
         test_images = min(test_images, number_of(self.given("robustness"), "--limit", 0) or test_images)
         seconds = test_images * (forward * (1 + made * len(SEVERITIES)) + step)
         output = self.place("robustness", data, named, seed) / "evaluation.json"
@@ -252,7 +257,7 @@ class _Steps:
             *self.given("robustness"),
         )
         name = f"robustness {data.folder} {named.folder} seed{seed}"
-        return self.add(name, words, output, [needs.name], seconds)
+        return self.add(name, words, output, [needs.name], seconds, read)
 
     def probe(self, data: Data, backbone: Backbone, seed: int) -> Job:
         """Both probes in one job: they read the same features."""
@@ -272,10 +277,11 @@ class _Steps:
         )
         place, info = "" if own is None else f" seed{seed}", backbone.info
         size = number_of(given, "--image-size", info.image_size)
-        seconds = (
-            sum(self.images(data, self.config(data, size))) * seconds_an_image(info.name, info.stem, size)[0]
+        *counts, read = self.images(data, self.config(data, size))
+        seconds = sum(counts) * seconds_an_image(info.name, info.stem, size)[0]
+        return self.add(
+            f"probe {data.folder} {named.folder}{place}", words, output, seconds=seconds, read=read
         )
-        return self.add(f"probe {data.folder} {named.folder}{place}", words, output, seconds=seconds)
 
     def detection(self, data: Data, backbone: Backbone, seed: int, trial: str | None = None) -> Job:
         recipe, named = self.settings.detector, backbone.named

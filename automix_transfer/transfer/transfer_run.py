@@ -137,7 +137,7 @@ class Prepared:
 
     @cached_property
     def record(self) -> dict[str, dict[str, Any]]:
-        """Job -> the command that it is begun with, the digests of its recipe and of its backbone, and the
+        """Job -> the command that it is begun with, the digests of its data, recipe and backbone, and the
         same of what it needs."""
         digests = {found.file: found.sha256 for found in self.backbones.values()}
         digest = cache(recipe_digest)
@@ -147,6 +147,7 @@ class Prepared:
             record[job.name] = {
                 "command": without(list(map(str, job.command[4:])), FREE),
                 "sha256": next((sha for file, sha in digests.items() if file and holds(job, file)), ""),
+                "data": job.data,
                 "recipe": digest(job.command[4], option_of(job.command, "--config-file", "")),
                 "needs": {name: record[name] for name in job.needs},
             }
@@ -242,7 +243,11 @@ def refuse_other_settings(prepared: Prepared) -> None:
             raise UserError(f"{file}: '{name}' has no command, a list of words; {remedy}")
         if was.get("sha256") != now["sha256"]:
             raise UserError(f"{folder}: its backbone's file has changed since; {remedy}")
-        if was.get("needs", now["needs"]) != now["needs"]:
+        if was.get("data", now["data"]) != now["data"]:
+            raise UserError(
+                f"{folder}: the images of its data, or their labels, have changed since; {remedy}"
+            )
+        if not _the_same(was.get("needs", {}), now["needs"]):
             raise UserError(
                 f"{folder}: what it was measured on ({', '.join(job.needs)}) is not the same; {remedy}"
             )
@@ -255,6 +260,13 @@ def refuse_other_settings(prepared: Prepared) -> None:
                 f"{folder} was run with {shlex.join(words) or 'fewer settings'}, and now it is "
                 f"{shlex.join(others) or 'without'}; {remedy}"
             )
+
+
+def _the_same(was: Any, now: Any) -> bool:
+    """Whether nothing differs of what was recorded; an older version recorded less."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        return all(_the_same(was[key], now[key]) for key in now if key in was)
+    return bool(was == now)
 
 
 def steps_of(chain: Sequence[Job]) -> list[str]:

@@ -437,6 +437,7 @@ def test_bad_metadata_is_named_with_its_line(cub, tmp_path, file, line, word):
         (("--checkpoint", "x.pt", "--output", "out.txt"), ".json"),
         (("--checkpoint", "x.pt", "--batch-size", "0"), "--batch-size"),
         (("--checkpoint", "x.pt", "--workers", "0"), "--workers"),
+        (("--checkpoint", "x.pt", "--workers", "100000"), "--workers"),
         (("--checkpoint", "x.pt", "--examples", "-1"), "--examples"),
         (("--checkpoint", "x.pt", "--dataset", "cub", "--metadata", "m"), "not both"),
         (("--checkpoint", "x.pt", "--dataset", "cub"), "--dataset needs --root"),

@@ -120,6 +120,21 @@ def test_other_data_is_refused(experiment, tmp_path: Path) -> None:
         train(experiment(f"data.root={write_images(tmp_path / 'more', train=27)}"), resume=True)
 
 
+def test_other_labels_of_as_many_images_are_refused(experiment, tmp_path: Path) -> None:
+    from tests.training.tiny import write_images
+
+    moved = tmp_path / "moved"
+    given = experiment(f"data.root={write_images(tmp_path / 'images')}", "train.epochs=1")
+    train(given)
+    (tmp_path / "images").rename(moved)
+    given = replace(given, data=replace(given.data, root=str(moved)))
+    assert train(given, resume=True)["steps"] == 3
+    for old, new in (("class_0/0000.png", "class_1/0000.png"), ("class_1/0001.png", "class_0/0001.png")):
+        (moved / "train" / old).rename(moved / "train" / new)
+    with pytest.raises(UserError, match="other labels"):
+        train(given, resume=True)
+
+
 def test_fresh_run_does_not_overwrite(experiment, tmp_path: Path) -> None:
     train(experiment())
     with pytest.raises(UserError, match="--resume"):

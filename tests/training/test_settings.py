@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from automix_transfer.compared.named import split_name
 from automix_transfer.config import to_yaml
 from automix_transfer.errors import UserError
 from automix_transfer.training.record.resume_checks import refuse_changes
@@ -130,3 +131,12 @@ def test_root_is_asked_for() -> None:
 
 def test_flatten() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": 3}) == {"a.b": 1, "a.c.d": [2], "e": 3}
+
+
+def test_the_home_folder_in_a_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands it there, nor behind the = of an override in most."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.yaml").write_text("output: ~/run\nencoder: {weights: ~/w.pth}\ndata: {root: .}\n")
+    found = load_experiment([tmp_path / "x.yaml"])
+    assert (found.output, found.encoder.weights) == (str(tmp_path / "run"), str(tmp_path / "w.pth"))
+    assert split_name("automix=~/a.pt", Path.exists, "a") == ("automix", str(tmp_path / "a.pt"))

@@ -38,6 +38,7 @@ def test_a_probe_learns_from_one_split_and_measures_on_the_other(tmp_path: Path)
     [
         (["--kinds", "nothing"], "--kinds"),
         (["--k", "0"], "--k"),
+        (["--workers", "100000"], "--workers"),
         (["--temperature", "nan"], "--temperature"),
         (["--output", "x.txt"], "--output"),
         (["--data", "/nowhere"], "--data"),

@@ -244,6 +244,14 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, weights, images) -
         write_json(record, {name: {**was, "command": command} for name, was in prepared.record.items()})
         with pytest.raises(UserError, match=RECORD):
             prepare(settings(tmp_path / "out", images), named(weights))
+    write_json(record, {name: {**was, "data": "of other labels"} for name, was in prepared.record.items()})
+    with pytest.raises(UserError, match="labels, have changed"):
+        prepare(settings(tmp_path / "out", images), named(weights))
+    old = {
+        name: {"command": was["command"], "sha256": was["sha256"]} for name, was in prepared.record.items()
+    }
+    write_json(record, {name: {**was, "needs": old} for name, was in old.items()})  # less was recorded
+    prepare(settings(tmp_path / "out", images), named(weights))
     write_json(record, prepared.record)
     other = settings(tmp_path / "out", images, overrides={"finetune": ("optimizer.lr=0.05",)})
     with pytest.raises(UserError, match="optimizer.lr=0.05"):

@@ -32,7 +32,7 @@ from automix_transfer.data.shards.index import CLASSES
 from automix_transfer.data.split_parts import sliced
 from automix_transfer.errors import UserError
 from automix_transfer.io import atomic_write, read_json, write_json, write_text
-from automix_transfer.owner import owned
+from automix_transfer.owner import owned, refuse_foreign, refuse_top_folder
 from automix_transfer.progress import Progress, to_stderr
 
 MEGABYTES = 512
@@ -45,7 +45,7 @@ def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES)
 
     Raises:
         UserError: images that are no files of their own, class names that are not UTF-8, other classes than
-            those packed before, a full disk, images that are gone or do not decode.
+            those packed before, somebody else's shards, a full disk, images that are gone or do not decode.
     """
     if listing.pixels is not None or listing.packed is not None:
         raise UserError("its images are packed already, in a few files; use the data set as it is")
@@ -64,11 +64,16 @@ def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES)
     # other bytes are other names, too
     if known.is_file() and known.read_text(encoding="utf-8", errors="surrogateescape") != names:
         raise UserError(f"{known} lists other classes than this split has; choose another --output")
-    write_text(known, names)
     sizes = [_size(path) for path in listing.paths]
     starts = list(_starts(sizes, megabytes * 1_000_000))
     shards = [output / f"{split}-{number:06d}.tar" for number in range(len(starts))]
-    marks, done = output / MARKS.format(split=split), _read_marks(output / MARKS.format(split=split))
+    marks = output / MARKS.format(split=split)
+    if not marks.exists():
+        for shard in shards:
+            refuse_foreign(shard, lambda _: False, f"shard of ours, for there is no {marks.name} beside it")
+    write_text(known, names)
+    done = _read_marks(marks)
+    write_json(marks, done)
     progress, bad = Progress(f"packing {split}"), list[str]()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for shard, start, end in zip(shards, starts, [*starts[1:], len(sizes)], strict=True):
@@ -181,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.megabytes < 1:
         raise UserError(f"--megabytes {options.megabytes} must be at least 1")
+    refuse_top_folder(options.output, "--output")
     with signals.kept(f"interrupted; the shards in {options.output} are kept: the same command goes on"):
         return _pack_splits(options)
 

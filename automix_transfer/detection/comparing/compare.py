@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from automix_transfer.detection.weights.overlay import find_overlay
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json
 from automix_transfer.jobs import Job, is_progress
+from automix_transfer.owner import refuse_foreign
 
 RANDOM = "random"
 PLACES = {"OUTPUT_DIR", "MODEL.WEIGHTS", "SEED"}  #: keys in which runs of one comparison differ by design
@@ -118,6 +119,14 @@ def check(plan: Plan) -> dict[Path, dict[str, Any]]:
             }
             _refuse_other_settings(folder, inputs[folder])
     return inputs
+
+
+def refuse_others_answer(output: Path, folders: Iterable[Path]) -> None:
+    """Raise a `UserError` where a file of somebody else has the name of one that is going to be written."""
+    if not any((folder / "inputs.json").is_file() for folder in folders):
+        names = (f"comparison.{end}" for end in ("txt", "md", "csv", "json"))
+        for name in (*names, "runs.csv", "report.html"):
+            refuse_foreign(output / name, lambda _: False, "file of a comparison")
 
 
 def write_inputs(inputs: Mapping[Path, Mapping[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from automix_transfer.data.images import is_image_name, read_image
 from automix_transfer.detection.showing.inference import TrainedDetector
 from automix_transfer.detection.showing.rectangles import class_colour, draw_boxes, drawable
 from automix_transfer.errors import UserError
-from automix_transfer.io import atomic_write, write_json
+from automix_transfer.io import atomic_write, read_json, write_json
 from automix_transfer.progress import Progress
 
 MOST_SIDE = 65_500  # pixels, of libjpeg
@@ -44,6 +44,13 @@ class Predictions:
             "categories": detector.categories,
             "annotations": self.annotations,
         }
+
+
+def is_predictions(file: Path) -> bool:
+    """Whether ``file`` holds what `predict` has written."""
+    content = read_json(file)
+    info = content.get("info") if isinstance(content, dict) else None
+    return isinstance(info, dict) and str(info.get("description", "")).startswith("detections of ")
 
 
 def find_images(given: Sequence[Path]) -> list[tuple[Path, str]]:

@@ -47,6 +47,7 @@ class Checkpoint:
     seconds: float = 0.0  # of training, over all starts
     processes: int = 1
     samples: list[int] = field(default_factory=list)  # numbers of training and validation images
+    images: list[str] = field(default_factory=list)  # digests of both, see `Listing.digest`; of 0.2 none
 
     @property
     def method(self) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from automix_transfer.data.listing import Listing
 from automix_transfer.errors import UserError, first_line
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.text_files import same_names
@@ -48,24 +49,31 @@ def refuse_changes(source: str, saved: Mapping[str, Any], now: Mapping[str, Any]
 
 
 def refuse_other_data(
-    checkpoint: Checkpoint, experiment: Experiment, info: EncoderInfo, samples: list[int]
+    checkpoint: Checkpoint, experiment: Experiment, info: EncoderInfo, listings: Sequence[Listing]
 ) -> None:
-    """The checkpoint must be of the same images, classes and input.
+    """The checkpoint must be of the same images, labels, classes and input.
 
     Args:
-        samples: numbers of training and validation images; without the first where nothing is trained.
+        listings: training and validation images; without the first where nothing is trained.
 
     Raises:
         UserError: it is of others.
     """
+    samples, count = [len(listing) for listing in listings], len(listings)
     names = checkpoint.encoder.get("class_names", ())
     same = {**info.to_dict(), "class_names": names} == checkpoint.encoder
-    if not (same and same_names(names, info.class_names)) or checkpoint.samples[-len(samples) :] != samples:
+    if not (same and same_names(names, info.class_names)) or checkpoint.samples[-count:] != samples:
         raise UserError(
             f"the checkpoint in {experiment.output} was trained on other data (training and validation "
             f"images {checkpoint.samples}, {checkpoint.encoder.get('num_classes')} classes) than "
             f"data.root={experiment.data.root} holds ({samples}, {info.num_classes} classes) or with another "
             "input; give the same data"
+        )
+    if checkpoint.images and checkpoint.images[-count:] != [listing.digest() for listing in listings]:
+        raise UserError(
+            f"the checkpoint in {experiment.output} was trained on as many other images, or on other labels "
+            f"of them, than data.root={experiment.data.root} holds now; restore the data, or choose another "
+            "output=FOLDER to start afresh"
         )
 
 

@@ -93,7 +93,7 @@ def _build(experiment: Experiment, world: World, checkpoint: Checkpoint | None) 
     scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
     at = Position(Averages(world))
     if checkpoint is not None:
-        refuse_other_data(checkpoint, experiment, info, [len(train_set), len(eval_set)])
+        refuse_other_data(checkpoint, experiment, info, [train_set.listing, eval_set.listing])
         states = (method, checkpoint.method), (optimizer, checkpoint.optimizer), (scaler, checkpoint.scaler)
         restore(experiment, *states)
         at = Position.of(checkpoint, world)
@@ -136,7 +136,7 @@ def build_evaluation(
     method, info = build_model(experiment, list(eval_set.classes), checkpoint is None, world.say)
     place(method, world, train.channels_last)
     if checkpoint is not None:
-        refuse_other_data(checkpoint, experiment, info, [len(eval_set)])
+        refuse_other_data(checkpoint, experiment, info, [eval_set.listing])
         restore(experiment, (method, checkpoint.method))
     return method, loader
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,11 @@ class Run:
     def eval_set(self) -> ClassificationDataset:
         return self.eval_batches.dataset  # type: ignore[return-value]
 
+    @cached_property
+    def images(self) -> list[str]:
+        """Digests of training and validation images."""
+        return [part.listing.digest() for part in (self.train_set, self.eval_set)]
+
     @property
     def steps_per_epoch(self) -> int:
         return self.train_batches.batches_per_epoch // self.experiment.train.accumulate
@@ -131,4 +137,5 @@ class Run:
             seconds=self.at.seconds,
             processes=self.world.size,
             samples=[len(self.train_set), len(self.eval_set)],
+            images=self.images,
         )

@@ -198,6 +198,20 @@ def test_packing_goes_on_and_refuses_what_it_cannot_pack(
     assert shards(output / "cub", "test").classes == ["001.Bird_0", "002.Bird_1", "003.Bird_2"]
 
 
+def test_shards_of_somebody_else_are_not_written_over(packed: tuple[Path, Path], tmp_path: Path) -> None:
+    root, output = packed[0], tmp_path / "theirs"
+    output.mkdir()
+    (output / "train-000000.tar").write_bytes(b"theirs")
+    arguments = ["--dataset", "imagefolder", "--root", str(root), "--output", str(output), "--split", "train"]
+    with pytest.raises(UserError, match=r"train-000000\.tar"):
+        packing.main(arguments)
+    assert "classes.txt" not in os.listdir(output)
+    (output / "train.packed.json").write_text("{}")  # ours, killed before the shard was marked
+    assert packing.main(arguments) == 0 and len(shards(output, "train")) == 21
+    with pytest.raises(UserError, match="--output"):
+        packing.main([*arguments, "--output", "/usr"])
+
+
 def test_a_shard_is_packed_again_when_a_label_or_an_image_changed(packed: tuple[Path, Path]) -> None:
     root, output = packed
     arguments = ["--dataset", "imagefolder", "--root", str(root), "--output", str(output), "--split", "train"]

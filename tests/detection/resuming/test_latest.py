@@ -8,9 +8,12 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 
+from automix_transfer.detection.comparing.compare import refuse_others_answer
 from automix_transfer.detection.resuming.began import refuse_other_folder
 from automix_transfer.detection.resuming.checkpoints import check_disk, latest
+from automix_transfer.detection.showing.predict import is_predictions
 from automix_transfer.errors import UserError
+from automix_transfer.io import write_json
 
 
 @pytest.mark.parametrize("named", [b"", b"\0\0\0\0", b"\xff\xfe", b"model_0000009.pth\n", None])
@@ -51,3 +54,17 @@ def test_checkpoints_must_have_room(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         check_disk(cfg, 1000)
     (tmp_path / "model_0000019.pth").write_bytes(bytes(8000))
     check_disk(cfg, 1000)
+
+
+def test_an_answer_is_not_written_over_files_of_others(tmp_path: Path) -> None:
+    """Of a comparison, or of predictions."""
+    (tmp_path / "runs.csv").write_text("mine")
+    run = tmp_path / "runs" / "ours" / "seed1"
+    with pytest.raises(UserError, match=r"runs\.csv"):
+        refuse_others_answer(tmp_path, [run])
+    write_json(run / "inputs.json", {})
+    refuse_others_answer(tmp_path, [run])
+    write_json(tmp_path / "predictions.json", {"info": {"description": "detections of x with a score"}})
+    assert is_predictions(tmp_path / "predictions.json")
+    write_json(tmp_path / "predictions.json", {"info": {"description": "COCO 2017"}})
+    assert not is_predictions(tmp_path / "predictions.json")
