@@ -22,6 +22,10 @@ _ONE_VALUE = "more than 1 value per channel"
 _WORKER = re.compile("DataLoader worker.*(is killed|exited unexpectedly)", re.DOTALL)
 #: torch: no room in /dev/shm for a batch of a loader's worker, a RuntimeError
 _SHARED = re.compile(r"unable to (allocate shared memory|write to file </torch)")
+#: torch: gloo or NCCL, which lost another process, a RuntimeError
+_PEER = re.compile(
+    r"gloo.*(by peer|Broken pipe|Read error|Write error|Timed out waiting)|remote process exited", re.DOTALL
+)
 #: Python: a pipe that has no free number for the file that it is handed, a RuntimeError
 _NO_NUMBER = re.compile(r"received \d+ items of ancdata")
 #: Pillow: an image that ends before its last pixel, an OSError
@@ -61,6 +65,11 @@ def disk_is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL and error.filename is None
 
 
+def peer_is_gone(error: BaseException) -> bool:
+    """Whether another process of a launcher ended, was killed, or no longer answers."""
+    return any(isinstance(e, RuntimeError) and _PEER.search(str(e)) for e in chain(error))
+
+
 def worker_died(error: BaseException) -> bool:
     """Whether a process that loads data ended without a word."""
     return isinstance(error, RuntimeError) and bool(_WORKER.search(str(error)))
@@ -86,6 +95,8 @@ def cause_of(error: BaseException) -> str:
         )
     if main_memory_ran_out(error):
         return "the machine's memory ran out; lower the batch size, the images' size or the number of workers"
+    if peer_is_gone(error):
+        return "another process of this run ended, was killed or no longer answers; what it said last is why"
     if disk_is_full(error):
         return f"a file could not be written ({error.strerror}); free space, or write elsewhere"
     if shared_memory_ran_out(error) or worker_died(error):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import EXIT_USER_ERROR, UserError
 from automix_transfer.host.causes import (
     FULL,
     cause_of,
     gpu_memory_ran_out,
     main_memory_ran_out,
     norm_of_one_value,
+    peer_is_gone,
 )
 from automix_transfer.training.distributed import World
 from automix_transfer.training.record.run_folder import command_line
@@ -20,8 +21,8 @@ from automix_transfer.training.settings import Experiment
 
 @contextmanager
 def remedies(experiment: Experiment, world: World) -> Iterator[None]:
-    """Turn a GPU or a machine without memory, a disk without room and a batch of one image into a
-    `UserError`."""
+    """Turn a GPU or a machine without memory, a disk without room, a batch of one image and another process
+    that is gone into a `UserError`."""
     train = experiment.train
     images = train.batch_size // (world.size * train.accumulate)
     try:
@@ -35,8 +36,11 @@ def remedies(experiment: Experiment, world: World) -> Iterator[None]:
                 "(train.batch_size), dealt to twice as many passes; or lower data.image_size; in an "
                 "evaluation lower train.eval_batch_size"
             ) from error
+        if peer_is_gone(error) and world.rank > 1:  # two say so, lest the first be the one
+            raise SystemExit(EXIT_USER_ERROR) from error
         if cause := cause_of(error):
-            raise UserError(cause) from error
+            again = f"; go on with: {command_line(resume=True)}" if peer_is_gone(error) else ""
+            raise UserError(cause + again) from error
         raise
     except OSError as error:
         if error.errno not in FULL:

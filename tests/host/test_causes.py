@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import socket
 from collections.abc import Callable
 from io import BytesIO
 from multiprocessing import reduction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -59,6 +62,20 @@ def test_a_worker_that_died(end: Callable[[], None]) -> None:
 def test_shared_memory(make: str) -> None:
     error = raised_by(lambda: getattr(torch.UntypedStorage, make)(2**60))
     assert causes.shared_memory_ran_out(error) and "/dev/shm" in causes.cause_of(error)
+
+
+def test_another_process_that_is_gone(tmp_path: Path) -> None:
+    def join(rank: int) -> None:
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=rank, world_size=2)
+
+    other = multiprocessing.get_context("fork").Process(target=lambda: (join(1), os._exit(9)))
+    other.start()
+    join(0)
+    try:
+        error = raised_by(lambda: [dist.all_reduce(torch.ones(1)) for _ in range(100)])
+    finally:
+        dist.destroy_process_group()
+    assert causes.peer_is_gone(error) and "another process" in causes.cause_of(error)
 
 
 @pytest.mark.parametrize("number", causes.FULL)
