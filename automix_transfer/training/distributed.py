@@ -1,6 +1,6 @@
 """Processes: one a GPU, started by torchrun; everything here is a no-op in a single process.
 
-DistributedDataParallel is built over the whole method with ``broadcast_buffers=True``: at the start of every
+DistributedDataParallel is built over the whole method, and as it usually does, at the start of every
 step rank 0's buffers (BatchNorm statistics of all encoders) overwrite the others'. That is what makes the
 state of rank 0, which the checkpoint holds, the complete state of the run, so a resumed run repeats an
 uninterrupted one. A moving-average copy of an encoder has no gradient and is not reduced; it stays equal over
@@ -53,7 +53,7 @@ def wrap(method: nn.Module, world: World, sync_batchnorm: bool = False) -> nn.Mo
         # timm's: torch's loses the activation of layers that are norm and activation in one
         convert_sync_batchnorm(method)
     ids = [world.device.index] if world.device.type != "cpu" else None
-    return DistributedDataParallel(method, device_ids=ids, broadcast_buffers=True)
+    return DistributedDataParallel(method, device_ids=ids)
 
 
 def check_world(config: TrainConfig, world: World) -> None:
