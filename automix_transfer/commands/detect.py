@@ -101,7 +101,9 @@ def job(arguments: argparse.Namespace) -> int:
     from automix_transfer.figures.checkpoint_curve import checkpoint_curve, panels_of
     from automix_transfer.figures.sheet import save_parts
 
-    rows, problems = evaluate_each(cfg, arguments)
+    kept = f"what was evaluated is kept in {Path(cfg.OUTPUT_DIR) / STEM}.json: the same command goes on"
+    with signals.kept(f"interrupted; {kept}"):
+        rows, problems = evaluate_each(cfg, arguments)
     figures = [{**row, **row.get("losses", {})} for row in rows]
     titles = {"On the test split (%)": HEADLINE, "Loss on the test split": (TOTAL,)}
     panels = panels_of(figures, "iterations", titles)

@@ -117,7 +117,7 @@ def draw_figure(args: argparse.Namespace) -> None:
     what = f"figure, for {numbers.name} beside it has no numbers of one"
     with ExitStack() as stack:
         for file in (numbers, args.output):
-            stack.enter_context(owned_file(file, lambda _: is_figure(numbers, args.name), what))
+            stack.enter_context(owned_file(file, lambda _: is_figure(numbers, args.name), what, alone=True))
         print(f"written: {drawer(args.name)(asked)}")
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+BROKEN = (errno.EIO, errno.ESTALE, errno.EROFS)  #: of a disk, or a file system over a network
 FILES = (errno.EMFILE, errno.ENFILE)
 
 #: torch: memory of the CPU, allocated by itself or by oneDNN, is a RuntimeError without a type of its own
@@ -22,6 +23,8 @@ _ONE_VALUE = "more than 1 value per channel"
 _WORKER = re.compile("DataLoader worker.*(is killed|exited unexpectedly)", re.DOTALL)
 #: torch: no room in /dev/shm for a batch of a loader's worker, a RuntimeError
 _SHARED = re.compile(r"unable to (allocate shared memory|write to file </torch)")
+#: Python: a thread that the system refuses, a RuntimeError
+_NO_THREAD = "can't start new thread"
 #: torch: gloo or NCCL, which lost another process, a RuntimeError
 _PEER = re.compile(
     r"gloo.*(by peer|Broken pipe|Read error|Write error|Timed out waiting)|remote process exited", re.DOTALL
@@ -65,9 +68,25 @@ def disk_is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL and error.filename is None
 
 
+def file_system_is_gone(error: BaseException) -> bool:
+    """Whether a disk or a file system failed, and the error does not say for which file."""
+    return isinstance(error, OSError) and error.errno in BROKEN and error.filename is None
+
+
+def too_many_processes(error: BaseException) -> bool:
+    """Whether the system refused another process or thread."""
+    return (isinstance(error, BlockingIOError) and error.filename is None) or any(
+        isinstance(e, RuntimeError) and _NO_THREAD in str(e) for e in chain(error)
+    )
+
+
 def peer_is_gone(error: BaseException) -> bool:
     """Whether another process of a launcher ended, was killed, or no longer answers."""
-    return any(isinstance(e, RuntimeError) and _PEER.search(str(e)) for e in chain(error))
+    torch = sys.modules.get("torch")
+    store = torch.distributed.DistNetworkError if torch and torch.distributed.is_available() else ()
+    return any(
+        isinstance(e, store) or (isinstance(e, RuntimeError) and _PEER.search(str(e))) for e in chain(error)
+    )
 
 
 def worker_died(error: BaseException) -> bool:
@@ -86,6 +105,7 @@ def image_ends_early(error: BaseException) -> bool:
 
 def cause_of(error: BaseException) -> str:
     """One sentence for an error of the machine, with what may be lowered; "" for any other error."""
+    why = getattr(error, "strerror", "")
     if gpu_memory_ran_out(error):
         return "the GPU has no memory for this; lower the batch size or the images' size"
     if too_many_files(error):
@@ -98,7 +118,14 @@ def cause_of(error: BaseException) -> str:
     if peer_is_gone(error):
         return "another process of this run ended, was killed or no longer answers; what it said last is why"
     if disk_is_full(error):
-        return f"a file could not be written ({error.strerror}); free space, or write elsewhere"
+        return f"a file could not be written ({why}); free space, or write elsewhere"
+    if file_system_is_gone(error):
+        return f"a disk or file system fails ({why}); mount it again, or use another"
+    if too_many_processes(error):
+        return (
+            "the system starts no more processes or threads for this user; raise the limit (ulimit -u), or "
+            "lower data.workers, --workers or --jobs"
+        )
     if shared_memory_ran_out(error) or worker_died(error):
         return (
             "a data loader worker was killed, most often because memory or /dev/shm ran out; lower "

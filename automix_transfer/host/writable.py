@@ -23,7 +23,12 @@ def settle(arguments: Sequence[str] = ()) -> None:
 
     Raises:
         FileNotFoundError: no place for temporary files, which the error's file, TMPDIR, would name.
+        OSError: the current folder is gone, of which oneMKL would say that it cannot load torch.
     """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "the current folder") from None
     _settle_temporary(arguments)
     if not os.path.isabs(os.path.expanduser("~")):
         os.environ["HOME"] = _own_folder()

@@ -99,7 +99,8 @@ def join(rank: int, size: int, backend: str, minutes: float) -> None:
     """Wait for all processes, at most ``minutes``, and make them a group.
 
     Raises:
-        UserError: rank 0 cannot be reached, or some did not come, or believe in another number of processes.
+        UserError: rank 0 cannot listen or be reached, or some did not come, or believe in another number of
+            processes.
     """
     global _joined
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
@@ -113,6 +114,11 @@ def join(rank: int, size: int, backend: str, minutes: float) -> None:
         store = dist.PrefixStore(f"automix_transfer/{attempt}/{_joined}", held)
         _joined += 1
     except dist.DistError as error:
+        if rank == 0 and not agent:
+            raise UserError(
+                f"rank 0 on {socket.gethostname()} cannot listen at port {port} (MASTER_PORT), most often "
+                "because another run does; choose another port, e.g. torchrun --master-port 29501"
+            ) from error
         raise UserError(
             f"rank {rank} on {socket.gethostname()} cannot reach rank 0 at {address}:{port} "
             "(MASTER_ADDR, MASTER_PORT); start all processes together, and see that this port is open"

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from multiprocessing import reduction
@@ -78,8 +80,20 @@ def test_another_process_that_is_gone(tmp_path: Path) -> None:
     assert causes.peer_is_gone(error) and "another process" in causes.cause_of(error)
 
 
-@pytest.mark.parametrize("number", causes.FULL)
-def test_a_full_disk_that_is_not_named(number: int) -> None:
+def test_no_more_threads() -> None:
+    code = (
+        "import resource, threading, time; resource.setrlimit(resource.RLIMIT_AS, (1 << 28, 1 << 28))\n"
+        "try:\n"
+        "    for _ in range(1000): threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n"
+        "except RuntimeError as error: print(error, flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ulimit -u" in causes.cause_of(RuntimeError(done.stdout))
+    assert "ulimit -u" in causes.cause_of(BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)))  # of fork
+
+
+@pytest.mark.parametrize("number", (*causes.FULL, *causes.BROKEN))
+def test_a_disk_that_is_full_or_broken_and_not_named(number: int) -> None:
     assert os.strerror(number) in causes.cause_of(OSError(number, os.strerror(number)))
     assert not causes.cause_of(OSError(number, os.strerror(number), "a.json"))  # which says more
 

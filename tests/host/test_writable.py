@@ -55,6 +55,14 @@ def test_caches_move_where_home_cannot_be_written(
     assert [os.environ.get(name) for name in moved] == [str(folder) if home else None] * 3
 
 
+def test_a_current_folder_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(OSError, match="the current folder"):
+        settle()
+
+
 def test_a_user_without_a_name_gets_one(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def unknown() -> str:
         raise KeyError("getpwuid(): uid not found")

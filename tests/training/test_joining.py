@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from automix_transfer.errors import UserError
+from automix_transfer.host.causes import cause_of
 from automix_transfer.host.launched import LAUNCHER
 from automix_transfer.training import joining
 from automix_transfer.training.joining import launched, refuse_differences, together
@@ -104,3 +107,32 @@ def test_rank_0_says_what_is_wrong_and_all_end(
     assert said in (tmp_path / "rank0.txt").read_text()
     assert [file.name for file in tmp_path.iterdir()] == ["rank0.txt"]
     assert time.monotonic() - begin < 100
+
+
+def test_a_port_that_another_run_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with socket.create_server(("", 0)) as taken:
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(UserError, match="MASTER_PORT"):
+            joining.join(0, 2, "gloo", 1)
+
+
+@pytest.mark.slow
+def test_rank_0_that_is_killed_while_it_waits() -> None:
+    port, queue = free_port(), CONTEXT.Queue()
+    ranks = [CONTEXT.Process(target=_wait, args=(rank, port, queue)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    time.sleep(3)
+    ranks[0].kill()
+    assert "another process" in queue.get(timeout=60)
+    for process in ranks:
+        process.join(60)
+
+
+def _wait(rank: int, port: str, queue: Any) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    try:
+        joining.join(rank, 3, "gloo", 1)
+    except RuntimeError as error:
+        queue.put(cause_of(error))
