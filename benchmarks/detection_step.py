@@ -18,7 +18,6 @@ import argparse
 import logging
 import tempfile
 import time
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,20 +74,9 @@ def start(kind: Any, output: str, options: Sequence[str], config: Path, data: Pa
         options: KEY VALUE pairs over the recipe ``config``.
         data: a data set in VOC or COCO layout.
     """
-    from automix_transfer.detection.trainer import prepare
+    from automix_transfer.detection.trainer import arguments_of, prepare
 
-    cfg = prepare(
-        Namespace(
-            config_file=str(config),
-            opts=[*ALIKE, *options, "OUTPUT_DIR", output],
-            resume=False,
-            data_root=data,
-            class_names=None,
-            num_gpus=gpus,
-            num_machines=1,
-            eval_only=False,
-        )
-    )
+    cfg = prepare(arguments_of(config, [*ALIKE, *options, "OUTPUT_DIR", output], data, gpus))
     logging.disable(logging.INFO)
     torch.manual_seed(1)
     np.random.seed(1)

@@ -19,17 +19,13 @@ after an interruption. With other code it starts its last chain afresh. Exit cod
 from __future__ import annotations
 
 import argparse
-import atexit
 import json
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -38,94 +34,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kills_commands import COMMANDS, IMPORTED, ORDER
 from kills_compare import digest
+from kills_process import OBEYED, Process, ended
 from tabulate import tabulate
 
-from automix_transfer.command_line import PROGRAM, command
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import read_json, write_json, write_text
 from automix_transfer.owner import owned
 from automix_transfer.training.record.run_folder import git_commit
 
-SHORT = (
-    "train.device=cpu",
-    "train.log_every=1",
-    "train.batch_size=8",
-    "data.image_size=32",
-    "train.epochs=2",
-)
-#: what each command says; {data}: the embedded data, {run}: a finished pretraining, {out}: where it writes
-COMMANDS: dict[str, tuple[str, ...]] = {
-    "pretrain": (
-        *("pretrain", "--config-file", "embedded_r10_automix", "--resume", "data.root={data}/imagenet"),
-        *(*SHORT, "data.limit_per_class=3", "data.workers=0", "train.picture_epochs=[1]"),
-        *("train.save_every_steps=1", "output={out}"),
-    ),
-    "finetune": (
-        *("finetune", "--config-file", "embedded_cub", "--resume", "data.root={data}/CUB_200_2011", *SHORT),
-        *("data.limit_per_class=3", "data.workers=1", "train.save_every_steps=1"),
-        *("encoder.weights={run}/last.pt", "output={out}"),
-    ),
-    "detect": (
-        *("detect", "train", "--config-file", "embedded_R10_FPN", "--num-gpus", "0", "--resume"),
-        *("--data-root", "{data}/VOC2007", "MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", "6"),
-        *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2", "INPUT.MIN_SIZE_TRAIN", "(64,)"),
-        *("INPUT.MIN_SIZE_TEST", "64", "SOLVER.CHECKPOINT_PERIOD", "2", "TEST.EVAL_PERIOD", "2"),
-        *("OUTPUT_DIR", "{out}"),
-    ),
-    "pack": ("data", "pack", "--dataset", "imagefolder", "--root", "{data}/imagenet", "--output", "{out}"),
-    "render": ("data", "synthetic", "--out", "{out}/data", "--scale", "0.01", "--processes", "2"),
-    "evaluate": (
-        *("evaluate", "--run", "{run}", "--suite", "clean,calibration,confusion,fgsm"),
-        *("--device", "cpu", "--output", "{out}/out.json"),
-    ),
-    "localize": (
-        *("localize", "--dataset", "cub", "--root", "{data}/CUB_200_2011", "--checkpoint", "{run}/last.pt"),
-        *(
-            "--cam-class",
-            "predicted",
-            "--device",
-            "cpu",
-            "--save-maps",
-            "{out}/maps",
-            "--output",
-            "{out}/wsol.json",
-        ),
-    ),
-    "export": (
-        *("export", "--checkpoint", "{run}/last.pt", "--to", "detectron2", "--output", "{out}/r10.pkl"),
-    ),
-    "supermix": (
-        *("supermix", "--config-file", "cifar100_r18_supermix", "--teacher", "{run}/last.pt"),
-        *("--output", "{out}/mixed", "--count", "4", "data.dataset=imagefolder", "data.classes=0"),
-        *(
-            "data.root={data}/imagenet",
-            "data.limit_per_class=4",
-            *SHORT,
-            "data.workers=0",
-            "method.iterations=10",
-        ),
-    ),
-}
-#: trainings have more instants, and are killed in more chains
-ORDER = (
-    *("pretrain", "detect", "finetune", "render", "pretrain", "evaluate", "detect", "pack"),
-    *("finetune", "localize", "pretrain", "detect", "export", "supermix"),
-)
-#: modules that a fork has in memory already
-IMPORTED = (
-    *("commands.pretrain", "commands.finetune", "commands.detect", "detection.trainer"),
-    *("synthetic.write", "evaluation.cli", "commands.localize", "commands.export", "commands.write_supermix"),
-    "data.shards.packing",
-    "training.loop",
-)
-KILLS, COLD, PATIENCE = (
-    6,
-    0.125,
-    120.0,
-)  # of a chain, share of new interpreters, seconds for a signal to be obeyed
+KILLS, COLD, PATIENCE = 6, 0.125, 120.0  # of a chain, share of new interpreters, seconds to obey a signal in
 STOPPED = re.compile(r"model_\d{7}\.pth")
-OBEYED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
@@ -160,93 +80,6 @@ def planned(rng: random.Random, whole: Mapping[str, Any]) -> Planned:
     return Planned(number, group, cold, when, amount, rng.uniform(0, 0.02) if when == "change" else 0.0)
 
 
-class Process:
-    """A command that has been started, leading a group of processes; its words go to ``log``."""
-
-    def __init__(self, words: Sequence[str], log: Path, cold: bool) -> None:
-        self.code: int | None = None
-        with log.open("ab") as file:
-            if cold:
-                self.pid = subprocess.Popen(
-                    command(*words),
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    start_new_session=True,
-                    preexec_fn=hear_all,
-                ).pid
-                return
-            sys.stdout.flush()
-            self.pid = os.fork()
-            if not self.pid:
-                _become(words, file.fileno())
-
-    def poll(self) -> int | None:
-        """The exit code, as `subprocess` gives it; None while it runs."""
-        if self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.code = os.waitstatus_to_exitcode(status) if pid else None
-        return self.code
-
-    def wait(self, seconds: float = 3600.0) -> int | None:
-        """Its exit code; None where it still runs after ``seconds``."""
-        until = time.monotonic() + seconds
-        while self.poll() is None and time.monotonic() < until:
-            time.sleep(0.02)
-        return self.code
-
-    def send(self, number: int, group: bool) -> None:
-        """A signal to it, or to its group too."""
-        with suppress(ProcessLookupError):
-            (os.killpg if group else os.kill)(self.pid, number)
-
-    def leaves_others(self, seconds: float = 20.0) -> bool:
-        """Whether a process of its group outlives it by ``seconds``; it is ended then."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            try:
-                os.killpg(self.pid, 0)
-            except ProcessLookupError:
-                return False
-            time.sleep(0.05)
-        self.send(signal.SIGKILL, True)
-        return True
-
-
-def hear_all() -> None:
-    """The signals as a shell in a terminal leaves them to a command."""
-    for number in OBEYED:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, OBEYED)
-
-
-def _become(words: Sequence[str], output: int) -> None:
-    """Be the command ``words``, in a fork, and end."""
-    code: Any = 1
-    try:
-        os.setsid()
-        hear_all()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        with open(os.devnull) as nothing:
-            os.dup2(nothing.fileno(), 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        sys.argv = [PROGRAM, *words]
-        from automix_transfer.cli import console
-
-        console()
-    except SystemExit as ended:
-        code = ended.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with suppress(BaseException):
-            atexit._run_exitfuncs()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
-
-
 class Watched:
     """What changes in a folder: files that are new or have grown, and half-written ones that appear."""
 
@@ -273,18 +106,6 @@ class Watched:
                         else:
                             about = entry.stat(follow_symlinks=False)
                             yield entry.path, (about.st_mtime_ns, about.st_size)
-
-
-def ended(process: Process, log: Path) -> None:
-    """Wait for a command that nobody disturbs.
-
-    Raises:
-        UserError: it failed, or left a process.
-    """
-    code = process.wait()
-    if code or process.leaves_others():
-        last = (log.read_text(errors="replace").strip().splitlines() or ["nothing"])[-1]
-        raise UserError(f"it ended with exit code {code}, see {log}: {last}")
 
 
 def kill(words: Sequence[str], folder: Path, log: Path, plan: Planned) -> dict[str, Any] | None:

@@ -15,9 +15,9 @@ import torch
 
 from automix_transfer.io import load_torch
 
-#: the spare checkpoint, of whatever step a start saved first; a log for people; a line for each start; and
+#: the spare checkpoint, of whatever step a start saved first; logs for people; a line for each start; and
 #: curves whose values log.jsonl and metrics.json hold too
-PASSING = ("previous.pt", "log.txt", "run.json", "events.out.*")
+PASSING = ("previous.pt", "log.txt", "*.log", "run.json", "events.out.*")
 #: keys that are about time, place or the number of starts
 TIMES = frozenset(
     (

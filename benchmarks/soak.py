@@ -21,7 +21,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from kills import COMMANDS, OBEYED, hear_all
+from kills_commands import COMMANDS
+from kills_process import OBEYED, hear_all
 from tabulate import tabulate
 
 from automix_transfer.command_line import command

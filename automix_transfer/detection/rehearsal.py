@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,7 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 
 from automix_transfer.detection.engine import Trainer
-from automix_transfer.detection.trainer import prepare
+from automix_transfer.detection.trainer import arguments_of, prepare
 from automix_transfer.progress import to_stderr
 
 AT_ONCE = 2  #: images of the step that is timed, as each GPU has in the recipes
@@ -40,19 +39,10 @@ def rehearse(
         UserError: what the command itself would refuse of these settings and data.
     """
     with tempfile.TemporaryDirectory() as folder:
-        cfg = prepare(
-            Namespace(
-                config_file=config_file,
-                opts=[*overrides, "MODEL.WEIGHTS", "", "OUTPUT_DIR", f"{folder}/run"],
-                data_root=data_root,
-                class_names=None,
-                num_gpus=num_gpus,
-                num_machines=1,
-                resume=False,
-                eval_only=False,
-                weights_follow=pretrained,
-            )
-        )
+        places = ["MODEL.WEIGHTS", "", "OUTPUT_DIR", f"{folder}/run"]
+        arguments = arguments_of(config_file, [*overrides, *places], data_root, num_gpus)
+        arguments.weights_follow = pretrained
+        cfg = prepare(arguments)
     to_stderr(f"measuring a step of {config_file} on {data_root}")
     try:
         step, forward, tested = _measured(cfg)

@@ -90,20 +90,28 @@ def run(
         UserError: as `prepare`.
     """
     places = ["OUTPUT_DIR", str(output), "SEED", str(seed), "MODEL.WEIGHTS", str(weights)]
-    arguments = Namespace(
+    arguments = arguments_of(config_file, [*places, *map(str, overrides)], data_root, num_gpus)
+    cfg = prepare(arguments)
+    with _quiet_logging(cfg.OUTPUT_DIR):
+        results = train(cfg, arguments)
+    return {key: results[key] for key in HEADLINE}
+
+
+def arguments_of(
+    config_file: str | Path, opts: Sequence[str], data_root: str | Path | None, num_gpus: int
+) -> Namespace:
+    """What the command line gives to a training of these settings and no others."""
+    return Namespace(
         config_file=str(config_file),
-        opts=[*places, *map(str, overrides)],
+        opts=list(opts),
         data_root=data_root,
         class_names=None,
         num_gpus=num_gpus,
         num_machines=1,
         resume=False,
         eval_only=False,
+        weights_follow=False,
     )
-    cfg = prepare(arguments)
-    with _quiet_logging(cfg.OUTPUT_DIR):
-        results = train(cfg, arguments)
-    return {key: results[key] for key in HEADLINE}
 
 
 def prepare(arguments: Namespace) -> CfgNode:
