@@ -21,7 +21,14 @@ from torch import Tensor
 
 from automix_transfer.data.cache import mark
 from automix_transfer.data.dataset import ClassificationDataset
-from automix_transfer.data.layouts.mixed_offline import ABOUT, FORMAT, IMAGES, SOFT_LABELS, read_mixed
+from automix_transfer.data.layouts.mixed_offline import (
+    ABOUT,
+    FORMAT,
+    IMAGES,
+    SOFT_LABELS,
+    pictures,
+    read_mixed,
+)
 from automix_transfer.data.splits import train_dataset
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
@@ -184,8 +191,14 @@ def write_batch(folder: Path, number: int, images: np.ndarray, labels: np.ndarra
 
 
 def kept(folder: Path) -> dict[int, int]:
-    """Finished batches and how many images each gave."""
-    return {int(part.stem): len(_part(part)) for part in _parts(folder)}
+    """Finished batches whose images are all there, and how many each gave."""
+    there = pictures(folder)
+    counts = {part.stem: len(_part(part)) for part in _parts(folder)}
+    return {
+        int(stem): count
+        for stem, count in counts.items()
+        if there.issuperset(f"{stem}_{at:04d}.png" for at in range(count))
+    }
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES
 from automix_transfer.evaluation.probing.probes import splits_of
 from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from automix_transfer.io import expand_home, sha256_of
+from automix_transfer.io import expand_home, read_json, sha256_of
 from automix_transfer.jobs import Job, is_progress
 from automix_transfer.mixing.table import METHODS
 from automix_transfer.models.encoders import EncoderInfo, plain_info, size_option
@@ -333,12 +334,18 @@ class _Steps:
             *("--checkpoint", backbone.file, "--to", kind, "--output", str(file)),
             *_options(backbone),
         )
-        return self.add(
-            f"export {named.folder}{' ' if own else ''}{own}",
-            words,
-            file.with_suffix(".proof.json"),
-            seconds=START,
-        )
+        called = f"export {named.folder}{' ' if own else ''}{own}"
+        job = self.add(called, words, file.with_suffix(".proof.json"), seconds=START)
+        job.proves = partial(_is_of, file)
+        return job
+
+
+def _is_of(file: Path, proof: Path) -> bool:
+    """Whether ``proof`` is there, and is that of ``file`` as it is now."""
+    if not proof.is_file() or not file.is_file():
+        return False
+    about = read_json(proof)
+    return isinstance(about, dict) and about.get("sha256") == sha256_of(file)
 
 
 def option_of(words: Sequence[str], name: str, usual: Any) -> str:

@@ -106,6 +106,7 @@ def test_an_interrupted_data_set_ends_with_the_same_files(
         is None
     )
     assert not (tmp_path / "b" / "mixed.json").exists()
+    next((tmp_path / "b" / "images").iterdir()).unlink()  # its batch is mixed again
     with pytest.raises(UserError, match="no finished mixed data set"):
         read_mixed(tmp_path / "b", ["x"])
     write_supermix(experiment, str(teacher), tmp_path / "b", count=10, teacher_name="resnet10_32")
@@ -114,6 +115,9 @@ def test_an_interrupted_data_set_ends_with_the_same_files(
     assert "min left" in capsys.readouterr().out
     # finished: nothing to do
     write_supermix(experiment, str(teacher), tmp_path / "b", count=10, teacher_name="resnet10_32")
+    next((tmp_path / "b" / "images").iterdir()).unlink()
+    with pytest.raises(UserError, match="1 of the 10 images .* are gone"):
+        write_supermix(experiment, str(teacher), tmp_path / "b", count=10, teacher_name="resnet10_32")
     with pytest.raises(UserError, match="begun with another count"):
         write_supermix(experiment, str(teacher), tmp_path / "b", count=11, teacher_name="resnet10_32")
 
@@ -161,6 +165,10 @@ def test_broken_folders_are_named(setting: tuple[Experiment, Path, list[str]], t
 
     good = {"format": "automix_transfer/mixed/1", "classes": ["a", "b"], "files": ["x.png"]}
     row = np.array([[0.5, 0.5]], np.float32)
+    with pytest.raises(UserError, match=r"x\.png"):
+        read_mixed(written(good, row), ["a", "b"])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "x.png").touch()
     read_mixed(written(good, row), ["a", "b"])
     for about, labels, words in [
         ({**good, "format": "?"}, row, "not of format"),

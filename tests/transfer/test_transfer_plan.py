@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from automix_transfer.commands.probe import main as probe
 from automix_transfer.errors import UserError
-from automix_transfer.io import save_torch, write_json
+from automix_transfer.io import save_torch, sha256_of, write_json
 from automix_transfer.models import EncoderInfo, create_encoder
 from automix_transfer.models.weights_file import CHECKPOINT_FORMAT, METADATA_KEY
 from automix_transfer.transfer import backbones
@@ -77,6 +77,14 @@ def test_detection_exports_once_and_timm_backbones_read_checkpoints(tmp_path, we
     prepared = prepare(chosen, named(weights))
     names = [job.name for job in prepared.jobs]
     assert names.count("export ours") == 1 and len(names) == 5
+    export = next(job for job in prepared.jobs if job.name == "export ours")
+    written = export.result.with_suffix("").with_suffix(".pkl")
+    write_json(export.result, {"sha256": sha256_of(weights)})
+    assert not export.done  # the proof is there, and not what it proves
+    written.write_bytes(weights.read_bytes())
+    assert export.done
+    written.write_bytes(b"changed since")
+    assert not export.done
     ours = backbones.Named("ours", str(weights), "resnet10_32", "k")  # a detector itself chooses no encoder
     backbone = backbones.Backbone(ours, str(weights), "0", prepared.backbones["ours", 1].info)
     swin = settings(tmp_path, tmp_path, data=data, detector="voc_SwinT_FPN_24k")

@@ -6,6 +6,7 @@ have soft labels (classes,); those of the real images are one-hot.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +33,8 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
     """Images and soft labels of a mixed data set, checked against the ``classes`` of the real one.
 
     Raises:
-        UserError: the folder holds none, an unfinished one or one of other classes, or labels that are no
-            distributions.
+        UserError: the folder holds none, an unfinished one or one of other classes, labels that are no
+            distributions, or not all of its images.
     """
     again = "write or finish it with automix-transfer supermix"
     if not (folder / ABOUT).is_file():
@@ -57,7 +58,18 @@ def read_mixed(folder: Path, classes: list[str]) -> tuple[list[Path], NDArray[np
         )
     if len(files) and not (np.all(labels >= 0) and np.allclose(labels.sum(axis=1), 1, atol=1e-3)):
         raise UserError(f"{folder / SOFT_LABELS} has rows that are no shares adding up to 1; {again}")
+    there = pictures(folder)
+    if gone := [file for file in files if file.name not in there]:
+        raise UserError(
+            f"{len(gone)} of the {len(files)} images of {folder} are gone, e.g. {gone[0]}; restore them, or "
+            "write the data set into another folder with automix-transfer supermix"
+        )
     return files, labels
+
+
+def pictures(folder: Path) -> set[str]:
+    """Names of the images that are there."""
+    return set(os.listdir(folder / IMAGES)) if (folder / IMAGES).is_dir() else set()
 
 
 class WithMixed(ClassificationDataset):

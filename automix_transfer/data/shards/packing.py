@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.shards.index import CLASSES
 from automix_transfer.data.split_parts import sliced
 from automix_transfer.errors import UserError
+from automix_transfer.host.writable import existing
 from automix_transfer.io import atomic_write, read_json, write_json, write_text
 from automix_transfer.owner import owned, refuse_foreign, refuse_top_folder
 from automix_transfer.progress import Progress, to_stderr
@@ -45,7 +47,8 @@ def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES)
 
     Raises:
         UserError: images that are no files of their own, class names that are not UTF-8, other classes than
-            those packed before, somebody else's shards, a full disk, images that are gone or do not decode.
+            those packed before, somebody else's shards, a disk without room, images that are gone or do not
+            decode.
     """
     if listing.pixels is not None or listing.packed is not None:
         raise UserError("its images are packed already, in a few files; use the data set as it is")
@@ -71,6 +74,7 @@ def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES)
     if not marks.exists():
         for shard in shards:
             refuse_foreign(shard, lambda _: False, f"shard of ours, for there is no {marks.name} beside it")
+    _refuse_small_disk(output, sum(sizes) - sum(shard.stat().st_size for shard in shards if shard.is_file()))
     write_text(known, names)
     done = _read_marks(marks)
     write_json(marks, done)
@@ -94,6 +98,15 @@ def pack(listing: Listing, output: Path, split: str, megabytes: int = MEGABYTES)
             f"{output} also holds {len(odd)} shards of another packing, e.g. {odd[0].name}; remove them"
         )
     return shards
+
+
+def _refuse_small_disk(output: Path, needed: int) -> None:
+    free = shutil.disk_usage(existing(output)).free
+    if needed > free:
+        raise UserError(
+            f"{output} has {free / 1e9:.1f} GB free, but what is left to pack needs {needed / 1e9:.1f} GB; "
+            "free space, or choose another --output"
+        )
 
 
 def _is_utf8(name: str) -> bool:

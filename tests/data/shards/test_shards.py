@@ -8,6 +8,7 @@ import shutil
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -210,6 +211,15 @@ def test_shards_of_somebody_else_are_not_written_over(packed: tuple[Path, Path],
     assert packing.main(arguments) == 0 and len(shards(output, "train")) == 21
     with pytest.raises(UserError, match="--output"):
         packing.main([*arguments, "--output", "/usr"])
+
+
+def test_shards_must_have_room(packed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    root, output = packed
+    listing = load_listing(DataConfig(root=str(root)), "train")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    packing.pack(listing, output, "train")  # nothing is left
+    with pytest.raises(UserError, match="shards"):
+        packing.pack(listing, output.with_name("more"), "train")
 
 
 def test_a_shard_is_packed_again_when_a_label_or_an_image_changed(packed: tuple[Path, Path]) -> None:
