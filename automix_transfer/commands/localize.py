@@ -168,13 +168,19 @@ def _option(name: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse(arguments)
+    from automix_transfer.commands.localize_run import localize
+
+    localize(args)
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, checked, and their defaults."""
     args = build_parser().parse_args(arguments)
     check(args)
     for name, value in DEFAULTS.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     args.split = args.split or SPLITS.get(args.dataset)
-    from automix_transfer.commands.localize_run import localize
-
-    localize(args)
-    return 0
+    return args

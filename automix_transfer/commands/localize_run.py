@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from automix_transfer import console
 from automix_transfer.data.registry import load_listing
@@ -137,6 +138,10 @@ def encoder_maps(args: argparse.Namespace, about: dict[str, object], team: Team)
     encoder, info = load_encoder(args.checkpoint, args.encoder, args.which, say=said.append)
     about["loaded"] = said[0]
     to_stderr(said[0])
+    return EncoderMaps(encoder, info, device=device, **options_of(args))
+
+
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of `EncoderMaps`."""
     names = ("image_size", "map_size", "output_stride", "cam_class", "method", "batch_size")
-    options = {name: getattr(args, name) for name in names}
-    return EncoderMaps(encoder, info, layer=args.map_layer, device=device, **options)
+    return {"layer": args.map_layer, **{name: getattr(args, name) for name in names}}

@@ -24,6 +24,8 @@ from automix_transfer.data.settings import check_workers
 from automix_transfer.errors import UserError
 
 if TYPE_CHECKING:
+    from automix_transfer.data.settings import DataConfig
+    from automix_transfer.models.encoders import EncoderInfo
     from automix_transfer.training.sharing import Team
 
 KINDS = ("linear", "knn")
@@ -114,7 +116,6 @@ def measure(args: argparse.Namespace, kinds: Sequence[str], team: Team) -> None:
     """Measure, write and print."""
     from automix_transfer.console import show
     from automix_transfer.data.registry import LAYOUTS
-    from automix_transfer.data.settings import DataConfig
     from automix_transfer.evaluation.probing import probes
     from automix_transfer.io import write_json
     from automix_transfer.training.joining import together
@@ -124,10 +125,30 @@ def measure(args: argparse.Namespace, kinds: Sequence[str], team: Team) -> None:
         raise UserError(f"--dataset {dataset} is unknown; choose one of {', '.join(LAYOUTS)}")
     named = args.weights, args.encoder, args.which, args.seed, args.stem, args.image_size
     encoder, info, loaded = together(team.world, lambda: probes.open_encoder(*named))
-    train, test = probes.splits_of(dataset, args.train_split, args.split)
+    config = data_config(args, dataset, info)
+    how = team.world.device, args.batch_size, args.k, args.temperature, team
+    found = probes.probe(encoder, info, config, kinds, *how)
+    if not team.main:
+        return
+    found["about"] = probes.about(args.weights, info, config, loaded, args.seed)
+    if args.output is not None:
+        write_json(args.output, found)
+    lines = [f"{kind}: top-1 {found[kind]['top1']:.2f} %" for kind in kinds]
+    counts = (
+        f"{found['images']:,} images of {found['classes']} classes, learnt from {found['training_images']:,}"
+    )
+    show("\n".join([*lines, counts, *([f"written: {args.output}"] if args.output else [])]))
+
+
+def data_config(args: argparse.Namespace, dataset: str, info: EncoderInfo) -> DataConfig:
+    """Which images are read, and how, for the encoder that ``info`` describes."""
+    from automix_transfer.data.settings import DataConfig
+    from automix_transfer.evaluation.probing.probes import splits_of
+
+    train, test = splits_of(dataset, args.train_split, args.split)
     size = args.image_size or info.image_size
     usual = 1.0 if size <= 64 else 0.875
-    config = DataConfig(
+    return DataConfig(
         dataset=dataset,
         root=str(args.data),
         train_split=train,
@@ -141,18 +162,6 @@ def measure(args: argparse.Namespace, kinds: Sequence[str], team: Team) -> None:
         workers=args.workers,
         limit_per_class=args.limit_per_class,
     )
-    how = team.world.device, args.batch_size, args.k, args.temperature, team
-    found = probes.probe(encoder, info, config, kinds, *how)
-    if not team.main:
-        return
-    found["about"] = probes.about(args.weights, info, config, loaded, args.seed)
-    if args.output is not None:
-        write_json(args.output, found)
-    lines = [f"{kind}: top-1 {found[kind]['top1']:.2f} %" for kind in kinds]
-    counts = (
-        f"{found['images']:,} images of {found['classes']} classes, learnt from {found['training_images']:,}"
-    )
-    show("\n".join([*lines, counts, *([f"written: {args.output}"] if args.output else [])]))
 
 
 def is_probe(file: Path) -> bool:

@@ -103,7 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_intermixed_args(arguments)
 
+    from automix_transfer.commands.checking.job_checks import unfit
     from automix_transfer.compared.named import parse_seeds
+    from automix_transfer.progress import to_stderr
     from automix_transfer.transfer import backbones, transfer_settings
     from automix_transfer.transfer.transfer_run import prepare
 
@@ -128,10 +130,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     transfer_settings.check(settings)
     refuse_top_folder(args.output, "--output")
     chosen = prepare(settings, named, num_gpus=1 if args.print else None)
+    infos = {found.named.folder: found.info for found in chosen.backbones.values()}
+    chosen = chosen.without(unfit([*chosen.before, *chosen.jobs], infos))
+    for sentence in () if args.plan else chosen.missing():
+        to_stderr(sentence)
     if args.print == "slurm":
         show(chosen.slurm(), end="")
     elif args.plan:
         show(chosen.text())
+        return EXIT_USER_ERROR if chosen.unfit else 0
     else:
         return answered(args.output, chosen, args.jobs)
     return 0

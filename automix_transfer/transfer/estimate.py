@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
+from automix_transfer.errors import UserError
 from automix_transfer.models.encoders import create_encoder
 
 BATCH = 8  #: images of the step that is measured
@@ -30,7 +31,7 @@ def seconds_an_image(name: str, stem: str, size: int) -> tuple[float, float]:
         with torch.no_grad():
             forward = _timed(lambda: encoder(images), device)
         step = _timed(lambda: F.cross_entropy(encoder(images), labels).backward(), device)
-    except (RuntimeError, ValueError, AssertionError, TypeError):
+    except (RuntimeError, ValueError, AssertionError, TypeError, UserError):
         return 0.0, 0.0
     finally:
         torch.set_num_threads(threads)

@@ -123,6 +123,7 @@ class _Steps:
         self.jobs: dict[str, Job] = {}
         self.counts: dict[tuple[Any, ...], tuple[int, int, str]] = {}
         self.detectors: dict[str, float] = {}  # seconds of one, by data set
+        self.refused: set[tuple[str, bool]] = set()  # data sets, with and without weights, of none
 
     def cell(self, task: str, data: Data, backbone: Backbone, seed: int) -> Cell:
         named = backbone.named
@@ -215,13 +216,17 @@ class _Steps:
         return self.add(f"finetune {made.name}", words, folder / "metrics.json", seconds=seconds, read=read)
 
     def images(self, data: Data, config: DataConfig) -> tuple[int, int, str]:
-        """Training and test images that a task reads of a data set, and a digest of them; its class names and
-        lists are checked."""
+        """Training and test images that a task reads of a data set, and a digest of them; where its lists are
+        wrong, which its jobs say, (0, 0, ''), which is not known."""
         limits = config.limit_classes, config.limit_per_class
         key = data.name, config.train_split, config.val_split, *limits
         if key not in self.counts:
-            both = [load_listing(config, split) for split in (config.train_split, config.val_split)]
-            self.counts[key] = len(both[0]), len(both[1]), " ".join(listing.digest() for listing in both)
+            try:
+                both = [load_listing(config, split) for split in (config.train_split, config.val_split)]
+            except UserError:
+                self.counts[key] = 0, 0, ""
+            else:
+                self.counts[key] = len(both[0]), len(both[1]), " ".join(listing.digest() for listing in both)
         return self.counts[key]
 
     def config(self, data: Data, size: int) -> DataConfig:
@@ -317,12 +322,16 @@ class _Steps:
         settings = self.settings
         if settings.rehearse is None or torch.cuda.device_count() < settings.num_gpus:
             return 0.0
-        if data.name not in self.detectors:
+        attempt = data.name, pretrained
+        if data.name not in self.detectors and attempt not in self.refused:
             recipe = str(find_recipe(settings.detector, "detection"))
-            self.detectors[data.name] = settings.rehearse(
-                recipe, tuple(options), data.root, settings.num_gpus, pretrained
-            )
-        return self.detectors[data.name]
+            try:
+                self.detectors[data.name] = settings.rehearse(
+                    recipe, tuple(options), data.root, settings.num_gpus, pretrained
+                )
+            except UserError:  # its jobs say why
+                self.refused.add(attempt)
+        return self.detectors.get(data.name, 0.0)
 
     def export(self, backbone: Backbone, seed: int, kind: str, suffix: str) -> Job:
         named = backbone.named

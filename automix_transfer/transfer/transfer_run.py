@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from automix_transfer.command_line import this_command
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.io import read_json, write_json
 from automix_transfer.jobs import Job, plan_table, run_jobs, side_by_side
 from automix_transfer.owner import owned, refuse_foreign
@@ -46,6 +46,7 @@ class Prepared:
         trials: what chooses settings first (``--tune``).
         before: the jobs of ``trials``, with their exports; as long as one is left, ``jobs`` are not run.
         choices: what the trials that are done chose.
+        unfit: job -> why it cannot be done; it is among neither ``jobs`` nor ``before``.
     """
 
     settings: Settings
@@ -56,6 +57,20 @@ class Prepared:
     trials: tuple[Trial, ...] = ()
     before: tuple[Job, ...] = ()
     choices: tuple[Choice, ...] = ()
+    unfit: Mapping[str, str] = field(default_factory=dict)
+
+    def without(self, unfit: Mapping[str, str]) -> Prepared:
+        """The same without jobs that cannot be done; the table says why."""
+        jobs = [job for job in self.jobs if job.name not in unfit]
+        before = tuple(job for job in self.before if job.name not in unfit)
+        return replace(self, jobs=jobs, before=before, unfit=unfit)
+
+    def missing(self) -> list[str]:
+        """A sentence for each reason for which jobs cannot be done."""
+        jobs: dict[str, list[str]] = {}
+        for name, reason in self.unfit.items():
+            jobs.setdefault(reason, []).append(name)
+        return [f"not to be done: {few(names)}: {reason}" for reason, names in jobs.items()]
 
     @property
     def choosing(self) -> bool:
@@ -84,7 +99,14 @@ class Prepared:
         )
         commands = "\n".join(job.line for job in self.now if not job.done)
         differences = "\n".join(self.differences())
-        parts = [plan_table(self.now), then, known, commands and f"commands:\n{commands}", differences]
+        parts = [
+            plan_table(self.now),
+            *self.missing(),
+            then,
+            known,
+            commands and f"commands:\n{commands}",
+            differences,
+        ]
         return "\n\n".join(filter(None, parts))
 
     def differences(self) -> list[str]:
@@ -284,7 +306,7 @@ def run(prepared: Prepared, jobs: int | None) -> tuple[list[Row], dict[str, Any]
     output = prepared.settings.output
     gpus = torch.cuda.device_count()
     parallel = side_by_side(jobs) if jobs or not gpus else gpus
-    failures: dict[str, str] = {}
+    failures = dict(prepared.unfit)
     devices = [str(number % gpus) for number in range(parallel)] if gpus else []
 
     def run_now(failed: dict[str, str]) -> None:
@@ -293,7 +315,7 @@ def run(prepared: Prepared, jobs: int | None) -> tuple[list[Row], dict[str, Any]
         run_jobs(prepared.now, output / "logs", parallel, 1, failed, devices)
 
     if prepared.choosing:
-        lost: dict[str, str] = {}
+        lost = dict(prepared.unfit)
         run_now(lost)
         prepared = chosen(prepared, lost, failures)
     run_now(failures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from automix_transfer.commands import transfer
 from automix_transfer.detection.rehearsal import rehearse
 from automix_transfer.errors import UserError
 from automix_transfer.recipes.find import find_recipe
@@ -55,5 +56,7 @@ def test_a_plan_of_detectors_says_their_hours_and_refuses_their_wrong_keys(voc, 
     said = planned("SOLVER.MAX_ITER", "100000")
     assert "core-hours are left" in said and "not known" not in said
     assert not list(tmp_path.iterdir())  # and nothing is written
+    assert "core-hours" not in planned("SOLVER.BASE_RL", "1")
+    words = ["--backbones", "random", "--encoder", "resnet10_32", "--tasks", "detection", "--data", str(voc)]
     with pytest.raises(UserError, match="BASE_RL"):
-        planned("SOLVER.BASE_RL", "1")
+        transfer.main([*words, "--output", str(tmp_path / "out"), "--plan", "detection.SOLVER.BASE_RL=1"])

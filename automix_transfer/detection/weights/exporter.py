@@ -51,39 +51,70 @@ def export_detectron2(source: Source, output: Path) -> Loaded:
     Raises:
         UserError: an encoder that makes no detector, or no Detectron2, without which nothing can be proven.
     """
-    resnet = source.resnet is not None or (source.info.name, source.info.stem) == ("resnet10_32", "imagenet")
-    if not resnet and timm_name(source.info) is None:
-        known = ", ".join([*RESNETS, "resnet10_32"])
-        reason = f"a detector takes ResNets with the ImageNet stem ({known}) and networks of timm"
-        raise refuse(source, "detectron2", reason, "safetensors")
+    settings = overlay_of(source)
     if not compatibility.available():
         raise UserError(
             "Detectron2 is not installed or does not import, so an export to it cannot be proven and is not "
             f"written; install it ({INSTALL})"
         )
-    return _export_resnet(source, output) if resnet else _export_timm(source, output)
+    export = _export_resnet if _is_resnet(source) else _export_timm
+    return export(source, output, settings)
 
 
-def _export_resnet(source: Source, output: Path) -> Loaded:
+def _is_resnet(source: Source) -> bool:
+    return source.resnet is not None or (source.info.name, source.info.stem) == ("resnet10_32", "imagenet")
+
+
+def overlay_of(source: Source) -> dict[str, Any]:
+    """The settings of Detectron2 that an export of ``source`` asks for.
+
+    Raises:
+        UserError: an encoder that makes no detector.
+    """
+    if _is_resnet(source):
+        return overlay(source.info, _tensors_of(source))
+    if timm_name(source.info) is None:
+        known = ", ".join([*RESNETS, "resnet10_32"])
+        reason = f"a detector takes ResNets with the ImageNet stem ({known}) and networks of timm"
+        raise refuse(source, "detectron2", reason, "safetensors")
+    from automix_transfer.detection.networks.timm_backbone import features_of
+
+    try:
+        features_of(source.info.name.split(".")[0])
+    except UserError as error:
+        raise refuse(source, "detectron2", str(error), "safetensors") from error
+    return timm_overlay(source.info)
+
+
+def timm_overlay(info: EncoderInfo) -> dict[str, Any]:
+    """The same for a network of timm."""
+    from automix_transfer.detection.networks.timm_backbone import PYRAMID
+    from automix_transfer.detection.weights.encoder_weights import settings_of
+
+    return _nested({"MODEL.BACKBONE.NAME": f"{PYRAMID}{info.name.split('.')[0]}", **settings_of(info)})
+
+
+def _tensors_of(source: Source) -> dict[str, Tensor]:
+    return detectron2_state(source.encoder.state_dict(), classifier_prefixes(source.encoder))
+
+
+def _export_resnet(source: Source, output: Path, settings: dict[str, Any]) -> Loaded:
     from automix_transfer.detection.weights import proof as prover
 
-    tensors = detectron2_state(source.encoder.state_dict(), classifier_prefixes(source.encoder))
-    _write(source, output, tensors, overlay(source.info, tensors))
+    tensors = _tensors_of(source)
+    _write(source, output, tensors, settings)
     loaded = prover.load_back(output, output.with_suffix(".yaml"), tensors)
     layers = [(name, "maxpool" if name == "stem" else f"layer{int(name[3]) - 1}") for name in prover.LAYERS]
     return _loaded(source, loaded, module_taps(source.encoder, layers))
 
 
-def _export_timm(source: Source, output: Path) -> Loaded:
-    from automix_transfer.detection.networks.timm_backbone import PYRAMID, TimmBackbone, features_of
+def _export_timm(source: Source, output: Path, settings: dict[str, Any]) -> Loaded:
+    from automix_transfer.detection.networks.timm_backbone import TimmBackbone, features_of
     from automix_transfer.detection.weights import encoder_weights
     from automix_transfer.detection.weights import proof as prover
 
     name = source.info.name.split(".")[0]
-    try:
-        features = features_of(name)
-    except UserError as error:
-        raise refuse(source, "detectron2", str(error), "safetensors") from error
+    features = features_of(name)
     with torch.device("meta"):
         kept = TimmBackbone(name, features).encoder.state_dict()
     tensors = {
@@ -91,8 +122,7 @@ def _export_timm(source: Source, output: Path) -> Loaded:
         for key, value in source.encoder.state_dict().items()
         if key in kept and not key.endswith("num_batches_tracked")
     }
-    backbone = {"MODEL.BACKBONE.NAME": f"{PYRAMID}{name}"}
-    _write(source, output, tensors, _nested({**backbone, **encoder_weights.settings_of(source.info)}))
+    _write(source, output, tensors, settings)
     loaded = prover.load_encoder_back(output, output.with_suffix(".yaml"), tensors)
     maps, sizes = encoder_weights.maps_of(source.encoder, features), encoder_weights.sizes_of
     return replace(_loaded(source, loaded, maps), sizes=sizes(source.encoder, source.info))

@@ -105,7 +105,7 @@ def probe(
         UserError: splits of different classes, an image that does not decode, an encoder without features.
     """
     begin = time.monotonic()
-    train, test = together(team.world, lambda: _datasets(encoder, info, config))
+    train, test = together(team.world, lambda: datasets(encoder, info, config))
     if team.world.size > 1:
         facts: dict[str, Any] = {f"data.{key}": value for key, value in asdict(config).items()}
         del facts["data.root"], facts["data.workers"]  # a machine may have them elsewhere
@@ -134,7 +134,7 @@ def probe(
     return {**found, "seconds": round(time.monotonic() - begin, 1)}
 
 
-def _datasets(
+def datasets(
     encoder: nn.Module, info: EncoderInfo, config: DataConfig
 ) -> tuple[ClassificationDataset, ClassificationDataset]:
     """The images that are learnt from, and those that are measured on."""

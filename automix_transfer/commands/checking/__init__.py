@@ -1,0 +1,1 @@
+"""What a command asks of others before they are started."""

@@ -1,0 +1,110 @@
+"""What is wrong with a cell is told before anything runs, and the others are done."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from automix_transfer.commands import transfer
+from automix_transfer.errors import UserError
+from automix_transfer.io import save_torch
+from automix_transfer.models import EncoderInfo, create_encoder
+from automix_transfer.transfer import transfer_plan
+from tests.training.tiny import write_images
+
+TASKS = "finetune,robustness,knn"
+BATCH = "finetune.train.batch_size=4"
+SMALL = [BATCH, "finetune.data.image_size=72", "knn.image_size=72"]
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch) -> None:
+    monkeypatch.setattr(transfer_plan, "seconds_an_image", lambda *network: (0.0, 0.0))
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("comparison")
+    write_images(folder / "images")
+    torch.manual_seed(0)
+    for name in ("resnet10_32", "test_vit"):
+        save_torch(folder / f"{name}.pth", create_encoder(name, 3).state_dict())
+    return [
+        *("--backbones", f"ours={folder}/resnet10_32.pth", f"vit={folder}/test_vit.pth", "random"),
+        *("--encoder", "ours=resnet10_32", "vit=test_vit"),
+        *("--data", f"birds={folder}/images", "--output", str(folder / "out"), "--seeds", "1", "--plan"),
+        *("--finetune-recipe", "embedded_cub"),
+    ]
+
+
+def test_a_backbone_that_does_not_fit_is_left_out_and_the_others_stay(words, capsys) -> None:
+    assert transfer.main([*words, "--tasks", TASKS, *SMALL]) == 2
+    said = capsys.readouterr().out
+    for task in ("finetune", "robustness", "probe"):
+        assert f"{task} birds ours" in said.partition("not to be done")[0]
+        assert f"{task} birds vit" not in said.partition("not to be done")[0]
+        assert f"{task} birds vit" in said
+    assert "data.image_size=72" in said and "--image-size=72" in said
+
+
+@pytest.mark.parametrize(
+    ("task", "setting", "named_in"),
+    [
+        ("finetune", "data.sampler=nothing", r"data\.sampler"),
+        ("finetune", "data.image_size=0", r"data\.image_size"),
+        ("finetune", "train.batch_size=999", "999"),
+        ("knn", "k=0", "--k 0"),
+        ("knn", "nothing=3", "--nothing"),
+        ("robustness", "corruptions=nothing", "nothing"),
+    ],
+)
+def test_a_setting_that_suits_no_backbone_is_refused(words, task, setting, named_in) -> None:
+    batch = [] if task == "knn" or "batch" in setting else [BATCH]
+    with pytest.raises(UserError, match=named_in):
+        transfer.main([*words, "--tasks", task, *batch, f"{task}.{setting}"])
+
+
+def test_classes_that_differ_lose_the_cells_of_that_data_set_only(words, tmp_path, capsys) -> None:
+    write_images(tmp_path / "other")
+    extra = tmp_path / "other" / "val" / "zzz"
+    extra.mkdir()
+    next((tmp_path / "other" / "val").rglob("*.*g")).rename(extra / "one.png")
+    assert transfer.main([*words, "--tasks", "finetune", BATCH, "--data", f"other={tmp_path}/other"]) == 2
+    said = capsys.readouterr().out
+    table, _, rest = said.partition("not to be done")
+    assert "finetune birds ours" in table and "finetune other ours" not in table and "zzz" in rest
+
+
+@pytest.mark.parametrize(
+    ("recipe", "network", "named_in"),
+    [
+        ("embedded_R10_FPN", "resnet18", "MODEL.RESNETS.DEPTH"),
+        ("embedded_R10_FPN", "test_vit", "test_vit"),
+        ("embedded_R10_FPN", "cifar_resnet20", "cifar_resnet20"),
+        ("voc_DeiTS_FPN_24k", "resnet18", "resnet18"),
+        ("Base-RCNN-FPN.yaml", "resnet18", "random"),
+        ("embedded_R10_FPN", "resnet10_32", ""),
+    ],
+)
+def test_a_detector_and_its_backbone_fit_before_the_export_is_there(
+    tmp_path, recipe, network, named_in
+) -> None:
+    compatibility = pytest.importorskip("automix_transfer.detection.compatibility")
+    if not compatibility.available():
+        pytest.skip("no Detectron2")
+    compatibility.require()
+    from automix_transfer.commands import detect
+    from automix_transfer.detection.comparing.fits import check_detector
+    from automix_transfer.recipes.find import find_recipe
+
+    info = EncoderInfo(network, 3, "cifar" if "cifar" in network else "imagenet")
+    file = tmp_path / "ours.pkl"
+    for weights in (str(file), ""):
+        words = ["--config-file", str(find_recipe(recipe, "detection")), "MODEL.WEIGHTS", weights]
+        args = detect.parser().parse_args([*words, "OUTPUT_DIR", str(tmp_path / "run")])
+        if named_in and (weights == "" or named_in != "random"):
+            with pytest.raises(UserError, match=named_in):
+                check_detector(args, weights or "random", info, False)
+        else:
+            check_detector(args, weights or "random", info, False)
+    assert not (tmp_path / "run").exists()
