@@ -166,12 +166,12 @@ def _write(
         show(text)
         return
     about_all = source | ({"kept": kept.pop("kept")} if kept else {})
-    write_json(output, {**kept, **figures, "about": about_all})
-    if confusion is not None:
+    if confusion is not None:  # before the output, by which it is known whose it is
         for folder in (output.parent, output.parent / FOLDER):
             clear(folder, "" if folder.name == FOLDER else FOLDER)
         written = write_confusion(output.parent, confusion, dataset, source)
         text += f"\n{confusion_table(read_json(written))}\nwritten: {written}"
+    write_json(output, {**kept, **figures, "about": about_all})
     print(f"{text}\nwritten: {output}")
 
 

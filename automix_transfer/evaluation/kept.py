@@ -8,6 +8,7 @@ from typing import Any
 
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.confusion import FILE, SHOTS
+from automix_transfer.evaluation.output import EVALUATION
 from automix_transfer.io import read_json
 from automix_transfer.owner import refuse_foreign
 
@@ -100,8 +101,8 @@ def kept_parts(output: Path, parts: Sequence[str], source: Mapping[str, Any]) ->
 
 
 def refuse_others_confusion(output: Path, source: Mapping[str, Any]) -> None:
-    """``confusion.json`` beside ``output`` may be written over where it is of the same network, or of what
-    ``output`` holds now; elsewhere it is that of another output in the same folder.
+    """``confusion.json`` beside ``output`` may be written over where that is a run's own, or where it is
+    of the same network, or of what ``output`` holds now; else it is another output's in the same folder.
 
     Raises:
         UserError: it is, or it is no such file at all.
@@ -112,8 +113,9 @@ def refuse_others_confusion(output: Path, source: Mapping[str, Any]) -> None:
 
     def ours(file: Path) -> bool:
         found = network_of(file)
+        before = network_of(output) if output.is_file() else None
         return found is not None and (
-            found == source["weights_sha256"] or (output.is_file() and found == network_of(output))
+            output.name == EVALUATION or found in (source["weights_sha256"], before)
         )
 
     refuse_foreign(output.with_name(FILE), ours, f"file of {output.name}, whose folder it shares")

@@ -124,7 +124,14 @@ def join(rank: int, size: int, backend: str, minutes: float) -> None:
             "(MASTER_ADDR, MASTER_PORT); start all processes together, and see that this port is open"
         ) from error
     _meet(store, rank, size, minutes)
-    dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=size)
+    try:
+        dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=size)
+    except RuntimeError as error:
+        raise UserError(
+            f"rank {rank} on {socket.gethostname()} has met the others, but {backend} does not connect them "
+            f"({first_line(error)}); where a host has several networks, name the one to use with "
+            "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
+        ) from error
 
 
 def _meet(store: dist.Store, rank: int, size: int, minutes: float) -> None:

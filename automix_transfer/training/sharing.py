@@ -198,6 +198,13 @@ def team(device: str) -> Iterator[Team]:
         joining.stop(world)
 
 
+def _apart(rank: int, host: str, error: OSError) -> str:
+    return (
+        f"rank {rank} on {host} cannot connect to rank 0 at {os.environ['MASTER_ADDR']} ({error}); let "
+        "processes of these hosts connect at any port, or start all on one host"
+    )
+
+
 def _connect(world: World) -> Team:
     """Connect all to the first process; a secret that it hands out keeps strangers away."""
     if world.size == 1:
@@ -205,7 +212,10 @@ def _connect(world: World) -> Team:
     host = socket.gethostname()
     if not world.main:
         (_, port, secret), *_ = found = gather((host, 0, b""), world)
-        plain = socket.create_connection((os.environ["MASTER_ADDR"], port), PATIENCE)
+        try:
+            plain = socket.create_connection((os.environ["MASTER_ADDR"], port), PATIENCE)
+        except OSError as error:
+            raise UserError(_apart(world.rank, host, error)) from error
         plain.settimeout(None)
         to = {0: Connection(plain.detach())}
         to[0].send_bytes(secret + world.rank.to_bytes(4, "big"))
@@ -217,7 +227,11 @@ def _connect(world: World) -> Team:
             server.settimeout(PATIENCE)
             to = {}
             while len(to) < world.size - 1:
-                line = Connection(server.accept()[0].detach())
+                try:
+                    line = Connection(server.accept()[0].detach())
+                except OSError as error:
+                    rank = next(rank for rank in range(1, world.size) if rank not in to)
+                    raise UserError(_apart(rank, found[rank][0], error)) from error
                 with suppress(EOFError, OSError):
                     word = line.recv_bytes(36) if line.poll(PATIENCE) else b""
                     if hmac.compare_digest(word[:32], secret):

@@ -35,6 +35,7 @@ def test_the_confusion_of_another_output_in_the_folder_is_left_alone(tmp_path: P
     refuse_others_confusion(b, {"weights_sha256": "a"})
     with pytest.raises(UserError, match=r"confusion\.json"):
         refuse_others_confusion(b, source)
+    refuse_others_confusion(tmp_path / "evaluation.json", source)  # a run's own, whatever it was trained to
     write_json(tmp_path / "confusion.json", {"mine": 1})
     with pytest.raises(UserError, match=r"confusion\.json"):
         refuse_others_confusion(a, source)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from automix_transfer.errors import UserError
 from automix_transfer.host.causes import cause_of
 from automix_transfer.host.launched import LAUNCHER
-from automix_transfer.training import joining
+from automix_transfer.training import joining, sharing
+from automix_transfer.training.distributed import World
 from automix_transfer.training.joining import launched, refuse_differences, together
 from tests.training.processes import free_port
 
@@ -115,6 +117,25 @@ def test_a_port_that_another_run_has(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
         with pytest.raises(UserError, match="MASTER_PORT"):
             joining.join(0, 2, "gloo", 1)
+
+
+def test_processes_that_meet_and_cannot_talk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of hosts with several networks, or a firewall between them."""
+    for name, value in zip(LAUNCHER, ("0", "2", "0", "127.0.0.1", free_port()), strict=True):
+        monkeypatch.setenv(name, value)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Gloo connectFullMesh failed with no error")
+
+    monkeypatch.setattr(joining, "_meet", lambda *_: None)
+    monkeypatch.setattr(joining.dist, "init_process_group", refuse)
+    with pytest.raises(UserError, match="GLOO_SOCKET_IFNAME"):
+        joining.join(0, 2, "gloo", 1)
+    monkeypatch.setattr(sharing, "PATIENCE", 0.1)
+    for rank, port in ((1, int(free_port())), (0, 0)):  # nobody listens; nobody comes
+        monkeypatch.setattr(sharing, "gather", lambda value, _, port=port: [("a", port, b""), ("b", 0, b"")])
+        with pytest.raises(UserError, match="rank 1 on"):
+            sharing._connect(World(rank, 2, torch.device("cpu")))
 
 
 @pytest.mark.slow
