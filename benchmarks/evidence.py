@@ -6,7 +6,8 @@ python benchmarks/evidence.py --keep benchmarks/evidence --table --docs docs    
 `tiny-imagenet-40` is Tiny-ImageNet as released, or every fifth class of it. The first 100 training images
 of each class are trained on. The 400 others, which no run has seen, are measured on, once, when every run of
 a block is done; the official validation images are for the learning curves, and for choices, with seeds from
-100 up. The last epoch counts.
+100 up. The last epoch counts. How far a network has overfitted is said by its top-1 on the images that it was
+trained on.
 
 Every run is a command of one thread, which goes on where it stopped; give the same line again. `--keep DIR`
 holds what the tables need of each run that is done (metrics.json, log.csv, held.json), so that a lost machine
@@ -75,7 +76,8 @@ BLOCKS: dict[str, tuple[tuple[str, int, int], ...]] = {
     "B": (("cutmix_clean", 30, 5), ("cutmix_0.2", 30, 5), ("vanilla", 84, 3), ("cutmix", 84, 3)),
     "C": (("mixup", 30, 5), ("openmixup", 30, 3), ("puzzlemix", 30, 3), ("printed", 30, 1)),
 }
-HELD = "held_{}.json"  #: a run's evaluation on the images that nobody trained on, of one of its networks
+HELD, SEEN = "held", "seen"  #: folders of the images that nobody trained on, and of those that all did
+MEASURED = "{}_{}.json"  #: a run's evaluation on one of them, of one of its networks
 HELD_KEYS = ("images", "top1", "top5", "ece15", "nll", "fgsm_error")
 
 
@@ -107,13 +109,13 @@ def main() -> None:
         return write_tables(options.keep, CONTRASTS, BESIDE, options.docs)
     if not (options.data and options.output):
         raise UserError("--data and --output are needed to train; or give --keep DIR --table")
-    held = held_out(Path(options.data), options.output / "held")
+    write_folders(Path(options.data), options.output)
     for block in options.blocks:
         runs = runs_of(block)
         jobs = [training(run, options) for run in runs]
         run_jobs(jobs, options.output / "logs", options.parallel)
         keep(options, runs)
-        jobs += [job for run in runs for job in measuring(run, held, options)]
+        jobs += [job for run in runs for job in measuring(run, options)]
         run_jobs(jobs, options.output / "logs", options.parallel)
         keep(options, runs)
 
@@ -172,31 +174,30 @@ def training(run: Run, options: argparse.Namespace) -> Job:
     return Job(run.name, line, folder / "metrics.json", (), minutes * run.epochs, lambda text: "top1" in text)
 
 
-def measuring(run: Run, held: Path, options: argparse.Namespace) -> Iterator[Job]:
-    """The commands that measure each network of ``run`` on the images that nobody trained on: accuracy,
-    calibration, and under FGSM."""
-    folder = options.output / run.name
-    for which in run.networks:
-        words = ["--weights", str(folder / "last.pt"), "--which", which, "--data", str(held)]
-        words += ["--test-crop-ratio", "1", "--batch-size", "250", "--device", "cpu"]
-        suite = "clean,calibration,fgsm" if which == run.networks[0] else "clean"
-        output = folder / HELD.format(which)
-        line = command("evaluate", *words, "--suite", suite, "--output", str(output))
-        yield Job(f"{run.name} {which}", line, output, (run.name,), 2, lambda text: "top-1" in text)
+def measuring(run: Run, options: argparse.Namespace) -> Iterator[Job]:
+    """The commands that measure each network of ``run`` on the images that nobody trained on (accuracy,
+    calibration, and under FGSM), and the first on those that it was trained on."""
+    first = run.networks[0]
+    for where, which in ((SEEN, first), *((HELD, which) for which in run.networks)):
+        output = options.output / run.name / MEASURED.format(where, which)
+        words = ["--weights", str(output.with_name("last.pt")), "--which", which]
+        words += ["--data", str(options.output / where), "--test-crop-ratio", "1", "--batch-size", "250"]
+        suite = "clean,calibration,fgsm" if (where, which) == (HELD, first) else "clean"
+        line = command("evaluate", *words, "--device", "cpu", "--suite", suite, "--output", str(output))
+        yield Job(f"{run.name} {where} {which}", line, output, (run.name,), 2, lambda text: "top-1" in text)
 
 
-def held_out(data: Path, folder: Path) -> Path:
-    """A folder of class folders with the training images that no run trains on: all but the first `PER_CLASS`
-    of a class, in the order in which ``data.limit_per_class`` takes them."""
+def write_folders(data: Path, output: Path) -> None:
+    """`SEEN` and `HELD` as folders of class folders: the first `PER_CLASS` training images of a class, in the
+    order in which ``data.limit_per_class`` takes them, and the others."""
     config = DataConfig(dataset="tiny_imagenet", root=str(data))
     every = load_listing(config, config.train_split)
     trained = set(load_listing(replace(config, limit_per_class=PER_CLASS), config.train_split).paths)
     for path, label in zip(every.paths, every.labels, strict=True):
-        copy = folder / every.classes[int(label)] / path.name
-        if path not in trained and not copy.exists():
+        copy = output / (SEEN if path in trained else HELD) / every.classes[int(label)] / path.name
+        if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    return folder
 
 
 def keep(options: argparse.Namespace, runs: list[Run]) -> None:
@@ -211,8 +212,10 @@ def keep(options: argparse.Namespace, runs: list[Run]) -> None:
         start = read_json(folder / "run.json")["starts"][-1]
         held = {key: start[key] for key in ("commit", "changed", "device", "packages")}
         for which in run.networks:
-            if (file := folder / HELD.format(which)).is_file():
+            if (file := folder / MEASURED.format(HELD, which)).is_file():
                 held[which] = {key: value for key, value in read_json(file).items() if key in HELD_KEYS}
+            if which in held and (file := folder / MEASURED.format(SEEN, which)).is_file():
+                held[which]["seen_top1"] = read_json(file)["top1"]
         write_json(kept / "held.json", held)
 
 

@@ -16,7 +16,14 @@ from automix_transfer.compared.paired import difference
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json, write_text
 
-COLUMNS = ("top1", "top5", "ece15", "nll", "fgsm_error")
+COLUMNS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "ece15": "ECE",
+    "nll": "NLL",
+    "fgsm_error": "FGSM error",
+    "seen_top1": "top-1 on the trained images",
+}
 
 
 @dataclass
@@ -66,7 +73,20 @@ def write_tables(
     asked, more = (differences(series, pairs) for pairs in (contrasts, beside))
     text = "\n\n".join(
         [
-            markdown(rows, ("network", "epochs", "seeds", "top-1", "top-5", "ECE", "NLL", "FGSM error")),
+            markdown(
+                rows,
+                (
+                    "network",
+                    "epochs",
+                    "seeds",
+                    "top-1",
+                    "top-5",
+                    "ECE",
+                    "NLL",
+                    "FGSM error",
+                    "top-1, trained on",
+                ),
+            ),
             "Asked before the first run, paired by seed:",
             markdown(asked, ("difference in top-1", "epochs", "seeds", "mean", "95 % interval", "verdict")),
             "Beside it:",
