@@ -176,6 +176,19 @@ def test_a_single_run_without_a_chain(tmp_path):
     assert "50.00" in text and "Runs and results: r50" in text
 
 
+def test_runs_on_several_labels_stand_with_their_map(tmp_path):
+    for name, of in (("voc", "map"), ("coco", "map"), ("cub", "top1")):
+        run = tmp_path / "runs" / name
+        write_run(run, 41.25)
+        metrics = (run / "metrics.json").read_text().replace("top1", of)
+        (run / "metrics.json").write_text(metrics)
+    page = build(tmp_path / "runs", tmp_path / "r.html").read_text()
+    assert "Median top-1 or mAP" in page and page.count("41.25 mAP") == 2 and page.count("42.25 mAP") == 2
+    shutil.rmtree(tmp_path / "runs" / "cub")
+    page = build(tmp_path / "runs", tmp_path / "r.html").read_text()
+    assert "Median mAP" in page and "41.25 mAP" not in page and "41.25" in page
+
+
 @pytest.mark.parametrize(
     "content",
     ["[1, 2]", "{broken", "{}", '{"pretrain": [], "seconds": 3, "notes": "x", "detection": {"cub": 5}}'],
