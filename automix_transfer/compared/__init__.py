@@ -1,1 +1,1 @@
-"""What a command line compares: names and seeds."""
+"""What is compared: names, seeds, differences, and text in tables."""

@@ -7,12 +7,14 @@ shape, because a backbone that loads partly would train from scratch in silence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from automix_transfer.errors import UserError, few
@@ -37,19 +39,22 @@ class LoadReport:
         return "; ".join([f"{self.matched} of {self.total} keys loaded", *self.notes])
 
 
-def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep", name: str = "") -> LoadReport:
+def load_into(
+    encoder: nn.Module, weights: Weights, classifier: str = "keep", name: str = "", resize: bool = False
+) -> LoadReport:
     """Copy ``weights`` into ``encoder``, in place; nothing is changed unless everything fits.
 
     Args:
         name: what messages call the encoder; without it as the file does, or by its class.
         classifier: ``keep`` wants the file's classifier too; ``new`` leaves the encoder's as it is (random),
             for another task.
+        resize: interpolate the positions of a vision transformer that was trained on images of another size.
 
     Raises:
         UserError: a key is missing, unexpected, of another shape or type, or not finite; with counts and the
             first names.
     """
-    source, target, total, notes = _paired(encoder, weights, classifier, name)
+    source, target, total, notes = _paired(encoder, weights, classifier, name, resize)
     _check_values(weights, source, target)
     others = {source[key].dtype for key, value in target.items() if value.dtype != source[key].dtype}
     if others:
@@ -62,7 +67,7 @@ def load_into(encoder: nn.Module, weights: Weights, classifier: str = "keep", na
 
 
 def _paired(
-    encoder: nn.Module, weights: Weights, classifier: str, name: str = ""
+    encoder: nn.Module, weights: Weights, classifier: str, name: str = "", resize: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], int, list[str]]:
     """The file's tensors and the encoder's under the same keys and with the same shapes, the number of the
     encoder's with those that are left as they are, and notes."""
@@ -85,9 +90,25 @@ def _paired(
         target = {key: value for key, value in target.items() if key not in counters}
         total -= len(counters)
         notes.append(f"{len(counters)} BN step counters (num_batches_tracked) are not in the file")
+    notes += _resize_positions(encoder, source) if resize else []
     name = name or (weights.info.name if weights.info else type(encoder).__name__)
     _check_shapes(name, weights, source, target, heads)
     return source, target, total, notes
+
+
+def _resize_positions(encoder: nn.Module, source: dict[str, Tensor]) -> list[str]:
+    """Interpolate a square grid of learnt positions (1, prefix + h·w, C) in ``source`` to the encoder's, as
+    timm does; what was done."""
+    grid = getattr(getattr(encoder, "patch_embed", None), "grid_size", None)
+    held, own = source.get("pos_embed"), getattr(encoder, "pos_embed", None)
+    if grid is None or held is None or own is None or held.ndim != 3 or held.shape == own.shape:
+        return []
+    prefix = own.shape[1] - grid[0] * grid[1]
+    side = math.isqrt(max(0, held.shape[1] - prefix))
+    if prefix < 0 or not side or side * side + prefix != held.shape[1]:
+        return []
+    source["pos_embed"] = resample_abs_pos_embed(held, list(grid), num_prefix_tokens=prefix)
+    return [f"positions interpolated from {side}x{side} patches to {grid[0]}x{grid[1]}"]
 
 
 def load_file(
@@ -99,7 +120,8 @@ def load_file(
     classifier: str = "keep",
     classes: Sequence[str] = (),
 ) -> LoadReport:
-    """`load_into` of a file into the encoder called ``name``; a file of another encoder is refused.
+    """`load_into` of a file into the encoder called ``name``, for images of any size; a file of another
+    encoder is refused.
 
     Args:
         classes: names of the outputs; a classifier that is kept must have the same, where the file says them.
@@ -118,7 +140,7 @@ def load_file(
             f"{weights.source} holds encoder '{name}' with the {info.stem} stem, not the {stem} stem; give "
             f"stem={info.stem}"
         )
-    report = load_into(encoder, weights, classifier, name)
+    report = load_into(encoder, weights, classifier, name, resize=True)
     theirs = info.class_names if info is not None and classifier == "keep" else ()
     if theirs and classes and not same_names(theirs, classes):
         pairs = enumerate(zip_longest(theirs, classes, fillvalue="none"))

@@ -10,31 +10,12 @@ from typing import Any
 
 from tabulate import SEPARATING_LINE, tabulate
 
+from automix_transfer.compared.escaped import latex_escaped
 from automix_transfer.paper.published import LOWER_IS_BETTER
 from automix_transfer.paper.tables import Filled, Ours, where
 from automix_transfer.shown import csv_text
 
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-LATEX = {
-    "\\": r"\textbackslash{}",
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "λ": r"$\lambda$",
-    "ℓ": r"$\ell$",
-    "α": r"$\alpha$",
-    "ε": r"$\epsilon$",
-    "±": r"$\pm$",
-    "†": r"\dag{}",
-    "*": r"$\ast$",
-    "–": "--",
-    "−": "$-$",
-    "→": r"$\rightarrow$",
-    "≥": r"$\geq$",
-    "·": r"$\cdot$",
-}
 
 
 def to_text(filled: Filled, width: int = 80) -> str:
@@ -197,12 +178,6 @@ def where_text(filled: Filled) -> str:
             commit = trial["commit"] or "unknown"
             lines.append(f"    {trial['value']:.2f}  {trial['run']}, seed {seed}, commit {commit}")
     return "\n".join(lines)
-
-
-def latex_escaped(text: str) -> str:
-    """Text that LaTeX prints as it is; letters that the standard fonts lack become ``?``."""
-    found = "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
-    return "".join(letter if ord(letter) < 0x250 else "?" for letter in found)
 
 
 #: a row's name, and for each of the paper's columns one text or two: ours and the paper's

@@ -8,8 +8,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from automix_transfer.compared.escaped import latex_escaped, markdown_escaped
 from automix_transfer.io import write_json, write_text
-from automix_transfer.shown import csv_text
+from automix_transfer.shown import clean, csv_text
 from automix_transfer.transfer.answer import Row
 from automix_transfer.transfer.transfer_settings import TASKS
 
@@ -83,35 +84,29 @@ def terminal(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
 
 def markdown(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     """The table for a README."""
-    head, *lines = [[cell.replace("|", "\\|") for cell in line] for line in cells_of(rows)]
+    head, *lines = [list(map(markdown_escaped, line)) for line in cells_of(rows)]
     table = tabulate(lines, head, "github", disable_numparse=True)
-    return "\n\n".join(filter(None, [table, *notes(rows, about)])) + "\n"
+    return "\n\n".join(filter(None, [table, *map(markdown_escaped, notes(rows, about))])) + "\n"
 
 
 def latex(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     """The table for a paper (booktabs): means only, what is ahead of the first in bold."""
     names = [one.backbone for one in rows[0].scores] if rows else []
     lines = [
-        "% " + sentence(about),
+        *("% " + clean(line) for note in notes(rows, about) for line in note.splitlines()),
         r"\begin{tabular}{ll" + "c" * len(names) + "}",
         r"\toprule",
-        " & ".join(["task", "figure", *map(_tex, names)]) + r" \\",
+        " & ".join(["task", "figure", *map(latex_escaped, names)]) + r" \\",
         r"\midrule",
     ]
     for row in rows:
         arrow = r" $\downarrow$" if row.better == "less" else ""
-        cells = [_tex(f"{TASKS[row.task].title}, {row.data}"), _tex(row.figure) + arrow]
+        cells = [latex_escaped(f"{TASKS[row.task].title}, {row.data}"), latex_escaped(row.figure) + arrow]
         for one in row.scores:
-            text = one.text().replace("±", r"$\pm$").replace("–", "--")
+            text = latex_escaped(one.text())
             cells.append(rf"\textbf{{{text}}}" if one.word == "ahead" else text)
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _tex(text: str) -> str:
-    for sign in "\\{}$&#_%^~":
-        text = text.replace(sign, {"\\": "/", "^": " ", "~": " "}.get(sign, "\\" + sign))
-    return text
 
 
 def notes(rows: Sequence[Row], about: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from automix_transfer.errors import UserError
 from automix_transfer.models import EncoderInfo, create_encoder, load_encoder, load_into, read_weights
+from automix_transfer.models.weights import load_file
 from automix_transfer.models.weights_file import METADATA_KEY
 from tests.models.files import assert_same, automix_checkpoint, random_encoder, write_checkpoint
 
@@ -56,6 +57,19 @@ def test_checkpoint_with_one_encoder(tmp_path: Path) -> None:
     assert_same(load_encoder(path)[0], encoder)
     with pytest.raises(UserError, match="encoder 'q'"):
         read_weights(path, "q")
+
+
+@pytest.mark.parametrize("size", [96, 240])
+def test_a_transformer_starts_at_another_size_with_the_positions_that_timm_gives_it(tmp_path, size) -> None:
+    trained = random_encoder("test_vit", 3)
+    torch.save({f"module.{key}": value for key, value in trained.state_dict().items()}, tmp_path / "vit.pth")
+    network = create_encoder("test_vit", 5, image_size=size)
+    report = load_file(network, tmp_path / "vit.pth", "test_vit", classifier="new")
+    assert f"10x10 patches to {size // 16}x{size // 16}" in str(report)
+    trained.set_input_size(img_size=size)
+    assert torch.equal(network.pos_embed, trained.pos_embed)
+    with pytest.raises(UserError, match="pos_embed"):  # a file is what it says
+        load_into(network, read_weights(tmp_path / "vit.pth"), classifier="new")
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -70,6 +72,20 @@ def test_what_is_missing_is_said_with_its_reason(tmp_path: Path) -> None:
     assert "the disk was full" in (tmp_path / "answer.csv").read_text()
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 7
     assert "a_b" in (tmp_path / "answer.md").read_text()
+
+
+def test_names_of_any_letters_stand_in_every_table(tmp_path: Path) -> None:
+    name, other = "a|b_50%", r"x\y <b>$^~#&{}"
+    cells = cells_in(tmp_path, "1", dict(THEIRS)) + cells_in(tmp_path, "2", dict(OURS))
+    cells = [dataclasses.replace(cell, backbone={"1": name, "2": other}[cell.backbone]) for cell in cells]
+    rows = answer(cells[:-1] + [dataclasses.replace(cells[-1], result=tmp_path)], [name, other], {})
+    write_answer(tmp_path, rows, {"backbones": [name, other], "seeds": [1, 2, 3, 4]})
+    tex, md = ((tmp_path / f"answer.{end}").read_text() for end in ("tex", "md"))
+    escaped = r"x\textbackslash{}y \textless{}b\textgreater{}\$\textasciicircum{}\textasciitilde{}\#\&\{\}"
+    assert f"a\\textbar{{}}b\\_50\\% & {escaped}" in tex and "% Missing:" in tex
+    assert r"a\|b_50%" in md and r"x\y \<b>\$^~#&{}" in md
+    with open(tmp_path / "answer.csv", newline="") as file:
+        assert [row["backbone"] for row in csv.DictReader(file)] == [name, other]
 
 
 @pytest.mark.parametrize("value", [1e299, -1, 100.5])

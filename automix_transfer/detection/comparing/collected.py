@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from automix_transfer.compared.escaped import markdown_escaped
 from automix_transfer.compared.paired import Difference, difference
 from automix_transfer.data.detection.annotation_checks import as_number, shown
 from automix_transfer.detection.comparing.compare import Plan
@@ -82,7 +83,7 @@ class Comparison:
 
     def markdown(self) -> str:
         """The same for a README."""
-        head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in self.cells()]
+        head, *rows = [list(map(markdown_escaped, row)) for row in self.cells()]
         return f"{aligned(head, rows, 'github')}\n\n{self.sentence()}\n"
 
     def sentence(self) -> str:
