@@ -89,7 +89,7 @@ def prepare(output: Path, settings: dict[str, Any], fresh: bool) -> None:
     """An empty folder, or that of an earlier demo with the same settings."""
     marker = output / "demo.json"
     for entry in others(output) if fresh and marker.is_file() else ():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     if others(output):
         if not marker.is_file():
             raise UserError(f"--output {output} holds something that is no demo; choose another folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,15 @@ def test_other_labels_of_as_many_images_are_refused(experiment, tmp_path: Path) 
         (moved / "train" / old).rename(moved / "train" / new)
     with pytest.raises(UserError, match="other labels"):
         train(given, resume=True)
+
+
+@pytest.mark.parametrize("about", [b"", b"[]", None])
+def test_a_run_goes_on_without_what_it_said_of_its_beginning(experiment, tmp_path: Path, about) -> None:
+    train(experiment("train.epochs=1"))
+    file = tmp_path / "run" / "run.json"
+    file.unlink() if about is None else file.write_bytes(about)
+    train(experiment("train.epochs=1"), resume=True)
+    assert len(json.loads(file.read_text())["starts"]) == 1
 
 
 def test_fresh_run_does_not_overwrite(experiment, tmp_path: Path) -> None:

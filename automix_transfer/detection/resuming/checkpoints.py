@@ -165,13 +165,22 @@ class BestCheckpoint(HookBase):
             logger.warning(f"{BEST_FILE}.pth is not kept: no metric '{self.metric}'; known are {names}")
             return
         value = known[self.metric][0]
-        before = read_json(self.record) if self.record.is_file() else {}
-        best = score(self.metric, before["value"]) if before.get("metric") == self.metric else -math.inf
-        if score(self.metric, value) > best:  # never for NaN
+        if score(self.metric, value) > best_before(self.record, self.metric):  # never for NaN
             self.checkpointer.write(BEST_FILE, iteration=iteration - 1)
             about = {"metric": self.metric, "value": float(value), "iteration": iteration}
             write_json(self.record, {"file": f"{BEST_FILE}.pth", **about})
             logger.info(f"{BEST_FILE}.pth: {self.metric} {value:.3f} after iteration {iteration}")
+
+
+def best_before(record: Path, metric: str) -> float:
+    """The `score` in best.json; the worst where there is none, or a damaged one, which ends no training."""
+    try:
+        found = read_json(record) if record.is_file() else {}
+    except UserError as error:
+        logger.warning(f"{error}; the next evaluation counts as the best so far")
+        found = {}
+    value = found.get("value") if isinstance(found, dict) and found.get("metric") == metric else None
+    return score(metric, value) if isinstance(value, int | float) else -math.inf
 
 
 def finite_or_refuse(model: nn.Module, iteration: int) -> None:

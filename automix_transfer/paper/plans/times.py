@@ -39,6 +39,8 @@ class StepTimes:
         self.machine = f"CPU {name}, {torch.get_num_threads()} threads" if on_cpu else name
         self.problems: list[str] = []
         self.known: dict[str, Any] = read_optional(file, self.problems) if file.exists() else {}
+        if not all(isinstance(found, dict) for found in self.known.values()):
+            raise UserError(f"{file} is no file of measured times; give another --times")
 
     def hours(self, reference: Reference, epochs: int, images: int) -> float | None:
         """Of ``epochs`` over ``images`` and an evaluation after each; None if it was not measured. Reading

@@ -21,6 +21,7 @@ from automix_transfer.device import device_name
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, sha256_of, write_json, write_text
 from automix_transfer.owner import owned, refuse_foreign
+from automix_transfer.progress import to_stderr
 from automix_transfer.training.distributed import World
 from automix_transfer.training.joining import by_first
 from automix_transfer.training.record import checkpoint
@@ -59,8 +60,9 @@ def prepare(
     Args:
         weights: which weights of which file the encoder starts from, in words.
     """
-    file = folder / "run.json"
-    before = read_json(file) if resumed_step is not None and file.exists() else {}
+    file, before = folder / "run.json", dict[str, Any]()
+    if resumed_step is not None and file.exists():
+        before = _begun(file)
     start = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "from_step": resumed_step or 0,
@@ -84,6 +86,16 @@ def prepare(
     write_text(folder / "config.yaml", to_yaml(experiment))
 
 
+def _begun(file: Path) -> dict[str, Any]:
+    """What ``run.json`` says of the starts before; a run goes on without it where it is damaged."""
+    try:
+        found = read_json(file)
+    except UserError as error:
+        to_stderr(f"note: {error}; it is written anew, without the recipe and the starts before")
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def recipe_of(file: Path) -> dict[str, str] | None:
     """What ``run.json`` says of a config file that is one of our recipes; None of any other file.
 
@@ -100,17 +112,19 @@ def refuse_overwriting(folder: Path, resume: bool = False) -> None:
     Args:
         resume: a run that goes on where there is a checkpoint, and is fresh where there is none.
     """
+    held = [folder / checkpoint.LAST, folder / checkpoint.PREVIOUS, *checkpoint.others(folder)]
+    held = [path for path in held if path.exists()]
+    if held and resume:
+        return
     if not (folder / "run.json").exists():
         for name in ("config.yaml", "log.csv", "log.jsonl", "metrics.json"):
             refuse_foreign(folder / name, lambda _: False, "file of a run, for it has no run.json")
-    held = [folder / checkpoint.LAST, folder / checkpoint.PREVIOUS, *checkpoint.others(folder)]
-    if held := [path for path in held if path.exists()]:
-        if not resume:
-            raise UserError(
-                f"{folder} already holds a checkpoint of a run ({held[0].name}); go on with --resume, or "
-                "choose another folder with output=FOLDER"
-            )
-    elif resume and (folder / "metrics.json").exists():
+    if held:
+        raise UserError(
+            f"{folder} already holds a checkpoint of a run ({held[0].name}); go on with --resume, or choose "
+            "another folder with output=FOLDER"
+        )
+    if resume and (folder / "metrics.json").exists():
         raise UserError(
             f"{folder / 'metrics.json'} has the figures of a finished run, whose checkpoints are gone, so "
             "there is nothing to resume; leave --resume out to train anew, or choose another output=FOLDER"

@@ -1,5 +1,6 @@
 """Which checkpoint a detector goes on from, whatever a crash has left of last_checkpoint."""
 
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from detectron2.config import get_cfg
 
 from automix_transfer.detection.comparing.compare import refuse_others_answer
 from automix_transfer.detection.resuming.began import refuse_other_folder
-from automix_transfer.detection.resuming.checkpoints import check_disk, latest
+from automix_transfer.detection.resuming.checkpoints import best_before, check_disk, latest
 from automix_transfer.detection.showing.predict import is_predictions
 from automix_transfer.errors import UserError
 from automix_transfer.io import write_json
@@ -68,3 +69,18 @@ def test_an_answer_is_not_written_over_files_of_others(tmp_path: Path) -> None:
     assert is_predictions(tmp_path / "predictions.json")
     write_json(tmp_path / "predictions.json", {"info": {"description": "COCO 2017"}})
     assert not is_predictions(tmp_path / "predictions.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "best"),
+    [
+        ('{"metric": "bbox/AP", "value": 7.5}', 7.5),
+        ('{"metric": "bbox/AP50", "value": 7.5}', -math.inf),
+        ('{"metric": "bbox/AP", "value": null}', -math.inf),
+        ("", -math.inf),
+        ("[]", -math.inf),
+    ],
+)
+def test_a_damaged_record_of_the_best_ends_no_training(tmp_path: Path, text: str, best: float) -> None:
+    (tmp_path / "best.json").write_text(text)
+    assert best_before(tmp_path / "best.json", "bbox/AP") == best
