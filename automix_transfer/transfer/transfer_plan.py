@@ -266,12 +266,13 @@ class _Steps:
         return self.add(name, words, output, [needs.name], seconds, read)
 
     def probe(self, data: Data, backbone: Backbone, seed: int) -> Job:
-        """Both probes in one job: they read the same features."""
+        """Both probes in one job: they read the same features. One alone has another name, so that the other
+        may be asked for later."""
         named = backbone.named
         kinds = [kind for kind in PROBES if kind in self.settings.tasks]
         given = [word for kind in kinds for word in self.given(kind)]
-        own = seed if named.drawn else None
-        output = self.place("probe", data, named, own) / "probe.json"
+        own, called = seed if named.drawn else None, "probe" if len(kinds) > 1 else kinds[0]
+        output = self.place("probe", data, named, own) / f"{called}.json"
         words = command(
             "probe",
             *("--weights", backbone.file or "random", "--data", str(data.root), "--dataset", data.layout),
@@ -286,7 +287,7 @@ class _Steps:
         *counts, read = self.images(data, self.config(data, size))
         seconds = sum(counts) * seconds_an_image(info.name, info.stem, size)[0]
         return self.add(
-            f"probe {data.folder} {named.folder}{place}", words, output, seconds=seconds, read=read
+            f"{called} {data.folder} {named.folder}{place}", words, output, seconds=seconds, read=read
         )
 
     def detection(self, data: Data, backbone: Backbone, seed: int, trial: str | None = None) -> Job:

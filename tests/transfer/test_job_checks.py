@@ -40,7 +40,7 @@ def words(tmp_path_factory) -> list[str]:
 def test_a_backbone_that_does_not_fit_is_left_out_and_the_others_stay(words, capsys) -> None:
     assert transfer.main([*words, "--tasks", TASKS, *SMALL]) == 2
     said = capsys.readouterr().out
-    for task in ("finetune", "robustness", "probe"):
+    for task in ("finetune", "robustness", "knn"):
         assert f"{task} birds ours" in said.partition("not to be done")[0]
         assert f"{task} birds vit" not in said.partition("not to be done")[0]
         assert f"{task} birds vit" in said

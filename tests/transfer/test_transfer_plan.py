@@ -333,6 +333,15 @@ def test_paths_may_begin_at_home(tmp_path, weights, images, monkeypatch) -> None
     assert [data.root for data in wanted.parse_data(["a=~", "~/"])] == [images, images]
 
 
+def test_a_probe_may_be_asked_for_later(tmp_path, weights, images) -> None:
+    first = prepare(settings(tmp_path, images, tasks=("linear",)), named(weights))
+    write_json(tmp_path / RECORD, first.record)
+    for job in first.jobs:
+        write_json(job.result, {})
+    both = prepare(settings(tmp_path, images, tasks=("linear", "knn")), named(weights))
+    assert not any(job.done for job in both.jobs)  # they read the same features
+
+
 @pytest.mark.parametrize("word", ["knn.image_size=big", "robustness.limit=-3", "robustness.limit=x"])
 def test_a_number_that_is_none_is_told(tmp_path, weights, images, word) -> None:
     given = wanted.parse_overrides([word])
