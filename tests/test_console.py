@@ -109,7 +109,8 @@ def test_a_process_knows_how_it_was_started(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [program, "pretrain", "a=1"])
     assert " ".join(this_command()) == shown
-    for name, value in (("WORLD_SIZE", "8"), ("LOCAL_WORLD_SIZE", "4"), ("TORCHELASTIC_RUN_ID", "x")):
+    of_launcher = dict(zip(LAUNCHER, ("0", "8", "0", "127.0.0.1", "29500"), strict=True))
+    for name, value in {**of_launcher, "LOCAL_WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "x"}.items():
         monkeypatch.setenv(name, value)
     launcher = "torchrun --nnodes=2 --nproc-per-node=4 "
     no_python = "--no-python " if shown.startswith("automix") else ""
