@@ -30,7 +30,7 @@ missing. OUTPUT then holds answer.txt, .md, .tex, .csv, .json, runs.csv (every v
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from automix_transfer.transfer.transfer_run import prepare
 
     args.output = expand_home(args.output)
+    take_settings(args, transfer_settings.TASKS)
     named = backbones.parse_backbones(args.backbones, args.encoder, args.which)
     tasks = transfer_settings.parse_tasks(args.tasks)
     settings = transfer_settings.Settings(
@@ -131,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     refuse_top_folder(args.output, "--output")
     chosen = prepare(settings, named, num_gpus=1 if args.print else None)
     infos = {found.named.folder: found.info for found in chosen.backbones.values()}
-    chosen = chosen.without(unfit([*chosen.before, *chosen.jobs], infos))
+    chosen = chosen.without(unfit((chosen.before, chosen.jobs), infos))
     for sentence in () if args.plan else chosen.missing():
         to_stderr(sentence)
     if args.print == "slurm":
@@ -142,6 +143,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         return answered(args.output, chosen, args.jobs)
     return 0
+
+
+def take_settings(args: argparse.Namespace, tasks: Iterable[str]) -> None:
+    """Settings that stand behind an option of several words, which argparse took for its own."""
+    for option in ("backbones", "encoder", "which", "data", "tune"):
+        for word in list(getattr(args, option)):
+            key, equals, value = word.partition("=")
+            several = option == "tune" and "," in value
+            if equals and key.partition(".")[0] in tasks and "." in key and not several:
+                if not expand_home(value).exists():
+                    getattr(args, option).remove(word)
+                    args.settings.append(word)
 
 
 def rehearsal() -> Callable[[str, tuple[str, ...], Path, int, bool], float] | None:

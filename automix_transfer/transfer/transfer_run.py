@@ -63,7 +63,11 @@ class Prepared:
         """The same without jobs that cannot be done; the table says why."""
         jobs = [job for job in self.jobs if job.name not in unfit]
         before = tuple(job for job in self.before if job.name not in unfit)
-        return replace(self, jobs=jobs, before=before, unfit=unfit)
+        left = replace(self, jobs=jobs, before=before, unfit=unfit)
+        if not self.trials or left.choosing:
+            return left
+        failures = dict(unfit)  # where no trial of a backbone can be done, its other jobs are not
+        return replace(chosen(left, unfit, failures), unfit=failures)
 
     def missing(self) -> list[str]:
         """A sentence for each reason for which jobs cannot be done."""

@@ -144,7 +144,7 @@ def parse_data(values: Sequence[str]) -> tuple[Data, ...]:
         folder = expand_home(root)
         if not value.isprintable():
             raise UserError(f"--data {value!r} has characters that are not printable; rename it")
-        if not name or "/" in name or not folder.is_dir():
+        if not name or "/" in name or not root or not folder.is_dir():
             raise UserError(f"--data {value} must be NAME=DIR, the root of a data set in its own layout")
         boxes = bool(voc_folders(folder)) or coco_splits(folder) is not None
         data = Data(name, folder, DETECTION if boxes else layout_of(folder))

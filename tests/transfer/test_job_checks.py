@@ -7,9 +7,11 @@ import torch
 
 from automix_transfer.commands import transfer
 from automix_transfer.errors import UserError
-from automix_transfer.io import save_torch
+from automix_transfer.io import save_torch, write_json
 from automix_transfer.models import EncoderInfo, create_encoder
-from automix_transfer.transfer import transfer_plan
+from automix_transfer.transfer import transfer_plan, transfer_settings
+from automix_transfer.transfer.backbones import parse_backbones
+from automix_transfer.transfer.transfer_run import prepare, write_record
 from tests.training.tiny import write_images
 
 TASKS = "finetune,robustness,knn"
@@ -73,6 +75,31 @@ def test_classes_that_differ_lose_the_cells_of_that_data_set_only(words, tmp_pat
     said = capsys.readouterr().out
     table, _, rest = said.partition("not to be done")
     assert "finetune birds ours" in table and "finetune other ours" not in table and "zzz" in rest
+
+
+def test_a_backbone_of_which_no_trial_can_be_done_is_not_trained_with_any_value(words, capsys) -> None:
+    tune = ["--tasks", "finetune", BATCH, "--tune", "lr=0.1,0.2"]
+    assert transfer.main([*words, *tune, "finetune.data.image_size=72"]) == 2
+    table, _, rest = capsys.readouterr().out.partition("not to be done")
+    assert "finetune birds ours lr_0.1" in table and "finetune birds vit" not in table
+    with pytest.raises(UserError, match="99"):
+        transfer.main([*words, "--tasks", "finetune", "--tune", "lr=0.1,0.2", "finetune.train.batch_size=99"])
+
+
+def test_what_no_trial_is_left_of_is_no_job(tmp_path, words) -> None:
+    images = words[words.index("--data") + 1].partition("=")[2]
+    tune = transfer_settings.parse_tune(["lr=0.1,0.2"], ["finetune"])
+    data = transfer_settings.parse_data([f"birds={images}"])
+    asked = transfer_settings.Settings(tmp_path, ("finetune",), data, (1,), "", "embedded_cub", {}, tune)
+    prepared = prepare(asked, parse_backbones(["a=random", "b=random"], ["resnet10_32"]))
+    write_record(prepared)
+    for trial in prepared.trials:
+        if trial.backbone == "a":
+            write_json(trial.job.result, {"top1_median": 50})
+    lost = {trial.job.name: "too large" for trial in prepared.trials if trial.backbone == "b"}
+    left = prepared.without(lost)
+    assert not left.choosing and [job.name for job in left.jobs] == ["finetune birds a seed1"]
+    assert "too large" in left.unfit["finetune birds b seed1"]
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_names_of_data_are_no_paths_and_collide_nowhere(tmp_path, weights, image
     assert len(set(results)) == len(prepared.jobs) == 6
     assert all(".." not in result.parts and result.is_relative_to(tmp_path / "out") for result in results)
     assert all(len(job.name.split()) <= 4 for job in prepared.jobs)
-    for values in ([f"a b={images}", f"a_b={images}"], [f"a\nb={images}"]):
+    for values in ([f"a b={images}", f"a_b={images}"], [f"a\nb={images}"], ["a="]):
         with pytest.raises(UserError, match="--data"):
             wanted.parse_data(values)
 

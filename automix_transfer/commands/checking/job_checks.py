@@ -36,17 +36,25 @@ from automix_transfer.transfer.backbones import RANDOM
 APART = ("output=", "seed=", "--output", "--seed", "SEED", "OUTPUT_DIR", "--checkpoint", "--run")
 
 
-def unfit(jobs: Sequence[Job], infos: Mapping[str, EncoderInfo]) -> dict[str, str]:
-    """Job -> why it cannot be done, of jobs in an order in which they can run; what needs it cannot, too.
+def unfit(groups: Sequence[Sequence[Job]], infos: Mapping[str, EncoderInfo]) -> dict[str, str]:
+    """Job -> why it cannot be done; what needs it cannot, too.
 
     Args:
+        groups: the trials and the comparison, each in an order in which it can run.
         infos: the network of each backbone, by its word in the jobs' names.
 
     Raises:
-        UserError: no job of a command can be done, so it is the setting that is wrong.
+        UserError: no job of a command in a group can be done, so it is the setting that is wrong.
     """
-    checks = _Checks(jobs, infos)
+    checks = _Checks([job for jobs in groups for job in jobs], infos)
     reasons: dict[str, str] = {}
+    for jobs in groups:
+        _ask(checks, jobs, reasons)
+    return reasons
+
+
+def _ask(checks: _Checks, jobs: Sequence[Job], reasons: dict[str, str]) -> None:
+    """Fill ``reasons`` with those of a group."""
     left = [job for job in jobs if not job.done]
     for job in left:
         lost = next((name for name in job.needs if name in reasons), "")
@@ -61,7 +69,6 @@ def unfit(jobs: Sequence[Job], infos: Mapping[str, EncoderInfo]) -> dict[str, st
         mine = [job.name for job in left if job.command[4] == program]
         if all(name in reasons for name in mine):
             raise UserError(reasons[mine[0]])
-    return reasons
 
 
 class _Checks:
