@@ -9,7 +9,6 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +20,7 @@ from automix_transfer.errors import UserError, run_script
 from automix_transfer.paper.cli import FORMATS, begins_as
 from automix_transfer.paper.plans.run_plan import is_list
 from automix_transfer.shown import clean, clean_lines, csv_text, from_csv
+from tests.training.tiny import write_images
 
 HOSTILE = "cat\x1b[31m\x1b]0;owned\x07\x9b2J\u202egnp.exe\r\n"
 
@@ -153,14 +153,12 @@ def test_what_a_command_wrote_it_may_write_again(tmp_path: Path) -> None:
     assert not is_list(tmp_path / "jobs.sh")
 
 
-def test_a_plan_for_a_scheduler_must_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_for_a_scheduler_must_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stands nowhere else: a full disk behind stdout is an error."""
+    write_images(tmp_path / "images")
     monkeypatch.setattr(sys, "stdout", output("/dev/full"))
-    plan = SimpleNamespace(slurm=lambda: "#!/bin/bash\n", text=lambda: "jobs\n")
-    monkeypatch.setattr("automix_transfer.transfer.transfer_run.prepare", lambda *_, **__: plan)
-    monkeypatch.setattr("automix_transfer.transfer.transfer_settings.parse_data", lambda _: ())
-    monkeypatch.setattr("automix_transfer.transfer.transfer_settings.check", lambda _: None)
+    words = ["--backbones", "random", "--encoder", "resnet10_32", "--tasks", "knn"]
+    words += ["--data", str(tmp_path / "images"), "--output", str(tmp_path / "out")]
     for last in (["--print", "slurm"], ["--plan"]):
-        words = ["--backbones", "random", "--tasks", "knn", "--data", "x", "--output", "y", *last]
         with pytest.raises(OSError, match="standard output"):
-            main(["transfer", *words])
+            main(["transfer", *words, *last])
