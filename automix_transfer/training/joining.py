@@ -35,7 +35,9 @@ FIRST_WORD, NEXT_WORD, LOOK = (
     60.0,
     0.2,
 )  #: seconds until rank 0 says whom it waits for; between two looks
-_joined = 0  # how often this process has joined a group, so that each has keys of its own in the store
+#: of the groups that this process has joined: each has keys of its own, and they last as long as the process,
+#: or the others could meet at the store of the group before, which is about to go
+_stores: list[dist.Store] = []
 
 
 def start(device: str = "auto", wait_minutes: float = 10.0, option: str = "train.device=") -> World:
@@ -102,7 +104,6 @@ def join(rank: int, size: int, backend: str, minutes: float) -> None:
         UserError: rank 0 cannot listen or be reached, or some did not come, or believe in another number of
             processes.
     """
-    global _joined
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun holds the store
     patience = timedelta(minutes=minutes)
@@ -111,8 +112,8 @@ def join(rank: int, size: int, backend: str, minutes: float) -> None:
             address, int(port), size, rank == 0 and not agent, patience, False, multi_tenant=True
         )
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.PrefixStore(f"automix_transfer/{attempt}/{_joined}", held)
-        _joined += 1
+        store = dist.PrefixStore(f"automix_transfer/{attempt}/{len(_stores)}", held)
+        _stores.append(store)
     except dist.DistError as error:
         if rank == 0 and not agent:
             raise UserError(

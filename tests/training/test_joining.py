@@ -157,3 +157,18 @@ def _wait(rank: int, port: str, queue: Any) -> None:
         joining.join(rank, 3, "gloo", 1)
     except RuntimeError as error:
         queue.put(cause_of(error))
+
+
+def _join_thrice(folder: Path) -> None:
+    for number in range(3):
+        world = joining.start("cpu", wait_minutes=2)
+        if world.rank == 0:
+            (folder / f"group{number}.txt").touch()
+            time.sleep(0.5)  # the other is at the next group before this one has left
+        joining.stop(world)
+
+
+@pytest.mark.slow
+def test_a_process_may_join_one_group_after_the_other(tmp_path: Path) -> None:
+    assert on_ranks([2, 2], _join_thrice, tmp_path) == [0, 0]
+    assert len(list(tmp_path.iterdir())) == 3
