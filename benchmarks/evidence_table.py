@@ -24,6 +24,7 @@ COLUMNS = {
     "fgsm_error": "FGSM error",
     "seen_top1": "top-1 on the trained images",
 }
+FIRST_CHOOSING = 100  #: the lowest seed of runs that choices are made on: they stand in a table of their own
 
 
 @dataclass
@@ -91,6 +92,8 @@ def write_tables(
             markdown(asked, ("difference in top-1", "epochs", "seeds", "mean", "95 % interval", "verdict")),
             "Beside it:",
             markdown(more, ("difference in top-1", "epochs", "seeds", "mean", "95 % interval", "verdict")),
+            "One change at a time, on the validation images:",
+            markdown(choices(kept), ("network", "epochs", "seeds", "top-1")),  # type: ignore[arg-type]
         ]
     )
     print(text)
@@ -101,21 +104,32 @@ def write_tables(
         draw(series, docs / "evidence.png")
 
 
-def read(kept: Path) -> dict[tuple[str, int, str], Series]:
-    """Every run of ``kept``, by method, epochs and network."""
+def read(kept: Path, choosing: bool = False) -> dict[tuple[str, int, str], Series]:
+    """Every run of ``kept``, by method, epochs and network; or those that choices are made on."""
     series: dict[tuple[str, int, str], Series] = {}
     for file in sorted(kept.glob("*/held.json")):
         method, epochs, seed = file.parent.name.rsplit("_", 2)
+        if (int(seed) >= FIRST_CHOOSING) != choosing:
+            continue
         held = read_json(file)
         with (file.parent / "log.csv").open(encoding="utf-8") as log:
             curve = list(csv.DictReader(log))
         networks = {key.removeprefix("top1_") for key in curve[-1] if key.startswith("top1_")} or {"encoder"}
-        for network in networks:
+        for network in sorted(networks):
             one = series.setdefault((method, int(epochs), network), Series(method, int(epochs), network))
             one.curves[int(seed)] = curve
             if network in held:
                 one.held[int(seed)] = held[network]
     return series
+
+
+def choices(kept: Path) -> list[list[Any]]:
+    """The runs with seeds from `FIRST_CHOOSING` up: top-1 of the last epoch, on the validation images."""
+    found = []
+    for one in read(kept, choosing=True).values():
+        top1 = [float(curve[-1][f"top1_{one.network}"]) for curve in one.curves.values()]
+        found.append([one.name, one.epochs, len(top1), f"{statistics.mean(top1):.2f}"])
+    return found
 
 
 def order(one: Series) -> tuple[int, bool, float]:

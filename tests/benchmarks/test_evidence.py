@@ -16,13 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from evidence import BLOCKS, METHODS, runs_of  # noqa: E402
 from evidence_boxes import coco  # noqa: E402
-from evidence_table import differences, read, write_tables  # noqa: E402
+from evidence_table import FIRST_CHOOSING, choices, differences, read, write_tables  # noqa: E402
 
 
-def keep(folder: Path, method: str, top1: dict[str, list[float]]) -> None:
-    """Runs of 30 epochs whose networks have these accuracies, one for each seed."""
+def keep(folder: Path, method: str, top1: dict[str, list[float]], first: int = 0) -> None:
+    """Runs of 30 epochs whose networks have these accuracies, one for each seed from ``first``."""
     for seed in range(len(next(iter(top1.values())))):
-        run = folder / f"{method}_30_{seed}"
+        run = folder / f"{method}_30_{first + seed}"
         run.mkdir(parents=True)
         held = {network: {"top1": values[seed], "ece15": 2.0} for network, values in top1.items()}
         (run / "held.json").write_text(json.dumps({"commit": "c0ffee", **held}))
@@ -43,6 +43,13 @@ def test_differences_are_paired_and_their_intervals_are_students(tmp_path: Path)
     assert differences(series, [("automix k", "vanilla ema"), ("automix k", "mixup")])[0][3] == "-0.03"
     write_tables(tmp_path, [("automix k", "vanilla")], [], tmp_path)
     assert "36.00 ± 1.00" in (tmp_path / "tables.md").read_text() and (tmp_path / "evidence.png").exists()
+
+
+def test_runs_for_choices_stand_apart(tmp_path: Path) -> None:
+    keep(tmp_path, "vanilla", {"encoder": [33.0]})
+    keep(tmp_path, "vanilla", {"encoder": [41.0, 42.0]}, first=FIRST_CHOOSING)
+    assert [one.held.keys() for one in read(tmp_path).values()] == [{0}]
+    assert choices(tmp_path) == [["vanilla", 30, 2, "41.50"]]
 
 
 def test_nothing_kept_is_said(tmp_path: Path) -> None:
