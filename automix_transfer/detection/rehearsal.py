@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from detectron2.utils.events import EventStorage
 
 from automix_transfer.detection.engine import Trainer
 from automix_transfer.detection.trainer import arguments_of, prepare
+from automix_transfer.host.foreign_logs import without_logs
 from automix_transfer.progress import to_stderr
 
 AT_ONCE = 2  #: images of the step that is timed, as each GPU has in the recipes
@@ -62,7 +62,7 @@ def _measured(cfg: CfgNode) -> tuple[float, float, int]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with _quiet(), EventStorage(0):
+        with without_logs(logging.INFO), EventStorage(0):
             model = Trainer.build_model(single)
             images = next(iter(Trainer.build_train_loader(single)))[:AT_ONCE]
             step = _timed(lambda: sum(model(images).values()).backward()) / len(images)
@@ -88,14 +88,3 @@ def _timed(work: Callable[[], Any]) -> float:
         if seconds > LONG:
             break
     return seconds
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Detectron2's log, which is the job's."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)

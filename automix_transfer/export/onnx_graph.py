@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from automix_transfer.errors import UserError, first_line
 from automix_transfer.export.proof import Loaded, module_taps, same_values
 from automix_transfer.export.source import Source
+from automix_transfer.host.foreign_logs import without_logs
 from automix_transfer.io import atomic_write, encodable
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -48,7 +48,7 @@ def export_onnx(source: Source, output: Path) -> Loaded:
     name = "logits" if info.num_classes else "features"
     images = torch.zeros(2, 3, info.image_size, info.image_size)
     batch = {next(iter(signature(encoder.forward).parameters)): {0: torch.export.Dim("batch")}}
-    with _quiet():
+    with without_logs(logging.WARNING):
         program = torch.onnx.export(
             encoder,
             (images,),
@@ -100,14 +100,3 @@ def _session_taps(path: Path, name: str) -> Any:
     except Exception as error:  # its own kinds have no common base
         raise RuntimeError(first_line(error)) from error
     return lambda images: {name: torch.from_numpy(session.run([name], {"images": images.numpy()})[0])}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on its own way of working."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

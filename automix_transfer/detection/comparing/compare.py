@@ -24,7 +24,7 @@ from automix_transfer.compared.named import folder_name, refuse_twins, split_nam
 from automix_transfer.config import flatten
 from automix_transfer.detection.config import stated
 from automix_transfer.detection.resuming.began import has_checkpoint
-from automix_transfer.detection.trainer import check_weights, prepare
+from automix_transfer.detection.trainer import arguments_of, check_weights, prepare
 from automix_transfer.detection.weights.overlay import find_overlay
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json
@@ -195,17 +195,10 @@ def _arguments(plan: Plan, row: Row) -> Namespace:
             raise UserError(
                 f"{key} differs from run to run and is set by the comparison; leave it out of the overrides"
             )
-    return Namespace(
-        config_file=str(plan.config_file),
-        opts=[*_overrides(plan, row, plan.seeds[0])[:-1], str(plan.output)],
-        data_root=plan.data_root,
-        class_names=plan.class_names,
-        coco_evaluator=plan.coco_evaluator,
-        num_gpus=plan.num_gpus,
-        num_machines=1,
-        resume=False,
-        eval_only=False,
-    )
+    opts = [*_overrides(plan, row, plan.seeds[0])[:-1], str(plan.output)]
+    arguments = arguments_of(plan.config_file, opts, plan.data_root, plan.num_gpus)
+    arguments.class_names, arguments.coco_evaluator = plan.class_names, plan.coco_evaluator
+    return arguments
 
 
 def _digest(weights: str) -> str | None:
