@@ -41,6 +41,7 @@ from automix_transfer.io import expand_home
 from automix_transfer.owner import owned, refuse_top_folder
 
 if TYPE_CHECKING:
+    from automix_transfer.models.encoders import EncoderInfo
     from automix_transfer.transfer.transfer_run import Prepared
 
 
@@ -157,7 +158,7 @@ def take_settings(args: argparse.Namespace, tasks: Iterable[str]) -> None:
                     args.settings.append(word)
 
 
-def rehearsal() -> Callable[[str, tuple[str, ...], Path, int, bool], float] | None:
+def rehearsal() -> Callable[[str, tuple[str, ...], Path, int, EncoderInfo], float] | None:
     """`detection.rehearsal.rehearse`, where there is Detectron2."""
     from automix_transfer.detection import compatibility
 

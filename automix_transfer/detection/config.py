@@ -70,7 +70,6 @@ def load_config(
     num_gpus: int = 1,
     num_machines: int = 1,
     resume: bool = False,
-    weights_follow: bool = False,
 ) -> tuple[CfgNode, set[str]]:
     """The config of a run, not frozen, and the keys that the file or the command line set.
 
@@ -79,7 +78,6 @@ def load_config(
         num_gpus: per machine; 0 trains on the CPU.
         resume: go on with the run in OUTPUT_DIR, whose settings hold where nothing is said; where it has no
             checkpoint, start.
-        weights_follow: MODEL.WEIGHTS is empty, but will not be when it is trained.
 
     Raises:
         UserError: a missing or malformed file, an unknown key, a wrong type, a value out of its range, a
@@ -115,7 +113,7 @@ def load_config(
             "give a multiple of their number"
         )
     check_names(cfg)
-    check_architecture(cfg, from_scratch=not (cfg.MODEL.WEIGHTS or saved or weights_follow))
+    check_architecture(cfg, from_scratch=not (cfg.MODEL.WEIGHTS or saved))
     return cfg, explicit
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable
 from functools import cache
@@ -14,9 +13,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 
+from automix_transfer.detection.comparing.fits import check_detector
 from automix_transfer.detection.engine import Trainer
-from automix_transfer.detection.trainer import arguments_of, prepare
+from automix_transfer.detection.trainer import arguments_of
 from automix_transfer.host.foreign_logs import without_logs
+from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.progress import to_stderr
 
 AT_ONCE = 2  #: images of the step that is timed, as each GPU has in the recipes
@@ -25,24 +26,22 @@ LONG = 5.0  #: seconds; what takes longer is timed once, and not a second time w
 
 @cache
 def rehearse(
-    config_file: str, overrides: tuple[str, ...], data_root: Path, num_gpus: int, pretrained: bool
+    config_file: str, overrides: tuple[str, ...], data_root: Path, num_gpus: int, info: EncoderInfo
 ) -> float:
     """Seconds that a training of a detector and its evaluations take on this machine, by one step and one
     image measured with random weights, in the one thread of a job or on the GPU; 0, which is not known,
     where memory does not suffice for it.
 
     Args:
-        overrides: as `automix-transfer detect` is given them; MODEL.WEIGHTS is not needed.
-        pretrained: it will be given weights.
+        overrides: as `automix-transfer detect` is given them; the file of MODEL.WEIGHTS need not be there.
+        info: the network that MODEL.WEIGHTS will hold, or that random weights have, too.
 
     Raises:
         UserError: what the command itself would refuse of these settings and data.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        places = ["MODEL.WEIGHTS", "", "OUTPUT_DIR", f"{folder}/run"]
-        arguments = arguments_of(config_file, [*overrides, *places], data_root, num_gpus)
-        arguments.weights_follow = pretrained
-        cfg = prepare(arguments)
+    arguments = arguments_of(config_file, overrides, data_root, num_gpus)
+    source = overrides[overrides.index("MODEL.WEIGHTS") + 1]
+    cfg = check_detector(arguments, source, info, whole=True)
     to_stderr(f"measuring a step of {config_file} on {data_root}")
     try:
         step, forward, tested = _measured(cfg)

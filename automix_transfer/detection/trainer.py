@@ -110,7 +110,6 @@ def arguments_of(
         num_machines=1,
         resume=False,
         eval_only=False,
-        weights_follow=False,
     )
 
 
@@ -131,7 +130,6 @@ def prepare(arguments: Namespace) -> CfgNode:
             arguments.num_gpus,
             arguments.num_machines,
             arguments.resume,
-            getattr(arguments, "weights_follow", False),
         )
     _check_task(cfg, arguments)
     with _collected_notes(arguments.notes):

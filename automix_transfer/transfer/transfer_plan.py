@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,39 +13,24 @@ import torch
 
 from automix_transfer.command_line import command
 from automix_transfer.compared.named import folder_name
-from automix_transfer.config import read_layers, read_yaml
-from automix_transfer.data.detection.find_splits import voc_folders
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.corruptions import NAMES, SEVERITIES
 from automix_transfer.evaluation.probing.probes import splits_of
 from automix_transfer.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from automix_transfer.io import expand_home, read_json, sha256_of
+from automix_transfer.io import read_json, sha256_of
 from automix_transfer.jobs import Job, is_progress
 from automix_transfer.mixing.table import METHODS
 from automix_transfer.models.encoders import EncoderInfo, plain_info, size_option
-from automix_transfer.recipes.find import PROTOCOL, RECIPES, find_recipe
+from automix_transfer.recipes.find import PROTOCOL, find_recipe
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.transfer.backbones import TIMM, Backbone, Named
 from automix_transfer.transfer.estimate import seconds_an_image
-from automix_transfer.transfer.transfer_settings import DETECTION, PROBES, TASKS, Data, Settings, stands_on
+from automix_transfer.transfer.recipes_of import reads_checkpoints
+from automix_transfer.transfer.transfer_settings import PROBES, TASKS, Data, Settings, stands_on
 from automix_transfer.transfer.tuning import HELD_OUT, SEED, Choice, Trial
 
-#: network -> the recipes of detection that are taken where none is named
-USUAL_DETECTORS = {
-    "resnet10_32": "embedded_R10_FPN",
-    "resnet18": "voc_R18_FPN_24k coco_R18_FPN_2x",
-    "resnet34": "voc_R34_FPN_24k coco_R34_FPN_2x",
-    "resnet50": "voc_R50_C4_24k coco_R50_C4_2x",
-    "resnet101": "voc_R101_C4_24k coco_R101_C4_2x",
-    "resnext50_32x4d": "voc_RX50_C4_24k coco_RX50_C4_2x",
-    "resnext101_32x4d": "voc_RX101_C4_24k coco_RX101_C4_2x",
-    "wide_resnet50_2": "voc_WRN50_C4_24k",
-    "deit_small_patch16_224": "voc_DeiTS_FPN_24k coco_DeiTS_FPN_1x",
-    "swin_tiny_patch4_window7_224": "voc_SwinT_FPN_24k coco_SwinT_FPN_1x",
-    "convnext_tiny": "voc_ConvNeXtT_FPN_24k coco_ConvNeXtT_FPN_1x",
-}
 START = 5.0  #: seconds that a command takes to begin
 
 
@@ -123,7 +108,7 @@ class _Steps:
         self.jobs: dict[str, Job] = {}
         self.counts: dict[tuple[Any, ...], tuple[int, int, str]] = {}
         self.detectors: dict[str, float] = {}  # seconds of one, by data set
-        self.refused: set[tuple[str, bool]] = set()  # data sets, with and without weights, of none
+        self.refused: set[tuple[str, str, bool]] = set()  # data, network, whether it has weights, of none
 
     def cell(self, task: str, data: Data, backbone: Backbone, seed: int) -> Cell:
         named = backbone.named
@@ -314,21 +299,22 @@ class _Steps:
         result = folder / "results.json"
         if trial is not None:
             options += made.chosen
-        seconds = 0.0 if result.is_file() else self.seconds_of_detector(data, options, bool(backbone.file))
+        options += ["MODEL.WEIGHTS", weights]
+        seconds = 0.0 if result.is_file() else self.seconds_of_detector(data, options, backbone.info)
         return self.add(f"detect {made.name}", words, result, needs, seconds)
 
-    def seconds_of_detector(self, data: Data, options: Sequence[str], pretrained: bool) -> float:
+    def seconds_of_detector(self, data: Data, options: Sequence[str], info: EncoderInfo) -> float:
         """Of one training, measured once for a data set; 0, which is not known, where detectors are trained
         on another machine."""
         settings = self.settings
         if settings.rehearse is None or torch.cuda.device_count() < settings.num_gpus:
             return 0.0
-        attempt = data.name, pretrained
+        attempt = data.name, info.name, bool(options[-1])
         if data.name not in self.detectors and attempt not in self.refused:
             recipe = str(find_recipe(settings.detector, "detection"))
             try:
                 self.detectors[data.name] = settings.rehearse(
-                    recipe, tuple(options), data.root, settings.num_gpus, pretrained
+                    recipe, tuple(options), data.root, settings.num_gpus, info
                 )
             except UserError:  # its jobs say why
                 self.refused.add(attempt)
@@ -372,24 +358,6 @@ def number_of(words: Sequence[str], name: str, usual: int) -> int:
     return int(value)
 
 
-def usual_detector(backbones: Iterable[Backbone], data: Iterable[Data]) -> str:
-    """The recipe of the backbones' network for the data, where all of a kind have one.
-
-    Raises:
-        UserError: several networks or kinds of data, or a network without a recipe.
-    """
-    networks = sorted({one.info.name.removeprefix("torchvision/").split(".")[0] for one in backbones})
-    kinds = {"voc" if voc_folders(one.root) else "coco" for one in data if one.layout == DETECTION}
-    names = USUAL_DETECTORS.get(networks[0], "").split() if len(networks) == len(kinds) == 1 else []
-    for name in names:
-        if name.startswith((*kinds, "embedded")):
-            return name
-    raise UserError(
-        f"task detection needs --detector RECIPE, one for all backbones ({', '.join(networks)}), e.g. "
-        "voc_R50_C4_24k; for other encoders add detection.MODEL.BACKBONE.NAME=timm_fpn/NAME to one with FPN"
-    )
-
-
 def _network(backbone: Backbone) -> list[str]:
     """The overrides of a fine-tuning that say which network it starts from."""
     info, named = backbone.info, backbone.named
@@ -427,36 +395,3 @@ def _options(backbone: Backbone) -> list[str]:
     asked = named.encoder or not backbone.file or named.source.startswith(TIMM)
     options = (("--encoder", backbone.info.name if asked else ""), ("--which", named.which))
     return [part for option, value in options if value for part in (option, value)]
-
-
-def reads_checkpoints(recipe: Path, overrides: Sequence[str]) -> bool:
-    """Whether a detector's backbone is one of timm's, which is started from a checkpoint itself; the others
-    from an export."""
-    chosen = dict(zip(overrides[::2], overrides[1::2], strict=False)).get("MODEL.BACKBONE.NAME")
-    models = (read_yaml(file).get("MODEL") or {} for file in files_of(recipe))
-    names = ((model.get("BACKBONE") or {}).get("NAME") for model in models)
-    return str(chosen or next(filter(None, names), "")).startswith("timm_fpn/")
-
-
-def files_of(recipe: Path) -> list[Path]:
-    """A detection config and those that it is based on, the nearest first."""
-    found: list[Path] = []
-    while recipe not in found:  # one that is based on itself is refused by its command
-        found.append(recipe)
-        base = read_yaml(recipe).get("_BASE_")
-        if isinstance(base, str):
-            recipe = find_recipe(expand_home(base), "detection", beside=recipe.parent)
-    return found
-
-
-def recipe_digest(program: str, name: str) -> str:
-    """SHA-256 of the recipe that a command is given ('': none) and of those that it is based on, but for the
-    library's own."""
-    if not name:
-        return ""
-    files = (
-        files_of(find_recipe(name, "detection"))
-        if program == "detect"
-        else [file for file, _ in read_layers(find_recipe(name, "finegrained", "pretrain"))]
-    )
-    return " ".join(sha256_of(file) for file in files if not file.resolve().is_relative_to(RECIPES))

@@ -11,6 +11,7 @@ from automix_transfer.data.detection.find_splits import coco_splits, voc_folders
 from automix_transfer.errors import UserError, did_you_mean
 from automix_transfer.evaluation.probing.probes import layout_of
 from automix_transfer.io import expand_home
+from automix_transfer.models.encoders import EncoderInfo
 
 DETECTION = "detection"  #: what a data set of boxes is called where another has its layout
 PROBES = ("linear", "knn")  #: tasks on fixed features
@@ -129,7 +130,7 @@ class Settings:
     overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tune: Mapping[str, Grid] = field(default_factory=dict)
     num_gpus: int = 0
-    rehearse: Callable[[str, tuple[str, ...], Path, int, bool], float] | None = None
+    rehearse: Callable[[str, tuple[str, ...], Path, int, EncoderInfo], float] | None = None
 
 
 def parse_data(values: Sequence[str]) -> tuple[Data, ...]:

@@ -7,16 +7,22 @@ import pytest
 from automix_transfer.commands import transfer
 from automix_transfer.detection.rehearsal import rehearse
 from automix_transfer.errors import UserError
+from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.recipes.find import find_recipe
 from automix_transfer.transfer import backbones, transfer_settings
 from automix_transfer.transfer.transfer_run import prepare
 
 RECIPE = str(find_recipe("embedded_R10_FPN", "detection"))
+NETWORK = EncoderInfo("resnet10_32", 3)
+
+
+def seconds(voc, *overrides: str, weights: str = "") -> float:
+    return rehearse(RECIPE, (*overrides, "MODEL.WEIGHTS", weights), voc, 0, NETWORK)
 
 
 def test_the_seconds_grow_with_the_iterations(voc) -> None:
     # the same sizes, and enough images that the timing's noise is small beside a factor of twenty
-    few, many = (rehearse(RECIPE, ("SOLVER.MAX_ITER", str(n)), voc, 0, False) for n in (100, 2000))
+    few, many = (seconds(voc, "SOLVER.MAX_ITER", str(n)) for n in (100, 2000))
     assert 0 < 3 * few < many
 
 
@@ -31,11 +37,11 @@ def test_the_seconds_grow_with_the_iterations(voc) -> None:
 )
 def test_what_the_job_would_refuse_is_refused_now(voc, overrides, named) -> None:
     with pytest.raises(UserError, match=named):
-        rehearse(RECIPE, overrides, voc, 0, False)
+        seconds(voc, *overrides)
 
 
 def test_weights_that_are_exported_later_may_be_frozen(voc) -> None:
-    assert rehearse(RECIPE, ("MODEL.RESNETS.NORM", "FrozenBN"), voc, 0, True) > 0
+    assert seconds(voc, "MODEL.RESNETS.NORM", "FrozenBN", weights="ours.pkl") > 0
 
 
 def test_a_plan_of_detectors_says_their_hours_and_refuses_their_wrong_keys(voc, tmp_path) -> None:

@@ -131,7 +131,7 @@ def test_a_detector_and_its_backbone_fit_before_the_export_is_there(
         args = detect.parser().parse_args([*words, "OUTPUT_DIR", str(tmp_path / "run")])
         if named_in and (weights == "" or named_in != "random"):
             with pytest.raises(UserError, match=named_in):
-                check_detector(args, weights or "random", info, False)
+                check_detector(args, weights, info, False)
         else:
-            check_detector(args, weights or "random", info, False)
+            check_detector(args, weights, info, False)
     assert not (tmp_path / "run").exists()

@@ -30,7 +30,6 @@ from automix_transfer.training.settings import Experiment, load_experiment
 from automix_transfer.training.setup.build_data import build_data
 from automix_transfer.training.setup.build_model import build_model
 from automix_transfer.training.setup.build_run import build_run
-from automix_transfer.transfer.backbones import RANDOM
 
 #: words of commands in which jobs differ that are equally right
 APART = ("output=", "seed=", "--output", "--seed", "SEED", "OUTPUT_DIR", "--checkpoint", "--run")
@@ -154,8 +153,7 @@ class _Checks:
 
         args = _parsed(detecting.parser().parse_args, job)
         args.config_file = str(find_recipe(args.config_file, "detection"))
-        weights = args.opts[args.opts.index("MODEL.WEIGHTS") + 1]
-        source = weights or RANDOM
+        source = args.opts[args.opts.index("MODEL.WEIGHTS") + 1]
         if job.needs:
             words = self.jobs[job.needs[0]].command
             source = words[words.index("--checkpoint") + 1]

@@ -27,13 +27,15 @@ from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.weights import LoadReport
 
 
-def check_detector(arguments: Namespace, source: str, info: EncoderInfo, whole: bool) -> None:
-    """Do all that `trainer.prepare` does before it trains, in another folder.
+def check_detector(arguments: Namespace, source: str, info: EncoderInfo, whole: bool) -> CfgNode:
+    """Do all that `trainer.prepare` does before it trains, in another folder, and return its config, whose
+    MODEL.WEIGHTS and OUTPUT_DIR are none.
 
     Args:
         arguments: of ``automix-transfer detect``, whose MODEL.WEIGHTS may not be there yet.
-        source, info: what the weights come from, and its network, which random weights have, too.
-        whole: read the data, too.
+        source, info: what the weights come from ('': they are random), and its network, which random weights
+            have, too.
+        whole: read the data, too; otherwise they are not registered for the config that is returned.
 
     Raises:
         UserError: what is wrong with the config, the network or the data.
@@ -45,7 +47,7 @@ def check_detector(arguments: Namespace, source: str, info: EncoderInfo, whole: 
         opts["SOLVER.AMP.ENABLED"] = "False"
     weights = opts["MODEL.WEIGHTS"]
     with tempfile.TemporaryDirectory(prefix="automix_transfer_") as folder:
-        file = Path(folder) / f"{Path(source).stem}.pkl"
+        file = Path(folder) / f"{Path(source).stem or 'random'}.pkl"
         opts |= {"MODEL.WEIGHTS": str(file), "OUTPUT_DIR": str(Path(folder) / "run")}
         try:
             settings = _settings(arguments.config_file, _words(opts), source, info)
@@ -58,9 +60,10 @@ def check_detector(arguments: Namespace, source: str, info: EncoderInfo, whole: 
                 _refuse_another_network(cfg, random, settings)
             if whole:
                 arguments.opts, arguments.num_gpus, arguments.resume = _words(opts), gpus, False
-                prepare(arguments)
+                cfg = prepare(arguments)
         except UserError as error:
             raise UserError(str(error).replace(f"{folder}/", "")) from error
+    return cfg
 
 
 def _words(opts: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,80 @@
+"""Recipes of a comparison: a network's usual detector, and what a recipe is based on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from automix_transfer.config import read_layers, read_yaml
+from automix_transfer.data.detection.find_splits import voc_folders
+from automix_transfer.errors import UserError
+from automix_transfer.io import expand_home, sha256_of
+from automix_transfer.recipes.find import RECIPES, find_recipe
+from automix_transfer.transfer.backbones import Backbone
+from automix_transfer.transfer.transfer_settings import DETECTION, Data
+
+#: network -> the recipes of detection that are taken where none is named
+USUAL_DETECTORS = {
+    "resnet10_32": "embedded_R10_FPN",
+    "resnet18": "voc_R18_FPN_24k coco_R18_FPN_2x",
+    "resnet34": "voc_R34_FPN_24k coco_R34_FPN_2x",
+    "resnet50": "voc_R50_C4_24k coco_R50_C4_2x",
+    "resnet101": "voc_R101_C4_24k coco_R101_C4_2x",
+    "resnext50_32x4d": "voc_RX50_C4_24k coco_RX50_C4_2x",
+    "resnext101_32x4d": "voc_RX101_C4_24k coco_RX101_C4_2x",
+    "wide_resnet50_2": "voc_WRN50_C4_24k",
+    "deit_small_patch16_224": "voc_DeiTS_FPN_24k coco_DeiTS_FPN_1x",
+    "swin_tiny_patch4_window7_224": "voc_SwinT_FPN_24k coco_SwinT_FPN_1x",
+    "convnext_tiny": "voc_ConvNeXtT_FPN_24k coco_ConvNeXtT_FPN_1x",
+}
+
+
+def usual_detector(backbones: Iterable[Backbone], data: Iterable[Data]) -> str:
+    """The recipe of the backbones' network for the data, where all of a kind have one.
+
+    Raises:
+        UserError: several networks or kinds of data, or a network without a recipe.
+    """
+    networks = sorted({one.info.name.removeprefix("torchvision/").split(".")[0] for one in backbones})
+    kinds = {"voc" if voc_folders(one.root) else "coco" for one in data if one.layout == DETECTION}
+    names = USUAL_DETECTORS.get(networks[0], "").split() if len(networks) == len(kinds) == 1 else []
+    for name in names:
+        if name.startswith((*kinds, "embedded")):
+            return name
+    raise UserError(
+        f"task detection needs --detector RECIPE, one for all backbones ({', '.join(networks)}), e.g. "
+        "voc_R50_C4_24k; for other encoders add detection.MODEL.BACKBONE.NAME=timm_fpn/NAME to one with FPN"
+    )
+
+
+def reads_checkpoints(recipe: Path, overrides: Sequence[str]) -> bool:
+    """Whether a detector's backbone is one of timm's, which is started from a checkpoint itself; the others
+    from an export."""
+    chosen = dict(zip(overrides[::2], overrides[1::2], strict=False)).get("MODEL.BACKBONE.NAME")
+    models = (read_yaml(file).get("MODEL") or {} for file in files_of(recipe))
+    names = ((model.get("BACKBONE") or {}).get("NAME") for model in models)
+    return str(chosen or next(filter(None, names), "")).startswith("timm_fpn/")
+
+
+def files_of(recipe: Path) -> list[Path]:
+    """A detection config and those that it is based on, the nearest first."""
+    found: list[Path] = []
+    while recipe not in found:  # one that is based on itself is refused by its command
+        found.append(recipe)
+        base = read_yaml(recipe).get("_BASE_")
+        if isinstance(base, str):
+            recipe = find_recipe(expand_home(base), "detection", beside=recipe.parent)
+    return found
+
+
+def recipe_digest(program: str, name: str) -> str:
+    """SHA-256 of the recipe that a command is given ('': none) and of those that it is based on, but for the
+    library's own."""
+    if not name:
+        return ""
+    files = (
+        files_of(find_recipe(name, "detection"))
+        if program == "detect"
+        else [file for file, _ in read_layers(find_recipe(name, "finegrained", "pretrain"))]
+    )
+    return " ".join(sha256_of(file) for file in files if not file.resolve().is_relative_to(RECIPES))
