@@ -204,7 +204,7 @@ class Trainer(DefaultTrainer):
         self.stop = stop = type(self).stop = StopRequest(impatient=world == 1)
         with stop, EventStorage(self.start_iter) as self.storage:
             try:
-                restore_curves(self.storage, self.curves)
+                restore_curves(self.storage, self.curves, self.rows)
                 self.before_train()
                 make_up(self, self.rows, self.ended)
                 done = self.start_iter

@@ -115,18 +115,19 @@ def test_killed_and_resumed_is_bit_equal(voc, whole, tmp_path):
     )
 
 
-@pytest.mark.parametrize("written", [False, True], ids=["before model_final", "behind it"])
-def test_killed_after_the_last_iteration_the_end_is_made_up_for(voc, tmp_path, written):
-    """After its numbered checkpoint, before or after ``model_final.pth``, and before metrics.json's lines of
-    that iteration."""
+@pytest.mark.parametrize("newest", ["model_0000000.pth", "model_0000001.pth", "model_final.pth"])
+def test_what_comes_after_the_newest_checkpoint_is_made_up_for(voc, tmp_path, newest):
+    """After the evaluation of the first iteration; after the last iteration, before or after
+    ``model_final.pth``, and before metrics.json's lines of that iteration."""
     options = ["MODEL.WEIGHTS", "", *QUICK, "SOLVER.CHECKPOINT_PERIOD", "1", "TEST.EVAL_PERIOD", "1"]
     resume(voc, tmp_path, *options)
     final = tmp_path / "model_final.pth"
     before, lines = torch.load(final, weights_only=True), (tmp_path / "metrics.json").read_text()
     (tmp_path / "metrics.json").write_text(lines.splitlines(True)[0])
-    if not written:
-        final.unlink()
-        (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    for name in ("model_final.pth", "model_0000001.pth"):
+        if newest < name:
+            (tmp_path / name).unlink()
+    (tmp_path / "last_checkpoint").write_text(newest)
     resume(voc, tmp_path, *options)
     after = torch.load(final, weights_only=True)
     assert all(torch.equal(before["model"][key], after["model"][key]) for key in before["model"])

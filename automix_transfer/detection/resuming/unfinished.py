@@ -27,19 +27,34 @@ def curves_of(storage: EventStorage) -> dict[str, Any]:
     smoothed = storage.smoothing_hints()
     return {
         name: [bool(smoothed[name]), [[float(value), int(at)] for value, at in history.values()[-WINDOW:]]]
-        for name, history in storage.histories().items()
+        for name, history in sorted(storage.histories().items())
         if name not in OF_THE_PROCESS
     }
 
 
-def restore_curves(storage: EventStorage, curves: Mapping[str, Any]) -> None:
-    """Put the values of `curves_of` back, so that what is smoothed over them goes on as it was."""
+def restore_curves(
+    storage: EventStorage, curves: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Put the values of `curves_of` back, so that what is smoothed over them goes on as it was; and those of
+    the evaluation that came after the checkpoint, from its line of metrics.json, ``rows``."""
     now = storage.iter
     for name, (smoothed, values) in curves.items():
         for value, iteration in values:
             storage.iter = iteration
             storage.put_scalar(name, value, smoothing_hint=smoothed)
+    storage.iter = now - 1
+    for row in rows:
+        for name, value in row.items() if row.get("iteration") == now - 1 else ():
+            known = name in (*OF_THE_PROCESS, "iteration") or _stands(storage, name, now - 1)
+            if isinstance(value, float | int) and not known:
+                storage.put_scalar(name, value, smoothing_hint=False)
     storage.iter = now
+
+
+def _stands(storage: EventStorage, name: str, iteration: int) -> bool:
+    """Whether a curve has a value of that iteration."""
+    history = storage.histories().get(name)
+    return history is not None and history.values()[-1][1] == iteration
 
 
 def forget_metrics_after(file: Path, iteration: int) -> list[dict[str, Any]]:
