@@ -173,7 +173,7 @@ class Trainer(DefaultTrainer):
             logger.info(("--resume: nothing to resume, starting; " if resume else "") + str(self.loaded))
             return
         file, content = found
-        self.ended = file.name == FINAL
+        self.ended, self.checkpointer.newest = file.name == FINAL, file.stem
         restore(_unwrapped(self.model), content, file)
         self.load_state_dict(content["trainer"])
         self.start_iter = self.iter + 1
@@ -238,9 +238,9 @@ class Trainer(DefaultTrainer):
                         writer.close()
 
     def _save(self) -> str:
-        """Write a checkpoint of the iterations done, unless it is there as model_final; returns its name."""
+        """Write a checkpoint of the iterations done, unless it is there; returns its name."""
         name = f"model_{self.iter:07d}" if self.iter + 1 < self.max_iter else "model_final"
-        if name != "model_final":
+        if name not in ("model_final", self.checkpointer.newest):
             self.checkpointer.save(name, iteration=self.iter)
         return name
 

@@ -244,6 +244,27 @@ def test_an_evaluation_hears_signals_and_is_made_up_for(
     assert a == b
 
 
+def test_a_stop_after_an_evaluation_leaves_the_checkpoint_before_it_as_it_was(voc, tmp_path, monkeypatch):
+    from automix_transfer.detection import trainer
+    from automix_transfer.detection.resuming.unfinished import Curves
+    from automix_transfer.signals import Interrupted
+
+    files = []
+
+    def after_step(self, step=Curves.after_step):
+        step(self)
+        files.append((tmp_path / "model_0000000.pth").read_bytes())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Curves, "after_step", after_step)
+    with pytest.raises(Interrupted, match="model_0000000.pth is written"):
+        trainer.run(
+            FPN, "", voc, tmp_path, [*QUICK, "SOLVER.CHECKPOINT_PERIOD", "1", "TEST.EVAL_PERIOD", "1"]
+        )
+    assert files == [(tmp_path / "model_0000000.pth").read_bytes()]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000000.pth"
+
+
 def test_an_evaluation_that_fails_leaves_the_detector_and_a_command(voc, tmp_path, monkeypatch):
     from automix_transfer.detection import engine, trainer
 

@@ -33,7 +33,13 @@ LAST, FINAL = "last_checkpoint", "model_final.pth"
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer whose files are complete or absent."""
+    """Detectron2's checkpointer whose files are complete or absent.
+
+    Attributes:
+        newest: the last that this process wrote or went on from.
+    """
+
+    newest = ""
 
     def save(self, name: str, **extra: Any) -> None:
         """Write ``name``.pth beside the others, read it back, put it in place, and only then name it in
@@ -41,6 +47,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if self.save_dir and self.save_to_disk:
             self.write(name, **extra)
             write_text(Path(self.save_dir) / LAST, f"{name}.pth")
+        self.newest = name
 
     def write(self, name: str, **extra: Any) -> None:
         """`save` without naming it the last."""
