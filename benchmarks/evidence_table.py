@@ -24,6 +24,19 @@ COLUMNS = {
     "fgsm_error": "FGSM error",
     "seen_top1": "top-1 on the trained images",
 }
+#: series of a panel, with their styles and labels
+CURVES = {
+    "automix k": ("C0-", "AutoMix, k"),
+    "automix q": ("C0:", "AutoMix, q"),
+    "vanilla": ("C7-", "vanilla"),
+    "cutmix": ("C1-", "CutMix"),
+}
+CHANGED = {
+    "automix k": ("C0-", "AutoMix, k"),
+    "automix_mixed_only k": ("C0--", "AutoMix without the clean loss"),
+    "cutmix": ("C1-", "CutMix"),
+    "cutmix_clean": ("C1--", "CutMix with a clean loss"),
+}
 FIRST_CHOOSING = 100  #: the lowest seed of runs that choices are made on: they stand in a table of their own
 
 
@@ -45,6 +58,12 @@ class Series:
     @property
     def name(self) -> str:
         return self.method if self.network == "encoder" else f"{self.method} {self.network}"
+
+    @property
+    def measure(self) -> str:
+        """The column of its top-1 in log.csv, which names the network where a run has several."""
+        row = next(iter(self.curves.values()))[0]
+        return f"top1_{self.network}" if f"top1_{self.network}" in row else "top1"
 
     def column(self, key: str) -> list[float]:
         """A measure over the seeds that have it."""
@@ -101,7 +120,7 @@ def write_tables(
     values = {f"{one.name}, {one.epochs} epochs": one.held for one in series.values() if one.held}
     write_json(kept / "tables.json", {"held": values, "asked": asked, "beside": more})  # type: ignore[operator]
     if docs:
-        draw(series, docs / "evidence.png")
+        draw(kept, docs / "evidence.png")  # type: ignore[arg-type]
 
 
 def read(kept: Path, choosing: bool = False) -> dict[tuple[str, int, str], Series]:
@@ -124,11 +143,15 @@ def read(kept: Path, choosing: bool = False) -> dict[tuple[str, int, str], Serie
 
 
 def choices(kept: Path) -> list[list[Any]]:
-    """The runs with seeds from `FIRST_CHOOSING` up: top-1 of the last epoch, on the validation images."""
+    """The runs with seeds from `FIRST_CHOOSING` up, behind the others of their lengths: top-1 of the last
+    epoch, on the validation images."""
+    changed = read(kept, choosing=True).values()
+    lengths = {one.epochs for one in changed}
     found = []
-    for one in read(kept, choosing=True).values():
-        top1 = [float(curve[-1][f"top1_{one.network}"]) for curve in one.curves.values()]
-        found.append([one.name, one.epochs, len(top1), f"{statistics.mean(top1):.2f}"])
+    for one in (*(one for one in read(kept).values() if one.epochs in lengths), *changed):
+        top1 = [mean_curve([curve], one.measure)[1][-1] for curve in one.curves.values()]
+        seeds = ", ".join(map(str, one.curves))
+        found.append([one.name, one.epochs, seeds, spread(top1)])
     return found
 
 
@@ -143,9 +166,15 @@ def row(one: Series) -> list[Any]:
     shown: list[Any] = [one.name, one.epochs, len(one.held)]
     for key in COLUMNS:
         values = one.column(key)
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 and key == "top1" else ""
-        shown.append(f"{statistics.mean(values):.2f}{spread}" if values else "")
+        mean = f"{statistics.mean(values):.2f}" if values else ""
+        shown.append(spread(values) if values and key == "top1" else mean)
     return shown
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over seeds."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
 
 
 def differences(
@@ -180,32 +209,30 @@ def markdown(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
     return tabulate(rows, head, "github", disable_numparse=True) if rows else "(not measured yet)"
 
 
-def draw(series: Mapping[tuple[str, int, str], Series], file: Path) -> None:
+def draw(kept: Path, file: Path) -> None:
     """Learning curves on the validation images, and how alive AutoMix's masks are: means over the seeds."""
     from matplotlib.figure import Figure
 
-    lengths = sorted({key[1] for key, one in series.items() if key[0] == "automix"})
-    figure = Figure(figsize=(4.2 * len(lengths) + 3.6, 3.6), layout="constrained")
-    axes = figure.subplots(1, len(lengths) + 1)
-    for place, epochs in zip(axes, lengths, strict=False):
-        for name, style in (
-            ("automix k", "C0-"),
-            ("automix q", "C0:"),
-            ("vanilla", "C7-"),
-            ("cutmix", "C1-"),
-        ):
-            if (one := known(series, name, epochs)) is not None:
-                place.plot(*mean_curve(one.curves.values(), f"top1_{one.network}"), style, label=name)
-        place.set(title=f"{epochs} epochs", xlabel="epoch", ylabel="validation top-1 (%)")
+    series, changed = read(kept), read(kept, choosing=True)
+    lengths = sorted({key[1] for key in series if key[0] == "automix"})
+    shown = {f"{epochs} epochs": (series, epochs, CURVES) for epochs in lengths}
+    if changed:  # beside the runs that they change, which are of other seeds
+        both = {**changed, **series}
+        shown[f"{lengths[-1]} epochs, one change"] = both, lengths[-1], CHANGED
+    rows = (len(shown) + 2) // 2
+    figure = Figure(figsize=(9.6, 3.5 * rows), layout="constrained")
+    *places, masks = figure.subplots(rows, 2, squeeze=False).flat[: len(shown) + 1]
+    for place, (title, (runs, epochs, curves)) in zip(places, shown.items(), strict=True):
+        for name, (style, label) in curves.items():
+            if (one := known(runs, name, epochs)) is not None:
+                place.plot(*mean_curve(one.curves.values(), one.measure), style, label=label)
+        place.set(title=title, xlabel="epoch", ylabel="validation top-1 (%)")
+    for epochs, style in zip(lengths, ("C0-", "C0--"), strict=False):
+        curve = mean_curve(series["automix", epochs, "k"].curves.values(), "mask_std")
+        masks.plot(*curve, style, label=f"{epochs} epochs")
+    masks.set(title="AutoMix's masks", xlabel="epoch", ylabel="standard deviation in a mask", ylim=(0, None))
+    for place in (*places, masks):
         place.legend(frameon=False)
-    for epochs in lengths:
-        curves = series["automix", epochs, "k"].curves.values()
-        axes[-1].plot(*mean_curve(curves, "mask_std"), label=f"{epochs} epochs")
-    axes[-1].set(
-        title="AutoMix's masks", xlabel="epoch", ylabel="standard deviation in a mask", ylim=(0, None)
-    )
-    axes[-1].legend(frameon=False)
-    for place in axes:
         place.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=150)
 
