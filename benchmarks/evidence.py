@@ -13,7 +13,7 @@ Every run is a command of one thread, which goes on where it stopped; give the s
 holds what the tables need of each run that is done (metrics.json, log.csv, held.json), so that a lost machine
 costs one run at most. Block B asks what is left of a gain at equal passes and at equal compute; block C is
 about other methods. Block why changes one thing in AutoMix and in CutMix, with seeds from 100 up, and is
-compared with A100 on the validation images alone.
+compared with A100 on the validation images, and on those that it was trained on.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def main() -> None:
         jobs = [training(run, options) for run in runs]
         run_jobs(jobs, options.output / "logs", options.parallel)
         keep(options, runs)
-        jobs += [job for run in runs if block != WHY for job in measuring(run, options)]
+        jobs += [job for run in runs for job in measuring(run, options, held=block != WHY)]
         run_jobs(jobs, options.output / "logs", options.parallel)
         keep(options, runs)
 
@@ -190,11 +190,11 @@ def training(run: Run, options: argparse.Namespace) -> Job:
     return Job(run.name, line, folder / "metrics.json", (), minutes * run.epochs, lambda text: "top1" in text)
 
 
-def measuring(run: Run, options: argparse.Namespace) -> Iterator[Job]:
-    """The commands that measure each network of ``run`` on the images that nobody trained on (accuracy,
-    calibration, and under FGSM), and the first on those that it was trained on."""
+def measuring(run: Run, options: argparse.Namespace, held: bool = True) -> Iterator[Job]:
+    """The commands that measure the first network of ``run`` on the images that it was trained on, and each,
+    where they are ``held``, on those that nobody trained on (accuracy, calibration, and under FGSM)."""
     first = run.networks[0]
-    for where, which in ((SEEN, first), *((HELD, which) for which in run.networks)):
+    for where, which in ((SEEN, first), *((HELD, which) for which in run.networks if held)):
         output = options.output / run.name / MEASURED.format(where, which)
         words = ["--weights", str(output.with_name("last.pt")), "--which", which]
         words += ["--data", str(options.output / where), "--test-crop-ratio", "1", "--batch-size", "250"]
@@ -230,8 +230,8 @@ def keep(options: argparse.Namespace, runs: list[Run]) -> None:
         for which in run.networks:
             if (file := folder / MEASURED.format(HELD, which)).is_file():
                 held[which] = {key: value for key, value in read_json(file).items() if key in HELD_KEYS}
-            if which in held and (file := folder / MEASURED.format(SEEN, which)).is_file():
-                held[which]["seen_top1"] = read_json(file)["top1"]
+            if (file := folder / MEASURED.format(SEEN, which)).is_file():
+                held.setdefault(which, {})["seen_top1"] = read_json(file)["top1"]
         write_json(kept / "held.json", held)
 
 

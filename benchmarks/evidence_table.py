@@ -112,7 +112,7 @@ def write_tables(
             "Beside it:",
             markdown(more, ("difference in top-1", "epochs", "seeds", "mean", "95 % interval", "verdict")),
             "One change at a time, on the validation images:",
-            markdown(choices(kept), ("network", "epochs", "seeds", "top-1")),  # type: ignore[arg-type]
+            markdown(choices(kept), ("network", "epochs", "seeds", "top-1", "top-1, trained on")),  # type: ignore[arg-type]
         ]
     )
     print(text)
@@ -144,14 +144,15 @@ def read(kept: Path, choosing: bool = False) -> dict[tuple[str, int, str], Serie
 
 def choices(kept: Path) -> list[list[Any]]:
     """The runs with seeds from `FIRST_CHOOSING` up, behind the others of their lengths: top-1 of the last
-    epoch, on the validation images."""
+    epoch, on the validation images and on those that were trained on."""
     changed = read(kept, choosing=True).values()
     lengths = {one.epochs for one in changed}
     found = []
     for one in (*(one for one in read(kept).values() if one.epochs in lengths), *changed):
         top1 = [mean_curve([curve], one.measure)[1][-1] for curve in one.curves.values()]
         seeds = ", ".join(map(str, one.curves))
-        found.append([one.name, one.epochs, seeds, spread(top1)])
+        seen = one.column("seen_top1")
+        found.append([one.name, one.epochs, seeds, spread(top1), spread(seen) if seen else ""])
     return found
 
 
