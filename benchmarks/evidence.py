@@ -83,13 +83,12 @@ BLOCKS: dict[str, tuple[tuple[str, int, range], ...]] = {
     "A": (("automix", 30, FIVE), ("vanilla", 30, FIVE), ("cutmix", 30, FIVE)),
     "A100": (("automix", 100, THREE), ("vanilla", 100, THREE), ("cutmix", 100, THREE)),
     "B": (
-        *(("cutmix_clean", 30, FIVE), ("cutmix_0.2", 30, FIVE)),
-        *(("vanilla", 84, THREE), ("cutmix", 84, THREE)),
+        ("cutmix_clean", 30, FIVE),
+        ("cutmix_0.2", 30, FIVE),
+        ("vanilla", 84, THREE),
+        ("cutmix", 84, THREE),
     ),
-    "C": (
-        *(("mixup", 30, FIVE), ("openmixup", 30, THREE)),
-        *(("puzzlemix", 30, THREE), ("printed", 30, range(1))),
-    ),
+    "C": (("mixup", 30, FIVE), ("openmixup", 30, THREE), ("puzzlemix", 30, THREE), ("printed", 30, range(1))),
     WHY: (("automix_mixed_only", 100, CHOOSING), ("cutmix_clean", 100, CHOOSING)),
 }
 HELD, SEEN = "held", "seen"  #: folders of the images that nobody trained on, and of those that all did
@@ -225,7 +224,9 @@ def keep(options: argparse.Namespace, runs: list[Run]) -> None:
         kept.mkdir(parents=True, exist_ok=True)
         for name in ("metrics.json", "log.csv"):
             shutil.copyfile(folder / name, kept / name)
-        start = read_json(folder / "run.json")["starts"][-1]
+        # a start of a run that is done trains nothing
+        last = read_json(folder / "metrics.json")["steps"]
+        start = [one for one in read_json(folder / "run.json")["starts"] if one["from_step"] < last][-1]
         held = {key: start[key] for key in ("commit", "changed", "device", "packages")}
         for which in run.networks:
             if (file := folder / MEASURED.format(HELD, which)).is_file():

@@ -70,6 +70,9 @@ class Series:
         return [row[key] for _, row in sorted(self.held.items()) if key in row]
 
 
+Runs = dict[tuple[str, int, str], Series]  #: by method, epochs and network
+
+
 def write_tables(
     kept: Path | None,
     contrasts: Iterable[tuple[str, str]],
@@ -87,9 +90,10 @@ def write_tables(
         UserError: no run that is measured.
     """
     series = read(kept) if kept else {}
-    if not any(one.held for one in series.values()):
+    if kept is None or not any(one.held for one in series.values()):
         raise UserError(f"--keep {kept} holds no run that was measured; train with --keep {kept} first")
     rows = [row(one) for _, one in sorted(series.items(), key=lambda pair: order(pair[1])) if one.held]
+    changed = read(kept, choosing=True)
     asked, more = (differences(series, pairs) for pairs in (contrasts, beside))
     text = "\n\n".join(
         [
@@ -112,20 +116,20 @@ def write_tables(
             "Beside it:",
             markdown(more, ("difference in top-1", "epochs", "seeds", "mean", "95 % interval", "verdict")),
             "One change at a time, on the validation images:",
-            markdown(choices(kept), ("network", "epochs", "seeds", "top-1", "top-1, trained on")),  # type: ignore[arg-type]
+            markdown(choices(series, changed), ("network", "epochs", "seeds", "top-1", "top-1, trained on")),
         ]
     )
     print(text)
-    write_text(kept / "tables.md", text + "\n")  # type: ignore[operator]
+    write_text(kept / "tables.md", text + "\n")
     values = {f"{one.name}, {one.epochs} epochs": one.held for one in series.values() if one.held}
-    write_json(kept / "tables.json", {"held": values, "asked": asked, "beside": more})  # type: ignore[operator]
+    write_json(kept / "tables.json", {"held": values, "asked": asked, "beside": more})
     if docs:
-        draw(kept, docs / "evidence.png")  # type: ignore[arg-type]
+        draw(series, changed, docs / "evidence.png")
 
 
-def read(kept: Path, choosing: bool = False) -> dict[tuple[str, int, str], Series]:
+def read(kept: Path, choosing: bool = False) -> Runs:
     """Every run of ``kept``, by method, epochs and network; or those that choices are made on."""
-    series: dict[tuple[str, int, str], Series] = {}
+    series: Runs = {}
     for file in sorted(kept.glob("*/held.json")):
         method, epochs, seed = file.parent.name.rsplit("_", 2)
         if (int(seed) >= FIRST_CHOOSING) != choosing:
@@ -142,13 +146,12 @@ def read(kept: Path, choosing: bool = False) -> dict[tuple[str, int, str], Serie
     return series
 
 
-def choices(kept: Path) -> list[list[Any]]:
+def choices(series: Runs, changed: Runs) -> list[list[Any]]:
     """The runs with seeds from `FIRST_CHOOSING` up, behind the others of their lengths: top-1 of the last
     epoch, on the validation images and on those that were trained on."""
-    changed = read(kept, choosing=True).values()
-    lengths = {one.epochs for one in changed}
+    lengths = {one.epochs for one in changed.values()}
     found = []
-    for one in (*(one for one in read(kept).values() if one.epochs in lengths), *changed):
+    for one in (*(one for one in series.values() if one.epochs in lengths), *changed.values()):
         top1 = [mean_curve([curve], one.measure)[1][-1] for curve in one.curves.values()]
         seeds = ", ".join(map(str, one.curves))
         seen = one.column("seen_top1")
@@ -210,11 +213,10 @@ def markdown(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
     return tabulate(rows, head, "github", disable_numparse=True) if rows else "(not measured yet)"
 
 
-def draw(kept: Path, file: Path) -> None:
+def draw(series: Runs, changed: Runs, file: Path) -> None:
     """Learning curves on the validation images, and how alive AutoMix's masks are: means over the seeds."""
     from matplotlib.figure import Figure
 
-    series, changed = read(kept), read(kept, choosing=True)
     lengths = sorted({key[1] for key in series if key[0] == "automix"})
     shown = {f"{epochs} epochs": (series, epochs, CURVES) for epochs in lengths}
     if changed:  # beside the runs that they change, which are of other seeds

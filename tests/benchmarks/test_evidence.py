@@ -49,7 +49,7 @@ def test_runs_for_choices_stand_apart(tmp_path: Path) -> None:
     keep(tmp_path, "vanilla", {"encoder": [33.0]})
     keep(tmp_path, "vanilla", {"encoder": [41.0, 42.0]}, first=FIRST_CHOOSING)
     assert [one.held.keys() for one in read(tmp_path).values()] == [{0}]
-    assert choices(tmp_path) == [
+    assert choices(read(tmp_path), read(tmp_path, choosing=True)) == [
         ["vanilla", 30, "0", "33.00", ""],
         ["vanilla", 30, "100, 101", "41.50 ± 0.71", ""],
     ]
