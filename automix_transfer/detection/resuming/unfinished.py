@@ -43,18 +43,13 @@ def restore_curves(
             storage.iter = iteration
             storage.put_scalar(name, value, smoothing_hint=smoothed)
     storage.iter = now - 1
-    for row in rows:
-        for name, value in row.items() if row.get("iteration") == now - 1 else ():
-            known = name in (*OF_THE_PROCESS, "iteration") or _stands(storage, name, now - 1)
-            if isinstance(value, float | int) and not known:
-                storage.put_scalar(name, value, smoothing_hint=False)
+    there = {name for name, history in storage.histories().items() if history.values()[-1][1] == now - 1}
+    there |= {*OF_THE_PROCESS, "iteration"}
+    written = {name: value for row in rows if row.get("iteration") == now - 1 for name, value in row.items()}
+    for name, value in written.items():
+        if name not in there and isinstance(value, float | int):
+            storage.put_scalar(name, value, smoothing_hint=False)
     storage.iter = now
-
-
-def _stands(storage: EventStorage, name: str, iteration: int) -> bool:
-    """Whether a curve has a value of that iteration."""
-    history = storage.histories().get(name)
-    return history is not None and history.values()[-1][1] == iteration
 
 
 def forget_metrics_after(file: Path, iteration: int) -> list[dict[str, Any]]:
