@@ -27,7 +27,7 @@ from automix_transfer.recipes.find import PROTOCOL, find_recipe
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.transfer.backbones import TIMM, Backbone, Named
 from automix_transfer.transfer.estimate import seconds_an_image
-from automix_transfer.transfer.recipes_of import reads_checkpoints
+from automix_transfer.transfer.recipes import reads_checkpoints
 from automix_transfer.transfer.transfer_settings import PROBES, TASKS, Data, Settings, stands_on
 from automix_transfer.transfer.tuning import HELD_OUT, SEED, Choice, Trial
 

@@ -19,7 +19,7 @@ from automix_transfer.owner import owned, refuse_foreign
 from automix_transfer.training.record.run_folder import git_commit
 from automix_transfer.transfer.answer import Row, answer, value_at
 from automix_transfer.transfer.backbones import Backbone, Named, open_backbones
-from automix_transfer.transfer.recipes_of import recipe_digest, usual_detector
+from automix_transfer.transfer.recipes import recipe_digest, usual_detector
 from automix_transfer.transfer.transfer_plan import Cell, option_of, plan, plan_trials
 from automix_transfer.transfer.transfer_settings import DETECTION, Settings, stands_on
 from automix_transfer.transfer.tuning import Choice, Trial, choose, said

@@ -17,7 +17,7 @@ from automix_transfer.errors import UserError
 from automix_transfer.io import save_torch, sha256_of, write_json
 from automix_transfer.models import EncoderInfo, create_encoder
 from automix_transfer.models.weights_file import CHECKPOINT_FORMAT, METADATA_KEY
-from automix_transfer.transfer import backbones, recipes_of
+from automix_transfer.transfer import backbones, recipes
 from automix_transfer.transfer import transfer_plan as plan
 from automix_transfer.transfer import transfer_settings as wanted
 from automix_transfer.transfer.transfer_run import RECORD, chains_of, prepare, refuse_others_answer
@@ -108,8 +108,8 @@ def test_detection_exports_once_and_timm_backbones_read_checkpoints(tmp_path, we
     for detector, said in ((swin, True), (chosen, False)):
         job = plan._Steps(detector).detection(data[0], backbones.Backbone(random, "", "", small), 1)
         assert ("MODEL.TIMM.IMAGE_SIZE 64" in " ".join(job.command)) is said
-    assert not recipes_of.reads_checkpoints(plan.find_recipe("embedded_R10_FPN", "detection"), ())
-    assert recipes_of.reads_checkpoints(plan.find_recipe("voc_SwinT_FPN_24k", "detection"), ())
+    assert not recipes.reads_checkpoints(plan.find_recipe("embedded_R10_FPN", "detection"), ())
+    assert recipes.reads_checkpoints(plan.find_recipe("voc_SwinT_FPN_24k", "detection"), ())
 
 
 @pytest.mark.parametrize(
@@ -176,10 +176,10 @@ def test_results_of_a_recipe_that_was_edited_are_not_mixed_in(tmp_path, weights,
         prepare(chosen, named(weights))
     detector = tmp_path / "detector.yaml"
     detector.write_text("_BASE_: voc_SwinT_FPN_24k\nSEED: 3\n")
-    assert recipes_of.reads_checkpoints(detector, ()) and recipes_of.files_of(detector)[0] == detector
-    assert len(recipes_of.recipe_digest("detect", str(detector)).split()) == 1
+    assert recipes.reads_checkpoints(detector, ()) and recipes.files_of(detector)[0] == detector
+    assert len(recipes.recipe_digest("detect", str(detector)).split()) == 1
     detector.write_text("_BASE_: detector.yaml\n")
-    assert not recipes_of.reads_checkpoints(detector, ())
+    assert not recipes.reads_checkpoints(detector, ())
 
 
 def test_an_array_script_does_what_is_missing_and_is_known_afterwards(tmp_path, weights, images) -> None:
@@ -354,12 +354,12 @@ def test_a_detector_is_that_of_the_network_where_all_have_one(tmp_path) -> None:
     data = wanted.parse_data([f"voc={tmp_path}"])
     one = backbones.Backbone(backbones.Named("a", "a.pt"), "a.pt", "", EncoderInfo("resnet50.a1_in1k", 0))
     other = dataclasses.replace(one, info=EncoderInfo("torchvision/resnet50", 10))
-    assert recipes_of.usual_detector([one, other], data) == "voc_R50_C4_24k"
+    assert recipes.usual_detector([one, other], data) == "voc_R50_C4_24k"
     coco = [dataclasses.replace(data[0], root=tmp_path / "none")]
-    assert recipes_of.usual_detector([one], coco) == "coco_R50_C4_2x"
+    assert recipes.usual_detector([one], coco) == "coco_R50_C4_2x"
     swin = dataclasses.replace(one, info=EncoderInfo("swin_tiny_patch4_window7_224", 0))
     for backbone, sets in (([one, swin], data), ([one], [*data, *coco])):
         with pytest.raises(UserError, match="--detector"):
-            recipes_of.usual_detector(backbone, sets)
-    for names in recipes_of.USUAL_DETECTORS.values():
+            recipes.usual_detector(backbone, sets)
+    for names in recipes.USUAL_DETECTORS.values():
         assert all(plan.find_recipe(name, "detection").is_file() for name in names.split())
