@@ -300,16 +300,16 @@ class _Steps:
         if trial is not None:
             options += made.chosen
         options += ["MODEL.WEIGHTS", weights]
-        seconds = 0.0 if result.is_file() else self.seconds_of_detector(data, options, backbone.info)
+        seconds = 0.0 if result.is_file() else self.seconds_of_detector(data, options, backbone)
         return self.add(f"detect {made.name}", words, result, needs, seconds)
 
-    def seconds_of_detector(self, data: Data, options: Sequence[str], info: EncoderInfo) -> float:
+    def seconds_of_detector(self, data: Data, options: Sequence[str], backbone: Backbone) -> float:
         """Of one training, measured once for a data set; 0, which is not known, where detectors are trained
         on another machine."""
-        settings = self.settings
+        settings, info = self.settings, backbone.info
         if settings.rehearse is None or torch.cuda.device_count() < settings.num_gpus:
             return 0.0
-        attempt = data.name, info.name, bool(options[-1])
+        attempt = data.name, info.name, bool(backbone.file)
         if data.name not in self.detectors and attempt not in self.refused:
             recipe = str(find_recipe(settings.detector, "detection"))
             try:
