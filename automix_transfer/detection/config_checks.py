@@ -19,9 +19,10 @@ from automix_transfer.compared.named import MAX_SEED
 from automix_transfer.config import flatten
 from automix_transfer.detection.config_files import show
 from automix_transfer.detection.loader import SAMPLERS
+from automix_transfer.detection.networks.adamw import takes_adamw
 from automix_transfer.detection.networks.backbone import BASIC_BLOCKS
 from automix_transfer.detection.networks.fitting import recipes_for
-from automix_transfer.detection.networks.timm_backbone import encoder_name, is_layer_normed, is_transformer
+from automix_transfer.detection.networks.timm_backbone import encoder_name, is_transformer
 from automix_transfer.errors import UserError, did_you_mean
 from automix_transfer.host.causes import cause_of
 
@@ -80,6 +81,7 @@ CHOICES = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": LOSSES,
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": LOSSES,
+    "MODEL.TIMM.OPTIMIZER": ("auto", "AdamW", "SGD"),
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
     "DATALOADER.SAMPLER_TRAIN": SAMPLERS,
@@ -157,6 +159,11 @@ CONTRADICTIONS: tuple[tuple[Callable[[SimpleNamespace], bool], str], ...] = (
         lambda c: c.settings.LAYER_DECAY != 1 and not c.adamw,
         "MODEL.TIMM.LAYER_DECAY {settings.LAYER_DECAY} is for networks that AdamW trains (ViT, DeiT, Swin, "
         f"ConvNeXt of timm), not {BACKBONE}; leave it out",
+    ),
+    (
+        lambda c: c.settings.OPTIMIZER != "auto" and not c.timm,
+        "MODEL.TIMM.OPTIMIZER {settings.OPTIMIZER} is for timm's networks (timm_fpn/NAME), not "
+        f"{BACKBONE}; leave it out",
     ),
     (
         lambda c: c.timm and c.freeze_at > 0,
@@ -284,7 +291,7 @@ def check_architecture(cfg: CfgNode, from_scratch: bool) -> None:
         freeze_at=backbone.FREEZE_AT,
         timm=encoder is not None,
         transformer=is_transformer(encoder or ""),
-        adamw=is_layer_normed(encoder or ""),
+        adamw=takes_adamw(cfg),
         settings=cfg.MODEL.TIMM,
         depth=resnets.DEPTH,
         depths=", ".join(map(str, BASIC_BLOCKS)),

@@ -31,8 +31,7 @@ from automix_transfer.command_line import this_command
 from automix_transfer.detection.config_checks import model_errors
 from automix_transfer.detection.config_files import logger
 from automix_transfer.detection.loader import TestLoader, TrainLoader
-from automix_transfer.detection.networks.adamw import adamw
-from automix_transfer.detection.networks.timm_backbone import encoder_name, is_layer_normed
+from automix_transfer.detection.networks.adamw import adamw, takes_adamw
 from automix_transfer.detection.resuming.agreement import refuse_other_checkpoints
 from automix_transfer.detection.resuming.began import write_began
 from automix_transfer.detection.resuming.checkpoints import (
@@ -97,10 +96,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """SGD as Detectron2 has it; AdamW for networks of LayerNorms."""
-        if is_layer_normed(encoder_name(cfg.MODEL.BACKBONE.NAME) or ""):
-            return adamw(cfg, model)
-        return build_optimizer(cfg, model)
+        """SGD as Detectron2 has it, or AdamW."""
+        return adamw(cfg, model) if takes_adamw(cfg) else build_optimizer(cfg, model)
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks in its order, with a precise BN that draws its own images and the best

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from automix_transfer.config import read_layers, read_yaml
+from automix_transfer.config import flatten, read_layers, read_yaml
 from automix_transfer.data.detection.find_splits import voc_folders
 from automix_transfer.errors import UserError
 from automix_transfer.io import expand_home, sha256_of
@@ -28,6 +28,10 @@ USUAL_DETECTORS = {
     "convnext_tiny": "voc_ConvNeXtT_FPN_24k coco_ConvNeXtT_FPN_1x",
 }
 
+BACKBONE, OPTIMIZER = "MODEL.BACKBONE.NAME", "MODEL.TIMM.OPTIMIZER"
+#: before one of timm's networks there, which is started from a checkpoint; others are from an export
+PYRAMID = "timm_fpn/"
+
 
 def usual_detector(backbones: Iterable[Backbone], data: Iterable[Data]) -> str:
     """The recipe of the backbones' network for the data, where all of a kind have one.
@@ -43,27 +47,29 @@ def usual_detector(backbones: Iterable[Backbone], data: Iterable[Data]) -> str:
             return name
     raise UserError(
         f"task detection needs --detector RECIPE, one for all backbones ({', '.join(networks)}), e.g. "
-        "voc_R50_C4_24k; for other encoders add detection.MODEL.BACKBONE.NAME=timm_fpn/NAME to one with FPN"
+        "voc_R50_C4_24k; for several of timm's networks voc_ConvNeXtT_FPN_24k, which takes them all"
     )
 
 
-def reads_checkpoints(recipe: Path, overrides: Sequence[str]) -> bool:
-    """Whether a detector's backbone is one of timm's, which is started from a checkpoint itself; the others
-    from an export."""
-    chosen = dict(zip(overrides[::2], overrides[1::2], strict=False)).get("MODEL.BACKBONE.NAME")
-    models = (read_yaml(file).get("MODEL") or {} for file in files_of(recipe))
-    names = ((model.get("BACKBONE") or {}).get("NAME") for model in models)
-    return str(chosen or next(filter(None, names), "")).startswith("timm_fpn/")
+def setting_of(key: str, recipe: Path, overrides: Sequence[str]) -> str:
+    """What a detector's overrides ``KEY VALUE KEY VALUE ...`` or its recipe say of a key ('': nothing)."""
+    chosen = dict(zip(overrides[::2], overrides[1::2], strict=False))
+    said = (flatten(read_yaml(file)).get(key) for file in files_of(recipe))
+    return str(chosen.get(key) or next(filter(None, said), ""))
 
 
 def files_of(recipe: Path) -> list[Path]:
-    """A detection config and those that it is based on, the nearest first."""
+    """A detection config and those that it is based on, each before what it overrides."""
     found: list[Path] = []
-    while recipe not in found:  # one that is based on itself is refused by its command
-        found.append(recipe)
-        base = read_yaml(recipe).get("_BASE_")
-        if isinstance(base, str):
-            recipe = find_recipe(expand_home(base), "detection", beside=recipe.parent)
+    left = [recipe]
+    while left:
+        file = left.pop()
+        if file in found:  # one that is based on itself is refused by its command
+            continue
+        found.append(file)
+        base = read_yaml(file).get("_BASE_")
+        names = [name for name in (base if isinstance(base, list) else [base]) if isinstance(name, str)]
+        left += [find_recipe(expand_home(name), "detection", beside=file.parent) for name in names]
     return found
 
 

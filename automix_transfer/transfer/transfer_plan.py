@@ -27,7 +27,7 @@ from automix_transfer.recipes.find import PROTOCOL, find_recipe
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.transfer.backbones import TIMM, Backbone, Named
 from automix_transfer.transfer.estimate import seconds_an_image
-from automix_transfer.transfer.recipes import reads_checkpoints
+from automix_transfer.transfer.recipes import BACKBONE, OPTIMIZER, PYRAMID, setting_of
 from automix_transfer.transfer.transfer_settings import PROBES, TASKS, Data, Settings, stands_on
 from automix_transfer.transfer.tuning import HELD_OUT, SEED, Choice, Trial
 
@@ -107,8 +107,8 @@ class _Steps:
         self.choices = {(one.task, one.data, one.backbone): one for one in choices}
         self.jobs: dict[str, Job] = {}
         self.counts: dict[tuple[Any, ...], tuple[int, int, str]] = {}
-        self.detectors: dict[str, float] = {}  # seconds of one, by data set
-        self.refused: set[tuple[str, str, bool]] = set()  # data, network, whether it has weights, of none
+        self.detectors: dict[tuple[str, str], float] = {}  # seconds of one, by data set and network
+        self.refused: set[tuple[str, str, bool]] = set()  # the same of none, and whether it has weights
 
     def cell(self, task: str, data: Data, backbone: Backbone, seed: int) -> Cell:
         named = backbone.named
@@ -279,14 +279,21 @@ class _Steps:
         recipe, named = self.settings.detector, backbone.named
         made = self.training("detection", data, backbone, seed, trial)
         folder, needs, weights = made.folder, [], backbone.file
-        timm = reads_checkpoints(find_recipe(recipe, "detection"), self.given("detection"))
+        given, own = self.given("detection"), PYRAMID + backbone.info.name.split(".")[0]
+        network, optimizer = (
+            setting_of(key, find_recipe(recipe, "detection"), given) for key in (BACKBONE, OPTIMIZER)
+        )
+        timm = network.startswith(PYRAMID)
         # a detector opens files only, and takes of several encoders the one for inference
         if backbone.file and not (timm and Path(backbone.file).is_file() and not named.which):
             kind, suffix = ("safetensors", ".safetensors") if timm else ("detectron2", ".pkl")
             first = self.settings.seeds[0]  # whose weights a trial has
             export = self.export(backbone, seed if trial is None else first, kind, suffix)
             needs, weights = [export.name], export.command[export.command.index("--output") + 1]
-        options = [*([] if backbone.file else _as_trained(backbone.info, timm)), *self.given("detection")]
+        # a detector on one of timm's networks that names its optimizer stands on that of the backbone
+        others = timm and optimizer not in ("", "auto") and own != network and BACKBONE not in given
+        options = [BACKBONE, own] if others else []
+        options += [*([] if backbone.file else _as_trained(backbone.info, timm)), *given]
         words = command(
             "detect",
             *("--resume", "--config-file", recipe, "--data-root", str(data.root)),
@@ -304,21 +311,22 @@ class _Steps:
         return self.add(f"detect {made.name}", words, result, needs, seconds)
 
     def seconds_of_detector(self, data: Data, options: Sequence[str], backbone: Backbone) -> float:
-        """Of one training, measured once for a data set; 0, which is not known, where detectors are trained
-        on another machine."""
+        """Of one training, measured once for a data set and network; 0, which is not known, where detectors
+        are trained on another machine."""
         settings, info = self.settings, backbone.info
         if settings.rehearse is None or torch.cuda.device_count() < settings.num_gpus:
             return 0.0
-        attempt = data.name, info.name, bool(backbone.file)
-        if data.name not in self.detectors and attempt not in self.refused:
+        pair = data.name, info.name
+        attempt = (*pair, bool(backbone.file))
+        if pair not in self.detectors and attempt not in self.refused:
             recipe = str(find_recipe(settings.detector, "detection"))
             try:
-                self.detectors[data.name] = settings.rehearse(
+                self.detectors[pair] = settings.rehearse(
                     recipe, tuple(options), data.root, settings.num_gpus, info
                 )
             except UserError:  # its jobs say why
                 self.refused.add(attempt)
-        return self.detectors.get(data.name, 0.0)
+        return self.detectors.get(pair, 0.0)
 
     def export(self, backbone: Backbone, seed: int, kind: str, suffix: str) -> Job:
         named = backbone.named

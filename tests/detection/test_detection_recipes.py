@@ -100,7 +100,7 @@ def test_vitdets_recipe():
     assert (tuple(solver.STEPS), solver.MAX_ITER, solver.WARMUP_ITERS) == ((163889, 177546), 184375, 250)
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (64, 1e-4, 0.1)
     assert (solver.WEIGHT_DECAY_NORM, solver.WEIGHT_DECAY_BIAS, solver.WARMUP_FACTOR) == (0, None, 0.001)
-    assert dict(cfg.MODEL.TIMM) == {"IMAGE_SIZE": 0, "WINDOW": 14, "LAYER_DECAY": 0.7}
+    assert dict(cfg.MODEL.TIMM) == {"IMAGE_SIZE": 0, "WINDOW": 14, "LAYER_DECAY": 0.7, "OPTIMIZER": "AdamW"}
     assert cfg.MODEL.MASK_ON and cfg.INPUT.MIN_SIZE_TEST == cfg.INPUT.MAX_SIZE_TEST == 1024
     assert "51.6" in text and "45.9" in text and "mask_rcnn_vitdet_b_100ep" in text
 
@@ -122,7 +122,7 @@ def test_schedule_scales(name, gpus, monkeypatch):
     )
     assert tuple(cfg.SOLVER.STEPS) == tuple(step * share for step in full.SOLVER.STEPS)
     assert cfg.SOLVER.CHECKPOINT_PERIOD == full.SOLVER.CHECKPOINT_PERIOD * share
-    assert cfg.MODEL.RESNETS.NORM == ("BN" if gpus == 1 or "SwinT" in name else "SyncBN")
+    assert cfg.MODEL.RESNETS.NORM == ("BN" if gpus == 1 else "SyncBN")
     from detectron2.engine import DefaultTrainer
 
     # not once more
@@ -260,3 +260,20 @@ def test_adamw_for_layer_norms():
     assert by_name["backbone.bottom_up.encoder.layers.0.blocks.0.attn.qkv.weight"] == 0.05
     cfg = load("coco_R50_FPN_1x.yaml")
     assert isinstance(Trainer.build_optimizer(cfg, torch.nn.Linear(2, 2)), torch.optim.SGD)
+
+
+@pytest.mark.parametrize(
+    ("network", "given", "adamw"),
+    [
+        ("resnet18", (), True),  # as the recipe says, whose rate is AdamW's
+        ("resnet18", ("MODEL.TIMM.OPTIMIZER", "auto"), False),
+        ("convnext_atto", ("MODEL.TIMM.OPTIMIZER", "auto"), True),
+        ("convnext_atto", ("MODEL.TIMM.OPTIMIZER", "SGD"), False),
+    ],
+)
+def test_optimizer_of_timms_networks(network, given, adamw):
+    from automix_transfer.detection.engine import Trainer
+
+    cfg = load("coco_SwinT_FPN_1x.yaml", "MODEL.BACKBONE.NAME", f"timm_fpn/{network}", *given)
+    optimizer = Trainer.build_optimizer(cfg, torch.nn.Linear(2, 2))
+    assert isinstance(optimizer, torch.optim.AdamW if adamw else torch.optim.SGD)

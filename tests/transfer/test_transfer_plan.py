@@ -108,8 +108,27 @@ def test_detection_exports_once_and_timm_backbones_read_checkpoints(tmp_path, we
     for detector, said in ((swin, True), (chosen, False)):
         job = plan._Steps(detector).detection(data[0], backbones.Backbone(random, "", "", small), 1)
         assert ("MODEL.TIMM.IMAGE_SIZE 64" in " ".join(job.command)) is said
-    assert not recipes.reads_checkpoints(plan.find_recipe("embedded_R10_FPN", "detection"), ())
-    assert recipes.reads_checkpoints(plan.find_recipe("voc_SwinT_FPN_24k", "detection"), ())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "follows"),
+    [
+        ("voc_SwinT_FPN_24k", {}, True),
+        ("voc_SwinT_FPN_24k", {recipes.BACKBONE: "timm_fpn/swin_tiny_patch4_window7_224"}, False),
+        ("voc_SwinT_FPN_24k", {recipes.OPTIMIZER: "auto"}, False),  # another rate would suit another one
+        ("voc_R50_FPN_24k", {}, False),
+    ],
+)
+def test_a_detector_of_timms_stands_on_each_backbones_network(recipe, given, follows, tmp_path) -> None:
+    overrides = {"detection": tuple(word for pair in given.items() for word in pair)}
+    (tmp_path / "VOC2007" / "ImageSets" / "Main").mkdir(parents=True)
+    data = wanted.parse_data([f"voc={tmp_path / 'VOC2007'}"])
+    chosen = settings(tmp_path / "out", tmp_path, data=data, detector=recipe, overrides=overrides)
+    for network, other in (("convnext_atto.d2_in1k", True), ("swin_tiny_patch4_window7_224", False)):
+        one = backbones.Backbone(backbones.Named("random", "random"), "", "", EncoderInfo(network, 3))
+        job = plan._Steps(chosen).detection(data[0], one, 1)
+        line = " ".join(job.command)
+        assert ("MODEL.BACKBONE.NAME timm_fpn/convnext_atto " in line) is (follows and other)
 
 
 @pytest.mark.parametrize(
@@ -176,10 +195,16 @@ def test_results_of_a_recipe_that_was_edited_are_not_mixed_in(tmp_path, weights,
         prepare(chosen, named(weights))
     detector = tmp_path / "detector.yaml"
     detector.write_text("_BASE_: voc_SwinT_FPN_24k\nSEED: 3\n")
-    assert recipes.reads_checkpoints(detector, ()) and recipes.files_of(detector)[0] == detector
+    assert recipes.files_of(detector)[0] == detector
+    assert recipes.setting_of(recipes.BACKBONE, detector, ()).startswith(recipes.PYRAMID)
+    assert recipes.setting_of(recipes.BACKBONE, detector, (recipes.BACKBONE, "x")) == "x"
     assert len(recipes.recipe_digest("detect", str(detector)).split()) == 1
+    (tmp_path / "of_mine.yaml").write_text("MODEL: {BACKBONE: {NAME: mine}}\n")
+    detector.write_text("_BASE_: [voc_SwinT_FPN_24k, of_mine.yaml]\n")
+    assert recipes.setting_of(recipes.BACKBONE, detector, ()) == "mine"
+    assert len(recipes.recipe_digest("detect", str(detector)).split()) == 2
     detector.write_text("_BASE_: detector.yaml\n")
-    assert not recipes.reads_checkpoints(detector, ())
+    assert recipes.setting_of(recipes.BACKBONE, detector, ()) == ""
 
 
 def test_an_array_script_does_what_is_missing_and_is_known_afterwards(tmp_path, weights, images) -> None:

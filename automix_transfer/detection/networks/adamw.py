@@ -1,4 +1,4 @@
-"""AdamW for detectors on networks of LayerNorms, with rates that fall with depth where it is asked for."""
+"""AdamW for detectors on timm's networks, with rates that fall with depth where it is asked for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from torch import nn
 
 from automix_transfer.detection.config_files import logger
-from automix_transfer.detection.networks.timm_backbone import TimmBackbone
+from automix_transfer.detection.networks.timm_backbone import TimmBackbone, encoder_name, is_layer_normed
 from automix_transfer.models.depth import layers_by_depth
 
 #: parameters that do not decay, by their last name: positions and prefix tokens
 UNDECAYED = ("relative_position_bias_table", "pos_embed", "cls_token", "reg_token", "dist_token")
+
+
+def takes_adamw(cfg: CfgNode) -> bool:
+    """Whether a detector is trained with AdamW, else with SGD: as ``MODEL.TIMM.OPTIMIZER`` says; ``auto``:
+    with AdamW on networks of LayerNorms (ConvNeXt, Swin, ViT, DeiT)."""
+    said, name = cfg.MODEL.TIMM.OPTIMIZER, encoder_name(cfg.MODEL.BACKBONE.NAME) or ""
+    return is_layer_normed(name) if said == "auto" else said == "AdamW"
 
 
 def adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -33,10 +40,7 @@ def adamw(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         overrides={name: {"weight_decay": 0.0} for name in UNDECAYED},
     )
     falling = f" (times {decay:g} a layer down)" if decay != 1 else ""
-    logger.info(
-        f"optimizer AdamW, as {cfg.MODEL.BACKBONE.NAME} is trained: learning rate {solver.BASE_LR:g}"
-        f"{falling}, decay {solver.WEIGHT_DECAY:g}"
-    )
+    logger.info(f"optimizer AdamW: learning rate {solver.BASE_LR:g}{falling}, decay {solver.WEIGHT_DECAY:g}")
     return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(
         parameters if decay == 1 else _by_depth(parameters, model, decay),
         lr=solver.BASE_LR,

@@ -49,8 +49,8 @@ TRANSFORMERS = ("timm.models.vision_transformer", "timm.models.deit")
 DROP_PATH, DROP_PATH_SMALL = {"large": 0.4, "huge": 0.5}, 0.1
 #: Keys added to Detectron2's. A config that leaves them as they are is written without them.
 #: IMAGE_SIZE: side of the images that the positions were trained for, 0: timm's own; WINDOW: side in patches
-#: of the windows of a plain transformer's attention, 0: none; LAYER_DECAY: see `adamw`.
-TIMM = CfgNode({"IMAGE_SIZE": 0, "WINDOW": 0, "LAYER_DECAY": 1.0})
+#: of the windows of a plain transformer's attention, 0: none; LAYER_DECAY, OPTIMIZER: see `adamw`.
+TIMM = CfgNode({"IMAGE_SIZE": 0, "WINDOW": 0, "LAYER_DECAY": 1.0, "OPTIMIZER": "auto"})
 DEFAULTS.MODEL.TIMM = TIMM.clone()
 
 
@@ -143,7 +143,7 @@ def family(name: str) -> str:
 
 
 def is_layer_normed(name: str) -> bool:
-    """Networks of the ConvNeXt and Swin families and plain transformers: trained with AdamW."""
+    """Networks of the ConvNeXt and Swin families and plain transformers."""
     return family(name).startswith(("convnext", "swin")) or is_transformer(name)
 
 

@@ -147,6 +147,8 @@ def test_networks_that_make_no_pyramid(name, message):
         ("voc_R50_FPN_24k", ["MODEL.TIMM.WINDOW", "14"], "MODEL.TIMM.WINDOW 14"),
         ("voc_SwinT_FPN_24k", ["MODEL.TIMM.WINDOW", "14"], "MODEL.TIMM.WINDOW 14"),
         ("voc_R50_FPN_24k", ["MODEL.TIMM.LAYER_DECAY", "0.7"], "MODEL.TIMM.LAYER_DECAY 0.7"),
+        ("voc_R50_FPN_24k", ["MODEL.TIMM.OPTIMIZER", "AdamW"], "MODEL.TIMM.OPTIMIZER AdamW .*leave it out"),
+        ("voc_SwinT_FPN_24k", ["MODEL.TIMM.OPTIMIZER", "LAMB"], "use one of auto, AdamW, SGD"),
         ("voc_R50_FPN_24k", ["MODEL.TIMM.IMAGE_SIZE", "64"], "MODEL.TIMM.IMAGE_SIZE 64"),
         ("voc_DeiTS_FPN_24k", ["MODEL.TIMM.IMAGE_SIZE", "100"], "MODEL.TIMM.IMAGE_SIZE=100"),
         ("voc_ConvNeXtT_FPN_24k", ["MODEL.TIMM.IMAGE_SIZE", "64"], "MODEL.TIMM.IMAGE_SIZE is 64"),
@@ -186,7 +188,7 @@ def test_what_we_pretrained_goes_the_whole_chain(kind, voc, tmp_path):
     assert set(result) == {"AP", "AP50", "AP75"}
     cfg = get_cfg()
     cfg.merge_from_file(str(out / "config.yaml"))
-    assert dict(cfg.MODEL.TIMM) == {"IMAGE_SIZE": 64, "WINDOW": 2, "LAYER_DECAY": 0.7}
+    assert dict(cfg.MODEL.TIMM) == {"IMAGE_SIZE": 64, "WINDOW": 2, "LAYER_DECAY": 0.7, "OPTIMIZER": "auto"}
     cfg.MODEL.WEIGHTS = str(out / "model_final.pth")
     predictor = DefaultPredictor(cfg)
     assert "instances" in predictor(torch.zeros(64, 80, 3, dtype=torch.uint8).numpy())
