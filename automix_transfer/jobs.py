@@ -64,6 +64,11 @@ class Job:
         return self.proves(self.result)
 
     @property
+    def begun(self) -> bool:
+        """Whether it is a training that goes on from a checkpoint."""
+        return any((self.result.parent / part).exists() for part in ("last.pt", "last_checkpoint"))
+
+    @property
     def line(self) -> str:
         """The command as a person types it."""
         return shlex.join(typed(self.command))
@@ -77,7 +82,7 @@ def side_by_side(given: int | None, num_gpus: int = 0) -> int:
     """
     if given is not None and (given < 1 or (num_gpus and given > 1)):
         raise UserError(
-            f"--jobs {given} must be at least 1, and 1 with --num-gpus: jobs would share the GPUs"
+            f"--jobs {given}: at least 1, and with --num-gpus only 1, for jobs would share the GPUs"
         )
     return given or (1 if num_gpus else max(1, min(os.cpu_count() or 1, 4)))
 
@@ -120,8 +125,9 @@ def run_jobs(
     running: dict[str, tuple[subprocess.Popen, float]] = {}
     free, held = list(devices), {}
     seconds: dict[str, float] = {}
+    whole = {job.name for job in waiting if not job.begun}  # by whose time that of the others is told
     lines: queue.Queue[tuple[Job, str | None]] = queue.Queue()
-    print(_standing(jobs, done, seconds, parallel), flush=True)
+    print(_standing(jobs, done, {}, parallel), flush=True)
     with _ended_with_us(running):
         while waiting or running:
             ready = [job for job in waiting if done.issuperset(job.needs)]
@@ -148,7 +154,8 @@ def run_jobs(
                 continue
             done.add(job.name)
             seconds[job.name] = time.monotonic() - begun
-            _say(job, f"done in {duration(seconds[job.name])}; {_standing(jobs, done, seconds, parallel)}")
+            measured = {name: took for name, took in seconds.items() if name in whole}
+            _say(job, f"done in {duration(seconds[job.name])}; {_standing(jobs, done, measured, parallel)}")
     return seconds
 
 
@@ -189,14 +196,14 @@ def _ended_with_us(running: Mapping[str, tuple[subprocess.Popen, float]]) -> Ite
 
 
 def _standing(jobs: Sequence[Job], done: set[str], seconds: Mapping[str, float], parallel: int) -> str:
-    """``3 of 12 jobs done, about 8 min left``, at the pace of those that ran."""
+    """``3 of 12 jobs done, about 8 min left``, at the pace of those that ran whole."""
     text = f"{len(done)} of {len(jobs)} jobs done"
     left = [job for job in jobs if job.name not in done]
     if not left or not (seconds or all(job.minutes for job in left)):
         return text
-    expected = sum(_cost(job) for job in jobs if job.name in seconds)
+    expected = sum(job.minutes or 1.0 for job in jobs if job.name in seconds)
     pace = sum(seconds.values()) / expected if expected else 60.0
-    minutes = max(sum(map(_cost, left)) / parallel, *(_longest(job, left) for job in left))
+    minutes = max(sum(job.minutes or 1.0 for job in left) / parallel, *(_longest(job, left) for job in left))
     return f"{text}, about {duration(pace * minutes)} left"
 
 
@@ -242,13 +249,10 @@ def _opener(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
-def _cost(job: Job) -> float:
-    return job.minutes or 1.0
-
-
 def _longest(job: Job, jobs: Sequence[Job]) -> float:
     """Minutes from the start of ``job`` to the end of the longest chain that waits for it."""
-    return _cost(job) + max((_longest(other, jobs) for other in jobs if job.name in other.needs), default=0.0)
+    after = (_longest(other, jobs) for other in jobs if job.name in other.needs)
+    return (job.minutes or 1.0) + max(after, default=0.0)
 
 
 def _log(logs: Path, job: Job) -> Path:
@@ -256,11 +260,9 @@ def _log(logs: Path, job: Job) -> Path:
 
 
 def _last_line(logs: Path, job: Job) -> str:
-    try:
-        with open(_log(logs, job), encoding="utf-8", errors="replace", opener=_opener) as file:
-            text = file.read()
-    except OSError:
-        text = ""
+    text = ""
+    with suppress(OSError), open(_log(logs, job), encoding="utf-8", errors="replace", opener=_opener) as file:
+        text = file.read()
     return ([line.strip() for line in text.splitlines() if line.strip()] or ["no output"])[-1]
 
 

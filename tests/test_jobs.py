@@ -125,6 +125,11 @@ def test_plans_say_what_is_done_and_how_long_the_rest_takes(tmp_path, capsys):
         "one waits for the other, so two at a time are no faster"
     )
     assert "2 of 3 jobs done, about" in said and "3 of 3 jobs done\n" in said
+    for one in jobs[1:]:
+        one.result.unlink()
+    (tmp_path / "last.pt").touch()
+    run_jobs(jobs, tmp_path / "logs", parallel=2)
+    assert "2 of 3 jobs done, about 1.0 h left" in capsys.readouterr().out, "what goes on tells no pace"
 
 
 def test_jobs_share_no_gpu():

@@ -27,7 +27,6 @@ from automix_transfer.transfer.tuning import Choice, Trial, choose, said
 RECORD = "transfer.json"  #: in the output: every job that was begun, with its command and its backbone
 #: what of a command may be another one when a comparison goes on: it changes no figure
 FREE = ("--num-gpus",)
-BEGUN = ("last.pt", "last_checkpoint")  #: in the folder of a training that goes on from there
 
 
 @dataclass(frozen=True)
@@ -252,7 +251,7 @@ def refuse_other_settings(prepared: Prepared) -> None:
     for name, now in prepared.record.items():
         job, was = jobs[name], before.get(name)
         folder, done = job.result.parent, job.result.exists()
-        if not done and not any((folder / part).exists() for part in BEGUN):
+        if not done and not job.begun:
             continue
         if not isinstance(was, dict):
             if done:
