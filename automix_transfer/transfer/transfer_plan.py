@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from automix_transfer.command_line import command
 from automix_transfer.compared.named import folder_name
+from automix_transfer.data.detection.find_splits import digest_of_boxes
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import UserError
@@ -107,6 +109,7 @@ class _Steps:
         self.choices = {(one.task, one.data, one.backbone): one for one in choices}
         self.jobs: dict[str, Job] = {}
         self.counts: dict[tuple[Any, ...], tuple[int, int, str]] = {}
+        self.digests: dict[str, str] = {}
         self.detectors: dict[tuple[str, str], float] = {}  # seconds of one, by data set and network
         self.refused: set[tuple[str, str, bool]] = set()  # the same of none, and whether it has weights
 
@@ -214,6 +217,13 @@ class _Steps:
                 self.counts[key] = len(both[0]), len(both[1]), " ".join(listing.digest() for listing in both)
         return self.counts[key]
 
+    def boxes(self, data: Data) -> str:
+        """A digest of the boxes of a data set; '' where its splits are wrong, which its jobs say."""
+        if data.name not in self.digests:
+            with suppress(UserError):
+                self.digests[data.name] = digest_of_boxes(data.root)
+        return self.digests.setdefault(data.name, "")
+
     def config(self, data: Data, size: int) -> DataConfig:
         train, test = splits_of(data.layout, None, None)
         return DataConfig(data.layout, str(data.root), train_split=train, val_split=test, image_size=size)
@@ -308,7 +318,7 @@ class _Steps:
             options += made.chosen
         options += ["MODEL.WEIGHTS", weights]
         seconds = 0.0 if result.is_file() else self.seconds_of_detector(data, options, backbone)
-        return self.add(f"detect {made.name}", words, result, needs, seconds)
+        return self.add(f"detect {made.name}", words, result, needs, seconds, self.boxes(data))
 
     def seconds_of_detector(self, data: Data, options: Sequence[str], backbone: Backbone) -> float:
         """Of one training, measured once for a data set and network; 0, which is not known, where detectors

@@ -262,10 +262,8 @@ def refuse_other_settings(prepared: Prepared) -> None:
             raise UserError(f"{file}: '{name}' has no command, a list of words; {remedy}")
         if was.get("sha256") != now["sha256"]:
             raise UserError(f"{folder}: its backbone's file has changed since; {remedy}")
-        if was.get("data", now["data"]) != now["data"]:
-            raise UserError(
-                f"{folder}: the images of its data, or their labels, have changed since; {remedy}"
-            )
+        if was.get("data") and was["data"] != now["data"]:
+            raise UserError(f"{folder}: its images, their labels or boxes have changed since; {remedy}")
         if not _the_same(was.get("needs", {}), now["needs"]):
             raise UserError(
                 f"{folder}: what it was measured on ({', '.join(job.needs)}) is not the same; {remedy}"

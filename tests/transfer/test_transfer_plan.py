@@ -21,6 +21,7 @@ from automix_transfer.transfer import backbones, recipes
 from automix_transfer.transfer import transfer_plan as plan
 from automix_transfer.transfer import transfer_settings as wanted
 from automix_transfer.transfer.transfer_run import RECORD, chains_of, prepare, refuse_others_answer
+from tests.detection.tiny import write_coco, write_voc
 from tests.training.tiny import write_images
 
 
@@ -266,6 +267,29 @@ def test_each_seed_may_have_a_file_of_its_own(tmp_path, weights) -> None:
     assert opened["ours", 2].file.endswith("run2/r.pth") and one[0].drawn
 
 
+@pytest.mark.parametrize(
+    ("write", "file"),
+    [(write_voc, "Annotations/000005.xml"), (write_coco, "annotations/instances_val2017.json")],
+)
+def test_detectors_of_other_boxes_are_not_mixed_in(write, file, tmp_path, weights) -> None:
+    write(tmp_path / "data")
+    data = wanted.parse_data([f"boxes={tmp_path / 'data'}"])
+    chosen = settings(
+        tmp_path / "out", tmp_path, tasks=("detection",), data=data, detector="embedded_R10_FPN"
+    )
+    prepared = prepare(chosen, named(weights))
+    for job in prepared.jobs:
+        write_json(job.result, {})
+    of_before = {name: {**was, "data": ""} for name, was in prepared.record.items()}  # was not recorded
+    for record in (of_before, prepared.record):
+        write_json(tmp_path / "out" / RECORD, record)
+        prepare(chosen, named(weights))
+    with (tmp_path / "data" / file).open("a") as end:
+        end.write(" ")
+    with pytest.raises(UserError, match="labels or boxes have changed"):
+        prepare(chosen, named(weights))
+
+
 def test_results_of_other_settings_are_not_mixed_in(tmp_path, weights, images) -> None:
     prepared = prepare(settings(tmp_path / "out", images), named(weights))
     write_json(tmp_path / "out" / RECORD, prepared.record)
@@ -278,7 +302,7 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, weights, images) -
         with pytest.raises(UserError, match=RECORD):
             prepare(settings(tmp_path / "out", images), named(weights))
     write_json(record, {name: {**was, "data": "of other labels"} for name, was in prepared.record.items()})
-    with pytest.raises(UserError, match="labels, have changed"):
+    with pytest.raises(UserError, match="labels or boxes have changed"):
         prepare(settings(tmp_path / "out", images), named(weights))
     old = {
         name: {"command": was["command"], "sha256": was["sha256"]} for name, was in prepared.record.items()

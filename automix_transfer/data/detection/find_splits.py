@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from automix_transfer.errors import UserError, few
+from automix_transfer.io import sha256_of
 
 LAYOUTS = (
     "VOC (Annotations/, JPEGImages/, ImageSets/Main/) or COCO (annotations/instances_train*.json, "
@@ -177,6 +179,25 @@ def _beside_images(root: Path) -> tuple[CocoSplit, CocoSplit] | None:
         there = few(f"{split.file.parent.name}/{split.file.name}" for split in found.values())
         raise UserError(f"{root} has {there}, but no {missing}; add it")
     return train, test
+
+
+def digest_of_boxes(root: Path) -> str:
+    """SHA-256 of the files that say which images a data set's splits have, and which objects are on them.
+
+    Raises:
+        UserError: a split is missing.
+    """
+    if folders := voc_folders(root):
+        train, test = voc_splits(folders)
+        files = [voc_lists(folder) / f"{name}.txt" for folder, name in (*train, test)]
+        for folder in sorted({folder for folder, _ in (*train, test)}):
+            files += sorted(child(folder, "Annotations").glob("*.xml"))
+    else:
+        files = [split.file for split in coco_splits(root) or ()]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {sha256_of(file)}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def near_miss(root: Path) -> str:
