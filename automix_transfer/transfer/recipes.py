@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from automix_transfer.config import flatten, read_layers, read_yaml
 from automix_transfer.data.detection.find_splits import voc_folders
@@ -51,11 +52,12 @@ def usual_detector(backbones: Iterable[Backbone], data: Iterable[Data]) -> str:
     )
 
 
-def setting_of(key: str, recipe: Path, overrides: Sequence[str]) -> str:
-    """What a detector's overrides ``KEY VALUE KEY VALUE ...`` or its recipe say of a key ('': nothing)."""
-    chosen = dict(zip(overrides[::2], overrides[1::2], strict=False))
-    said = (flatten(read_yaml(file)).get(key) for file in files_of(recipe))
-    return str(chosen.get(key) or next(filter(None, said), ""))
+def settings_of(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """What a detector's recipe and its overrides ``KEY VALUE KEY VALUE ...`` say, by dotted keys."""
+    said: dict[str, Any] = {}
+    for file in files_of(recipe):
+        said = flatten(read_yaml(file)) | said
+    return said | dict(zip(overrides[::2], overrides[1::2], strict=False))
 
 
 def files_of(recipe: Path) -> list[Path]:

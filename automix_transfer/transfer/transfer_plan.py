@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from automix_transfer.recipes.find import PROTOCOL, find_recipe
 from automix_transfer.training.settings import load_experiment
 from automix_transfer.transfer.backbones import TIMM, Backbone, Named
 from automix_transfer.transfer.estimate import seconds_an_image
-from automix_transfer.transfer.recipes import BACKBONE, OPTIMIZER, PYRAMID, setting_of
+from automix_transfer.transfer.recipes import BACKBONE, OPTIMIZER, PYRAMID, settings_of
 from automix_transfer.transfer.transfer_settings import PROBES, TASKS, Data, Settings, stands_on
 from automix_transfer.transfer.tuning import HELD_OUT, SEED, Choice, Trial
 
@@ -285,14 +285,17 @@ class _Steps:
             f"{called} {data.folder} {named.folder}{place}", words, output, seconds=seconds, read=read
         )
 
+    @cached_property
+    def detector(self) -> dict[str, Any]:
+        """The settings of the detectors, by dotted keys."""
+        return settings_of(find_recipe(self.settings.detector, "detection"), self.given("detection"))
+
     def detection(self, data: Data, backbone: Backbone, seed: int, trial: str | None = None) -> Job:
         recipe, named = self.settings.detector, backbone.named
         made = self.training("detection", data, backbone, seed, trial)
         folder, needs, weights = made.folder, [], backbone.file
         given, own = self.given("detection"), PYRAMID + backbone.info.name.split(".")[0]
-        network, optimizer = (
-            setting_of(key, find_recipe(recipe, "detection"), given) for key in (BACKBONE, OPTIMIZER)
-        )
+        network, optimizer = (str(self.detector.get(key, "")) for key in (BACKBONE, OPTIMIZER))
         timm = network.startswith(PYRAMID)
         # a detector opens files only, and takes of several encoders the one for inference
         if backbone.file and not (timm and Path(backbone.file).is_file() and not named.which):

@@ -109,6 +109,9 @@ def test_detection_exports_once_and_timm_backbones_read_checkpoints(tmp_path, we
     for detector, said in ((swin, True), (chosen, False)):
         job = plan._Steps(detector).detection(data[0], backbones.Backbone(random, "", "", small), 1)
         assert ("MODEL.TIMM.IMAGE_SIZE 64" in " ".join(job.command)) is said
+    for detector, timm in (("embedded_R10_FPN", False), ("voc_SwinT_FPN_24k", True)):
+        said = recipes.settings_of(plan.find_recipe(detector, "detection"), ())
+        assert said[recipes.BACKBONE].startswith(recipes.PYRAMID) is timm
 
 
 @pytest.mark.parametrize(
@@ -197,15 +200,15 @@ def test_results_of_a_recipe_that_was_edited_are_not_mixed_in(tmp_path, weights,
     detector = tmp_path / "detector.yaml"
     detector.write_text("_BASE_: voc_SwinT_FPN_24k\nSEED: 3\n")
     assert recipes.files_of(detector)[0] == detector
-    assert recipes.setting_of(recipes.BACKBONE, detector, ()).startswith(recipes.PYRAMID)
-    assert recipes.setting_of(recipes.BACKBONE, detector, (recipes.BACKBONE, "x")) == "x"
+    assert recipes.settings_of(detector, ())[recipes.BACKBONE].startswith(recipes.PYRAMID)
+    assert recipes.settings_of(detector, (recipes.BACKBONE, "x"))[recipes.BACKBONE] == "x"
     assert len(recipes.recipe_digest("detect", str(detector)).split()) == 1
     (tmp_path / "of_mine.yaml").write_text("MODEL: {BACKBONE: {NAME: mine}}\n")
     detector.write_text("_BASE_: [voc_SwinT_FPN_24k, of_mine.yaml]\n")
-    assert recipes.setting_of(recipes.BACKBONE, detector, ()) == "mine"
+    assert recipes.settings_of(detector, ())[recipes.BACKBONE] == "mine"
     assert len(recipes.recipe_digest("detect", str(detector)).split()) == 2
     detector.write_text("_BASE_: detector.yaml\n")
-    assert recipes.setting_of(recipes.BACKBONE, detector, ()) == ""
+    assert recipes.BACKBONE not in recipes.settings_of(detector, ())
 
 
 def test_an_array_script_does_what_is_missing_and_is_known_afterwards(tmp_path, weights, images) -> None:
