@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from automix_transfer.command_line import command
 from automix_transfer.commands import transfer
+from automix_transfer.commands.checking.job_checks import unfit
 from automix_transfer.errors import UserError
 from automix_transfer.io import save_torch, write_json
+from automix_transfer.jobs import Job
 from automix_transfer.models import EncoderInfo, create_encoder
 from automix_transfer.transfer import transfer_plan, transfer_settings
 from automix_transfer.transfer.backbones import parse_backbones
@@ -64,6 +67,15 @@ def test_a_setting_that_suits_no_backbone_is_refused(words, task, setting, named
     batch = [] if task == "knn" or "batch" in setting else [BATCH]
     with pytest.raises(UserError, match=named_in):
         transfer.main([*words, "--tasks", task, *batch, f"{task}.{setting}"])
+
+
+def test_what_is_done_shows_that_a_setting_is_right(tmp_path) -> None:
+    wrong = Job("finetune birds vit", command("finetune", "nothing=1"), tmp_path / "vit.json")
+    done = Job("finetune birds ours", command("finetune", "neither=1"), tmp_path / "ours.json")
+    with pytest.raises(UserError, match="neither"):
+        unfit([[done, wrong]], {})
+    write_json(done.result, {})
+    assert "nothing" in unfit([[done, wrong]], {})[wrong.name]
 
 
 def test_classes_that_differ_lose_the_cells_of_that_data_set_only(words, tmp_path, capsys) -> None:

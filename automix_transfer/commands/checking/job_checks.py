@@ -65,7 +65,7 @@ def _ask(checks: _Checks, jobs: Sequence[Job], reasons: dict[str, str]) -> None:
         if needing and all(name in reasons for name in needing):
             reasons[job.name] = reasons[needing[0]]
     for program in dict.fromkeys(job.command[4] for job in left):
-        mine = [job.name for job in left if job.command[4] == program]
+        mine = [job.name for job in jobs if job.command[4] == program]  # what is done was right
         if all(name in reasons for name in mine):
             raise UserError(reasons[mine[0]])
 
