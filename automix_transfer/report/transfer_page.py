@@ -26,6 +26,7 @@ from automix_transfer.localization.targets import targets_of
 from automix_transfer.models.weights import load_encoder
 from automix_transfer.report import html
 from automix_transfer.report.comparison_page import (
+    THRESHOLD,
     colours_of,
     curves_figure,
     detections_figure,
@@ -52,7 +53,7 @@ def build(folder: Path, rows: Sequence[Row], cells: Sequence[Cell], about: Mappi
     path. A picture that cannot be drawn is named on the page, with the reason."""
     problems: list[str] = []
     figures: dict[str, tuple[str, str, Picture]] = {"scores": ("Every value", SCORES, scores_figure(rows))}
-    done = [cell for cell in cells if cell.result.is_file()]
+    done = [cell for cell in cells if cell.result.is_file() and cell.job not in about["failures"]]
     for data in about["data"]:
         for task, head, draw, caption in DRAWINGS:
             mine = [cell for cell in done if (cell.task, cell.data) == (task, data)]
@@ -214,10 +215,11 @@ def maps_of(results: Path) -> list[Picture]:
 
 CURVES = "Thin: a seed; thick: their mean."
 FIRST = "The same test images for every backbone, each with its first seed: true boxes"
+FOUND = f"What has a score of at least {THRESHOLD} is drawn; a detector may have found nothing so sure."
 #: task, heading, what draws it, caption
 DRAWINGS: tuple[tuple[str, str, Callable[..., Picture], str], ...] = (
     ("finetune", "Fine-tuning", training_curves, f"Validation top-1 by epoch. {CURVES}"),
     ("detection", "Detection", detection_curves, f"{CURVES} The loss is the median of the last 20."),
-    ("detection", "What the detectors find", detections, f"{FIRST} first."),
+    ("detection", "What the detectors find", detections, f"{FIRST} first. {FOUND}"),
     ("localization", "Where the classifiers look", localizations, f"{FIRST} green, found ones red."),
 )

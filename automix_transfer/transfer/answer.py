@@ -44,12 +44,14 @@ class Score:
             return "–"
         return f"{self.mean:.2f}" + (f" ± {self.std:.2f}" if self.std is not None else "")
 
-    def gain(self) -> str:
-        """``+1.20 [+0.85, +1.55] ahead``; empty for the reference."""
-        if self.difference is None:
-            return self.word
+    def change(self) -> str:
+        """``+1.20 [+0.85, +1.55]``; empty without a difference."""
         low_high = f" [{self.interval[0]:+.2f}, {self.interval[1]:+.2f}]" if self.interval else ""
-        return f"{self.difference:+.2f}{low_high} {self.word}".strip()
+        return "" if self.difference is None else f"{self.difference:+.2f}{low_high}"
+
+    def gain(self) -> str:
+        """``+1.20 [+0.85, +1.55] ahead``; without a difference the word alone."""
+        return f"{self.change()} {self.word}".strip()
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def answer(cells: Sequence[Cell], backbones: Sequence[str], failures: Mapping[st
             values: dict[str, dict[int | None, float]] = {name: {} for name in backbones}
             for cell in mine:
                 value = value_at(contents.get(cell.result), path, cell.result)
-                if value is not None:
+                # of a job that cannot be done, a result is one of other settings
+                if cell.job not in failures and value is not None:
                     values[cell.backbone][cell.seed] = value
             reasons = {name: missing(mine, name, failures, values[name], figure) for name in backbones}
             scores = tuple(

@@ -14,6 +14,8 @@ from automix_transfer.shown import clean, csv_text
 from automix_transfer.transfer.answer import Row
 from automix_transfer.transfer.transfer_settings import TASKS
 
+LOOK = {"ahead": r"\textbf{%s}", "behind": r"\textit{%s}"}  #: of a cell of the table in LaTeX
+
 
 def write_answer(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     """Write ``answer.txt``, ``.md``, ``.tex``, ``.csv`` (a line a backbone and figure), ``.json``, and
@@ -90,7 +92,8 @@ def markdown(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
 
 
 def latex(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
-    """The table for a paper (booktabs): means only, what is ahead of the first in bold."""
+    """The table for a paper (booktabs): means, and below them the differences to the first with their 95 %
+    intervals; what is ahead is in bold, what is behind in italics."""
     names = [one.backbone for one in rows[0].scores] if rows else []
     lines = [
         *("% " + clean(line) for note in notes(rows, about) for line in note.splitlines()),
@@ -102,10 +105,12 @@ def latex(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     for row in rows:
         arrow = r" $\downarrow$" if row.better == "less" else ""
         cells = [latex_escaped(f"{TASKS[row.task].title}, {row.data}"), latex_escaped(row.figure) + arrow]
-        for one in row.scores:
-            text = latex_escaped(one.text())
-            cells.append(rf"\textbf{{{text}}}" if one.word == "ahead" else text)
+        looks = [LOOK.get(one.word, "%s") for one in row.scores]
+        cells += [look % latex_escaped(one.text()) for look, one in zip(looks, row.scores, strict=True)]
+        gains = [look % latex_escaped(one.change()) for look, one in zip(looks, row.scores, strict=True)]
         lines.append(" & ".join(cells) + r" \\")
+        if any(gains):
+            lines.append(" & ".join(["", "", *(rf"\footnotesize {gain}" for gain in gains)]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
