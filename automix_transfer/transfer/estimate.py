@@ -24,10 +24,8 @@ def seconds_an_image(name: str, stem: str, size: int) -> tuple[float, float]:
     torch.set_num_threads(1)
     try:
         encoder = create_encoder(name, 10, stem, size).to(device)
-        images, labels = (
-            torch.randn(BATCH, 3, size, size, device=device),
-            torch.zeros(BATCH, device=device).long(),
-        )
+        images = torch.randn(BATCH, 3, size, size, device=device)
+        labels = torch.zeros(BATCH, device=device).long()
         with torch.no_grad():
             forward = _timed(lambda: encoder(images), device)
         step = _timed(lambda: F.cross_entropy(encoder(images), labels).backward(), device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -203,18 +204,21 @@ class _Steps:
         words = command("finetune", "--resume", *config, *overrides)
         return self.add(f"finetune {made.name}", words, folder / "metrics.json", seconds=seconds, read=read)
 
-    def images(self, data: Data, config: DataConfig) -> tuple[int, int, str]:
-        """Training and test images that a task reads of a data set, and a digest of them; where its lists are
-        wrong, which its jobs say, (0, 0, ''), which is not known."""
+    def images(self, data: Data, config: DataConfig, boxes: bool = False) -> tuple[int, int, str]:
+        """Training and test images that a task reads of a data set, and a digest of their names, labels and
+        bytes, with ``boxes`` of theirs, too; where its lists are wrong, which its jobs say, (0, 0, ''), which
+        is not known."""
         limits = config.limit_classes, config.limit_per_class
-        key = data.name, config.train_split, config.val_split, *limits
+        key = data.name, config.train_split, config.val_split, *limits, boxes
         if key not in self.counts:
             try:
                 both = [load_listing(config, split) for split in (config.train_split, config.val_split)]
             except UserError:
                 self.counts[key] = 0, 0, ""
             else:
-                self.counts[key] = len(both[0]), len(both[1]), " ".join(listing.digest() for listing in both)
+                more = [([*map(one.size, range(len(one)))], one.boxes if boxes else None) for one in both]
+                read = [*(one.digest() for one in both), hashlib.sha256(repr(more).encode()).hexdigest()]
+                self.counts[key] = len(both[0]), len(both[1]), " ".join(read)
         return self.counts[key]
 
     def boxes(self, data: Data) -> str:
@@ -231,7 +235,7 @@ class _Steps:
     def localization(self, data: Data, backbone: Backbone, seed: int, needs: Job) -> Job:
         named, info = backbone.named, backbone.info
         size = number_of(self.given("localization"), "--image-size", 224)
-        _, test_images, read = self.images(data, self.config(data, size))
+        _, test_images, read = self.images(data, self.config(data, size), boxes=True)
         seconds = test_images * seconds_an_image(info.name, info.stem, size)[0]
         output = self.place("localization", data, named, seed) / "boxes.json"
         words = command(

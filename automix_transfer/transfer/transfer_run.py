@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
@@ -111,14 +114,12 @@ class Prepared:
         seed = self.settings.seeds[0]
         infos = {one.name: self.backbones[one.name, seed].info for one in self.named}
         found = []
+        titles = {"name": "network", "image_size": "image_size of pretraining"}
         for key in ("name", "stem", "mean", "std", "image_size"):
-            values = {name: getattr(info, key) for name, info in infos.items()}
+            values = {name: str(getattr(info, key)) for name, info in infos.items()}
             # a random start has another's network, and takes the normalisation with it
-            if len(set(map(str, values.values()))) > 1:
-                title = (
-                    "network" if key == "name" else f"{key} of pretraining" if key == "image_size" else key
-                )
-                found.append(f"{title}: " + ", ".join(f"{name} {value}" for name, value in values.items()))
+            if len(set(values.values())) > 1:
+                found.append(f"{titles.get(key, key)}: " + ", ".join(map(" ".join, values.items())))
         which = {one.name: one.which for one in self.named if one.which}
         chosen = [] if self.choosing else said(self.choices, self.settings.tune)
         return [*found, *([f"encoder of the file: {which}"] if which else []), *chosen]
@@ -150,6 +151,7 @@ class Prepared:
             f"# What is done is not done again; when all tasks are, this {after}:\n"
             f"# {shlex.join(again)}\n"
             f"cd {shlex.quote(str(Path.cwd()))}\n"
+            f"export PATH=$PATH:{shlex.quote(str(Path(sys.executable).parent))}\n"
             f"chains=(\n{lines}\n)\n"
             'bash -c "${chains[$SLURM_ARRAY_TASK_ID]}"\n'
         )
@@ -164,13 +166,18 @@ class Prepared:
         jobs = [*self.before, *([] if self.choosing else self.jobs)]
         for job in jobs:  # a job comes after those that it needs
             record[job.name] = {
-                "command": without(list(map(str, job.command[4:])), FREE),
+                "command": self.portable(without(list(map(str, job.command[4:])), FREE)),
                 "sha256": next((sha for file, sha in digests.items() if file and holds(job, file)), ""),
                 "data": job.data,
                 "recipe": digest(job.command[4], option_of(job.command, "--config-file", "")),
                 "needs": {name: record[name] for name in job.needs},
             }
         return record
+
+    def portable(self, words: Sequence[str]) -> list[str]:
+        """``words`` with OUTPUT for the folder of the comparison, which may be moved."""
+        here = re.compile(f"(^|=){re.escape(str(self.settings.output))}(?=/)")
+        return [here.sub(r"\1OUTPUT", word) for word in words]
 
     def about(self, failures: Mapping[str, str]) -> dict[str, Any]:
         """What the answer is an answer to."""
@@ -262,7 +269,7 @@ def refuse_other_settings(prepared: Prepared) -> None:
             raise UserError(f"{file}: '{name}' has no command, a list of words; {remedy}")
         if was.get("sha256") != now["sha256"]:
             raise UserError(f"{folder}: its backbone's file has changed since; {remedy}")
-        if was.get("data") and was["data"] != now["data"]:
+        if was.get("data") and not now["data"].startswith(str(was["data"])):  # older ones end earlier
             raise UserError(f"{folder}: its images, their labels or boxes have changed since; {remedy}")
         if not _the_same(was.get("needs", {}), now["needs"]):
             raise UserError(
@@ -270,6 +277,7 @@ def refuse_other_settings(prepared: Prepared) -> None:
             )
         if done and was.get("recipe", now["recipe"]) != now["recipe"]:
             raise UserError(f"{folder}: its recipe has changed since; {remedy}")
+        begun = prepared.portable(begun)
         if done and begun != now["command"]:
             words = [word for word in begun if word not in now["command"]]
             others = [word for word in now["command"] if word not in begun]
@@ -299,10 +307,10 @@ def steps_of(chain: Sequence[Job]) -> list[str]:
 def run(prepared: Prepared, jobs: int | None) -> tuple[list[Row], dict[str, Any]]:
     """Do what is not done, and return the answer and what it is an answer to."""
     output = prepared.settings.output
-    gpus = torch.cuda.device_count()
-    parallel = side_by_side(jobs) if jobs or not gpus else gpus
+    gpus = visible_gpus()
+    parallel = side_by_side(jobs) if jobs or not gpus else len(gpus)
     failures = dict(prepared.unfit)
-    devices = [str(number % gpus) for number in range(parallel)] if gpus else []
+    devices = [gpus[number % len(gpus)] for number in range(parallel)] if gpus else []
 
     def run_now(failed: dict[str, str]) -> None:
         print(plan_table(prepared.now), flush=True)
@@ -316,6 +324,12 @@ def run(prepared: Prepared, jobs: int | None) -> tuple[list[Row], dict[str, Any]
     run_now(failures)
     rows = answer(prepared.cells, [one.name for one in prepared.named], failures)
     return rows, prepared.about(failures)
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU that this process may use."""
+    usable = torch.cuda.device_count()
+    return (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(usable)))).split(",")[:usable]
 
 
 def chosen(prepared: Prepared, lost: Mapping[str, str], failures: dict[str, str]) -> Prepared:

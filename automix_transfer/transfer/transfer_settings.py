@@ -18,12 +18,14 @@ PROBES = ("linear", "knn")  #: tasks on fixed features
 RATES = {"finetune": "optimizer.lr", "detection": "SOLVER.BASE_LR"}  #: trainings, and their learning rates
 #: settings of each task that differ from job to job, or say which data and weights are read
 OWN = {
-    "detection": ("SEED", "OUTPUT_DIR", "MODEL.WEIGHTS"),
+    "detection": ("SEED", "OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
     "finetune": ("output", "seed", "data.dataset", "data.root", "encoder.name", "encoder.stem")
-    + ("encoder.weights", "encoder.which"),
+    + ("encoder.weights", "encoder.which", "data.mean", "data.std"),
     "localization": ("output", "checkpoint", "dataset", "root", "which"),
-    "robustness": ("output", "run", "weights", "which", "data", "dataset"),
-    **dict.fromkeys(PROBES, ("output", "weights", "encoder", "which", "data", "dataset", "kinds", "seed")),
+    "robustness": ("output", "run", "weights", "which", "data", "dataset", "mean", "std"),
+    **dict.fromkeys(
+        PROBES, ("output", "weights", "encoder", "which", "data", "dataset", "kinds", "seed", "mean", "std")
+    ),
 }
 WITH_BOXES = ("cub", "tiny_imagenet")  #: layouts that the localization of classifiers is measured on
 
@@ -255,3 +257,6 @@ def check(settings: Settings) -> None:
         given = settings.overrides.get(name, ())
         if any(word == grid.key or word.startswith(f"{grid.key}=") for word in given):
             raise UserError(f"{name}.{grid.key} is set and to be chosen by --tune; leave one of them out")
+        for word in given:
+            if word.startswith("data.train_split=") and "[" in word:
+                raise UserError(f"{name}.{word}: --tune holds out a part of a whole split; leave [...] out")

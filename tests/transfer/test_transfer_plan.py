@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from automix_transfer.commands.probe import main as probe
@@ -20,7 +21,13 @@ from automix_transfer.models.weights_file import CHECKPOINT_FORMAT, METADATA_KEY
 from automix_transfer.transfer import backbones, recipes
 from automix_transfer.transfer import transfer_plan as plan
 from automix_transfer.transfer import transfer_settings as wanted
-from automix_transfer.transfer.transfer_run import RECORD, chains_of, prepare, refuse_others_answer
+from automix_transfer.transfer.transfer_run import (
+    RECORD,
+    chains_of,
+    prepare,
+    refuse_others_answer,
+    visible_gpus,
+)
 from tests.detection.tiny import write_coco, write_voc
 from tests.training.tiny import write_images
 
@@ -159,6 +166,8 @@ def test_settings_name_their_task(words) -> None:
     [
         ["finetune.seed=5"],
         ["finetune.encoder.weights=x.pt"],
+        ["finetune.data.mean=0"],
+        ["knn.std=1 1 1"],
         ["detection.SEED=1"],
         ["localization.output=x.json"],
         ["knn.which=q"],
@@ -307,6 +316,14 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, weights, images) -
     write_json(record, {name: {**was, "data": "of other labels"} for name, was in prepared.record.items()})
     with pytest.raises(UserError, match="labels or boxes have changed"):
         prepare(settings(tmp_path / "out", images), named(weights))
+    for name, was in prepared.record.items():
+        before = {**was, "data": was["data"].rpartition(" ")[0]}  # when no bytes were looked at
+        write_json(record, {**prepared.record, name: before})
+        prepare(settings(tmp_path / "out", images), named(weights))
+    write_json(record, prepared.record)
+    (tmp_path / "out").rename(tmp_path / "moved")
+    prepare(settings(tmp_path / "moved", images), named(weights))
+    (tmp_path / "moved").rename(tmp_path / "out")
     old = {
         name: {"command": was["command"], "sha256": was["sha256"]} for name, was in prepared.record.items()
     }
@@ -335,6 +352,50 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, weights, images) -
     with pytest.raises(UserError, match="changed since"):
         prepare(settings(tmp_path / "out", images), named(weights))
     weights.write_bytes(weights_before)
+
+
+def write_cub(root: Path) -> None:
+    """Two classes in CUB's layout, an image of each for training and for testing."""
+    names = [f"00{label}.Bird/Bird_{number}.png" for label in (1, 2) for number in (0, 1)]
+    rows = {
+        "images": names,
+        "image_class_labels": ["1", "1", "2", "2"],
+        "train_test_split": ["1", "0"] * 2,
+        "bounding_boxes": ["1.0 2.0 20.0 10.0"] * 4,
+    }
+    for name in names:
+        (root / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30)).save(root / "images" / name)
+    for file, values in rows.items():
+        (root / f"{file}.txt").write_text("".join(f"{n} {value}\n" for n, value in enumerate(values, 1)))
+    (root / "classes.txt").write_text("1 001.Bird\n2 002.Bird\n")
+
+
+def test_images_and_boxes_that_were_changed_are_noticed(tmp_path, weights) -> None:
+    root = tmp_path / "cub"
+    write_cub(root)
+    chosen = settings(
+        tmp_path / "out", root, tasks=("finetune", "localization"), data=wanted.parse_data([f"cub={root}"])
+    )
+    prepared = prepare(chosen, named(weights))
+    write_json(tmp_path / "out" / RECORD, prepared.record)
+    for job in prepared.jobs:
+        write_json(job.result, {})
+    boxes, image = root / "bounding_boxes.txt", next((root / "images").rglob("*.png"))
+    for file, folder in ((boxes, "localization"), (image, "finetune")):
+        before = file.read_bytes()
+        file.write_bytes(before.replace(b"20.0", b"21.0") if file == boxes else before + b"0")
+        with pytest.raises(UserError, match=f"{folder}.*boxes have changed"):
+            prepare(chosen, named(weights))
+        file.write_bytes(before)
+    prepare(chosen, named(weights))
+
+
+def test_a_job_gets_a_gpu_that_this_process_was_given(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for given, seen in (("5,GPU-ab", ["5", "GPU-ab"]), ("3,4,-1,6", ["3", "4"]), ("", ["0", "1"])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+        assert visible_gpus() == seen
 
 
 def test_an_answer_is_not_written_over_files_of_others(tmp_path) -> None:

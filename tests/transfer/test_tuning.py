@@ -128,6 +128,9 @@ def test_a_setting_is_given_or_chosen(tmp_path, images) -> None:
     both = settings(tmp_path, images, "lr=0.1,0.2", overrides={"finetune": ("optimizer.lr=0.1",)})
     with pytest.raises(UserError, match=r"optimizer\.lr"):
         wanted.check(both)
+    part = {"finetune": ("data.train_split=train[:50%]",)}
+    with pytest.raises(UserError, match=r"finetune\.data\.train_split=train\[:50%\]"):
+        wanted.check(settings(tmp_path, images, "lr=0.1,0.2", overrides=part))
 
 
 @pytest.mark.slow
