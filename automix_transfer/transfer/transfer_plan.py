@@ -67,7 +67,7 @@ def plan(
     backbones: Mapping[tuple[str, int], Backbone],
     choices: Sequence[Choice] = (),
 ) -> tuple[list[Job], list[Cell]]:
-    """The jobs, seed by seed, so that what is interrupted has whole seeds, and the cells of the table.
+    """The jobs, seed by seed, and the cells of the table.
 
     Args:
         choices: of the settings that are chosen for each backbone.
