@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from automix_transfer import signals
 from automix_transfer.command_line import leave_current_folder
 from automix_transfer.console import open_outputs, show_log
-from automix_transfer.host.causes import cause_of
+from automix_transfer.host.causes import cause_of, chain
 from automix_transfer.host.writable import settle
 from automix_transfer.shown import clean
 
@@ -80,7 +80,8 @@ def run_script(main: Callable[[], int | None]) -> None:
 
     So is an `OSError` that names a file: a name that is too long or a folder that may not be entered shows at
     any first look at a path. One without a file says too little, and keeps its traceback, unless it is a
-    limit of the machine, as memory is. A signal ends it with one line, see `signals`.
+    limit of the machine, as memory is. A signal ends it with one line, see `signals`, also where somebody
+    else's code raised another exception in its place.
     """
     leave_current_folder()
     open_outputs()
@@ -92,16 +93,15 @@ def run_script(main: Callable[[], int | None]) -> None:
         settle(sys.argv[1:])
         with signals.listening():
             code = main()
-    except KeyboardInterrupt as stopped:
-        code = signals.say_last(stopped)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = EXIT_USER_ERROR
-    except (OSError, MemoryError, RuntimeError) as error:
-        if not (sentence := sentence_of(error)):
+    except (KeyboardInterrupt, Exception) as error:
+        stopped = next((e for e in chain(error) if isinstance(e, KeyboardInterrupt)), None)
+        if stopped and not isinstance(error, UserError):
+            code = signals.say_last(stopped)
+        elif sentence := sentence_of(error):
+            print(f"error: {sentence}", file=sys.stderr)
+            code = EXIT_USER_ERROR
+        else:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
-        code = EXIT_USER_ERROR
     sys.exit(code or 0)
 
 

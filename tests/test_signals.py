@@ -37,6 +37,21 @@ def test_a_signal_ends_a_command_with_one_line(number: int, capsys: pytest.Captu
     assert capsys.readouterr().err == "what is done lies in out\n"
 
 
+def test_an_interruption_that_others_turned_into_an_error_is_one(capsys: pytest.CaptureFixture) -> None:
+    def main() -> None:
+        try:
+            raise Interrupted(signal.SIGTERM)
+        finally:
+            raise KeyError("from somebody else's context manager")
+
+    with pytest.raises(SystemExit) as ended:
+        run_script(main)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == f"{signals.UNTOUCHED}\n"
+    with pytest.raises(KeyError):
+        run_script(lambda: {}["a mistake in the program"])
+
+
 def test_nohup_keeps_its_meaning() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
