@@ -76,15 +76,22 @@ class EpochBatches(Sampler[Batch]):
                 yield [(self.epoch, indices[image - first], copy) for image, copy in places]
 
 
-def even_order(labels: NDArray[np.int64], sampler: str, rng: torch.Generator) -> Tensor:
-    """An epoch of as many images as there are ``labels`` (N,), shared out to the classes, in random order.
+def class_shares(counts: Tensor, sampler: str) -> Tensor:
+    """(K,) float64, in proportion to the images that ``sampler`` draws of each class, which has ``counts``
+    (K,) of them: as many (``shuffle``), equally many (``balanced``), or by the square root (``sqrt``)."""
+    return counts.double() ** {"shuffle": 1.0, "balanced": 0.0, "sqrt": 0.5}[sampler]
 
-    ``balanced``: equally; ``sqrt``: by the square root of their images. What does not divide falls to classes
-    at random, each as often as its share says. No image comes again before all of its class have come.
+
+def even_order(labels: NDArray[np.int64], sampler: str, rng: torch.Generator) -> Tensor:
+    """An epoch of as many images as there are ``labels`` (N,), shared out to the classes by `class_shares`,
+    in random order.
+
+    What does not divide falls to classes at random, each as often as its share says. No image comes again
+    before all of its class have come.
     """
     images = torch.from_numpy(np.argsort(labels, kind="stable"))  # class by class
     counts = torch.from_numpy(np.bincount(labels))
-    shares = counts.double() ** {"balanced": 0.0, "sqrt": 0.5}[sampler]
+    shares = class_shares(counts, sampler)
     ends = shares.cumsum(0) * (len(labels) / float(shares.sum()))
     ends[-1] = len(labels)
     ends = (ends + torch.rand((), dtype=torch.float64, generator=rng)).floor().long()

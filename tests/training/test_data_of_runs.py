@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from automix_transfer.training.distributed import World
 from automix_transfer.training.loop import train
 from automix_transfer.training.record.checkpoint import load_latest
 from automix_transfer.training.settings import Experiment, load_experiment
-from automix_transfer.training.setup.build_data import build_data, tell_of_data
+from automix_transfer.training.setup.build_data import build_data, class_weights, tell_of_data
 from automix_transfer.training.setup.build_model import build_model
 from automix_transfer.training.setup.build_run import build_run
 from tests.training.tiny import FAST, write_images
@@ -70,3 +71,17 @@ def test_images_of_both_splits_are_told_when_a_training_starts(numbers: Path, ca
         shutil.copy(numbers / "train" / "0" / name, numbers / "val" / "0" / name)
     tell_of_data(*(one.listing for one in build_data(experiment(numbers))))
     assert "2 images of the validation split are in the training split too" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["balanced", "sqrt"])
+@pytest.mark.parametrize("sampler, power", [("shuffle", 1.0), ("sqrt", 0.5), ("balanced", 0.0)])
+def test_class_weights_are_1_on_average_over_what_is_drawn(kind: str, sampler: str, power: float) -> None:
+    counts = np.array([1000, 30, 1])
+    weights, drawn = class_weights(counts, kind, sampler).numpy(), counts**power
+    assert (weights * drawn).sum() / drawn.sum() == pytest.approx(1)
+    rate = {"balanced": 1.0, "sqrt": 0.5}[kind]
+    assert np.allclose(weights / weights[0], (counts[0] / counts) ** rate)
+    if sampler == "shuffle":
+        plain = counts**-rate
+        exact = torch.from_numpy(plain * (counts.sum() / (plain * counts).sum())).float()
+        assert torch.equal(class_weights(counts, kind), exact)

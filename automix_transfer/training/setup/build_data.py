@@ -12,7 +12,7 @@ from torch import Tensor
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.listing import Listing
-from automix_transfer.data.loader import ImageLoader, TrainLoader, eval_loader, train_loader
+from automix_transfer.data.loader import ImageLoader, TrainLoader, class_shares, eval_loader, train_loader
 from automix_transfer.data.splits import eval_dataset, shared_images, train_dataset
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
@@ -77,8 +77,9 @@ def build_loaders(
     return train_batches, eval_loader(eval_set, eval_size, world.rank, world.size, data.workers)
 
 
-def class_weights(counts: NDArray[np.int64], kind: str) -> Tensor:
+def class_weights(counts: NDArray[np.int64], kind: str, sampler: str = "shuffle") -> Tensor:
     """(K,) float32: 1 / n of each class's ``counts`` n (``balanced``) or 1 / sqrt(n) (``sqrt``), times what
-    makes the mean over all images 1, so that the loss keeps its scale."""
+    makes the mean over the images 1, as ``sampler`` draws them, so that the loss keeps its scale."""
     weights = counts ** {"balanced": -1.0, "sqrt": -0.5}[kind]
-    return torch.from_numpy(weights * (counts.sum() / (weights * counts).sum())).float()
+    drawn = class_shares(torch.from_numpy(counts), sampler).numpy()
+    return torch.from_numpy(weights * (drawn.sum() / (weights * drawn).sum())).float()

@@ -82,7 +82,7 @@ def _build(experiment: Experiment, world: World, checkpoint: Checkpoint | None) 
     place(method, world, train.channels_last)
     if (kind := experiment.loss.class_weights) != "none":
         counts = train_set.images_a_class(f"loss.class_weights={kind}")
-        method.weigh_classes(class_weights(counts, kind).to(world.device))
+        method.weigh_classes(class_weights(counts, kind, experiment.data.sampler).to(world.device))
     if views := method.view_transforms():
         train_set.add_views(1 + len(views), views[0])
     if train.compile:
