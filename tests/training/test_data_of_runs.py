@@ -73,6 +73,14 @@ def test_images_of_both_splits_are_told_when_a_training_starts(numbers: Path, ca
     assert "2 images of the validation split are in the training split too" in capfd.readouterr().err
 
 
+def test_one_class_is_nothing_to_learn(numbers: Path) -> None:
+    for split in ("train", "val"):
+        shutil.rmtree(numbers / split / "2")
+        shutil.rmtree(numbers / split / "10")
+    with pytest.raises(UserError, match=r"split train of data\.root=.* one class only \('0'\).*label_column"):
+        build_data(experiment(numbers))
+
+
 @pytest.mark.parametrize("kind", ["balanced", "sqrt"])
 @pytest.mark.parametrize("sampler, power", [("shuffle", 1.0), ("sqrt", 0.5), ("balanced", 0.0)])
 def test_class_weights_are_1_on_average_over_what_is_drawn(kind: str, sampler: str, power: float) -> None:

@@ -36,9 +36,19 @@ def build_data(
     """Training and validation sets; ``known`` are the classes of a run that goes on.
 
     With ``train.overfit_batches`` both are the same few batches, without augmentation.
+
+    Raises:
+        UserError: training images of one class only, or splits of different classes.
     """
     data, train = experiment.data, experiment.train
     train_set = train_dataset(data, experiment.seed, known, vectors=True)
+    if len(set(train_set.listing.labels)) == 1:  # where images show several classes there are none
+        name = train_set.classes[train_set.listing.labels[0]]
+        raise UserError(
+            f"split {data.train_split} of data.root={data.root} has images of one class only ('{name}'), so "
+            "there is nothing to learn; set data.root to the folder that holds the class folders, or "
+            "data.label_column to the column of the labels"
+        )
     if train.overfit_batches:
         count = min(train.overfit_batches * train.batch_size, len(train_set))
         order = torch.randperm(len(train_set), generator=derive_generator(experiment.seed, "overfit"))
