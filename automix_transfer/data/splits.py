@@ -11,6 +11,7 @@ from automix_transfer.data.listing import Listing, names_of
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import DataConfig
 from automix_transfer.data.transforms import eval_transform, train_transform
+from automix_transfer.errors import UserError, few
 
 COMPARED = 500  # images of one class and name
 
@@ -38,6 +39,28 @@ def eval_dataset(
     `load_listing`."""
     listing = _usable(config, split or config.val_split, known, vectors)
     return ClassificationDataset(listing, eval_transform(config))
+
+
+def eval_dataset_beside(
+    train: ClassificationDataset, config: DataConfig, known: Sequence[str] = (), vectors: bool = False
+) -> ClassificationDataset:
+    """`eval_dataset` with the classes of the training split, in their order.
+
+    Raises:
+        UserError: the splits have different classes.
+    """
+    found, ours = eval_dataset(config, known=known, vectors=vectors), list(train.classes)
+    names = list(found.classes)
+    if names != ours and set(names) == set(ours):  # a ClassLabel has an order of its own in each split
+        found = eval_dataset(config, known=ours, vectors=vectors)
+    if list(found.classes) != ours:
+        differing = set(names) ^ set(ours) or {a for a, b in zip(names, ours, strict=True) if a != b}
+        raise UserError(
+            f"splits {config.train_split} and {config.val_split} of {config.root} have different classes "
+            f"({few(sorted(map(str, differing)))}); take other splits, or correct the class folders or "
+            "labels of one of them"
+        )
+    return found
 
 
 def shared_images(train: Listing, val: Listing) -> str:

@@ -15,7 +15,7 @@ from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.layouts.walking import find_below
 from automix_transfer.data.registry import KNOWN_BY, SPLITS
 from automix_transfer.data.settings import DataConfig, validate
-from automix_transfer.data.splits import eval_dataset
+from automix_transfer.data.splits import eval_dataset, eval_dataset_beside
 from automix_transfer.errors import UserError
 from automix_transfer.evaluation.probing.classifiers import linear_probe, nearest_neighbours, top1
 from automix_transfer.evaluation.probing.features import Features, read_features
@@ -140,13 +140,8 @@ def datasets(
     """The images that are learnt from, and those that are measured on."""
     validate(config)
     check_size(encoder, info.name, config.image_size, "--image-size")
-    train, test = (eval_dataset(config, split) for split in (config.train_split, config.val_split))
-    if train.classes != test.classes:
-        raise UserError(
-            f"{config.root}: {config.train_split} has {len(train.classes)} classes and {config.val_split} "
-            f"{len(test.classes)}, or others; a probe needs the same in both"
-        )
-    return train, test
+    train = eval_dataset(config, config.train_split)
+    return train, eval_dataset_beside(train, config)
 
 
 def _features(

@@ -13,7 +13,7 @@ from torch import Tensor
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.loader import ImageLoader, TrainLoader, class_shares, eval_loader, train_loader
-from automix_transfer.data.splits import eval_dataset, shared_images, train_dataset
+from automix_transfer.data.splits import eval_dataset_beside, shared_images, train_dataset
 from automix_transfer.data.transforms import eval_transform
 from automix_transfer.errors import UserError
 from automix_transfer.progress import to_stderr
@@ -55,14 +55,7 @@ def build_data(
         chosen = train_set.listing.select(order[:count].tolist())
         train_set = ClassificationDataset(chosen, eval_transform(data), experiment.seed)
         return train_set, copy.copy(train_set)  # a method may ask for more views in training
-    eval_set = eval_dataset(data, known=known, vectors=True)
-    if list(eval_set.classes) != list(train_set.classes):
-        differing = sorted(set(eval_set.classes) ^ set(train_set.classes))[:3]
-        raise UserError(
-            f"splits {data.train_split} and {data.val_split} of {data.root} have different classes "
-            f"({', '.join(map(str, differing))}, ...); both need the same class folders"
-        )
-    return train_set, eval_set
+    return train_set, eval_dataset_beside(train_set, data, known, vectors=True)
 
 
 def build_loaders(

@@ -21,7 +21,7 @@ from automix_transfer.data.check import check_root
 from automix_transfer.data.registry import KNOWN_BY, load_listing
 from automix_transfer.data.settings import DataConfig, validate
 from automix_transfer.data.shards.arrow import arrow_batches, text_of
-from automix_transfer.data.splits import eval_dataset
+from automix_transfer.data.splits import eval_dataset, eval_dataset_beside
 from automix_transfer.errors import UserError
 from automix_transfer.io import read_json, write_json
 from tests.data import trees
@@ -75,6 +75,23 @@ def test_one_split_alone_is_told_apart_by_parts(saved: Path) -> None:
 def test_the_classes_of_a_network_keep_their_order(saved: Path) -> None:
     listing = load_listing(config(saved), "train", known=["ant", "bee", "cat"])
     assert listing.classes == ["ant", "bee", "cat"] and listing.labels == [1, 0, 2, 1, 0, 2, 1]
+
+
+def test_splits_with_their_classes_in_different_orders(saved: Path) -> None:
+    info = saved / "test" / "dataset_info.json"
+    features = read_json(info)["features"]
+
+    def beside(*names: str) -> object:
+        edit(info, features={**features, "label": {"names": names, "_type": "ClassLabel"}})
+        given = config(saved, train_split="train", val_split="test")
+        found = eval_dataset_beside(eval_dataset(given, "train"), given)
+        assert found.classes == ["bee", "ant", "cat"]
+        return found.labels.tolist()
+
+    assert beside("bee", "ant", "cat") == [1, 2, 0, 1]
+    assert beside("cat", "bee", "ant") == [0, 1, 2, 0]
+    with pytest.raises(UserError, match=r"different classes \(ant, bee, dog, \.\.\.\); take other splits"):
+        beside("cat", "dog", "elk")
 
 
 def test_columns_are_chosen_by_name(saved: Path) -> None:
