@@ -26,8 +26,9 @@ def require_known_order(weights: object, names: Sequence[str], told_by: str) -> 
     if orders_differ(names):
         numbers, text = few(sorted(names, key=_by_number)), few(sorted(names))
         raise UserError(
-            f"{weights} does not name its classes, and the class folders are numbers, so their order can be "
-            f"that of numbers ({numbers}) or of text ({text}, torchvision's ImageFolder); give {told_by}"
+            f"{weights} does not name its classes, and the names of the classes are numbers, so their order "
+            f"can be that of numbers ({numbers}) or of text ({text}, torchvision's ImageFolder); give "
+            f"{told_by}"
         )
 
 
@@ -52,7 +53,7 @@ def order_note(names: Sequence[str]) -> tuple[str, ...]:
     numbers, text = sorted(names, key=_by_number), sorted(names)
     how = "numbers" if list(names) == numbers else "text" if list(names) == text else "the network's classes"
     return (
-        f"the class folders are numbers and are in the order of {how} ({few(names)}): "
+        f"the names of the classes are numbers and are in the order of {how} ({few(names)}): "
         f"data.class_order=number is {few(numbers)}, data.class_order=text is {few(text)}, as torchvision's "
         "ImageFolder",
     )

@@ -26,7 +26,7 @@ from automix_transfer.data.layouts.walking import find_root, subfolders
 from automix_transfer.data.listing import Listing, Packed, Paths, leads_out
 from automix_transfer.data.problems import Problems
 from automix_transfer.data.shards.arrow import Values, arrow_batches, text_of
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.io import read_json
 from automix_transfer.text_files import plain_name, read_text
 
@@ -39,6 +39,7 @@ STATE, INFO, TABLES = "state.json", "dataset_info.json", ("metadata.csv", "metad
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
 _MOST_TABLE = 1 << 30  # bytes of a metadata file
 _RESTORE = "restore it, or save the data set again"
+_LABELLED = "give a split with labels, or another column with data.label_column"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,20 @@ def huggingface(
             notes += order_note(names)
         else:
             names = [str(number) for number in range(int(of_classes.labels.max(initial=-1)) + 1)]
+            notes += _empty_note(of_classes, names)
     return _listing(rows, names, known, notes)
+
+
+def _empty_note(rows: _Rows, names: list[str]) -> tuple[str, ...]:
+    """What is to be said of numbers without names, of which some are no image's label."""
+    used = set(np.unique(rows.labels).tolist())
+    empty = [name for label, name in enumerate(names) if label not in used]
+    if not empty:
+        return ()
+    return (
+        f"no image of {rows.where} has the label {few(empty)}: labels that are numbers without names are "
+        f"classes 0 to {names[-1]}, and {len(empty)} of these {len(names)} classes have none",
+    )
 
 
 def _listing(rows: _Rows, names: list[str], known: Sequence[str], notes: Sequence[str]) -> Listing:
@@ -133,7 +147,7 @@ def _listing(rows: _Rows, names: list[str], known: Sequence[str], notes: Sequenc
             shown,
             len(labels),
         )
-    problems.raise_if_any("give a split with labels, or another column with data.label_column")
+    problems.raise_if_any(_LABELLED)
     if not len(labels):
         raise UserError(f"{rows.where} holds no image; {_RESTORE}")
     if rows.names and {plain_name(name) for name in names} == {plain_name(name) for name in known}:
@@ -232,7 +246,10 @@ def _arrow_rows(root: Path, folder: Path, columns: Columns) -> _Rows:
     reading = _Arrow(root, folder, image, label)
     for name in map(str, names):
         reading.read(folder / name)
-    reading.problems.raise_if_any("save the data set again with save_to_disk, which puts the bytes in")
+    reading.problems.raise_if_any(
+        "leave such rows out, or save the data set again with save_to_disk, which puts the bytes in"
+    )
+    reading.unlabelled.raise_if_any(_LABELLED)
     words = reading.words
     numbers = np.concatenate([np.empty(0, dtype=np.int64), *reading.numbers])
     if words and len(numbers):
@@ -247,7 +264,8 @@ class _Arrow:
 
     def __init__(self, root: Path, folder: Path, image: str, label: str) -> None:
         self.root, self.folder, self.image, self.label = root, folder, image, label
-        self.problems = Problems(f"the columns '{image}' and '{label}' of {folder}")
+        self.problems = Problems(f"the column '{image}' of {folder}")
+        self.unlabelled = Problems(f"the column '{label}' of {folder}")
         self.files: list[Path] = []
         self.paths: list[str] = []
         self.spans: list[NDArray[np.int64]] = []
@@ -315,7 +333,7 @@ class _Arrow:
                 "another"
             )
         empty = [f"row {first + row}" for row in np.flatnonzero(~values.there).tolist()]
-        self.problems.add_many(file, "rows have no label", empty, len(values.there))
+        self.unlabelled.add_many(file, "rows have no label", empty, len(values.there))
 
 
 # --- metadata beside files --------------------------------------------------------------------------------

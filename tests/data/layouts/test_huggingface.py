@@ -103,9 +103,13 @@ def test_columns_are_chosen_by_name(saved: Path) -> None:
     assert load_listing(config(saved), "test").classes == ["0", "1", "2"]
     ids = load_listing(config(saved, label_column="id"), "train")
     assert ids.labels == list(range(7)) and ids.classes == [str(number) for number in range(7)]
+    assert not ids.notes
+    gaps = load_listing(config(saved / "test", label_column="id"), "train")
+    assert len(gaps.classes) == 14 and "has the label 0, 1, 2, ...: " in gaps.notes[0]
+    assert "10 of these 14 classes have none" in gaps.notes[0]
     with pytest.raises(UserError, match=r"10 of .*data\.label_column"):  # classes are those of training
         load_listing(config(saved, label_column="id"), "test")
-    for column, key in (("caption", "rows have no label"), ("objects", "data.label_column")):
+    for column, key in (("caption", r"split with labels(.|\n)*no label"), ("objects", "data.label_column")):
         with pytest.raises(UserError, match=key):
             load_listing(config(saved, label_column=column), "train")
     for column in ("id", "objects", "nothing"):
