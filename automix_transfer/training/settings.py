@@ -34,7 +34,7 @@ class EncoderConfig:
     drop_path: float = between(0.0, 0, 1)  # stochastic depth, for networks of timm that have it
     checkpointing: bool = False  # compute activations again in the backward pass, where memory is short
     freeze: int = between(0, 0)  # first parts that stay as loaded: the stem, then stages (blocks of a ViT)
-    head_only: bool = False  # train the classifier alone
+    head_only: bool = False  # train the classifier alone, whatever freeze says
     # file to start from: our checkpoint or export, or a torchvision/timm state dict; empty: random
     weights: str = ""
     # which encoder of a file with several (k, q, ema, teacher, ...); empty: the one for inference

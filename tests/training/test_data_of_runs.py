@@ -93,3 +93,12 @@ def test_class_weights_are_1_on_average_over_what_is_drawn(kind: str, sampler: s
         plain = counts**-rate
         exact = torch.from_numpy(plain * (counts.sum() / (plain * counts).sum())).float()
         assert torch.equal(class_weights(counts, kind), exact)
+
+
+@pytest.mark.parametrize("given", ["encoder.freeze=2", "encoder.head_only=true"])
+def test_random_layers_are_not_frozen(numbers: Path, given: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"encoder\.weights is empty, but {given} would freeze random layers"
+    ):
+        build_model(experiment(numbers, given), ["0", "2", "10"])
+    build_model(experiment(numbers, given), ["0", "2", "10"], load_weights=False)  # a checkpoint has them

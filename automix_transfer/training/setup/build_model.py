@@ -35,6 +35,12 @@ def build_model(
         UserError: a setting that the encoder, its weights or the method do not go with.
     """
     config, data = experiment.encoder, experiment.data
+    if load_weights and not config.weights and (config.freeze or config.head_only):
+        given = "encoder.head_only=true" if config.head_only else f"encoder.freeze={config.freeze}"
+        raise UserError(
+            f"encoder.weights is empty, but {given} would freeze random layers; give encoder.weights, or "
+            f"leave {given.partition('=')[0]} out"
+        )
     names = {"name": config.name, "num_classes": len(classes), "stem": config.stem, "class_names": classes}
     images = {"image_size": data.image_size, "mean": data.mean, "std": data.std}
     info = EncoderInfo.from_dict({**names, **images})
