@@ -10,7 +10,7 @@ from automix_transfer.evaluation.mixers import mix_pairs, picture_method
 from automix_transfer.figures.samples import Pairs, cells_of, mask_cells
 from automix_transfer.figures.sheet import Cell, save_parts, sheet
 from automix_transfer.mixing import METHODS, AutoMix
-from automix_transfer.models.classifier import find_classifier
+from automix_transfer.models.classifier import find_classifiers
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.eval_mode import eval_mode
 from automix_transfer.rng import derive_generator
@@ -40,7 +40,7 @@ def mixed_by_all(pairs: Pairs, automix: AutoMix, seed: int = 0) -> dict[str, tup
     """Method -> mixed images (n, 3, H, W) and masks (n, 1, H, W) of the pairs, for all that the table has a
     picture of."""
     images, partners, network = pairs.images, pairs.permutation, automix.inference_encoder()
-    classes, mean, std = find_classifier(network).out_features, tuple(pairs.mean), tuple(pairs.std)
+    classes, mean, std = find_classifiers(network)[-1].out_features, tuple(pairs.mean), tuple(pairs.std)
     info = EncoderInfo("", classes, image_size=images.shape[2], mean=mean, std=std)  # type: ignore[arg-type]
     found = {}
     with eval_mode(automix):

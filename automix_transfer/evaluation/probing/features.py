@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from automix_transfer.data.dataset import ClassificationDataset
 from automix_transfer.data.loader import eval_loader
 from automix_transfer.errors import UserError
-from automix_transfer.models.classifier import find_classifier
+from automix_transfer.models.classifier import find_classifiers
 from automix_transfer.training.sharing import ALONE, Team
 
 REMEDY = "choose an encoder with a linear classifier, whose inputs are the features"
@@ -40,7 +42,8 @@ def read_features(
     say: Callable[[int], None] = lambda done: None,
     team: Team = ALONE,
 ) -> Features:
-    """What ``encoder`` hands to its classifier, one vector an image; in eval mode, in float32.
+    """What ``encoder`` hands to its classifier, or to several, beside each other: one vector an image; in
+    eval mode, in float32.
 
     Args:
         encoder: with a linear classifier, or without one: then its outputs are the features.
@@ -74,20 +77,23 @@ def read_features(
 @torch.no_grad()
 def _vectors(encoder: nn.Module, loader: Iterable[Any], device: torch.device) -> Iterator[Vectors]:
     """Features and labels of each batch."""
-    inputs: list[Tensor] = []
-    handle = None
+    inputs: dict[int, Tensor] = {}  # of each classifier
+    classifiers, handles = list[nn.Linear](), list[RemovableHandle]()
     linear = any(isinstance(part, nn.Linear) for part in encoder.modules())
     if outputs_logits(encoder) and (linear or hasattr(encoder, "num_classes")):
-        classifier = find_classifier(encoder, REMEDY)
-        handle = classifier.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+        classifiers = find_classifiers(encoder, REMEDY)
+        for number, classifier in enumerate(classifiers):
+            handles.append(classifier.register_forward_pre_hook(partial(_keep, inputs, number)))
     try:
         for images, label, *_ in loader:
             output = encoder(images.to(device))
-            if handle is not None and (not inputs or output.shape[-1] != classifier.out_features):
+            called = len(inputs) == len(classifiers)
+            if classifiers and not (called and output.shape[-1] == classifiers[-1].out_features):
                 raise UserError(
                     f"the last linear layer of {type(encoder).__name__} is no classifier; {REMEDY}"
                 )
-            vectors = inputs.pop() if handle is not None else output
+            found = [inputs.pop(number) for number in range(len(classifiers))]
+            vectors = torch.cat(found, dim=-1) if len(found) > 1 else (found or [output])[0]
             if vectors.ndim != 2 or len(vectors) != len(images):
                 shape = tuple(vectors.shape)
                 raise UserError(
@@ -96,8 +102,12 @@ def _vectors(encoder: nn.Module, loader: Iterable[Any], device: torch.device) ->
                 )
             yield vectors.float().cpu().numpy(), label.numpy()
     finally:
-        if handle is not None:
+        for handle in handles:
             handle.remove()
+
+
+def _keep(inputs: dict[int, Tensor], number: int, _: nn.Module, given: tuple[Tensor, ...]) -> None:
+    inputs[number] = given[0]
 
 
 def outputs_logits(encoder: nn.Module) -> bool:

@@ -23,10 +23,11 @@ from automix_transfer.mixing.automix.offline import TrainedMixBlock
 from automix_transfer.mixing.automix.options import AutoMixOptions, check_options, read_options
 from automix_transfer.mixing.base import Method, Mixed, StepOutput
 from automix_transfer.mixing.draw import PairDraw, Rng, Size, draw_pairs
-from automix_transfer.mixing.heads import classify_with, copy_head, draw_heads, find_classifier
+from automix_transfer.mixing.heads import classify_with, copy_head, draw_heads
 from automix_transfer.mixing.losses import flat_mask_loss, gamma_at, label_loss, lam_loss, pair_loss
 from automix_transfer.mixing.pairs import blend
 from automix_transfer.mixing.parts.freed import FreedLoss
+from automix_transfer.models.classifier import find_classifiers
 from automix_transfer.models.encoders import EncoderInfo, feature_layer
 from automix_transfer.models.taps import feature_channels, features
 
@@ -96,7 +97,8 @@ class AutoMix(Method):
         self.encoder_q = encoder
         self.head_q = copy_head(encoder) if options.heads == "separate" else None
         if options.head_std is not None:
-            draw_heads(options.head_std, find_classifier(encoder, "leave method.head_std=null"), self.head_q)
+            own = find_classifiers(encoder, "leave method.head_std=null")
+            draw_heads(options.head_std, *own, self.head_q)
         self.encoder_k = copy.deepcopy(encoder).requires_grad_(False)
         self.encoder_k.train(options.k_mode == "train")
         self.head_k = copy.deepcopy(self.head_q).requires_grad_(False) if self.head_q is not None else None

@@ -20,7 +20,7 @@ from automix_transfer.mixing.parts.comixup_solver import label_outputs
 from automix_transfer.mixing.parts.mincut import in_threads
 from automix_transfer.mixing.parts.saliency import SalientMethod, block_shares, enlarge
 from automix_transfer.mixing.precision import full_precision
-from automix_transfer.models.classifier import find_classifier
+from automix_transfer.models.classifier import find_classifiers
 from automix_transfer.models.encoders import EncoderInfo
 
 
@@ -144,7 +144,7 @@ class CoMixup(SalientMethod):
         """Mix images (N, C, H, W) by their saliency (N, H, W); soft labels by area (of labels (N,) or vectors
         (N, K)), masks of each output's own input."""
         if labels.ndim == 1:
-            self.classes = self.classes or find_classifier(self.encoder).out_features
+            self.classes = self.classes or find_classifiers(self.encoder)[-1].out_features
         size, b = images.shape[2:], self.options.blocks
         pieces = images.unflatten(3, (b, -1)).unflatten(2, (b, -1))  # (N, C, b, h, b, w)
         vectors = labels if labels.ndim == 2 else functional.one_hot(labels, self.classes).float()
