@@ -42,6 +42,7 @@ STRIDES = {4: "res2", 8: "res3", 16: "res4", 32: "res5"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "convnext": {"drop_path_rate": 0.4},
     "swin": {"drop_path_rate": 0.1, "strict_img_size": False},
+    "swinv2": {"drop_path_rate": 0.1, "strict_img_size": False},
 }
 #: timm's modules of plain vision transformers
 TRANSFORMERS = ("timm.models.vision_transformer", "timm.models.deit")
@@ -200,6 +201,7 @@ def _taps(network: nn.Module, name: str) -> tuple[dict[str, int], dict[str, int]
         if feature:
             channels[feature], indices[feature] = item["num_chs"], index
     if list(channels) == ([STRIDES[PATCH]] if plain else list(STRIDES.values())):
+        _try_another_size(network, name, list(indices.values()))
         return channels, indices
     if plain:
         raise UserError(
@@ -212,6 +214,23 @@ def _taps(network: nn.Module, name: str) -> tuple[dict[str, int], dict[str, int]
         "pyramid needs, and is no plain ViT or DeiT; take a network with stages, e.g. "
         "timm_fpn/convnext_tiny, or timm_fpn/deit_small_patch16_224"
     )
+
+
+@torch.no_grad()
+def _try_another_size(network: Any, name: str, indices: list[int]) -> None:
+    """A `UserError` where the network takes images of its training size only: told by one image, which leaves
+    weights, statistics and random numbers as they are."""
+    device, training = next(network.parameters()).device, network.training
+    image = torch.zeros(1, 3, 96, 160, device=device)  # sides that 32 divides, and no common windows
+    try:
+        network.eval().forward_intermediates(image, indices=indices, norm=False, intermediates_only=True)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"MODEL.BACKBONE.NAME timm_fpn/{name} takes images of its own size only, and those of a detector "
+            "have any; take e.g. timm_fpn/convnext_tiny"
+        ) from error
+    finally:
+        network.train(training)
 
 
 def build_plain(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:

@@ -74,6 +74,26 @@ def test_swins_masks_are_made_for_each_image():
         assert torch.equal(found, value)
 
 
+@pytest.mark.parametrize("name", ["swinv2_tiny_window8_256", "swinv2_cr_tiny_224"])
+def test_swin_v2_takes_images_of_any_size(name):
+    from automix_transfer.detection.networks.timm_backbone import TimmBackbone
+
+    with torch.device("meta"):
+        found = TimmBackbone(name, ["res2", "res5"])(torch.zeros(2, 3, 64, 96))
+    assert found["res2"].shape == (2, 96, 16, 24) and found["res5"].shape == (2, 768, 2, 3)
+
+
+def test_the_trial_of_another_size_leaves_no_trace():
+    from automix_transfer.detection.networks.timm_backbone import _network, _taps
+
+    network = _network("tf_efficientnet_lite0", 0)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    state = torch.get_rng_state()
+    _taps(network, "tf_efficientnet_lite0")
+    assert torch.equal(torch.get_rng_state(), state) and all(part.training for part in network.modules())
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
 def test_a_difference_in_features_is_an_error(tmp_path, monkeypatch):
     from automix_transfer.detection.networks import timm_backbone
     from automix_transfer.detection.weights.weights_check import load_weights

@@ -131,6 +131,8 @@ def test_rates_fall_with_depth_and_positions_do_not_decay():
     [
         ("vit_small_patch14_dinov2", "vit_small_patch14_dinov2 has patches of 14"),
         ("beit_base_patch16_224", "beit_base_patch16_224 has no feature maps"),
+        ("coatnet_nano_rw_224", "timm_fpn/coatnet_nano_rw_224 takes images of its own size only"),
+        ("maxvit_nano_rw_256", "timm_fpn/maxvit_nano_rw_256 takes images of its own size only"),
     ],
 )
 def test_networks_that_make_no_pyramid(name, message):
