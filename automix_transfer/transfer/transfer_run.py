@@ -98,15 +98,8 @@ class Prepared:
             else ""
         )
         commands = "\n".join(job.line for job in self.now if not job.done)
-        differences = "\n".join(self.differences())
-        parts = [
-            plan_table(self.now),
-            *self.missing(),
-            then,
-            known,
-            commands and f"commands:\n{commands}",
-            differences,
-        ]
+        parts = [plan_table(self.now), *self.missing(), then, known]
+        parts += [commands and f"commands:\n{commands}", "\n".join(self.differences())]
         return "\n\n".join(filter(None, parts))
 
     def differences(self) -> list[str]:
@@ -174,10 +167,14 @@ class Prepared:
             }
         return record
 
-    def portable(self, words: Sequence[str]) -> list[str]:
-        """``words`` with OUTPUT for the folder of the comparison, which may be moved."""
-        here = re.compile(f"(^|=){re.escape(str(self.settings.output))}(?=/)")
-        return [here.sub(r"\1OUTPUT", word) for word in words]
+    def portable(self, content: Any) -> Any:
+        """``content`` with OUTPUT in its words for the folder of the comparison, which may be moved."""
+        if isinstance(content, dict):
+            return {key: self.portable(value) for key, value in content.items()}
+        if isinstance(content, list):
+            return [self.portable(value) for value in content]
+        here = f"(^|=){re.escape(str(self.settings.output))}(?=/)"
+        return re.sub(here, r"\1OUTPUT", content) if isinstance(content, str) else content
 
     def about(self, failures: Mapping[str, str]) -> dict[str, Any]:
         """What the answer is an answer to."""
@@ -250,7 +247,7 @@ def refuse_other_settings(prepared: Prepared) -> None:
     """Raise a `UserError` for a job whose results were begun with another command or other weights, or are
     measured on such results."""
     file = prepared.settings.output / RECORD
-    before = read_json(file) if file.is_file() else {}
+    before = prepared.portable(read_json(file)) if file.is_file() else {}
     if not isinstance(before, dict):
         raise UserError(f"{file} is no record of a comparison; choose another --output")
     remedy = "choose another --output, or remove that folder to run it again"
@@ -269,7 +266,7 @@ def refuse_other_settings(prepared: Prepared) -> None:
             raise UserError(f"{file}: '{name}' has no command, a list of words; {remedy}")
         if was.get("sha256") != now["sha256"]:
             raise UserError(f"{folder}: its backbone's file has changed since; {remedy}")
-        if was.get("data") and not now["data"].startswith(str(was["data"])):  # older ones end earlier
+        if not _the_same(was.get("data", ""), now["data"]):
             raise UserError(f"{folder}: its images, their labels or boxes have changed since; {remedy}")
         if not _the_same(was.get("needs", {}), now["needs"]):
             raise UserError(
@@ -277,7 +274,6 @@ def refuse_other_settings(prepared: Prepared) -> None:
             )
         if done and was.get("recipe", now["recipe"]) != now["recipe"]:
             raise UserError(f"{folder}: its recipe has changed since; {remedy}")
-        begun = prepared.portable(begun)
         if done and begun != now["command"]:
             words = [word for word in begun if word not in now["command"]]
             others = [word for word in now["command"] if word not in begun]
@@ -288,7 +284,9 @@ def refuse_other_settings(prepared: Prepared) -> None:
 
 
 def _the_same(was: Any, now: Any) -> bool:
-    """Whether nothing differs of what was recorded; an older version recorded less."""
+    """Whether nothing differs of what was recorded; an older version recorded less, and shorter digests."""
+    if isinstance(was, str) and isinstance(now, str):
+        return now.startswith(was)
     if isinstance(was, dict) and isinstance(now, dict):
         return all(_the_same(was[key], now[key]) for key in now if key in was)
     return bool(was == now)
