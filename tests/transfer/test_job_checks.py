@@ -78,6 +78,18 @@ def test_what_is_done_shows_that_a_setting_is_right(tmp_path) -> None:
     assert "nothing" in unfit([[done, wrong]], {})[wrong.name]
 
 
+def test_an_encoder_without_a_linear_classifier_is_told_before_it_is_probed(words, tmp_path) -> None:
+    images = words[words.index("--data") + 1].partition("=")[2]
+    options = ["--data", images, "--dataset", "imagefolder", "--encoder", "torchvision/squeezenet1_1"]
+    job = Job(
+        "knn birds sq",
+        command("probe", "--weights", "random", *options, "--output", "x.json"),
+        tmp_path / "x",
+    )
+    with pytest.raises(UserError, match="no linear classifier"):
+        unfit([[job]], {"sq": EncoderInfo("torchvision/squeezenet1_1", 3)})
+
+
 def test_classes_that_differ_lose_the_cells_of_that_data_set_only(words, tmp_path, capsys) -> None:
     write_images(tmp_path / "other")
     extra = tmp_path / "other" / "val" / "zzz"

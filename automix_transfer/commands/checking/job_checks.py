@@ -21,6 +21,7 @@ from automix_transfer.data.settings import DataConfig
 from automix_transfer.errors import MachineError, UserError
 from automix_transfer.evaluation import arguments as evaluating
 from automix_transfer.evaluation.probing import probes
+from automix_transfer.evaluation.probing.features import read_by
 from automix_transfer.jobs import Job
 from automix_transfer.localization.maps.sources import EncoderMaps
 from automix_transfer.models.encoders import EncoderInfo, check_size
@@ -127,6 +128,7 @@ class _Checks:
         info = self.infos[job.name.split()[2]]
         config = probing.data_config(args, args.dataset, info)
         encoder = info.build()
+        read_by(encoder)
         if self.first("probe", *map(str, _lists(config))):
             probes.datasets(encoder, info, config)
             self.read.add(("probe", *map(str, _lists(config))))

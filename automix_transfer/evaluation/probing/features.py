@@ -78,12 +78,9 @@ def read_features(
 def _vectors(encoder: nn.Module, loader: Iterable[Any], device: torch.device) -> Iterator[Vectors]:
     """Features and labels of each batch."""
     inputs: dict[int, Tensor] = {}  # of each classifier
-    classifiers, handles = list[nn.Linear](), list[RemovableHandle]()
-    linear = any(isinstance(part, nn.Linear) for part in encoder.modules())
-    if outputs_logits(encoder) and (linear or hasattr(encoder, "num_classes")):
-        classifiers = find_classifiers(encoder, REMEDY)
-        for number, classifier in enumerate(classifiers):
-            handles.append(classifier.register_forward_pre_hook(partial(_keep, inputs, number)))
+    classifiers, handles = read_by(encoder), list[RemovableHandle]()
+    for number, classifier in enumerate(classifiers):
+        handles.append(classifier.register_forward_pre_hook(partial(_keep, inputs, number)))
     try:
         for images, label, *_ in loader:
             output = encoder(images.to(device))
@@ -108,6 +105,17 @@ def _vectors(encoder: nn.Module, loader: Iterable[Any], device: torch.device) ->
 
 def _keep(inputs: dict[int, Tensor], number: int, _: nn.Module, given: tuple[Tensor, ...]) -> None:
     inputs[number] = given[0]
+
+
+def read_by(encoder: nn.Module) -> list[nn.Linear]:
+    """The classifiers whose inputs are the features of ``encoder``; none where its outputs are.
+
+    Raises:
+        UserError: it has a classifier, but no linear one.
+    """
+    linear = any(isinstance(part, nn.Linear) for part in encoder.modules())
+    logits = outputs_logits(encoder) and (linear or hasattr(encoder, "num_classes"))
+    return find_classifiers(encoder, REMEDY) if logits else []
 
 
 def outputs_logits(encoder: nn.Module) -> bool:
