@@ -132,15 +132,18 @@ def missing(
     figure: str,
 ) -> str:
     """Why cells of a backbone have no value; each reason once."""
-    reasons = []
+    reasons: dict[str, list[str]] = {}
     for cell in cells:
         if cell.backbone == backbone and cell.seed not in values:
-            own = "" if cell.seed is None else f"seed {cell.seed}: "
             reason = failures.get(cell.job)
             if reason is None and cell.result.is_file():
                 reason = f"{cell.result.name} has no {figure}"
-            reasons.append(own + (reason or "not measured yet"))
-    return "; ".join(dict.fromkeys(reasons))
+            seeds = reasons.setdefault(reason or "not measured yet", [])
+            seeds += [] if cell.seed is None else [str(cell.seed)]
+    return "; ".join(
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {reason}" if seeds else reason
+        for reason, seeds in reasons.items()
+    )
 
 
 def score(

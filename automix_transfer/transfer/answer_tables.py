@@ -105,12 +105,12 @@ def latex(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     for row in rows:
         arrow = r" $\downarrow$" if row.better == "less" else ""
         cells = [latex_escaped(f"{TASKS[row.task].title}, {row.data}"), latex_escaped(row.figure) + arrow]
-        looks = [LOOK.get(one.word, "%s") for one in row.scores]
-        cells += [look % latex_escaped(one.text()) for look, one in zip(looks, row.scores, strict=True)]
-        gains = [look % latex_escaped(one.change()) for look, one in zip(looks, row.scores, strict=True)]
+        shown = [(LOOK.get(one.word, "%s"), one.text(), one.change().replace("-", "−")) for one in row.scores]
+        cells += [look % latex_escaped(text) for look, text, _ in shown]
+        below = [gain and look % rf"\footnotesize {latex_escaped(gain)}" for look, _, gain in shown]
         lines.append(" & ".join(cells) + r" \\")
-        if any(gains):
-            lines.append(" & ".join(["", "", *(rf"\footnotesize {gain}" for gain in gains)]) + r" \\")
+        if any(below):
+            lines.append(" & ".join(["", "", *below]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 

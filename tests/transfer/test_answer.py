@@ -72,9 +72,8 @@ def test_what_is_missing_is_said_with_its_reason(tmp_path: Path) -> None:
     assert "the disk was full" in (tmp_path / "answer.csv").read_text()
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 7
     assert "a_b" in (tmp_path / "answer.md").read_text()
-    assert answer(cells[:-1], ["a_b", "ours"], {cells[4].job: "too large"})[0].scores[1].missing == (
-        "seed 1: too large"  # although there is a result, which is one of other settings
-    )
+    lost = {cells[number].job: "too large" for number in (4, 5)}  # whose results are of other settings
+    assert answer(cells[:-1], ["a_b", "ours"], lost)[0].scores[1].missing == "seeds 1, 2: too large"
 
 
 def test_the_table_for_a_paper_has_every_interval(tmp_path: Path) -> None:
@@ -84,9 +83,9 @@ def test_the_table_for_a_paper_has_every_interval(tmp_path: Path) -> None:
     write_answer(tmp_path, rows, {"backbones": list(values), "seeds": [1, 2, 3, 4]})
     lines = (tmp_path / "answer.tex").read_text().splitlines()
     (below,) = [line for line in lines if "footnotesize" in line]
-    more = rows[0].scores[1].change()
-    assert more == "+2.00 [+0.70, +3.30]"
-    assert below.count("&") == 4 and rf"\textbf{{{more}}}" in below and r"\textit{-2.00 [-3.30" in below
+    assert rows[0].scores[1].change() == "+2.00 [+0.70, +3.30]"
+    assert r"\textbf{\footnotesize +2.00 [+0.70, +3.30]}" in below and below.count("&") == 4
+    assert r"\textit{\footnotesize $-$2.00 [$-$3.30, $-$0.70]}" in below
     assert any(r"\textbf{73.00" in line for line in lines)
 
 
