@@ -72,6 +72,9 @@ class Browser:
         end = time.monotonic() + 60
         while not self._loaded and time.monotonic() < end:
             self._handle(self._next(end))
+        # the event may have been that of the page before
+        while self.run("document.readyState") != "complete":
+            time.sleep(0.02)
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""
