@@ -109,7 +109,7 @@ class _Steps:
         self.settings = settings
         self.choices = {(one.task, one.data, one.backbone): one for one in choices}
         self.jobs: dict[str, Job] = {}
-        self.counts: dict[tuple[Any, ...], tuple[int, int, str]] = {}
+        self.counts: dict[tuple[Any, ...], tuple[int, int, str, str]] = {}
         self.digests: dict[str, str] = {}
         self.detectors: dict[tuple[str, str], float] = {}  # seconds of one, by data set and network
         self.refused: set[tuple[str, str, bool]] = set()  # the same of none, and whether it has weights
@@ -205,21 +205,21 @@ class _Steps:
         return self.add(f"finetune {made.name}", words, folder / "metrics.json", seconds=seconds, read=read)
 
     def images(self, data: Data, config: DataConfig, boxes: bool = False) -> tuple[int, int, str]:
-        """Training and test images that a task reads of a data set, and a digest of their names, labels and
-        bytes, with ``boxes`` of theirs, too; where its lists are wrong, which its jobs say, (0, 0, ''), which
-        is not known."""
-        limits = config.limit_classes, config.limit_per_class
-        key = data.name, config.train_split, config.val_split, *limits, boxes
+        """Training and test images of a task, and a digest of their names, labels and bytes, with ``boxes``
+        of theirs, too; (0, 0, ''), which is not known, where the lists are wrong, which its jobs say."""
+        key = data.name, config.train_split, config.val_split, config.limit_classes, config.limit_per_class
         if key not in self.counts:
             try:
                 both = [load_listing(config, split) for split in (config.train_split, config.val_split)]
             except UserError:
-                self.counts[key] = 0, 0, ""
+                self.counts[key] = 0, 0, "", ""
             else:
-                more = [([*map(one.size, range(len(one)))], one.boxes if boxes else None) for one in both]
-                read = [*(one.digest() for one in both), hashlib.sha256(repr(more).encode()).hexdigest()]
-                self.counts[key] = len(both[0]), len(both[1]), " ".join(read)
-        return self.counts[key]
+                more = [list(map(one.size, range(len(one)))) for one in both], [one.boxes for one in both]
+                sizes, drawn = (hashlib.sha256(repr(part).encode()).hexdigest() for part in more)
+                read = " ".join([*(one.digest() for one in both), sizes])
+                self.counts[key] = len(both[0]), len(both[1]), read, f"{read} {drawn}"
+        train, test, plain, with_boxes = self.counts[key]
+        return train, test, with_boxes if boxes else plain
 
     def boxes(self, data: Data) -> str:
         """A digest of the boxes of a data set; '' where its splits are wrong, which its jobs say."""

@@ -266,7 +266,7 @@ def refuse_other_settings(prepared: Prepared) -> None:
             raise UserError(f"{file}: '{name}' has no command, a list of words; {remedy}")
         if was.get("sha256") != now["sha256"]:
             raise UserError(f"{folder}: its backbone's file has changed since; {remedy}")
-        if not _the_same(was.get("data", ""), now["data"]):
+        if was.get("data") and not _the_same(was["data"], now["data"]):
             raise UserError(f"{folder}: its images, their labels or boxes have changed since; {remedy}")
         if not _the_same(was.get("needs", {}), now["needs"]):
             raise UserError(
@@ -284,9 +284,9 @@ def refuse_other_settings(prepared: Prepared) -> None:
 
 
 def _the_same(was: Any, now: Any) -> bool:
-    """Whether nothing differs of what was recorded; an older version recorded less, and shorter digests."""
+    """Whether nothing differs of what was recorded; an older version recorded less, and fewer digests."""
     if isinstance(was, str) and isinstance(now, str):
-        return now.startswith(was)
+        return f"{now} ".startswith(f"{was} ")
     if isinstance(was, dict) and isinstance(now, dict):
         return all(_the_same(was[key], now[key]) for key in now if key in was)
     return bool(was == now)
