@@ -113,11 +113,8 @@ def read_by(encoder: nn.Module) -> list[nn.Linear]:
     Raises:
         UserError: it has a classifier, but no linear one.
     """
-    linear = any(isinstance(part, nn.Linear) for part in encoder.modules())
-    logits = outputs_logits(encoder) and (linear or hasattr(encoder, "num_classes"))
+    if hasattr(encoder, "num_classes"):
+        logits = encoder.num_classes != 0  # timm's without a classifier has 0
+    else:
+        logits = any(isinstance(part, nn.Linear) for part in encoder.modules())
     return find_classifiers(encoder, REMEDY) if logits else []
-
-
-def outputs_logits(encoder: nn.Module) -> bool:
-    """Whether the encoder has a classifier: timm's without one has ``num_classes`` 0."""
-    return getattr(encoder, "num_classes", 1) != 0
