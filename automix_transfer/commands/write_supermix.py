@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     experiment = load_experiment(
         [find_recipe(options.config_file, "pretrain", "finegrained")], options.overrides
     )
-    from automix_transfer.transfer.supermix_writer import write_supermix
+    from automix_transfer.export.supermix_writer import write_supermix
 
     experiment.data.mixed = ""  # what is written here is not mixed again
     folder = Path(options.output)

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from automix_transfer.data.layouts.cifar import CIFAR10, CIFAR100
+from automix_transfer.export.supermix_writer import write_supermix
 from automix_transfer.models import create_encoder
 from automix_transfer.recipes.find import RECIPES as FOLDER
 from automix_transfer.training.settings import Experiment, load_experiment
-from automix_transfer.transfer.supermix_writer import write_supermix
 from tests.data import several, trees
 from tests.data.layouts.test_cifar import write_python
 

@@ -1,7 +1,7 @@
 """SuperMix (Dabouei et al., 2021): masks optimised until a trained network sees all of the mixed images.
 Offline by nature.
 
-`SuperMix.mix` mixes one batch, as its encoder sees it; `transfer/supermix_writer.py` writes a whole data set
+`SuperMix.mix` mixes one batch, as its encoder sees it; `export/supermix_writer.py` writes a whole data set
 of such batches with a trained network, and a run trains on it.
 """
 

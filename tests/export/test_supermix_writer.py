@@ -14,6 +14,7 @@ from automix_transfer.commands.write_supermix import main as write_supermix_main
 from automix_transfer.data.layouts.mixed_offline import WithMixed, read_mixed
 from automix_transfer.data.splits import train_dataset
 from automix_transfer.errors import UserError
+from automix_transfer.export.supermix_writer import finish, kept, write_supermix
 from automix_transfer.mixing.methods.supermix import (
     SuperMix,
     SuperMixOptions,
@@ -24,7 +25,6 @@ from automix_transfer.mixing.methods.supermix import (
 from automix_transfer.models import create_encoder
 from automix_transfer.training.loop import train
 from automix_transfer.training.settings import Experiment, load_experiment
-from automix_transfer.transfer.supermix_writer import finish, kept, write_supermix
 from tests.training.tiny import FAST, write_images
 
 
