@@ -11,8 +11,8 @@ trained on.
 
 Every run is a command of one thread, which goes on where it stopped; give the same line again. `--keep DIR`
 holds what the tables need of each run that is done (metrics.json, log.csv, held.json), so that a lost machine
-costs one run at most. Block B asks what is left of a gain at equal passes and at equal compute; block C is
-about other methods. Block why changes one thing in AutoMix and in CutMix, with seeds from 100 up, and is
+costs one run at most. Block A84 asks what is left of a gain at equal compute, block B at equal passes; block
+C is about other methods. Block why changes one thing in AutoMix and in CutMix, with seeds from 100 up, and is
 compared with A100 on the validation images, and on those that it was trained on.
 """
 
@@ -82,12 +82,8 @@ FIVE, THREE, CHOOSING = range(5), range(3), range(FIRST_CHOOSING, FIRST_CHOOSING
 BLOCKS: dict[str, tuple[tuple[str, int, range], ...]] = {
     "A": (("automix", 30, FIVE), ("vanilla", 30, FIVE), ("cutmix", 30, FIVE)),
     "A100": (("automix", 100, THREE), ("vanilla", 100, THREE), ("cutmix", 100, THREE)),
-    "B": (
-        ("cutmix_clean", 30, FIVE),
-        ("cutmix_0.2", 30, FIVE),
-        ("vanilla", 84, THREE),
-        ("cutmix", 84, THREE),
-    ),
+    "A84": (("vanilla", 84, THREE), ("cutmix", 84, THREE)),
+    "B": (("cutmix_clean", 30, FIVE), ("cutmix_0.2", 30, FIVE)),
     "C": (("mixup", 30, FIVE), ("openmixup", 30, THREE), ("puzzlemix", 30, THREE), ("printed", 30, range(1))),
     WHY: (("automix_mixed_only", 100, CHOOSING), ("cutmix_clean", 100, CHOOSING)),
 }
