@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from typing import Any
 
 import torch
@@ -72,11 +73,9 @@ def groups_table(optimizer: Optimizer, lr: float) -> str:
 
 
 def undecayed(method: Method) -> set[int]:
-    """ids of the parameters that timm's encoders name in their ``no_weight_decay()``."""
+    """ids of the parameters that timm's encoders name in their ``no_weight_decay()``, as patterns."""
     found: set[int] = set()
-    for module in method.modules():
-        ask = getattr(module, "no_weight_decay", None)
-        if callable(ask):
-            own = dict(module.named_parameters())
-            found |= {id(own[name]) for name in ask() if name in own}
+    for encoder in method.encoders().values():
+        exempt = getattr(encoder, "no_weight_decay", list)()
+        found |= {id(p) for name, p in encoder.named_parameters() if any(fnmatch(name, e) for e in exempt)}
     return found

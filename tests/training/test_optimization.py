@@ -29,6 +29,9 @@ class TwoParts(Method):
         self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         self.extra = nn.Linear(4, 4)
 
+    def encoders(self):
+        return {"encoder": self.encoder}
+
     def parameter_groups(self):
         yield {
             "params": list(self.encoder.named_parameters()),
@@ -113,7 +116,9 @@ def test_weight_decay_of_norms_and_biases(name: str, setting: str, skipped: bool
     assert len(decay) == len(list(method.parameters()))
 
 
-@pytest.mark.parametrize("name", ["deit_small_patch16_224", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "name", ["deit_small_patch16_224", "swin_tiny_patch4_window7_224", "xcit_nano_12_p16_224"]
+)
 def test_weight_decay_of_what_timm_leaves_out(name: str) -> None:
     """As timm divides the parameters for its own optimizers; behind a moving average of the weights too."""
     encoder = create_encoder(name, 4)
