@@ -154,8 +154,9 @@ def _other_layout(root: Path, dataset: str) -> str:
     """What else lies at ``root``, or an empty text: a near miss names the option that reads it."""
     if dataset != "imagefolder" and find_below(root, KNOWN_BY[dataset], depth=2):
         return ""  # it is the right one, with a mistake in it
+    own = (dataset, "imagefolder") if dataset == "hf" else (dataset,)  # which reads those itself
     for name, holds in KNOWN_BY.items():
-        if name != dataset and (found := find_below(root, holds, depth=2)):
+        if name not in own and (found := find_below(root, holds, depth=2)):
             there = "" if found[0] == root else f" data.root={found[0]}"
             return (
                 f"{found[0]} is laid out as {name}, which data.dataset={name}{there} (--dataset {name}) reads"

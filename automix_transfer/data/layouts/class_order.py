@@ -9,6 +9,7 @@ from automix_transfer.errors import UserError, few
 from automix_transfer.text_files import plain_name
 
 ORDERS = ("auto", "number", "text")
+_MOST_CLASSES = 1_000_000
 
 
 def orders_differ(names: Sequence[str]) -> bool:
@@ -44,6 +45,20 @@ def in_order(names: Sequence[str], order: str = "auto", known: Sequence[str] = (
     if place.keys() == {plain_name(name) for name in names}:
         return sorted(names, key=lambda name: place[plain_name(name)])
     return sorted(names, key=_by_number) if order != "text" and all(map(_NUMBER, names)) else sorted(names)
+
+
+def numbered(largest: int, where: object) -> list[str]:
+    """Names of classes that are known by their numbers alone, 0 to the ``largest``.
+
+    Raises:
+        UserError: so many classes that the numbers will be something else, such as ids or times.
+    """
+    if largest >= _MOST_CLASSES:
+        raise UserError(
+            f"the largest label of {where} is {largest:,}, which would be {largest + 1:,} classes; labels "
+            f"are class numbers from 0, of at most {_MOST_CLASSES:,} classes: give those, or text"
+        )
+    return [str(number) for number in range(largest + 1)]
 
 
 def order_note(names: Sequence[str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automix_transfer.data.images import MAX_BYTES, lies_in, require_file
-from automix_transfer.data.layouts.class_order import in_order, order_note
+from automix_transfer.data.layouts.class_order import in_order, numbered, order_note
 from automix_transfer.data.layouts.folders import OTHER_NAMES, imagefolder, require_folder
 from automix_transfer.data.layouts.walking import find_root, subfolders
 from automix_transfer.data.listing import Listing, Packed, Paths, leads_out
@@ -38,6 +38,7 @@ STATE, INFO, TABLES = "state.json", "dataset_info.json", ("metadata.csv", "metad
 #: what the columns are usually called, in the order in which they are looked for
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
 _MOST_TABLE = 1 << 30  # bytes of a metadata file
+_TEXT = ("string", "large_string")
 _RESTORE = "restore it, or save the data set again"
 _LABELLED = "give a split with labels, or another column with data.label_column"
 
@@ -113,7 +114,7 @@ def huggingface(
             names = in_order(sorted(set(of_classes.labels)), order, known)
             notes += order_note(names)
         else:
-            names = [str(number) for number in range(int(of_classes.labels.max(initial=-1)) + 1)]
+            names = numbered(int(of_classes.labels.max(initial=-1)), of_classes.where)
             notes += _empty_note(of_classes, names)
     return _listing(rows, names, known, notes)
 
@@ -179,6 +180,8 @@ def _read(root: Path, split: str, reference: str, columns: Columns, notes: list[
     for name in TABLES:
         if (folder / name).is_file():
             return _table_rows(folder / name, columns)
+    if split == reference and not subfolders(folder):
+        raise UserError(f"{folder} has neither class folders nor {' or '.join(TABLES)}; expected {HF_LAYOUT}")
     if columns != Columns():
         raise UserError(
             f"{folder} has class folders and no columns; leave data.image_column and data.label_column out"
@@ -238,6 +241,12 @@ def _arrow_rows(root: Path, folder: Path, columns: Columns) -> _Rows:
         raise UserError(f"{info} does not say its columns (features); {_RESTORE}")
     image = _chosen(features, columns.image, IMAGES, "Image", "data.image_column", info)
     label = _chosen(features, columns.label, LABELS, "ClassLabel", "data.label_column", info)
+    about = features[image]
+    if isinstance(about, dict) and about.get("dtype") in _TEXT:
+        raise UserError(
+            f"column '{image}' of {folder} holds text, no images; set data.image_column to another, or make "
+            f"images of paths by cast_column('{image}', datasets.Image()) and save it again"
+        )
     about = features[label]
     classes = about.get("names") if isinstance(about, dict) else None
     if classes is not None and not (isinstance(classes, list) and all(isinstance(c, str) for c in classes)):
@@ -354,7 +363,7 @@ def _table_rows(file: Path, columns: Columns) -> _Rows | None:
     if not records or not all(isinstance(record, dict) for record in records):
         raise UserError(f"{file} holds no lines of file_name and label; {_RESTORE}")
     there = dict.fromkeys(name for record in records[:1] for name in record)
-    if not columns.label and not any(name in there for name in LABELS):
+    if not columns.label and not any(name in there for name in LABELS) and subfolders(file.parent):
         return None
     image = _chosen(there, columns.image, ("file_name",), "", "data.image_column", file)
     label = _chosen(there, columns.label, LABELS, "", "data.label_column", file)
@@ -364,7 +373,7 @@ def _table_rows(file: Path, columns: Columns) -> _Rows | None:
         path = file.parent / name if isinstance(name, str) and not leads_out(name) else None
         if path is None or not path.is_file():
             problems.add(file, f"image '{str(name)[:80]}' of row {number} is no file below {file.parent}")
-        elif not isinstance(word, str | int) or word == "":
+        elif not isinstance(word, str | int) or str(word) in ("", "-1"):
             problems.add(file, f"row {number} has no label in column '{label}'")
         else:
             paths.append(str(path))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from automix_transfer.data.cache import cache_file
 from automix_transfer.data.images import MAX_BYTES, is_image_name
-from automix_transfer.data.layouts.class_order import in_order, order_note
+from automix_transfer.data.layouts.class_order import in_order, numbered, order_note
 from automix_transfer.data.layouts.folders import require_folder
 from automix_transfer.data.listing import Listing, Packed, Paths, read_table
 from automix_transfer.data.problems import Problems
@@ -89,7 +89,7 @@ def shards(
             )
         words = in_order(of_classes.words, order, known) if of_classes.words else []
         notes = order_note(words)
-        words = words or [str(number) for number in range(int(of_classes.labels.max()) + 1)]
+        words = words or numbered(int(of_classes.labels.max()), f"{reference} at {root}")
     labels = index.labels
     place = {plain_name(word): position for position, word in enumerate(words)}
     if unknown := sorted({plain_name(word) for word in index.words} - place.keys()):

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from automix_transfer.data.check import check_root
+from automix_transfer.data.layouts import class_order
 from automix_transfer.data.registry import KNOWN_BY, load_listing
 from automix_transfer.data.settings import DataConfig, validate
 from automix_transfer.data.shards.arrow import arrow_batches, text_of
@@ -94,7 +95,7 @@ def test_splits_with_their_classes_in_different_orders(saved: Path) -> None:
         beside("cat", "dog", "elk")
 
 
-def test_columns_are_chosen_by_name(saved: Path) -> None:
+def test_columns_are_chosen_by_name(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other names, text as labels, and numbers without names."""
     for split in ("train", "test"):
         info = saved / split / "dataset_info.json"
@@ -104,6 +105,10 @@ def test_columns_are_chosen_by_name(saved: Path) -> None:
     ids = load_listing(config(saved, label_column="id"), "train")
     assert ids.labels == list(range(7)) and ids.classes == [str(number) for number in range(7)]
     assert not ids.notes
+    monkeypatch.setattr(class_order, "_MOST_CLASSES", 6)
+    with pytest.raises(UserError, match=r"train is 6, which would be 7 classes; .* at most 6 classes"):
+        load_listing(config(saved, label_column="id"), "train")
+    monkeypatch.undo()
     gaps = load_listing(config(saved / "test", label_column="id"), "train")
     assert len(gaps.classes) == 14 and "has the label 0, 1, 2, ...: " in gaps.notes[0]
     assert "10 of these 14 classes have none" in gaps.notes[0]
@@ -130,6 +135,11 @@ def test_columns_are_chosen_by_name(saved: Path) -> None:
         ("dataset_info.json", {"features": None}, "features"),
         ("dataset_info.json", {"features": {"image": {}, "label": {"names": 3}}}, "label"),
         ("dataset_info.json", {"features": {"image": {}, "label": {"names": ["bee", "ant"]}}}, "2 classes"),
+        (
+            "dataset_info.json",
+            {"features": {"image": {"dtype": "string"}, "label": {}}},
+            r"cast_column\('image'",
+        ),
         ("dataset_info.json", {"features": {"img": {}, "label": {"names": ["a"]}}}, "img"),
     ],
 )
@@ -213,10 +223,27 @@ def test_a_table_beside_images_names_their_labels(tmp_path: Path, name: str) -> 
     with pytest.raises(UserError, match=r"data\.label_column"):
         load_listing(replace(settings, label_column="kind"), "train")
     text = (tmp_path / "train" / name).read_text()
+    for none in ("", "-1"):
+        (tmp_path / "train" / name).write_text(text.replace("ant", none))
+        with pytest.raises(UserError, match="row 2 has no label"):
+            load_listing(settings, "train")
     for other in ("../validation/sub/0.png", "/etc/passwd", "sub/9.png"):
         (tmp_path / "train" / name).write_text(text.replace("sub/1.png", other))
         with pytest.raises(UserError, match="row 2"):
             load_listing(settings, "train")
+
+
+def test_a_folder_of_images_without_labels_says_what_is_expected(tmp_path: Path) -> None:
+    """And no other data set that would read it: it has no class folders."""
+    trees.save_image(tmp_path / "train" / "0.png")
+    for settings in (config(tmp_path), config(tmp_path, label_column="species")):
+        with pytest.raises(UserError, match=r"neither class folders nor metadata\.csv") as refused:
+            load_listing(settings, "train")
+        assert "data.dataset=imagefolder" not in str(refused.value)
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,species\n0.png,ant\n")
+    with pytest.raises(UserError, match=r"metadata\.csv.*data\.label_column.*file_name, species"):
+        load_listing(config(tmp_path), "train")
+    assert load_listing(config(tmp_path, label_column="species"), "train").classes == ["ant"]
 
 
 def test_parquet_is_told_how_to_be_saved(tmp_path: Path) -> None:

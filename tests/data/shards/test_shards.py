@@ -310,6 +310,7 @@ def test_shards_are_cut_by_size(
             {"a.png": b"", "a.cls": b"cat"}, "'a.cls' is 'cat'", id="files1-'a.cls' is 'cat', no class number"
         ),
         ({"a.png": b"", "a.cls": b"1" * 30}, "no class number"),
+        ({"a.png": b"", "a.cls": b"999999999"}, "largest label of train .* is 999,999,999"),
         pytest.param(
             {"a.png": b"", "a.mask.png": b"", "a.cls": b"1"},
             "'a.png' and 'a.mask.png'",
