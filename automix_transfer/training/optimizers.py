@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from typing import Any
 
@@ -76,6 +77,6 @@ def undecayed(method: Method) -> set[int]:
     """ids of the parameters that timm's encoders name in their ``no_weight_decay()``, as patterns."""
     found: set[int] = set()
     for encoder in method.encoders().values():
-        exempt = getattr(encoder, "no_weight_decay", list)()
+        exempt: Iterable[str] = getattr(encoder, "no_weight_decay", list)()
         found |= {id(p) for name, p in encoder.named_parameters() if any(fnmatch(name, e) for e in exempt)}
     return found
