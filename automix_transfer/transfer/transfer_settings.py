@@ -217,7 +217,7 @@ def parse_tune(words: Sequence[str], tasks: Sequence[str]) -> dict[str, Grid]:
         if len(set(values)) < 2 or len(set(values)) < len(values) or not all(values):
             raise UserError(f"--tune {word} must be KEY=VALUE,VALUE with different values, e.g. lr=0.01,0.03")
         task, _, own = key.partition(".")
-        chosen = dict.fromkeys(trained) if key == "lr" else {task: own}
+        chosen = dict.fromkeys(trained) if key == "lr" and trained else {task: own}
         for name, setting in chosen.items():
             if name not in trained or setting == "":
                 raise UserError(

@@ -124,6 +124,11 @@ def test_what_cannot_be_chosen_is_refused(words) -> None:
         wanted.parse_tune(words, ("finetune", "knn"))
 
 
+def test_a_rate_of_no_training_is_refused() -> None:
+    with pytest.raises(UserError, match="there is none"):
+        wanted.parse_tune(["lr=0.1,0.2"], ("knn",))
+
+
 def test_a_setting_is_given_or_chosen(tmp_path, images) -> None:
     both = settings(tmp_path, images, "lr=0.1,0.2", overrides={"finetune": ("optimizer.lr=0.1",)})
     with pytest.raises(UserError, match=r"optimizer\.lr"):
