@@ -43,8 +43,8 @@ from automix_transfer.transfer.transfer_settings import TASKS
 SIDE = 200  #: pixels of a picture's side
 SHOWN = 6  #: images of a strip
 SCORES = (
-    "Every measurement is a point, the line its backbone's mean: backbones whose points overlap are not told "
-    "apart by these seeds."
+    "Every measurement is a point, the line its backbone's mean. Differences are taken seed by seed, so "
+    "backbones whose points overlap may be told apart."
 )
 
 
