@@ -81,9 +81,8 @@ def side_by_side(given: int | None, num_gpus: int = 0) -> int:
         UserError: ``--jobs`` is less than 1, or more than 1 where jobs would share the GPUs.
     """
     if given is not None and (given < 1 or (num_gpus and given > 1)):
-        raise UserError(
-            f"--jobs {given}: at least 1, and with --num-gpus only 1, for jobs would share the GPUs"
-        )
+        shared = ", and with --num-gpus only 1, for jobs would share the GPUs" if num_gpus else ""
+        raise UserError(f"--jobs {given}: at least 1{shared}")
     return given or (1 if num_gpus else max(1, min(os.cpu_count() or 1, 4)))
 
 

@@ -134,8 +134,8 @@ def test_plans_say_what_is_done_and_how_long_the_rest_takes(tmp_path, capsys):
 
 def test_jobs_share_no_gpu():
     assert side_by_side(3) == 3 and side_by_side(None, num_gpus=8) == 1 and 1 <= side_by_side(None) <= 4
-    for given, gpus in ((0, 0), (2, 1)):
-        with pytest.raises(UserError, match=f"--jobs {given}"):
+    for given, gpus, end in ((0, 0, "at least 1$"), (2, 1, "GPUs$")):
+        with pytest.raises(UserError, match=f"--jobs {given}: .*{end}"):
             side_by_side(given, gpus)
 
 

@@ -306,7 +306,7 @@ def run(prepared: Prepared, jobs: int | None) -> tuple[list[Row], dict[str, Any]
     """Do what is not done, and return the answer and what it is an answer to."""
     output = prepared.settings.output
     gpus = visible_gpus()
-    parallel = side_by_side(jobs) if jobs or not gpus else len(gpus)
+    parallel = side_by_side(jobs) if jobs is not None or not gpus else len(gpus)
     failures = dict(prepared.unfit)
     devices = [gpus[number % len(gpus)] for number in range(parallel)] if gpus else []
 

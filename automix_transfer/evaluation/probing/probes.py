@@ -80,8 +80,8 @@ def layout_of(root: Path) -> str:
             if find_below(root, fits, depth):
                 return name
     raise UserError(
-        f"{root} has none of the layouts {', '.join(KNOWN_BY)}; name it, or see automix-transfer data check "
-        "--help for how each lies on disk"
+        f"{root} has none of the layouts {', '.join(KNOWN_BY)}; see automix-transfer data check --help "
+        "for how each lies on disk"
     )
 
 
