@@ -215,8 +215,8 @@ def caption(name: str, comparison: Mapping[str, Any]) -> str:
     about = comparison["about"]
     seed = about["seeds"][0]
     return {
-        "scores": "Every run is a point, the line its row's mean. Gains are taken seed by seed, so rows whose "
-        "points overlap may be told apart.",
+        "scores": "Every run is a point, the line its row's mean. Gains are taken seed by seed, so rows "
+        "whose points overlap may be told apart.",
         "curves": "Thin: a seed; thick: their mean. The loss is Detectron2's, the median over the 20 "
         "iterations before.",
         "detections": f"The same images of {about['data']} for every row (seed {seed}): true boxes first, "
