@@ -201,7 +201,7 @@ def _taps(network: nn.Module, name: str) -> tuple[dict[str, int], dict[str, int]
         if feature:
             channels[feature], indices[feature] = item["num_chs"], index
     if list(channels) == ([STRIDES[PATCH]] if plain else list(STRIDES.values())):
-        _try_another_size(network, name, list(indices.values()))
+        _try_another_size(network, name, indices)
         return channels, indices
     if plain:
         raise UserError(
@@ -217,13 +217,14 @@ def _taps(network: nn.Module, name: str) -> tuple[dict[str, int], dict[str, int]
 
 
 @torch.no_grad()
-def _try_another_size(network: Any, name: str, indices: list[int]) -> None:
-    """A `UserError` where the network takes images of its training size only: told by one image, which leaves
-    weights, statistics and random numbers as they are."""
+def _try_another_size(network: Any, name: str, indices: dict[str, int]) -> None:
+    """A `UserError` where the network takes images of its training size only, or has maps smaller than its
+    strides say: told by one image, which leaves weights, statistics and random numbers as they are."""
     device, training = next(network.parameters()).device, network.training
-    image = torch.zeros(1, 3, 96, 160, device=device)  # sides that 32 divides, and no common windows
+    height, width = 96, 160  # sides that 32 divides, and no common windows
+    image, taken = torch.zeros(1, 3, height, width, device=device), list(indices.values())
     try:
-        network.eval().forward_intermediates(image, indices=indices, norm=False, intermediates_only=True)
+        maps = network.eval().forward_intermediates(image, indices=taken, norm=False, intermediates_only=True)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise UserError(
             f"MODEL.BACKBONE.NAME timm_fpn/{name} takes images of its own size only, and those of a detector "
@@ -231,6 +232,12 @@ def _try_another_size(network: Any, name: str, indices: list[int]) -> None:
         ) from error
     finally:
         network.train(training)
+    expected = [(height // stride, width // stride) for stride, key in STRIDES.items() if key in indices]
+    if [tuple(value.shape[-2:]) for value in maps] != expected:
+        raise UserError(
+            f"MODEL.BACKBONE.NAME timm_fpn/{name} has convolutions that cut off the borders, so its maps do "
+            "not fit each other in a pyramid; take e.g. timm_fpn/convnext_tiny"
+        )
 
 
 def build_plain(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:

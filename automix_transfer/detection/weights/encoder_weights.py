@@ -115,10 +115,19 @@ def maps_of(source: nn.Module, names: Iterable[str]) -> Taps:
 
     A plain transformer is built anew for images of another size, by timm, which interpolates its positions
     once; the detector's backbone does it for each image.
+
+    Raises:
+        UserError: timm names layers that the encoder does not have.
     """
     stages: Any = source.feature_info
     found = {STRIDES[item["reduction"]]: item for item in stages if item["reduction"] in STRIDES}
     layers = [(name, found[name]["module"]) for name in names]
+    present = dict(source.named_modules())
+    if unknown := [layer for _, layer in layers if layer not in present]:
+        raise UserError(
+            f"timm names {unknown[0]} as a feature map of {type(source).__name__}, which has no such layer, "
+            "so weights in a detector cannot be proven; take another encoder, e.g. convnext_tiny"
+        )
     own = getattr(getattr(source, "patch_embed", None), "img_size", None)
 
     def run(images: Tensor) -> dict[str, Tensor]:
@@ -128,7 +137,7 @@ def maps_of(source: nn.Module, names: Iterable[str]) -> Taps:
             network = copy.deepcopy(source)
             network.set_input_size(img_size=size)
         maps = module_taps(network, layers)(images)
-        return {name: _map(value, network, found[name]["num_chs"]) for name, value in maps.items()}
+        return {name: _map(value, network) for name, value in maps.items()}
 
     return run
 
@@ -165,8 +174,10 @@ def _whole(side: int) -> int:
     return max(32, side // 32 * 32)
 
 
-def _map(value: Tensor, network: Any, channels: int) -> Tensor:
+def _map(value: Tensor, network: Any) -> Tensor:
     """(N, C, H, W) of tokens (N, T, C), and of Swin's (N, H, W, C)."""
     if value.ndim == 3:
         value = value[:, network.num_prefix_tokens :].unflatten(1, network.patch_embed.grid_size)
-    return value.permute(0, 3, 1, 2) if value.shape[1] != channels and value.shape[-1] == channels else value
+    elif getattr(network, "output_fmt", "") != "NHWC":
+        return value
+    return value.permute(0, 3, 1, 2)

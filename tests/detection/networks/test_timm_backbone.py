@@ -143,11 +143,34 @@ def test_the_checkpoint_says_how_to_feed_it(checkpoint):
     [
         ("timm_fpn/convnext_tinny", "did you mean convnext_tiny"),
         ("timm_fpn/vit_small_patch32_224", "patches of 32 pixels"),
+        ("timm_fpn/inception_v3", "maps do not fit each other"),
     ],
 )
 def test_networks_that_cannot_be_backbones(name, message):
     with pytest.raises(UserError, match=message):
         detector(FPN, "MODEL.BACKBONE.NAME", name)
+
+
+@torch.no_grad()
+def test_a_map_with_its_channels_last_and_as_high_as_they_are_many():
+    from automix_transfer.detection.weights.encoder_weights import maps_of
+
+    encoder = random_encoder("test_mambaout", 3)
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    assert encoder.feature_info[0]["num_chs"] == 64 // 4
+    (expected,) = encoder.forward_intermediates(image, indices=[0], intermediates_only=True)
+    assert torch.equal(maps_of(encoder, ["res2"])(image)["res2"], expected)
+
+
+def test_layers_that_timm_names_and_a_network_lacks():
+    from automix_transfer.detection.weights.encoder_weights import maps_of
+    from automix_transfer.models import create_encoder
+
+    with (
+        torch.device("meta"),
+        pytest.raises(UserError, match="block.0 .* no such layer.*take another encoder"),
+    ):
+        maps_of(create_encoder("twins_svt_small", 3), ["res2"])
 
 
 @pytest.mark.parametrize(
