@@ -129,6 +129,8 @@ def load_listing(config: DataConfig, split: str, known: Sequence[str] = (), vect
             options |= {"image_column": config.image_column, "label_column": config.label_column}
     elif config.dataset == "voc":
         options = {"known": known, "reference": sliced(config.train_split)[0]}
+    elif config.dataset == "coco":
+        options = {"known": known}
     try:
         listing = DATASETS[config.dataset](root, whole, **options)
     except UserError as error:

@@ -164,13 +164,13 @@ def check_classes(info: EncoderInfo, dataset: ClassificationDataset, weights: Pa
     names = dataset.classes
     if info.num_classes != len(names):
         raise UserError(
-            f"{weights} has {info.num_classes} classes, but {root} has {len(names)} class folders "
+            f"{weights} has {info.num_classes} classes, but {root} has {len(names)} "
             f"({', '.join(names[:3])}, ...); give the images of the network's own classes"
         )
     if info.class_names and not same_names(info.class_names, names):
         pairs = enumerate(zip(info.class_names, names, strict=True))
         at = next(i for i, (ours, theirs) in pairs if not same_names([ours], [theirs]))
         raise UserError(
-            f"class {at} of {weights} is '{info.class_names[at]}', but the folder of {root} is "
-            f"'{names[at]}'; name the class folders as in training"
+            f"class {at} of {weights} is '{info.class_names[at]}', but that of {root} is "
+            f"'{names[at]}'; name the classes as in training"
         )

@@ -261,10 +261,10 @@ def check_vectors(experiment: Experiment, name: str, loss: str) -> None:
     refusals = {
         f"method.name={name} does not go with {several}: {reason}; choose another, e.g. mixup": reason,
         f"method.loss={loss} does not go with {several}; leave method.loss out, or set bce": loss != "bce",
-        f"loss.class_weights={weighted} and data.sampler={data.sampler} count one label an image, and do not "
-        f"go with {several}; set loss.class_weights=none data.sampler=shuffle": (
-            (weighted, data.sampler) != ("none", "shuffle")
-        ),
+        f"data.sampler={data.sampler} counts one label an image, and does not go with {several}; set "
+        "data.sampler=shuffle": data.sampler != "shuffle",
+        f"loss.class_weights={weighted} counts one label an image, and does not go with {several}; set "
+        "loss.class_weights=none": weighted != "none",
         f"data.limit_classes and data.limit_per_class choose by one label an image, and do not go with "
         f"{several}; leave them out": data.limit_classes or data.limit_per_class,
         f"data.mixed does not go with {several}; leave it empty": data.mixed,

@@ -113,7 +113,9 @@ def coco_split(root: Path, split: str) -> CocoSplit:
     for one, roles in zip(found, (COCO_TRAIN, COCO_TEST), strict=True):
         if split == one.name or split in roles:
             return one
-    raise UserError(f"{root} has no split '{split}'; choose one of {', '.join(one.name for one in found)}")
+    beside = (file.stem.removeprefix("instances_") for file in found[0].file.parent.glob("instances_*.json"))
+    there = sorted({one.name for one in found} | set(beside))
+    raise UserError(f"{root} has no split '{split}'; choose one of {', '.join(there)}")
 
 
 def _splits_in(top: Path) -> tuple[CocoSplit, CocoSplit] | None:

@@ -107,14 +107,18 @@ def _voc_records(
     return records
 
 
-def coco(root: Path, split: str) -> Listing:
-    """COCO by an instances file; classes are its categories by ascending id."""
+def coco(root: Path, split: str, known: Sequence[str] = ()) -> Listing:
+    """COCO by an instances file; classes are its categories by ascending id, or ``known``, those of a network
+    or of the training split, where they are among them."""
     require_folder(root, COCO_LAYOUT)
     found, notes, categories = coco_split(root, split), list[str](), dict[Any, str]()
     if not found.folders:
         raise UserError(f"{root} has no folder of images for {found.file.name}; expected {COCO_LAYOUT}")
     records = of_coco.read_coco(found.folders, found.file, False, notes, categories)
-    return _listing(str(found.file), records, list(categories.values()), notes)
+    classes = list(categories.values())
+    if set(classes) <= set(known):
+        classes = list(known)
+    return _listing(str(found.file), records, classes, notes)
 
 
 def _listing(

@@ -13,8 +13,9 @@ from automix_transfer.data.layouts.several import VOC_CLASSES
 from automix_transfer.data.listing import Listing
 from automix_transfer.data.registry import load_listing
 from automix_transfer.data.settings import MULTI_LABEL, DataConfig
-from automix_transfer.data.splits import eval_dataset, shared_images, train_dataset
+from automix_transfer.data.splits import eval_dataset, eval_dataset_beside, shared_images, train_dataset
 from automix_transfer.errors import UserError
+from automix_transfer.io import read_json, write_json
 from tests.data import several
 
 #: cat, dog, person of the eight images; -1 where all objects of the class are difficult
@@ -90,6 +91,27 @@ def test_coco_by_its_categories_with_crowds(tmp_path: Path) -> None:
         load("coco", root, "test2015")
     (root / "annotations/instances_train2014.json").write_text("{}")  # both years lie there
     assert len(load("coco", root, "val2017")) == len(load("coco", tmp_path, "val2017")) == 8
+
+
+def test_splits_of_coco_have_the_classes_of_the_training_split(tmp_path: Path) -> None:
+    """Where their categories have other ids, and fewer of them; others than those are refused."""
+    root = several.coco(tmp_path / "coco")
+    given = DataConfig("coco", str(root), train_split="train2017", val_split="other")
+    train = eval_dataset(given, "train2017", vectors=True)
+    content = read_json(root / "annotations/instances_train2017.json")
+    names = {1: "dog", 17: "person", 18: "cat"}  # in the place of person, cat, dog
+    content["categories"] = [{"id": number, "name": name} for number, name in names.items()]
+    (root / "val2017").rename(root / "other")
+    write_json(root / "annotations/instances_other.json", content)
+    found = eval_dataset_beside(train, given, vectors=True)
+    assert found.classes == train.classes == ["person", "cat", "dog", "zebra"]
+    assert (found.labels == train.labels[:, [1, 2, 0, 3]]).all()
+    content["categories"][0]["name"] = "wolf"
+    write_json(root / "annotations/instances_other.json", content)
+    with pytest.raises(UserError, match=r"different classes \(dog, wolf, zebra\)"):
+        eval_dataset_beside(train, given, vectors=True)
+    with pytest.raises(UserError, match="no split 'othre'; choose one of other, train2017, val2017"):
+        load("coco", root, "othre")
 
 
 def test_a_split_without_objects_is_refused(tmp_path: Path) -> None:
