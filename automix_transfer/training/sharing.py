@@ -143,9 +143,9 @@ class Team:
         What another process ended of before, which may be why, is raised in its place.
         """
         if isinstance(error, KeyboardInterrupt | RuntimeError | OSError):
-            with suppress(Interrupted):
-                while ready := wait(self._to.values(), LAST_WORDS):
-                    for rank in [rank for rank, connection in self._to.items() if connection in ready]:
+            while ready := wait(self._to.values(), LAST_WORDS):
+                for rank in [rank for rank, connection in self._to.items() if connection in ready]:
+                    with suppress(Interrupted):  # as the others are too where one died
                         self._hear(rank)
         silent = not self.main
         word: tuple[int, Any] = (LEFT, None if error is None else 0)

@@ -114,6 +114,15 @@ def test_what_a_process_that_died_had_started_does_not_hide_it() -> None:
         os.waitpid(started, 0)
 
 
+def test_of_an_interruption_and_a_death_the_first_says_who_died() -> None:
+    """As torchrun does it, which interrupts the others where one dies."""
+    first, second, third = teams(3)
+    third._to[0].close()
+    _leaves(Interrupted(signal.SIGTERM))(second)
+    with pytest.raises(UserError, match="rank 2 on host2 ended without a word"):
+        first.leave(Interrupted(signal.SIGTERM))
+
+
 def test_where_the_first_died_the_second_says_so_and_where_it_failed_nobody_does() -> None:
     for rank, raised in ((1, UserError), (2, SystemExit)):
         first, *others = teams(3)
