@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from automix_transfer.command_line import this_command
+from automix_transfer.command_line import settings_in, this_command, without
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import read_json, write_json
 from automix_transfer.jobs import Job, plan_table, run_jobs, side_by_side
@@ -275,12 +275,10 @@ def refuse_other_settings(prepared: Prepared) -> None:
         if done and was.get("recipe", now["recipe"]) != now["recipe"]:
             raise UserError(f"{folder}: its recipe has changed since; {remedy}")
         if done and begun != now["command"]:
-            words = [word for word in begun if word not in now["command"]]
-            others = [word for word in now["command"] if word not in begun]
-            raise UserError(
-                f"{folder} was run with {shlex.join(words) or 'fewer settings'}, and now it is "
-                f"{shlex.join(others) or 'without'}; {remedy}"
-            )
+            words, others = map(settings_in, (begun, now["command"]))
+            then = " ".join(word for word in words if word not in others) or "fewer settings"
+            other = " ".join(word for word in others if word not in words) or "without"
+            raise UserError(f"{folder} was run with {then}, and now it is {other}; {remedy}")
 
 
 def _the_same(was: Any, now: Any) -> bool:
@@ -368,15 +366,6 @@ def chains_of(jobs: Sequence[Job]) -> list[list[Job]]:
         chains[into] = [*merged, job]
         group.update({one.name: into for one in chains[into]})
     return list(chains.values())
-
-
-def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
-    """``words`` without ``options`` and their values."""
-    return [
-        word
-        for number, word in enumerate(words)
-        if word not in options and (number == 0 or words[number - 1] not in options)
-    ]
 
 
 def without_print(words: Sequence[str]) -> list[str]:

@@ -334,6 +334,9 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, weights, images) -
     other = settings(tmp_path / "out", images, overrides={"finetune": ("optimizer.lr=0.05",)})
     with pytest.raises(UserError, match="optimizer.lr=0.05"):
         prepare(other, named(weights))
+    wider = settings(tmp_path / "out", images, overrides={"knn": ("--k", "7")})
+    with pytest.raises(UserError, match="fewer settings, and now it is --k 7;"):
+        prepare(wider, named(weights))
     trainings = [job for job in prepared.jobs if job.name.startswith("finetune")]
     for job in trainings:
         job.result.unlink()  # as the refusal says; what was measured on them is of the old settings, too
