@@ -162,12 +162,13 @@ def _read(root: Path, split: str, reference: str, columns: Columns, notes: list[
     """A split's rows; None where it has class folders."""
     folder = _folder_of(root, split, reference)
     if folder is None:
-        there = ", ".join(inside.name for inside in subfolders(root)[:8]) or "one split alone"
-        if any(root.glob("*.parquet")) or any(root.glob("*/*.parquet")):
+        there = ", ".join(inside.name for inside in subfolders(root)[:8])
+        there = there or ("one split alone" if _is_split(root) else "no folder")
+        if kind := "" if is_saved(root) else _loose_kind(root):
             raise UserError(
-                f"data root {root} holds Parquet files, which are not read in any order; write them once "
-                f"with datasets.load_dataset('parquet', data_dir={str(root)!r}).save_to_disk(DIR), and set "
-                "data.root=DIR"
+                f"data root {root} holds {kind.capitalize()} files without the order of save_to_disk; write "
+                f"them once with datasets.load_dataset('{kind}', data_dir={str(root)!r}).save_to_disk(DIR), "
+                "and set data.root=DIR"
             )
         raise UserError(
             f"data root {root} has no split '{split}' (it has: {there}); name another with data.train_split "
@@ -187,6 +188,12 @@ def _read(root: Path, split: str, reference: str, columns: Columns, notes: list[
             f"{folder} has class folders and no columns; leave data.image_column and data.label_column out"
         )
     return None
+
+
+def _loose_kind(root: Path) -> str:
+    """The kind of files that lie up to three folders below ``root``, as on the Hub or in the cache."""
+    places = [(kind, "*/" * depth) for kind in ("parquet", "arrow") for depth in range(4)]
+    return next((kind for kind, below in places if any(root.glob(f"{below}*.{kind}"))), "")
 
 
 def _folder_of(root: Path, split: str, reference: str) -> Path | None:

@@ -246,11 +246,14 @@ def test_a_folder_of_images_without_labels_says_what_is_expected(tmp_path: Path)
     assert load_listing(config(tmp_path, label_column="species"), "train").classes == ["ant"]
 
 
-def test_parquet_is_told_how_to_be_saved(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="Parquet.*save_to_disk"):
-        load_listing(config(tmp_path), "train")
+@pytest.mark.parametrize("file", ["data/train-00000-of-00001.parquet", "default/0.0.0/1f/x-train.arrow"])
+def test_files_of_the_hub_and_of_the_cache_are_told_how_to_be_saved(tmp_path: Path, file: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_bytes(b"PAR1")
+    kind = file.rpartition(".")[2]
+    for root in (tmp_path, (tmp_path / file).parent):
+        with pytest.raises(UserError, match=rf"{kind.capitalize()} .*load_dataset\('{kind}'.*save_to_disk"):
+            load_listing(config(root), "train")
 
 
 def test_class_folders_are_an_imagefolder(tmp_path: Path) -> None:
