@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from automix_transfer import __version__, cli
-from automix_transfer.command_line import command, leave_current_folder, settings_in, this_command, typed
+from automix_transfer.command_line import command, leave_current_folder, this_command, typed
 from automix_transfer.errors import UserError
 from automix_transfer.host.launched import LAUNCHER
 
@@ -197,13 +197,3 @@ def test_children_do_not_import_from_the_current_folder(
         assert os.environ["PYTHONSAFEPATH"] == "1" and os.environ.get("PYTHONPATH") == left
         assert str(tmp_path) not in sys.path
     assert command("doctor")[1] == "-P"
-
-
-def test_a_value_stands_behind_its_setting() -> None:
-    assert settings_in(["--image-size", "32", "--mean", "0.5", "0.4", "--k", "7"]) == [
-        "--image-size 32", "--mean 0.5 0.4", "--k 7",
-    ]  # fmt: skip
-    words = ["detect", "--resume", "--data-root", "a", "SOLVER.MAX_ITER", "9", "SEED", "1", "output=x", "y"]
-    assert settings_in(words) == [
-        "detect", "--resume", "--data-root a", "SOLVER.MAX_ITER 9", "SEED 1", "output=x", "y",
-    ]  # fmt: skip

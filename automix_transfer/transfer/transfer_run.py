@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from automix_transfer.command_line import settings_in, this_command, without
+from automix_transfer.command_line import this_command
+from automix_transfer.compared.settings import settings_in, without
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import read_json, write_json
 from automix_transfer.jobs import Job, plan_table, run_jobs, side_by_side

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from automix_transfer.commands.probe import main as probe
+from automix_transfer.compared.settings import settings_in
 from automix_transfer.errors import UserError
 from automix_transfer.io import save_torch, sha256_of, write_json
 from automix_transfer.models import EncoderInfo, create_encoder
@@ -334,9 +335,13 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, weights, images) -
     other = settings(tmp_path / "out", images, overrides={"finetune": ("optimizer.lr=0.05",)})
     with pytest.raises(UserError, match="optimizer.lr=0.05"):
         prepare(other, named(weights))
-    wider = settings(tmp_path / "out", images, overrides={"knn": ("--k", "7")})
-    with pytest.raises(UserError, match="fewer settings, and now it is --k 7;"):
-        prepare(wider, named(weights))
+    more = {name: ["--k", "5"] if name.startswith("probe") else [] for name in prepared.record}
+    write_json(
+        record, {n: {**was, "command": [*was["command"], *more[n]]} for n, was in prepared.record.items()}
+    )
+    with pytest.raises(UserError, match="was run with --k 5, and now it is --k 7;"):
+        prepare(settings(tmp_path / "out", images, overrides={"knn": ("--k", "7")}), named(weights))
+    write_json(record, prepared.record)
     trainings = [job for job in prepared.jobs if job.name.startswith("finetune")]
     for job in trainings:
         job.result.unlink()  # as the refusal says; what was measured on them is of the old settings, too
@@ -480,3 +485,13 @@ def test_a_detector_is_that_of_the_network_where_all_have_one(tmp_path) -> None:
             recipes.usual_detector(backbone, sets)
     for names in recipes.USUAL_DETECTORS.values():
         assert all(plan.find_recipe(name, "detection").is_file() for name in names.split())
+
+
+def test_a_value_stands_behind_its_setting() -> None:
+    assert settings_in(["--image-size", "32", "--mean", "0.5", "0.4", "--k", "7"]) == [
+        "--image-size 32", "--mean 0.5 0.4", "--k 7",
+    ]  # fmt: skip
+    words = ["detect", "--resume", "--data-root", "a", "SOLVER.MAX_ITER", "9", "SEED", "1", "output=x", "y"]
+    assert settings_in(words) == [
+        "detect", "--resume", "--data-root a", "SOLVER.MAX_ITER 9", "SEED 1", "output=x", "y",
+    ]  # fmt: skip
