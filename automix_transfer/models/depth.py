@@ -23,8 +23,8 @@ def layers_by_depth(encoder: nn.Module, key: str, coarse: bool = False) -> dict[
     matcher = getattr(encoder, "group_matcher", None)
     if matcher is None and not (hasattr(encoder, "layer1") or hasattr(encoder, "block1")):
         raise UserError(
-            f"{key} needs the depth of each layer, which is not known of {type(encoder).__name__}; choose an "
-            "encoder of timm, e.g. resnet50 or deit_small_patch16_224, or leave the setting out"
+            f"{key} needs the depth of each layer, which is not known of {type(encoder).__name__}; choose "
+            "another encoder, e.g. resnet50 or deit_small_patch16_224, or leave the setting out"
         )
     own = {"stem": STEM, "blocks": STAGES if coarse else BLOCKS}
     return group_parameters(encoder, matcher(coarse=coarse) if matcher else own, reverse=True)

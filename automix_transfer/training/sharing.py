@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
@@ -143,7 +144,8 @@ class Team:
         What another process ended of before, which may be why, is raised in its place.
         """
         if isinstance(error, KeyboardInterrupt | RuntimeError | OSError):
-            while ready := wait(self._to.values(), LAST_WORDS):
+            until = time.monotonic() + 10 * LAST_WORDS  # others may go on measuring, and tell of it
+            while time.monotonic() < until and (ready := wait(self._to.values(), LAST_WORDS)):
                 for rank in [rank for rank, connection in self._to.items() if connection in ready]:
                     with suppress(Interrupted):  # as the others are too where one died
                         self._hear(rank)

@@ -379,7 +379,8 @@ def number_of(words: Sequence[str], name: str, usual: int) -> int:
     """The same of an option that is a whole number."""
     value = option_of(words, name, usual)
     if not value.isdecimal():
-        raise UserError(f"{name} {value} must be a whole number, 0 or more")
+        setting = name.removeprefix("--").replace("-", "_")
+        raise UserError(f"{setting}={value} must be a whole number, 0 or more")
     return int(value)
 
 

@@ -21,6 +21,7 @@ from automix_transfer.data.loader import dealt_out
 from automix_transfer.errors import UserError, run_script
 from automix_transfer.io import read_json
 from automix_transfer.signals import Interrupted
+from automix_transfer.training import sharing
 from automix_transfer.training.distributed import World
 from automix_transfer.training.sharing import Team
 from tests.data import trees
@@ -121,6 +122,25 @@ def test_of_an_interruption_and_a_death_the_first_says_who_died() -> None:
     _leaves(Interrupted(signal.SIGTERM))(second)
     with pytest.raises(UserError, match="rank 2 on host2 ended without a word"):
         first.leave(Interrupted(signal.SIGTERM))
+
+
+def test_who_is_interrupted_does_not_wait_for_others_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "LAST_WORDS", 0.05)
+    first, second = teams(2)
+    left, done = threading.Event(), threading.Event()
+
+    def measure() -> None:
+        for _ in range(1000):
+            if left.wait(0.01):
+                return
+            second._to[0].send((sharing.PIECE, (1, "a piece")))
+        done.set()
+
+    thread = beside(measure)
+    first.leave(Interrupted(signal.SIGINT))
+    left.set()
+    thread.join()
+    assert not done.is_set()
 
 
 def test_where_the_first_died_the_second_says_so_and_where_it_failed_nobody_does() -> None:
