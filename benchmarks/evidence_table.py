@@ -191,7 +191,7 @@ def differences(
         for epochs in sorted({key[1] for key in series}):
             one, two = known(series, ours, epochs), known(series, other, epochs)
             seeds = sorted(one.held.keys() & two.held.keys()) if one and two else []
-            if one is None or two is None or len(seeds) < 2:
+            if one is None or two is None or one.epochs != epochs or len(seeds) < 2:
                 continue
             values = [one.held[seed]["top1"] - two.held[seed]["top1"] for seed in seeds]
             gain = difference(values)

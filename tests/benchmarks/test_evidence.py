@@ -19,10 +19,10 @@ from evidence_boxes import coco  # noqa: E402
 from evidence_table import FIRST_CHOOSING, choices, differences, read, write_tables  # noqa: E402
 
 
-def keep(folder: Path, method: str, top1: dict[str, list[float]], first: int = 0) -> None:
-    """Runs of 30 epochs whose networks have these accuracies, one for each seed from ``first``."""
+def keep(folder: Path, method: str, top1: dict[str, list[float]], first: int = 0, epochs: int = 30) -> None:
+    """Runs whose networks have these accuracies, one for each seed from ``first``."""
     for seed in range(len(next(iter(top1.values())))):
-        run = folder / f"{method}_30_{first + seed}"
+        run = folder / f"{method}_{epochs}_{first + seed}"
         run.mkdir(parents=True)
         held = {network: {"top1": values[seed], "ece15": 2.0} for network, values in top1.items()}
         (run / "held.json").write_text(json.dumps({"commit": "c0ffee", **held}))
@@ -43,6 +43,14 @@ def test_differences_are_paired_and_their_intervals_are_students(tmp_path: Path)
     assert differences(series, [("automix k", "vanilla ema"), ("automix k", "mixup")])[0][3] == "-0.03"
     write_tables(tmp_path, [("automix k", "vanilla")], [], tmp_path)
     assert "36.00 ± 1.00" in (tmp_path / "tables.md").read_text() and (tmp_path / "evidence.png").exists()
+
+
+def test_runs_of_two_lengths_are_compared_where_both_are_named(tmp_path: Path) -> None:
+    for epochs, top1 in ((30, 35.0), (100, 38.0)):
+        keep(tmp_path, "automix", {"k": [top1, top1 + 1]}, epochs=epochs)
+    keep(tmp_path, "vanilla", {"encoder": [36.0, 36.0]}, epochs=84)
+    [found] = differences(read(tmp_path), [("automix@30 k", "vanilla@84")])
+    assert found[:4] == ["automix@30 k - vanilla@84", 30, 2, "-0.50"]
 
 
 def test_runs_for_choices_stand_apart(tmp_path: Path) -> None:
