@@ -19,7 +19,7 @@ from automix_transfer.export.safetensors import write_safetensors
 from automix_transfer.export.source import Source
 from automix_transfer.export.timm import check_input
 from automix_transfer.io import read_json, sha256_of, write_json, write_text
-from automix_transfer.models.hub_folder import CONFIG, WEIGHTS
+from automix_transfer.models.hub.hub_folder import CONFIG, WEIGHTS
 from automix_transfer.models.timm_names import ARCHITECTURE, architecture
 
 CARD, PROOF = "README.md", Path(WEIGHTS).with_suffix(".proof.json").name

@@ -29,7 +29,7 @@ from automix_transfer.export.timm import export_timm
 from automix_transfer.export.torchvision import export_torchvision
 from automix_transfer.host.writable import sync_folder
 from automix_transfer.io import read_json, sha256_of, write_json
-from automix_transfer.models.hub_folder import CONFIG, WEIGHTS
+from automix_transfer.models.hub.hub_folder import CONFIG, WEIGHTS
 from automix_transfer.models.weights_file import sha256_of_weights
 from automix_transfer.owner import owned_file, refuse_foreign
 

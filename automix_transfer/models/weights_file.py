@@ -20,7 +20,9 @@ from torch import Tensor
 from automix_transfer.errors import UserError, few
 from automix_transfer.io import load_torch, regular_file, sha256_of
 from automix_transfer.models.encoders import EncoderInfo
-from automix_transfer.models.hub_folder import MOST_PIXELS, MOST_VALUE, read_folder
+from automix_transfer.models.hub.hub_folder import CONFIG, read_config, weights_in
+from automix_transfer.models.hub.timm_config import MOST_PIXELS, MOST_VALUE, info_of_timm
+from automix_transfer.models.hub.transformers_networks import of_transformers
 from automix_transfer.models.weights_choice import (
     PREFIXES,
     WRAPPERS,
@@ -71,7 +73,7 @@ class Weights:
 
 def read_weights(path: str | Path, which: str | None = None) -> Weights:
     """Read one encoder from a checkpoint of ours, a safetensors file, a torch file with a state dict, or a
-    folder as timm's on the Hugging Face hub.
+    folder as timm's or transformers' on the Hugging Face hub.
 
     Args:
         which: the encoder of a file that holds several: ``k`` or ``q`` of a checkpoint, or a name that others
@@ -83,8 +85,7 @@ def read_weights(path: str | Path, which: str | None = None) -> Weights:
             file does not hold.
     """
     if Path(path).is_dir():
-        file, info = read_folder(Path(path))
-        return replace(read_weights(file, which), info=info, source=str(path))
+        return _read_folder(Path(path), which)
     path = regular_file(path, "give the path of a weights file or checkpoint")
     if path.name.endswith(".index.json"):
         raise UserError(f"{path} only says in which files the weights lie; join them into one, and give that")
@@ -105,7 +106,7 @@ def read_weights(path: str | Path, which: str | None = None) -> Weights:
 
 def sha256_of_weights(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file of weights, or of the one in a folder that `read_weights` takes."""
-    return sha256_of(read_folder(Path(path))[0] if Path(path).is_dir() else path)
+    return sha256_of(weights_in(Path(path)) if Path(path).is_dir() else path)
 
 
 def read_method_part(path: str | Path, prefix: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -142,7 +143,22 @@ def _is_safetensors(path: Path) -> bool:
     return looks or (path.suffix == ".safetensors" and not start.startswith(b"PK"))
 
 
-def _read_safetensors(path: Path, which: str | None) -> Weights:
+def _read_folder(folder: Path, which: str | None) -> Weights:
+    content, file = read_config(folder), weights_in(folder)
+    if "architecture" in content:
+        return replace(
+            read_weights(file, which), info=info_of_timm(folder / CONFIG, content), source=str(folder)
+        )
+    if which is not None:
+        raise refuse_choice(folder, which)
+    plain = _is_safetensors(file)
+    state = _safe_tensors(file)[1] if plain else _tensors(file, load_torch(file), "its top level")
+    renamed, named, notes = of_transformers(folder, content, state)
+    return Weights(renamed, named, str(folder), None, "state_dict", notes=tuple(notes))
+
+
+def _safe_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file."""
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
@@ -151,7 +167,11 @@ def _read_safetensors(path: Path, which: str | None) -> Weights:
         raise UserError(
             f"{path} is damaged, truncated or not a safetensors file; copy it again from its source"
         ) from error
-    state = _tensors(path, state, "it")
+    return metadata, _tensors(path, state, "it")
+
+
+def _read_safetensors(path: Path, which: str | None) -> Weights:
+    metadata, state = _safe_tensors(path)
     if METADATA_KEY not in metadata:
         return _plain(path, state, which, "safetensors")
     try:

@@ -1,6 +1,6 @@
-"""Folders as timm's models on the Hugging Face hub: ``config.json`` and a file of weights.
+"""``config.json`` of timm's models on the Hugging Face hub.
 
-`read_folder` reads ours and those of others in every layout that timm reads: ``pretrained_cfg`` as a field
+`info_of_timm` reads ours and those of others in every layout that timm reads: ``pretrained_cfg`` as a field
 or, in old ones, as the whole file; class names as a list or by number.
 """
 
@@ -15,14 +15,9 @@ import torch
 from timm.models import PretrainedCfg
 
 from automix_transfer.errors import UserError, few
-from automix_transfer.io import read_json
 from automix_transfer.models.encoders import STEMS, EncoderInfo
 from automix_transfer.models.timm_names import ARCHITECTURE
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-#: in the order in which timm takes them
-WEIGHTS_NAMES = (WEIGHTS, "pytorch_model.bin", "pytorch_model.pth", "model.pth")
-SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".bin")
 #: arguments of a network that leave it as it is, or that other fields say, too; ``global_pool`` is looked at
 HARMLESS = {
     "encoder",
@@ -34,43 +29,19 @@ HARMLESS = {
     "global_pool",
 }
 MOST_PIXELS, MOST_CLASSES, MOST_VALUE = 2048, 10_000_000, 1e6
-MOST_BYTES = 1 << 24  # of `CONFIG`; the names of ImageNet-22k's classes take one and a half million
 
 
-def read_folder(folder: Path) -> tuple[Path, EncoderInfo]:
-    """The file of weights in ``folder``, and the encoder that its ``config.json`` describes.
+def info_of_timm(file: Path, content: dict[str, Any]) -> EncoderInfo:
+    """The encoder that the ``content`` of ``config.json`` describes.
 
     Raises:
-        UserError: no such folder, or one of another library; a field that makes no sense, or an argument of
-            the network that is not known here.
+        UserError: a field that makes no sense, or an argument of the network that is not known here.
     """
-    config = folder / CONFIG
-    if not config.is_file():
-        runs = next((name for name in ("last.pt", "best.pt") if (folder / name).is_file()), None)
-        remedy = (
-            f"give {folder / runs}"
-            if runs
-            else "give a file, or a folder of timm's from the Hugging Face hub"
-        )
-        raise UserError(f"{folder} is a folder without {CONFIG}; {remedy}")
-    content = read_json(config, MOST_BYTES)
-    if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
-        others = content if isinstance(content, dict) else {}
-        kind = others.get("architectures") or others.get("model_type") or others.get("_class_name")
-        whose = f" and is of another library's network ({str(kind)[:80]})" if kind else ""
-        raise UserError(
-            f"{config} has no field 'architecture'{whose}; give a folder of timm's, or its state dict"
-        )
-    info = _Config(config, content).info()
-    found = (path.name for end in SUFFIXES for path in sorted(folder.glob(f"*{end}")))
-    file = next((folder / name for name in (*WEIGHTS_NAMES, *found) if (folder / name).is_file()), None)
-    if file is None:
-        raise UserError(f"{folder} has no file of weights, e.g. {WEIGHTS}; copy it again whole")
-    return file, info
+    return _Config(file, content).info()
 
 
 class _Config:
-    """``config.json``, field by field; a `UserError` names the one that makes no sense."""
+    """The content, field by field; a `UserError` names the one that makes no sense."""
 
     def __init__(self, file: Path, content: dict[str, Any]) -> None:
         self.file = file

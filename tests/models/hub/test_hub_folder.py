@@ -15,7 +15,7 @@ from timm.models import save_for_hf
 
 from automix_transfer.errors import UserError
 from automix_transfer.models import load_encoder, read_weights
-from automix_transfer.models.hub_folder import MOST_BYTES
+from automix_transfer.models.hub.hub_folder import MOST_BYTES
 from automix_transfer.models.weights import load_file
 from automix_transfer.models.weights_file import sha256_of_weights
 from tests.models.files import assert_same, automix_checkpoint, random_encoder
