@@ -145,7 +145,7 @@ def _is_safetensors(path: Path) -> bool:
 
 def _read_folder(folder: Path, which: str | None) -> Weights:
     content, file = read_config(folder), weights_in(folder)
-    if "architecture" in content:
+    if isinstance(content.get("architecture"), str):
         return replace(
             read_weights(file, which), info=info_of_timm(folder / CONFIG, content), source=str(folder)
         )

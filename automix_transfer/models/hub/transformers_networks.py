@@ -17,7 +17,7 @@ import timm
 import torch
 from torch import Tensor
 
-from automix_transfer.errors import UserError
+from automix_transfer.errors import UserError, few
 from automix_transfer.models.encoders import EncoderInfo
 from automix_transfer.models.hub.transformers_images import fed
 
@@ -224,7 +224,7 @@ def _renamed(
             continue
         for pattern, new in names:
             own = re.sub(pattern, new, own)
-        found[own] = value
+        found[key if own in found else own] = value
     for key in [key for key in found if ".attn.query." in key]:
         parts = [key.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
         shapes = {found[part].shape for part in parts if part in found}
@@ -232,9 +232,7 @@ def _renamed(
             found[key.replace(".query.", ".qkv.")] = torch.cat([found.pop(part) for part in parts])
     notes = [f"names of transformers' {model_type} are turned into timm's"]
     if unused:
-        notes.append(
-            f"{len(unused)} tensors that no feature is made of are left out ({', '.join(unused[:3])})"
-        )
+        notes.append(f"{len(unused)} tensors that no feature is made of are left out ({few(unused)})")
     return found, notes
 
 

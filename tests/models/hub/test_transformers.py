@@ -27,7 +27,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "vit_tiny_patch16_224": ("ViTForImageClassification", {**TINY, **LABELS}, "ViTImageProcessor", {}),
     "vit_small_patch8_224": (
         "ViTModel",
-        {**SMALL, "intermediate_size": 1536, "patch_size": 8},
+        {**SMALL, "intermediate_size": 1536, "patch_size": 8, "image_size": 96},
         "ViTImageProcessor",
         {},
     ),
