@@ -188,14 +188,16 @@ def training(run: Run, options: argparse.Namespace) -> Job:
 def measuring(run: Run, options: argparse.Namespace, held: bool = True) -> Iterator[Job]:
     """The commands that measure the first network of ``run`` on the images that it was trained on, and each,
     where they are ``held``, on those that nobody trained on (accuracy, calibration, and under FGSM)."""
-    first = run.networks[0]
+    first, before = run.networks[0], run.name
     for where, which in ((SEEN, first), *((HELD, which) for which in run.networks if held)):
         output = options.output / run.name / MEASURED.format(where, which)
         words = ["--weights", str(output.with_name("last.pt")), "--which", which]
         words += ["--data", str(options.output / where), "--test-crop-ratio", "1", "--batch-size", "250"]
         suite = "clean,calibration,fgsm" if (where, which) == (HELD, first) else "clean"
         line = command("evaluate", *words, "--device", "cpu", "--suite", suite, "--output", str(output))
-        yield Job(f"{run.name} {where} {which}", line, output, (run.name,), 2, lambda text: "top-1" in text)
+        name = f"{run.name} {where} {which}"
+        yield Job(name, line, output, (before,), 2, lambda text: "top-1" in text)
+        before = name  # one at a time, for each owns the run's folder
 
 
 def write_folders(data: Path, output: Path) -> None:
