@@ -43,37 +43,32 @@ SWINS = {(96, 6): "tiny", (96, 18): "small", (128, 18): "base", (192, 18): "larg
 #: of ImageNet's classes, which are called by their words there; folders have the WordNet ids in this order
 WORDS_OF_IMAGENET = "tench, Tinca tinca"
 
-_ATTENTION = (
+_BLOCK = (
     (r"\battention\.(?:attention|self)\.(query|key|value)\.", r"attn.\1."),
     (r"\battention\.output\.dense\.", "attn.proj."),
     (r"\battention\.self\.relative_position_bias_table", "attn.relative_position_bias_table"),
-)
-_BLOCK = (
-    *_ATTENTION,
     (r"\blayernorm_before\.", "norm1."),
     (r"\blayernorm_after\.", "norm2."),
     (r"\bintermediate\.dense\.", "mlp.fc1."),
     (r"\boutput\.dense\.", "mlp.fc2."),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^layernorm\.", "norm."),
 )
 _PLAIN = (
     *_BLOCK,
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
     (r"^embeddings\.cls_token$", "cls_token"),
     (r"^embeddings\.distillation_token$", "dist_token"),
     (r"^encoder\.layer\.", "blocks."),
     (r"\blayer_scale(\d)\.lambda1$", r"ls\1.gamma"),
-    (r"^layernorm\.", "norm."),
     (r"^(?:cls_)?classifier\.", "head."),
     (r"^distillation_classifier\.", "head_dist."),
 )
 _SWIN = (
     *_BLOCK,
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"^embeddings\.norm\.", "patch_embed.norm."),
     (r"^encoder\.layers\.(\d)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample."),
     (r"^encoder\.", ""),
-    (r"^layernorm\.", "norm."),
     (r"^classifier\.", "head.fc."),
 )
 _RESNET = (
